@@ -1,0 +1,163 @@
+"""CustomResourceDefinitions from the models: structural schemas, CEL rules, subresources, printer columns.
+
+No default is written into a schema: defaults are filled in memory by whoever reads a resource, so nothing that a user applied
+ever differs from what is stored.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from cortex_api.base import Model
+from cortex_api.kinds import GROUP, VERSION, AsyncAPI, RealtimeAPI, Resource
+from cortex_api.status import Status
+
+_KEPT = {
+    "type",
+    "description",
+    "properties",
+    "required",
+    "items",
+    "enum",
+    "pattern",
+    "format",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "minProperties",
+    "maxProperties",
+}
+
+
+def crd(kind: type[RealtimeAPI] | type[AsyncAPI]) -> dict[str, Any]:
+    """The CustomResourceDefinition of a kind, as a manifest."""
+    name = kind.__name__
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{kind.plural}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": name,
+                "listKind": f"{name}List",
+                "plural": kind.plural,
+                "singular": name.lower(),
+                "shortNames": [kind.short_name],
+                "categories": ["cortex"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": _resource_schema(kind)},
+                    "subresources": {
+                        "status": {},
+                        "scale": {
+                            "specReplicasPath": ".spec.replicas",
+                            "statusReplicasPath": ".status.replicas",
+                            "labelSelectorPath": ".status.selector",
+                        },
+                    },
+                    "additionalPrinterColumns": _columns(),
+                }
+            ],
+        },
+    }
+
+
+def _columns() -> list[dict[str, Any]]:
+    ready = '.status.conditions[?(@.type=="Ready")]'
+    return [
+        {"name": "Ready", "type": "string", "jsonPath": f"{ready}.status"},
+        {"name": "Reason", "type": "string", "jsonPath": f"{ready}.reason"},
+        {"name": "Replicas", "type": "integer", "jsonPath": ".status.readyReplicas", "description": "Pods that answer"},
+        {"name": "URL", "type": "string", "jsonPath": ".status.url"},
+        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+        {"name": "Message", "type": "string", "jsonPath": f"{ready}.message", "priority": 1},
+    ]
+
+
+def _resource_schema(kind: type[Resource]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": kind.__doc__,
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": structural(kind.model_fields["spec"].annotation),
+            "status": structural(Status),
+        },
+        "x-kubernetes-validations": _validations(Resource),
+    }
+
+
+def structural(model: Any) -> dict[str, Any]:
+    """The structural schema of a model. Raises TypeError for what a structural schema can't say."""
+    if not issubclass(model, BaseModel):
+        raise TypeError(f"{model} is not a model")
+    schema = model.model_json_schema(by_alias=True, mode="validation")
+    return _convert(schema, schema.get("$defs", {}), _models(model))
+
+
+def _models(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Every model below Model by its name: names are unique, so the JSON schema's definitions are found again."""
+    found: dict[str, type[BaseModel]] = {}
+    waiting: list[type[BaseModel]] = [Model, model]
+    while waiting:
+        current = waiting.pop()
+        found[current.__name__] = current
+        waiting.extend(child for child in current.__subclasses__() if child.__name__ not in found)
+    return found
+
+
+def _convert(schema: dict[str, Any], definitions: dict[str, Any], models: dict[str, type[BaseModel]]) -> dict[str, Any]:
+    described = schema.get("description")
+    if "$ref" in schema:
+        target = definitions[schema["$ref"].rsplit("/", 1)[-1]]
+        schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
+    if "anyOf" in schema:
+        choices = [choice for choice in schema["anyOf"] if choice.get("type") != "null"]
+        if len(choices) != 1:
+            raise TypeError(f"a structural schema knows no union: {schema}")
+        return _convert(
+            {**choices[0], **({"description": described} if described else {})}, definitions, models
+        )
+
+    result = {key: value for key, value in schema.items() if key in _KEPT or key.startswith("x-kubernetes-")}
+    for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if exclusive in schema:
+            result[bound], result[exclusive] = schema[exclusive], True
+    if "const" in schema:
+        result["enum"] = [schema["const"]]
+    if "properties" in schema:
+        result["properties"] = {
+            name: _convert(child, definitions, models) for name, child in schema["properties"].items()
+        }
+    if isinstance(schema.get("items"), dict):
+        result["items"] = _convert(schema["items"], definitions, models)
+    if isinstance(schema.get("additionalProperties"), dict):
+        if not result.get("x-kubernetes-preserve-unknown-fields"):
+            result["additionalProperties"] = _convert(schema["additionalProperties"], definitions, models)
+    for integral in ("minimum", "maximum"):
+        if integral in result and float(result[integral]).is_integer():
+            result[integral] = int(result[integral])
+    if result.get("description"):
+        result["description"] = " ".join(result["description"].split())
+    model = models.get(schema.get("title", ""))
+    if model is not None and (validations := _validations(model)):
+        result["x-kubernetes-validations"] = validations
+    return result
+
+
+def _validations(model: type[BaseModel]) -> list[dict[str, str]]:
+    return [{"rule": rule.cel, "message": rule.message} for rule in getattr(model, "rules", ())]
+
+

@@ -1,0 +1,50 @@
+"""Durations and Kubernetes quantities: their patterns, and their values in seconds, bytes and milli-CPU.
+
+Patterns are written so that Go (the API server) and Python read them alike.
+"""
+
+import re
+from decimal import Decimal
+
+DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+
+_SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
+_FACTORS = {
+    "": Decimal(1),
+    "m": Decimal("0.001"),
+    "k": Decimal(10**3),
+    "M": Decimal(10**6),
+    "G": Decimal(10**9),
+    "T": Decimal(10**12),
+    "Ki": Decimal(2**10),
+    "Mi": Decimal(2**20),
+    "Gi": Decimal(2**30),
+    "Ti": Decimal(2**40),
+}
+
+
+def seconds(duration: str) -> float:
+    """The length of a duration such as "10ms" or "1m30s", in seconds. Raises ValueError for anything else."""
+    if not re.match(DURATION_PATTERN, duration):
+        raise ValueError(f'"{duration}" is not a duration: write a number and a unit (ms, s, m, h), for example "10s"')
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", duration)
+    return float(sum((Decimal(number) * _SECONDS[unit] for number, unit in parts), Decimal(0)))
+
+
+def parse_bytes(quantity: str | int) -> int:
+    """The size that a quantity such as "1Gi" names, in bytes. Raises ValueError for anything else."""
+    return int(_quantity(quantity))
+
+
+def milli_cpu(quantity: str | int) -> int:
+    """The processor time that a quantity such as "200m" or 2 names, in thousandths of a CPU. Raises ValueError for anything else."""
+    return int(_quantity(quantity) * 1000)
+
+
+def _quantity(quantity: str | int) -> Decimal:
+    text = str(quantity)
+    if not re.match(QUANTITY_PATTERN, text):
+        raise ValueError(f'"{text}" is not a quantity: write a number with an optional unit, for example "200m" or "1Gi"')
+    number = text.rstrip("mkMGTKi")
+    return Decimal(number) * _FACTORS[text[len(number) :]]
