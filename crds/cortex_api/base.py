@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -56,13 +56,15 @@ def _is_duration(value: str) -> str:
     return value
 
 
-def _is_quantity(value: str | int) -> str:
+def _is_quantity(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"{value} is not a quantity: write text with an optional unit, for example \"500m\" or \"1Gi\"")
     units.parse_bytes(value)
     return str(value)
 
 
-def _is_share(value: int | str) -> int | str:
-    if isinstance(value, int) and value >= 0:
+def _is_share(value: Any) -> int | str:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     if isinstance(value, str) and value[:-1].isdecimal() and value.endswith("%"):
         return value
@@ -77,15 +79,15 @@ Duration = Annotated[
 """A duration as text, such as "10ms", "60s" or "5m"."""
 
 Quantity = Annotated[
-    str | int,
-    AfterValidator(_is_quantity),
+    str,
+    BeforeValidator(_is_quantity),
     WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": units.QUANTITY_PATTERN, "maxLength": 32}),
 ]
 """A Kubernetes quantity, such as "200m", "1Gi" or 2; kept as text."""
 
 Share = Annotated[
     int | str,
-    AfterValidator(_is_share),
+    BeforeValidator(_is_share),
     WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": "^[0-9]+%$", "maxLength": 8}),
 ]
 """A number of pods, or a percentage of them such as "25%"."""

@@ -34,7 +34,7 @@ class Document:
 
     def to_json(self) -> bytes:
         """The document as JSON (UTF-8), the same bytes for the same document."""
-        spec = self.spec.model_dump(by_alias=True, exclude_none=True, include=_READ_BY_THE_RUNTIME)
+        spec = self.spec.model_dump(by_alias=True, include=_READ_BY_THE_RUNTIME)
         content = {
             "version": VERSION,
             "kind": self.kind,

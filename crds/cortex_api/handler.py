@@ -3,16 +3,24 @@
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
-from cortex_api import units
 from cortex_api.base import Anything, Duration, Model, Quantity, RelativePath, Rule, Text, seconds_of, stays_inside
 
 _LOCATION = r"^((s3|gs|http|https|file|pvc)://.+|[^:]+)$"
+
+
+def _is_location(value: str) -> str:
+    if not re.match(_LOCATION, value):
+        raise ValueError(f'"{value}" is no location: s3://, gs://, http(s)://, file://, pvc://claim/path or a path')
+    return value
+
+
 Location = Annotated[
-    str, Field(min_length=1, max_length=1024, pattern=_LOCATION, description="s3://, gs://, http(s)://, file://, pvc:// or a path")
+    str,
+    AfterValidator(_is_location),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 1024, "pattern": _LOCATION}),
 ]
-Port = Annotated[int, Field(ge=1, le=65535)]
 SignatureKey = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -298,5 +306,3 @@ def is_remote(location: str) -> bool:
     """Whether a model or source location is fetched over the network or a claim, rather than read from the project."""
     return re.match(r"^[a-z0-9]+://", location) is not None
 
-
-__all__ = ["AsyncHandler", "BaseHandler", "Models", "NamedModel", "RealtimeHandler", "Source", "is_remote", "units"]

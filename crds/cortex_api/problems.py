@@ -64,7 +64,7 @@ def parse(manifest: Any) -> RealtimeAPI | AsyncAPI:
 
 
 def _problems(model: type[BaseModel], detail: ErrorDetails) -> list[Problem]:
-    location = _without_union_tags(model, detail["loc"])
+    location = detail["loc"]
     path = _path(location)
     match detail["type"]:
         case "rules":
@@ -79,21 +79,14 @@ def _problems(model: type[BaseModel], detail: ErrorDetails) -> list[Problem]:
         case "literal_error":
             allowed_values = detail["ctx"]["expected"].replace("'", "")
             return [Problem(path, f"must be one of {allowed_values}, not {_shown(detail['input'])}")]
+        case "string_pattern_mismatch":
+            return [Problem(path, f"must match {detail['ctx']['pattern']}, not {_shown(detail['input'])}")]
         case "value_error":
             return [Problem(path, str(detail["ctx"]["error"]))]
         case kind if kind in _TYPES:
             return [Problem(path, f"must be {_TYPES[kind]}, not {_shown(detail['input'])}")]
         case _:
             return [Problem(path, f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}")]
-
-
-def _without_union_tags(model: type[BaseModel], location: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """A location without the parts that pydantic adds for the members of a union ("int", "str")."""
-    if location and location[-1] in ("int", "str", "constrained-str", "constrained-int") and len(location) > 1:
-        fields = _fields(model, location[:-2])
-        if location[-2] in fields or isinstance(location[-2], int):
-            return location[:-1]
-    return location
 
 
 def _path(location: tuple[str | int, ...]) -> str:
