@@ -1,0 +1,21 @@
+"""Manifests to start from."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+def manifest(kind: str = "RealtimeAPI", **spec: Any) -> dict[str, Any]:
+    """A valid manifest, its spec updated by `spec`."""
+    return {
+        "apiVersion": "cortex.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": "iris", "namespace": "default"},
+        "spec": {"handler": {"type": "python", "path": "handler.py"}, **spec},
+    }
+
+
+@pytest.fixture(name="manifest")
+def manifest_fixture() -> Callable[..., dict[str, Any]]:
+    return manifest

@@ -1,0 +1,212 @@
+"""Every rule has two judges, CEL in the API server and Python in `parse`: both give the same verdict on good and bad objects."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from cel_expr_python import cel
+from cortex_api import KINDS, InvalidManifest, parse
+from cortex_api.schema import crd
+from cortex_api.units import parse_bytes
+
+PYTHON = {"type": "python", "path": "handler.py"}
+ONNX = {"type": "onnx", "models": {"path": "iris.onnx"}}
+TENSORFLOW = {"type": "tensorflow", "models": {"path": "s3://bucket/model/"}}
+
+
+def spec(handler: dict[str, Any] | None = None, **rest: Any) -> dict[str, Any]:
+    return {"handler": handler or PYTHON, **rest}
+
+
+def models(handler: dict[str, Any] = ONNX, **fields: Any) -> dict[str, Any]:
+    return spec({**handler, "models": fields})
+
+
+GOOD: list[dict[str, Any]] = [
+    spec(),
+    spec(ONNX),
+    spec({**TENSORFLOW, "tensorflowServingImage": "tf:1"}),
+    spec({**PYTHON, "pythonPath": "src", "env": [{"name": "A", "value": "1"}], "requestTimeout": "1m30s"}),
+    spec({**PYTHON, "source": {"files": {"handler.py": "x", "lib/a.py": "y"}}}),
+    spec({**PYTHON, "source": {"configMap": {"name": "code"}}}),
+    spec({**PYTHON, "source": {"uri": "s3://bucket/code.zip"}}),
+    models(TENSORFLOW, path="s3://bucket/model", signatureKey="predict"),
+    models(TENSORFLOW, paths=[{"name": "a", "path": "s3://b/a", "signatureKey": "p"}, {"name": "b", "path": "b"}]),
+    models(dir="models", cacheSize=2, diskCacheSize=2, cacheBytes="1Gi"),
+    spec({**PYTHON, "serverSideBatching": {"maxBatchSize": 32, "batchInterval": "5ms"}}),
+    spec({**PYTHON, "shmSize": "64Mi"}),
+    spec({**PYTHON, "shmSize": "64Mi"}, compute={"mem": "1Gi"}),
+    spec({**PYTHON, "shmSize": 1000}, compute={"mem": 1000}),
+    spec(compute={"cpu": 1, "gpu": 1, "inf": 0}),
+    spec(replicas=0),
+    spec(autoscaling={}),
+    spec(autoscaling={"minReplicas": 2, "maxReplicas": 2, "initReplicas": 2, "targetCpuUtilization": 50}),
+    spec(autoscaling={"targetInFlight": 4, "window": "10s"}),
+    spec({**PYTHON, "maxReplicaConcurrency": 2}, autoscaling={"targetInFlight": 1.5}),
+    spec(updateStrategy={"maxSurge": 0}),
+    spec(updateStrategy={"maxSurge": 0, "maxUnavailable": 1}),
+    spec(updateStrategy={"maxSurge": "0%", "maxUnavailable": "10%"}),
+]
+
+BAD: list[tuple[str, dict[str, Any]]] = [
+    ("path is required with type python", spec({"type": "python"})),
+    ("models is required with type tensorflow and onnx", spec({"type": "onnx"})),
+    ("models is required with type tensorflow and onnx", spec({"type": "tensorflow", "path": "handler.py"})),
+    ("signatureKey is for type tensorflow only", models(path="a.onnx", signatureKey="x")),
+    (
+        "signatureKey is for type tensorflow only",
+        models(paths=[{"name": "a", "path": "a.onnx", "signatureKey": "x"}]),
+    ),
+    ("tensorflowServingImage is for type tensorflow only", spec({**PYTHON, "tensorflowServingImage": "tf:1"})),
+    ("path must name a .py file", spec({**PYTHON, "path": "/handler.py"})),
+    ("path must name a .py file", spec({**PYTHON, "path": "../handler.py"})),
+    ("path must name a .py file", spec({**PYTHON, "path": "handler.txt"})),
+    ("pythonPath must be relative", spec({**PYTHON, "pythonPath": "/src"})),
+    ("pythonPath must be relative", spec({**PYTHON, "pythonPath": "a/../.."})),
+    ("must not start with CORTEX_", spec({**PYTHON, "env": [{"name": "CORTEX_X", "value": "1"}]})),
+    ("requestTimeout must be greater than 0", spec({**PYTHON, "requestTimeout": "0s"})),
+    (
+        "need processesPerReplica 1",
+        spec({**ONNX, "processesPerReplica": 2, "models": {"dir": "m", "cacheSize": 1}}),
+    ),
+    ("exactly one of files, configMap and uri", spec({**PYTHON, "source": {}})),
+    (
+        "exactly one of files, configMap and uri",
+        spec({**PYTHON, "source": {"files": {"a.py": ""}, "uri": "s3://b/c.zip"}}),
+    ),
+    ("paths in files are relative", spec({**PYTHON, "source": {"files": {"/a.py": ""}}})),
+    ("paths in files are relative", spec({**PYTHON, "source": {"files": {"../a.py": ""}}})),
+    ("exactly one of path, paths and dir", models()),
+    ("exactly one of path, paths and dir", models(path="a.onnx", dir="models")),
+    ("cacheSize must not be greater than diskCacheSize", models(dir="m", cacheSize=3, diskCacheSize=2)),
+    (
+        "batchInterval must be greater than 0",
+        spec({**PYTHON, "serverSideBatching": {"maxBatchSize": 2, "batchInterval": "0ms"}}),
+    ),
+    ("gpu and inf exclude each other", spec(compute={"gpu": 1, "inf": 1})),
+    ("replicas and autoscaling exclude each other", spec(replicas=1, autoscaling={})),
+    ("handler.shmSize must not be greater", spec({**PYTHON, "shmSize": "2Gi"}, compute={"mem": "1Gi"})),
+    ("compute.inf does not work with handler.type onnx", spec(ONNX, compute={"inf": 1})),
+    ("minReplicas must not be greater", spec(autoscaling={"minReplicas": 3, "maxReplicas": 2})),
+    ("minReplicas must not be greater", spec(autoscaling={"minReplicas": 101})),
+    ("initReplicas must lie between", spec(autoscaling={"initReplicas": 101})),
+    ("initReplicas must lie between", spec(autoscaling={"minReplicas": 2, "initReplicas": 1})),
+    (
+        "targetCpuUtilization and targetInFlight exclude",
+        spec(autoscaling={"targetCpuUtilization": 50, "targetInFlight": 1}),
+    ),
+    ("window must be at least 10s", spec(autoscaling={"window": "9s"})),
+    (
+        "targetInFlight must not be greater than handler.maxReplicaConcurrency",
+        spec(autoscaling={"targetInFlight": 2000}),
+    ),
+    ("must not both be zero", spec(updateStrategy={"maxSurge": 0, "maxUnavailable": "0%"})),
+]
+
+ASYNC_GOOD = [spec(), spec(autoscaling={"minReplicas": 0, "initReplicas": 0}), spec(gateway={"minReplicas": 2})]
+ASYNC_BAD = [
+    ("minReplicas must not be greater", spec(gateway={"minReplicas": 11})),
+    ("replicas and autoscaling exclude each other", spec(replicas=1, autoscaling={"minReplicas": 0})),
+]
+NAMES = [("iris", True), ("a" * 50, True), ("a" * 51, False), ("1iris", False), ("Iris", False), ("iris-", False)]
+
+
+def resource(kind: str, spec: dict[str, Any], name: str = "iris") -> dict[str, Any]:
+    return {"apiVersion": "cortex.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def environment() -> cel.Env:
+    """CEL with the two functions of Kubernetes' quantity library that our rules call."""
+    quantity = cel.Overload("q", cel.Type.INT, [cel.Type.STRING], False, impl=lambda s: parse_bytes(s))
+    compare = cel.Overload(
+        "c", cel.Type.INT, [cel.Type.INT, cel.Type.INT], True, impl=lambda a, b: (a > b) - (a < b)
+    )
+    functions = [cel.FunctionDecl("quantity", [quantity]), cel.FunctionDecl("compareTo", [compare])]
+    return cel.NewEnv(variables={"self": cel.Type.DYN}, extensions=[cel.CelExtension("quantity", functions)])
+
+
+ENVIRONMENT = environment()
+
+
+def places(schema: dict[str, Any], value: Any) -> Iterator[tuple[dict[str, str], Any]]:
+    """Every rule of a schema with each part of the value that it judges."""
+    for rule in schema.get("x-kubernetes-validations", ()):
+        yield rule, value
+    if isinstance(value, dict):
+        for name, child in schema.get("properties", {}).items():
+            if name in value:
+                yield from places(child, value[name])
+        if extra := schema.get("additionalProperties"):
+            for part in value.values():
+                yield from places(extra, part)
+    if isinstance(value, list) and "items" in schema:
+        for part in value:
+            yield from places(schema["items"], part)
+
+
+def cel_verdict(kind: str, manifest: dict[str, Any]) -> set[str]:
+    """Messages of the rules that the API server would find broken."""
+    schema = crd(KINDS[kind])["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    broken = set()
+    for rule, part in places(schema, manifest):
+        verdict = ENVIRONMENT.compile(rule["rule"]).eval(data={"self": part}).value()
+        assert verdict in (True, False), f"{rule['rule']}: {verdict}"
+        if not verdict:
+            broken.add(rule["message"])
+    return broken
+
+
+def python_verdict(manifest: dict[str, Any]) -> str:
+    try:
+        parse(copy.deepcopy(manifest))
+    except InvalidManifest as error:
+        return str(error)
+    return ""
+
+
+CASES_GOOD = [("RealtimeAPI", s) for s in GOOD] + [("AsyncAPI", s) for s in ASYNC_GOOD]
+CASES_BAD = [("RealtimeAPI", m, s) for m, s in BAD] + [("AsyncAPI", m, s) for m, s in ASYNC_BAD]
+
+
+@pytest.mark.parametrize(("kind", "spec"), CASES_GOOD)
+def test_good_objects_pass_both_judges(kind: str, spec: dict[str, Any]) -> None:
+    manifest = resource(kind, spec)
+    assert cel_verdict(kind, manifest) == set()
+    assert python_verdict(manifest) == ""
+
+
+@pytest.mark.parametrize(("kind", "message", "spec"), CASES_BAD)
+def test_bad_objects_fail_both_judges_with_the_same_message(kind: str, message: str, spec: dict[str, Any]) -> None:
+    manifest = resource(kind, spec)
+    assert any(message in broken for broken in cel_verdict(kind, manifest))
+    assert message in python_verdict(manifest)
+
+
+@pytest.mark.parametrize(("name", "good"), NAMES)
+def test_names_fit_into_the_names_of_children(name: str, good: bool) -> None:
+    manifest = resource("RealtimeAPI", spec(), name)
+    assert (cel_verdict("RealtimeAPI", manifest) == set()) == good
+    assert (python_verdict(manifest) == "") == good
+
+
+def test_every_rule_is_broken_by_some_bad_object() -> None:
+    declared: set[str] = set()
+    broken: set[str] = set()
+    for name, kind in KINDS.items():
+        schema = crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+        declared |= {rule["message"] for rule in all_rules(schema)}
+        for case_kind, _, bad in CASES_BAD:
+            if case_kind == name:
+                broken |= cel_verdict(name, resource(name, bad))
+        broken |= cel_verdict(name, resource(name, spec(), "Bad"))
+    assert declared == broken
+
+
+def all_rules(schema: dict[str, Any]) -> Iterator[dict[str, str]]:
+    yield from schema.get("x-kubernetes-validations", ())
+    for child in schema.get("properties", {}).values():
+        yield from all_rules(child)
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from all_rules(schema[key])

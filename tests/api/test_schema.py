@@ -1,0 +1,85 @@
+"""The CustomResourceDefinitions: generated, structural, small, and without defaults that would make Git and cluster differ."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cortex_api.__main__ import manifests
+
+CRDS = Path(__file__).resolve().parents[2] / "crds"
+
+
+@pytest.fixture(params=["realtimeapis", "asyncapis"])
+def crd(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return yaml.safe_load((CRDS / f"{request.param}.yaml").read_text())
+
+
+@pytest.fixture
+def schema(crd: dict[str, Any]) -> dict[str, Any]:
+    return crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+
+
+def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    yield path, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from nodes(child, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from nodes(schema[key], f"{path}[]")
+
+
+@pytest.mark.parametrize("name", ["realtimeapis.yaml", "asyncapis.yaml"])
+def test_committed_files_are_what_the_models_generate(name: str) -> None:
+    assert (CRDS / name).read_text() == manifests()[name]
+
+
+def test_each_is_small_enough_for_client_side_apply(crd: dict[str, Any]) -> None:
+    assert (CRDS / f"{crd['spec']['names']['plural']}.yaml").stat().st_size < 100_000
+
+
+def test_every_node_is_structural(schema: dict[str, Any]) -> None:
+    for path, node in nodes(schema):
+        assert "type" in node or node.get("x-kubernetes-int-or-string"), path
+        assert not {"$ref", "anyOf", "allOf", "oneOf", "not", "title", "const"} & set(node), path
+
+
+def test_nothing_has_a_default(schema: dict[str, Any]) -> None:
+    assert [path for path, node in nodes(schema) if "default" in node] == []
+
+
+def test_every_field_of_the_spec_says_what_it_is_for(schema: dict[str, Any]) -> None:
+    silent = [
+        path
+        for path, node in nodes(schema["properties"]["spec"])
+        if not path.endswith("[]") and not node.get("description")
+    ]
+    assert silent == []
+
+
+def test_strings_and_lists_are_bounded_so_that_rules_stay_cheap(schema: dict[str, Any]) -> None:
+    unbounded = [
+        path
+        for path, node in nodes(schema["properties"]["spec"])
+        if (node.get("type") == "string" and not {"maxLength", "enum"} & set(node) and ".files" not in path)
+        or (node.get("type") == "array" and "maxItems" not in node)
+    ]
+    assert unbounded == []
+
+
+def test_subresources_and_names(crd: dict[str, Any]) -> None:
+    version = crd["spec"]["versions"][0]
+    assert version["subresources"]["status"] == {}
+    assert version["subresources"]["scale"] == {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
+    assert crd["spec"]["names"]["shortNames"] in (["rapi"], ["aapi"])
+    assert crd["spec"]["names"]["categories"] == ["cortex"]
+
+
+def test_columns_tell_at_a_glance_what_is_wrong(crd: dict[str, Any]) -> None:
+    columns = crd["spec"]["versions"][0]["additionalPrinterColumns"]
+    assert [c["name"] for c in columns if not c.get("priority")] == ["Ready", "Reason", "Replicas", "URL", "Age"]
