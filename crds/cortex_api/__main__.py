@@ -15,7 +15,8 @@ _HEADER = "# Generated from the models in cortex_api by `make crds`. Edit those.
 def manifests() -> dict[str, str]:
     """File name to YAML of every CustomResourceDefinition."""
     return {
-        f"{kind.plural}.yaml": _HEADER + yaml.safe_dump(crd(kind), sort_keys=False, width=120, allow_unicode=True)
+        f"{kind.plural}.yaml": _HEADER
+        + yaml.safe_dump(crd(kind), sort_keys=False, width=120, allow_unicode=True)
         for kind in KINDS.values()
     }
 

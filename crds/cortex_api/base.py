@@ -8,7 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -58,7 +66,9 @@ def _is_duration(value: str) -> str:
 
 def _is_quantity(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"{value} is not a quantity: write text with an optional unit, for example \"500m\" or \"1Gi\"")
+        raise ValueError(
+            f'{value} is not a quantity: write text with an optional unit, for example "500m" or "1Gi"'
+        )
     units.parse_bytes(value)
     return str(value)
 
@@ -94,7 +104,9 @@ Share = Annotated[
 
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 RelativePath = Annotated[str, Field(min_length=1, max_length=512)]
-Anything = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
+Anything = Annotated[
+    dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
+]
 """A mapping whose content is the user's own."""
 
 

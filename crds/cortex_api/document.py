@@ -54,7 +54,11 @@ class Document:
             content = json.loads(Path(path).read_bytes())
         except ValueError as error:
             raise InvalidManifest([Problem("", f"{path} is not JSON: {error}")]) from error
-        if not isinstance(content, dict) or content.get("version") != VERSION or content.get("kind") not in KINDS:
+        if (
+            not isinstance(content, dict)
+            or content.get("version") != VERSION
+            or content.get("kind") not in KINDS
+        ):
             raise InvalidManifest([Problem("", f"{path} is not a Cortex document of version {VERSION}")])
         metadata = {"name": content.get("name"), "namespace": content.get("namespace")}
         return cls.of(parse({"kind": content["kind"], "metadata": metadata, "spec": content.get("spec")}))

@@ -5,14 +5,26 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
-from cortex_api.base import Anything, Duration, Model, Quantity, RelativePath, Rule, Text, seconds_of, stays_inside
+from cortex_api.base import (
+    Anything,
+    Duration,
+    Model,
+    Quantity,
+    RelativePath,
+    Rule,
+    Text,
+    seconds_of,
+    stays_inside,
+)
 
 _LOCATION = r"^((s3|gs|http|https|file|pvc)://.+|[^:]+)$"
 
 
 def _is_location(value: str) -> str:
     if not re.match(_LOCATION, value):
-        raise ValueError(f'"{value}" is no location: s3://, gs://, http(s)://, file://, pvc://claim/path or a path')
+        raise ValueError(
+            f'"{value}" is no location: s3://, gs://, http(s)://, file://, pvc://claim/path or a path'
+        )
     return value
 
 
@@ -46,7 +58,7 @@ class Source(Model):
     uri: Location | None = None
     """An archive (.zip, .tar.gz) or a prefix: s3://, gs://, http(s)://."""
 
-    rules: ClassVar = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             one_of("files", "configMap", "uri"),
             "exactly one of files, configMap and uri must be given",
@@ -110,7 +122,7 @@ class Models(Model):
     poll_interval: Duration = "10s"
     """How often the location is asked for changes; "0s" turns live reload off."""
 
-    rules: ClassVar = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             one_of("path", "paths", "dir"),
             "exactly one of path, paths and dir must be given",
@@ -141,7 +153,7 @@ class ServerSideBatching(Model):
     batch_interval: Duration
     """How long the first request of a batch waits for others."""
 
-    rules: ClassVar = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "duration(self.batchInterval) > duration('0s')",
             "batchInterval must be greater than 0",
@@ -264,7 +276,7 @@ class BaseHandler(Model):
     debug: bool = False
     """Whether ?debug=true logs the stages of a request, payloads included."""
 
-    rules: ClassVar = _SHARED_RULES
+    rules: ClassVar[tuple[Rule, ...]] = _SHARED_RULES
 
 
 class RealtimeHandler(BaseHandler):
@@ -275,7 +287,7 @@ class RealtimeHandler(BaseHandler):
     request_timeout: Duration = "60s"
     """How long a request may take, waiting included; above it 504."""
 
-    rules: ClassVar = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         *_SHARED_RULES,
         Rule(
             "!has(self.requestTimeout) || duration(self.requestTimeout) > duration('0s')",
@@ -305,4 +317,3 @@ class AsyncHandler(BaseHandler):
 def is_remote(location: str) -> bool:
     """Whether a model or source location is fetched over the network or a claim, rather than read from the project."""
     return re.match(r"^[a-z0-9]+://", location) is not None
-

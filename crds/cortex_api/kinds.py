@@ -19,7 +19,7 @@ from cortex_api.scaling import (
 
 GROUP = "cortex.dev"
 VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
+API_VERSION: Literal["cortex.dev/v1alpha1"] = "cortex.dev/v1alpha1"
 _NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
 
@@ -87,7 +87,7 @@ class RealtimeSpec(BaseSpec):
     autoscaling: RealtimeAutoscaling | None = None
     """How the number of replicas follows the load. Absent: `replicas` of them."""
 
-    rules: ClassVar = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         *_SPEC_RULES,
         Rule(
             "!has(self.autoscaling) || !has(self.autoscaling.targetInFlight) || self.autoscaling.targetInFlight"
@@ -125,7 +125,7 @@ class Gateway(Model):
     compute: Compute = Field(default_factory=Compute)
     """What one replica of the gateway asks for."""
 
-    rules: ClassVar = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "(has(self.minReplicas) ? self.minReplicas : 1) <= (has(self.maxReplicas) ? self.maxReplicas : 10)",
             "minReplicas must not be greater than maxReplicas",
@@ -168,7 +168,7 @@ class AsyncSpec(BaseSpec):
     webhook: Webhook | None = None
     """Who is told when a job has ended."""
 
-    rules: ClassVar = _SPEC_RULES
+    rules: ClassVar[tuple[Rule, ...]] = _SPEC_RULES
 
 
 class Resource(Model):
@@ -180,7 +180,7 @@ class Resource(Model):
     metadata: Metadata
     status: Anything | None = None
 
-    rules: ClassVar = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             f"self.metadata.name.matches('{_NAME}') && self.metadata.name.size() <= 50",
             "metadata.name must be at most 50 characters: lower case letters, digits and '-', beginning with a letter",
@@ -208,4 +208,3 @@ class AsyncAPI(Resource):
 
 
 KINDS: dict[str, type[RealtimeAPI] | type[AsyncAPI]] = {"RealtimeAPI": RealtimeAPI, "AsyncAPI": AsyncAPI}
-

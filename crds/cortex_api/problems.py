@@ -37,7 +37,7 @@ class Problem:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
-class InvalidManifest(ValueError):  # noqa: N818 - it is the manifest that is invalid
+class InvalidManifest(ValueError):
     """A manifest that is no valid resource; `problems` lists everything that is wrong with it."""
 
     def __init__(self, problems: list[Problem]) -> None:
@@ -48,7 +48,9 @@ class InvalidManifest(ValueError):  # noqa: N818 - it is the manifest that is in
 def parse(manifest: Any) -> RealtimeAPI | AsyncAPI:
     """The resource that a manifest (parsed YAML or JSON) describes. Raises InvalidManifest."""
     if not isinstance(manifest, dict):
-        raise InvalidManifest([Problem("", "a manifest is a mapping with apiVersion, kind, metadata and spec")])
+        raise InvalidManifest(
+            [Problem("", "a manifest is a mapping with apiVersion, kind, metadata and spec")]
+        )
     kind = manifest.get("kind")
     model = KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
@@ -86,7 +88,9 @@ def _problems(model: type[BaseModel], detail: ErrorDetails) -> list[Problem]:
         case kind if kind in _TYPES:
             return [Problem(path, f"must be {_TYPES[kind]}, not {_shown(detail['input'])}")]
         case _:
-            return [Problem(path, f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}")]
+            return [
+                Problem(path, f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}")
+            ]
 
 
 def _path(location: tuple[str | int, ...]) -> str:

@@ -31,7 +31,9 @@ class Compute(Model):
     """Memory: request and limit. Absent: neither."""
     gpu: Annotated[int, Field(ge=0)] = 0
     """Number of GPUs."""
-    gpu_resource: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", max_length=253)] = "nvidia.com/gpu"
+    gpu_resource: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", max_length=253)] = (
+        "nvidia.com/gpu"
+    )
     """Name of the GPU's resource, for example nvidia.com/mig-1g.10gb."""
     inf: Annotated[int, Field(ge=0)] = 0
     """Number of AWS Inferentia chips."""
@@ -44,7 +46,7 @@ class Compute(Model):
     ] = Field(default_factory=list)
     """Taints of nodes that the pods tolerate."""
 
-    rules: ClassVar = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!has(self.gpu) || !has(self.inf) || self.gpu == 0 || self.inf == 0",
             "gpu and inf exclude each other",
@@ -81,7 +83,7 @@ class Autoscaling(Model):
     upscale_tolerance: Annotated[float, Field(ge=0, le=10)] = 0.05
     """No scale-out for a smaller relative change."""
 
-    rules: ClassVar = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "(has(self.minReplicas) ? self.minReplicas : 1) <= (has(self.maxReplicas) ? self.maxReplicas : 100)",
             "minReplicas must not be greater than maxReplicas",
@@ -137,7 +139,7 @@ class UpdateStrategy(Model):
     max_unavailable: Share = "25%"
     """Pods missing from the wanted number, at most."""
 
-    rules: ClassVar = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!(has(self.maxSurge) && has(self.maxUnavailable)"
             " && string(self.maxSurge) in ['0', '0%'] && string(self.maxUnavailable) in ['0', '0%'])",
@@ -150,7 +152,9 @@ class UpdateStrategy(Model):
 class Networking(Model):
     """How the API is reached from outside the cluster."""
 
-    endpoint: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*/?$", max_length=256)] | None = None
+    endpoint: (
+        Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*/?$", max_length=256)] | None
+    ) = None
     """Path prefix of the API; /<name> when absent."""
 
 

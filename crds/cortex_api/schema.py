@@ -76,7 +76,12 @@ def _columns() -> list[dict[str, Any]]:
     return [
         {"name": "Ready", "type": "string", "jsonPath": f"{ready}.status"},
         {"name": "Reason", "type": "string", "jsonPath": f"{ready}.reason"},
-        {"name": "Replicas", "type": "integer", "jsonPath": ".status.readyReplicas", "description": "Pods that answer"},
+        {
+            "name": "Replicas",
+            "type": "integer",
+            "jsonPath": ".status.readyReplicas",
+            "description": "Pods that answer",
+        },
         {"name": "URL", "type": "string", "jsonPath": ".status.url"},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
         {"name": "Message", "type": "string", "jsonPath": f"{ready}.message", "priority": 1},
@@ -118,7 +123,9 @@ def _models(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
     return found
 
 
-def _convert(schema: dict[str, Any], definitions: dict[str, Any], models: dict[str, type[BaseModel]]) -> dict[str, Any]:
+def _convert(
+    schema: dict[str, Any], definitions: dict[str, Any], models: dict[str, type[BaseModel]]
+) -> dict[str, Any]:
     described = schema.get("description")
     if "$ref" in schema:
         target = definitions[schema["$ref"].rsplit("/", 1)[-1]]
@@ -143,9 +150,9 @@ def _convert(schema: dict[str, Any], definitions: dict[str, Any], models: dict[s
         }
     if isinstance(schema.get("items"), dict):
         result["items"] = _convert(schema["items"], definitions, models)
-    if isinstance(schema.get("additionalProperties"), dict):
-        if not result.get("x-kubernetes-preserve-unknown-fields"):
-            result["additionalProperties"] = _convert(schema["additionalProperties"], definitions, models)
+    extra = schema.get("additionalProperties")
+    if isinstance(extra, dict) and not result.get("x-kubernetes-preserve-unknown-fields"):
+        result["additionalProperties"] = _convert(extra, definitions, models)
     for integral in ("minimum", "maximum"):
         if integral in result and float(result[integral]).is_integer():
             result[integral] = int(result[integral])
@@ -159,5 +166,3 @@ def _convert(schema: dict[str, Any], definitions: dict[str, Any], models: dict[s
 
 def _validations(model: type[BaseModel]) -> list[dict[str, str]]:
     return [{"rule": rule.cel, "message": rule.message} for rule in getattr(model, "rules", ())]
-
-

@@ -74,7 +74,9 @@ class Status(Model):
     conditions: (
         Annotated[
             list[Condition],
-            Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+            Field(
+                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+            ),
         ]
         | None
     ) = None

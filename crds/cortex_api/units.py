@@ -27,7 +27,9 @@ _FACTORS = {
 def seconds(duration: str) -> float:
     """The length of a duration such as "10ms" or "1m30s", in seconds. Raises ValueError for anything else."""
     if not re.match(DURATION_PATTERN, duration):
-        raise ValueError(f'"{duration}" is not a duration: write a number and a unit (ms, s, m, h), for example "10s"')
+        raise ValueError(
+            f'"{duration}" is not a duration: write a number and a unit (ms, s, m, h), for example "10s"'
+        )
     parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", duration)
     return float(sum((Decimal(number) * _SECONDS[unit] for number, unit in parts), Decimal(0)))
 
@@ -38,13 +40,15 @@ def parse_bytes(quantity: str | int) -> int:
 
 
 def milli_cpu(quantity: str | int) -> int:
-    """The processor time that a quantity such as "200m" or 2 names, in thousandths of a CPU. Raises ValueError for anything else."""
+    """The processor time that a quantity such as "200m" or 2 names, in milli-CPU. Raises ValueError for others."""
     return int(_quantity(quantity) * 1000)
 
 
 def _quantity(quantity: str | int) -> Decimal:
     text = str(quantity)
     if not re.match(QUANTITY_PATTERN, text):
-        raise ValueError(f'"{text}" is not a quantity: write a number with an optional unit, for example "200m" or "1Gi"')
+        raise ValueError(
+            f'"{text}" is not a quantity: write a number with an optional unit, for example "200m" or "1Gi"'
+        )
     number = text.rstrip("mkMGTKi")
     return Decimal(number) * _FACTORS[text[len(number) :]]

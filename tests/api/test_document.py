@@ -31,7 +31,9 @@ def test_what_is_written_is_read_again(manifest: Make, tmp_path: Path) -> None:
         {"paused": True},
     ],
 )
-def test_changes_that_the_runtime_does_not_see_leave_it_as_it_is(manifest: Make, change: dict[str, Any]) -> None:
+def test_changes_that_the_runtime_does_not_see_leave_it_as_it_is(
+    manifest: Make, change: dict[str, Any]
+) -> None:
     assert Document.of(parse(manifest(**change))).to_json() == Document.of(parse(manifest())).to_json()
 
 

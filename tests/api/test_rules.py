@@ -32,7 +32,9 @@ GOOD: list[dict[str, Any]] = [
     spec({**PYTHON, "source": {"configMap": {"name": "code"}}}),
     spec({**PYTHON, "source": {"uri": "s3://bucket/code.zip"}}),
     models(TENSORFLOW, path="s3://bucket/model", signatureKey="predict"),
-    models(TENSORFLOW, paths=[{"name": "a", "path": "s3://b/a", "signatureKey": "p"}, {"name": "b", "path": "b"}]),
+    models(
+        TENSORFLOW, paths=[{"name": "a", "path": "s3://b/a", "signatureKey": "p"}, {"name": "b", "path": "b"}]
+    ),
     models(dir="models", cacheSize=2, diskCacheSize=2, cacheBytes="1Gi"),
     spec({**PYTHON, "serverSideBatching": {"maxBatchSize": 32, "batchInterval": "5ms"}}),
     spec({**PYTHON, "shmSize": "64Mi"}),
@@ -58,7 +60,10 @@ BAD: list[tuple[str, dict[str, Any]]] = [
         "signatureKey is for type tensorflow only",
         models(paths=[{"name": "a", "path": "a.onnx", "signatureKey": "x"}]),
     ),
-    ("tensorflowServingImage is for type tensorflow only", spec({**PYTHON, "tensorflowServingImage": "tf:1"})),
+    (
+        "tensorflowServingImage is for type tensorflow only",
+        spec({**PYTHON, "tensorflowServingImage": "tf:1"}),
+    ),
     ("path must name a .py file", spec({**PYTHON, "path": "/handler.py"})),
     ("path must name a .py file", spec({**PYTHON, "path": "../handler.py"})),
     ("path must name a .py file", spec({**PYTHON, "path": "handler.txt"})),
@@ -104,12 +109,23 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("must not both be zero", spec(updateStrategy={"maxSurge": 0, "maxUnavailable": "0%"})),
 ]
 
-ASYNC_GOOD = [spec(), spec(autoscaling={"minReplicas": 0, "initReplicas": 0}), spec(gateway={"minReplicas": 2})]
+ASYNC_GOOD = [
+    spec(),
+    spec(autoscaling={"minReplicas": 0, "initReplicas": 0}),
+    spec(gateway={"minReplicas": 2}),
+]
 ASYNC_BAD = [
     ("minReplicas must not be greater", spec(gateway={"minReplicas": 11})),
     ("replicas and autoscaling exclude each other", spec(replicas=1, autoscaling={"minReplicas": 0})),
 ]
-NAMES = [("iris", True), ("a" * 50, True), ("a" * 51, False), ("1iris", False), ("Iris", False), ("iris-", False)]
+NAMES = [
+    ("iris", True),
+    ("a" * 50, True),
+    ("a" * 51, False),
+    ("1iris", False),
+    ("Iris", False),
+    ("iris-", False),
+]
 
 
 def resource(kind: str, spec: dict[str, Any], name: str = "iris") -> dict[str, Any]:
@@ -177,7 +193,9 @@ def test_good_objects_pass_both_judges(kind: str, spec: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("kind", "message", "spec"), CASES_BAD)
-def test_bad_objects_fail_both_judges_with_the_same_message(kind: str, message: str, spec: dict[str, Any]) -> None:
+def test_bad_objects_fail_both_judges_with_the_same_message(
+    kind: str, message: str, spec: dict[str, Any]
+) -> None:
     manifest = resource(kind, spec)
     assert any(message in broken for broken in cel_verdict(kind, manifest))
     assert message in python_verdict(manifest)
