@@ -1,0 +1,378 @@
+"""The API server over HTTP: paths and bodies in, registry calls, JSON out.
+
+Speaks what kubectl, kopf and the client libraries ask for; discovery documents come from `discovery.py`, watches from
+`watching.py`. Everybody may do everything: there is no authentication, so it must listen on loopback only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import orjson
+import yaml
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from cortex_cli.devcluster import discovery, patch, tables, watching
+from cortex_cli.devcluster.errors import APIError
+from cortex_cli.devcluster.ownership import Object
+from cortex_cli.devcluster.registry import Registry, Write
+from cortex_cli.devcluster.resources import REVIEW_KINDS, REVIEWS, Resource
+from cortex_cli.devcluster.scale import scale_of, scaled
+from cortex_cli.devcluster.selectors import Matcher, at, fields, labels, now
+
+VERSION = {"major": "1", "minor": "37", "gitVersion": "v1.37.0+cortex-dev", "platform": "linux/amd64"}
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+class Target:
+    """What a path names: a kind, perhaps a namespace, a name and a subresource."""
+
+    def __init__(self, registry: Registry, group: str, version: str, path: str) -> None:
+        parts = [part for part in path.split("/") if part]
+        self.namespace = ""
+        if parts[:1] == ["namespaces"] and len(parts) >= 3 and parts[2] not in ("status", "finalize"):
+            self.namespace, parts = parts[1], parts[2:]
+        self.plural = parts[0] if parts else ""
+        self.name = parts[1] if len(parts) > 1 else ""
+        self.sub = "/".join(parts[2:])
+        found = registry.kinds.find(group, version, self.plural)
+        if found is None or (self.name and found.namespaced and not self.namespace):
+            raise APIError(404, "the server could not find the requested resource")
+        self.resource: Resource = found
+
+
+class API:
+    """The Starlette application around one registry."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.app = Starlette(
+            routes=[
+                Route("/api", self._versions),
+                Route("/apis", self._groups),
+                Route("/api/v1", self._resources),
+                Route("/apis/{group}", self._group),
+                Route("/apis/{group}/{version}", self._resources),
+                Route("/version", lambda request: reply(VERSION)),
+                Route("/version/", lambda request: reply(VERSION)),
+                *(Route(path, lambda request: Response("ok")) for path in ("/healthz", "/livez", "/readyz")),
+                Route("/openapi/v3", lambda request: reply(discovery.openapi_index(registry.kinds))),
+                Route("/openapi/v3/{prefix}/{path:path}", self._openapi),
+                Route("/api/v1/{path:path}", self._dispatch, methods=METHODS),
+                Route("/apis/{group}/{version}/{path:path}", self._dispatch, methods=METHODS),
+            ],
+            exception_handlers={APIError: refuse, 404: _no_path},
+        )
+
+    async def _versions(self, request: Request) -> Response:
+        return self._aggregated(request, core=True) or reply(discovery.core_versions())
+
+    async def _groups(self, request: Request) -> Response:
+        return self._aggregated(request, core=False) or reply(discovery.group_list(self.registry.kinds))
+
+    def _aggregated(self, request: Request, core: bool) -> Response | None:
+        wanted = re.search(r"g=apidiscovery\.k8s\.io;v=(v2(?:beta1)?);as=APIGroupDiscoveryList", _accept(request))
+        if not wanted:
+            return None
+        found = discovery.aggregated(self.registry.kinds, core, wanted[1])
+        media = f"application/json;g=apidiscovery.k8s.io;v={wanted[1]};as=APIGroupDiscoveryList"
+        return Response(orjson.dumps(found), media_type=media)
+
+    async def _group(self, request: Request) -> Response:
+        group = request.path_params["group"]
+        if group not in self.registry.kinds.groups():
+            raise APIError(404, "the server could not find the requested resource")
+        return reply(discovery.group(self.registry.kinds, group))
+
+    async def _resources(self, request: Request) -> Response:
+        group, version = _group_version(request)
+        if version not in self.registry.kinds.groups().get(group, {}):
+            raise APIError(404, "the server could not find the requested resource")
+        return reply(discovery.resource_list(self.registry.kinds, group, version))
+
+    async def _openapi(self, request: Request) -> Response:
+        parts = request.path_params["path"].split("/")
+        group, version = ("", parts[0]) if request.path_params["prefix"] == "api" else (parts[0], parts[-1])
+        if version not in self.registry.kinds.groups().get(group, {}):
+            raise APIError(404, "the server could not find the requested resource")
+        return reply(discovery.openapi(self.registry.kinds, group, version))
+
+    async def _dispatch(self, request: Request) -> Response:
+        group, version = _group_version(request)
+        path = request.path_params["path"]
+        if path in REVIEWS.get((group, version), ()) and request.method == "POST":
+            return review(path, await body(request))
+        target = Target(self.registry, group, version, path)
+        if target.sub in ("log", "binding", "finalize"):
+            return await self._special(request, target)
+        if target.sub and target.sub not in target.resource.subresources:
+            raise APIError(404, "the server could not find the requested resource")
+        if target.sub == "scale":
+            return await self._scale(request, target)
+        if request.method == "GET":
+            return self._read(request, target)
+        if request.method == "DELETE":
+            return await self._delete(request, target)
+        return await self._write(request, target)
+
+    def _read(self, request: Request, target: Target) -> Response:
+        query = request.query_params
+        match = selector(query)
+        if query.get("watch") in ("true", "1"):
+            if target.name:
+                match = _named(target.name, match)
+            stream = watching.Watch.of(target.resource, target.namespace, match, query, _accept(request))
+            return StreamingResponse(stream.events(self.registry.store), media_type="application/json")
+        include = query.get("includeObject", "Metadata")
+        if target.name:
+            obj = self.registry.get(target.resource, target.namespace, target.name)
+            if watching.as_table(_accept(request)):
+                meta = {"resourceVersion": obj["metadata"]["resourceVersion"]}
+                return reply(tables.table(target.resource, [obj], meta, include))
+            return reply(obj)
+        found = [obj for obj in self.registry.store.list(target.resource.key, target.namespace) if match(obj)]
+        found, meta = page(found, query, self.registry.store.version)
+        if watching.as_table(_accept(request)):
+            return reply(tables.table(target.resource, found, meta, include))
+        partial = "as=PartialObjectMetadataList" in _accept(request)
+        if partial:
+            listed = [watching.partial(obj) for obj in found]
+            return reply({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": listed})
+        kind, version = f"{target.resource.kind}List", target.resource.api_version
+        return reply({"kind": kind, "apiVersion": version, "metadata": meta, "items": self._versioned(found, target.resource)})
+
+    @staticmethod
+    def _versioned(found: list[Object], resource: Resource) -> list[Object]:
+        version = resource.api_version
+        return [obj if obj["apiVersion"] == version else {**obj, "apiVersion": version} for obj in found]
+
+    async def _write(self, request: Request, target: Target) -> Response:
+        write, resource = self._intent(request, target), target.resource
+        if request.method == "POST":
+            given = await body(request)
+            warnings = self.registry.strict(resource, given, write)
+            space = target.namespace or ((given.get("metadata") or {}).get("namespace") if resource.namespaced else "")
+            return self._reply(request, target, self.registry.create(resource, space or "", given, write), warnings, 201)
+        if request.method == "PUT":
+            given = await body(request)
+            warnings = self.registry.strict(resource, given, write)
+            return self._reply(
+                request, target, self.registry.update(resource, target.namespace, target.name, given, write), warnings
+            )
+        kind = request.headers.get("content-type", "").split(";")[0]
+        given = await body(request)
+        if kind == "application/apply-patch+yaml" or kind == "application/apply-patch+cbor":
+            obj, created = self.registry.apply(resource, target.namespace, target.name, given, write)
+            return self._reply(request, target, obj, [], 201 if created else 200)
+        old = self.registry.get(resource, target.namespace, target.name)
+        new = patched(old, given, kind, resource)
+        warnings = self.registry.strict(resource, new, write)
+        if at(new, "metadata.resourceVersion") == at(old, "metadata.resourceVersion"):
+            new = {**new, "metadata": {k: v for k, v in new["metadata"].items() if k != "resourceVersion"}}
+        obj = self.registry.update(resource, target.namespace, target.name, new, write)
+        return self._reply(request, target, obj, warnings)
+
+    @staticmethod
+    def _intent(request: Request, target: Target) -> Write:
+        query = request.query_params
+        apply = request.headers.get("content-type", "").startswith("application/apply-patch")
+        if apply and not query.get("fieldManager"):
+            raise APIError(422, 'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch')
+        agent = request.headers.get("user-agent", "unknown").split("/")[0]
+        return Write(
+            query.get("fieldManager") or agent,
+            query.get("fieldValidation") or "Warn",
+            bool(query.get("dryRun")),
+            target.sub,
+            apply,
+            query.get("force") == "true",
+        )
+
+    @staticmethod
+    def _reply(request: Request, target: Target, obj: Object, warnings: list[str], code: int = 200) -> Response:
+        if watching.as_table(_accept(request)):
+            obj = tables.table(target.resource, [obj], {}, request.query_params.get("includeObject", "Metadata"))
+        response = reply(obj, code)
+        for warning in warnings:
+            response.headers.append("Warning", "299 - " + json.dumps(warning))
+        return response
+
+    async def _delete(self, request: Request, target: Target) -> Response:
+        options = {**(await body(request, optional=True))}
+        for name in ("gracePeriodSeconds", "propagationPolicy", "dryRun"):
+            if name in request.query_params:
+                options[name] = request.query_params[name]
+        resource = target.resource
+        if target.name:
+            obj, gone = self.registry.delete(resource, target.namespace, target.name, options)
+            if not gone or resource.kind in ("Pod", "Namespace"):
+                return reply(obj)
+            details = {"name": target.name, "group": resource.group, "kind": resource.plural, "uid": obj["metadata"]["uid"]}
+            return reply({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+        match = selector(request.query_params)
+        found = [obj for obj in self.registry.store.list(resource.key, target.namespace) if match(obj)]
+        for obj in found:
+            self.registry.delete(resource, obj["metadata"].get("namespace", ""), obj["metadata"]["name"], options)
+        meta = {"resourceVersion": str(self.registry.store.version)}
+        return reply({"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta, "items": found})
+
+    async def _scale(self, request: Request, target: Target) -> Response:
+        obj = self.registry.get(target.resource, target.namespace, target.name)
+        if request.method == "GET":
+            return reply(scale_of(obj, target.resource))
+        given = await body(request)
+        if request.method == "PATCH":
+            given = patched(scale_of(obj, target.resource), given, request.headers["content-type"].split(";")[0], target.resource)
+        write = self._intent(request, target)
+        new = scaled(obj, given, target.resource)
+        return reply(scale_of(self.registry.update(target.resource, target.namespace, target.name, new, write), target.resource))
+
+    async def _special(self, request: Request, target: Target) -> Response:
+        if target.sub == "log" and target.plural == "pods":
+            return await self._log(request, target)
+        given = await body(request)
+        if target.sub == "binding" and target.plural == "pods":
+            self.registry.bind(target.namespace, target.name, given)
+            return reply({"kind": "Status", "apiVersion": "v1", "status": "Success", "code": 201}, 201)
+        if target.sub == "finalize" and target.plural == "namespaces":
+            return reply(self.registry.finalize_namespace(target.name, given))
+        raise APIError(404, "the server could not find the requested resource")
+
+    async def _log(self, request: Request, target: Target) -> Response:
+        """Passes the request on to the pod's node."""
+        pod = self.registry.get(target.resource, target.namespace, target.name)
+        names = [c["name"] for c in [*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]]]
+        container = request.query_params.get("container") or (names[-1] if len(pod["spec"]["containers"]) == 1 else "")
+        if not container:
+            raise APIError(400, f"a container name must be specified for pod {target.name}, choose one of: {names}")
+        if container not in names:
+            raise APIError(400, f"container {container} is not valid for pod {target.name}")
+        node = self.registry.store.get("/nodes", "", at(pod, "spec.nodeName") or "")
+        port = at(node, "status.daemonEndpoints.kubeletEndpoint.Port") if node else None
+        if not port:
+            raise APIError(400, f"pod {target.name} does not have a host assigned")
+        host = at(node, "status.addresses")[0]["address"]
+        url = f"http://{host}:{port}/containerLogs/{target.namespace}/{target.name}/{container}"
+        session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
+        upstream = await session.get(url, params=dict(request.query_params))
+        if upstream.status != 200:
+            text = await upstream.text()
+            await session.close()
+            raise APIError(upstream.status, text)
+
+        async def lines() -> AsyncIterator[bytes]:
+            try:
+                async for chunk in upstream.content.iter_any():
+                    yield chunk
+            except aiohttp.ClientError:
+                return  # the node went away: what it said so far is all there is
+            finally:
+                await session.close()
+
+        return StreamingResponse(lines(), media_type="text/plain")
+
+
+def reply(content: Any, code: int = 200) -> Response:
+    return Response(orjson.dumps(content), status_code=code, media_type="application/json")
+
+
+async def refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, APIError)
+    return reply(error.status(), error.code)
+
+
+async def _no_path(request: Request, error: Exception) -> Response:
+    return await refuse(request, APIError(404, "the server could not find the requested resource"))
+
+
+async def body(request: Request, optional: bool = False) -> Any:
+    """The request's JSON or YAML."""
+    raw = await request.body()
+    if not raw and optional:
+        return {}
+    kind = request.headers.get("content-type", "application/json")
+    if "protobuf" in kind or "cbor" in kind:
+        raise APIError(415, f"the body of the request was in an unknown format - accepted media types include: application/json, application/yaml (not {kind})")
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        if "yaml" not in kind:
+            raise APIError(400, f"invalid JSON in the body of the request: {error}") from error
+    try:
+        return yaml.load(raw, _Json)
+    except yaml.YAMLError as error:
+        raise APIError(400, f"invalid YAML in the body of the request: {error}") from error
+
+
+class _Json(yaml.SafeLoader):
+    """YAML without timestamps, which JSON doesn't have."""
+
+
+_Json.yaml_implicit_resolvers = {
+    key: [(tag, regexp) for tag, regexp in found if tag != "tag:yaml.org,2002:timestamp"]
+    for key, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def patched(old: Object, given: Any, kind: str, resource: Resource) -> Object:
+    """The object that a patch makes. Raises 422 when the patch doesn't fit, 415 for an unknown format."""
+    try:
+        if kind == "application/json-patch+json":
+            return dict(patch.json_patch(old, given))
+        if kind == "application/merge-patch+json":
+            return dict(patch.merge(old, given))
+        if kind == "application/strategic-merge-patch+json" and resource.schema is None:
+            return dict(patch.strategic(old, given))
+    except patch.PatchError as error:
+        raise APIError(422, f"the server rejected our request due to an error in our request: {error}") from error
+    raise APIError(415, "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml")
+
+
+def selector(query: Any) -> Matcher:
+    try:
+        by_label, by_field = labels(query.get("labelSelector", "")), fields(query.get("fieldSelector", ""))
+    except ValueError as error:
+        raise APIError(400, str(error)) from error
+    return lambda obj: by_label(obj) and by_field(obj)
+
+
+def _named(name: str, match: Matcher) -> Matcher:
+    return lambda obj: obj["metadata"]["name"] == name and match(obj)
+
+
+def page(found: list[Object], query: Any, version: int) -> tuple[list[Object], Object]:
+    """A list's part that `limit` and `continue` ask for, with its metadata."""
+    start = int(query.get("continue") or 0)
+    limit = int(query.get("limit") or 0) or len(found)
+    meta: Object = {"resourceVersion": str(version)}
+    if start + limit < len(found):
+        meta |= {"continue": str(start + limit), "remainingItemCount": len(found) - start - limit}
+    return found[start : start + limit], meta
+
+
+def review(plural: str, given: Object) -> Response:
+    """Everything is allowed to everybody."""
+    answer = {**given, "kind": REVIEW_KINDS[plural], "metadata": {"creationTimestamp": now()}}
+    if plural == "selfsubjectreviews":
+        answer["status"] = {"userInfo": {"username": "developer", "groups": ["system:masters"]}}
+    elif plural == "selfsubjectrulesreviews":
+        rule = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
+        answer["status"] = {"resourceRules": [rule], "nonResourceRules": [], "incomplete": False}
+    else:
+        answer["status"] = {"allowed": True}
+    return reply(answer, 201)
+
+
+def _accept(request: Request) -> str:
+    return request.headers.get("accept", "")
+
+
+def _group_version(request: Request) -> tuple[str, str]:
+    return request.path_params.get("group", ""), request.path_params.get("version", "v1")

@@ -1,0 +1,286 @@
+"""Server-side apply: which manager owns which fields, what a new configuration changes, and where two managers differ.
+
+Pure functions on JSON objects; the registry calls `apply` for apply patches and `track` for every other write. A field set
+is a frozenset of paths in the notation of FieldsV1: "f:name", 'k:{"name":"x"}', "v:1".
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cortex_cli.devcluster.patch import MERGE_KEYS, SETS
+
+Path = tuple[str, ...]
+Fields = frozenset[Path]
+Object = dict[str, Any]
+
+UNOWNED = {
+    ("f:apiVersion",), ("f:kind",), ("f:metadata",),
+    *(("f:metadata", f"f:{name}") for name in (
+        "name", "namespace", "creationTimestamp", "selfLink", "uid", "resourceVersion", "generation", "managedFields",
+        "deletionTimestamp", "deletionGracePeriodSeconds", "generateName")),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the schema says of a value: the schema's part for custom resources, None (well-known names) for core kinds."""
+
+    schema: Mapping[str, Any] | None = None
+    name: str = ""
+
+    def child(self, name: str) -> Shape:
+        if self.schema is None or (name == "metadata" and self.name == "$root"):
+            return Shape(None, name)
+        schema = self.schema.get("properties", {}).get(name) or self.schema.get("additionalProperties")
+        return Shape(schema if isinstance(schema, dict) else {}, name)
+
+    def item(self) -> Shape:
+        return Shape(None if self.schema is None else self.schema.get("items", {}), "")
+
+    def keys(self, items: list[Any]) -> tuple[str, ...]:
+        """Keys of a list of type map; () for any other list."""
+        if not all(isinstance(item, dict) for item in items):
+            return ()
+        if self.schema is not None:
+            is_map = self.schema.get("x-kubernetes-list-type") == "map"
+            return tuple(self.schema.get("x-kubernetes-list-map-keys", ())) if is_map else ()
+        if self.name == "ports":
+            first = "containerPort" if any("containerPort" in item for item in items) else "port"
+            return (first, "protocol")
+        return (MERGE_KEYS[self.name],) if self.name in MERGE_KEYS else ()
+
+    def is_set(self) -> bool:
+        if self.schema is None:
+            return self.name in SETS
+        return self.schema.get("x-kubernetes-list-type") == "set"
+
+    def atomic_map(self) -> bool:
+        if self.schema is None:
+            return self.name in ("selector", "resourceFieldRef", "fieldRef", "configMapKeyRef", "secretKeyRef")
+        return self.schema.get("x-kubernetes-map-type") == "atomic"
+
+
+@dataclass(frozen=True)
+class Manager:
+    """One entry of metadata.managedFields."""
+
+    name: str
+    operation: str
+    api_version: str
+    subresource: str
+    fields: Fields
+    time: str
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        return (self.name, self.operation, self.subresource)
+
+
+@dataclass(frozen=True)
+class Conflict:
+    manager: Manager
+    path: Path
+
+    def __str__(self) -> str:
+        return f'conflict with "{self.manager.name}": {dotted(self.path)}'
+
+
+def dotted(path: Path) -> str:
+    """'.spec.containers[name="api"].image' for the path of a conflict."""
+    text = ""
+    for part in path:
+        kind, value = part.split(":", 1)
+        if kind == "f":
+            text += f".{value}"
+        elif kind == "k":
+            text += "[" + ",".join(f"{key}={json.dumps(item)}" for key, item in json.loads(value).items()) + "]"
+        else:
+            text += f"[={value}]"
+    return text
+
+
+def item_key(item: Any, keys: tuple[str, ...]) -> str:
+    """The FieldsV1 path element of a list item."""
+    named = {key: item.get(key, "TCP" if key == "protocol" else None) for key in sorted(keys)}
+    return "k:" + json.dumps(named, separators=(",", ":"))
+
+
+def leaves(value: Any, shape: Shape, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every owned path below `value` with what stands there (None for the mere presence of a keyed item)."""
+    if isinstance(value, dict) and value and not shape.atomic_map():
+        for name, child in value.items():
+            yield from leaves(child, shape.child(name), (*path, f"f:{name}"))
+    elif isinstance(value, list) and value and shape.is_set():
+        for item in value:
+            yield (*path, "v:" + json.dumps(item)), item
+    elif isinstance(value, list) and value and (keys := shape.keys(value)):
+        for item in value:
+            at = (*path, item_key(item, keys))
+            yield at, None
+            yield from leaves(item, shape.item(), at)
+    else:
+        yield path, value
+
+
+def owned(obj: Object, shape: Shape) -> dict[Path, Any]:
+    return {path: value for path, value in leaves(obj, shape) if path[:2] not in UNOWNED and path[:1] not in UNOWNED}
+
+
+def encode(fields: Fields) -> Object:
+    """A field set as FieldsV1."""
+    root: Object = {}
+    for path in sorted(fields, key=len):
+        node = root
+        for depth, part in enumerate(path):
+            node = node.setdefault(part, {})
+            if path[: depth + 1] in fields and depth + 1 < len(path):
+                node.setdefault(".", {})
+    return root
+
+
+def decode(tree: Object, path: Path = ()) -> Iterator[Path]:
+    if not tree and path:
+        yield path
+    for part, below in tree.items():
+        if part == ".":
+            yield path
+        else:
+            yield from decode(below, (*path, part))
+
+
+def managers(obj: Object) -> list[Manager]:
+    return [
+        Manager(
+            entry.get("manager", ""),
+            entry.get("operation", "Update"),
+            entry.get("apiVersion", ""),
+            entry.get("subresource", ""),
+            frozenset(decode(entry.get("fieldsV1") or {})),
+            entry.get("time", ""),
+        )
+        for entry in obj.get("metadata", {}).get("managedFields") or ()
+        if entry.get("fieldsV1")
+    ]
+
+
+def write(obj: Object, entries: list[Manager]) -> None:
+    """Puts the entries that own anything into metadata.managedFields."""
+    obj["metadata"]["managedFields"] = [
+        {
+            "manager": entry.name,
+            "operation": entry.operation,
+            "apiVersion": entry.api_version,
+            "time": entry.time,
+            "fieldsType": "FieldsV1",
+            "fieldsV1": encode(entry.fields),
+            **({"subresource": entry.subresource} if entry.subresource else {}),
+        }
+        for entry in entries
+        if entry.fields
+    ]
+
+
+def track(before: Object | None, after: Object, shape: Shape, writer: Manager) -> None:
+    """Gives what a plain write changed to its manager and takes it, and what it removed, from the others."""
+    old = owned(before, shape) if before else {}
+    new = owned(after, shape)
+    changed = frozenset(path for path, value in new.items() if path not in old or old[path] != value)
+    gone = frozenset(path for path in old if path not in new)
+    entries, mine = [], Fields()
+    for entry in managers(after):
+        if entry.identity == writer.identity:
+            mine = entry.fields
+            keep = entry.fields - gone
+            stamp = entry.time if not (changed - entry.fields) else writer.time
+        else:
+            keep, stamp = entry.fields - gone - changed, entry.time
+        entries.append(_with(entry, keep, stamp))
+    if changed:
+        entries = [entry for entry in entries if entry.identity != writer.identity]
+        entries.append(_with(writer, (mine - gone) | changed, writer.time))
+    write(after, entries)
+
+
+def _with(entry: Manager, fields: Fields, time: str) -> Manager:
+    return Manager(entry.name, entry.operation, entry.api_version, entry.subresource, fields, time)
+
+
+def apply(live: Object | None, config: Object, shape: Shape, writer: Manager, force: bool) -> tuple[Object, list[Conflict]]:
+    """The live object with `config` applied by `writer`, managedFields included; conflicts unless `force`."""
+    wanted = owned(config, shape)
+    fields = frozenset(wanted)
+    entries = managers(live) if live else []
+    mine = next((entry.fields for entry in entries if entry.identity == writer.identity), Fields())
+    others = [entry for entry in entries if entry.identity != writer.identity]
+    present = owned(live, shape) if live else {}
+    conflicts = [
+        Conflict(entry, path)
+        for entry in others
+        for path in sorted(entry.fields & fields)
+        if wanted[path] != present.get(path)
+    ]
+    if conflicts and not force:
+        return live or config, conflicts
+    lost = frozenset(conflict.path for conflict in conflicts)
+    result = overlay(live, config, shape)
+    elsewhere: frozenset[Path] = frozenset().union(*(entry.fields for entry in others)) - lost
+    for path in sorted(mine - fields, key=len, reverse=True):
+        if not any(other[: len(path)] == path for other in elsewhere | fields):
+            _prune(result, path, elsewhere | fields)
+    kept = [_with(entry, entry.fields - lost, entry.time) for entry in others]
+    old_time = next((e.time for e in entries if e.identity == writer.identity and e.fields == fields), writer.time)
+    write(result, [*kept, _with(writer, fields, old_time)])
+    return result, []
+
+
+def overlay(live: Any, config: Any, shape: Shape) -> Any:
+    """`config` laid over `live`: maps and keyed lists merge, sets unite, the rest is replaced."""
+    if isinstance(config, dict) and isinstance(live, dict) and not shape.atomic_map():
+        result = dict(live)
+        for name, value in config.items():
+            result[name] = overlay(live.get(name), value, shape.child(name))
+        return result
+    if isinstance(config, list) and isinstance(live, list):
+        if shape.is_set():
+            return live + [item for item in config if item not in live]
+        if keys := shape.keys([*live, *config]):
+            new = {item_key(item, keys): item for item in config}
+            old = {item_key(item, keys) for item in live}
+            merged = [overlay(item, new.get(item_key(item, keys), item), shape.item()) for item in live]
+            return merged + [copy.deepcopy(item) for key, item in new.items() if key not in old]
+    return copy.deepcopy(config)
+
+
+def _prune(obj: Any, path: Path, kept: frozenset[Path]) -> None:
+    """Removes what stands at `path`, and the containers that this leaves empty and nobody owns."""
+    trail: list[tuple[Any, Any]] = []
+    node = obj
+    for part in path:
+        kind, text = part.split(":", 1)
+        if kind == "f" and isinstance(node, dict) and text in node:
+            key: Any = text
+        elif kind == "k" and isinstance(node, list):
+            named = json.loads(text)
+            matches = (i for i, item in enumerate(node) if item_key(item, tuple(named)) == part)
+            if (key := next(matches, None)) is None:
+                return
+        elif kind == "v" and isinstance(node, list) and json.loads(text) in node:
+            key = node.index(json.loads(text))
+        else:
+            return
+        if trail:
+            # The live object is shared with the store: copy every container on the way down.
+            holder, at = trail[-1]
+            node = holder[at] = copy.copy(node)
+        trail.append((node, key))
+        node = node[key]
+    for depth in range(len(trail) - 1, -1, -1):
+        holder, at = trail[depth]
+        del holder[at]
+        if holder or depth < 2 or path[:depth] in kept:
+            return

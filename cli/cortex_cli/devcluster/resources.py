@@ -1,0 +1,179 @@
+"""The kinds that the dev cluster serves: the built-in ones and those that CustomResourceDefinitions add."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cortex_cli.devcluster import schema as schemas
+from cortex_cli.devcluster.errors import FieldError
+from cortex_cli.devcluster.ownership import Shape
+
+VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One served kind in one version. `schema` is None for built-in kinds, whose fields aren't checked."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    status: bool = False
+    scale: Mapping[str, str] | None = None
+    schema: Mapping[str, Any] | None = field(default=None, hash=False, compare=False)
+    columns: tuple[Mapping[str, Any], ...] = field(default=(), hash=False, compare=False)
+    singular: str = ""
+
+    @property
+    def key(self) -> str:
+        """Where the store keeps objects of this kind, whatever the version."""
+        return f"{self.group}/{self.plural}"
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def subresources(self) -> tuple[str, ...]:
+        return (("status",) if self.status else ()) + (("scale",) if self.scale else ())
+
+    @functools.cached_property
+    def shape(self) -> Shape:
+        return Shape(self.schema, "$root")
+
+
+_SCALE = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
+
+
+def _core(group: str, version: str, plural: str, kind: str, short: str = "", **more: Any) -> Resource:
+    return Resource(group, version, plural, kind, short_names=tuple(short.split()), **more)
+
+
+BUILT_IN: tuple[Resource, ...] = (
+    _core("", "v1", "namespaces", "Namespace", "ns", namespaced=False, status=True),
+    _core("", "v1", "nodes", "Node", "no", namespaced=False, status=True),
+    _core("", "v1", "pods", "Pod", "po", status=True, categories=("all",)),
+    _core("", "v1", "services", "Service", "svc", status=True, categories=("all",)),
+    _core("", "v1", "configmaps", "ConfigMap", "cm"),
+    _core("", "v1", "secrets", "Secret"),
+    _core("", "v1", "serviceaccounts", "ServiceAccount", "sa"),
+    _core("", "v1", "events", "Event", "ev"),
+    _core("", "v1", "endpoints", "Endpoints", "ep"),
+    _core("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", "pvc", status=True),
+    _core("", "v1", "resourcequotas", "ResourceQuota", "quota", status=True),
+    _core("", "v1", "limitranges", "LimitRange", "limits"),
+    _core("apps", "v1", "deployments", "Deployment", "deploy", status=True, scale=_SCALE, categories=("all",)),
+    _core("apps", "v1", "replicasets", "ReplicaSet", "rs", status=True, scale=_SCALE, categories=("all",)),
+    _core("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True, categories=("all",)),
+    _core("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", status=True),
+    _core("networking.k8s.io", "v1", "ingresses", "Ingress", "ing", status=True),
+    _core("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", "netpol"),
+    _core("coordination.k8s.io", "v1", "leases", "Lease"),
+    _core("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"),
+    _core("rbac.authorization.k8s.io", "v1", "roles", "Role"),
+    _core("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding"),
+    _core("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False),
+    _core("rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
+    _core("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", "crd crds",
+          namespaced=False, status=True),
+)  # fmt: skip
+
+REVIEWS = {
+    ("authorization.k8s.io", "v1"): ("selfsubjectaccessreviews", "selfsubjectrulesreviews", "subjectaccessreviews"),
+    ("authentication.k8s.io", "v1"): ("selfsubjectreviews",),
+}
+"""Kinds that are answered and never stored."""
+
+REVIEW_KINDS = {
+    "selfsubjectaccessreviews": "SelfSubjectAccessReview",
+    "selfsubjectrulesreviews": "SelfSubjectRulesReview",
+    "subjectaccessreviews": "SubjectAccessReview",
+    "selfsubjectreviews": "SelfSubjectReview",
+}
+
+
+def of_crd(crd: Mapping[str, Any]) -> Iterator[Resource]:
+    """The kinds that a CustomResourceDefinition serves, one for each version."""
+    spec = crd["spec"]
+    names = spec["names"]
+    for version in spec["versions"]:
+        if not version.get("served"):
+            continue
+        sub = version.get("subresources") or {}
+        yield Resource(
+            spec["group"],
+            version["name"],
+            names["plural"],
+            names["kind"],
+            namespaced=spec.get("scope") == "Namespaced",
+            short_names=tuple(names.get("shortNames") or ()),
+            categories=tuple(names.get("categories") or ()),
+            status="status" in sub,
+            scale=sub.get("scale"),
+            schema=schemas.rooted((version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object"}),
+            columns=tuple(version.get("additionalPrinterColumns") or ()),
+            singular=names.get("singular") or names["kind"].lower(),
+        )
+
+
+def crd_problems(crd: Mapping[str, Any]) -> list[FieldError]:
+    """What the API server would refuse in a CustomResourceDefinition, rules that don't compile included."""
+    from cortex_cli.devcluster import rules
+
+    spec = crd.get("spec") or {}
+    names = spec.get("names") or {}
+    problems = [FieldError(f"spec.{f}", "Required value") for f in ("group", "scope", "versions") if not spec.get(f)]
+    problems += [FieldError(f"spec.names.{f}", "Required value") for f in ("plural", "kind") if not names.get(f)]
+    if problems:
+        return problems
+    expected = f"{names['plural']}.{spec['group']}"
+    if crd["metadata"].get("name") != expected:
+        said = f'Invalid value: "{crd["metadata"].get("name")}": must be spec.names.plural+"."+spec.group'
+        problems.append(FieldError("metadata.name", said))
+    if sum(bool(version.get("storage")) for version in spec["versions"]) != 1:
+        problems.append(FieldError("spec.versions", "Invalid value: must have exactly one version marked as storage version"))
+    for index, version in enumerate(spec["versions"]):
+        at = f"spec.versions[{index}].schema.openAPIV3Schema"
+        schema = (version.get("schema") or {}).get("openAPIV3Schema")
+        if schema is None:
+            problems.append(FieldError(at, "Required value: schemas are required"))
+        else:
+            problems += [FieldError(f"{at}.{p.path}", p.message) for p in rules.problems(schema)]
+    return problems
+
+
+class Kinds:
+    """All served kinds, found by (group, version, plural)."""
+
+    def __init__(self) -> None:
+        self._served: dict[tuple[str, str, str], Resource] = {}
+        for resource in BUILT_IN:
+            self.add(resource)
+
+    def add(self, resource: Resource) -> None:
+        self._served[resource.group, resource.version, resource.plural] = resource
+
+    def drop(self, group: str, plural: str) -> None:
+        self._served = {at: r for at, r in self._served.items() if (at[0], at[2]) != (group, plural)}
+
+    def find(self, group: str, version: str, plural: str) -> Resource | None:
+        return self._served.get((group, version, plural))
+
+    def all(self) -> list[Resource]:
+        return list(self._served.values())
+
+    def groups(self) -> dict[str, dict[str, list[Resource]]]:
+        """group → version → kinds, in the order in which they came."""
+        result: dict[str, dict[str, list[Resource]]] = {}
+        for resource in self._served.values():
+            result.setdefault(resource.group, {}).setdefault(resource.version, []).append(resource)
+        for group, version in REVIEWS:
+            result.setdefault(group, {}).setdefault(version, [])
+        return result

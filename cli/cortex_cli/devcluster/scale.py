@@ -1,0 +1,42 @@
+"""The scale subresource: any kind with replicas, seen as autoscaling/v1 Scale and written back."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from cortex_cli.devcluster.resources import Resource
+from cortex_cli.devcluster.selectors import at
+
+Object = dict[str, Any]
+
+
+def scale_of(obj: Object, resource: Resource) -> Object:
+    paths = resource.scale or {}
+    names = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    selector = at(obj, paths["labelSelectorPath"]) if "labelSelectorPath" in paths else _selector(obj)
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {name: obj["metadata"][name] for name in names if name in obj["metadata"]},
+        "spec": {"replicas": at(obj, paths["specReplicasPath"]) or 0},
+        "status": {"replicas": at(obj, paths["statusReplicasPath"]) or 0, **({"selector": selector} if selector else {})},
+    }
+
+
+def _selector(obj: Object) -> str:
+    labels = at(obj, "spec.selector.matchLabels") or {}
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def scaled(obj: Object, scale: Object, resource: Resource) -> Object:
+    """The object with the replicas of `scale`, guarded by its resourceVersion when it names one."""
+    new = copy.deepcopy(obj)
+    path = (resource.scale or {})["specReplicasPath"].strip(".").split(".")
+    holder = new
+    for name in path[:-1]:
+        holder = holder.setdefault(name, {})
+    holder[path[-1]] = at(scale, "spec.replicas") or 0
+    version = at(scale, "metadata.resourceVersion")
+    new["metadata"]["resourceVersion"] = version or obj["metadata"]["resourceVersion"]
+    return new

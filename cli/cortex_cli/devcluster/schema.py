@@ -1,0 +1,221 @@
+"""Structural schemas of CRDs: unknown fields, pruning, defaults and validation, in the API server's words.
+
+Pure functions on (value, schema); the registry calls them in the API server's order. CEL rules live in `rules.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cortex_cli.devcluster.errors import FieldError
+
+Schema = Mapping[str, Any]
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float),
+}  # fmt: skip
+
+META = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+"""Stands for metadata, apiVersion and kind, which the API server itself looks after."""
+
+
+def rooted(schema: Schema) -> dict[str, Any]:
+    """A version's schema with the fields that every object has."""
+    names = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": META}
+    return {**schema, "properties": {**schema.get("properties", {}), **names}}
+
+
+def unknown(value: Any, schema: Schema, path: str = "") -> Iterator[str]:
+    """Paths of fields that the schema doesn't declare."""
+    if isinstance(value, dict):
+        extra = schema.get("additionalProperties")
+        declared = schema.get("properties", {})
+        for name, item in value.items():
+            at = f"{path}.{name}" if path else name
+            if name in declared:
+                yield from unknown(item, declared[name], at)
+            elif isinstance(extra, dict):
+                yield from unknown(item, extra, at)
+            elif not extra and not _open(schema):
+                yield at
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from unknown(item, schema.get("items", {}), f"{path}[{index}]")
+
+
+def _open(schema: Schema) -> bool:
+    """Whether anything may stand here: asked for, or a place that isn't an object by schema (its type is what's wrong)."""
+    preserved = schema.get("x-kubernetes-preserve-unknown-fields") or schema.get("x-kubernetes-embedded-resource")
+    return bool(preserved) or schema.get("type", "object" if "properties" in schema else "") != "object"
+
+
+def prune(value: Any, schema: Schema) -> Any:
+    """The value less undeclared fields."""
+    if isinstance(value, dict):
+        extra, declared, keep = schema.get("additionalProperties"), schema.get("properties", {}), _open(schema)
+        result = {}
+        for name, item in value.items():
+            if name in declared:
+                result[name] = prune(item, declared[name])
+            elif isinstance(extra, dict):
+                result[name] = prune(item, extra)
+            elif extra or keep:
+                result[name] = item
+        return result
+    if isinstance(value, list):
+        return [prune(item, schema.get("items", {"x-kubernetes-preserve-unknown-fields": True})) for item in value]
+    return value
+
+
+def default(value: Any, schema: Schema) -> Any:
+    """The value with the schema's defaults; a null that may not be null becomes its default or disappears."""
+    if isinstance(value, dict):
+        result = dict(value)
+        for name, below in schema.get("properties", {}).items():
+            if name in result and result[name] is None and not below.get("nullable") and "default" in below:
+                del result[name]
+            if name not in result and "default" in below:
+                result[name] = copy.deepcopy(below["default"])
+            if name in result:
+                result[name] = default(result[name], below)
+        extra = schema.get("additionalProperties")
+        if isinstance(extra, dict):
+            result = {name: default(item, extra) for name, item in result.items()}
+        return result
+    if isinstance(value, list) and isinstance(schema.get("items"), dict):
+        return [default(item, schema["items"]) for item in value]
+    return value
+
+
+def validate(value: Any, schema: Schema, path: str = "") -> Iterator[FieldError]:
+    """Every violation of the schema below `path`."""
+    if value is None:
+        if not schema.get("nullable") and path:
+            kind = schema.get("type", "object")
+            yield FieldError(path, f'Invalid value: "null": {path} in body must be of type {kind}: "null"')
+        return
+    if not _fits(value, schema):
+        yield FieldError(path or "<nil>", _mistyped(value, schema, path))
+        return
+    yield from _limits(value, schema, path)
+    if isinstance(value, dict):
+        yield from _properties(value, schema, path)
+    elif isinstance(value, list):
+        yield from _items(value, schema, path)
+    yield from _combined(value, schema, path)
+
+
+def _fits(value: Any, schema: Schema) -> bool:
+    if schema.get("x-kubernetes-int-or-string"):
+        return isinstance(value, (int, str)) and not isinstance(value, bool)
+    kind = schema.get("type")
+    if kind is None:
+        return True
+    if isinstance(value, bool):
+        return kind == "boolean"
+    if kind == "integer" and isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, _TYPES.get(kind, object))
+
+
+def _name_of(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    names = {dict: "object", list: "array", str: "string", int: "integer", float: "number"}
+    return names.get(type(value), "null")
+
+
+def _mistyped(value: Any, schema: Schema, path: str) -> str:
+    if schema.get("x-kubernetes-int-or-string"):
+        return f'Invalid value: "{_name_of(value)}": {path} in body must be of type integer,string: "{_name_of(value)}"'
+    return f'Invalid value: "{_name_of(value)}": {path} in body must be of type {schema["type"]}: "{_name_of(value)}"'
+
+
+def shown(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _limits(value: Any, schema: Schema, path: str) -> Iterator[FieldError]:
+    if "enum" in schema and value not in schema["enum"]:
+        supported = ", ".join(shown(item) for item in schema["enum"])
+        yield FieldError(path, f"Unsupported value: {shown(value)}: supported values: {supported}")
+    invalid = f"Invalid value: {shown(value)}: {path} in body should"
+    if isinstance(value, str):
+        if len(value) < schema.get("minLength", 0):
+            yield FieldError(path, f"{invalid} be at least {schema['minLength']} chars long")
+        if len(value) > schema.get("maxLength", len(value)):
+            yield FieldError(path, f"Too long: may not be more than {schema['maxLength']} bytes")
+        if "pattern" in schema and not re.search(schema["pattern"], value):
+            yield FieldError(path, f"{invalid} match '{schema['pattern']}'")
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        low, high = schema.get("minimum", value), schema.get("maximum", value)
+        if value < low or (schema.get("exclusiveMinimum") and value == low):
+            words = "greater than" if schema.get("exclusiveMinimum") else "greater than or equal to"
+            yield FieldError(path, f"{invalid} be {words} {low}")
+        if value > high or (schema.get("exclusiveMaximum") and value == high):
+            words = "less than" if schema.get("exclusiveMaximum") else "less than or equal to"
+            yield FieldError(path, f"{invalid} be {words} {high}")
+        if "multipleOf" in schema and value % schema["multipleOf"]:
+            yield FieldError(path, f"{invalid} be a multiple of {schema['multipleOf']}")
+    elif isinstance(value, list):
+        if len(value) < schema.get("minItems", 0):
+            yield FieldError(
+                path, f"Invalid value: {len(value)}: {path} in body should have at least {schema['minItems']} items"
+            )
+        if len(value) > schema.get("maxItems", len(value)):
+            yield FieldError(path, f"Too many: {len(value)}: must have at most {schema['maxItems']} items")
+    elif isinstance(value, dict):
+        if len(value) < schema.get("minProperties", 0):
+            yield FieldError(path, f"{invalid} have at least {schema['minProperties']} properties")
+        if len(value) > schema.get("maxProperties", len(value)):
+            yield FieldError(path, f"Too many: {len(value)}: must have at most {schema['maxProperties']} items")
+
+
+def _properties(value: Mapping[str, Any], schema: Schema, path: str) -> Iterator[FieldError]:
+    prefix = f"{path}." if path else ""
+    for name in schema.get("required", ()):
+        if name not in value:
+            yield FieldError(prefix + name, "Required value")
+    extra = schema.get("additionalProperties")
+    for name, item in value.items():
+        below = schema.get("properties", {}).get(name, extra)
+        if isinstance(below, dict) and below is not META:
+            yield from validate(item, below, prefix + name)
+
+
+def _items(value: list[Any], schema: Schema, path: str) -> Iterator[FieldError]:
+    if isinstance(schema.get("items"), dict):
+        for index, item in enumerate(value):
+            yield from validate(item, schema["items"], f"{path}[{index}]")
+    keys = schema.get("x-kubernetes-list-map-keys", ())
+    if schema.get("x-kubernetes-list-type") not in ("map", "set"):
+        return
+    seen: list[Any] = []
+    for index, item in enumerate(value):
+        identity = {key: item.get(key) for key in keys} if keys and isinstance(item, dict) else item
+        if identity in seen:
+            yield FieldError(f"{path}[{index}]", f"Duplicate value: {shown(identity)}")
+        seen.append(identity)
+
+
+def _combined(value: Any, schema: Schema, path: str) -> Iterator[FieldError]:
+    for below in schema.get("allOf", ()):
+        yield from validate(value, below, path)
+    if "anyOf" in schema and not schema.get("x-kubernetes-int-or-string"):
+        if all(any(True for _ in validate(value, below, path)) for below in schema["anyOf"]):
+            yield FieldError(path, f"Invalid value: {shown(value)}: {path} in body must validate at least one schema (anyOf)")
+    if "oneOf" in schema:
+        if sum(not any(True for _ in validate(value, below, path)) for below in schema["oneOf"]) != 1:
+            yield FieldError(path, f"Invalid value: {shown(value)}: {path} in body must validate one and only one schema (oneOf)")
+    if "not" in schema and not any(True for _ in validate(value, schema["not"], path)):
+        yield FieldError(path, f"Invalid value: {shown(value)}: {path} in body must not validate the schema (not)")
+
+
+def blocking(problems: list[FieldError]) -> bool:
+    """Whether CEL rules can't be trusted after these problems, as the API server decides it."""
+    starts = ("Required value", "Unsupported value", "Too long", "Too many")
+    return any(p.message.startswith(starts) or " must be of type " in p.message for p in problems)

@@ -1,0 +1,245 @@
+"""Server-side printing: the columns that `kubectl get` shows, for built-in kinds and from CRDs' printer columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cortex_cli.devcluster.resources import Resource
+from cortex_cli.devcluster.selectors import age, at, jsonpath
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its title, how its cell comes from an object, and whether only `-o wide` shows it."""
+
+    title: str
+    cell: Callable[[Object], Any]
+    wide: bool = False
+    type: str = "string"
+
+
+def _path(path: str, missing: Any = "<none>") -> Callable[[Object], Any]:
+    def cell(obj: Object) -> Any:
+        value = at(obj, path)
+        return missing if value in (None, "") else value
+
+    return cell
+
+
+def _age(obj: Object) -> str:
+    return age(obj["metadata"].get("creationTimestamp"))
+
+
+def _pairs(labels: Object | None) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items())) or "<none>"
+
+
+def pod_status(pod: Object) -> str:
+    """The word in kubectl's STATUS column: the phase, or what a container waits for or died of."""
+    status = pod.get("status") or {}
+    reason = status.get("reason") or status.get("phase") or "Unknown"
+    starting = status.get("initContainerStatuses") or ()
+    for index, container in enumerate(starting):
+        state = container.get("state") or {}
+        ended = state.get("terminated")
+        if ended and ended.get("exitCode") == 0:
+            continue
+        word = (ended or state.get("waiting") or {}).get("reason")
+        if word and word != "PodInitializing":
+            return f"Init:{word}"
+        return f"Init:{index}/{len(starting)}"
+    for container in status.get("containerStatuses") or ():
+        state = container.get("state") or {}
+        word = (state.get("waiting") or state.get("terminated") or {}).get("reason")
+        if word:
+            reason = word
+    return "Terminating" if pod["metadata"].get("deletionTimestamp") else reason
+
+
+def _pod_ready(pod: Object) -> str:
+    statuses = at(pod, "status.containerStatuses") or ()
+    return f"{sum(bool(s.get('ready')) for s in statuses)}/{len(pod['spec']['containers'])}"
+
+
+def _restarts(pod: Object) -> str:
+    statuses = at(pod, "status.containerStatuses") or ()
+    count = sum(s.get("restartCount", 0) for s in statuses)
+    ends = [s["lastState"]["terminated"]["finishedAt"] for s in statuses if (s.get("lastState") or {}).get("terminated")]
+    return f"{count} ({age(max(ends))} ago)" if count and ends else str(count)
+
+
+def _containers(path: str, field: str) -> Callable[[Object], str]:
+    return lambda obj: ",".join(str(c.get(field, "")) for c in at(obj, path) or ())
+
+
+def _selector(obj: Object) -> str:
+    return _pairs(at(obj, "spec.selector.matchLabels"))
+
+
+def _service_ports(service: Object) -> str:
+    return ",".join(f"{port['port']}/{port.get('protocol', 'TCP')}" for port in at(service, "spec.ports") or ()) or "<none>"
+
+
+def _ready_of(path: str) -> Callable[[Object], str]:
+    return lambda obj: f"{at(obj, 'status.readyReplicas') or 0}/{at(obj, path) or 0}"
+
+
+def _hpa_targets(hpa: Object) -> str:
+    texts = []
+    for metric in at(hpa, "spec.metrics") or ():
+        source = metric.get("containerResource") or metric.get("resource") or {}
+        goal = (source.get("target") or {}).get("averageUtilization")
+        texts.append(f"{source.get('name', metric.get('type'))}: <unknown>/{goal}%")
+    return ", ".join(texts) or "<none>"
+
+
+def _node_status(node: Object) -> str:
+    ready = jsonpath(node, '.status.conditions[?(@.type=="Ready")].status')
+    return "Ready" if ready == ["True"] else "NotReady"
+
+
+def _event_object(event: Object) -> str:
+    source = event.get("involvedObject") or {}
+    return f"{str(source.get('kind', '')).lower()}/{source.get('name', '')}"
+
+
+NAME = Column("Name", _path("metadata.name"))
+AGE = Column("Age", _age)
+_CONTAINERS = "spec.template.spec.containers"
+_WORKLOAD = (
+    Column("Containers", _containers(_CONTAINERS, "name"), wide=True),
+    Column("Images", _containers(_CONTAINERS, "image"), wide=True),
+    Column("Selector", _selector, wide=True),
+)
+
+TABLES: dict[str, Sequence[Column]] = {
+    "/pods": (
+        NAME,
+        Column("Ready", _pod_ready),
+        Column("Status", pod_status),
+        Column("Restarts", _restarts),
+        AGE,
+        Column("IP", _path("status.podIP"), wide=True),
+        Column("Node", _path("spec.nodeName"), wide=True),
+        Column("Nominated Node", _path("status.nominatedNodeName"), wide=True),
+        Column("Readiness Gates", lambda pod: "<none>", wide=True),
+    ),
+    "apps/deployments": (
+        NAME,
+        Column("Ready", _ready_of("spec.replicas")),
+        Column("Up-to-date", _path("status.updatedReplicas", 0), type="integer"),
+        Column("Available", _path("status.availableReplicas", 0), type="integer"),
+        AGE,
+        *_WORKLOAD,
+    ),
+    "apps/replicasets": (
+        NAME,
+        Column("Desired", _path("spec.replicas", 0), type="integer"),
+        Column("Current", _path("status.replicas", 0), type="integer"),
+        Column("Ready", _path("status.readyReplicas", 0), type="integer"),
+        AGE,
+        *_WORKLOAD,
+    ),
+    "/services": (
+        NAME,
+        Column("Type", _path("spec.type")),
+        Column("Cluster-IP", _path("spec.clusterIP")),
+        Column("External-IP", lambda service: "<none>"),
+        Column("Port(s)", _service_ports),
+        AGE,
+        Column("Selector", lambda service: _pairs(at(service, "spec.selector")), wide=True),
+    ),
+    "/configmaps": (NAME, Column("Data", lambda o: len(o.get("data") or ()) + len(o.get("binaryData") or ()), type="integer"), AGE),
+    "/secrets": (NAME, Column("Type", _path("type", "Opaque")), Column("Data", lambda o: len(o.get("data") or ()), type="integer"), AGE),
+    "/namespaces": (NAME, Column("Status", _path("status.phase")), AGE),
+    "/nodes": (
+        NAME,
+        Column("Status", _node_status),
+        Column("Roles", lambda node: "<none>"),
+        AGE,
+        Column("Version", _path("status.nodeInfo.kubeletVersion")),
+    ),
+    "/events": (
+        Column("Last Seen", lambda e: age(e.get("lastTimestamp") or e.get("eventTime") or e["metadata"].get("creationTimestamp"))),
+        Column("Type", _path("type")),
+        Column("Reason", _path("reason")),
+        Column("Object", _event_object),
+        Column("Subobject", _path("involvedObject.fieldPath", ""), wide=True),
+        Column("Source", _path("source.component", ""), wide=True),
+        Column("Message", lambda e: str(e.get("message", "")).strip()),
+        Column("Count", _path("count", 1), wide=True),
+        Column("Name", _path("metadata.name"), wide=True),
+    ),
+    "autoscaling/horizontalpodautoscalers": (
+        NAME,
+        Column("Reference", lambda h: f"{at(h, 'spec.scaleTargetRef.kind')}/{at(h, 'spec.scaleTargetRef.name')}"),
+        Column("Targets", _hpa_targets),
+        Column("MinPods", _path("spec.minReplicas", "<unset>")),
+        Column("MaxPods", _path("spec.maxReplicas", 0), type="integer"),
+        Column("Replicas", _path("status.currentReplicas", 0), type="integer"),
+        AGE,
+    ),
+    "coordination.k8s.io/leases": (NAME, Column("Holder", _path("spec.holderIdentity", "")), AGE),
+    "apiextensions.k8s.io/customresourcedefinitions": (
+        NAME,
+        Column("Created At", _path("metadata.creationTimestamp")),
+    ),
+}  # fmt: skip
+
+
+def _printer(column: Object) -> Column:
+    path, kind = column["jsonPath"], column.get("type", "string")
+
+    def cell(obj: Object) -> Any:
+        found = jsonpath(obj, path)
+        if not found or found[0] is None:
+            return None
+        if kind == "date":
+            return age(str(found[0]))
+        if kind in ("integer", "number", "boolean"):
+            return found[0]
+        return ",".join(str(value) for value in found)
+
+    return Column(column["name"], cell, wide=column.get("priority", 0) > 0, type=kind)
+
+
+def columns(resource: Resource) -> Sequence[Column]:
+    if resource.key in TABLES:
+        return TABLES[resource.key]
+    if resource.columns:
+        return (NAME, *map(_printer, resource.columns))
+    return (NAME, AGE)
+
+
+def table(resource: Resource, objects: Iterable[Object], meta: Object, include: str = "Metadata") -> Object:
+    """A metav1.Table of the objects; `include` is the request's includeObject."""
+    shown = columns(resource)
+    rows = []
+    for obj in objects:
+        row: Object = {"cells": [column.cell(obj) for column in shown]}
+        if include == "Object":
+            row["object"] = obj
+        elif include != "None":
+            row["object"] = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
+        rows.append(row)
+    definitions = [
+        {
+            "name": column.title,
+            "type": column.type if column.type != "date" else "string",
+            "format": "name" if column.title == "Name" else "",
+            "description": "",
+            "priority": int(column.wide),
+        }
+        for column in shown
+    ]
+    return {
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": meta,
+        "columnDefinitions": definitions,
+        "rows": rows,
+    }
