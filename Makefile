@@ -1,0 +1,54 @@
+# Everything is kept in .venv; nothing else on this machine is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+PACKAGES := crds operator runtime cli
+
+.PHONY: help demo test lint types bench crds lock format clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/.ready ## from `kubectl apply` to a prediction, on this machine (KEEP=1 leaves it running)
+	@$(BIN)/python -m cortex_cli.demo
+
+test: .venv/.ready lint ## everything that is checked: style, types, layers, tests
+	@$(BIN)/python -m pytest -q
+
+lint: .venv/.ready ## style, types, layers, generated files
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-cache > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
+	@$(BIN)/python -m cortex_api --check crds charts/cortex/files/crds
+
+bench: .venv/.ready ## requests/s as ratios to limits written by hand, in one run
+	@$(BIN)/python benchmarks/run.py
+
+crds: .venv/.ready ## the CustomResourceDefinitions, from the models
+	@$(BIN)/python -m cortex_api crds charts/cortex/files/crds
+
+format: .venv/.ready ## the code, as ruff wants it
+	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .
+
+lock: .venv/.ready ## requirements/*.txt, from setup.cfg
+	@$(BIN)/python -m pip install -q 'pip-tools >=7.5'
+	@for set in operator runtime dev; do \
+	  case $$set in dev) extras="operator runtime cli test";; *) extras=$$set;; esac; \
+	  $(BIN)/pip-compile -q --strip-extras --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-find-links \
+	    --no-emit-trusted-host --no-header --resolver=backtracking $$(printf -- '--extra %s ' $$extras) \
+	    --output-file requirements/$$set.txt setup.cfg || exit 1; \
+	done
+
+clean: ## removes what was made here
+	@rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache
+
+.venv/.ready: requirements/dev.txt setup.cfg
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed, and no $(PYTHON) was found: install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V). Name a newer one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) can make no virtual environment: install its venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@echo "Installing into .venv (once; a minute or two) ..."
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@printf '%s\n' $(addprefix $(CURDIR)/,$(PACKAGES)) > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/cortex.pth
+	@printf '#!%s\nimport sys\nfrom cortex_cli.__main__ import main\nsys.exit(main())\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/cortex && chmod +x $(BIN)/cortex
+	@touch $@
