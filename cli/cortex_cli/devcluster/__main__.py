@@ -1,0 +1,61 @@
+"""`python -m cortex_cli.devcluster`: an API server and a node on this machine, for development and tests only."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from cortex_cli.devcluster.addresses import Exhausted
+from cortex_cli.devcluster.cluster import default_images
+from cortex_cli.devcluster.server import serve
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m cortex_cli.devcluster", description=__doc__)
+    parser.add_argument("--state-dir", type=Path, help="kubeconfig and pods' files (default: a new temporary folder)")
+    parser.add_argument("--port", type=int, default=0, help="port of the API server (default: a free one)")
+    parser.add_argument("--image", action="append", help="an image name that pods may use (default: this version's runtime)")
+    parser.add_argument("--no-node", action="store_true", help="the API server alone: nothing runs")
+    parser.add_argument("--server", help="URL of another API server: run controllers and node on it")
+    parser.add_argument("--until-eof", action="store_true", help="end when standard input closes")
+    return parser.parse_args()
+
+
+async def run(options: argparse.Namespace, state_dir: Path) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if options.until_eof:
+        loop.add_reader(sys.stdin.fileno(), _read, stop)
+    else:
+        print(f"export KUBECONFIG={state_dir / 'kubeconfig'}", flush=True)
+    images = options.image or default_images()
+    await serve(state_dir, options.port, images, node=not options.no_node, server=options.server, stop=stop)
+
+
+def _read(stop: asyncio.Event) -> None:
+    if not sys.stdin.buffer.read1(1):
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        stop.set()
+
+
+def main() -> int:
+    options = arguments()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    state_dir = options.state_dir or Path(tempfile.mkdtemp(prefix="cortex-dev-"))
+    try:
+        asyncio.run(run(options, state_dir.absolute()))
+    except (Exhausted, OSError) as error:
+        print(f"the dev cluster can't run: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""One container of a pod: image check, process, probes, restarts with back-off, and the state that its status shows."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cortex_cli.devcluster import environment, probes
+from cortex_cli.devcluster.processes import Processes
+from cortex_cli.devcluster.selectors import now
+from cortex_cli.devcluster.volumes import Lookup
+
+Object = dict[str, Any]
+FIRST_BACKOFF, LAST_BACKOFF, STEADY = 1.0, 30.0, 60.0
+"""Seconds before the first restart and at most (a cluster takes 10 s to 5 min); after STEADY seconds of life it starts over."""
+
+MESSAGE_BYTES = 4096
+LOG_MESSAGE_BYTES, LOG_MESSAGE_LINES = 2048, 80
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a container needs of its node and pod."""
+
+    directory: Path
+    places: Mapping[str, Path]
+    images: frozenset[str]
+    processes: Processes
+    lookup: Lookup
+    pod: Callable[[], Object]
+    changed: Callable[[], None]
+    event: Callable[[str, str, str], Awaitable[None]]  # kind, reason, message
+
+
+def image_known(image: str, images: frozenset[str]) -> bool:
+    return image in images or image.removeprefix("docker.io/library/").removeprefix("docker.io/") in images
+
+
+@dataclass
+class Container:
+    """`run` lives as long as the container may be started again; `stop` ends its process."""
+
+    spec: Object
+    around: Surroundings
+    restarts: int = 0
+    state: Object = field(default_factory=lambda: {"waiting": {"reason": "ContainerCreating"}})
+    last_state: Object = field(default_factory=dict)
+    ready: bool = False
+    started: bool = False
+    process: asyncio.subprocess.Process | None = None
+    stopping: bool = False
+    env: dict[str, str] = field(default_factory=dict)
+    attempt: int = -1  # number of the newest log
+
+    @property
+    def name(self) -> str:
+        return str(self.spec["name"])
+
+    @property
+    def address(self) -> str:
+        return str((self.around.pod().get("status") or {}).get("podIP", "127.0.0.1"))
+
+    def log(self, previous: bool = False) -> Path:
+        return self.around.directory / f"{self.attempt - previous}.log"
+
+    def status(self) -> Object:
+        return {
+            "name": self.name,
+            "image": self.spec["image"],
+            "imageID": self.spec["image"] if self.attempt >= 0 else "",
+            "containerID": f"process://{self.process.pid}" if self.process else "",
+            "ready": self.ready,
+            "started": self.started,
+            "restartCount": self.restarts,
+            "state": self.state,
+            "lastState": self.last_state,
+        }
+
+    def _set(self, kind: str, **what: Any) -> None:
+        self.state = {kind: what}
+        self.around.changed()
+
+    async def run(self, policy: str) -> int:
+        """Starts the process again and again as the restart policy says; returns the last exit code."""
+        backoff = FIRST_BACKOFF
+        await self._pull()
+        while True:
+            begun = asyncio.get_running_loop().time()
+            code = await self._once()
+            if self.stopping or policy == "Never" or (policy == "OnFailure" and code == 0):
+                return code
+            if asyncio.get_running_loop().time() - begun > STEADY:
+                backoff = FIRST_BACKOFF
+            self.last_state = self.state
+            meta = self.around.pod()["metadata"]
+            what = f"restarting failed container={self.name} pod={meta['name']}_{meta['namespace']}({meta['uid']})"
+            self._set("waiting", reason="CrashLoopBackOff", message=f"back-off {backoff:g}s {what}")
+            await self.around.event("Warning", "BackOff", f"Back-off {what}")
+            await asyncio.sleep(backoff)
+            backoff = min(LAST_BACKOFF, backoff * 2)
+            self.restarts += 1
+
+    async def _pull(self) -> None:
+        """Comes back only when the image is one that this node has."""
+        image, delay = self.spec["image"], FIRST_BACKOFF
+        while not image_known(image, self.around.images):
+            if self.spec.get("imagePullPolicy") == "Never":
+                self._set("waiting", reason="ErrImageNeverPull", message=f'Container image "{image}" is not present with pull policy of Never')
+            else:
+                short = image if "/" in image else f"docker.io/library/{image}"
+                cause = f'failed to pull and unpack image "{short}": failed to resolve reference "{short}": {short}: not found'
+                message = f'Failed to pull image "{image}": rpc error: code = NotFound desc = {cause}'
+                self._set("waiting", reason="ErrImagePull", message=message.split(": ", 1)[1])
+                await self.around.event("Normal", "Pulling", f'Pulling image "{image}"')
+                await self.around.event("Warning", "Failed", message)
+            await self.around.event("Warning", "Failed", "Error: ErrImagePull")
+            await asyncio.sleep(FIRST_BACKOFF)
+            self._set("waiting", reason="ImagePullBackOff", message=f'Back-off pulling image "{image}"')
+            await self.around.event("Normal", "BackOff", f'Back-off pulling image "{image}"')
+            await asyncio.sleep(delay)
+            delay = min(LAST_BACKOFF, delay * 2)
+        await self.around.event("Normal", "Pulled", f'Container image "{image}" already present on machine')
+
+    async def _configured(self) -> list[str]:
+        """The command line, once everything that the environment refers to exists."""
+        while True:
+            try:
+                pod = self.around.pod()
+                self.env = environment.environment(
+                    self.spec, pod, self.around.lookup, self.around.places, self.around.directory
+                )
+                return environment.command(self.spec, self.env, self.around.places)
+            except environment.ConfigFailed as error:
+                self._set("waiting", reason="CreateContainerConfigError", message=str(error))
+                await self.around.event("Warning", "Failed", f"Error: {error}")
+                await asyncio.sleep(1)
+
+    async def _once(self) -> int:
+        """One life of the process, from its start to its end."""
+        words = await self._configured()
+        message = self._message_file()
+        message.parent.mkdir(parents=True, exist_ok=True)
+        message.write_bytes(b"")
+        begun = now()
+        self.attempt += 1
+        try:
+            self.process = await self.around.processes.start(words, self.env, self._cwd(), self.log())
+        except OSError as error:
+            cause = f'failed to create containerd task: exec: "{words[0]}": {error.strerror or error}'
+            await self.around.event("Warning", "Failed", f"Error: {cause}")
+            ended = {"exitCode": 128, "reason": "StartError", "message": cause}
+            self._set("terminated", **ended, startedAt=begun, finishedAt=now())
+            return 128
+        self.started = "startupProbe" not in self.spec
+        self.ready = self.started and "readinessProbe" not in self.spec
+        self._set("running", startedAt=begun)
+        await self.around.event("Normal", "Created", f"Created container: {self.name}")
+        await self.around.event("Normal", "Started", f"Started container {self.name}")
+        watching = asyncio.create_task(self._probe())
+        try:
+            code = await self.process.wait()
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        self.around.processes.ended(self.process)
+        code = code if code >= 0 else 128 - code
+        self.ready = self.started = False
+        ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error"}
+        if text := self._last_words(code):
+            ended["message"] = text
+        self._set("terminated", **ended, startedAt=begun, finishedAt=now())
+        return code
+
+    def _cwd(self) -> Path:
+        if workdir := self.spec.get("workingDir"):
+            local = Path(environment.localise(workdir, self.around.places))
+            if local.is_dir():
+                return local
+        return self.around.directory
+
+    def _message_file(self) -> Path:
+        return self.around.places[self.spec.get("terminationMessagePath") or "/dev/termination-log"]
+
+    def _last_words(self, code: int) -> str:
+        text = self._message_file().read_bytes()[:MESSAGE_BYTES].decode(errors="replace")
+        if not text and code and self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
+            lines = self.log().read_bytes()[-LOG_MESSAGE_BYTES:].decode(errors="replace").splitlines(keepends=True)
+            text = "".join(lines[-LOG_MESSAGE_LINES:])
+        return text
+
+    async def _probe(self) -> None:
+        """Startup probe first, then readiness and liveness side by side."""
+        if startup := self.spec.get("startupProbe"):
+            passed = asyncio.Event()
+
+            async def decided(ok: bool) -> None:
+                if ok:
+                    passed.set()
+                else:
+                    await self._restart("startup")
+
+            trying = asyncio.create_task(self._watch(startup, "Startup", decided))
+            try:
+                await passed.wait()
+            finally:
+                trying.cancel()
+            self.started = True
+            self.ready = "readinessProbe" not in self.spec
+            self.around.changed()
+        async with asyncio.TaskGroup() as tasks:
+            if readiness := self.spec.get("readinessProbe"):
+                tasks.create_task(self._watch(readiness, "Readiness", self._readiness))
+            if liveness := self.spec.get("livenessProbe"):
+
+                async def alive(ok: bool) -> None:
+                    if not ok:
+                        await self._restart("liveness")
+
+                tasks.create_task(self._watch(liveness, "Liveness", alive))
+
+    async def _watch(self, probe: Object, kind: str, verdict: Callable[[bool], Awaitable[None]]) -> None:
+        async def failure(message: str) -> None:
+            if not self.stopping:
+                await self.around.event("Warning", "Unhealthy", f"{kind} probe failed: {message}")
+
+        await probes.watch(probe, self.spec, self.address, self.execute, verdict, failure)
+
+    async def _readiness(self, ok: bool) -> None:
+        self.ready = ok and not self.stopping
+        self.around.changed()
+
+    async def _restart(self, why: str) -> None:
+        await self.around.event("Normal", "Killing", f"Container {self.name} failed {why} probe, will be restarted")
+        if self.process:
+            grace = self.around.pod()["spec"].get("terminationGracePeriodSeconds", 30)
+            self.around.processes.signal(self.process, signal.SIGTERM)
+            asyncio.get_running_loop().call_later(grace, self._kill, self.process)
+
+    def _kill(self, process: asyncio.subprocess.Process) -> None:
+        if process.returncode is None:
+            self.around.processes.signal(process, signal.SIGKILL)
+
+    async def execute(self, words: list[str], timeout: float) -> tuple[int, str]:
+        """Runs a command beside the container's process, with its environment; (exit code, output)."""
+        vector = environment.local_command(words, self.env, self.around.places)
+        output = self.around.directory / f"exec-{id(words)}.log"
+        output.write_bytes(b"")
+        try:
+            process = await self.around.processes.start(vector, self.env, self._cwd(), output)
+        except OSError as error:
+            return 126, f'exec: "{vector[0]}": {error.strerror or error}'
+        try:
+            code = await asyncio.wait_for(process.wait(), timeout)
+            return code, output.read_text(errors="replace").strip()
+        except TimeoutError:
+            return 124, f"command {words!r} timed out after {timeout:g}s"
+        finally:
+            self.around.processes.ended(process)
+            output.unlink(missing_ok=True)
+
+    async def stop(self, grace: float) -> None:
+        """preStop hook, SIGTERM, and SIGKILL when the grace period is over."""
+        self.stopping = True
+        self.ready = False
+        process = self.process
+        if process is None or process.returncode is not None:
+            return
+        await self.around.event("Normal", "Killing", f"Stopping container {self.name}")
+        deadline = asyncio.get_running_loop().time() + grace
+        if hook := (self.spec.get("lifecycle") or {}).get("preStop"):
+            await self._pre_stop(hook, grace)
+        self.around.processes.signal(process, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), max(0.0, deadline - asyncio.get_running_loop().time()))
+        except TimeoutError:
+            self.around.processes.signal(process, signal.SIGKILL)
+            await process.wait()
+
+    async def _pre_stop(self, hook: Object, grace: float) -> None:
+        if "sleep" in hook:
+            await asyncio.sleep(min(grace, float(hook["sleep"]["seconds"])))
+            return
+        probe = {**hook, "timeoutSeconds": grace}
+        ok, said = await probes.check(probe, self.spec, self.address, self.execute)
+        if not ok:
+            await self.around.event("Warning", "FailedPreStopHook", f"PreStopHook failed: {said}")

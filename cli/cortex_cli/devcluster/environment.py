@@ -1,0 +1,114 @@
+"""What a container's process gets: environment, command and arguments, with the container's paths turned into local ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cortex_cli.devcluster.volumes import Lookup, contents, field
+
+Object = dict[str, Any]
+ENTRYPOINT = ("python", "-m", "cortex_runtime")
+"""What an image without a command runs."""
+
+
+class ConfigFailed(Exception):
+    """The container can't be configured (CreateContainerConfigError), in kubelet's words."""
+
+
+def localise(text: str, places: Mapping[str, Path]) -> str:
+    """`text` with the mount path that it starts with (alone or after "--flag=") replaced by the local one."""
+    flag, equals, value = text.partition("=")
+    if flag.startswith("-") and equals:
+        return f"{flag}={localise(value, places)}"
+    for path in sorted(places, key=len, reverse=True):
+        if text == path or text.startswith(path + "/"):
+            return str(places[path]) + text[len(path) :]
+    return text
+
+
+def expand(text: str, env: Mapping[str, str]) -> str:
+    """$(NAME) references; $$ is a dollar sign, and what isn't defined stays."""
+
+    def replace(found: re.Match[str]) -> str:
+        if found[0] == "$$":
+            return "$"
+        return env.get(found[1], found[0])
+
+    return re.sub(r"\$\$|\$\(([A-Za-z_][\w.-]*)\)", replace, text)
+
+
+def environment(container: Object, pod: Object, lookup: Lookup, places: Mapping[str, Path], home: Path) -> dict[str, str]:
+    """The whole environment; nothing of the dev cluster's own but what finds programs. Raises ConfigFailed."""
+    address = (pod.get("status") or {}).get("podIP", "")
+    env = {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "HOME": str(home),
+        "HOSTNAME": pod["metadata"]["name"],
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "CORTEX_HOST": address,
+    }
+    if "/tmp" in places:
+        env["TMPDIR"] = str(places["/tmp"])
+    for source in container.get("envFrom") or ():
+        env |= _all(source, lookup)
+    for entry in container.get("env") or ():
+        value = entry.get("value")
+        if value is None and "valueFrom" in entry:
+            value = _referenced(entry["valueFrom"], pod, lookup)
+            if value is None:
+                continue
+        env[entry["name"]] = expand(localise(value or "", places), env)
+    return env
+
+
+def _all(source: Object, lookup: Lookup) -> dict[str, str]:
+    for kind, resource in (("configMapRef", "configmaps"), ("secretRef", "secrets")):
+        if kind in source:
+            found = lookup(resource, source[kind]["name"])
+            if found is None and not source[kind].get("optional"):
+                raise ConfigFailed(f'{resource[:-1]} "{source[kind]["name"]}" not found')
+            prefix = source.get("prefix", "")
+            return {prefix + key: raw.decode() for key, raw in contents(found or {}).items()}
+    return {}
+
+
+def _referenced(source: Object, pod: Object, lookup: Lookup) -> str | None:
+    """The value, None for an optional one that isn't there."""
+    if "fieldRef" in source:
+        return field(pod, source["fieldRef"]["fieldPath"])
+    for kind, resource in (("configMapKeyRef", "configmaps"), ("secretKeyRef", "secrets")):
+        if kind in source:
+            ref = source[kind]
+            found = lookup(resource, ref["name"])
+            if found is not None and ref["key"] in (data := contents(found)):
+                return data[ref["key"]].decode()
+            if ref.get("optional"):
+                return None
+            space = pod["metadata"]["namespace"]
+            what = "ConfigMap" if resource == "configmaps" else "Secret"
+            if found is None:
+                raise ConfigFailed(f'{resource[:-1]} "{ref["name"]}" not found')
+            raise ConfigFailed(f"couldn't find key {ref['key']} in {what} {space}/{ref['name']}")
+    raise ConfigFailed(f"the dev cluster knows no environment source {', '.join(source)}")
+
+
+def command(container: Object, env: Mapping[str, str], places: Mapping[str, Path]) -> list[str]:
+    """The argument vector; `python` is this interpreter."""
+    words = list(container.get("command") or ())
+    words += container.get("args") or ([] if words else ["serve"])
+    if not container.get("command"):
+        words = [*ENTRYPOINT, *words]
+    return local_command(words, env, places)
+
+
+def local_command(words: list[str], env: Mapping[str, str], places: Mapping[str, Path]) -> list[str]:
+    vector = [expand(localise(word, places), env) for word in words]
+    if vector[0] in ("python", "python3"):
+        vector[0] = sys.executable
+    return vector

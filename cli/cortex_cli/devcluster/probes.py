@@ -1,0 +1,78 @@
+"""Probes of a container: httpGet, tcpSocket and exec, with kubelet's thresholds and messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+
+Object = dict[str, Any]
+Exec = Callable[[list[str], float], Awaitable[tuple[int, str]]]
+
+
+def port_of(value: int | str, container: Object) -> int:
+    """A port number, or the number of a named port. Raises ValueError."""
+    if isinstance(value, int) or value.isdigit():
+        return int(value)
+    for port in container.get("ports") or ():
+        if port.get("name") == value:
+            return int(port["containerPort"])
+    raise ValueError(f"couldn't find port: {value}")
+
+
+async def http_get(action: Object, container: Object, address: str, timeout: float) -> tuple[bool, str]:
+    host = action.get("host") or address
+    headers = {header["name"]: header["value"] for header in action.get("httpHeaders") or ()}
+    try:
+        url = f"http://{host}:{port_of(action['port'], container)}{action.get('path', '/')}"
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout)) as session:
+            async with session.get(url, headers={"User-Agent": "kube-probe/1.37", **headers}, allow_redirects=False) as answer:
+                if answer.status < 400:
+                    return True, ""
+                return False, f"HTTP probe failed with statuscode: {answer.status}"
+    except TimeoutError:
+        return False, f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return False, f"Get failed: {error}"
+
+
+async def check(probe: Object, container: Object, address: str, run: Exec) -> tuple[bool, str]:
+    """One try; the text says what was wrong."""
+    timeout = float(probe.get("timeoutSeconds", 1))
+    if "httpGet" in probe:
+        return await http_get(probe["httpGet"], container, address, timeout)
+    if "tcpSocket" in probe:
+        try:
+            port = port_of(probe["tcpSocket"]["port"], container)
+            _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), timeout)
+            writer.close()
+            return True, ""
+        except (OSError, ValueError, TimeoutError) as error:
+            return False, f"dial tcp {address}: {error}"
+    if "exec" in probe:
+        code, said = await run(probe["exec"]["command"], timeout)
+        return code == 0, said
+    return False, "the dev cluster has httpGet, tcpSocket and exec probes only"
+
+
+async def watch(
+    probe: Object,
+    container: Object,
+    address: str,
+    run: Exec,
+    verdict: Callable[[bool], Awaitable[None]],
+    failure: Callable[[str], Awaitable[None]],
+) -> None:
+    """Tries for ever; tells `failure` of each miss and `verdict` whenever a threshold is reached."""
+    await asyncio.sleep(probe.get("initialDelaySeconds", 0))
+    good = bad = 0
+    while True:
+        ok, message = await check(probe, container, address, run)
+        good, bad = (good + 1, 0) if ok else (0, bad + 1)
+        if not ok:
+            await failure(message)
+        if good == probe.get("successThreshold", 1) or bad == probe.get("failureThreshold", 3):
+            await verdict(ok)
+        await asyncio.sleep(probe.get("periodSeconds", 10))

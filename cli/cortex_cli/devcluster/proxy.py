@@ -1,0 +1,121 @@
+"""Services: a TCP forwarder on every cluster IP and port to the ready pods behind it, in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from typing import Any
+
+from cortex_cli.devcluster.client import Client, Informer
+from cortex_cli.devcluster.probes import port_of
+from cortex_cli.devcluster.selectors import at
+from cortex_cli.devcluster.workloads import pod_ready
+
+Object = dict[str, Any]
+log = logging.getLogger(__name__)
+CHUNK = 65536
+
+
+class Proxy:
+    def __init__(self, client: Client) -> None:
+        self._services = Informer(client, "v1/services")
+        self._pods = Informer(client, "v1/pods")
+        self._servers: dict[tuple[str, int], asyncio.Server] = {}
+        self._turns = itertools.count()
+        self._changed = asyncio.Event()
+        self._services.listen(lambda before, after: self._changed.set())
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for informer in (self._pods, self._services):
+                    tasks.create_task(informer.run())
+                    await informer.synced.wait()
+                while True:
+                    self._changed.clear()
+                    await self._sync()
+                    await self._changed.wait()
+        finally:
+            for server in self._servers.values():
+                server.close()
+
+    async def _sync(self) -> None:
+        """Listens for exactly the ports that services have now."""
+        wanted: dict[tuple[str, int], tuple[str, str]] = {}
+        for service in self._services.list():
+            address = at(service, "spec.clusterIP")
+            if address and address.startswith("127.") and at(service, "spec.selector"):
+                meta = service["metadata"]
+                for port in at(service, "spec.ports") or ():
+                    wanted[address, port["port"]] = (meta["namespace"], meta["name"])
+        for place in set(self._servers) - set(wanted):
+            self._servers.pop(place).close()
+        for place in set(wanted) - set(self._servers):
+            try:
+                self._servers[place] = await self._listen(*place, *wanted[place])
+            except OSError as error:
+                log.warning("service %s/%s can't listen on %s:%d: %s", *wanted[place], *place, error)
+
+    async def _listen(self, address: str, port: int, namespace: str, name: str) -> asyncio.Server:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await self._forward(reader, writer, namespace, name, port)
+            except (ConnectionError, TimeoutError):
+                pass  # one side went away: the other one is told by its connection closing
+            finally:
+                writer.close()
+
+        return await asyncio.start_server(serve, address, port)
+
+    def backends(self, namespace: str, name: str, port: int) -> list[tuple[str, int]]:
+        """(address, port) of the ready pods of a service."""
+        service = self._services.get(namespace, name)
+        if service is None:
+            return []
+        entry = next((p for p in service["spec"]["ports"] if p["port"] == port), None)
+        if entry is None:
+            return []
+        selector = service["spec"]["selector"].items()
+        found = []
+        for pod in self._pods.list(namespace):
+            labels = pod["metadata"].get("labels") or {}
+            address = at(pod, "status.podIP")
+            chosen = all(labels.get(key) == value for key, value in selector)
+            if chosen and address and pod_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
+                for container in pod["spec"]["containers"]:
+                    with contextlib.suppress(ValueError):
+                        found.append((address, port_of(entry.get("targetPort", port), container)))
+                        break
+        return found
+
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, namespace: str, name: str, port: int
+    ) -> None:
+        choices = self.backends(namespace, name, port)
+        for turn in itertools.islice(self._turns, len(choices)):
+            try:
+                upstream_reader, upstream_writer = await asyncio.open_connection(*choices[turn % len(choices)])
+                break
+            except OSError:
+                continue  # that pod is just going: the next one
+        else:
+            return
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_pump(reader, upstream_writer))
+                tasks.create_task(_pump(upstream_reader, writer))
+        except* (ConnectionError, TimeoutError):
+            log.debug("service %s/%s: a connection broke", namespace, name)
+        finally:
+            upstream_writer.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Copies one direction to its end and passes the end on."""
+    while chunk := await reader.read(CHUNK):
+        writer.write(chunk)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()

@@ -1,0 +1,137 @@
+"""How far a Deployment's ReplicaSets may move in one step, and what its status says: pure functions.
+
+The algorithm is the deployment controller's: scale the new set up within maxSurge, take old pods away within
+maxUnavailable, those that don't work first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any
+
+from cortex_cli.devcluster.selectors import at, now
+
+Object = dict[str, Any]
+HASH = "pod-template-hash"
+REVISION = "deployment.kubernetes.io/revision"
+
+
+def template_hash(template: Object) -> str:
+    text = json.dumps(template, sort_keys=True)
+    alphabet = "bcdfghjklmnpqrstvwxz2456789"
+    return "".join(alphabet[byte % len(alphabet)] for byte in hashlib.sha256(text.encode()).digest()[:10])
+
+
+def portion(value: int | str, total: int, *, up: bool) -> int:
+    """An absolute number or a percentage of `total`."""
+    if isinstance(value, str) and value.endswith("%"):
+        share = int(value[:-1]) * total / 100
+        return math.ceil(share) if up else math.floor(share)
+    return int(value)
+
+
+def bounds(deployment: Object) -> tuple[int, int]:
+    """(maxSurge, maxUnavailable) in pods."""
+    spec = deployment["spec"]
+    rolling = at(spec, "strategy.rollingUpdate") or {}
+    if at(spec, "strategy.type") == "Recreate":
+        return 0, spec["replicas"]
+    surge = portion(rolling.get("maxSurge", "25%"), spec["replicas"], up=True)
+    unavailable = portion(rolling.get("maxUnavailable", "25%"), spec["replicas"], up=False)
+    return surge, unavailable if surge or unavailable else 1
+
+
+def available(replicaset: Object) -> int:
+    return at(replicaset, "status.availableReplicas") or 0
+
+
+def plan(deployment: Object, new: Object | None, old: list[Object]) -> dict[str, int]:
+    """ReplicaSet name → replicas it should have now, for those that change."""
+    desired: int = deployment["spec"]["replicas"]
+    sizes = {rs["metadata"]["name"]: rs["spec"]["replicas"] for rs in [*old, *([new] if new else [])]}
+    before = dict(sizes)
+    if new is None:
+        return {}
+    name = new["metadata"]["name"]
+    surge, unavailable = bounds(deployment)
+    if at(deployment, "spec.strategy.type") == "Recreate":
+        for rs in old:
+            sizes[rs["metadata"]["name"]] = 0
+        if not any(at(rs, "status.replicas") for rs in old):
+            sizes[name] = desired
+        return {key: size for key, size in sizes.items() if size != before[key]}
+    if sizes[name] > desired:
+        sizes[name] = desired
+    elif sizes[name] < desired:
+        room = desired + surge - sum(sizes.values())
+        sizes[name] += max(0, min(room, desired - sizes[name]))
+    minimum = desired - unavailable
+    unready = max(0, before[name] - available(new))
+    spare = sum(before.values()) - minimum - unready
+    for rs in old:  # first what doesn't work anyway
+        key = rs["metadata"]["name"]
+        cut = max(0, min(spare, sizes[key] - available(rs)))
+        sizes[key] -= cut
+        spare -= cut
+    spare = min(spare, available(new) + sum(available(rs) for rs in old) - minimum)
+    for rs in sorted(old, key=lambda rs: rs["metadata"]["creationTimestamp"]):
+        key = rs["metadata"]["name"]
+        cut = max(0, min(spare, sizes[key]))
+        sizes[key] -= cut
+        spare -= cut
+    return {key: size for key, size in sizes.items() if size != before[key]}
+
+
+def status(deployment: Object, new: Object | None, old: list[Object], *, late: bool) -> Object:
+    """The Deployment's status; `late` when the rollout made no progress within progressDeadlineSeconds."""
+    sets = [*old, *([new] if new else [])]
+    desired = deployment["spec"]["replicas"]
+    total = sum(at(rs, "status.replicas") or 0 for rs in sets)
+    ready = sum(at(rs, "status.readyReplicas") or 0 for rs in sets)
+    usable = sum(available(rs) for rs in sets)
+    updated = (at(new, "status.replicas") or 0) if new else 0
+    complete = bool(new) and updated == desired == total and usable >= desired
+    _, unavailable = bounds(deployment)
+    enough = usable >= desired - unavailable
+    name = new["metadata"]["name"] if new else ""
+    if complete:
+        progress = ("True", "NewReplicaSetAvailable", f'ReplicaSet "{name}" has successfully progressed.')
+    elif late:
+        progress = ("False", "ProgressDeadlineExceeded", f'ReplicaSet "{name}" has timed out progressing.')
+    else:
+        progress = ("True", "ReplicaSetUpdated", f'ReplicaSet "{name}" is progressing.')
+    minimum = "MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable"
+    has = f"Deployment {'has' if enough else 'does not have'} minimum availability."
+    before = {c["type"]: c for c in at(deployment, "status.conditions") or ()}
+    counts = {
+        "replicas": total,
+        "updatedReplicas": updated,
+        "readyReplicas": ready,
+        "availableReplicas": usable,
+        "unavailableReplicas": max(0, max(total, desired) - usable),
+    }
+    moved = any(at(deployment, f"status.{name}") != count for name, count in counts.items() if name != "unavailableReplicas")
+    return {
+        "observedGeneration": deployment["metadata"]["generation"],
+        **counts,
+        "conditions": [
+            condition(before.get("Available"), "Available", str(enough), minimum, has),
+            condition(before.get("Progressing"), "Progressing", *progress, touch=moved and not late),
+        ],
+    }
+
+
+def condition(before: Object | None, kind: str, value: str, reason: str, message: str, *, touch: bool = False) -> Object:
+    """A condition whose times move only when it does."""
+    same = bool(before) and before["status"] == value
+    known = bool(before) and same and before.get("reason", "") == reason and before.get("message", "") == message and not touch
+    return {
+        "type": kind,
+        "status": value,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": before["lastTransitionTime"] if before and same else now(),
+        "lastUpdateTime": before.get("lastUpdateTime", now()) if before and known else now(),
+    }

@@ -1,0 +1,114 @@
+"""Puts the dev cluster together: API server, controllers and node on one event loop, until told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+from collections.abc import Awaitable, Collection, Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import yaml
+
+from cortex_cli.devcluster import addresses
+from cortex_cli.devcluster.api import API
+from cortex_cli.devcluster.client import Client
+from cortex_cli.devcluster.garbage import Garbage
+from cortex_cli.devcluster.node import Node
+from cortex_cli.devcluster.proxy import Proxy
+from cortex_cli.devcluster.registry import Registry
+from cortex_cli.devcluster.scheduler import Scheduler
+from cortex_cli.devcluster.workloads import Workloads
+
+NODE_NAME = "dev"
+DRAIN = 1
+"""Seconds that open requests get when the API server ends."""
+
+
+def kubeconfig(url: str) -> str:
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "dev", "cluster": {"server": url}}],
+            "users": [{"name": "dev", "user": {}}],
+            "contexts": [{"name": "dev", "context": {"cluster": "dev", "user": "dev", "namespace": "default"}}],
+            "current-context": "dev",
+        }
+    )
+
+
+async def serve(
+    state_dir: Path, port: int, images: Collection[str], *, node: bool, server: str | None, stop: asyncio.Event
+) -> None:
+    """Runs until `stop`. With `server` the controllers and the node work on that API server in place of ours.
+
+    The kubeconfig in `state_dir` is written once everything answers.
+    """
+    block, lock = addresses.reserve()
+    services = addresses.Block(43, block)
+    count = itertools.count()
+    registry = Registry(lambda: services.take(str(next(count))))
+    listener = socket.create_server(("127.0.0.1", port))
+    url = server or f"http://127.0.0.1:{listener.getsockname()[1]}"
+    clients = [Client(url, name) for name in ("kube-controller-manager", "kubelet")]
+    config = uvicorn.Config(
+        API(registry).app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=DRAIN
+    )
+    api = uvicorn.Server(config)
+    parts: list[Coroutine[Any, Any, None]] = []
+    if node:
+        control, kubelet = clients
+        parts += [Workloads(control).run(), Garbage(control).run(), Scheduler(control).run(), Proxy(kubelet).run()]
+        parts.append(Node(kubelet, NODE_NAME, images, state_dir, addresses.Block(42, block)).run())
+    serving = asyncio.create_task(api._serve([listener])) if server is None else asyncio.create_task(stop.wait())
+    while server is None and not api.started and not serving.done():
+        await asyncio.sleep(0.01)
+    running = [asyncio.create_task(part) for part in parts]
+    ended = asyncio.create_task(stop.wait())
+    try:
+        if node:
+            await _first(_registered(clients[0]), *running)
+        _write(state_dir / "kubeconfig", kubeconfig(url))
+        done, _ = await asyncio.wait([ended, serving, *running], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {ended}:
+            task.result()
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        for client in clients:
+            await client.close()
+        registry.store.close()
+        api.should_exit = True
+        ended.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+        lock.close()
+
+
+async def _first(wait: Awaitable[None], *running: asyncio.Task[None]) -> None:
+    """Waits, but no longer than everything runs: a part that fails raises here."""
+    waiting = asyncio.ensure_future(wait)
+    await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
+    for task in running:
+        if task.done():
+            waiting.cancel()
+            task.result()
+    await waiting
+
+
+async def _registered(client: Client) -> None:
+    while await client.get("v1/nodes", "", NODE_NAME) is None:
+        await asyncio.sleep(0.02)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,141 @@
+"""Volumes of a pod as directories: ConfigMaps, Secrets and downward API written atomically the way kubelet does, emptyDir.
+
+A mount is a symlink in the container's own root directory, so `/etc/cortex` becomes `<root>/etc/cortex`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import uuid
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Object = dict[str, Any]
+Lookup = Callable[[str, str], Object | None]
+"""(resource, name) → object in the pod's namespace."""
+
+
+class MountFailed(Exception):
+    """A volume that can't be set up (yet), in kubelet's words."""
+
+
+def field(pod: Object, path: str) -> str:
+    """The value of a downward API field (metadata.name, metadata.labels['x'], status.podIP, ...)."""
+    if found := re.fullmatch(r"metadata\.(labels|annotations)(?:\['([^']+)'\])?", path):
+        pairs = pod["metadata"].get(found[1]) or {}
+        if found[2]:
+            return str(pairs.get(found[2], ""))
+        return "\n".join(f'{key}="{value}"' for key, value in sorted(pairs.items()))
+    value: Any = pod
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return "" if value is None else str(value)
+
+
+def files(volume: Object, pod: Object, lookup: Lookup) -> dict[str, bytes] | None:
+    """Relative path → content of a volume that the node writes; None for one that belongs to the pod (emptyDir).
+
+    Raises MountFailed when something is missing or the kind of volume is not supported.
+    """
+    if "emptyDir" in volume:
+        return None
+    if "projected" in volume:
+        result: dict[str, bytes] = {}
+        for source in volume["projected"].get("sources") or ():
+            if "serviceAccountToken" not in source:
+                result |= files({"name": volume["name"], **source}, pod, lookup) or {}
+        return result
+    if "downwardAPI" in volume:
+        items = volume["downwardAPI"].get("items") or ()
+        return {item["path"]: field(pod, item["fieldRef"]["fieldPath"]).encode() for item in items if "fieldRef" in item}
+    for kind, resource, named in (("configMap", "configmaps", "name"), ("secret", "secrets", "secretName")):
+        if kind in volume:
+            source = volume[kind]
+            name = source.get(named) or source.get("name")
+            found = lookup(resource, name)
+            if found is None:
+                if source.get("optional"):
+                    return {}
+                raise MountFailed(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {kind.lower()} "{name}" not found')
+            return _chosen(contents(found), source.get("items"), volume["name"], kind, bool(source.get("optional")))
+    kinds = ", ".join(sorted(set(volume) - {"name"})) or "nothing"
+    raise MountFailed(f'MountVolume.SetUp failed for volume "{volume["name"]}" : the dev cluster has no volumes of {kinds}')
+
+
+def contents(obj: Object) -> dict[str, bytes]:
+    """Keys and values of a ConfigMap or Secret."""
+    if obj.get("kind") == "Secret":
+        return {key: b64decode(value) for key, value in (obj.get("data") or {}).items()}
+    plain = {key: value.encode() for key, value in (obj.get("data") or {}).items()}
+    return plain | {key: b64decode(value) for key, value in (obj.get("binaryData") or {}).items()}
+
+
+def _chosen(
+    data: dict[str, bytes], items: list[Object] | None, volume: str, kind: str, optional: bool
+) -> dict[str, bytes]:
+    if items is None:
+        return data
+    result = {}
+    for item in items:
+        if item["key"] in data:
+            result[item["path"]] = data[item["key"]]
+        elif not optional:
+            message = f"{kind.lower()} references non-existent config key: {item['key']}"
+            raise MountFailed(f'MountVolume.SetUp failed for volume "{volume}" : {message}')
+    return result
+
+
+def write(directory: Path, content: Mapping[str, bytes]) -> None:
+    """Makes the directory hold exactly these files; readers see all old or all new ones (kubelet's `..data` link)."""
+    directory.mkdir(parents=True, exist_ok=True)
+    data = directory / "..data"
+    before = data.resolve() if data.is_symlink() else None
+    if before is not None and _read(before) == dict(content):
+        return
+    fresh = directory / f"..{uuid.uuid4().hex[:12]}"
+    fresh.mkdir()
+    for name, raw in content.items():
+        target = fresh / name
+        if not target.resolve().is_relative_to(fresh.resolve()):
+            raise MountFailed(f"the path {name!r} leaves its volume")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(raw)
+    link = directory / "..data_tmp"
+    link.symlink_to(fresh.name)
+    os.replace(link, data)
+    tops = {name.split("/")[0] for name in content}
+    for entry in directory.iterdir():
+        if not entry.name.startswith("..") and entry.name not in tops:
+            entry.unlink()
+    for name in tops:
+        if not (directory / name).is_symlink():
+            (directory / name).symlink_to(f"..data/{name}")
+    if before is not None:
+        shutil.rmtree(before)
+
+
+def _read(directory: Path) -> dict[str, bytes]:
+    paths = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in paths}
+
+
+def mount(root: Path, volumes: Path, container: Object) -> dict[str, Path]:
+    """Links a container's mounts below `root`; returns mount path → where it lies here."""
+    places: dict[str, Path] = {}
+    for entry in sorted(container.get("volumeMounts") or (), key=lambda entry: len(entry["mountPath"])):
+        source = volumes / entry["name"] / entry.get("subPath", "")
+        place = root / entry["mountPath"].strip("/")
+        nested = next((p for path, p in places.items() if entry["mountPath"].startswith(path.rstrip("/") + "/")), None)
+        if nested is None:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if not place.is_symlink():
+                place.symlink_to(source)
+        elif not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(source)
+        places[entry["mountPath"].rstrip("/")] = place
+    return places
