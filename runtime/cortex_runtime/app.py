@@ -1,0 +1,261 @@
+"""The ASGI application around the user's methods. What happens for each request happens here, and is kept short.
+
+POST, GET, PUT, PATCH and DELETE of "/" go to the handler; GET /info tells what is served. Runs in the worker.
+"""
+
+import asyncio
+import inspect
+import logging
+import math
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import orjson
+from starlette.datastructures import Headers, QueryParams
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from cortex_runtime import respond
+from cortex_runtime.board import Row
+from cortex_runtime.errors import UserError
+from cortex_runtime.execution import Overdue, Pace, Threads
+from cortex_runtime.handler import Method
+from cortex_runtime.logs import AccessLog, RequestIds, request_id
+from cortex_runtime.payload import ClientGone, decompress, parse, read_body
+
+log = logging.getLogger("cortex")
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
+_CLIENT_GONE = 499
+RETRY_AFTER = b"1"
+
+
+class App:
+    """One worker's application.
+
+    methods: by HTTP verb. max_body: in bytes. timeout: seconds that a request may take, waiting included.
+    limit: requests running and waiting in the whole replica. info: what GET /info answers.
+    """
+
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        threads: Threads,
+        row: Row,
+        *,
+        max_body: int,
+        timeout: float,
+        limit: int,
+        info: Callable[[], Any],
+        access: AccessLog,
+    ) -> None:
+        self._methods = methods
+        self._paces = {verb: Pace(threads.size == 1 and method.in_place) for verb, method in methods.items()}
+        self._threads = threads
+        self._row = row
+        self._max_body = max_body
+        self._timeout = timeout
+        self._limit = limit
+        self._info = info
+        self._access = access
+        self._ids = RequestIds()
+        self._allow = ", ".join(methods).encode()
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request, whatever happens; count it and log it."""
+        if scope["type"] != "http":
+            return
+        began = perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        given = headers.get(b"x-request-id")
+        identity = given.decode() if given is not None and _SANE_ID(given) else self._ids.new()
+        request_id.set(identity)
+        row = self._row
+        full = row.board.in_flight() >= self._limit
+        row.begin()
+        status = _CLIENT_GONE
+        extra = [(b"x-request-id", identity.encode())]
+        if self.draining:
+            extra.append((b"connection", b"close"))
+        try:
+            if full:
+                extra.append((b"retry-after", RETRY_AFTER))
+                message = f"too many requests: {self._limit} are running or waiting in this replica"
+                status = await _send_error(send, 503, message, extra)
+            else:
+                status = await self._answer(scope, receive, send, headers, extra)
+        except ClientGone:
+            pass
+        finally:
+            seconds = perf_counter() - began
+            row.end()
+            row.answered(scope["method"], status, seconds)
+            self._access.add(scope["method"], scope["path"], status, seconds, identity)
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: dict[bytes, bytes],
+        extra: list[tuple[bytes, bytes]],
+    ) -> int:
+        """Answer one admitted request. Returns the status sent; raises ClientGone."""
+        verb = scope["method"]
+        if scope["path"] != "/":
+            if scope["path"] == "/info" and verb == "GET":
+                return await _send(send, 200, respond.JSON, respond.to_json(self._info()), extra)
+            return await _send_error(send, 404, f"there is nothing at {scope['path']}; the API is at /", extra)
+        method = self._methods.get(verb)
+        if method is None:
+            allowed = self._allow.decode()
+            extra.append((b"allow", self._allow))
+            return await _send_error(send, 405, f"{verb} is not handled by this API; it has {allowed}", extra)
+        started = _Started(send)
+        try:
+            arguments = await self._arguments(method, scope, receive, headers)
+            result, callback = respond.split_callback(await self._call(verb, method, arguments, receive))
+            status = await self._send_result(result, scope, receive, started, extra)
+        except ClientGone:
+            raise
+        except UserError as error:
+            status, message = error.status, error.message
+        except HTTPException as error:
+            status, message = error.status_code, error.detail
+            extra.extend((k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items())
+        except Overdue:
+            status, message = 504, f"the request took longer than {self._timeout:g} s (requestTimeout)"
+        except (Exception, SystemExit, KeyboardInterrupt):
+            log.exception("the handler failed")
+            status, message = 500, "internal server error"
+        else:
+            if callback is not None:
+                await self._after(callback)
+            return status
+        if started.yes:
+            # Half a response is out: all that is left is to break the connection, which the server does.
+            log.error("the response broke off after its start")
+            return status
+        return await _send_error(send, status, message, extra)
+
+    async def _arguments(
+        self, method: Method, scope: Scope, receive: Receive, headers: dict[bytes, bytes]
+    ) -> dict[str, Any]:
+        arguments: dict[str, Any] = {}
+        for name in method.arguments:
+            if name == "payload":
+                body = await read_body(receive, headers, self._max_body, self._timeout)
+                encoding = headers.get(b"content-encoding")
+                if encoding is not None:
+                    body = decompress(body, encoding.strip().lower(), self._max_body)
+                content_type = headers.get(b"content-type", b"")
+                if content_type == b"application/json":
+                    try:
+                        arguments["payload"] = orjson.loads(body)
+                    except orjson.JSONDecodeError as error:
+                        raise UserError(f"the body is not valid JSON: {error}") from error
+                else:
+                    arguments["payload"] = await parse(body, content_type)
+            elif name == "query_params":
+                arguments["query_params"] = QueryParams(scope["query_string"])
+            else:
+                arguments["headers"] = Headers(raw=scope["headers"])
+        return arguments
+
+    async def _call(self, verb: str, method: Method, arguments: dict[str, Any], receive: Receive) -> Any:
+        if method.is_async:
+            timer = asyncio.timeout(self._timeout)
+            try:
+                async with timer:
+                    return await method.function(**arguments)
+            except TimeoutError:
+                if timer.expired():
+                    raise Overdue from None
+                raise
+        pace = self._paces[verb]
+        began = perf_counter()
+        if pace.in_place and not self._threads.pending:
+            try:
+                return method.function(**arguments)
+            finally:
+                pace.note(perf_counter() - began)
+        timed = _Timed(method.function, arguments)
+        try:
+            return await self._threads.run(timed, receive, self._timeout)
+        finally:
+            pace.note(timed.seconds)
+
+    async def _send_result(
+        self, result: Any, scope: Scope, receive: Receive, send: "_Started", extra: list[tuple[bytes, bytes]]
+    ) -> int:
+        if isinstance(result, Response):
+            return await respond.send_response(result, scope, receive, send, extra)
+        if respond.is_stream(result):
+            return await respond.send_stream(result, send, extra, self._threads.run_plain)
+        kind, body = respond.encode(result)
+        return await _send(send, 200, kind, body, extra)
+
+    async def _after(self, callback: Callable[[], Any]) -> None:
+        try:
+            if inspect.iscoroutinefunction(callback):
+                await callback()
+            else:
+                await self._threads.run_plain(callback)
+        except Exception:
+            log.exception("the callback failed; its response had been sent")
+
+
+class _Started:
+    """A send that knows whether the response has begun."""
+
+    __slots__ = ("_send", "yes")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.yes = False
+
+    async def __call__(self, message: Any) -> None:
+        self.yes = True
+        await self._send(message)
+
+
+class _Timed:
+    """A call that notes how long it took."""
+
+    __slots__ = ("_call", "seconds")
+
+    def __init__(self, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        self._call = partial(function, **arguments)
+        self.seconds = math.inf
+
+    def __call__(self) -> Any:
+        began = perf_counter()
+        try:
+            return self._call()
+        finally:
+            self.seconds = perf_counter() - began
+
+
+async def _send(
+    send: Send | _Started, status: int, kind: bytes, body: bytes, extra: list[tuple[bytes, bytes]]
+) -> int:
+    length = str(len(body)).encode()
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", kind), (b"content-length", length), *extra],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+    return status
+
+
+async def _send_error(send: Send, status: int, message: Any, extra: list[tuple[bytes, bytes]]) -> int:
+    body = respond.to_json({"error": message, "requestId": request_id.get()})
+    return await _send(send, status, respond.JSON, body, extra)

@@ -1,0 +1,124 @@
+"""The body of a request as the payload that a handler gets, by content type; read only when the handler takes it."""
+
+import asyncio
+import gzip
+import io
+import zlib
+from collections.abc import AsyncGenerator, Mapping
+from email.message import Message
+from typing import Any
+
+import orjson
+from starlette.datastructures import FormData, Headers
+from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
+from starlette.types import Receive
+
+from cortex_runtime.errors import UserError
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was handled."""
+
+
+class BodyTooLarge(UserError):
+    """The body is over spec.handler.maxBodySize."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body is larger than the limit of {limit} bytes (maxBodySize)", 413)
+
+
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int, timeout: float) -> bytes:
+    """The whole body.
+
+    limit: in bytes; timeout: in seconds. Raises BodyTooLarge as soon as that is known, ClientGone, and UserError with status
+    408 when the body doesn't arrive in time.
+    """
+    declared = headers.get(b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise BodyTooLarge(limit)
+    try:
+        async with asyncio.timeout(timeout):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            body: bytes = message.get("body", b"")
+            if message.get("more_body", False):
+                return await _rest(body, receive, limit)
+    except TimeoutError:
+        raise UserError(f"the body did not arrive within {timeout:g} s", 408) from None
+    if len(body) > limit:
+        raise BodyTooLarge(limit)
+    return body
+
+
+async def _rest(first: bytes, receive: Receive, limit: int) -> bytes:
+    chunks, size, more = [first], len(first), True
+    while more and size <= limit:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        more = message.get("more_body", False)
+    if size > limit:
+        raise BodyTooLarge(limit)
+    return b"".join(chunks)
+
+
+def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """The body of a request that came with a content-encoding. Raises UserError: 400, 413 or 415."""
+    if encoding in (b"", b"identity"):
+        return body
+    if encoding != b"gzip":
+        raise UserError(f"content-encoding {encoding.decode('latin-1')!r} is not supported: gzip is", 415)
+    try:
+        content = gzip.GzipFile(fileobj=io.BytesIO(body)).read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"the body is not valid gzip: {error}") from error
+    if len(content) > limit:
+        raise BodyTooLarge(limit)
+    return content
+
+
+async def parse(body: bytes, content_type: bytes) -> Any:
+    """JSON as its value, forms as Starlette's FormData, text as str, anything else as bytes.
+
+    Raises UserError when the body is not what its content type says.
+    """
+    kind = content_type[:33].lower()
+    if kind.startswith(b"application/json"):
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise UserError(f"the body is not valid JSON: {error}") from error
+    if kind.startswith((b"multipart/form", b"application/x-www-form-urlencoded")):
+        return await _form(body, content_type)
+    if kind.startswith(b"text/plain"):
+        return _text(body, content_type)
+    return body
+
+
+async def _form(body: bytes, content_type: bytes) -> FormData:
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+        yield b""
+
+    headers = Headers(raw=[(b"content-type", content_type)])
+    parser = MultiPartParser if content_type[:9].lower() == b"multipart" else FormParser
+    try:
+        return await parser(headers, stream()).parse()
+    except (MultiPartException, KeyError, ValueError) as error:
+        reason = getattr(error, "message", None) or str(error)
+        raise UserError(f"the body is not a valid form: {reason}") from error
+
+
+def _text(body: bytes, content_type: bytes) -> str:
+    message = Message()
+    message["content-type"] = content_type.decode("latin-1")
+    charset = message.get_content_charset("utf-8")
+    try:
+        return body.decode(charset)
+    except LookupError as error:
+        raise UserError(f"charset {charset!r} is unknown", 415) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the body is not valid {charset}: {error}") from error
