@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cortex_api import Document, InvalidManifest, parse
 
 Make = Callable[..., dict[str, Any]]

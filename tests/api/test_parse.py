@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
 
 Make = Callable[..., dict[str, Any]]

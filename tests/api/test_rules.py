@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from cel_expr_python import cel
+
 from cortex_api import KINDS, InvalidManifest, parse
 from cortex_api.schema import crd
 from cortex_api.units import parse_bytes

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from cortex_api.__main__ import manifests
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"

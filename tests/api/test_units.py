@@ -1,6 +1,7 @@
 """Durations and quantities."""
 
 import pytest
+
 from cortex_api.units import milli_cpu, parse_bytes, seconds
 
 
