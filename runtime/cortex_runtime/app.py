@@ -66,6 +66,10 @@ class App:
         self._allow = ", ".join(methods).encode()
         self.draining = False
 
+    def close(self) -> None:
+        """Write what is pending."""
+        self._access.flush()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, whatever happens; count it and log it."""
         if scope["type"] != "http":
@@ -110,7 +114,9 @@ class App:
         if scope["path"] != "/":
             if scope["path"] == "/info" and verb == "GET":
                 return await _send(send, 200, respond.JSON, respond.to_json(self._info()), extra)
-            return await _send_error(send, 404, f"there is nothing at {scope['path']}; the API is at /", extra)
+            return await _send_error(
+                send, 404, f"there is nothing at {scope['path']}; the API is at /", extra
+            )
         method = self._methods.get(verb)
         if method is None:
             allowed = self._allow.decode()

@@ -85,7 +85,8 @@ def load(path: Path, interface: Interface) -> type:
         )
     if not inspect.isclass(found):
         raise StartError(
-            "HandlerInvalid", f"{path.name}: {interface.name} is a {type(found).__name__}, and must be a class"
+            "HandlerInvalid",
+            f"{path.name}: {interface.name} is a {type(found).__name__}, and must be a class",
         )
     check(found, interface, path.name)
     return found
@@ -97,7 +98,8 @@ def check(cls: type, interface: Interface, where: str) -> None:
     if not any(callable(getattr(cls, name, None)) for name in interface.methods):
         wanted = ", ".join(interface.methods)
         raise StartError(
-            "HandlerInvalid", f"{where}: class {interface.name} has no method to call; define at least one of {wanted}"
+            "HandlerInvalid",
+            f"{where}: class {interface.name} has no method to call; define at least one of {wanted}",
         )
     if cls.__init__ is not object.__init__:  # type: ignore[misc]
         arguments_of(cls.__init__, interface.constructor, f"{where}: {interface.name}.__init__", bound=False)  # type: ignore[misc]
@@ -108,7 +110,9 @@ def check(cls: type, interface: Interface, where: str) -> None:
         if not callable(getattr(cls, name)):
             raise StartError("HandlerInvalid", f"{where}: {interface.name}.{name} must be a method")
         bound = isinstance(attribute, staticmethod | classmethod)
-        arguments_of(getattr(cls, name), interface.arguments, f"{where}: {interface.name}.{name}", bound=bound)
+        arguments_of(
+            getattr(cls, name), interface.arguments, f"{where}: {interface.name}.{name}", bound=bound
+        )
 
 
 def construct(cls: type, interface: Interface, values: Mapping[str, Any]) -> Any:
@@ -133,7 +137,9 @@ def methods(handler: Any, interface: Interface) -> dict[str, Method]:
         function = getattr(handler, name, None)
         if function is None:
             continue
-        arguments = arguments_of(function, interface.arguments, f"{type(handler).__name__}.{name}", bound=True)
+        arguments = arguments_of(
+            function, interface.arguments, f"{type(handler).__name__}.{name}", bound=True
+        )
         found[verb] = Method(
             function,
             arguments,
@@ -168,7 +174,8 @@ def arguments_of(
             wanted += [name for name in available if name not in wanted]
         elif parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
             raise StartError(
-                "HandlerInvalid", f"{where}: argument {parameter.name} is positional-only; arguments come by name"
+                "HandlerInvalid",
+                f"{where}: argument {parameter.name} is positional-only; arguments come by name",
             )
         elif parameter.name in available:
             wanted.append(parameter.name)
@@ -199,11 +206,14 @@ def _refuse_two_definitions(path: Path, name: str) -> None:
     try:
         tree = ast.parse(path.read_bytes(), str(path))
     except (SyntaxError, ValueError) as error:
-        raise StartError("HandlerImportError", f"{path.name} does not parse:\n{last_lines(error, 4)}") from error
+        raise StartError(
+            "HandlerImportError", f"{path.name} does not parse:\n{last_lines(error, 4)}"
+        ) from error
     lines = [str(node.lineno) for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
     if len(lines) > 1:
         raise StartError(
-            "HandlerInvalid", f"{path.name} defines class {name} {len(lines)} times, in lines {', '.join(lines)}"
+            "HandlerInvalid",
+            f"{path.name} defines class {name} {len(lines)} times, in lines {', '.join(lines)}",
         )
 
 

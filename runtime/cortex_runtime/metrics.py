@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 
-from cortex_api import Document, __version__
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from cortex_api import Document, __version__
 from cortex_runtime.board import BUCKETS, Board
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -32,7 +32,9 @@ class ReplicaCollector(Collector):
         yield requests
         counts, seconds = board.durations()
         buckets = [(str(bound), count) for bound, count in zip((*BUCKETS, "+Inf"), counts, strict=True)]
-        duration = HistogramMetricFamily("cortex_request_duration_seconds", "From request to last byte handed over")
+        duration = HistogramMetricFamily(
+            "cortex_request_duration_seconds", "From request to last byte handed over"
+        )
         duration.add_metric((), buckets, seconds)
         yield duration
         yield GaugeMetricFamily(
@@ -47,7 +49,9 @@ class ReplicaCollector(Collector):
         ready, restarts = self._workers()
         yield GaugeMetricFamily("cortex_workers_ready", "Worker processes that answer", value=ready)
         yield CounterMetricFamily("cortex_worker_restarts", "Worker processes started again", value=restarts)
-        build = GaugeMetricFamily("cortex_build_info", "What runs here", labels=("version", "api", "namespace", "kind"))
+        build = GaugeMetricFamily(
+            "cortex_build_info", "What runs here", labels=("version", "api", "namespace", "kind")
+        )
         build.add_metric((__version__, document.name, document.namespace, document.kind), 1)
         yield build
 

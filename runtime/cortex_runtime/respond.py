@@ -87,10 +87,10 @@ async def send_stream(
         return await in_thread(lambda: next(stream, _END))
 
     item = await following()
-    kind = LINES if item is not _END and encode(item)[0] == JSON else BINARY if item is _END else encode(item)[0]
-    await send(
-        {"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind), *headers]}
+    kind = (
+        LINES if item is not _END and encode(item)[0] == JSON else BINARY if item is _END else encode(item)[0]
     )
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind), *headers]})
     while item is not _END:
         item_kind, body = encode(item)
         if item_kind == JSON:

@@ -1,0 +1,51 @@
+"""The admin port's ASGI application: health, readiness, metrics and load of the replica. No user code runs in its process."""
+
+from collections.abc import Callable
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from cortex_runtime.metrics import CONTENT_TYPE
+
+_JSON = "application/json"
+
+
+class Admin:
+    """GET /healthz, /readyz, /metrics, /load.
+
+    problem: gives (reason, message) of why the replica isn't ready, or None. metrics: gives the text. load: requests in flight.
+    """
+
+    def __init__(
+        self,
+        problem: Callable[[], tuple[str, str] | None],
+        metrics: Callable[[], bytes],
+        load: Callable[[], int],
+    ) -> None:
+        self._problem = problem
+        self._metrics = metrics
+        self._load = load
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        status, kind, body = self._answer(scope["path"])
+        headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _answer(self, path: str) -> tuple[int, str, bytes]:
+        if path == "/healthz":
+            return 200, _JSON, b'{"ok":true}'
+        if path == "/readyz":
+            problem = self._problem()
+            if problem is None:
+                return 200, _JSON, b'{"ready":true}'
+            reason, message = problem
+            return 503, _JSON, orjson.dumps({"ready": False, "reason": reason, "message": message})
+        if path == "/metrics":
+            return 200, CONTENT_TYPE, self._metrics()
+        if path == "/load":
+            return 200, _JSON, orjson.dumps({"inFlight": self._load()})
+        return 404, _JSON, b'{"error":"there are /healthz, /readyz, /metrics and /load"}'

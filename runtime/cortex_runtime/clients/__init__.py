@@ -1,0 +1,1 @@
+"""The clients that a handler's constructor may ask for."""

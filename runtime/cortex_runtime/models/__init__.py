@@ -1,0 +1,1 @@
+"""Where models lie and how their folders are read."""

@@ -1,0 +1,234 @@
+"""The replica's first process: it starts the workers, starts them again, answers on the admin port and drains. No user code runs
+here, so health is answered however busy the handler is.
+"""
+
+import asyncio
+import json
+import logging
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from cortex_api import Document, units
+from cortex_runtime import logs
+from cortex_runtime.admin import Admin
+from cortex_runtime.board import Board
+from cortex_runtime.errors import StartError
+from cortex_runtime.metrics import Metrics
+from cortex_runtime.order import Order
+from cortex_runtime.server import Server
+from cortex_runtime.spec import require_supported
+from cortex_runtime.workers import Seat, Worker, listen, start
+
+log = logging.getLogger("cortex")
+
+_LONGEST_MESSAGE = 3500
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line of `serve`. drain_delay: seconds for which new connections are still taken after SIGTERM."""
+
+    config: Path
+    project: Path
+    models: Path
+    host: str
+    port: int
+    admin_port: int
+    termination_log: Path
+    drain_delay: float = 1.0
+    reload: bool = False
+
+
+class Supervisor:
+    """One replica. `run` returns the exit status."""
+
+    def __init__(self, options: Options, document: Document) -> None:
+        self._options = options
+        self._document = document
+        self._processes = document.spec.handler.processes_per_replica
+        # Twice the rows: during a reload two generations of workers serve side by side.
+        self._board = Board.create(2 * self._processes)
+        self._free = list(range(self._board.rows))
+        self._listener = listen(options.host, options.port)
+        self._seats: list[Seat] = []
+        self._restarts = 0
+        self._stopping: asyncio.Event = asyncio.Event()
+        self._at_once = False
+        self._order = Order(str(options.config), str(options.project), -1, -1, -1, 0, 0)
+
+    async def run(self) -> int:
+        """Serve until a signal. Raises StartError when the API can't start."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        admin = self._admin_server()
+        serving = asyncio.create_task(admin.serve())
+        try:
+            self._seats = await self._generation()
+            if not self._stopping.is_set():
+                log.info("ready: serving %s on port %d", self._document.name, self._listener.getsockname()[1])
+                await self._watch()
+            await self._drain()
+        finally:
+            for seat in self._seats:
+                seat.kill()
+            await asyncio.gather(*(seat.task for seat in self._seats), return_exceptions=True)
+            admin.should_exit = True
+            await serving
+            self._listener.close()
+        return 0
+
+    async def _watch(self) -> None:
+        """Return when told to stop. Raises StartError when no worker is left and none can start."""
+        stop = asyncio.create_task(self._stopping.wait())
+        reloading = asyncio.create_task(self._reload_on_change()) if self._options.reload else None
+        try:
+            while not stop.done():
+                await asyncio.wait((stop,), timeout=0.5)
+                problems = [seat.problem for seat in self._seats if not seat.ready and seat.problem]
+                lost = [p for p in problems if p.reason != "CrashLoop"]
+                if lost and len(problems) == len(self._seats):
+                    raise lost[0]
+        finally:
+            stop.cancel()
+            if reloading is not None:
+                reloading.cancel()
+                await asyncio.gather(reloading, return_exceptions=True)
+
+    async def _generation(self) -> list[Seat]:
+        """Workers on all seats, once all are ready. Raises StartError, with none of them left, when one can't start."""
+        seats = [Seat(self._launch, self._vacate) for _ in range(self._processes)]
+        started = asyncio.gather(*(seat.first for seat in seats))
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((started, stop), return_when=asyncio.FIRST_COMPLETED)
+            if started.done():
+                started.result()
+        except StartError:
+            await self._end(seats)
+            raise
+        finally:
+            stop.cancel()
+            started.cancel()
+        return seats
+
+    async def _end(self, seats: Iterable[Seat]) -> None:
+        for seat in seats:
+            seat.kill()
+        await asyncio.gather(*(seat.task for seat in seats), return_exceptions=True)
+
+    def _launch(self) -> "asyncio.Future[Worker]":
+        slot = self._free.pop(0)
+        return asyncio.ensure_future(start(self._order, self._listener, self._board, slot))
+
+    def _vacate(self, slot: int) -> None:
+        self._board.vacate(slot)
+        self._free.append(slot)
+
+    async def _reload_on_change(self) -> None:
+        from watchfiles import awatch
+
+        paths = {self._options.project, self._options.config}
+        async for _ in awatch(*paths, stop_event=self._stopping):
+            log.info("the project changed; loading it again")
+            try:
+                seats = await self._generation()
+            except StartError as error:
+                log.error("the change is not served, what ran before goes on: %s", error)
+                continue
+            self._seats, before = seats, self._seats
+            self._restarts += sum(seat.restarts for seat in before)
+            for seat in before:
+                seat.tell("stop")
+            await asyncio.gather(*(seat.task for seat in before))
+            log.info("the change is served")
+
+    async def _drain(self) -> None:
+        """Let what runs end: first new requests are still taken, each on its last connection; then no more."""
+        log.info("draining: %d requests in flight", self._board.in_flight())
+        for seat in self._seats:
+            seat.tell("drain")
+        if not self._at_once:
+            await asyncio.sleep(self._options.drain_delay)
+        for seat in self._seats:
+            seat.tell("stop")
+        limit = units.seconds(self._document.spec.handler.request_timeout)
+        await asyncio.wait([seat.task for seat in self._seats], timeout=limit)
+
+    def _interrupt(self) -> None:
+        self._at_once = True
+        self._stopping.set()
+
+    def _problem(self) -> tuple[str, str] | None:
+        if self._stopping.is_set():
+            return "Draining", "the replica is shutting down"
+        ready = sum(seat.ready for seat in self._seats)
+        if self._seats and ready == len(self._seats):
+            return None
+        for seat in self._seats:
+            if not seat.ready and seat.problem is not None:
+                return seat.problem.reason, seat.problem.message
+        return "Starting", f"{ready} of {self._processes} workers answer"
+
+    def _workers(self) -> tuple[int, int]:
+        return (
+            sum(seat.ready for seat in self._seats),
+            self._restarts + sum(seat.restarts for seat in self._seats),
+        )
+
+    def _admin_server(self) -> Server:
+        metrics = Metrics(self._document, self._board, self._workers)
+        config = uvicorn.Config(
+            Admin(self._problem, metrics.text, self._board.in_flight),
+            host=self._options.host,
+            port=self._options.admin_port,
+            loop="asyncio",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        return Server(config, lambda: None)
+
+
+def serve(options: Options) -> int:
+    """Serve an API until SIGTERM or SIGINT. Returns the exit status: 0, or 1 with the cause in the termination log."""
+    logs.configure("info")
+    try:
+        try:
+            document = Document.read(options.config)
+        except (OSError, ValueError) as error:
+            raise StartError("InvalidSpec", str(error)) from error
+        logs.configure(document.spec.handler.log_level)
+        require_supported(document)
+        return asyncio.run(_run(options, document))
+    except StartError as error:
+        log.error("the API can't start: %s", error, extra={"reason": error.reason})
+        record_termination(options.termination_log, error)
+        return 1
+
+
+async def _run(options: Options, document: Document) -> int:
+    try:
+        supervisor = Supervisor(options, document)
+    except OSError as error:
+        raise StartError("InvalidSpec", f"can't listen on {options.host}:{options.port}: {error}") from error
+    return await supervisor.run()
+
+
+def record_termination(path: Path, error: StartError) -> None:
+    """Write the cause of death where Kubernetes takes it from: JSON of at most 4,096 bytes, the end of a long message."""
+    message = error.message
+    while len(content := json.dumps({"reason": error.reason, "message": message}).encode()) > 4096:
+        message = "..." + message[-min(_LONGEST_MESSAGE, len(message) * 3 // 4) :]
+    try:
+        path.write_bytes(content)
+    except OSError as problem:
+        log.warning("the termination log %s can't be written: %s", path, problem)
