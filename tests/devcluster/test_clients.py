@@ -1,0 +1,85 @@
+"""The Python client and kopf on the dev cluster, and what its API promises them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import kubernetes
+import pytest
+from cortex_cli.devcluster import DevCluster
+
+
+@pytest.fixture
+def core(cluster: DevCluster) -> Any:
+    return kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(str(cluster.kubeconfig)))
+
+
+def test_typed_objects_and_conflicts(core: Any, kubectl: Any) -> None:
+    space = kubectl.namespace
+    made = core.create_namespaced_config_map(space, {"metadata": {"generateName": "x-"}, "data": {"a": "1"}})
+    name = made.metadata.name
+    assert name.startswith("x-")
+    made.data = {"a": "2"}
+    core.replace_namespaced_config_map(name, space, made)
+    with pytest.raises(kubernetes.client.ApiException) as refused:
+        core.replace_namespaced_config_map(name, space, made)
+    assert refused.value.status == 409
+    assert "the object has been modified" in json.loads(refused.value.body)["message"]
+
+
+def test_a_watch_goes_on_where_a_list_ended(core: Any, kubectl: Any) -> None:
+    space = kubectl.namespace
+    core.create_namespaced_config_map(space, {"metadata": {"name": "before"}})
+    version = core.list_namespaced_config_map(space).metadata.resource_version
+    core.create_namespaced_config_map(space, {"metadata": {"name": "a", "labels": {"in": "yes"}}})
+    core.patch_namespaced_config_map("a", space, {"metadata": {"labels": {"in": "no"}}})
+    stream = kubernetes.watch.Watch().stream(
+        core.list_namespaced_config_map, space, resource_version=version, label_selector="in=yes", timeout_seconds=1
+    )
+    assert [(event["type"], event["object"].metadata.name) for event in stream] == [("ADDED", "a"), ("DELETED", "a")]
+
+
+def test_a_version_that_is_forgotten_is_gone(cluster: DevCluster, kubectl: Any, make: Any) -> None:
+    for _ in range(2):
+        request = urllib.request.Request(f"{cluster.url}/api/v1/configmaps?watch=1&resourceVersion=abc")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request)
+        assert refused.value.code == 400
+
+
+HANDLERS = """
+import kopf
+@kopf.on.create('configmaps', labels={'kopf': 'yes'})
+@kopf.on.delete('configmaps', labels={'kopf': 'yes'})
+def seen(reason, name, patch, **_):
+    print('HANDLED', reason, name, flush=True)
+    if reason == 'create':
+        patch.setdefault('data', {})['touched'] = 'yes'
+"""
+
+
+def test_kopf_handles_creation_and_deletion(cluster: DevCluster, kubectl: Any, make: Any, tmp_path: Path) -> None:
+    script = tmp_path / "handlers.py"
+    script.write_text(HANDLERS)
+    command = [sys.executable, "-m", "kopf", "run", "--standalone", "-n", kubectl.namespace, str(script)]
+    env = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)}
+    kopf = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        body = make.configmap("a")
+        body["metadata"]["labels"] = {"kopf": "yes"}
+        kubectl("create", "-f", "-", stdin=body)
+        kubectl.until(lambda: (kubectl.get("configmap", "a").get("data") or {}).get("touched") == "yes")
+        kubectl("delete", "configmap", "a", "--timeout=20s")
+        assert "not found" in kubectl.fails("get", "configmap", "a")
+    finally:
+        kopf.send_signal(signal.SIGINT)
+        said, _ = kopf.communicate(timeout=20)
+    assert [line for line in said.splitlines() if line.startswith("HANDLED")] == ["HANDLED create a", "HANDLED delete a"]

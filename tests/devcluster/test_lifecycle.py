@@ -1,0 +1,53 @@
+"""How the dev cluster itself starts and ends: nothing that it started outlives it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cortex_cli.devcluster import DevCluster, StartFailed
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from cortex_cli.devcluster import DevCluster
+with DevCluster(Path(sys.argv[1])) as cluster:
+    print(cluster.kubeconfig, flush=True)
+    time.sleep(600)
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_pods_end_when_the_parent_is_killed(tmp_path: Path, home: Path, make: Any) -> None:
+
+
+    parent = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    kubectl = make.Kubectl(Path(parent.stdout.readline().strip()), "default", home)
+    kubectl("apply", "-f", "-", stdin=make.pod("p", "import os,time;print(os.getpid(),flush=True);time.sleep(600)"))
+    kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=20s")
+    pid = int(kubectl.until(lambda: kubectl("logs", "p")))
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while alive(pid):
+        assert time.monotonic() < deadline, "the pod's process outlived the dev cluster"
+        time.sleep(0.05)
+
+
+def test_a_taken_port_is_named(cluster: DevCluster, tmp_path: Path) -> None:
+    port = int(cluster.url.rsplit(":", 1)[1])
+    with pytest.raises(StartFailed, match="in use"):
+        DevCluster(tmp_path, port=port).start()

@@ -1,0 +1,63 @@
+"""Deployments and services: pods come, roll, scale and go, and the service's address answers from them."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from typing import Any
+
+
+def answer(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return str(response.read().decode())
+    except OSError:
+        return ""
+
+
+def service(name: str) -> dict[str, Any]:
+    spec = {"selector": {"app": name}, "ports": [{"name": "http", "port": 8080, "targetPort": "http"}]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+
+
+def test_a_deployment_serves_rolls_scales_and_goes(kubectl: Any, make: Any) -> None:
+    kubectl("apply", "-f", "-", stdin=service("web"))
+    assert kubectl("apply", "-f", "-", stdin=make.deployment("web", replicas=2)) == "deployment.apps/web created\n"
+    assert "successfully rolled out" in kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    url = f"http://{kubectl.get('service', 'web')['spec']['clusterIP']}:8080/"
+    assert kubectl.until(lambda: answer(url)) == "one"
+
+    assert kubectl("apply", "-f", "-", stdin=make.deployment("web", "two", 2)) == "deployment.apps/web configured\n"
+    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    assert kubectl.until(lambda: answer(url)) == "two"
+    assert kubectl.get("deployment", "web")["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "2"
+
+    kubectl("rollout", "undo", "deployment/web")
+    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    assert kubectl.until(lambda: answer(url)) == "one"
+
+    kubectl("scale", "deployment/web", "--replicas=1")
+    kubectl.until(lambda: len(kubectl.get("pods")["items"]) == 1)
+    columns = kubectl("get", "deployment", "web").splitlines()[1].split()[:4]
+    assert columns == ["web", "1/1", "1", "1"]
+    assert "Scaled up replica set" in kubectl("describe", "deployment", "web")
+
+    kubectl("delete", "deployment", "web", "--cascade=foreground")
+    assert not kubectl.get("replicasets,pods")["items"]
+    assert answer(url) == ""
+
+
+def test_a_rollout_that_cannot_work_keeps_the_old_pods(kubectl: Any, make: Any) -> None:
+    kubectl("apply", "-f", "-", stdin=make.deployment("web"))
+    kubectl("wait", "--for=condition=Available", "deployment/web", "--timeout=30s")
+    kubectl("set", "image", "deployment/web", "main=nowhere:1")
+    kubectl.until(lambda: "ImagePullBackOff" in kubectl("get", "pods"))
+    assert kubectl.get("deployment", "web")["status"]["availableReplicas"] == 1
+    said = kubectl.fails("rollout", "status", "deployment/web", "--timeout=1s")
+    assert "timed out waiting" in said
+
+
+def test_a_selector_that_does_not_fit_is_refused(kubectl: Any, make: Any) -> None:
+    body = make.deployment("web")
+    body["spec"]["selector"]["matchLabels"] = {"app": "other"}
+    assert "`selector` does not match template `labels`" in kubectl.fails("apply", "-f", "-", stdin=body)
