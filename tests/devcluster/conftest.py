@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 import pytest
+
 from cortex_cli.devcluster import DevCluster
 
 IMAGE = "cortex-runtime:0.1.0"
@@ -32,7 +33,9 @@ class Kubectl:
     def run(self, *words: str, stdin: Any = None, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         text = stdin if stdin is None or isinstance(stdin, str) else orjson.dumps(stdin).decode()
         command = [*self._command, *words]
-        return subprocess.run(command, input=text, capture_output=True, text=True, env=self._env, timeout=timeout)
+        return subprocess.run(
+            command, input=text, capture_output=True, text=True, env=self._env, timeout=timeout
+        )
 
     def __call__(self, *words: str, stdin: Any = None, timeout: float = 30) -> str:
         done = self.run(*words, stdin=stdin, timeout=timeout)

@@ -14,6 +14,7 @@ from typing import Any
 
 import kubernetes
 import pytest
+
 from cortex_cli.devcluster import DevCluster
 
 
@@ -42,9 +43,16 @@ def test_a_watch_goes_on_where_a_list_ended(core: Any, kubectl: Any) -> None:
     core.create_namespaced_config_map(space, {"metadata": {"name": "a", "labels": {"in": "yes"}}})
     core.patch_namespaced_config_map("a", space, {"metadata": {"labels": {"in": "no"}}})
     stream = kubernetes.watch.Watch().stream(
-        core.list_namespaced_config_map, space, resource_version=version, label_selector="in=yes", timeout_seconds=1
+        core.list_namespaced_config_map,
+        space,
+        resource_version=version,
+        label_selector="in=yes",
+        timeout_seconds=1,
     )
-    assert [(event["type"], event["object"].metadata.name) for event in stream] == [("ADDED", "a"), ("DELETED", "a")]
+    assert [(event["type"], event["object"].metadata.name) for event in stream] == [
+        ("ADDED", "a"),
+        ("DELETED", "a"),
+    ]
 
 
 def test_a_version_that_is_forgotten_is_gone(cluster: DevCluster, kubectl: Any, make: Any) -> None:
@@ -66,7 +74,9 @@ def seen(reason, name, patch, **_):
 """
 
 
-def test_kopf_handles_creation_and_deletion(cluster: DevCluster, kubectl: Any, make: Any, tmp_path: Path) -> None:
+def test_kopf_handles_creation_and_deletion(
+    cluster: DevCluster, kubectl: Any, make: Any, tmp_path: Path
+) -> None:
     script = tmp_path / "handlers.py"
     script.write_text(HANDLERS)
     command = [sys.executable, "-m", "kopf", "run", "--standalone", "-n", kubectl.namespace, str(script)]
@@ -82,4 +92,7 @@ def test_kopf_handles_creation_and_deletion(cluster: DevCluster, kubectl: Any, m
     finally:
         kopf.send_signal(signal.SIGINT)
         said, _ = kopf.communicate(timeout=20)
-    assert [line for line in said.splitlines() if line.startswith("HANDLED")] == ["HANDLED create a", "HANDLED delete a"]
+    assert [line for line in said.splitlines() if line.startswith("HANDLED")] == [
+        "HANDLED create a",
+        "HANDLED delete a",
+    ]

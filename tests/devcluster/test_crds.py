@@ -31,8 +31,14 @@ SPEC = {
         "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
     },
     "x-kubernetes-validations": [
-        {"rule": "self.size != 'small' || !has(self.count) || self.count < 10", "message": "small ones have fewer than 10"},
-        {"rule": "!has(self.limit) || quantity(string(self.limit)).compareTo(quantity('1Gi')) <= 0", "message": "at most 1Gi"},
+        {
+            "rule": "self.size != 'small' || !has(self.count) || self.count < 10",
+            "message": "small ones have fewer than 10",
+        },
+        {
+            "rule": "!has(self.limit) || quantity(string(self.limit)).compareTo(quantity('1Gi')) <= 0",
+            "message": "at most 1Gi",
+        },
     ],
 }
 CRD = {
@@ -54,7 +60,11 @@ CRD = {
                 },
                 "additionalPrinterColumns": [
                     {"name": "Size", "type": "string", "jsonPath": ".spec.size"},
-                    {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
+                    {
+                        "name": "Ready",
+                        "type": "string",
+                        "jsonPath": '.status.conditions[?(@.type=="Ready")].status',
+                    },
                     {"name": "Count", "type": "integer", "jsonPath": ".spec.count", "priority": 1},
                     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
                 ],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cortex_cli.devcluster import DevCluster, StartFailed
 
 CHILD = """
@@ -32,11 +33,15 @@ def alive(pid: int) -> bool:
 
 def test_pods_end_when_the_parent_is_killed(tmp_path: Path, home: Path, make: Any) -> None:
 
-
     parent = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout
     kubectl = make.Kubectl(Path(parent.stdout.readline().strip()), "default", home)
-    kubectl("apply", "-f", "-", stdin=make.pod("p", "import os,time;print(os.getpid(),flush=True);time.sleep(600)"))
+    kubectl(
+        "apply",
+        "-f",
+        "-",
+        stdin=make.pod("p", "import os,time;print(os.getpid(),flush=True);time.sleep(600)"),
+    )
     kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=20s")
     pid = int(kubectl.until(lambda: kubectl("logs", "p")))
     parent.kill()

@@ -16,7 +16,9 @@ def test_server_side_apply_keeps_each_managers_fields(kubectl: Any, make: Any) -
     kubectl("apply", "--server-side", "--field-manager=one", "-f", "-", stdin=make.configmap("a", x="1"))
     kubectl("apply", "--server-side", "--field-manager=two", "-f", "-", stdin=make.configmap("a", y="2"))
     assert kubectl.get("configmap", "a")["data"] == {"x": "1", "y": "2"}
-    said = kubectl.fails("apply", "--server-side", "--field-manager=two", "-f", "-", stdin=make.configmap("a", x="9"))
+    said = kubectl.fails(
+        "apply", "--server-side", "--field-manager=two", "-f", "-", stdin=make.configmap("a", x="9")
+    )
     assert 'Apply failed with 1 conflict: conflict with "one": .data.x' in said
     assert kubectl.get("configmap", "a")["data"] == {"x": "1", "y": "2"}
     force = ("apply", "--server-side", "--force-conflicts", "--field-manager=two")
@@ -46,7 +48,9 @@ def test_create_by_kubectls_own_generators(kubectl: Any) -> None:
     kubectl("create", "deployment", "web", "--image=nowhere:1", "--replicas=0")
     assert kubectl.get("configmap", "a")["data"] == {"x": "1"}
     assert kubectl.get("secret", "s")["data"] == {"token": "dA=="}
-    assert kubectl.get("deployment", "web")["spec"]["template"]["spec"]["containers"][0]["image"] == "nowhere:1"
+    assert (
+        kubectl.get("deployment", "web")["spec"]["template"]["spec"]["containers"][0]["image"] == "nowhere:1"
+    )
 
 
 def test_patches_of_all_three_kinds(kubectl: Any, make: Any) -> None:
@@ -55,13 +59,26 @@ def test_patches_of_all_three_kinds(kubectl: Any, make: Any) -> None:
     import json
 
     kubectl("patch", "deployment", "web", "-p", json.dumps(two))
-    assert [c["name"] for c in kubectl.get("deploy", "web")["spec"]["template"]["spec"]["containers"]] == ["side", "main"] or [
-        c["name"] for c in kubectl.get("deploy", "web")["spec"]["template"]["spec"]["containers"]
-    ] == ["main", "side"]
+    assert [c["name"] for c in kubectl.get("deploy", "web")["spec"]["template"]["spec"]["containers"]] == [
+        "side",
+        "main",
+    ] or [c["name"] for c in kubectl.get("deploy", "web")["spec"]["template"]["spec"]["containers"]] == [
+        "main",
+        "side",
+    ]
     kubectl("patch", "deployment", "web", "--type=merge", "-p", '{"metadata":{"labels":{"a":"b"}}}')
-    kubectl("patch", "deployment", "web", "--type=json", "-p", '[{"op":"replace","path":"/metadata/labels/a","value":"c"}]')
+    kubectl(
+        "patch",
+        "deployment",
+        "web",
+        "--type=json",
+        "-p",
+        '[{"op":"replace","path":"/metadata/labels/a","value":"c"}]',
+    )
     assert kubectl.get("deploy", "web")["metadata"]["labels"] == {"a": "c"}
-    assert "missing" in kubectl.fails("patch", "deploy", "web", "--type=json", "-p", '[{"op":"remove","path":"/spec/none"}]')
+    assert "missing" in kubectl.fails(
+        "patch", "deploy", "web", "--type=json", "-p", '[{"op":"remove","path":"/spec/none"}]'
+    )
 
 
 def test_lists_by_label_and_jsonpath(kubectl: Any, make: Any) -> None:
@@ -94,7 +111,13 @@ def test_deleting_an_owner_takes_what_it_owns(kubectl: Any, make: Any) -> None:
     uid = kubectl.get("configmap", "owner")["metadata"]["uid"]
     for name in ("one", "two"):
         body = make.configmap(name)
-        reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid, "blockOwnerDeletion": True}
+        reference = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "name": "owner",
+            "uid": uid,
+            "blockOwnerDeletion": True,
+        }
         body["metadata"]["ownerReferences"] = [reference]
         kubectl("create", "-f", "-", stdin=body)
     kubectl("delete", "configmap", "owner", "--cascade=foreground")

@@ -25,7 +25,9 @@ def alive(pid: int) -> bool:
 
 
 def test_environment_files_and_arguments_reach_the_process(kubectl: Any, make: Any) -> None:
-    kubectl("create", "-f", "-", stdin={**make.configmap("files", text="hello"), "binaryData": {"raw": "AAE="}})
+    kubectl(
+        "create", "-f", "-", stdin={**make.configmap("files", text="hello"), "binaryData": {"raw": "AAE="}}
+    )
     code = "import sys,os;print(os.environ['ME'],os.environ['text'],open(sys.argv[1]).read(),open(sys.argv[2],'rb').read(),sys.argv[3])"
     body = make.pod(
         "sees",
@@ -47,7 +49,9 @@ def test_environment_files_and_arguments_reach_the_process(kubectl: Any, make: A
 def test_a_changed_configmap_reaches_a_running_pod(kubectl: Any, make: Any) -> None:
     kubectl("create", "-f", "-", stdin=make.configmap("files", text="one"))
     code = "import sys,time\nlast=None\nwhile True:\n now=open(sys.argv[1]).read()\n if now!=last: print(now,flush=True)\n last=now;time.sleep(.05)"
-    body = make.pod("reads", code, args=["/etc/files/text"], volumeMounts=[{"name": "files", "mountPath": "/etc/files"}])
+    body = make.pod(
+        "reads", code, args=["/etc/files/text"], volumeMounts=[{"name": "files", "mountPath": "/etc/files"}]
+    )
     body["spec"]["volumes"] = [{"name": "files", "configMap": {"name": "files"}}]
     kubectl("apply", "-f", "-", stdin=body)
     kubectl("wait", "--for=condition=Ready", "pod/reads", "--timeout=20s")
@@ -64,7 +68,9 @@ def test_a_changed_configmap_reaches_a_running_pod(kubectl: Any, make: Any) -> N
 def test_a_crashing_pod_backs_off_and_tells_why(kubectl: Any, make: Any) -> None:
     code = "import sys;print('working');open(sys.argv[1],'w').write('out of luck');sys.exit(3)"
     kubectl("apply", "-f", "-", stdin=make.pod("dies", code, args=["/dev/termination-log"]))
-    kubectl.until(lambda: waiting(kubectl, "dies") == "CrashLoopBackOff" and state(kubectl, "dies")["restartCount"])
+    kubectl.until(
+        lambda: waiting(kubectl, "dies") == "CrashLoopBackOff" and state(kubectl, "dies")["restartCount"]
+    )
     ended = state(kubectl, "dies")["lastState"]["terminated"]
     assert (ended["exitCode"], ended["reason"], ended["message"]) == (3, "Error", "out of luck")
     assert kubectl("logs", "dies", "--previous") == "working\n"
@@ -75,7 +81,9 @@ def test_a_crashing_pod_backs_off_and_tells_why(kubectl: Any, make: Any) -> None
 
 
 def test_the_log_is_the_message_where_the_pod_asks_for_it(kubectl: Any, make: Any) -> None:
-    body = make.pod("dies", "import sys;sys.exit('no such model')", terminationMessagePolicy="FallbackToLogsOnError")
+    body = make.pod(
+        "dies", "import sys;sys.exit('no such model')", terminationMessagePolicy="FallbackToLogsOnError"
+    )
     kubectl("apply", "-f", "-", stdin=body)
     ended = kubectl.until(lambda: state(kubectl, "dies").get("lastState", {}).get("terminated"))
     assert ended["message"] == "no such model\n"
@@ -94,13 +102,21 @@ def test_what_no_node_has_stays_pending(kubectl: Any, make: Any) -> None:
     message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
     kubectl.until(lambda: message in kubectl("describe", "pod", "gpu"))
     condition = kubectl.get("pod", "gpu")["status"]["conditions"][0]
-    assert (condition["type"], condition["status"], condition["reason"]) == ("PodScheduled", "False", "Unschedulable")
+    assert (condition["type"], condition["status"], condition["reason"]) == (
+        "PodScheduled",
+        "False",
+        "Unschedulable",
+    )
     assert kubectl("get", "pod", "gpu").splitlines()[1].split()[2] == "Pending"
 
 
 def test_missing_configuration_is_waited_for(kubectl: Any, make: Any) -> None:
     reference = {"configMapKeyRef": {"name": "later", "key": "k"}}
-    body = make.pod("waits", "import os,time;print(os.environ['K'],flush=True);time.sleep(60)", env=[{"name": "K", "valueFrom": reference}])
+    body = make.pod(
+        "waits",
+        "import os,time;print(os.environ['K'],flush=True);time.sleep(60)",
+        env=[{"name": "K", "valueFrom": reference}],
+    )
     kubectl("apply", "-f", "-", stdin=body)
     kubectl.until(lambda: waiting(kubectl, "waits") == "CreateContainerConfigError")
     assert state(kubectl, "waits")["state"]["waiting"]["message"] == 'configmap "later" not found'
@@ -111,17 +127,27 @@ def test_missing_configuration_is_waited_for(kubectl: Any, make: Any) -> None:
 
 def test_init_containers_run_first_and_share_volumes(kubectl: Any, make: Any) -> None:
     mounts = [{"name": "shared", "mountPath": "/shared"}]
-    body = make.pod("two", "import sys;print(open(sys.argv[1]).read())", args=["/shared/f"], volumeMounts=mounts)
+    body = make.pod(
+        "two", "import sys;print(open(sys.argv[1]).read())", args=["/shared/f"], volumeMounts=mounts
+    )
     first = dict(body["spec"]["containers"][0], name="first")
     first["command"] = ["python", "-c", "import sys;open(sys.argv[1],'w').write('from init')"]
-    body["spec"] |= {"initContainers": [first], "volumes": [{"name": "shared", "emptyDir": {}}], "restartPolicy": "Never"}
+    body["spec"] |= {
+        "initContainers": [first],
+        "volumes": [{"name": "shared", "emptyDir": {}}],
+        "restartPolicy": "Never",
+    }
     kubectl("apply", "-f", "-", stdin=body)
     kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/two", "--timeout=20s")
     assert kubectl("logs", "two", "-c", "main") == "from init\n"
 
 
 def test_a_failing_liveness_probe_restarts_the_container(kubectl: Any, make: Any) -> None:
-    probe = {"exec": {"command": ["python", "-c", "raise SystemExit(1)"]}, "periodSeconds": 1, "failureThreshold": 1}
+    probe = {
+        "exec": {"command": ["python", "-c", "raise SystemExit(1)"]},
+        "periodSeconds": 1,
+        "failureThreshold": 1,
+    }
     kubectl("apply", "-f", "-", stdin=make.pod("sick", "import time;time.sleep(60)", livenessProbe=probe))
     kubectl.until(lambda: state(kubectl, "sick").get("restartCount"))
     said = kubectl("describe", "pod", "sick")

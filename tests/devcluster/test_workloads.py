@@ -22,15 +22,24 @@ def service(name: str) -> dict[str, Any]:
 
 def test_a_deployment_serves_rolls_scales_and_goes(kubectl: Any, make: Any) -> None:
     kubectl("apply", "-f", "-", stdin=service("web"))
-    assert kubectl("apply", "-f", "-", stdin=make.deployment("web", replicas=2)) == "deployment.apps/web created\n"
+    assert (
+        kubectl("apply", "-f", "-", stdin=make.deployment("web", replicas=2))
+        == "deployment.apps/web created\n"
+    )
     assert "successfully rolled out" in kubectl("rollout", "status", "deployment/web", "--timeout=30s")
     url = f"http://{kubectl.get('service', 'web')['spec']['clusterIP']}:8080/"
     assert kubectl.until(lambda: answer(url)) == "one"
 
-    assert kubectl("apply", "-f", "-", stdin=make.deployment("web", "two", 2)) == "deployment.apps/web configured\n"
+    assert (
+        kubectl("apply", "-f", "-", stdin=make.deployment("web", "two", 2))
+        == "deployment.apps/web configured\n"
+    )
     kubectl("rollout", "status", "deployment/web", "--timeout=30s")
     assert kubectl.until(lambda: answer(url)) == "two"
-    assert kubectl.get("deployment", "web")["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "2"
+    assert (
+        kubectl.get("deployment", "web")["metadata"]["annotations"]["deployment.kubernetes.io/revision"]
+        == "2"
+    )
 
     kubectl("rollout", "undo", "deployment/web")
     kubectl("rollout", "status", "deployment/web", "--timeout=30s")

@@ -17,9 +17,13 @@ from cortex_cli.devcluster.server import serve
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m cortex_cli.devcluster", description=__doc__)
-    parser.add_argument("--state-dir", type=Path, help="kubeconfig and pods' files (default: a new temporary folder)")
+    parser.add_argument(
+        "--state-dir", type=Path, help="kubeconfig and pods' files (default: a new temporary folder)"
+    )
     parser.add_argument("--port", type=int, default=0, help="port of the API server (default: a free one)")
-    parser.add_argument("--image", action="append", help="an image name that pods may use (default: this version's runtime)")
+    parser.add_argument(
+        "--image", action="append", help="an image name that pods may use (default: this version's runtime)"
+    )
     parser.add_argument("--no-node", action="store_true", help="the API server alone: nothing runs")
     parser.add_argument("--server", help="URL of another API server: run controllers and node on it")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input closes")

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from cortex_cli.devcluster import discovery, patch, tables, watching
+from cortex_cli.devcluster import discovery, patch, protobuf, tables, watching
 from cortex_cli.devcluster.errors import APIError
 from cortex_cli.devcluster.ownership import Object
 from cortex_cli.devcluster.registry import Registry, Write
@@ -78,7 +78,9 @@ class API:
         return self._aggregated(request, core=False) or reply(discovery.group_list(self.registry.kinds))
 
     def _aggregated(self, request: Request, core: bool) -> Response | None:
-        wanted = re.search(r"g=apidiscovery\.k8s\.io;v=(v2(?:beta1)?);as=APIGroupDiscoveryList", _accept(request))
+        wanted = re.search(
+            r"g=apidiscovery\.k8s\.io;v=(v2(?:beta1)?);as=APIGroupDiscoveryList", _accept(request)
+        )
         if not wanted:
             return None
         found = discovery.aggregated(self.registry.kinds, core, wanted[1])
@@ -144,9 +146,23 @@ class API:
         partial = "as=PartialObjectMetadataList" in _accept(request)
         if partial:
             listed = [watching.partial(obj) for obj in found]
-            return reply({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": listed})
+            return reply(
+                {
+                    "kind": "PartialObjectMetadataList",
+                    "apiVersion": "meta.k8s.io/v1",
+                    "metadata": meta,
+                    "items": listed,
+                }
+            )
         kind, version = f"{target.resource.kind}List", target.resource.api_version
-        return reply({"kind": kind, "apiVersion": version, "metadata": meta, "items": self._versioned(found, target.resource)})
+        return reply(
+            {
+                "kind": kind,
+                "apiVersion": version,
+                "metadata": meta,
+                "items": self._versioned(found, target.resource),
+            }
+        )
 
     @staticmethod
     def _versioned(found: list[Object], resource: Resource) -> list[Object]:
@@ -158,13 +174,20 @@ class API:
         if request.method == "POST":
             given = await body(request)
             warnings = self.registry.strict(resource, given, write)
-            space = target.namespace or ((given.get("metadata") or {}).get("namespace") if resource.namespaced else "")
-            return self._reply(request, target, self.registry.create(resource, space or "", given, write), warnings, 201)
+            space = target.namespace or (
+                (given.get("metadata") or {}).get("namespace") if resource.namespaced else ""
+            )
+            return self._reply(
+                request, target, self.registry.create(resource, space or "", given, write), warnings, 201
+            )
         if request.method == "PUT":
             given = await body(request)
             warnings = self.registry.strict(resource, given, write)
             return self._reply(
-                request, target, self.registry.update(resource, target.namespace, target.name, given, write), warnings
+                request,
+                target,
+                self.registry.update(resource, target.namespace, target.name, given, write),
+                warnings,
             )
         kind = request.headers.get("content-type", "").split(";")[0]
         given = await body(request)
@@ -184,7 +207,10 @@ class API:
         query = request.query_params
         apply = request.headers.get("content-type", "").startswith("application/apply-patch")
         if apply and not query.get("fieldManager"):
-            raise APIError(422, 'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch')
+            raise APIError(
+                422,
+                'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch',
+            )
         agent = request.headers.get("user-agent", "unknown").split("/")[0]
         return Write(
             query.get("fieldManager") or agent,
@@ -196,9 +222,13 @@ class API:
         )
 
     @staticmethod
-    def _reply(request: Request, target: Target, obj: Object, warnings: list[str], code: int = 200) -> Response:
+    def _reply(
+        request: Request, target: Target, obj: Object, warnings: list[str], code: int = 200
+    ) -> Response:
         if watching.as_table(_accept(request)):
-            obj = tables.table(target.resource, [obj], {}, request.query_params.get("includeObject", "Metadata"))
+            obj = tables.table(
+                target.resource, [obj], {}, request.query_params.get("includeObject", "Metadata")
+            )
         response = reply(obj, code)
         for warning in warnings:
             response.headers.append("Warning", "299 - " + json.dumps(warning))
@@ -214,14 +244,36 @@ class API:
             obj, gone = self.registry.delete(resource, target.namespace, target.name, options)
             if not gone or resource.kind in ("Pod", "Namespace"):
                 return reply(obj)
-            details = {"name": target.name, "group": resource.group, "kind": resource.plural, "uid": obj["metadata"]["uid"]}
-            return reply({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+            details = {
+                "name": target.name,
+                "group": resource.group,
+                "kind": resource.plural,
+                "uid": obj["metadata"]["uid"],
+            }
+            return reply(
+                {
+                    "kind": "Status",
+                    "apiVersion": "v1",
+                    "metadata": {},
+                    "status": "Success",
+                    "details": details,
+                }
+            )
         match = selector(request.query_params)
         found = [obj for obj in self.registry.store.list(resource.key, target.namespace) if match(obj)]
         for obj in found:
-            self.registry.delete(resource, obj["metadata"].get("namespace", ""), obj["metadata"]["name"], options)
+            self.registry.delete(
+                resource, obj["metadata"].get("namespace", ""), obj["metadata"]["name"], options
+            )
         meta = {"resourceVersion": str(self.registry.store.version)}
-        return reply({"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta, "items": found})
+        return reply(
+            {
+                "kind": f"{resource.kind}List",
+                "apiVersion": resource.api_version,
+                "metadata": meta,
+                "items": found,
+            }
+        )
 
     async def _scale(self, request: Request, target: Target) -> Response:
         obj = self.registry.get(target.resource, target.namespace, target.name)
@@ -229,10 +281,20 @@ class API:
             return reply(scale_of(obj, target.resource))
         given = await body(request)
         if request.method == "PATCH":
-            given = patched(scale_of(obj, target.resource), given, request.headers["content-type"].split(";")[0], target.resource)
+            given = patched(
+                scale_of(obj, target.resource),
+                given,
+                request.headers["content-type"].split(";")[0],
+                target.resource,
+            )
         write = self._intent(request, target)
         new = scaled(obj, given, target.resource)
-        return reply(scale_of(self.registry.update(target.resource, target.namespace, target.name, new, write), target.resource))
+        return reply(
+            scale_of(
+                self.registry.update(target.resource, target.namespace, target.name, new, write),
+                target.resource,
+            )
+        )
 
     async def _special(self, request: Request, target: Target) -> Response:
         if target.sub == "log" and target.plural == "pods":
@@ -249,9 +311,13 @@ class API:
         """Passes the request on to the pod's node."""
         pod = self.registry.get(target.resource, target.namespace, target.name)
         names = [c["name"] for c in [*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]]]
-        container = request.query_params.get("container") or (names[-1] if len(pod["spec"]["containers"]) == 1 else "")
+        container = request.query_params.get("container") or (
+            names[-1] if len(pod["spec"]["containers"]) == 1 else ""
+        )
         if not container:
-            raise APIError(400, f"a container name must be specified for pod {target.name}, choose one of: {names}")
+            raise APIError(
+                400, f"a container name must be specified for pod {target.name}, choose one of: {names}"
+            )
         if container not in names:
             raise APIError(400, f"container {container} is not valid for pod {target.name}")
         node = self.registry.store.get("/nodes", "", at(pod, "spec.nodeName") or "")
@@ -298,8 +364,11 @@ async def body(request: Request, optional: bool = False) -> Any:
     if not raw and optional:
         return {}
     kind = request.headers.get("content-type", "application/json")
-    if "protobuf" in kind or "cbor" in kind:
-        raise APIError(415, f"the body of the request was in an unknown format - accepted media types include: application/json, application/yaml (not {kind})")
+    if "protobuf" in kind:
+        try:
+            return protobuf.decode(raw)
+        except protobuf.Unreadable as error:
+            raise APIError(415, f"the body of the request was in an unknown format - {error}") from error
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -331,8 +400,13 @@ def patched(old: Object, given: Any, kind: str, resource: Resource) -> Object:
         if kind == "application/strategic-merge-patch+json" and resource.schema is None:
             return dict(patch.strategic(old, given))
     except patch.PatchError as error:
-        raise APIError(422, f"the server rejected our request due to an error in our request: {error}") from error
-    raise APIError(415, "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml")
+        raise APIError(
+            422, f"the server rejected our request due to an error in our request: {error}"
+        ) from error
+    raise APIError(
+        415,
+        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+    )
 
 
 def selector(query: Any) -> Matcher:

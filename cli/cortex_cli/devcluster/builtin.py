@@ -63,14 +63,22 @@ def _pod_problems(spec: Object, path: str) -> list[FieldError]:
     volumes = {volume.get("name") for volume in spec.get("volumes") or ()}
     for index, container in enumerate(spec["containers"]):
         at = f"{path}.containers[{index}]"
-        found += [FieldError(f"{at}.{name}", "Required value") for name in ("name", "image") if not container.get(name)]
+        found += [
+            FieldError(f"{at}.{name}", "Required value")
+            for name in ("name", "image")
+            if not container.get(name)
+        ]
         for number, mount in enumerate(container.get("volumeMounts") or ()):
             if mount.get("name") not in volumes:
-                found.append(FieldError(f"{at}.volumeMounts[{number}].name", f'Not found: "{mount.get("name")}"'))
+                found.append(
+                    FieldError(f"{at}.volumeMounts[{number}].name", f'Not found: "{mount.get("name")}"')
+                )
     return found
 
 
-def defaulted(resource: Resource, obj: Object, old: Object | None, service_address: Callable[[], str]) -> Object:
+def defaulted(
+    resource: Resource, obj: Object, old: Object | None, service_address: Callable[[], str]
+) -> Object:
     """The object with the defaults of its kind (a copy of the caller's: it is changed in place)."""
     spec = obj.get("spec")
     if resource.kind == "Namespace":
@@ -81,7 +89,9 @@ def defaulted(resource: Resource, obj: Object, old: Object | None, service_addre
         from base64 import b64encode
 
         plain = obj.pop("stringData") or {}
-        obj.setdefault("data", {}).update({key: b64encode(text.encode()).decode() for key, text in plain.items()})
+        obj.setdefault("data", {}).update(
+            {key: b64encode(text.encode()).decode() for key, text in plain.items()}
+        )
     elif not isinstance(spec, dict):
         return obj
     elif resource.kind in ("Deployment", "ReplicaSet"):
@@ -161,7 +171,13 @@ def crd_status(crd: Object) -> Object:
 
     def condition(kind: str, reason: str, message: str) -> Object:
         since = before.get(kind, {}).get("lastTransitionTime") or now()
-        return {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since}
+        return {
+            "type": kind,
+            "status": "True",
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": since,
+        }
 
     return {
         "acceptedNames": crd["spec"]["names"],

@@ -47,11 +47,15 @@ class Client:
     async def close(self) -> None:
         await self._session.close()
 
-    async def request(self, method: str, where: str, body: Any = None, kind: str = "application/json", **query: str) -> Any:
+    async def request(
+        self, method: str, where: str, body: Any = None, kind: str = "application/json", **query: str
+    ) -> Any:
         """The parsed answer. Raises Refused, or aiohttp.ClientError while nobody listens."""
         data = None if body is None else orjson.dumps(body)
         headers = {"Content-Type": kind} if data else {}
-        async with self._session.request(method, self._url + where, data=data, headers=headers, params=query) as answer:
+        async with self._session.request(
+            method, self._url + where, data=data, headers=headers, params=query
+        ) as answer:
             raw = await answer.read()
             try:
                 content = orjson.loads(raw)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 import yaml
+
 from cortex_api import __version__
 
 START_TIMEOUT = 30.0
@@ -31,7 +32,9 @@ class DevCluster:
     names that pods may use (the runtime's by default, and always beside those given); `node=False` starts the API server alone.
     """
 
-    def __init__(self, state_dir: Path, port: int = 0, images: Collection[str] = (), node: bool = True) -> None:
+    def __init__(
+        self, state_dir: Path, port: int = 0, images: Collection[str] = (), node: bool = True
+    ) -> None:
         self.state_dir = Path(state_dir).absolute()
         self.kubeconfig = self.state_dir / "kubeconfig"
         self.log = self.state_dir / "devcluster.log"
@@ -53,7 +56,9 @@ class DevCluster:
         command += [word for image in self._images for word in ("--image", image)]
         command += [] if self._node else ["--no-node"]
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + START_TIMEOUT
         while not self.kubeconfig.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -79,5 +84,7 @@ class DevCluster:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()

@@ -109,7 +109,11 @@ class Container:
         image, delay = self.spec["image"], FIRST_BACKOFF
         while not image_known(image, self.around.images):
             if self.spec.get("imagePullPolicy") == "Never":
-                self._set("waiting", reason="ErrImageNeverPull", message=f'Container image "{image}" is not present with pull policy of Never')
+                self._set(
+                    "waiting",
+                    reason="ErrImageNeverPull",
+                    message=f'Container image "{image}" is not present with pull policy of Never',
+                )
             else:
                 short = image if "/" in image else f"docker.io/library/{image}"
                 cause = f'failed to pull and unpack image "{short}": failed to resolve reference "{short}": {short}: not found'
@@ -188,7 +192,12 @@ class Container:
     def _last_words(self, code: int) -> str:
         text = self._message_file().read_bytes()[:MESSAGE_BYTES].decode(errors="replace")
         if not text and code and self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
-            lines = self.log().read_bytes()[-LOG_MESSAGE_BYTES:].decode(errors="replace").splitlines(keepends=True)
+            lines = (
+                self.log()
+                .read_bytes()[-LOG_MESSAGE_BYTES:]
+                .decode(errors="replace")
+                .splitlines(keepends=True)
+            )
             text = "".join(lines[-LOG_MESSAGE_LINES:])
         return text
 
@@ -234,7 +243,9 @@ class Container:
         self.around.changed()
 
     async def _restart(self, why: str) -> None:
-        await self.around.event("Normal", "Killing", f"Container {self.name} failed {why} probe, will be restarted")
+        await self.around.event(
+            "Normal", "Killing", f"Container {self.name} failed {why} probe, will be restarted"
+        )
         if self.process:
             grace = self.around.pod()["spec"].get("terminationGracePeriodSeconds", 30)
             self.around.processes.signal(self.process, signal.SIGTERM)

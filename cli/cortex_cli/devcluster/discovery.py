@@ -25,7 +25,13 @@ def group_list(kinds: Kinds) -> Json:
 
 def group(kinds: Kinds, name: str) -> Json:
     versions = [{"groupVersion": f"{name}/{version}", "version": version} for version in kinds.groups()[name]]
-    return {"kind": "APIGroup", "apiVersion": "v1", "name": name, "versions": versions, "preferredVersion": versions[0]}
+    return {
+        "kind": "APIGroup",
+        "apiVersion": "v1",
+        "name": name,
+        "versions": versions,
+        "preferredVersion": versions[0],
+    }
 
 
 def resource_list(kinds: Kinds, name: str, version: str) -> Json:
@@ -43,11 +49,19 @@ def resource_list(kinds: Kinds, name: str, version: str) -> Json:
             }
         )
         for sub in _subresources(resource):
-            below = {"name": f"{resource.plural}/{sub['subresource']}", "singularName": "", "namespaced": resource.namespaced}
-            entries.append({**below, "kind": sub["responseKind"]["kind"], "verbs": sub["verbs"], **_foreign(sub)})
+            below = {
+                "name": f"{resource.plural}/{sub['subresource']}",
+                "singularName": "",
+                "namespaced": resource.namespaced,
+            }
+            entries.append(
+                {**below, "kind": sub["responseKind"]["kind"], "verbs": sub["verbs"], **_foreign(sub)}
+            )
     for plural in REVIEWS.get((name, version), ()):
         kind = REVIEW_KINDS[plural]
-        entries.append({"name": plural, "singularName": "", "namespaced": False, "kind": kind, "verbs": ["create"]})
+        entries.append(
+            {"name": plural, "singularName": "", "namespaced": False, "kind": kind, "verbs": ["create"]}
+        )
     gv = f"{name}/{version}" if name else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": entries}
 
@@ -78,7 +92,10 @@ def aggregated(kinds: Kinds, core: bool, version: str) -> Json:
     for name, versions in kinds.groups().items():
         if bool(name) == core:
             continue
-        listed = [{"version": v, "freshness": "Current", "resources": _entries(v, name, found)} for v, found in versions.items()]
+        listed = [
+            {"version": v, "freshness": "Current", "resources": _entries(v, name, found)}
+            for v, found in versions.items()
+        ]
         items.append({"metadata": {"name": name or None, "creationTimestamp": None}, "versions": listed})
     api_version = f"apidiscovery.k8s.io/{version}"
     return {"kind": "APIGroupDiscoveryList", "apiVersion": api_version, "metadata": {}, "items": items}
@@ -122,7 +139,11 @@ def openapi(kinds: Kinds, name: str, version: str) -> Json:
         gvk = {"group": name, "version": version, "kind": resource.kind}
         scope = "namespaces/{namespace}/" if resource.namespaced else ""
         base = f"/apis/{name}/{version}" if name else f"/api/{version}"
-        parameter = {"name": "fieldValidation", "in": "query", "schema": {"type": "string", "uniqueItems": True}}
+        parameter = {
+            "name": "fieldValidation",
+            "in": "query",
+            "schema": {"type": "string", "uniqueItems": True},
+        }
         operation = {
             "parameters": [parameter],
             "requestBody": {"content": {"application/merge-patch+json": {"schema": {"type": "object"}}}},
@@ -132,6 +153,9 @@ def openapi(kinds: Kinds, name: str, version: str) -> Json:
         }
         paths[f"{base}/{scope}{resource.plural}/{{name}}"] = {"patch": operation}
         schema = dict(resource.schema) if resource.schema else {"type": "object"}
-        schemas[f"{name or 'core'}.{version}.{resource.kind}"] = {**schema, "x-kubernetes-group-version-kind": [gvk]}
+        schemas[f"{name or 'core'}.{version}.{resource.kind}"] = {
+            **schema,
+            "x-kubernetes-group-version-kind": [gvk],
+        }
     info = {"title": "Kubernetes", "version": "v1.37.0"}
     return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}

@@ -42,7 +42,9 @@ def expand(text: str, env: Mapping[str, str]) -> str:
     return re.sub(r"\$\$|\$\(([A-Za-z_][\w.-]*)\)", replace, text)
 
 
-def environment(container: Object, pod: Object, lookup: Lookup, places: Mapping[str, Path], home: Path) -> dict[str, str]:
+def environment(
+    container: Object, pod: Object, lookup: Lookup, places: Mapping[str, Path], home: Path
+) -> dict[str, str]:
     """The whole environment; nothing of the dev cluster's own but what finds programs. Raises ConfigFailed."""
     address = (pod.get("status") or {}).get("podIP", "")
     env = {
@@ -74,7 +76,8 @@ def _all(source: Object, lookup: Lookup) -> dict[str, str]:
             if found is None and not source[kind].get("optional"):
                 raise ConfigFailed(f'{resource[:-1]} "{source[kind]["name"]}" not found')
             prefix = source.get("prefix", "")
-            return {prefix + key: raw.decode() for key, raw in contents(found or {}).items()}
+            plain = {name: value for name, value in (found or {}).items() if name != "binaryData"}
+            return {prefix + key: raw.decode() for key, raw in contents(plain).items()}
     return {}
 
 

@@ -36,7 +36,9 @@ class FieldError:
 class APIError(Exception):
     """A refusal with its HTTP status; `details` as in metav1.StatusDetails."""
 
-    def __init__(self, code: int, message: str, *, reason: str = "", details: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, code: int, message: str, *, reason: str = "", details: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
@@ -80,5 +82,10 @@ def conflict(plural: str, group: str, name: str, why: str) -> APIError:
 def invalid(kind: str, group: str, name: str, problems: Sequence[FieldError]) -> APIError:
     """422 with every problem; worded by the API server for one ("a: b") and for several ("[a: b, c: d]")."""
     text = str(problems[0]) if len(problems) == 1 else "[" + ", ".join(map(str, problems)) + "]"
-    details = {"name": name, "group": group, "kind": kind, "causes": [problem.cause() for problem in problems]}
+    details = {
+        "name": name,
+        "group": group,
+        "kind": kind,
+        "causes": [problem.cause() for problem in problems],
+    }
     return APIError(422, f'{qualified(kind, group)} "{name}" is invalid: {text}', details=details)

@@ -28,7 +28,9 @@ class Recorder:
         count = self._counts[namespace, name] = self._counts.get((namespace, name), 0) + 1
         if count > 1:
             try:
-                await self._client.patch("v1/events", namespace, name, {"count": count, "lastTimestamp": now()})
+                await self._client.patch(
+                    "v1/events", namespace, name, {"count": count, "lastTimestamp": now()}
+                )
                 return
             except Refused as error:
                 if error.code != 404:

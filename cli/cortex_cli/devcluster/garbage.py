@@ -61,7 +61,9 @@ class Garbage:
                 self._kinds[version, entry["kind"]] = resource
                 if resource not in self._tasks:
                     informer = self._informers[resource] = Informer(self._client, resource)
-                    informer.listen(lambda before, after, resource=resource: self._changed(resource, before, after))
+                    informer.listen(
+                        lambda before, after, resource=resource: self._changed(resource, before, after)
+                    )
                     self._tasks[resource] = asyncio.create_task(informer.run())
 
     def _changed(self, resource: str, before: Object | None, after: Object | None) -> None:
@@ -152,7 +154,12 @@ class Garbage:
             if any(not obj["metadata"].get("deletionTimestamp") for obj in found) or resource == "v1/events":
                 await self._client.request("DELETE", path(resource, name))
         if not left:
-            body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "spec": {"finalizers": []}}
+            body = {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {"name": name},
+                "spec": {"finalizers": []},
+            }
             await self._client.request("PUT", path("v1/namespaces", "", name, "finalize"), body)
 
 

@@ -33,7 +33,9 @@ POLL = 0.1
 
 
 class Node:
-    def __init__(self, client: Client, name: str, images: Collection[str], state_dir: Path, addresses: Block) -> None:
+    def __init__(
+        self, client: Client, name: str, images: Collection[str], state_dir: Path, addresses: Block
+    ) -> None:
         self._client = client
         self._name = name
         self._images = frozenset(images)
@@ -74,17 +76,37 @@ class Node:
 
     async def _register(self, port: int) -> None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
-        capacity = {"cpu": str(os.cpu_count() or 1), "memory": f"{memory}Ki", "pods": str(self._addresses.size)}
-        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "the dev cluster's node is ready"}
-        labels = {"kubernetes.io/hostname": self._name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
+        capacity = {
+            "cpu": str(os.cpu_count() or 1),
+            "memory": f"{memory}Ki",
+            "pods": str(self._addresses.size),
+        }
+        ready = {
+            "type": "Ready",
+            "status": "True",
+            "reason": "KubeletReady",
+            "message": "the dev cluster's node is ready",
+        }
+        labels = {
+            "kubernetes.io/hostname": self._name,
+            "kubernetes.io/os": "linux",
+            "kubernetes.io/arch": "amd64",
+        }
         node = {"metadata": {"name": self._name, "labels": labels}, "spec": {}}
         status = {
             "capacity": capacity,
             "allocatable": capacity,
             "conditions": [{**ready, "lastHeartbeatTime": now(), "lastTransitionTime": now()}],
-            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": self._name}],
+            "addresses": [
+                {"type": "InternalIP", "address": "127.0.0.1"},
+                {"type": "Hostname", "address": self._name},
+            ],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
-            "nodeInfo": {"kubeletVersion": "v1.37.0+cortex-dev", "operatingSystem": "linux", "architecture": "amd64"},
+            "nodeInfo": {
+                "kubeletVersion": "v1.37.0+cortex-dev",
+                "operatingSystem": "linux",
+                "architecture": "amd64",
+            },
         }
         try:
             await self._client.create("v1/nodes", "", node)
@@ -194,7 +216,9 @@ def _logs_app(node: Node) -> Starlette:
     return Starlette(routes=[Route("/containerLogs/{namespace}/{pod}/{container}", logs)])
 
 
-async def _lines(container: Container, previous: bool, tail: int | None, follow: bool) -> AsyncIterator[bytes]:
+async def _lines(
+    container: Container, previous: bool, tail: int | None, follow: bool
+) -> AsyncIterator[bytes]:
     path, process = container.log(previous), container.process
     with path.open("rb") as log_file:
         content = log_file.read()
@@ -210,4 +234,3 @@ async def _lines(container: Container, previous: bool, tail: int | None, follow:
                 return
             else:
                 await asyncio.sleep(POLL)
-

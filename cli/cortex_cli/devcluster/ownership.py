@@ -61,7 +61,13 @@ class Shape:
 
     def atomic_map(self) -> bool:
         if self.schema is None:
-            return self.name in ("selector", "resourceFieldRef", "fieldRef", "configMapKeyRef", "secretKeyRef")
+            return self.name in (
+                "selector",
+                "resourceFieldRef",
+                "fieldRef",
+                "configMapKeyRef",
+                "secretKeyRef",
+            )
         return self.schema.get("x-kubernetes-map-type") == "atomic"
 
 
@@ -98,7 +104,9 @@ def dotted(path: Path) -> str:
         if kind == "f":
             text += f".{value}"
         elif kind == "k":
-            text += "[" + ",".join(f"{key}={json.dumps(item)}" for key, item in json.loads(value).items()) + "]"
+            text += (
+                "[" + ",".join(f"{key}={json.dumps(item)}" for key, item in json.loads(value).items()) + "]"
+            )
         else:
             text += f"[={value}]"
     return text
@@ -128,7 +136,11 @@ def leaves(value: Any, shape: Shape, path: Path = ()) -> Iterator[tuple[Path, An
 
 
 def owned(obj: Object, shape: Shape) -> dict[Path, Any]:
-    return {path: value for path, value in leaves(obj, shape) if path[:2] not in UNOWNED and path[:1] not in UNOWNED}
+    return {
+        path: value
+        for path, value in leaves(obj, shape)
+        if path[:2] not in UNOWNED and path[:1] not in UNOWNED
+    }
 
 
 def encode(fields: Fields) -> Object:
@@ -210,7 +222,9 @@ def _with(entry: Manager, fields: Fields, time: str) -> Manager:
     return Manager(entry.name, entry.operation, entry.api_version, entry.subresource, fields, time)
 
 
-def apply(live: Object | None, config: Object, shape: Shape, writer: Manager, force: bool) -> tuple[Object, list[Conflict]]:
+def apply(
+    live: Object | None, config: Object, shape: Shape, writer: Manager, force: bool
+) -> tuple[Object, list[Conflict]]:
     """The live object with `config` applied by `writer`, managedFields included; conflicts unless `force`."""
     wanted = owned(config, shape)
     fields = frozenset(wanted)
@@ -229,11 +243,13 @@ def apply(live: Object | None, config: Object, shape: Shape, writer: Manager, fo
     lost = frozenset(conflict.path for conflict in conflicts)
     result = overlay(live, config, shape)
     elsewhere: frozenset[Path] = frozenset().union(*(entry.fields for entry in others)) - lost
-    for path in sorted(mine - fields, key=len, reverse=True):
+    for path in sorted(mine - fields, key=len):  # a whole item before what is in it
         if not any(other[: len(path)] == path for other in elsewhere | fields):
             _prune(result, path, elsewhere | fields)
     kept = [_with(entry, entry.fields - lost, entry.time) for entry in others]
-    old_time = next((e.time for e in entries if e.identity == writer.identity and e.fields == fields), writer.time)
+    old_time = next(
+        (e.time for e in entries if e.identity == writer.identity and e.fields == fields), writer.time
+    )
     write(result, [*kept, _with(writer, fields, old_time)])
     return result, []
 

@@ -53,7 +53,9 @@ def strategic(target: Any, patch: Any, field: str = "") -> Any:
         result = {key: value for key, value in result.items() if key in patch["$retainKeys"]}
     if patch.get("$patch") == "delete":
         return {}
-    orders = {key.split("/", 1)[1]: value for key, value in patch.items() if key.startswith("$setElementOrder/")}
+    orders = {
+        key.split("/", 1)[1]: value for key, value in patch.items() if key.startswith("$setElementOrder/")
+    }
     for key, value in patch.items():
         if key.startswith("$deleteFromPrimitiveList/"):
             name = key.split("/", 1)[1]

@@ -46,7 +46,9 @@ class PodWorker:
         self._initialized = not pod["spec"].get("initContainers")
         namespace = pod["metadata"]["namespace"]
         self._lookup: volumes.Lookup = lambda resource, name: lookup(resource, namespace, name)
-        self.init = [self._container(spec, processes, images) for spec in pod["spec"].get("initContainers") or ()]
+        self.init = [
+            self._container(spec, processes, images) for spec in pod["spec"].get("initContainers") or ()
+        ]
         self.main = [self._container(spec, processes, images) for spec in pod["spec"]["containers"]]
         self._codes: dict[str, int] = {}
 
@@ -59,7 +61,11 @@ class PodWorker:
         places[message_path] = root / message_path.strip("/")
 
         async def event(kind: str, reason: str, message: str) -> None:
-            field = "initContainers" if any(c["name"] == spec["name"] for c in self.pod["spec"].get("initContainers") or ()) else "containers"
+            field = (
+                "initContainers"
+                if any(c["name"] == spec["name"] for c in self.pod["spec"].get("initContainers") or ())
+                else "containers"
+            )
             await self._record(kind, reason, message, f"spec.{field}{{{spec['name']}}}")
 
         around = Surroundings(
@@ -155,7 +161,13 @@ class PodWorker:
         meta = self.pod["metadata"]
         status = self.status()
         try:
-            await self._client.patch("v1/pods", meta["namespace"], meta["name"], {"metadata": {"uid": meta["uid"]}, "status": status}, "status")
+            await self._client.patch(
+                "v1/pods",
+                meta["namespace"],
+                meta["name"],
+                {"metadata": {"uid": meta["uid"]}, "status": status},
+                "status",
+            )
         except Refused as error:
             if error.code not in (404, 409):
                 raise
@@ -164,11 +176,25 @@ class PodWorker:
         before = {c["type"]: c for c in at(self.pod, "status.conditions") or ()}
         unready = [c.name for c in self.main if not c.ready]
         phase = self._phase()
-        because = ("ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]") if unready else ("", "")
+        because = (
+            ("ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]")
+            if unready
+            else ("", "")
+        )
         if phase == "Succeeded":
             because = ("PodCompleted", "")
         ready = "False" if unready else "True"
-        started = ("True", "", "") if self._initialized else ("False", "ContainersNotInitialized", "containers with incomplete status: [" + " ".join(c.name for c in self.init if not c.ready) + "]")
+        started = (
+            ("True", "", "")
+            if self._initialized
+            else (
+                "False",
+                "ContainersNotInitialized",
+                "containers with incomplete status: ["
+                + " ".join(c.name for c in self.init if not c.ready)
+                + "]",
+            )
+        )
         conditions = [
             condition(before.get("Initialized"), "Initialized", *started),
             condition(before.get("Ready"), "Ready", ready, *because),

@@ -27,13 +27,17 @@ async def http_get(action: Object, container: Object, address: str, timeout: flo
     headers = {header["name"]: header["value"] for header in action.get("httpHeaders") or ()}
     try:
         url = f"http://{host}:{port_of(action['port'], container)}{action.get('path', '/')}"
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout)) as session:
-            async with session.get(url, headers={"User-Agent": "kube-probe/1.37", **headers}, allow_redirects=False) as answer:
-                if answer.status < 400:
-                    return True, ""
-                return False, f"HTTP probe failed with statuscode: {answer.status}"
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout)) as session, session.get(
+            url, headers={"User-Agent": "kube-probe/1.37", **headers}, allow_redirects=False
+        ) as answer:
+            if answer.status < 400:
+                return True, ""
+            return False, f"HTTP probe failed with statuscode: {answer.status}"
     except TimeoutError:
-        return False, f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
+        return (
+            False,
+            f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)',
+        )
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return False, f"Get failed: {error}"
 

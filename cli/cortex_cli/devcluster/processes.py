@@ -39,7 +39,9 @@ class Processes:
         self._guard.stdin.write(line + "\n")
         self._guard.stdin.flush()
 
-    async def start(self, command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path) -> asyncio.subprocess.Process:
+    async def start(
+        self, command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path
+    ) -> asyncio.subprocess.Process:
         """A process with both outputs appended to `log`. Raises OSError when it can't start."""
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(

@@ -96,7 +96,9 @@ class Proxy:
         choices = self.backends(namespace, name, port)
         for turn in itertools.islice(self._turns, len(choices)):
             try:
-                upstream_reader, upstream_writer = await asyncio.open_connection(*choices[turn % len(choices)])
+                upstream_reader, upstream_writer = await asyncio.open_connection(
+                    *choices[turn % len(choices)]
+                )
                 break
             except OSError:
                 continue  # that pod is just going: the next one

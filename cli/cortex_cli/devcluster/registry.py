@@ -44,7 +44,9 @@ class Registry:
         self.kinds = Kinds()
         self._service_address = service_address
         for name in NAMESPACES:
-            self.create(self._kind("", "v1", "namespaces"), "", {"metadata": {"name": name}}, Write("kube-apiserver"))
+            self.create(
+                self._kind("", "v1", "namespaces"), "", {"metadata": {"name": name}}, Write("kube-apiserver")
+            )
 
     def _kind(self, group: str, version: str, plural: str) -> Resource:
         resource = self.kinds.find(group, version, plural)
@@ -59,7 +61,9 @@ class Registry:
         return obj
 
     def create(self, resource: Resource, namespace: str, body: Object, write: Write) -> Object:
-        meta = {k: v for k, v in (body.get("metadata") or {}).items() if k not in SYSTEM_FIELDS and v is not None}
+        meta = {
+            k: v for k, v in (body.get("metadata") or {}).items() if k not in SYSTEM_FIELDS and v is not None
+        }
         meta.pop("managedFields", None) if not write.apply else None
         meta.pop("resourceVersion", None)
         if not meta.get("name") and meta.get("generateName"):
@@ -88,14 +92,16 @@ class Registry:
 
     def _check_place(self, resource: Resource, namespace: str, meta: Object) -> None:
         if meta.get("namespace") and resource.namespaced and meta["namespace"] != namespace:
-            said = f"the namespace of the provided object does not match the namespace sent on the request"
+            said = "the namespace of the provided object does not match the namespace sent on the request"
             raise APIError(400, f"{said} ({meta['namespace']} != {namespace})")
         if resource.namespaced:
             space = self.store.get("/namespaces", "", namespace)
             if space is None:
                 raise not_found("namespaces", "", namespace)
             if space["metadata"].get("deletionTimestamp"):
-                message = f"unable to create new content in namespace {namespace} because it is being terminated"
+                message = (
+                    f"unable to create new content in namespace {namespace} because it is being terminated"
+                )
                 raise APIError(403, f'{resource.plural} "{meta.get("name", "")}" is forbidden: {message}')
 
     def update(self, resource: Resource, namespace: str, name: str, body: Object, write: Write) -> Object:
@@ -104,7 +110,9 @@ class Registry:
         meta = dict(body.get("metadata") or {})
         given = meta.get("resourceVersion")
         if given and given != old["metadata"]["resourceVersion"]:
-            why = "the object has been modified; please apply your changes to the latest version and try again"
+            why = (
+                "the object has been modified; please apply your changes to the latest version and try again"
+            )
             raise conflict(resource.plural, resource.group, name, why)
         if meta.get("uid") and meta["uid"] != old["metadata"]["uid"]:
             why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {old['metadata']['uid']}"
@@ -191,25 +199,31 @@ class Registry:
             return []
         found = [f'unknown field "{path}"' for path in schemas.unknown(body, resource.schema)]
         if found and write.field_validation == "Strict":
-            what = f"{resource.kind} in version \"{resource.version}\" cannot be handled as a {resource.kind}"
+            what = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
             raise APIError(400, f"{what}: strict decoding error: {', '.join(found)}")
         return found
 
-    def apply(self, resource: Resource, namespace: str, name: str, config: Object, write: Write) -> tuple[Object, bool]:
+    def apply(
+        self, resource: Resource, namespace: str, name: str, config: Object, write: Write
+    ) -> tuple[Object, bool]:
         """Server-side apply; the second value says whether the object is new."""
         if (config.get("metadata") or {}).get("managedFields"):
             raise APIError(400, "metadata.managedFields must be nil")
         if config.get("apiVersion") != resource.api_version or config.get("kind") != resource.kind:
             raise APIError(400, f"apiVersion and kind must be {resource.api_version}, {resource.kind}")
         if resource.schema is not None and write.field_validation != "Ignore":
-            found = [f".{path}: field not declared in schema" for path in schemas.unknown(config, resource.schema)]
+            found = [
+                f".{path}: field not declared in schema" for path in schemas.unknown(config, resource.schema)
+            ]
             if found:
                 what = f"{namespace}/{name}; {resource.api_version}, Kind={resource.kind}"
                 text = found[0] if len(found) == 1 else "errors:\n  " + "\n  ".join(found)
                 raise APIError(500, f"failed to create typed patch object ({what}): {text}", reason="")
         live = self.store.get(resource.key, namespace, name)
         config = {**config, "metadata": {**(config.get("metadata") or {}), "name": name}}
-        merged, conflicts = ownership.apply(live, config, resource.shape, self._manager(resource, write), write.force)
+        merged, conflicts = ownership.apply(
+            live, config, resource.shape, self._manager(resource, write), write.force
+        )
         if conflicts:
             raise _contested(conflicts)
         if live is None:
@@ -236,7 +250,9 @@ class Registry:
             return obj, True
         meta = dict(obj["metadata"])
         finalizers = list(meta.get("finalizers") or ())
-        policy = options.get("propagationPolicy") or ("Orphan" if options.get("orphanDependents") else "Background")
+        policy = options.get("propagationPolicy") or (
+            "Orphan" if options.get("orphanDependents") else "Background"
+        )
         extra = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(policy)
         if extra and extra not in finalizers:
             finalizers.append(extra)
@@ -284,12 +300,20 @@ class Registry:
         resource = self._kind("", "v1", "pods")
         obj = self.get(resource, namespace, name)
         if at(obj, "spec.nodeName"):
-            raise conflict("pods/binding", "", name, f"pod {name} is already assigned to node {obj['spec']['nodeName']!r}")
+            raise conflict(
+                "pods/binding",
+                "",
+                name,
+                f"pod {name} is already assigned to node {obj['spec']['nodeName']!r}",
+            )
         bound = copy.deepcopy(obj)
         bound["spec"]["nodeName"] = body["target"]["name"]
         status = bound.setdefault("status", {})
         others = [c for c in status.get("conditions", ()) if c["type"] != "PodScheduled"]
-        status["conditions"] = [*others, {"type": "PodScheduled", "status": "True", "lastTransitionTime": now()}]
+        status["conditions"] = [
+            *others,
+            {"type": "PodScheduled", "status": "True", "lastTransitionTime": now()},
+        ]
         self.store.put(resource.key, namespace, name, bound)
 
     def _remove(self, resource: Resource, namespace: str, name: str) -> Object:
@@ -312,7 +336,12 @@ class Registry:
             self.kinds.add(served)
         status = builtin.crd_status(obj)
         if obj.get("status") != status:
-            self.store.put(resource.key, "", obj["metadata"]["name"], {**obj, "status": status, "metadata": dict(obj["metadata"])})
+            self.store.put(
+                resource.key,
+                "",
+                obj["metadata"]["name"],
+                {**obj, "status": status, "metadata": dict(obj["metadata"])},
+            )
 
 
 def _contested(conflicts: list[ownership.Conflict]) -> APIError:
@@ -323,10 +352,16 @@ def _contested(conflicts: list[ownership.Conflict]) -> APIError:
     texts = []
     for manager, paths in by_manager.items():
         listed = f": {paths[0]}" if len(paths) == 1 else ":\n- " + "\n- ".join(paths)
-        texts.append(f'conflict with "{manager}"{listed}' if len(paths) == 1 else f'conflicts with "{manager}"{listed}')
+        texts.append(
+            f'conflict with "{manager}"{listed}' if len(paths) == 1 else f'conflicts with "{manager}"{listed}'
+        )
     noun = "conflict" if count == 1 else "conflicts"
     causes = [
-        {"reason": "FieldManagerConflict", "message": f'conflict with "{c.manager.name}"', "field": ownership.dotted(c.path)}
+        {
+            "reason": "FieldManagerConflict",
+            "message": f'conflict with "{c.manager.name}"',
+            "field": ownership.dotted(c.path),
+        }
         for c in conflicts
     ]
     message = f"Apply failed with {count} {noun}: " + "\n".join(texts)

@@ -86,7 +86,11 @@ BUILT_IN: tuple[Resource, ...] = (
 )  # fmt: skip
 
 REVIEWS = {
-    ("authorization.k8s.io", "v1"): ("selfsubjectaccessreviews", "selfsubjectrulesreviews", "subjectaccessreviews"),
+    ("authorization.k8s.io", "v1"): (
+        "selfsubjectaccessreviews",
+        "selfsubjectrulesreviews",
+        "subjectaccessreviews",
+    ),
     ("authentication.k8s.io", "v1"): ("selfsubjectreviews",),
 }
 """Kinds that are answered and never stored."""
@@ -129,8 +133,12 @@ def crd_problems(crd: Mapping[str, Any]) -> list[FieldError]:
 
     spec = crd.get("spec") or {}
     names = spec.get("names") or {}
-    problems = [FieldError(f"spec.{f}", "Required value") for f in ("group", "scope", "versions") if not spec.get(f)]
-    problems += [FieldError(f"spec.names.{f}", "Required value") for f in ("plural", "kind") if not names.get(f)]
+    problems = [
+        FieldError(f"spec.{f}", "Required value") for f in ("group", "scope", "versions") if not spec.get(f)
+    ]
+    problems += [
+        FieldError(f"spec.names.{f}", "Required value") for f in ("plural", "kind") if not names.get(f)
+    ]
     if problems:
         return problems
     expected = f"{names['plural']}.{spec['group']}"
@@ -138,7 +146,11 @@ def crd_problems(crd: Mapping[str, Any]) -> list[FieldError]:
         said = f'Invalid value: "{crd["metadata"].get("name")}": must be spec.names.plural+"."+spec.group'
         problems.append(FieldError("metadata.name", said))
     if sum(bool(version.get("storage")) for version in spec["versions"]) != 1:
-        problems.append(FieldError("spec.versions", "Invalid value: must have exactly one version marked as storage version"))
+        problems.append(
+            FieldError(
+                "spec.versions", "Invalid value: must have exactly one version marked as storage version"
+            )
+        )
     for index, version in enumerate(spec["versions"]):
         at = f"spec.versions[{index}].schema.openAPIV3Schema"
         schema = (version.get("schema") or {}).get("openAPIV3Schema")

@@ -112,7 +112,11 @@ def status(deployment: Object, new: Object | None, old: list[Object], *, late: b
         "availableReplicas": usable,
         "unavailableReplicas": max(0, max(total, desired) - usable),
     }
-    moved = any(at(deployment, f"status.{name}") != count for name, count in counts.items() if name != "unavailableReplicas")
+    moved = any(
+        at(deployment, f"status.{name}") != count
+        for name, count in counts.items()
+        if name != "unavailableReplicas"
+    )
     return {
         "observedGeneration": deployment["metadata"]["generation"],
         **counts,
@@ -123,10 +127,18 @@ def status(deployment: Object, new: Object | None, old: list[Object], *, late: b
     }
 
 
-def condition(before: Object | None, kind: str, value: str, reason: str, message: str, *, touch: bool = False) -> Object:
+def condition(
+    before: Object | None, kind: str, value: str, reason: str, message: str, *, touch: bool = False
+) -> Object:
     """A condition whose times move only when it does."""
     same = bool(before) and before["status"] == value
-    known = bool(before) and same and before.get("reason", "") == reason and before.get("message", "") == message and not touch
+    known = (
+        bool(before)
+        and same
+        and before.get("reason", "") == reason
+        and before.get("message", "") == message
+        and not touch
+    )
     return {
         "type": kind,
         "status": value,

@@ -43,14 +43,18 @@ _KUBERNETES = cel.CelExtension(
     [
         _overload("isQuantity", _T.BOOL, 1, False, quantity.is_quantity),
         # A quantity stays its own text: the comparing functions below parse both sides.
-        _overload("quantity", _T.DYN, 1, False, lambda text: str(text) if quantity.parse(text) is not None else ""),
+        _overload(
+            "quantity", _T.DYN, 1, False, lambda text: str(text) if quantity.parse(text) is not None else ""
+        ),
         _overload("compareTo", _T.INT, 2, True, _compare),
         _overload("isGreaterThan", _T.BOOL, 2, True, lambda a, b: _compare(a, b) > 0),
         _overload("isLessThan", _T.BOOL, 2, True, lambda a, b: _compare(a, b) < 0),
         _overload("asInteger", _T.INT, 1, True, lambda text: int(quantity.parse(text))),
         _overload("isSorted", _T.BOOL, 1, True, lambda items: list(items) == sorted(items)),
         _overload("find", _T.STRING, 2, True, _first),
-        _overload("isURL", _T.BOOL, 1, False, lambda text: bool(re.match(r"^[a-zA-Z][\w+.-]*://\S+$", str(text)))),
+        _overload(
+            "isURL", _T.BOOL, 1, False, lambda text: bool(re.match(r"^[a-zA-Z][\w+.-]*://\S+$", str(text)))
+        ),
     ],
 )
 
@@ -126,7 +130,9 @@ class Checker:
     def check(self, value: Any, old: Any = None, *, updating: bool = False) -> list[FieldError]:
         return list(self._walk(value, old, self.schema, "", updating))
 
-    def _walk(self, value: Any, old: Any, schema: Mapping[str, Any], path: str, updating: bool) -> Iterator[FieldError]:
+    def _walk(
+        self, value: Any, old: Any, schema: Mapping[str, Any], path: str, updating: bool
+    ) -> Iterator[FieldError]:
         if value is None:
             return
         if schema.get("x-kubernetes-validations"):
@@ -147,7 +153,9 @@ class Checker:
                     was = next((o for o in old if all(o.get(key) == item.get(key) for key in keys)), None)
                 yield from self._walk(item, was, schema["items"], f"{path}[{index}]", updating)
 
-    def _rules(self, value: Any, old: Any, schema: Mapping[str, Any], path: str, updating: bool) -> Iterator[FieldError]:
+    def _rules(
+        self, value: Any, old: Any, schema: Mapping[str, Any], path: str, updating: bool
+    ) -> Iterator[FieldError]:
         data = {"self": bind(value, schema)}
         for rule in schema["x-kubernetes-validations"]:
             if re.search(r"\boldSelf\b", rule["rule"]):

@@ -20,7 +20,10 @@ def scale_of(obj: Object, resource: Resource) -> Object:
         "apiVersion": "autoscaling/v1",
         "metadata": {name: obj["metadata"][name] for name in names if name in obj["metadata"]},
         "spec": {"replicas": at(obj, paths["specReplicasPath"]) or 0},
-        "status": {"replicas": at(obj, paths["statusReplicasPath"]) or 0, **({"selector": selector} if selector else {})},
+        "status": {
+            "replicas": at(obj, paths["statusReplicasPath"]) or 0,
+            **({"selector": selector} if selector else {}),
+        },
     }
 
 

@@ -95,7 +95,9 @@ class Scheduler:
     async def _unschedulable(self, key: Key, pod: Object, reasons: Counter[str]) -> None:
         count = len(self._nodes.list())
         told = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
-        message = f"0/{count} nodes are available: {told}." if count else "no nodes available to schedule pods"
+        message = (
+            f"0/{count} nodes are available: {told}." if count else "no nodes available to schedule pods"
+        )
         before = next((c for c in at(pod, "status.conditions") or () if c["type"] == "PodScheduled"), None)
         if before and before.get("message") == message:
             return

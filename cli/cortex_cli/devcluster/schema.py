@@ -49,14 +49,20 @@ def unknown(value: Any, schema: Schema, path: str = "") -> Iterator[str]:
 
 def _open(schema: Schema) -> bool:
     """Whether anything may stand here: asked for, or a place that isn't an object by schema (its type is what's wrong)."""
-    preserved = schema.get("x-kubernetes-preserve-unknown-fields") or schema.get("x-kubernetes-embedded-resource")
+    preserved = schema.get("x-kubernetes-preserve-unknown-fields") or schema.get(
+        "x-kubernetes-embedded-resource"
+    )
     return bool(preserved) or schema.get("type", "object" if "properties" in schema else "") != "object"
 
 
 def prune(value: Any, schema: Schema) -> Any:
     """The value less undeclared fields."""
     if isinstance(value, dict):
-        extra, declared, keep = schema.get("additionalProperties"), schema.get("properties", {}), _open(schema)
+        extra, declared, keep = (
+            schema.get("additionalProperties"),
+            schema.get("properties", {}),
+            _open(schema),
+        )
         result = {}
         for name, item in value.items():
             if name in declared:
@@ -67,7 +73,9 @@ def prune(value: Any, schema: Schema) -> Any:
                 result[name] = item
         return result
     if isinstance(value, list):
-        return [prune(item, schema.get("items", {"x-kubernetes-preserve-unknown-fields": True})) for item in value]
+        return [
+            prune(item, schema.get("items", {"x-kubernetes-preserve-unknown-fields": True})) for item in value
+        ]
     return value
 
 
@@ -164,7 +172,8 @@ def _limits(value: Any, schema: Schema, path: str) -> Iterator[FieldError]:
     elif isinstance(value, list):
         if len(value) < schema.get("minItems", 0):
             yield FieldError(
-                path, f"Invalid value: {len(value)}: {path} in body should have at least {schema['minItems']} items"
+                path,
+                f"Invalid value: {len(value)}: {path} in body should have at least {schema['minItems']} items",
             )
         if len(value) > schema.get("maxItems", len(value)):
             yield FieldError(path, f"Too many: {len(value)}: must have at most {schema['maxItems']} items")
@@ -172,7 +181,9 @@ def _limits(value: Any, schema: Schema, path: str) -> Iterator[FieldError]:
         if len(value) < schema.get("minProperties", 0):
             yield FieldError(path, f"{invalid} have at least {schema['minProperties']} properties")
         if len(value) > schema.get("maxProperties", len(value)):
-            yield FieldError(path, f"Too many: {len(value)}: must have at most {schema['maxProperties']} items")
+            yield FieldError(
+                path, f"Too many: {len(value)}: must have at most {schema['maxProperties']} items"
+            )
 
 
 def _properties(value: Mapping[str, Any], schema: Schema, path: str) -> Iterator[FieldError]:
@@ -207,12 +218,20 @@ def _combined(value: Any, schema: Schema, path: str) -> Iterator[FieldError]:
         yield from validate(value, below, path)
     if "anyOf" in schema and not schema.get("x-kubernetes-int-or-string"):
         if all(any(True for _ in validate(value, below, path)) for below in schema["anyOf"]):
-            yield FieldError(path, f"Invalid value: {shown(value)}: {path} in body must validate at least one schema (anyOf)")
+            yield FieldError(
+                path,
+                f"Invalid value: {shown(value)}: {path} in body must validate at least one schema (anyOf)",
+            )
     if "oneOf" in schema:
         if sum(not any(True for _ in validate(value, below, path)) for below in schema["oneOf"]) != 1:
-            yield FieldError(path, f"Invalid value: {shown(value)}: {path} in body must validate one and only one schema (oneOf)")
+            yield FieldError(
+                path,
+                f"Invalid value: {shown(value)}: {path} in body must validate one and only one schema (oneOf)",
+            )
     if "not" in schema and not any(True for _ in validate(value, schema["not"], path)):
-        yield FieldError(path, f"Invalid value: {shown(value)}: {path} in body must not validate the schema (not)")
+        yield FieldError(
+            path, f"Invalid value: {shown(value)}: {path} in body must not validate the schema (not)"
+        )
 
 
 def blocking(problems: list[FieldError]) -> bool:

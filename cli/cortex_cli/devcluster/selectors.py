@@ -82,7 +82,9 @@ def fields(selector: str) -> Matcher:
     return match
 
 
-_STEP = re.compile(r"""\.?([\w-]+)|\.?\['([^']+)'\]|\[(\d+|\*)\]|\[\?\(@\.([\w.]+)\s*==\s*["']([^"']*)["']\)\]""")
+_STEP = re.compile(
+    r"""\.?([\w-]+)|\.?\['([^']+)'\]|\[(\d+|\*)\]|\[\?\(@\.([\w.]+)\s*==\s*["']([^"']*)["']\)\]"""
+)
 
 
 def jsonpath(obj: Any, path: str) -> list[Any]:

@@ -36,14 +36,22 @@ def kubeconfig(url: str) -> str:
             "kind": "Config",
             "clusters": [{"name": "dev", "cluster": {"server": url}}],
             "users": [{"name": "dev", "user": {}}],
-            "contexts": [{"name": "dev", "context": {"cluster": "dev", "user": "dev", "namespace": "default"}}],
+            "contexts": [
+                {"name": "dev", "context": {"cluster": "dev", "user": "dev", "namespace": "default"}}
+            ],
             "current-context": "dev",
         }
     )
 
 
 async def serve(
-    state_dir: Path, port: int, images: Collection[str], *, node: bool, server: str | None, stop: asyncio.Event
+    state_dir: Path,
+    port: int,
+    images: Collection[str],
+    *,
+    node: bool,
+    server: str | None,
+    stop: asyncio.Event,
 ) -> None:
     """Runs until `stop`. With `server` the controllers and the node work on that API server in place of ours.
 
@@ -57,15 +65,26 @@ async def serve(
     url = server or f"http://127.0.0.1:{listener.getsockname()[1]}"
     clients = [Client(url, name) for name in ("kube-controller-manager", "kubelet")]
     config = uvicorn.Config(
-        API(registry).app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=DRAIN
+        API(registry).app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=DRAIN,
     )
     api = uvicorn.Server(config)
     parts: list[Coroutine[Any, Any, None]] = []
     if node:
         control, kubelet = clients
-        parts += [Workloads(control).run(), Garbage(control).run(), Scheduler(control).run(), Proxy(kubelet).run()]
+        parts += [
+            Workloads(control).run(),
+            Garbage(control).run(),
+            Scheduler(control).run(),
+            Proxy(kubelet).run(),
+        ]
         parts.append(Node(kubelet, NODE_NAME, images, state_dir, addresses.Block(42, block)).run())
-    serving = asyncio.create_task(api._serve([listener])) if server is None else asyncio.create_task(stop.wait())
+    serving = (
+        asyncio.create_task(api._serve([listener])) if server is None else asyncio.create_task(stop.wait())
+    )
     while server is None and not api.started and not serving.done():
         await asyncio.sleep(0.01)
     running = [asyncio.create_task(part) for part in parts]

@@ -102,7 +102,9 @@ class Store:
                 queue.put_nowait(None)
 
 
-async def drain(queue: asyncio.Queue[Change | None], interval: float, deadline: float) -> AsyncIterator[Change | None]:
+async def drain(
+    queue: asyncio.Queue[Change | None], interval: float, deadline: float
+) -> AsyncIterator[Change | None]:
     """Changes as they come; None whenever `interval` seconds passed without one; ends at `deadline` (loop time)."""
     loop = asyncio.get_running_loop()
     while (left := deadline - loop.time()) > 0:

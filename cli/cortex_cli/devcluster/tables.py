@@ -68,7 +68,11 @@ def _pod_ready(pod: Object) -> str:
 def _restarts(pod: Object) -> str:
     statuses = at(pod, "status.containerStatuses") or ()
     count = sum(s.get("restartCount", 0) for s in statuses)
-    ends = [s["lastState"]["terminated"]["finishedAt"] for s in statuses if (s.get("lastState") or {}).get("terminated")]
+    ends = [
+        s["lastState"]["terminated"]["finishedAt"]
+        for s in statuses
+        if (s.get("lastState") or {}).get("terminated")
+    ]
     return f"{count} ({age(max(ends))} ago)" if count and ends else str(count)
 
 
@@ -81,7 +85,10 @@ def _selector(obj: Object) -> str:
 
 
 def _service_ports(service: Object) -> str:
-    return ",".join(f"{port['port']}/{port.get('protocol', 'TCP')}" for port in at(service, "spec.ports") or ()) or "<none>"
+    return (
+        ",".join(f"{port['port']}/{port.get('protocol', 'TCP')}" for port in at(service, "spec.ports") or ())
+        or "<none>"
+    )
 
 
 def _ready_of(path: str) -> Callable[[Object], str]:
@@ -224,7 +231,11 @@ def table(resource: Resource, objects: Iterable[Object], meta: Object, include: 
         if include == "Object":
             row["object"] = obj
         elif include != "None":
-            row["object"] = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
+            row["object"] = {
+                "kind": "PartialObjectMetadata",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": obj["metadata"],
+            }
         rows.append(row)
     definitions = [
         {

@@ -51,7 +51,11 @@ def files(volume: Object, pod: Object, lookup: Lookup) -> dict[str, bytes] | Non
         return result
     if "downwardAPI" in volume:
         items = volume["downwardAPI"].get("items") or ()
-        return {item["path"]: field(pod, item["fieldRef"]["fieldPath"]).encode() for item in items if "fieldRef" in item}
+        return {
+            item["path"]: field(pod, item["fieldRef"]["fieldPath"]).encode()
+            for item in items
+            if "fieldRef" in item
+        }
     for kind, resource, named in (("configMap", "configmaps", "name"), ("secret", "secrets", "secretName")):
         if kind in volume:
             source = volume[kind]
@@ -60,10 +64,16 @@ def files(volume: Object, pod: Object, lookup: Lookup) -> dict[str, bytes] | Non
             if found is None:
                 if source.get("optional"):
                     return {}
-                raise MountFailed(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {kind.lower()} "{name}" not found')
-            return _chosen(contents(found), source.get("items"), volume["name"], kind, bool(source.get("optional")))
+                raise MountFailed(
+                    f'MountVolume.SetUp failed for volume "{volume["name"]}" : {kind.lower()} "{name}" not found'
+                )
+            return _chosen(
+                contents(found), source.get("items"), volume["name"], kind, bool(source.get("optional"))
+            )
     kinds = ", ".join(sorted(set(volume) - {"name"})) or "nothing"
-    raise MountFailed(f'MountVolume.SetUp failed for volume "{volume["name"]}" : the dev cluster has no volumes of {kinds}')
+    raise MountFailed(
+        f'MountVolume.SetUp failed for volume "{volume["name"]}" : the dev cluster has no volumes of {kinds}'
+    )
 
 
 def contents(obj: Object) -> dict[str, bytes]:
@@ -129,7 +139,9 @@ def mount(root: Path, volumes: Path, container: Object) -> dict[str, Path]:
     for entry in sorted(container.get("volumeMounts") or (), key=lambda entry: len(entry["mountPath"])):
         source = volumes / entry["name"] / entry.get("subPath", "")
         place = root / entry["mountPath"].strip("/")
-        nested = next((p for path, p in places.items() if entry["mountPath"].startswith(path.rstrip("/") + "/")), None)
+        nested = next(
+            (p for path, p in places.items() if entry["mountPath"].startswith(path.rstrip("/") + "/")), None
+        )
         if nested is None:
             place.parent.mkdir(parents=True, exist_ok=True)
             if not place.is_symlink():

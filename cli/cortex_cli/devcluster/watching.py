@@ -45,11 +45,19 @@ class Watch:
     include: str
 
     @classmethod
-    def of(cls, resource: Resource, namespace: str, match: Matcher, query: Mapping[str, str], accept: str) -> Watch:
+    def of(
+        cls, resource: Resource, namespace: str, match: Matcher, query: Mapping[str, str], accept: str
+    ) -> Watch:
         text = query.get("resourceVersion") or "0"
         if not text.isdigit():
             raise APIError(400, f'Invalid value: "{text}": resourceVersion must be a number')
-        form = "table" if as_table(accept) else "partial" if "as=PartialObjectMetadata" in accept.split(",")[0] else ""
+        form = (
+            "table"
+            if as_table(accept)
+            else "partial"
+            if "as=PartialObjectMetadata" in accept.split(",")[0]
+            else ""
+        )
         initial = query.get("sendInitialEvents") == "true"
         return cls(
             resource,
@@ -124,7 +132,10 @@ class Watch:
             definitions = tables.table(self.resource, [], {"resourceVersion": str(version)})
             row = {"cells": [], "object": {**partial({"metadata": meta})}}
             return _line("BOOKMARK", {**definitions, "rows": [row]})
-        return _line("BOOKMARK", {"kind": self.resource.kind, "apiVersion": self.resource.api_version, "metadata": meta})
+        return _line(
+            "BOOKMARK",
+            {"kind": self.resource.kind, "apiVersion": self.resource.api_version, "metadata": meta},
+        )
 
 
 def _line(kind: str, obj: Object) -> bytes:

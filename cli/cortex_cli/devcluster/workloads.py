@@ -87,13 +87,17 @@ class Workloads:
         if not deployment["spec"].get("paused"):
             new = await self._current(deployment, new, old, wanted)
             for name, size in rollout.plan(deployment, new, old).items():
-                await self._resize(deployment, next(rs for rs in [*old, new] if rs["metadata"]["name"] == name), size)
+                await self._resize(
+                    deployment, next(rs for rs in [*old, new] if rs["metadata"]["name"] == name), size
+                )
             await self._forget(deployment, old)
         elif new and not old and new["spec"]["replicas"] != deployment["spec"]["replicas"]:
             await self._resize(deployment, new, deployment["spec"]["replicas"])
         await self._report(key, deployment, new, old)
 
-    async def _current(self, deployment: Object, new: Object | None, old: list[Object], wanted: str) -> Object:
+    async def _current(
+        self, deployment: Object, new: Object | None, old: list[Object], wanted: str
+    ) -> Object:
         """The ReplicaSet of the present template, made when there is none, with the highest revision."""
         revisions = [int(rs["metadata"].get("annotations", {}).get(rollout.REVISION, 0)) for rs in old]
         revision = str(max(revisions, default=0) + 1)
@@ -103,7 +107,11 @@ class Workloads:
             template["metadata"].setdefault("labels", {})[rollout.HASH] = wanted
             selector = copy.deepcopy(deployment["spec"]["selector"])
             selector.setdefault("matchLabels", {})[rollout.HASH] = wanted
-            notes = {k: v for k, v in (meta.get("annotations") or {}).items() if not k.startswith("kubectl.kubernetes.io/last")}
+            notes = {
+                k: v
+                for k, v in (meta.get("annotations") or {}).items()
+                if not k.startswith("kubectl.kubernetes.io/last")
+            }
             made = {
                 "metadata": {
                     "name": f"{meta['name']}-{wanted}",
@@ -122,13 +130,17 @@ class Workloads:
         current = new["metadata"]["annotations"][rollout.REVISION]
         if (meta.get("annotations") or {}).get(rollout.REVISION) != current:
             change = {"metadata": {"annotations": {rollout.REVISION: current}}}
-            self._deployments.learn(await self._client.patch(DEPLOYMENTS, meta["namespace"], meta["name"], change))
+            self._deployments.learn(
+                await self._client.patch(DEPLOYMENTS, meta["namespace"], meta["name"], change)
+            )
         return new
 
     async def _resize(self, deployment: Object, replicaset: Object, size: int) -> None:
         meta, was = replicaset["metadata"], replicaset["spec"]["replicas"]
         change = {"spec": {"replicas": size}}
-        self._replicasets.learn(await self._client.patch(REPLICASETS, meta["namespace"], meta["name"], change))
+        self._replicasets.learn(
+            await self._client.patch(REPLICASETS, meta["namespace"], meta["name"], change)
+        )
         way = "up" if size > was else "down"
         message = f"Scaled {way} replica set {meta['name']} from {was} to {size}"
         await self._deployment_events.record(deployment, "Normal", "ScalingReplicaSet", message)
@@ -141,7 +153,9 @@ class Workloads:
 
     async def _report(self, key: Key, deployment: Object, new: Object | None, old: list[Object]) -> None:
         fresh = self._deployments.get(*key) or deployment
-        progressing = next((c for c in at(fresh, "status.conditions") or () if c["type"] == "Progressing"), None)
+        progressing = next(
+            (c for c in at(fresh, "status.conditions") or () if c["type"] == "Progressing"), None
+        )
         late = False
         if progressing and progressing["reason"] != "NewReplicaSetAvailable":
             waited = (datetime.now(UTC) - when(progressing["lastUpdateTime"])).total_seconds()
@@ -163,7 +177,8 @@ class Workloads:
         active = [
             pod
             for pod in pods
-            if not pod["metadata"].get("deletionTimestamp") and at(pod, "status.phase") not in ("Succeeded", "Failed")
+            if not pod["metadata"].get("deletionTimestamp")
+            and at(pod, "status.phase") not in ("Succeeded", "Failed")
         ]
         missing = replicaset["spec"]["replicas"] - len(active)
         for _ in range(missing):
@@ -173,7 +188,9 @@ class Workloads:
                 await self._client.delete(PODS, pod)
                 active.remove(pod)
                 name = pod["metadata"]["name"]
-                await self._replicaset_events.record(replicaset, "Normal", "SuccessfulDelete", f"Deleted pod: {name}")
+                await self._replicaset_events.record(
+                    replicaset, "Normal", "SuccessfulDelete", f"Deleted pod: {name}"
+                )
         await self._count(key, replicaset, active)
 
     async def _new_pod(self, replicaset: Object) -> Object:
@@ -189,7 +206,9 @@ class Workloads:
         try:
             created = await self._client.create(PODS, meta["namespace"], pod)
         except Refused as error:
-            await self._replicaset_events.record(replicaset, "Warning", "FailedCreate", f"Error creating: {error}")
+            await self._replicaset_events.record(
+                replicaset, "Warning", "FailedCreate", f"Error creating: {error}"
+            )
             raise
         self._pods.learn(created)
         message = f"Created pod: {created['metadata']['name']}"

@@ -1,0 +1,144 @@
+"""Reads the protobuf bodies that kubectl's and helm's typed clients send for a few kinds (`kubectl create configmap` ...).
+
+A field's number, name and type stand in `TYPES`; what isn't there is refused rather than dropped. Everything else arrives as JSON.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MAGIC = b"k8s\x00"
+
+
+class Unreadable(ValueError):
+    """Not the envelope, or a kind or field that isn't known here."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """`type` is text, bytes, int, bool, or the name of a message; `shape` is one, list or map."""
+
+    name: str
+    type: str = "text"
+    shape: str = "one"
+
+
+TYPES: Mapping[str, Mapping[int, Field]] = {
+    "Unknown": {1: Field("typeMeta", "TypeMeta"), 2: Field("raw", "bytes"), 3: Field("contentEncoding"), 4: Field("contentType")},
+    "TypeMeta": {1: Field("apiVersion"), 2: Field("kind")},
+    "ObjectMeta": {
+        1: Field("name"), 2: Field("generateName"), 3: Field("namespace"), 4: Field("selfLink"), 5: Field("uid"),
+        6: Field("resourceVersion"), 7: Field("generation", "int"), 8: Field("creationTimestamp", "ignored"),
+        11: Field("labels", shape="map"), 12: Field("annotations", shape="map"), 14: Field("finalizers", shape="list"),
+    },
+    "Namespace": {1: Field("metadata", "ObjectMeta"), 2: Field("spec", "Finalizers"), 3: Field("status", "ignored")},
+    "Finalizers": {1: Field("finalizers", shape="list")},
+    "ConfigMap": {
+        1: Field("metadata", "ObjectMeta"), 2: Field("data", shape="map"), 3: Field("binaryData", "bytes", "map"),
+        4: Field("immutable", "bool"),
+    },
+    "Secret": {
+        1: Field("metadata", "ObjectMeta"), 2: Field("data", "bytes", "map"), 3: Field("type"),
+        4: Field("stringData", shape="map"), 5: Field("immutable", "bool"),
+    },
+    "ServiceAccount": {1: Field("metadata", "ObjectMeta"), 4: Field("automountServiceAccountToken", "bool")},
+    "Deployment": {1: Field("metadata", "ObjectMeta"), 2: Field("spec", "DeploymentSpec"), 3: Field("status", "ignored")},
+    "DeploymentSpec": {
+        1: Field("replicas", "int"), 2: Field("selector", "LabelSelector"), 3: Field("template", "PodTemplateSpec"),
+        4: Field("strategy", "ignored"), 5: Field("minReadySeconds", "int"), 6: Field("revisionHistoryLimit", "int"),
+        7: Field("paused", "bool"), 9: Field("progressDeadlineSeconds", "int"),
+    },
+    "LabelSelector": {1: Field("matchLabels", shape="map")},
+    "PodTemplateSpec": {1: Field("metadata", "ObjectMeta"), 2: Field("spec", "PodSpec")},
+    "PodSpec": {2: Field("containers", "Container", "list"), 3: Field("restartPolicy"), 6: Field("dnsPolicy")},
+    "Container": {
+        1: Field("name"), 2: Field("image"), 3: Field("command", shape="list"), 4: Field("args", shape="list"),
+        5: Field("workingDir"), 6: Field("ports", "ContainerPort", "list"), 7: Field("env", "EnvVar", "list"),
+        8: Field("resources", "ignored"), 14: Field("imagePullPolicy"),
+    },
+    "ContainerPort": {1: Field("name"), 2: Field("hostPort", "int"), 3: Field("containerPort", "int"), 4: Field("protocol"), 5: Field("hostIP")},
+    "EnvVar": {1: Field("name"), 2: Field("value")},
+}  # fmt: skip
+
+
+def decode(body: bytes) -> dict[str, Any]:
+    """The object in a Kubernetes protobuf envelope, as its JSON would be. Raises Unreadable."""
+    if not body.startswith(MAGIC):
+        raise Unreadable("not a Kubernetes protobuf message")
+    envelope = message("Unknown", body[len(MAGIC) :], raw=True)
+    kind = envelope["typeMeta"]["kind"]
+    if kind not in TYPES:
+        raise Unreadable(f"a {kind} in protobuf is not understood here, send JSON")
+    return {**envelope["typeMeta"], **message(kind, envelope.get("raw", b""))}
+
+
+def message(name: str, data: bytes, *, raw: bool = False) -> dict[str, Any]:
+    """A message by its table; empty scalars are left out, as in JSON with omitempty."""
+    result: dict[str, Any] = {}
+    for number, value in _pairs(data):
+        field = TYPES[name].get(number)
+        if field is None:
+            if value in (b"", 0):
+                continue
+            raise Unreadable(f"field {number} of {name} in protobuf is not understood here, send JSON")
+        if field.type == "ignored":
+            continue
+        if field.shape == "map":
+            entry = dict(_pairs(value if isinstance(value, bytes) else b""))
+            key = _text(entry.get(1, b""))
+            result.setdefault(field.name, {})[key] = _value(field, entry.get(2, b""), raw=raw)
+        elif field.shape == "list":
+            result.setdefault(field.name, []).append(_value(field, value, raw=raw))
+        elif value not in (b"",) or field.type in TYPES:
+            result[field.name] = _value(field, value, raw=raw)
+    if name == "ObjectMeta":
+        result = {key: value for key, value in result.items() if value not in (0, "")}
+    return result
+
+
+def _value(field: Field, value: bytes | int, *, raw: bool) -> Any:
+    if isinstance(value, int):
+        if field.type == "bool":
+            return bool(value)
+        return value if value < 1 << 63 else value - (1 << 64)
+    if field.type in TYPES:
+        return message(field.type, value, raw=raw)
+    if field.type == "bytes":
+        return value if raw else b64encode(value).decode()
+    return _text(value)
+
+
+def _text(value: bytes | int) -> str:
+    if isinstance(value, int):
+        raise Unreadable("a number where a text is expected")
+    return value.decode()
+
+
+def _pairs(data: bytes) -> Iterator[tuple[int, bytes | int]]:
+    """Field numbers and values: integers, or the bytes of texts and messages."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        if tag & 7 == 0:
+            value, at = _varint(data, at)
+            yield tag >> 3, value
+        elif tag & 7 == 2:
+            length, at = _varint(data, at)
+            yield tag >> 3, data[at : at + length]
+            at += length
+        else:
+            raise Unreadable(f"wire type {tag & 7} is not used by Kubernetes objects")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(data):
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+    raise Unreadable("the message ends in the middle of a number")
