@@ -1,0 +1,38 @@
+"""The two ConfigMaps of an API: the document that the runtime reads, and the code that was given inline."""
+
+from typing import Any
+
+from cortex_api import Document, RealtimeAPI
+
+from cortex_operator.render.names import child_name
+
+
+def config(api: RealtimeAPI) -> dict[str, Any]:
+    """The document that passes from the operator to the runtime."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": child_name(api)},
+        "data": {"api.json": Document.of(api).to_json().decode()},
+    }
+
+
+def code(api: RealtimeAPI) -> dict[str, Any] | None:
+    """The files of `handler.source.files`. Paths are no ConfigMap keys, so the files are numbered in the order of their paths."""
+    source = api.spec.handler.source
+    if source is None or source.files is None:
+        return None
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"{child_name(api)}-code"},
+        "data": {f"file-{i}": source.files[path] for i, path in enumerate(sorted(source.files))},
+    }
+
+
+def code_items(api: RealtimeAPI) -> list[dict[str, str]] | None:
+    """Which key of the code ConfigMap is mounted at which path; None when the keys are the paths."""
+    source = api.spec.handler.source
+    if source is None or source.files is None:
+        return None
+    return [{"key": f"file-{i}", "path": path} for i, path in enumerate(sorted(source.files))]

@@ -1,0 +1,56 @@
+"""The HorizontalPodAutoscaler of an API that scales on processor time."""
+
+from typing import Any
+
+from cortex_api import RealtimeAPI
+from cortex_api.units import seconds
+
+from cortex_operator.render.names import child_name
+
+SYNC_PERIOD = 15  # seconds between two decisions of the HPA controller; one step of Cortex's factors
+
+
+def render(api: RealtimeAPI) -> dict[str, Any] | None:
+    """The HPA, or None when the API does not scale on processor time.
+
+    Cortex's factors become one Percent policy a sync period: 1.5 allows 50 % more, 0.75 allows 25 % less.
+    """
+    scaling = api.spec.autoscaling
+    if scaling is None or scaling.target_cpu_utilization is None or api.spec.paused:
+        return None
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": child_name(api)},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": child_name(api)},
+            "minReplicas": scaling.min_replicas,
+            "maxReplicas": scaling.max_replicas,
+            "metrics": [
+                {
+                    "type": "ContainerResource",
+                    "containerResource": {
+                        "name": "cpu",
+                        "container": "api",
+                        "target": {
+                            "type": "Utilization",
+                            "averageUtilization": scaling.target_cpu_utilization,
+                        },
+                    },
+                }
+            ],
+            "behavior": {
+                "scaleUp": _policy(scaling.upscale_stabilization_period, scaling.max_upscale_factor - 1),
+                "scaleDown": _policy(
+                    scaling.downscale_stabilization_period, 1 - scaling.max_downscale_factor
+                ),
+            },
+        },
+    }
+
+
+def _policy(stabilization: str, share: float) -> dict[str, Any]:
+    return {
+        "stabilizationWindowSeconds": min(3600, round(seconds(stabilization))),
+        "policies": [{"type": "Percent", "value": max(1, round(share * 100)), "periodSeconds": SYNC_PERIOD}],
+    }

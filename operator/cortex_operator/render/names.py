@@ -1,0 +1,62 @@
+"""Names, labels and owner references of everything that belongs to an API."""
+
+import hashlib
+import json
+from typing import Any
+
+from cortex_api.kinds import API_VERSION, AsyncAPI, RealtimeAPI
+
+API_LABEL = "cortex.dev/api"
+KIND_LABEL = "cortex.dev/kind"
+TEMPLATE_LABEL = "cortex.dev/template"
+HASH_ANNOTATION = "cortex.dev/applied-hash"
+PORT = 8080
+ADMIN_PORT = 8081
+
+
+def child_name(api: RealtimeAPI | AsyncAPI) -> str:
+    """Name of the API's Deployment, Service and the rest."""
+    return f"api-{api.metadata.name}"
+
+
+def selector(api: RealtimeAPI | AsyncAPI) -> dict[str, str]:
+    """The labels that tell an API's pods from all others."""
+    return {API_LABEL: api.metadata.name, KIND_LABEL: api.kind}
+
+
+def labels(api: RealtimeAPI | AsyncAPI) -> dict[str, str]:
+    """The labels of everything that belongs to an API."""
+    return {
+        **selector(api),
+        "app.kubernetes.io/name": api.metadata.name,
+        "app.kubernetes.io/managed-by": "cortex",
+    }
+
+
+def url(api: RealtimeAPI | AsyncAPI) -> str:
+    """Where the API is reached inside the cluster."""
+    return f"http://{child_name(api)}.{api.metadata.namespace}.svc:{PORT}"
+
+
+def digest(value: Any) -> str:
+    """A short fingerprint of a JSON value: 16 hexadecimal digits of SHA-256."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def finish(api: RealtimeAPI | AsyncAPI, child: dict[str, Any]) -> dict[str, Any]:
+    """A child with namespace, labels, owner, and the fingerprint of all that is applied."""
+    metadata = child["metadata"]
+    metadata["namespace"] = api.metadata.namespace
+    metadata["labels"] = {**metadata.get("labels", {}), **labels(api)}
+    metadata["ownerReferences"] = [
+        {
+            "apiVersion": API_VERSION,
+            "kind": api.kind,
+            "name": api.metadata.name,
+            "uid": api.metadata.uid,
+            "controller": True,
+            "blockOwnerDeletion": False,
+        }
+    ]
+    metadata["annotations"] = {**metadata.get("annotations", {}), HASH_ANNOTATION: digest(child)}
+    return child

@@ -1,0 +1,42 @@
+"""`spec.pod`, laid over the rendered pod as a strategic merge patch."""
+
+from typing import Any
+
+_KEYS = {
+    "containers": "name",
+    "initContainers": "name",
+    "env": "name",
+    "volumes": "name",
+    "volumeMounts": "mountPath",
+    "imagePullSecrets": "name",
+    "topologySpreadConstraints": "topologyKey",
+    "hostAliases": "ip",
+}
+"""Lists of a pod that are merged by a key (patchMergeKey in the Kubernetes API); other lists are replaced."""
+
+_APPENDED = {"tolerations"}
+
+
+def merge(base: Any, patch: Any, field: str = "") -> Any:
+    """`base` with `patch` over it; null in the patch takes a field away. Neither is changed."""
+    if isinstance(base, dict) and isinstance(patch, dict):
+        merged = dict(base)
+        for name, value in patch.items():
+            if value is None:
+                merged.pop(name, None)
+            else:
+                merged[name] = merge(merged.get(name), value, name)
+        return merged
+    if isinstance(base, list) and isinstance(patch, list):
+        if field in _APPENDED:
+            return base + [item for item in patch if item not in base]
+        if key := _KEYS.get(field):
+            return _merge_by(key, base, patch)
+    return patch
+
+
+def _merge_by(key: str, base: list[Any], patch: list[Any]) -> list[Any]:
+    merged = {item[key]: item for item in base}
+    for item in patch:
+        merged[item.get(key)] = merge(merged.get(item.get(key)), item)
+    return list(merged.values())
