@@ -1,0 +1,138 @@
+"""`serve`: starts the real runtime on free ports, from a handler's source and a few fields of the spec."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cortex_api import Document, parse
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Replica:
+    """A running runtime."""
+
+    process: subprocess.Popen[bytes]
+    project: Path
+    port: int
+    admin_port: int
+    log: Path
+    termination_log: Path
+
+    def __post_init__(self) -> None:
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.admin = f"http://127.0.0.1:{self.admin_port}"
+
+    def post(self, json: Any = None, **more: Any) -> httpx.Response:
+        if json is not None or not more:
+            more["json"] = json
+        return httpx.post(self.url, **more, timeout=30)
+
+    def ready(self) -> httpx.Response | None:
+        try:
+            return httpx.get(f"{self.admin}/readyz", timeout=5)
+        except httpx.TransportError:
+            return None
+
+    def wait_ready(self) -> None:
+        self.until(lambda: (answer := self.ready()) is not None and answer.status_code == 200)
+
+    def until(self, condition: Callable[[], Any], seconds: float = 30) -> Any:
+        """Wait for a condition that this replica's processes bring about."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if result := condition():
+                return result
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+        raise AssertionError(f"not within {seconds} s; log:\n{self.log.read_text()}")
+
+    def metric(self, line: str) -> float:
+        """The value of a line of /metrics, 0 when it is not there."""
+        for text in httpx.get(f"{self.admin}/metrics").text.splitlines():
+            if text.startswith(line + " "):
+                return float(text.rsplit(" ", 1)[1])
+        return 0.0
+
+    def cause_of_death(self) -> tuple[str, str]:
+        """(reason, message) once the process has given up."""
+        assert self.process.wait(30) == 1, self.log.read_text()
+        content = self.termination_log.read_bytes()
+        assert len(content) <= 4096
+        cause = json.loads(content)
+        return cause["reason"], cause["message"]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The log; every line of it must be JSON."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+def _starter(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
+    replicas: list[Replica] = []
+
+    def start(
+        source: str | None,
+        *arguments: str,
+        wait: bool = True,
+        spec: dict[str, Any] | None = None,
+        **handler: Any,
+    ):
+        folder = tmp_path / str(len(replicas))
+        project = folder / "project"
+        project.mkdir(parents=True)
+        if source is not None:
+            (project / "handler.py").write_text(source)
+        for path in tmp_path.glob("*.onnx"):
+            (project / path.name).write_bytes(path.read_bytes())
+        manifest = {
+            "apiVersion": "cortex.dev/v1alpha1",
+            "kind": "RealtimeAPI",
+            "metadata": {"name": "tested", "namespace": "default"},
+            "spec": {"handler": {"type": "python", "path": "handler.py", **handler}, **(spec or {})},
+        }
+        (folder / "api.json").write_bytes(Document.of(parse(manifest)).to_json())
+        port, admin_port = free_port(), free_port()
+        log = folder / "log"
+        command = [sys.executable, "-m", "cortex_runtime", "serve", "--host", "127.0.0.1"]
+        command += ["--config", str(folder / "api.json"), "--project", str(project)]
+        command += ["--port", str(port), "--admin-port", str(admin_port)]
+        command += ["--termination-log", str(folder / "termination"), *arguments]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ))
+        replica = Replica(process, project, port, admin_port, log, folder / "termination")
+        replicas.append(replica)
+        if wait:
+            replica.wait_ready()
+        return replica
+
+    yield start
+    for replica in replicas:
+        if replica.process.poll() is None:
+            replica.process.kill()
+        replica.process.wait()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
+    yield from _starter(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def serve_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Replica]]:
+    """The same for a replica that all tests of a module share."""
+    yield from _starter(tmp_path_factory.mktemp("shared"))

@@ -1,0 +1,72 @@
+"""Type onnx: models by path, version and name; a caller's wrong input is a 400 with the reason."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+HANDLER = """
+class Handler:
+    def __init__(self, onnx_client, config):
+        self.client = onnx_client
+    def handle_post(self, payload, query_params):
+        return self.client.predict(payload, query_params.get("model"), query_params.get("version"))[0]
+"""
+
+
+def write_model(path, factor):
+    """A model y = factor * x with x of shape [n, 2]."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = ["n", 2]
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [onnx.numpy_helper.from_array(np.array([factor], np.float32), "factor")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+
+
+def test_a_model_with_versions_answers_with_the_latest_unless_told(serve, tmp_path):
+    for version in (1, 2, 10):
+        write_model(tmp_path / "m" / str(version) / "model.onnx", float(version))
+    api = serve(HANDLER, type="onnx", models={"path": str(tmp_path / "m")})
+    assert api.post([[1, 2]]).json() == [[10.0, 20.0]]
+    assert api.post(params={"version": "2"}, json={"x": [1, 2]}).json() == [[2.0, 4.0]]
+    missing = api.post(params={"version": "3"}, json=[1, 2])
+    assert (missing.status_code, "available: 1, 2, 10" in missing.json()["error"]) == (404, True)
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ([1, 2, 3], "expected shape [n, 2], got [3]"),
+        ([["a", "b"]], "expected numbers"),
+        ([[1], [1, 2]], 'input "x" can\'t be read'),
+        ({"z": [1, 2]}, "missing input x"),
+        (None, "expected numbers"),
+    ],
+)
+def test_a_wrong_input_is_the_callers_error(serve, tmp_path, payload, words):
+    write_model(tmp_path / "m.onnx", 1.0)
+    api = serve(HANDLER, type="onnx", models={"path": "m.onnx"})
+    answer = api.post(payload)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("nowhere.onnx", "ModelNotFound"),
+        ("s3://bucket/m.onnx", "InvalidSpec"),
+        ("broken.onnx", "ModelInvalid"),
+    ],
+)
+def test_a_model_that_is_not_there_or_broken_is_reported(serve, tmp_path, path, reason):
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
+    found, message = serve(HANDLER, wait=False, type="onnx", models={"path": path}).cause_of_death()
+    assert found == reason
+    assert path.split("/")[0] in message

@@ -1,0 +1,84 @@
+"""An API that can't start says why in the termination log, in words, and exits 1."""
+
+import pytest
+
+WORKS = "class Handler:\n    def handle_post(self, payload):\n        return payload\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason", "words"),
+    [
+        (None, "HandlerNotFound", ["there is no file", "handler.py"]),
+        ("import nothing_like_it\n" + WORKS, "HandlerImportError", ["No module named 'nothing_like_it'"]),
+        ("class Handler\n", "HandlerImportError", ["line 1", "SyntaxError"]),
+        ("import sys; sys.exit(2)\n" + WORKS, "HandlerImportError", ["SystemExit"]),
+        ("class handler:\n    pass\n", "HandlerNotFound", ["no class Handler", "did you mean handler?"]),
+        (WORKS + WORKS, "HandlerInvalid", ["2 times", "lines 1, 4"]),
+        ("class Handler:\n    pass\n", "HandlerInvalid", ["no method to call", "handle_post"]),
+        (WORKS.replace("handle_post", "handler_post"), "HandlerInvalid", ["did you mean handle_post?"]),
+        (
+            WORKS.replace("(self, payload)", "(self, paylod)"),
+            "HandlerInvalid",
+            ["'paylod'", "did you mean 'payload'"],
+        ),
+        (WORKS.replace("(self, payload)", "(self, payload, /)"), "HandlerInvalid", ["positional-only"]),
+        (WORKS.replace("(self, payload)", "()"), "HandlerInvalid", ["first argument must be self"]),
+        (
+            WORKS + "    def __init__(self, config): raise ValueError('no weights')\n",
+            "HandlerInitError",
+            ["no weights"],
+        ),
+        (
+            WORKS + "    def __init__(self): import os; os._exit(9)\n",
+            "HandlerInitError",
+            ["exited with status 9"],
+        ),
+    ],
+)
+def test_a_broken_handler_is_reported(serve, source, reason, words):
+    found, message = serve(source, wait=False).cause_of_death()
+    assert found == reason
+    for word in words:
+        assert word.replace("did you mean 'payload'", "did you mean payload") in message
+
+
+def test_a_field_that_would_have_no_effect_is_refused(serve):
+    reason, message = serve(WORKS, wait=False, dependencies={"pip": "requirements.txt"}).cause_of_death()
+    assert (reason, "handler.dependencies" in message) == ("InvalidSpec", True)
+
+
+ARGUMENTS = """
+import functools
+
+def decorated(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+    return wrapper
+
+class Handler:
+    def __init__(self, *, config, extra=7):
+        self.config, self.extra = config, extra
+    @decorated
+    def handle_post(self, headers, payload):
+        return [headers["x-a"], payload, self.config, self.extra]
+    def handle_put(self, **kwargs):
+        return sorted(kwargs)
+    @staticmethod
+    def handle_get():
+        return "no arguments"
+"""
+
+
+def test_arguments_come_by_name_however_they_are_declared(serve):
+    import httpx
+
+    api = serve(ARGUMENTS, config={"k": [1]})
+    assert api.post(content=b"1", headers={"x-a": "h", "content-type": "application/json"}).json() == [
+        "h",
+        1,
+        {"k": [1]},
+        7,
+    ]
+    assert httpx.put(api.url).json() == ["headers", "payload", "query_params"]
+    assert httpx.get(api.url).text == "no arguments"
