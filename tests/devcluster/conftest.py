@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,4 @@ def configmap(name: str, **data: str) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def make() -> Any:
     """The makers of objects, for tests: `make.pod`, `make.deployment`, `make.configmap`."""
-    import types
-
     return types.SimpleNamespace(pod=pod, deployment=deployment, configmap=configmap, Kubectl=Kubectl)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -149,8 +150,6 @@ def test_scale_writes_the_replicas(widgets: Any) -> None:
 
 
 def test_a_rule_that_does_not_compile_is_refused(kubectl: Any) -> None:
-    import copy
-
     broken = copy.deepcopy(CRD)
     broken["metadata"]["name"] = "gadgets.example.com"
     broken["spec"]["names"] = {"plural": "gadgets", "kind": "Gadget"}

@@ -28,16 +28,18 @@ def test_environment_files_and_arguments_reach_the_process(kubectl: Any, make: A
     kubectl(
         "create", "-f", "-", stdin={**make.configmap("files", text="hello"), "binaryData": {"raw": "AAE="}}
     )
-    code = "import sys,os;print(os.environ['ME'],os.environ['text'],open(sys.argv[1]).read(),open(sys.argv[2],'rb').read(),sys.argv[3])"
+    code = (
+        "import sys, os; e = os.environ\n"
+        "print(e['ME'], e['text'], open(sys.argv[1]).read(), open(sys.argv[2], 'rb').read(), sys.argv[3])"
+    )
     body = make.pod(
         "sees",
         code,
-        args=["/etc/files/deep/text", "--file=/x", "$(ME)!"],
+        args=["/etc/files/deep/text", "/etc/files/raw", "$(ME)!"],
         env=[{"name": "ME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
         envFrom=[{"configMapRef": {"name": "files"}}],
         volumeMounts=[{"name": "files", "mountPath": "/etc/files"}],
     )
-    body["spec"]["containers"][0]["args"][1] = "/etc/files/raw"
     items = [{"key": "text", "path": "deep/text"}, {"key": "raw", "path": "raw"}]
     body["spec"]["volumes"] = [{"name": "files", "configMap": {"name": "files", "items": items}}]
     body["spec"]["restartPolicy"] = "Never"
@@ -48,7 +50,10 @@ def test_environment_files_and_arguments_reach_the_process(kubectl: Any, make: A
 
 def test_a_changed_configmap_reaches_a_running_pod(kubectl: Any, make: Any) -> None:
     kubectl("create", "-f", "-", stdin=make.configmap("files", text="one"))
-    code = "import sys,time\nlast=None\nwhile True:\n now=open(sys.argv[1]).read()\n if now!=last: print(now,flush=True)\n last=now;time.sleep(.05)"
+    code = (
+        "import sys, time\nlast = None\nwhile True:\n now = open(sys.argv[1]).read()\n"
+        " if now != last: print(now, flush=True)\n last = now; time.sleep(.05)"
+    )
     body = make.pod(
         "reads", code, args=["/etc/files/text"], volumeMounts=[{"name": "files", "mountPath": "/etc/files"}]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -44,7 +45,7 @@ async def run(options: argparse.Namespace, state_dir: Path) -> None:
 
 
 def _read(stop: asyncio.Event) -> None:
-    if not sys.stdin.buffer.read1(1):
+    if not os.read(sys.stdin.fileno(), 1):
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         stop.set()
 

@@ -405,7 +405,8 @@ def patched(old: Object, given: Any, kind: str, resource: Resource) -> Object:
         ) from error
     raise APIError(
         415,
-        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+        "the body of the request was in an unknown format - accepted media types include: "
+        "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
     )
 
 

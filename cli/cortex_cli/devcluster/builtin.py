@@ -27,11 +27,17 @@ def metadata_problems(meta: Object) -> list[FieldError]:
     if not name:
         problems.append(FieldError("metadata.name", "Required value: name or generateName is required"))
     elif not _NAME.match(str(name)) or len(name) > 253:
-        rule = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character"
+        rule = (
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
+            "and must start and end with an alphanumeric character"
+        )
         problems.append(FieldError("metadata.name", f'Invalid value: "{name}": {rule}'))
     for key, value in (meta.get("labels") or {}).items():
         if not isinstance(value, str) or len(value) > 63 or not _LABEL.match(value):
-            rule = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', at most 63 of them"
+            rule = (
+                "a valid label must be an empty string or consist of alphanumeric characters, "
+                "'-', '_' or '.', at most 63 of them"
+            )
             problems.append(FieldError("metadata.labels", f'Invalid value: "{value}": {key}: {rule}'))
     return problems
 

@@ -102,20 +102,19 @@ def aggregated(kinds: Kinds, core: bool, version: str) -> Json:
 
 
 def _entries(version: str, group_name: str, found: Iterable[Resource]) -> list[Json]:
-    entries: list[Json] = []
-    for resource in found:
-        entries.append(
-            {
-                "resource": resource.plural,
-                "responseKind": {"group": group_name, "version": version, "kind": resource.kind},
-                "scope": "Namespaced" if resource.namespaced else "Cluster",
-                "singularResource": resource.singular or resource.kind.lower(),
-                "verbs": list(VERBS),
-                "shortNames": list(resource.short_names),
-                "categories": list(resource.categories),
-                "subresources": _subresources(resource),
-            }
-        )
+    entries: list[Json] = [
+        {
+            "resource": resource.plural,
+            "responseKind": {"group": group_name, "version": version, "kind": resource.kind},
+            "scope": "Namespaced" if resource.namespaced else "Cluster",
+            "singularResource": resource.singular or resource.kind.lower(),
+            "verbs": list(VERBS),
+            "shortNames": list(resource.short_names),
+            "categories": list(resource.categories),
+            "subresources": _subresources(resource),
+        }
+        for resource in found
+    ]
     for plural in REVIEWS.get((group_name, version), ()):
         kind = {"group": group_name, "version": version, "kind": REVIEW_KINDS[plural]}
         entries.append({"resource": plural, "responseKind": kind, "scope": "Cluster", "verbs": ["create"]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 from cortex_cli.devcluster.client import Client, Informer, Key, Loop, Refused, path
@@ -61,9 +62,7 @@ class Garbage:
                 self._kinds[version, entry["kind"]] = resource
                 if resource not in self._tasks:
                     informer = self._informers[resource] = Informer(self._client, resource)
-                    informer.listen(
-                        lambda before, after, resource=resource: self._changed(resource, before, after)
-                    )
+                    informer.listen(functools.partial(self._changed, resource))
                     self._tasks[resource] = asyncio.create_task(informer.run())
 
     def _changed(self, resource: str, before: Object | None, after: Object | None) -> None:

@@ -55,7 +55,6 @@ class Node:
     async def run(self) -> None:
         """Registers the node and runs pods until cancelled; then every process is ended."""
         server = uvicorn.Server(uvicorn.Config(_logs_app(self), log_level="error", lifespan="off"))
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         listener = socket.create_server(("127.0.0.1", 0))
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -68,7 +67,7 @@ class Node:
         finally:
             listener.close()
             self._processes.close()
-            for worker, task in self._workers.values():
+            for _, task in self._workers.values():
                 task.cancel()
             for task in self._ending.values():
                 task.cancel()

@@ -203,7 +203,7 @@ class PodWorker:
         ]
         for entry in conditions:
             entry.pop("lastUpdateTime")
-        status = {
+        status: Object = {
             "phase": phase,
             "conditions": conditions,
             "hostIP": "127.0.0.1",

@@ -27,9 +27,12 @@ async def http_get(action: Object, container: Object, address: str, timeout: flo
     headers = {header["name"]: header["value"] for header in action.get("httpHeaders") or ()}
     try:
         url = f"http://{host}:{port_of(action['port'], container)}{action.get('path', '/')}"
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout)) as session, session.get(
-            url, headers={"User-Agent": "kube-probe/1.37", **headers}, allow_redirects=False
-        ) as answer:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout)) as session,
+            session.get(
+                url, headers={"User-Agent": "kube-probe/1.37", **headers}, allow_redirects=False
+            ) as answer,
+        ):
             if answer.status < 400:
                 return True, ""
             return False, f"HTTP probe failed with statuscode: {answer.status}"

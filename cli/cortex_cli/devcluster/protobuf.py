@@ -1,6 +1,6 @@
 """Reads the protobuf bodies that kubectl's and helm's typed clients send for a few kinds (`kubectl create configmap` ...).
 
-A field's number, name and type stand in `TYPES`; what isn't there is refused rather than dropped. Everything else arrives as JSON.
+A field's number, name and type stand in `TYPES`; what isn't there is refused rather than dropped. All else arrives as JSON.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ TYPES: Mapping[str, Mapping[int, Field]] = {
         5: Field("workingDir"), 6: Field("ports", "ContainerPort", "list"), 7: Field("env", "EnvVar", "list"),
         8: Field("resources", "ignored"), 14: Field("imagePullPolicy"),
     },
-    "ContainerPort": {1: Field("name"), 2: Field("hostPort", "int"), 3: Field("containerPort", "int"), 4: Field("protocol"), 5: Field("hostIP")},
+    "ContainerPort": {
+        1: Field("name"), 2: Field("hostPort", "int"), 3: Field("containerPort", "int"), 4: Field("protocol"),
+        5: Field("hostIP"),
+    },
     "EnvVar": {1: Field("name"), 2: Field("value")},
 }  # fmt: skip
 

@@ -23,6 +23,11 @@ from cortex_cli.devcluster.store import Store
 Object = dict[str, Any]
 SYSTEM_FIELDS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+UNCHECKED = FieldError(
+    "<nil>",
+    "Invalid value: null: some validation rules were not checked because the object was invalid; "
+    "correct the existing errors to complete validation",
+)
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -137,11 +142,11 @@ class Registry:
             ownership.track(old, obj, resource.shape, self._manager(resource, write))
         if self._same(obj, old) or write.dry_run:
             return old if not write.dry_run else obj
-        if obj["metadata"].get("deletionTimestamp") and not obj["metadata"].get("finalizers"):
-            if not self._graceful(resource, obj):
-                self.store.put(resource.key, namespace, name, obj)
-                self._remove(resource, namespace, name)
-                return obj
+        released = obj["metadata"].get("deletionTimestamp") and not obj["metadata"].get("finalizers")
+        if released and not self._graceful(resource, obj):
+            self.store.put(resource.key, namespace, name, obj)
+            self._remove(resource, namespace, name)
+            return obj
         stored = self.store.put(resource.key, namespace, name, obj)
         self._after(resource, stored)
         return self.store.get(resource.key, namespace, name) or stored
@@ -179,8 +184,7 @@ class Registry:
             obj = schemas.default(schemas.prune(obj, resource.schema), resource.schema)
             found = list(schemas.validate(obj, resource.schema))
             if schemas.blocking(found):
-                said = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation"
-                found.append(FieldError("<nil>", f"Invalid value: null: {said}"))
+                found.append(UNCHECKED)
             else:
                 found += rules.Checker(resource.schema).check(obj, old, updating=old is not None)
             problems += found

@@ -131,19 +131,14 @@ def condition(
     before: Object | None, kind: str, value: str, reason: str, message: str, *, touch: bool = False
 ) -> Object:
     """A condition whose times move only when it does."""
-    same = bool(before) and before["status"] == value
-    known = (
-        bool(before)
-        and same
-        and before.get("reason", "") == reason
-        and before.get("message", "") == message
-        and not touch
-    )
+    before = before or {}
+    same = before.get("status") == value
+    known = same and before.get("reason", "") == reason and before.get("message", "") == message and not touch
     return {
         "type": kind,
         "status": value,
         "reason": reason,
         "message": message,
-        "lastTransitionTime": before["lastTransitionTime"] if before and same else now(),
-        "lastUpdateTime": before.get("lastUpdateTime", now()) if before and known else now(),
+        "lastTransitionTime": before["lastTransitionTime"] if same else now(),
+        "lastUpdateTime": before.get("lastUpdateTime", now()) if known else now(),
     }

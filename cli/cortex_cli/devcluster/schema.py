@@ -214,24 +214,19 @@ def _items(value: list[Any], schema: Schema, path: str) -> Iterator[FieldError]:
 
 
 def _combined(value: Any, schema: Schema, path: str) -> Iterator[FieldError]:
+    def fits(below: Schema) -> bool:
+        return not any(True for _ in validate(value, below, path))
+
     for below in schema.get("allOf", ()):
         yield from validate(value, below, path)
-    if "anyOf" in schema and not schema.get("x-kubernetes-int-or-string"):
-        if all(any(True for _ in validate(value, below, path)) for below in schema["anyOf"]):
-            yield FieldError(
-                path,
-                f"Invalid value: {shown(value)}: {path} in body must validate at least one schema (anyOf)",
-            )
-    if "oneOf" in schema:
-        if sum(not any(True for _ in validate(value, below, path)) for below in schema["oneOf"]) != 1:
-            yield FieldError(
-                path,
-                f"Invalid value: {shown(value)}: {path} in body must validate one and only one schema (oneOf)",
-            )
-    if "not" in schema and not any(True for _ in validate(value, schema["not"], path)):
-        yield FieldError(
-            path, f"Invalid value: {shown(value)}: {path} in body must not validate the schema (not)"
-        )
+    wrong = f"Invalid value: {shown(value)}: {path} in body must"
+    either = () if schema.get("x-kubernetes-int-or-string") else schema.get("anyOf", ())
+    if either and not any(map(fits, either)):
+        yield FieldError(path, f"{wrong} validate at least one schema (anyOf)")
+    if "oneOf" in schema and sum(map(fits, schema["oneOf"])) != 1:
+        yield FieldError(path, f"{wrong} validate one and only one schema (oneOf)")
+    if "not" in schema and fits(schema["not"]):
+        yield FieldError(path, f"{wrong} not validate the schema (not)")
 
 
 def blocking(problems: list[FieldError]) -> bool:

@@ -85,7 +85,7 @@ async def serve(
     serving = (
         asyncio.create_task(api._serve([listener])) if server is None else asyncio.create_task(stop.wait())
     )
-    while server is None and not api.started and not serving.done():
+    while server is None and not api.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
     running = [asyncio.create_task(part) for part in parts]
     ended = asyncio.create_task(stop.wait())
@@ -122,7 +122,7 @@ async def _first(wait: Awaitable[None], *running: asyncio.Task[None]) -> None:
 
 
 async def _registered(client: Client) -> None:
-    while await client.get("v1/nodes", "", NODE_NAME) is None:
+    while await client.get("v1/nodes", "", NODE_NAME) is None:  # noqa: ASYNC110 - a request, not a flag
         await asyncio.sleep(0.02)
 
 

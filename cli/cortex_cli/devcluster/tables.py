@@ -109,6 +109,16 @@ def _node_status(node: Object) -> str:
     return "Ready" if ready == ["True"] else "NotReady"
 
 
+def _keys(obj: Object) -> int:
+    return len(obj.get("data") or ()) + len(obj.get("binaryData") or ())
+
+
+def _last_seen(event: Object) -> str:
+    return age(
+        event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")
+    )
+
+
 def _event_object(event: Object) -> str:
     source = event.get("involvedObject") or {}
     return f"{str(source.get('kind', '')).lower()}/{source.get('name', '')}"
@@ -160,8 +170,8 @@ TABLES: dict[str, Sequence[Column]] = {
         AGE,
         Column("Selector", lambda service: _pairs(at(service, "spec.selector")), wide=True),
     ),
-    "/configmaps": (NAME, Column("Data", lambda o: len(o.get("data") or ()) + len(o.get("binaryData") or ()), type="integer"), AGE),
-    "/secrets": (NAME, Column("Type", _path("type", "Opaque")), Column("Data", lambda o: len(o.get("data") or ()), type="integer"), AGE),
+    "/configmaps": (NAME, Column("Data", _keys, type="integer"), AGE),
+    "/secrets": (NAME, Column("Type", _path("type", "Opaque")), Column("Data", _keys, type="integer"), AGE),
     "/namespaces": (NAME, Column("Status", _path("status.phase")), AGE),
     "/nodes": (
         NAME,
@@ -171,7 +181,7 @@ TABLES: dict[str, Sequence[Column]] = {
         Column("Version", _path("status.nodeInfo.kubeletVersion")),
     ),
     "/events": (
-        Column("Last Seen", lambda e: age(e.get("lastTimestamp") or e.get("eventTime") or e["metadata"].get("creationTimestamp"))),
+        Column("Last Seen", _last_seen),
         Column("Type", _path("type")),
         Column("Reason", _path("reason")),
         Column("Object", _event_object),
@@ -218,7 +228,7 @@ def columns(resource: Resource) -> Sequence[Column]:
     if resource.key in TABLES:
         return TABLES[resource.key]
     if resource.columns:
-        return (NAME, *map(_printer, resource.columns))
+        return (NAME, *(_printer(dict(column)) for column in resource.columns))
     return (NAME, AGE)
 
 

@@ -84,8 +84,8 @@ class Watch:
                     status = APIError(410, str(error)).status()
                     yield _line("ERROR", status)
                     return
-                for change in missed:
-                    for line in self._lines(change):
+                for past in missed:
+                    for line in self._lines(past):
                         yield line
             else:
                 for obj in store.list(key, self.namespace):

@@ -181,8 +181,7 @@ class Workloads:
             and at(pod, "status.phase") not in ("Succeeded", "Failed")
         ]
         missing = replicaset["spec"]["replicas"] - len(active)
-        for _ in range(missing):
-            active.append(await self._new_pod(replicaset))
+        active += [await self._new_pod(replicaset) for _ in range(missing)]
         if missing < 0:
             for pod in sorted(active, key=_worth)[:-missing]:
                 await self._client.delete(PODS, pod)
