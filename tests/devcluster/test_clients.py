@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
 import kubernetes
 import pytest
+from starlette.testclient import TestClient
 
 from cortex_cli.devcluster import DevCluster
+from cortex_cli.devcluster.api import API
+from cortex_cli.devcluster.registry import Registry
 from cortex_cli.devcluster.store import HISTORY
 
 
@@ -55,17 +57,13 @@ def test_a_watch_goes_on_where_a_list_ended(core: Any, kubectl: Any) -> None:
     ]
 
 
-def test_a_version_that_is_forgotten_is_gone(cluster: DevCluster, core: Any, kubectl: Any) -> None:
-    made = core.create_namespaced_config_map(
-        kubectl.namespace, {"metadata": {"name": "busy"}, "data": {"n": "0"}}
-    )
-    first = made.metadata.resource_version
-    url = f"{cluster.url}/api/v1/namespaces/{kubectl.namespace}/configmaps"
-    with httpx.Client() as client:
-        for number in range(HISTORY + 1):
-            change = {"data": {"n": str(number)}}
-            client.patch(f"{url}/busy", json=change, headers={"Content-Type": "application/merge-patch+json"})
-        watched = client.get(url, params={"watch": "1", "resourceVersion": first, "timeoutSeconds": "1"}).text
+def test_a_version_that_is_forgotten_is_gone() -> None:
+    registry = Registry(lambda: "127.43.0.1")
+    for number in range(HISTORY + 2):
+        body = {"metadata": {"name": "busy", "namespace": "default"}, "data": {"n": str(number)}}
+        registry.store.put("/configmaps", "default", "busy", body)
+    query = {"watch": "1", "resourceVersion": "1", "timeoutSeconds": "1"}
+    watched = TestClient(API(registry).app).get("/api/v1/configmaps", params=query).text
     event = json.loads(watched.splitlines()[0])
     assert (event["type"], event["object"]["code"]) == ("ERROR", 410)
     assert "too old resource version" in event["object"]["message"]
