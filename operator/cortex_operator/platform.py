@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from cortex_api import __version__
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+
+from cortex_api import __version__
 
 
 class Settings(BaseModel):

@@ -3,7 +3,6 @@
 from typing import Any
 
 from cortex_api import RealtimeAPI
-
 from cortex_operator.platform import Platform
 from cortex_operator.render import configmap, deployment, hpa, service
 from cortex_operator.render.names import finish

@@ -3,7 +3,6 @@
 from typing import Any
 
 from cortex_api import Document, RealtimeAPI
-
 from cortex_operator.render.names import child_name
 
 

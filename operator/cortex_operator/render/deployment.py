@@ -5,7 +5,6 @@ from typing import Any
 
 from cortex_api import RealtimeAPI
 from cortex_api.units import seconds
-
 from cortex_operator.platform import Platform
 from cortex_operator.render.configmap import code_items
 from cortex_operator.render.names import (

@@ -4,7 +4,6 @@ from typing import Any
 
 from cortex_api import RealtimeAPI
 from cortex_api.units import seconds
-
 from cortex_operator.render.names import child_name
 
 SYNC_PERIOD = 15  # seconds between two decisions of the HPA controller; one step of Cortex's factors

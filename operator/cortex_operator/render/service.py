@@ -3,7 +3,6 @@
 from typing import Any
 
 from cortex_api import RealtimeAPI
-
 from cortex_operator.render.names import PORT, child_name, selector
 
 
