@@ -69,9 +69,9 @@ def _of_pod(pod: Object) -> list[Failure]:
     found = [failure for container in statuses if (failure := _of_container(name, container))]
     if not found and status.get("reason") == "Evicted":
         found.append(Failure("Evicted", status.get("message", "the node ran out of a resource"), name))
-    for condition in status.get("conditions", ()):
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            found.append(_unschedulable(name, condition))
+    conditions = status.get("conditions", ())
+    blocked = [c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"]
+    found.extend(_unschedulable(name, condition) for condition in blocked)
     return found
 
 

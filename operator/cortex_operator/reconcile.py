@@ -1,5 +1,6 @@
-"""The reconciliation: what is wanted of one API against what there is. Level-triggered, so it may be called at any time, any number
-of times; it asks nothing about what happened, only how things are.
+"""The reconciliation: what is wanted of one API against what there is.
+
+Level-triggered: it may be called at any time, any number of times, and asks not what happened but how things are.
 
     read the resource → render its children → apply those that differ → delete those that are no longer rendered → report
 """
@@ -47,8 +48,12 @@ class Reconciler:
             await self._report(live, status.refused(live, rendered))
             return
         api, children = rendered
-        for child in children:
-            await self._apply(key, api, child)
+        try:
+            for child in children:
+                await self._apply(key, api, child)
+        except NotOurs as taken:
+            await self._report(live, status.refused(live, Problem("NameTaken", str(taken))))
+            return
         await self._prune(key, children)
         await self._report(live, status.compute(api, live, self._observe(key)))
 
@@ -107,7 +112,10 @@ class Reconciler:
     def _check_owner(self, live: Object, api: RealtimeAPI) -> None:
         owners = live["metadata"].get("ownerReferences", ())
         if not any(owner["uid"] == api.metadata.uid for owner in owners):
-            raise NotOurs(f"{live['kind']} {live['metadata']['name']} exists and belongs to somebody else")
+            what = f"{live['kind']} {live['metadata']['name']}"
+            raise NotOurs(
+                f"{what} exists and is not this API's: rename the API, or delete the {live['kind']}"
+            )
 
     async def _hand_over_replicas(self, api: RealtimeAPI, child: Object, live: Object | None) -> None:
         """Give spec.replicas a holder before it leaves what we apply; else the API server would set it back to 1."""

@@ -13,7 +13,8 @@ Object = dict[str, Any]
 def render(api: RealtimeAPI, platform: Platform, source: Object | None) -> list[Object]:
     """Every child of an API, in the order in which they are applied.
 
-    source: the ConfigMap that `handler.source.configMap` names, as it is in the cluster; its content is part of the pods' identity.
+    source: the ConfigMap that `handler.source.configMap` names, as it is in the cluster: its content is part of
+    what the pods are.
     """
     config = configmap.config(api)
     code = configmap.code(api)
