@@ -119,7 +119,8 @@ def write(directory: Path, content: Mapping[str, bytes]) -> None:
     os.replace(link, data)
     tops = {name.split("/")[0] for name in content}
     for entry in directory.iterdir():
-        if not entry.name.startswith("..") and entry.name not in tops:
+        # What is no link was written by the container, for no mount is read-only here.
+        if entry.is_symlink() and not entry.name.startswith("..") and entry.name not in tops:
             entry.unlink()
     for name in tops:
         if not (directory / name).is_symlink():
@@ -129,7 +130,7 @@ def write(directory: Path, content: Mapping[str, bytes]) -> None:
 
 
 def _read(directory: Path) -> dict[str, bytes]:
-    paths = (path for path in directory.rglob("*") if path.is_file())
+    paths = (path for path in directory.rglob("*") if path.is_file() and path.parent.name != "__pycache__")
     return {str(path.relative_to(directory)): path.read_bytes() for path in paths}
 
 

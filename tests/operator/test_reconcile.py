@@ -1,0 +1,239 @@
+"""From a manifest to running pods and an honest status, with the real operator, the real kubectl and real processes."""
+
+import json
+from typing import Any
+
+import httpx
+
+from .conftest import Kubectl, Operator, eventually
+
+ECHO = "class Handler:\n    def handle_post(self, payload):\n        return {'got': payload}\n"
+
+
+def api(
+    name: str = "echo", code: str = ECHO, handler: dict[str, Any] | None = None, **spec: Any
+) -> dict[str, Any]:
+    source = {"type": "python", "path": "handler.py", "source": {"files": {"handler.py": code}}}
+    return {
+        "apiVersion": "cortex.dev/v1alpha1",
+        "kind": "RealtimeAPI",
+        "metadata": {"name": name},
+        "spec": {"handler": {**source, **(handler or {})}, **spec},
+    }
+
+
+def post(kubectl: Kubectl, name: str, payload: Any) -> httpx.Response:
+    address = kubectl.get("service", f"api-{name}")["spec"]["clusterIP"]
+    return httpx.post(f"http://{address}:8080/", json=payload, timeout=10)
+
+
+def test_an_api_becomes_ready_and_answers_and_its_children_go_with_it(kubectl: Kubectl) -> None:
+    kubectl.apply(api())
+    ready = kubectl.wait_reason("echo", "Ready")
+    assert ready["status"] == "True"
+    assert ready["message"] == "1 of 1 replicas answer"
+    assert post(kubectl, "echo", [1, 2]).json() == {"got": [1, 2]}
+    live = kubectl.get("realtimeapi", "echo")
+    assert live["status"]["url"] == f"http://api-echo.{kubectl.namespace}.svc:8080"
+    assert live["status"]["observedGeneration"] == live["metadata"]["generation"]
+    assert live["status"]["readyReplicas"] == 1
+    kubectl("delete", "realtimeapi", "echo")
+    for kind in ("deployments", "services", "pods"):
+        eventually(lambda kind=kind: kubectl.list(kind), lambda found: found == [])
+
+
+def test_nothing_but_status_is_written_on_the_users_object(kubectl: Kubectl) -> None:
+    kubectl.apply(api())
+    kubectl.wait_reason("echo", "Ready")
+    live = kubectl.get("realtimeapi", "echo")
+    assert set(live["metadata"].get("annotations", {})) == {
+        "kubectl.kubernetes.io/last-applied-configuration"
+    }
+    assert "finalizers" not in live["metadata"]
+    assert live["metadata"]["generation"] == 1
+    assert live["spec"] == api()["spec"]
+
+
+def test_a_handler_that_does_not_import_is_named_with_its_error(kubectl: Kubectl) -> None:
+    kubectl.apply(api("bad", "import no_such_module\n"), api("good"))
+    ready = kubectl.wait_reason("bad", "HandlerImportError")
+    assert ready["status"] == "False"
+    assert "no_such_module" in ready["message"]
+    failure = kubectl.get("realtimeapi", "bad")["status"]["lastFailure"]
+    assert failure["reason"] == "HandlerImportError"
+    assert failure["exitCode"] == 1
+    assert kubectl.wait_reason("good", "Ready")["status"] == "True"
+    events = [event["reason"] for event in kubectl.list("events") if event["involvedObject"]["name"] == "bad"]
+    assert "HandlerImportError" in events
+
+
+def test_bad_handlers_have_a_reason_each(kubectl: Kubectl) -> None:
+    kubectl.apply(
+        api("missing", handler={"path": "other.py"}),
+        api("none", "x = 1\n"),
+        api("two", ECHO + ECHO),
+        api("signature", "class Handler:\n    def handle_post(self, payload, colour):\n        pass\n"),
+        api("model", handler={"type": "onnx", "models": {"path": "no.onnx"}}),
+        api("image", handler={"image": "registry.invalid/no:1"}),
+        api("gpu", compute={"gpu": 1}),
+    )
+    expected = {
+        "missing": "HandlerNotFound",
+        "none": "HandlerNotFound",
+        "two": "HandlerInvalid",
+        "signature": "HandlerInvalid",
+        "model": "ModelNotFound",
+        "image": "ImagePullFailed",
+        "gpu": "Unschedulable",
+    }
+    for name, reason in expected.items():
+        assert kubectl.wait_reason(name, reason)["status"] == "False"
+    assert "nvidia.com/gpu" in kubectl.ready("gpu")["message"]
+    assert "registry.invalid/no:1" in kubectl.ready("image")["message"]
+
+
+def test_a_missing_source_is_said_and_its_arrival_starts_the_api(kubectl: Kubectl) -> None:
+    kubectl.apply(api(handler={"source": {"configMap": {"name": "code"}}}))
+    assert 'ConfigMap "code"' in kubectl.wait_reason("echo", "SourceUnavailable")["message"]
+    kubectl.apply(code(ECHO))
+    kubectl.wait_reason("echo", "Ready")
+    kubectl.apply(code(ECHO.replace("got", "received")))
+    answer = eventually(lambda: post(kubectl, "echo", 1).json(), lambda got: "received" in got)
+    assert answer == {"received": 1}
+
+
+def code(text: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "code"},
+        "data": {"handler.py": text},
+    }
+
+
+def test_a_failed_update_says_that_the_old_pods_still_answer(kubectl: Kubectl) -> None:
+    kubectl.apply(api())
+    kubectl.wait_reason("echo", "Ready")
+    kubectl.apply(api(code="raise ValueError('new')\n"))
+    ready = kubectl.wait_reason("echo", "HandlerImportError")
+    assert "1 of the previous generation still answer" in ready["message"]
+    assert post(kubectl, "echo", 1).json() == {"got": 1}
+    kubectl.apply(api(code=ECHO.replace("got", "fixed")))
+    kubectl.wait_reason("echo", "Ready")
+
+
+def test_scaling_and_autoscaling_restart_no_pod_and_leave_the_hpa_its_replicas(kubectl: Kubectl) -> None:
+    kubectl.apply(api())
+    kubectl.wait_reason("echo", "Ready")
+    pod = kubectl.list("pods")[0]["metadata"]["name"]
+    kubectl("scale", "realtimeapi/echo", "--replicas=2")
+    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "2 of 2 replicas answer")
+
+    kubectl("patch", "realtimeapi", "echo", "--type=json", "-p", '[{"op": "remove", "path": "/spec/replicas"}, '
+            '{"op": "add", "path": "/spec/autoscaling", "value": {"minReplicas": 2, "maxReplicas": 4}}]')  # fmt: skip
+    hpa = eventually(lambda: kubectl.list("hpa"), bool)[0]
+    assert (hpa["spec"]["minReplicas"], hpa["spec"]["maxReplicas"]) == (2, 4)
+    kubectl("scale", "deployment/api-echo", "--replicas=3")  # as the HPA would
+    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "3 of 3 replicas answer")
+    kubectl(
+        "patch", "realtimeapi", "echo", "--type=merge", "-p", '{"spec": {"autoscaling": {"maxReplicas": 5}}}'
+    )
+    eventually(lambda: kubectl.list("hpa")[0]["spec"]["maxReplicas"], lambda bound: bound == 5)
+    assert kubectl.get("deployment", "api-echo")["spec"]["replicas"] == 3
+
+    kubectl(
+        "patch", "realtimeapi", "echo", "--type=merge", "-p", '{"spec": {"autoscaling": null, "replicas": 1}}'
+    )
+    eventually(lambda: kubectl.list("hpa"), lambda found: found == [])
+    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "1 of 1 replicas answer")
+    assert pod in [p["metadata"]["name"] for p in kubectl.list("pods")]
+
+
+def test_an_autoscaled_api_is_born_with_its_init_replicas(kubectl: Kubectl) -> None:
+    kubectl.apply(api(autoscaling={"minReplicas": 1, "maxReplicas": 4, "initReplicas": 2}))
+    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "2 of 2 replicas answer")
+
+
+def test_what_others_do_to_our_children_is_put_right(kubectl: Kubectl) -> None:
+    kubectl.apply(api())
+    kubectl.wait_reason("echo", "Ready")
+    kubectl(
+        "patch",
+        "service",
+        "api-echo",
+        "--type=merge",
+        "-p",
+        '{"spec": {"selector": {"cortex.dev/api": "x"}}}',
+    )
+    eventually(
+        lambda: kubectl.get("service", "api-echo")["spec"]["selector"]["cortex.dev/api"],
+        lambda v: v == "echo",
+    )
+    kubectl("delete", "service", "api-echo")
+    eventually(lambda: kubectl.list("services"), bool)
+    kubectl("delete", "deployment", "api-echo")
+    eventually(lambda: kubectl.list("deployments"), bool)
+    kubectl.wait_reason("echo", "Ready")
+
+
+def test_a_child_of_the_same_name_that_is_somebody_elses_is_left_alone(kubectl: Kubectl) -> None:
+    kubectl("create", "configmap", "api-echo", "--from-literal=theirs=1")
+    kubectl.apply(api())
+    assert "ConfigMap api-echo" in kubectl.wait_reason("echo", "NameTaken")["message"]
+    assert kubectl.get("configmap", "api-echo")["data"] == {"theirs": "1"}
+
+
+def test_pausing_takes_the_pods_and_nothing_else(kubectl: Kubectl) -> None:
+    kubectl.apply(api())
+    kubectl.wait_reason("echo", "Ready")
+    kubectl("patch", "realtimeapi", "echo", "--type=merge", "-p", '{"spec": {"paused": true}}')
+    kubectl.wait_reason("echo", "Paused")
+    eventually(lambda: kubectl.list("pods"), lambda found: found == [])
+    kubectl("patch", "realtimeapi", "echo", "--type=merge", "-p", '{"spec": {"paused": false}}')
+    kubectl.wait_reason("echo", "Ready")
+
+
+def test_a_restart_of_the_operator_changes_nothing(kubectl: Kubectl, operator: Operator) -> None:
+    kubectl.apply(api(autoscaling={"minReplicas": 1}))
+    kubectl.wait_reason("echo", "Ready")
+
+    def versions() -> dict[str, str]:
+        kinds = ("realtimeapis", "deployments", "services", "configmaps", "hpa", "pods")
+        return {
+            f"{kind}/{item['metadata']['name']}": item["metadata"]["resourceVersion"]
+            for kind in kinds
+            for item in kubectl.list(kind)
+        }
+
+    operator.stop()
+    before = versions()
+    operator.start()
+    kubectl.apply(api("later"))
+    kubectl.wait_reason("later", "Ready")  # The operator has worked off all that it found at its start.
+    after = versions()
+    assert {name: after.get(name) for name in before} == before
+
+
+def test_an_async_api_says_that_it_is_not_run_yet(kubectl: Kubectl) -> None:
+    kubectl.apply({**api("jobs"), "kind": "AsyncAPI"})
+    ready = eventually(
+        lambda: kubectl.get("asyncapi", "jobs").get("status", {}).get("conditions", [{}])[0],
+        lambda condition: condition.get("reason") == "Unsupported",
+    )
+    assert ready["status"] == "False"
+
+
+def test_the_api_server_refuses_what_the_schema_refuses(kubectl: Kubectl) -> None:
+    bad = api(autoscaling={"minReplicas": 3, "maxReplicas": 2})
+    bad["spec"]["handler"]["models"] = {"path": "a.onnx", "dir": "models"}
+    said = kubectl("apply", "-f", "-", stdin=json.dumps(bad), ok=False)
+    assert "minReplicas must not be greater than maxReplicas" in said
+    assert "exactly one of path, paths and dir must be given" in said
+    unknown = api()
+    unknown["spec"]["handler"]["pth"] = "x"
+    assert 'unknown field "spec.handler.pth"' in kubectl(
+        "apply", "-f", "-", stdin=json.dumps(unknown), ok=False
+    )
+    wrong = api(replicas="many")
+    assert "spec.replicas" in kubectl("apply", "-f", "-", stdin=json.dumps(wrong), ok=False)
+    assert kubectl.list("realtimeapis") == []
