@@ -1,0 +1,89 @@
+"""`cortex validate`: every problem with its file and field, exit status 1."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cortex_api import __version__
+from cortex_cli.__main__ import main
+
+GOOD = """\
+apiVersion: cortex.dev/v1alpha1
+kind: RealtimeAPI
+metadata: {name: good}
+spec:
+  handler: {type: python, path: handler.py}
+"""
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    def write(text: str, name: str = "api.yaml") -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write
+
+
+def validate(*files: Path):
+    return CliRunner().invoke(main, ["validate", *map(str, files)])
+
+
+def test_good_manifests_pass_and_are_named(manifest):
+    config_map = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: code}\n"
+    file = manifest(GOOD + config_map)
+    result = validate(file)
+    assert (result.exit_code, result.stdout) == (0, f"{file}: RealtimeAPI good is valid\n")
+
+
+def test_all_problems_of_all_files_are_printed(manifest):
+    typo = manifest(GOOD.replace("path:", "pth:"), "typo.yaml")
+    several = manifest(
+        GOOD.replace("type: python", "type: onnx, models: {path: a, dir: b}")
+        + "  autoscaling: {minReplicas: 3, maxReplicas: 1}\n  compute: {cpu: [1]}\n",
+        "several.yaml",
+    )
+    good = manifest(GOOD, "good.yaml")
+    result = validate(typo, several, good)
+    assert result.exit_code == 1
+    assert result.stdout == f"{good}: RealtimeAPI good is valid\n"
+    lines = result.stderr.splitlines()
+    for file, field in [
+        (typo, "spec.handler.pth: "),
+        (typo, "spec.handler.path: "),
+        (several, "spec.handler.models: "),
+        (several, "spec.autoscaling: "),
+        (several, "spec.compute.cpu: "),
+    ]:
+        assert any(line.startswith(f"{file}: {field}") for line in lines), (field, lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [1", "is no YAML"),
+        ("", "no RealtimeAPI or AsyncAPI in it"),
+        ("apiVersion: v1\nkind: ConfigMap\n", "no RealtimeAPI or AsyncAPI in it"),
+        ("- 1\n", "a manifest is a mapping"),
+        ("apiVersion: cortex.dev/v1alpha1\nkind: BatchAPI\n", "must be one of RealtimeAPI, AsyncAPI"),
+    ],
+)
+def test_what_is_no_manifest_is_told_with_the_file(manifest, text, words):
+    file = manifest(text)
+    result = validate(file)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"{file}: ")
+    assert words in result.stderr
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    result = validate(tmp_path / "none.yaml")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"{tmp_path}/none.yaml: can't be read: No such file or directory\n",
+    )
+
+
+def test_version():
+    assert CliRunner().invoke(main, ["--version"]).output == f"cortex, version {__version__}\n"
