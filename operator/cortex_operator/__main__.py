@@ -62,11 +62,11 @@ async def run(settings: Platform, health_port: int) -> int:
     await asyncio.gather(*waiting, return_exceptions=True)
     await runner.cleanup()
     await cluster.close()
-    for task in done:
-        if task.get_name() != "stop":
-            log.error("%s ended: %s", task.get_name(), task.exception())
-            return 1
-    return 0
+    # kopf answers the signals too, so that its watch may be the first to end.
+    failures = [task for task in done if task.exception() is not None]
+    for task in failures:
+        log.error("%s failed: %s", task.get_name(), task.exception())
+    return 1 if failures else 0
 
 
 async def _watch(registry: kopf.OperatorRegistry, settings: Platform) -> None:

@@ -54,6 +54,10 @@ class Reconciler:
         except NotOurs as taken:
             await self._report(live, status.refused(live, Problem("NameTaken", str(taken))))
             return
+        except ApiException as error:
+            if error.status == 403 and "being terminated" in str(error.body):
+                return  # The namespace goes, and the API with it.
+            raise
         await self._prune(key, children)
         await self._report(live, status.compute(api, live, self._observe(key)))
 
