@@ -51,7 +51,6 @@ def test_all_problems_of_all_files_are_printed(manifest):
     lines = result.stderr.splitlines()
     for file, field in [
         (typo, "spec.handler.pth: "),
-        (typo, "spec.handler.path: "),
         (several, "spec.handler.models: "),
         (several, "spec.autoscaling: "),
         (several, "spec.compute.cpu: "),
