@@ -1,0 +1,68 @@
+"""A closed-loop load: 16 connections kept alive, each sending its next request when it has its answer.
+
+Runs as a process of its own: `load.py PORT SECONDS BODY` prints requests a second.
+"""
+
+import asyncio
+import re
+import sys
+import time
+
+import uvloop
+
+CONNECTIONS = 16
+_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+
+
+class Connection(asyncio.Protocol):
+    """One connection. Counts complete answers; `failed` has the status line of one that is not 200."""
+
+    def __init__(self, request: bytes) -> None:
+        self.request = request
+        self.count = 0
+        self.failed: bytes | None = None
+        self.pending = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+        transport.write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        self.pending += data
+        head, separator, body = self.pending.partition(b"\r\n\r\n")
+        if not separator:
+            return
+        length = _LENGTH.search(head)
+        if length is None or not head.startswith(b"HTTP/1.1 200"):
+            self.failed = head.split(b"\r\n", 1)[0]
+            self.transport.close()
+        elif len(body) >= int(length[1]):
+            self.pending = b""
+            self.count += 1
+            self.transport.write(self.request)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.failed = self.failed or b"the connection was closed"
+
+
+async def load(port: int, seconds: float, body: bytes) -> float:
+    """Requests a second. Raises RuntimeError when an answer is not 200."""
+    head = f"POST / HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
+    request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    loop = asyncio.get_running_loop()
+    connections = [Connection(request) for _ in range(CONNECTIONS)]
+    for connection in connections:
+        await loop.create_connection(lambda c=connection: c, "127.0.0.1", port)
+    before, began = sum(c.count for c in connections), time.perf_counter()
+    await asyncio.sleep(seconds)
+    rate = (sum(c.count for c in connections) - before) / (time.perf_counter() - began)
+    for connection in connections:
+        if connection.failed:
+            raise RuntimeError(f"an answer was not 200: {connection.failed.decode()}")
+    if not rate:
+        raise RuntimeError(f"no answer in {seconds:g} s")
+    return rate
+
+
+if __name__ == "__main__":
+    print(uvloop.run(load(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3].encode())))
