@@ -19,7 +19,7 @@ lint: .venv/.ready ## style, types, layers, generated files
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
-	@$(BIN)/python -m cortex_api --check crds $(wildcard charts/cortex/files/crds)
+	@$(BIN)/python -m cortex_api --check crds charts/cortex/files/crds
 
 bench: .venv/.ready ## requests/s as ratios to limits written by hand, in one run
 	@$(BIN)/python benchmarks/run.py

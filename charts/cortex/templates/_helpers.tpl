@@ -1,0 +1,44 @@
+{{- define "cortex.selector" -}}
+app.kubernetes.io/name: cortex-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "cortex.labels" -}}
+{{ include "cortex.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: cortex
+{{- end }}
+
+{{- define "cortex.fullname" -}}
+{{- printf "%s-operator" .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "cortex.runtimeImage" -}}
+{{ .Values.runtime.image.repository }}:{{ .Values.runtime.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* What the operator may do in each namespace that it serves. */}}
+{{- define "cortex.rules" -}}
+- apiGroups: [cortex.dev]
+  resources: [realtimeapis, asyncapis]
+  verbs: [get, list, watch]
+- apiGroups: [cortex.dev]
+  resources: [realtimeapis/status, asyncapis/status]
+  verbs: [get, patch, update]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services, configmaps]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end }}
