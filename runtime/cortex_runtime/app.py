@@ -185,6 +185,10 @@ class App:
                 raise
         pace = self._paces[verb]
         began = perf_counter()
+        if pace.in_place and self._threads.pending:
+            # The last calls of the thread end first: two never run at once.
+            await self._threads.idle(self._timeout)
+            began = perf_counter()
         if pace.in_place and not self._threads.pending:
             try:
                 return method.function(**arguments)

@@ -70,6 +70,16 @@ class Threads:
         self._row = row
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="handler")
         self.pending = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self, timeout: float) -> None:
+        """Wait until nothing runs or waits here. timeout: seconds. Raises Overdue."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        except TimeoutError:
+            raise Overdue from None
 
     def call(self, function: Callable[[], Any]) -> Any:
         """Run something before the server starts, and wait for it."""
@@ -113,6 +123,10 @@ class Threads:
 
     def _count(self, change: int) -> None:
         self.pending += change
+        if self.pending:
+            self._idle.clear()
+        else:
+            self._idle.set()
         self._row.waits(max(0, self.pending - self.size))
 
 

@@ -1,0 +1,72 @@
+"""What pods show, and the reason that their owner reads."""
+
+import json
+from typing import Any
+
+import pytest
+
+from cortex_operator.failures import of_deployment, of_pods
+
+
+def pod(name: str = "p", conditions: list[dict[str, Any]] | None = None, **container: Any) -> dict[str, Any]:
+    status = {"containerStatuses": [{"name": "api", "image": "i:1", **container}]} if container else {}
+    return {"metadata": {"name": name}, "status": {**status, "conditions": conditions or []}}
+
+
+def ended(
+    code: int, message: str = "", reason: str = "Error", when: str = "2026-01-01T00:00:00Z"
+) -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "message": message, "reason": reason, "finishedAt": when}}
+
+
+SAID = json.dumps({"reason": "ModelNotFound", "message": "there is no iris.onnx in the project"})
+
+CASES = [
+    (pod(state={"waiting": {"reason": "ErrImagePull", "message": "not found"}}), "ImagePullFailed", '"i:1"'),
+    (pod(state={"waiting": {"reason": "ImagePullBackOff"}}), "ImagePullFailed", "pull secrets"),
+    (pod(state={"waiting": {"reason": "CreateContainerConfigError", "message": "no s"}}), "PodConfigInvalid", "no s"),
+    (pod(state=ended(1, SAID)), "ModelNotFound", "no iris.onnx"),
+    (pod(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState=ended(1, SAID)), "ModelNotFound", "no iris.onnx"),
+    (pod(state=ended(137, reason="OOMKilled")), "OutOfMemory", "compute.mem"),
+    (pod(state=ended(139, "Segmentation fault")), "CrashLoop", "exit code 139: Segmentation fault"),
+    (pod(state=ended(2, "[1, 2]")), "CrashLoop", "exit code 2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seen", "reason", "said"), CASES)
+def test_each_state_of_a_container_has_its_reason(seen: dict[str, Any], reason: str, said: str) -> None:
+    failure = of_pods([seen])
+    assert failure is not None
+    assert failure.reason == reason
+    assert said in failure.message
+
+
+def test_a_pod_without_a_node_names_the_resource() -> None:
+    message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    failure = of_pods([pod(conditions=[{"type": "PodScheduled", "status": "False", "message": message}])])
+    assert failure is not None
+    assert failure.reason == "Unschedulable"
+    assert "nvidia.com/gpu" in failure.message
+
+
+def test_pods_that_start_answer_or_go_have_no_failure() -> None:
+    ready = pod(conditions=[{"type": "Ready", "status": "True"}], state={"running": {}}, lastState=ended(1))
+    going = pod(state=ended(1))
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert of_pods([ready, going, pod(state={"waiting": {"reason": "ContainerCreating"}}), pod()]) is None
+
+
+def test_the_last_failure_is_told() -> None:
+    early = pod("a", state=ended(1, "early", when="2026-01-01T00:00:00Z"))
+    late = pod("b", state=ended(2, "late", when="2026-01-01T00:00:05Z"))
+    failure = of_pods([late, early])
+    assert failure is not None
+    assert (failure.pod, failure.exit_code) == ("b", 2)
+
+
+def test_a_quota_that_refuses_pods_is_told() -> None:
+    condition = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: small"}
+    failure = of_deployment({"status": {"conditions": [condition]}})
+    assert failure is not None
+    assert (failure.reason, failure.message) == ("PodsRefused", "exceeded quota: small")
+    assert of_deployment(None) is None

@@ -1,0 +1,75 @@
+"""The work queue: one entry a key, one worker a key, and another try after a failure."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from cortex_operator.workqueue import WorkQueue
+
+
+@asynccontextmanager
+async def running(work: Callable[[str], Awaitable[None]]) -> AsyncIterator[WorkQueue[str]]:
+    queue: WorkQueue[str] = WorkQueue(work, workers=4)
+    task = asyncio.create_task(queue.run())
+    yield queue
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_key_that_waits_already_is_one_entry() -> None:
+    seen: list[str] = []
+    done = asyncio.Event()
+
+    async def work(key: str) -> None:
+        seen.append(key)
+        if key == "last":
+            done.set()
+
+    async with running(work) as queue:
+        for key in ("a", "a", "b", "a", "last"):
+            queue.add(key)
+        await asyncio.wait_for(done.wait(), 5)
+    assert sorted(seen) == ["a", "b", "last"]
+
+
+async def test_a_key_is_worked_on_once_at_a_time_and_again_when_it_was_added_meanwhile() -> None:
+    started, release, twice = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    at_once, most, runs = 0, 0, 0
+
+    async def work(key: str) -> None:
+        nonlocal at_once, most, runs
+        at_once, runs = at_once + 1, runs + 1
+        most = max(most, at_once)
+        started.set()
+        await release.wait()
+        at_once -= 1
+        if runs == 2:
+            twice.set()
+
+    async with running(work) as queue:
+        queue.add("a")
+        await asyncio.wait_for(started.wait(), 5)
+        queue.add("a")
+        queue.add("a")
+        release.set()
+        await asyncio.wait_for(twice.wait(), 5)
+        await asyncio.sleep(0)
+    assert (most, runs) == (1, 2)
+
+
+async def test_a_failure_is_tried_again_and_disturbs_no_other_key() -> None:
+    tries: list[str] = []
+    recovered = asyncio.Event()
+
+    async def work(key: str) -> None:
+        tries.append(key)
+        if key == "bad" and tries.count("bad") < 3:
+            raise RuntimeError("not yet")
+        if tries.count("bad") == 3 and "good" in tries:
+            recovered.set()
+
+    async with running(work) as queue:
+        queue.add("bad")
+        queue.add("good")
+        await asyncio.wait_for(recovered.wait(), 10)
+    assert queue.failed == 2
