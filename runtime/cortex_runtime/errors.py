@@ -30,3 +30,9 @@ def last_lines(error: BaseException, lines: int = 12) -> str:
     """The last lines of the traceback of an error."""
     text = "".join(traceback.format_exception(error))
     return "\n".join(text.rstrip().splitlines()[-lines:])
+
+
+def in_one_line(error: BaseException) -> str:
+    """Type and message of an error, as far as one line goes: what a table can show."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

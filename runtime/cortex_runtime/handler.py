@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cortex_runtime.errors import StartError, last_lines
+from cortex_runtime.errors import StartError, in_one_line, last_lines
 
 REQUEST_ARGUMENTS = ("payload", "query_params", "headers")
 
@@ -126,7 +126,7 @@ def construct(cls: type, interface: Interface, values: Mapping[str, Any]) -> Any
         raise
     except (Exception, SystemExit) as error:
         raise StartError(
-            "HandlerInitError", f"{cls.__name__}.__init__ raised {type(error).__name__}:\n{last_lines(error)}"
+            "HandlerInitError", f"{cls.__name__}.__init__ raised {in_one_line(error)}\n{last_lines(error)}"
         ) from error
 
 
@@ -231,7 +231,7 @@ def _import(path: Path) -> Any:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise StartError(
-            "HandlerImportError", f"{path.name} raised {type(error).__name__}:\n{last_lines(error)}"
+            "HandlerImportError", f"{path.name} raised {in_one_line(error)}\n{last_lines(error)}"
         ) from error
     return module
 
