@@ -14,6 +14,7 @@ from cortex_operator.cache import Cache, Key
 from cortex_operator.cluster import Cluster
 from cortex_operator.platform import Platform
 from cortex_operator.reconcile import Reconciler
+from cortex_operator.render.names import API_LABEL
 from cortex_operator.workqueue import WorkQueue
 
 log = logging.getLogger("cortex.operator")
@@ -45,6 +46,7 @@ async def run(settings: Platform, health_port: int) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     cluster = await Cluster.connect()
     cache = Cache()
+    await _prime(cache, cluster, settings)
     reconciler = Reconciler(cache, cluster, settings)
     queue: WorkQueue[Key] = WorkQueue(reconciler.reconcile)
     registry = kopf.get_default_registry()
@@ -67,6 +69,19 @@ async def run(settings: Platform, health_port: int) -> int:
     for task in failures:
         log.error("%s failed: %s", task.get_name(), task.exception())
     return 1 if failures else 0
+
+
+async def _prime(cache: Cache, cluster: Cluster, settings: Platform) -> None:
+    """Know every child before the first API is judged: the watches begin in no order, and an API whose pods were not seen yet
+    would be told to be down.
+    """
+    kinds = [
+        (f"{group}/{version}" if group else version, kind) for group, version, _, kind in handlers.CHILDREN
+    ]
+    for namespace in settings.watch_namespaces or (None,):
+        for api_version, kind in [*kinds, ("v1", "ConfigMap")]:
+            for child in await cluster.list_labelled(api_version, kind, namespace, API_LABEL):
+                cache.put_child(child)
 
 
 async def _watch(registry: kopf.OperatorRegistry, settings: Platform) -> None:

@@ -23,6 +23,7 @@ _PLURALS = {
     "RealtimeAPI": "realtimeapis",
     "AsyncAPI": "asyncapis",
     "Event": "events",
+    "Pod": "pods",
 }
 
 
@@ -50,6 +51,13 @@ class Cluster:
             if error.status == 404:
                 return None
             raise
+
+    async def list_labelled(
+        self, api_version: str, kind: str, namespace: str | None, label: str
+    ) -> list[Object]:
+        """The objects that have a label, in one namespace or (None) in all, with apiVersion and kind filled in."""
+        found = await self._call("GET", _path(api_version, kind, namespace), [("labelSelector", label)])
+        return [{**item, "apiVersion": api_version, "kind": kind} for item in found["items"]]
 
     async def apply(self, child: Object, manager: str = MANAGER) -> Object:
         """Server-side apply; fields that others hold become ours. Returns the object as it is then."""
@@ -101,7 +109,7 @@ class Cluster:
         return json.loads(content) if content else {}
 
 
-def _path(api_version: str, kind: str, namespace: str, name: str | None = None) -> str:
+def _path(api_version: str, kind: str, namespace: str | None, name: str | None = None) -> str:
     base = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-    path = f"{base}/namespaces/{namespace}/{_PLURALS[kind]}"
+    path = f"{base}/namespaces/{namespace}/{_PLURALS[kind]}" if namespace else f"{base}/{_PLURALS[kind]}"
     return f"{path}/{name}" if name else path

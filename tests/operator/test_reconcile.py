@@ -205,6 +205,9 @@ def test_a_restart_of_the_operator_changes_nothing(kubectl: Kubectl, operator: O
             for item in kubectl.list(kind)
         }
 
+    eventually(
+        lambda: kubectl.get("realtimeapi", "echo")["status"]["autoscaling"]["current"], lambda n: n == 1
+    )
     operator.stop()
     before = versions()
     operator.start()
