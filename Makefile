@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := crds operator runtime cli
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
 .PHONY: help demo test lint types bench crds lock format clean
 .DEFAULT_GOAL := help
@@ -12,43 +13,48 @@ help: ## this list
 demo: .venv/.ready ## from `kubectl apply` to a prediction, on this machine (KEEP=1 leaves it running)
 	@$(BIN)/python -m cortex_cli.demo
 
-test: .venv/.ready lint ## everything that is checked: style, types, layers, tests
+test: .venv/.dev lint ## everything that is checked: style, types, layers, tests
 	@$(BIN)/python -m pytest -q
 
-lint: .venv/.ready ## style, types, layers, generated files
+lint: .venv/.dev ## style, types, layers, generated files
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
 	@$(BIN)/python -m cortex_api --check crds charts/cortex/files/crds
 
-bench: .venv/.ready ## requests/s as ratios to limits written by hand, in one run
+bench: .venv/.dev ## requests/s as ratios to limits written by hand, in one run
 	@$(BIN)/python benchmarks/run.py
 
-crds: .venv/.ready ## the CustomResourceDefinitions, from the models
+crds: .venv/.dev ## the CustomResourceDefinitions, from the models
 	@$(BIN)/python -m cortex_api crds charts/cortex/files/crds
 
-format: .venv/.ready ## the code, as ruff wants it
+format: .venv/.dev ## the code, as ruff wants it
 	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .
 
-lock: .venv/.ready ## requirements/*.txt, from setup.cfg
-	@$(BIN)/python -m pip install -q 'pip-tools >=7.5'
-	@for set in operator runtime dev; do \
-	  case $$set in dev) extras="operator runtime cli test";; *) extras=$$set;; esac; \
-	  $(BIN)/pip-compile -q --strip-extras --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-find-links \
-	    --no-emit-trusted-host --no-header --resolver=backtracking $$(printf -- '--extra %s ' $$extras) \
-	    --output-file requirements/$$set.txt setup.cfg || exit 1; \
+lock: .venv/.ready ## requirements/*.txt, from setup.cfg: dev first, and the others as parts of it
+	@$(BIN)/python -m pip install -q --disable-pip-version-check 'uv >=0.9'
+	@set -e; for set in dev local operator runtime; do \
+	  case $$set in dev) extras="operator runtime cli tensorflow test"; within=;; local) extras="operator runtime cli"; within="-c requirements/dev.txt";; \
+	    *) extras=$$set; within="-c requirements/dev.txt";; esac; \
+	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	    $$(printf -- '--extra %s ' $$extras) $$within --output-file requirements/$$set.txt setup.cfg; \
 	done
 
 clean: ## removes what was made here
 	@rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache
 
-.venv/.ready: requirements/dev.txt setup.cfg
+.venv/.ready: requirements/local.txt setup.cfg
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed, and no $(PYTHON) was found: install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V). Name a newer one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) can make no virtual environment: install its venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
-	@echo "Installing into .venv (once; a minute or two) ..."
+	@echo "Installing into .venv (once; about a minute) ..."
 	@$(PYTHON) -m venv --clear .venv
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(PIP) -r requirements/local.txt
 	@printf '%s\n' $(addprefix $(CURDIR)/,$(PACKAGES)) > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/cortex.pth
 	@printf '#!%s\nimport sys\nfrom cortex_cli.__main__ import main\nsys.exit(main())\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/cortex && chmod +x $(BIN)/cortex
+	@touch $@
+
+.venv/.dev: .venv/.ready requirements/dev.txt
+	@echo "Installing what the tests need (once; TensorFlow among it: a minute or two) ..."
+	@$(PIP) -r requirements/dev.txt
 	@touch $@

@@ -1,0 +1,63 @@
+"""What a user installs: locks that agree with each other, and a distribution that holds every package."""
+
+import configparser
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOCKS = {path.stem: path.read_text() for path in (ROOT / "requirements").glob("*.txt")}
+PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)(?: ; (.*?))? \\$", re.MULTILINE)
+
+
+def pins(lock: str) -> dict[tuple[str, str], str]:
+    """(package, marker) to version."""
+    return {(name, marker): version for name, version, marker in PIN.findall(LOCKS[lock])}
+
+
+def setup() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+@pytest.mark.parametrize("lock", sorted(set(LOCKS) - {"dev"}))
+def test_what_runs_in_a_cluster_is_what_was_tested(lock: str) -> None:
+    tested = pins("dev")
+    own = pins(lock)
+    assert own
+    assert {key: tested.get(key) for key in own} == own
+
+
+@pytest.mark.parametrize("lock", sorted(LOCKS))
+def test_every_locked_package_has_hashes(lock: str) -> None:
+    blocks = re.split(r"\n(?=\S)", LOCKS[lock].strip())
+    assert [block for block in blocks if block[0] not in "#" and "--hash=sha256:" not in block] == []
+
+
+def test_the_distribution_holds_every_package() -> None:
+    listed = set(setup()["options"]["packages"].split())
+    found = set()
+    for folder in ("crds", "operator", "runtime", "cli"):
+        for init in (ROOT / folder).rglob("__init__.py"):
+            found.add(".".join(init.parent.relative_to(ROOT / folder).parts))
+    assert listed == found
+
+
+def test_no_folder_shadows_a_module_of_the_standard_library() -> None:
+    assert not [
+        folder
+        for folder in ("crds", "operator", "runtime", "cli")
+        if (ROOT / folder / "__init__.py").exists()
+    ]
+
+
+def test_data_files_of_packages_are_shipped() -> None:
+    data = [
+        str(path.relative_to(ROOT))
+        for folder in ("crds", "operator", "runtime", "cli")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix not in {".py", ".pyi", ".pyc", ".yaml", ".proto", ".typed"}
+    ]
+    assert data == []
