@@ -1,6 +1,6 @@
 """A closed-loop load: 16 connections kept alive, each sending its next request when it has its answer.
 
-Runs as a process of its own: `load.py PORT SECONDS BODY` prints requests a second.
+Runs as a process of its own: `load.py PORT SECONDS` takes the body from its standard input and prints requests a second.
 """
 
 import asyncio
@@ -65,4 +65,4 @@ async def load(port: int, seconds: float, body: bytes) -> float:
 
 
 if __name__ == "__main__":
-    print(uvloop.run(load(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3].encode())))
+    print(uvloop.run(load(int(sys.argv[1]), float(sys.argv[2]), sys.stdin.buffer.read())))

@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,23 +33,28 @@ START_TIMEOUT = 30.0
 CONNECTIONS = 16
 ITEMS = ",".join(f'"item-{number:04d}"' for number in range(17))
 TRIVIAL = f'{{"items":[{ITEMS}]}}'
+MEGABYTE = '{"items":[' + ",".join(f"{number / 7:.12f}" for number in range(62_000)) + "]}"
 FLOWER = '{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}'
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A server. project: a folder with api.yaml for our runtime; app: a name in contestants.py for uvicorn."""
+    """A server. project: a folder with api.yaml for our runtime; app: a name in contestants.py for uvicorn.
+
+    processes: of uvicorn; ours are in api.yaml.
+    """
 
     name: str
     project: Path | None = None
     app: str = ""
+    processes: int = 1
 
     def command(self, port: int, admin_port: int, scratch: Path) -> list[str]:
         """How it is started; what it reads is written to scratch."""
         if self.project is None:
             command = [sys.executable, "-m", "uvicorn", f"contestants:{self.app}", "--app-dir", str(HERE)]
             command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "error"]
-            return [*command, "--port", str(port)]
+            return [*command, "--port", str(port), "--workers", str(self.processes)]
         api = parse(yaml.safe_load((self.project / "api.yaml").read_text()))
         (scratch / "api.json").write_bytes(Document.of(api).to_json())
         command = [sys.executable, "-m", "cortex_runtime", "serve", "--config", str(scratch / "api.json")]
@@ -60,11 +65,16 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Work:
-    """What is asked for, and who answers; the ratios are to each of the others."""
+    """What is asked for, and who answers; the ratios are to each of the others. aims: the least ratio to each of them.
+
+    cores: how many the servers may use; the load takes the last one of the machine.
+    """
 
     name: str
     body: str
     contestants: tuple[Contestant, ...]
+    aims: tuple[float, ...]
+    cores: int = 1
 
 
 WORKS = (
@@ -76,26 +86,44 @@ WORKS = (
             Contestant("starlette+orjson", app="trivial"),
             Contestant("bare asgi", app="bare"),
         ),
+        aims=(1.4, 0.8),
     ),
     Work(
-        "iris",
+        "iris (ONNX)",
         FLOWER,
         (
             Contestant("cortex", project=HERE.parent / "examples" / "iris-onnx"),
             Contestant("starlette+session", app="iris"),
         ),
+        aims=(1.2,),
+    ),
+    Work(
+        "1 MB of JSON",
+        MEGABYTE,
+        (Contestant("cortex", project=HERE / "trivial"), Contestant("starlette+orjson", app="trivial")),
+        aims=(0.95,),
+    ),
+    Work(
+        "two processes",
+        TRIVIAL,
+        (
+            Contestant("cortex", project=HERE / "two-processes"),
+            Contestant("starlette+orjson", app="trivial", processes=2),
+        ),
+        aims=(1.4,),
+        cores=2,
     ),
 )
 
 
 @contextmanager
-def serving(contestant: Contestant, core: int, body: str) -> Iterator[int]:
-    """A contestant that answers, pinned to a core; gives its port."""
+def serving(contestant: Contestant, cores: list[int], body: str) -> Iterator[int]:
+    """A contestant that answers, pinned to cores; gives its port."""
     port, admin_port = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="cortex-bench-") as folder:
         scratch = Path(folder)
         with (scratch / "log").open("wb") as log:
-            command = pinned(core, contestant.command(port, admin_port, scratch))
+            command = pinned(cores, contestant.command(port, admin_port, scratch))
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             deadline = time.monotonic() + START_TIMEOUT
@@ -129,14 +157,14 @@ def answers(port: int, body: str) -> bool:
 def measure(port: int, body: str, seconds: float, core: int, wrk: str | None) -> float:
     """Requests a second, by wrk when it is there."""
     if wrk is None:
-        command = [sys.executable, str(HERE / "load.py"), str(port), str(seconds), body]
-        return float(output_of(pinned(core, command)))
+        command = [sys.executable, str(HERE / "load.py"), str(port), str(seconds)]
+        return float(output_of(pinned([core], command), body))
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(f"wrk.method = 'POST'\nwrk.body = [[{body}]]\n")
         script.write("wrk.headers['content-type'] = 'application/json'\n")
         script.flush()
         command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", script.name]
-        output = output_of(pinned(core, [*command, f"http://127.0.0.1:{port}/"]))
+        output = output_of(pinned([core], [*command, f"http://127.0.0.1:{port}/"]))
     if "Non-2xx" in output:
         raise SystemExit(f"answers that are not 200:\n{output}")
     rate = re.search(r"Requests/sec:\s*([\d.]+)", output)
@@ -145,18 +173,18 @@ def measure(port: int, body: str, seconds: float, core: int, wrk: str | None) ->
     return float(rate[1])
 
 
-def output_of(command: list[str]) -> str:
+def output_of(command: list[str], given: str = "") -> str:
     """What a command prints. Ends the run when it fails."""
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, input=given)
     if done.returncode != 0:
         raise SystemExit(f"{command[0]} failed:\n{done.stderr}")
     return done.stdout
 
 
-def pinned(core: int, command: list[str]) -> list[str]:
-    """The command on one core, where taskset is there."""
+def pinned(cores: list[int], command: list[str]) -> list[str]:
+    """The command on these cores, where taskset is there."""
     taskset = shutil.which("taskset")
-    return [taskset, "--cpu-list", str(core), *command] if taskset else command
+    return [taskset, "--cpu-list", ",".join(map(str, cores)), *command] if taskset else command
 
 
 def free_port() -> int:
@@ -165,40 +193,62 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def compare(
+    work: Work, cores: list[int], rounds: int, seconds: float, wrk: str | None
+) -> dict[str, list[float]]:
+    """Requests a second of each contestant in each round. All are up the whole time, and one at a time has work."""
+    rates: dict[str, list[float]] = {contestant.name: [] for contestant in work.contestants}
+    with ExitStack() as stack:
+        ports = {
+            contestant.name: stack.enter_context(serving(contestant, cores[: work.cores], work.body))
+            for contestant in work.contestants
+        }
+        for port in ports.values():
+            measure(port, work.body, 1, cores[-1], wrk)  # Warm.
+        for _ in range(rounds):
+            for name, port in ports.items():
+                rates[name].append(measure(port, work.body, seconds, cores[-1], wrk))
+    return rates
+
+
+def show(work: Work, rates: dict[str, list[float]]) -> None:
+    """Print medians, and ours as ratios to the others: the median of the rounds' ratios."""
+    print(f"\n{work.name:<20}{'requests/s':>12}{'lowest':>10}{'highest':>10}{'cortex is':>12}{'aim':>8}")
+    aims = dict(zip([contestant.name for contestant in work.contestants[1:]], work.aims, strict=True))
+    for name, values in rates.items():
+        line = f"{name:<20}{statistics.median(values):>12,.0f}{min(values):>10,.0f}{max(values):>10,.0f}"
+        if name in aims:
+            ratio = statistics.median(a / b for a, b in zip(rates["cortex"], values, strict=True))
+            line += f"{ratio:>10.2f} x{aims[name]:>8}"
+        print(line, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of load, for each contestant and round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of load, for each contestant and round")
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
-    server_core, load_core = cores[0], cores[-1]
-    if server_core == load_core:
-        print("Only one core here: server and load share it, and the ratios say little.", file=sys.stderr)
+    if len(cores) == 1:
+        print("Only one core here: servers and load share it, and the ratios say little.", file=sys.stderr)
     wrk = shutil.which("wrk")
     print(
         f"{options.rounds} rounds of {options.seconds:g} s, {CONNECTIONS} connections, load by {wrk or 'load.py'}"
     )
+    if wrk is None:
+        print(
+            "wrk is not here: load.py takes as long for a request as the fastest servers do, which flattens the ratios."
+        )
     rows = []
     for work in WORKS:
-        rates: dict[str, list[float]] = {contestant.name: [] for contestant in work.contestants}
-        for number in range(options.rounds):
-            for contestant in work.contestants:
-                with serving(contestant, server_core, work.body) as port:
-                    measure(port, work.body, 0.5, load_core, wrk)  # Warm.
-                    rate = measure(port, work.body, options.seconds, load_core, wrk)
-                rates[contestant.name].append(rate)
-                rows.append((work.name, contestant.name, number + 1, round(rate, 1)))
-        ours = rates["cortex"]
-        print(f"\n{work.name:<20}{'requests/s':>12}{'lowest':>10}{'highest':>10}{'cortex is':>12}")
-        for name, values in rates.items():
-            ratio = statistics.median(a / b for a, b in zip(ours, values, strict=True))
-            shown = "" if name == "cortex" else f"{ratio:.2f} x"
-            median = statistics.median(values)
-            print(
-                f"{name:<20}{median:>12,.0f}{min(values):>10,.0f}{max(values):>10,.0f}{shown:>12}", flush=True
-            )
-    stamp = datetime.now(UTC)
-    file = HERE / "results" / f"{stamp:%Y%m%dT%H%M%SZ}.csv"
+        rates = compare(work, cores, options.rounds, options.seconds, wrk)
+        show(work, rates)
+        rows += [
+            (work.name, name, number, round(rate, 1))
+            for name, values in rates.items()
+            for number, rate in enumerate(values, 1)
+        ]
+    file = HERE / "results" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
     file.parent.mkdir(exist_ok=True)
     with file.open("w", newline="") as output:
         writer = csv.writer(output)

@@ -8,16 +8,15 @@ import inspect
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from time import perf_counter
 from typing import Any
 
-import orjson
 from starlette.datastructures import Headers, QueryParams
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cortex_runtime import respond
 from cortex_runtime.board import Row
@@ -25,7 +24,8 @@ from cortex_runtime.errors import UserError
 from cortex_runtime.execution import Overdue, Pace, Threads
 from cortex_runtime.handler import Method
 from cortex_runtime.logs import AccessLog, RequestIds, request_id
-from cortex_runtime.payload import ClientGone, decompress, parse, read_body
+from cortex_runtime.payload import ClientGone, decompress, parse, parse_json, read_body
+from cortex_runtime.protocol import Answer
 
 log = logging.getLogger("cortex")
 
@@ -55,6 +55,9 @@ class App:
     ) -> None:
         self._methods = methods
         self._paces = {verb: Pace(threads.size == 1 and method.in_place) for verb, method in methods.items()}
+        self._in_place = {
+            verb.encode(): self._paces[verb] for verb, method in methods.items() if not method.is_async
+        }
         self._threads = threads
         self._row = row
         self._max_body = max_body
@@ -76,8 +79,7 @@ class App:
             return
         began = perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        given = headers.get(b"x-request-id")
-        identity = given.decode() if given is not None and _SANE_ID(given) else self._ids.new()
+        identity = self._identify(headers.get(b"x-request-id"))
         request_id.set(identity)
         row = self._row
         full = row.board.in_flight() >= self._limit
@@ -96,10 +98,85 @@ class App:
         except ClientGone:
             pass
         finally:
-            seconds = perf_counter() - began
-            row.end()
-            row.answered(scope["method"], status, seconds)
-            self._access.add(scope["method"], scope["path"], status, seconds, identity)
+            self._over(began, scope["method"], scope["path"], status, identity)
+
+    def runs_in_place(self, verb: bytes) -> bool:
+        """Whether a request of this verb may be answered here and now."""
+        pace = self._in_place.get(verb)
+        return pace is not None and pace.in_place and not self._threads.pending and not self.draining
+
+    def answer_in_place(
+        self, verb: bytes, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> Answer | ASGIApp | None:
+        """Run a quick method here and now, for the protocol.
+
+        Returns content type, header lines and body of a 200; or an application that answers with what came out otherwise; or
+        None, with nothing run, for a request that has to go the long way.
+        """
+        began = perf_counter()
+        method = verb.decode()
+        found = self._methods[method]
+        fields = dict(headers)
+        if found.takes_payload and (
+            fields.get(b"content-type") != b"application/json"
+            or b"content-encoding" in fields
+            or len(body) > self._max_body
+        ):
+            return None
+        row = self._row
+        if row.board.in_flight() >= self._limit:
+            return None
+        identity = self._identify(fields.get(b"x-request-id"))
+        token = request_id.set(identity)
+        row.begin()
+        try:
+            arguments: dict[str, Any] = {}
+            for name in found.arguments:
+                if name == "payload":
+                    arguments[name] = parse_json(body)
+                else:
+                    arguments[name] = QueryParams(query) if name == "query_params" else Headers(raw=headers)
+            called = perf_counter()
+            try:
+                result = found.function(**arguments)
+            finally:
+                self._in_place[verb].note(perf_counter() - called)
+            if type(result) is tuple or isinstance(result, Response) or respond.is_stream(result):
+                return self._finish(began, identity, result)
+            kind, content = respond.encode(result)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            return self._finish(began, identity, error)
+        finally:
+            request_id.reset(token)
+        self._over(began, method, "/", 200, identity)
+        return kind, b"x-request-id: %b\r\n" % identity.encode(), content
+
+    def _finish(self, began: float, identity: str, result: Any) -> ASGIApp:
+        """An application that sends what a method has already returned or, as an exception, raised."""
+
+        async def finish(scope: Scope, receive: Receive, send: Send) -> None:
+            request_id.set(identity)
+            status = _CLIENT_GONE
+            extra = [(b"x-request-id", identity.encode())]
+            try:
+                status = await self._deliver(_returned(result), scope, receive, send, extra)
+            except ClientGone:
+                pass
+            finally:
+                self._over(began, scope["method"], "/", status, identity)
+
+        return finish
+
+    def _identify(self, given: bytes | None) -> str:
+        return given.decode() if given is not None and _SANE_ID(given) else self._ids.new()
+
+    def _over(self, began: float, method: str, path: str, status: int, identity: str) -> None:
+        """Count and log a request that is over."""
+        seconds = perf_counter() - began
+        self._row.end()
+        self._row.answered(method, status, seconds)
+        if status >= self._access.least_status:
+            self._access.add(method, path, status, seconds, identity)
 
     async def _answer(
         self,
@@ -122,11 +199,29 @@ class App:
             allowed = self._allow.decode()
             extra.append((b"allow", self._allow))
             return await _send_error(send, 405, f"{verb} is not handled by this API; it has {allowed}", extra)
+        return await self._deliver(
+            self._result(verb, method, scope, receive, headers), scope, receive, send, extra
+        )
+
+    async def _result(
+        self, verb: str, method: Method, scope: Scope, receive: Receive, headers: dict[bytes, bytes]
+    ) -> Any:
+        arguments = await self._arguments(method, scope, receive, headers)
+        return await self._call(verb, method, arguments, receive)
+
+    async def _deliver(
+        self,
+        result: Awaitable[Any],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        extra: list[tuple[bytes, bytes]],
+    ) -> int:
+        """Send what a method returns, or what its exception tells the client. Returns the status sent; raises ClientGone."""
         started = _Started(send)
         try:
-            arguments = await self._arguments(method, scope, receive, headers)
-            result, callback = respond.split_callback(await self._call(verb, method, arguments, receive))
-            status = await self._send_result(result, scope, receive, started, extra)
+            value, callback = respond.split_callback(await result)
+            status = await self._send_result(value, scope, receive, started, extra)
         except ClientGone:
             raise
         except UserError as error:
@@ -159,14 +254,7 @@ class App:
                 encoding = headers.get(b"content-encoding")
                 if encoding is not None:
                     body = decompress(body, encoding.strip().lower(), self._max_body)
-                content_type = headers.get(b"content-type", b"")
-                if content_type == b"application/json":
-                    try:
-                        arguments["payload"] = orjson.loads(body)
-                    except orjson.JSONDecodeError as error:
-                        raise UserError(f"the body is not valid JSON: {error}") from error
-                else:
-                    arguments["payload"] = await parse(body, content_type)
+                arguments["payload"] = await parse(body, headers.get(b"content-type", b""))
             elif name == "query_params":
                 arguments["query_params"] = QueryParams(scope["query_string"])
             else:
@@ -218,6 +306,12 @@ class App:
                 await self._threads.run_plain(callback)
         except Exception:
             log.exception("the callback failed; its response had been sent")
+
+
+async def _returned(result: Any) -> Any:
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 class _Started:

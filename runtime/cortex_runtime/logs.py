@@ -104,17 +104,19 @@ def configure(level: str, capture_prints: bool = False) -> None:
 
 
 class AccessLog:
-    """A line for each request, written in batches on the event loop."""
+    """A line for each request whose status is worth one, written in batches on the event loop.
+
+    At level debug that is every request. At info and above it is what failed: a line for each success costs as much as a
+    quick handler does, and the metrics count them all. least_status: below it, nothing is to be added.
+    """
 
     def __init__(self, level: str) -> None:
-        self._least_status = {"debug": 0, "info": 0, "warning": 400, "error": 500}[level]
+        self.least_status = {"debug": 0, "info": 400, "warning": 400, "error": 500}[level]
         self._pending: list[tuple[float, str, str, int, float, str]] = []
         self._process = os.getpid()
 
     def add(self, method: str, path: str, status: int, seconds: float, request: str) -> None:
         """Note a request that is over; seconds: how long it took."""
-        if status < self._least_status:
-            return
         pending = self._pending
         pending.append((time.time(), method, path, status, seconds, request))
         if len(pending) == 1:

@@ -102,15 +102,20 @@ async def parse(body: bytes, content_type: bytes) -> Any:
     """
     kind = content_type[:33].lower()
     if kind.startswith(b"application/json"):
-        try:
-            return orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise UserError(f"the body is not valid JSON: {error}") from error
+        return parse_json(body)
     if kind.startswith((b"multipart/form", b"application/x-www-form-urlencoded")):
         return await _form(body, content_type)
     if kind.startswith(b"text/plain"):
         return _text(body, content_type)
     return body
+
+
+def parse_json(body: bytes) -> Any:
+    """The value of a JSON body. Raises UserError."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"the body is not valid JSON: {error}") from error
 
 
 async def _form(body: bytes, content_type: bytes) -> FormData:

@@ -26,6 +26,7 @@ from cortex_runtime.execution import Threads
 from cortex_runtime.models.storage import local_path
 from cortex_runtime.models.tree import Model, onnx_model
 from cortex_runtime.order import Order
+from cortex_runtime.protocol import InPlaceProtocol
 from cortex_runtime.server import Server
 
 
@@ -90,7 +91,9 @@ def serve(document: Document, app: App, listener: socket.socket, control: socket
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=InPlaceProtocol,
+        interface="asgi3",
+        proxy_headers=False,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -1,0 +1,128 @@
+"""uvicorn's HTTP protocol with a short way: a request for a method that runs in place is answered as soon as it is parsed.
+
+No task, no ASGI messages: the whole of a small request is mostly in the first piece of data, and its method returns within a
+fraction of a millisecond, so all that is left is to write the response. Whatever doesn't fit goes the way of every ASGI server.
+"""
+
+from typing import Any, Protocol
+
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+Headers = list[tuple[bytes, bytes]]
+Answer = tuple[bytes, bytes, bytes]
+"""Content type, further header lines with their line ends, and body of a response with status 200."""
+
+
+class InPlace(Protocol):
+    """What an application offers beside ASGI."""
+
+    def runs_in_place(self, verb: bytes) -> bool:
+        """Whether a request of this verb may be answered here and now."""
+
+    def answer_in_place(
+        self, verb: bytes, query: bytes, headers: Headers, body: bytes
+    ) -> Answer | ASGIApp | None:
+        """The answer, or an application that gives it, or None when nothing was run and the request has to go the long way."""
+
+
+class InPlaceProtocol(HttpToolsProtocol):
+    """One connection. config.app is an `InPlace`."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._app: InPlace = self.config.app  # type: ignore[assignment]
+        self._held: bytes | None = None
+        self._body = b""
+        self._common: tuple[Any, bytes] = (None, b"")
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; a held request that is not complete yet goes the long way."""
+        super().data_received(data)
+        if self._held is not None:
+            if self.transport.is_closing():
+                self._held = None
+            else:
+                self._release()
+
+    def on_message_begin(self) -> None:
+        """A request begins; what only ASGI needs waits until that is sure to be needed."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
+    def on_headers_complete(self) -> None:
+        """Hold the request back when it may be answered at once."""
+        cycle, url = self.cycle, self.url
+        if (
+            (url == b"/" or url[:2] == b"/?")
+            and (cycle is None or cycle.response_complete)
+            and not self.expect_100_continue
+            and not self.flow.write_paused
+            and self._app.runs_in_place(verb := self.parser.get_method())
+        ):
+            self._held, self._body = verb, b""
+        else:
+            self._begin()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        if self._held is None:
+            super().on_body(body)
+        else:
+            self._body += body
+
+    def on_message_complete(self) -> None:
+        """The request is complete: answer it when it was held back."""
+        verb = self._held
+        if verb is None:
+            super().on_message_complete()
+            return
+        parser = self.parser
+        if parser.should_upgrade():
+            answer: Answer | ASGIApp | None = None
+        else:
+            answer = self._app.answer_in_place(verb, self.url[2:], self.headers, self._body)
+        if isinstance(answer, tuple):
+            self._held = None
+            kind, more, body = answer
+            last = b""
+            if not parser.should_keep_alive() or parser.get_http_version() == "1.0":
+                last = b"connection: close\r\n"
+            self.transport.write(
+                b"HTTP/1.1 200 OK\r\n%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n%b"
+                % (self._default_headers(), kind, len(body), more, last, body)
+            )
+            if last:
+                self.transport.close()
+            self.on_response_complete()
+        else:
+            self._release(answer)
+            super().on_message_complete()
+
+    def _release(self, app: ASGIApp | None = None) -> None:
+        """Let the held request go the long way; to this application, when one is given."""
+        self._held = None
+        usual = self.app
+        self.app = app or usual
+        try:
+            self._begin()
+        finally:
+            self.app = usual
+        if self._body:
+            super().on_body(self._body)
+
+    def _begin(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
+        super().on_headers_complete()
+
+    def _default_headers(self) -> bytes:
+        headers = self.server_state.default_headers
+        seen, lines = self._common
+        if headers is not seen:
+            lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)
+            self._common = headers, lines
+        return lines
