@@ -33,15 +33,14 @@ from cortex_runtime.server import Server
 def prepare(document: Document, project: Path, board: Board, slot: int) -> App:
     """Load models and code and construct the handler. Raises StartError."""
     spec = document.spec.handler
-    interface = interfaces.INTERFACES[spec.type]
     python_path = [project, *([project / spec.python_path] if spec.python_path else [])]
     for folder in python_path:
         if not folder.is_dir():
             raise StartError("HandlerNotFound", f"handler.pythonPath: there is no folder {folder}")
     sys.path[:0] = [str(folder) for folder in python_path]
     os.chdir(project)
-    cls = interfaces.load(project / spec.path, interface)
-    values: dict[str, Any] = {"config": spec.config}
+    code = interfaces.load(project / spec.path if spec.path else None, spec.type, document.kind)
+    values: dict[str, Any] = {"config": spec.config, "metadata": spec.config}
     client = None
     if spec.type == "onnx":
         from cortex_runtime.clients import onnx
@@ -51,7 +50,7 @@ def prepare(document: Document, project: Path, board: Board, slot: int) -> App:
         client = values["onnx_client"] = onnx.ONNXClient(models, onnx.intra_op_threads(workers))
     row = board.row(slot)
     threads = Threads(spec.threads_per_process, row)
-    instance = threads.call(lambda: interfaces.construct(cls, interface, values))
+    instance = threads.call(lambda: interfaces.construct(code, values))
     info = {
         "api": document.name,
         "kind": document.kind,
@@ -59,7 +58,7 @@ def prepare(document: Document, project: Path, board: Board, slot: int) -> App:
         "models": client.info() if client else [],
     }
     return App(
-        interfaces.methods(instance, interface),
+        interfaces.methods(code, instance, values),
         threads,
         row,
         max_body=units.parse_bytes(spec.max_body_size),
