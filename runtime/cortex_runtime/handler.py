@@ -418,7 +418,7 @@ def _construct_object(
         loader(instance.load_model)
         _run_constructor(where, partial(instance.__init__, **given))
         return instance
-    made = []
+    made: list[Any] = []
     loader(lambda model_path: (made[0].load_model if made else partial(cls.load_model, None))(model_path))
     made.append(_run_constructor(where, partial(cls, **given)))
     return made[0]
