@@ -1,0 +1,249 @@
+"""Signatures of SavedModels: which one is served, what it takes and gives, and a caller's values as the arrays that it takes.
+
+Pure; the client uses it over gRPC and in process alike. What a caller sent wrongly becomes a UserError.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cortex_runtime.errors import StartError, UserError
+
+NUMPY_TYPES: Mapping[str, type[np.generic]] = {
+    "float16": np.float16,
+    "bfloat16": np.float32,
+    "float32": np.float32,
+    "float64": np.float64,
+    "int8": np.int8,
+    "int16": np.int16,
+    "int32": np.int32,
+    "int64": np.int64,
+    "uint8": np.uint8,
+    "uint16": np.uint16,
+    "uint32": np.uint32,
+    "uint64": np.uint64,
+    "qint8": np.int8,
+    "qint16": np.int16,
+    "qint32": np.int32,
+    "quint8": np.uint8,
+    "quint16": np.uint16,
+    "bool": np.bool_,
+    "complex64": np.complex64,
+    "complex128": np.complex128,
+    "string": np.object_,
+}
+"""TensorFlow's name of a type to the numpy type in which its values travel here. numpy has no bfloat16: float32 holds it whole.
+Strings travel as objects, bytes on the way in."""
+
+_NUMBERS = {"b": "b", "i": "biu", "u": "biu", "f": "biuf", "c": "biufc"}
+"""Kind of numpy type to the kinds that become it without a change of meaning."""
+
+DEFAULT_KEYS = ("predict", "serving_default")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output. shape: None for a dimension that is free; None as a whole when the rank is unknown."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+    def convert(self, value: Any) -> np.ndarray:
+        """A value as an array of this type and shape; strings as an array of bytes objects.
+
+        value: an array, nested lists or a scalar; for bytes in JSON, {"b64": ...}. Raises UserError, naming the input.
+        """
+        dtype = NUMPY_TYPES[self.dtype]
+        try:
+            if dtype is np.object_:
+                array = _strings(value)
+            elif isinstance(value, np.ndarray) and value.dtype == dtype:
+                array = value
+            else:
+                array = _numbers(_array(value, dtype), np.dtype(dtype))
+        except (ValueError, TypeError, OverflowError, FloatingPointError) as error:
+            raise UserError(f'input "{self.name}": expected {self.wanted}: {error}') from error
+        if self.shape is not None and not self._fits(array.shape):
+            raise UserError(f'input "{self.name}": expected {self.wanted}, got shape {_words(array.shape)}')
+        return array
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        assert self.shape is not None
+        return len(shape) == len(self.shape) and all(
+            want is None or want == have for want, have in zip(self.shape, shape, strict=True)
+        )
+
+    @property
+    def wanted(self) -> str:
+        """Type and shape in words."""
+        if self.shape is None:
+            return f"{self.dtype} of any shape"
+        return f"{self.dtype} of shape {_words(self.shape)}" if self.shape else f"one {self.dtype}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For GET /info: the shape has -1 for what is free, and is None when the rank is unknown."""
+        shape = None if self.shape is None else [-1 if size is None else size for size in self.shape]
+        return {"shape": shape, "type": self.dtype}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What is called of a SavedModel. key: its name in the model."""
+
+    key: str
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+
+    def feed(self, model_input: Any) -> dict[str, np.ndarray]:
+        """Arrays for all inputs.
+
+        model_input: a mapping of input name to value; or, with one input, its value. Raises UserError.
+        """
+        inputs = self.inputs
+        known = ", ".join(inputs)
+        if not isinstance(model_input, Mapping) or self._is_one_string(model_input):
+            if len(inputs) != 1:
+                raise UserError(f"the model takes several inputs, by name: {known}")
+            (tensor,) = inputs.values()
+            return {tensor.name: tensor.convert(model_input)}
+        if missing := [name for name in inputs if name not in model_input]:
+            raise UserError(f"missing input {', '.join(missing)} (the model takes {known})")
+        if unknown := [str(name) for name in model_input if name not in inputs]:
+            raise UserError(f"unknown input {', '.join(unknown)} (the model takes {known})")
+        return {name: tensor.convert(model_input[name]) for name, tensor in inputs.items()}
+
+    def _is_one_string(self, model_input: Mapping[Any, Any]) -> bool:
+        return model_input.keys() == {"b64"} and "b64" not in self.inputs and len(self.inputs) == 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """For GET /info and handlers that ask for the signature."""
+        return {
+            "key": self.key,
+            "inputs": {name: tensor.to_dict() for name, tensor in self.inputs.items()},
+            "outputs": {name: tensor.to_dict() for name, tensor in self.outputs.items()},
+        }
+
+
+def choose_key(keys: Iterable[str], configured: str | None) -> str:
+    """The signature to serve: the configured one, the only one, "predict" or "serving_default".
+
+    Raises StartError (ModelInvalid), listing the keys.
+    """
+    # Keras and tf.saved_model.save add an entry that only initialises the model.
+    available = sorted(key for key in keys if not key.startswith("__saved_model_"))
+    listed = ", ".join(available) or "none"
+    if configured is not None:
+        if configured not in available:
+            raise StartError(
+                "ModelInvalid",
+                f'handler.models: the model has no signature "{configured}" (signatureKey); it has {listed}',
+            )
+        return configured
+    if len(available) == 1:
+        return available[0]
+    for key in DEFAULT_KEYS:
+        if key in available:
+            return key
+    if not available:
+        raise StartError("ModelInvalid", "the SavedModel has no signature; export it with signatures={...}")
+    raise StartError(
+        "ModelInvalid",
+        f"handler.models: the model has several signatures, name one of them with signatureKey: {listed}",
+    )
+
+
+def check(signature: Signature) -> Signature:
+    """The signature, when it can be served. Raises StartError (ModelInvalid)."""
+    if not signature.inputs:
+        raise StartError("ModelInvalid", f'signature "{signature.key}" of the model has no inputs')
+    for kind, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+        for tensor in tensors.values():
+            if tensor.dtype not in NUMPY_TYPES:
+                raise StartError(
+                    "ModelInvalid",
+                    f'signature "{signature.key}": {kind} "{tensor.name}" has the type {tensor.dtype}, '
+                    "which is not served",
+                )
+    return signature
+
+
+def text_where_possible(values: np.ndarray) -> np.ndarray:
+    """An array of bytes objects as one of str, when all of them are UTF-8; else as it is."""
+    try:
+        texts = [value.decode() for value in values.ravel()]
+    except UnicodeDecodeError:
+        return values
+    return objects(texts, values.shape)
+
+
+def objects(values: list[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """An array of Python objects."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array.reshape(shape)
+
+
+def _array(value: Any, dtype: type[np.generic]) -> np.ndarray:
+    if dtype is np.uint64 and isinstance(value, list):
+        # Of small integers and such as only uint64 holds together, numpy makes floats, and loses digits.
+        exact = np.asarray(value, object)
+        if exact.size and all(type(item) is int for item in exact.ravel()):
+            return exact.astype(np.uint64)
+    return np.asarray(value)
+
+
+def _numbers(given: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if given.dtype.name == "bfloat16":
+        # ml_dtypes' own; it fits into any of the floats.
+        given = given.astype(np.float32)
+    # A cast that changes what a number means is an error of the caller, not a rounding.
+    if given.size and given.dtype.kind not in _NUMBERS[dtype.kind]:
+        if given.dtype.kind == "f":
+            raise ValueError("got fractions where whole numbers belong")
+        if given.dtype.kind == "O":
+            raise ValueError("not all values are numbers that fit")
+        raise ValueError(f"got {_kind(given.dtype)}")
+    if given.size and dtype.kind in "iu" and given.dtype != dtype:
+        limits = np.iinfo(dtype)
+        low, high = int(given.min()), int(given.max())
+        if low < limits.min or high > limits.max:
+            raise ValueError(f"{low if low < limits.min else high} does not fit into {dtype.name}")
+    with np.errstate(over="raise"):
+        return given.astype(dtype)
+
+
+def _strings(value: Any) -> np.ndarray:
+    given = np.asarray(value, dtype=object)
+    return objects([_bytes(item) for item in given.ravel()], given.shape)
+
+
+def _bytes(item: Any) -> bytes:
+    if isinstance(item, str):
+        return item.encode()
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, bytearray | memoryview):
+        return bytes(item)
+    if isinstance(item, Mapping) and item.keys() == {"b64"}:
+        try:
+            return base64.b64decode(item["b64"], validate=True)
+        except (binascii.Error, TypeError) as error:
+            raise ValueError(f"b64 is not base64: {error}") from error
+    if isinstance(item, list):
+        raise ValueError("the lists in it differ in length")
+    raise ValueError(f"got a {type(item).__name__}")
+
+
+def _kind(dtype: np.dtype) -> str:
+    return {"U": "strings", "S": "strings", "b": "booleans", "c": "complex numbers"}.get(
+        dtype.kind, dtype.name
+    )
+
+
+def _words(shape: Iterable[int | None]) -> str:
+    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"

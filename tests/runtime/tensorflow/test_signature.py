@@ -1,0 +1,149 @@
+"""Which signature is served, and a caller's values as its arrays; what he sent wrongly is named."""
+
+import numpy as np
+import pytest
+
+from cortex_runtime.clients.tfserving.signature import Signature, Tensor, check, choose_key
+from cortex_runtime.errors import StartError, UserError
+
+PAIR = Tensor("x", "float32", (None, 2))
+TWO = Signature("s", {"a": PAIR, "b": Tensor("b", "int64", ())}, {})
+
+
+def convert(dtype, value, shape=(None,)):
+    return Tensor("x", dtype, shape).convert(value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "configured", "chosen"),
+    [
+        (["only"], None, "only"),
+        (["a", "serving_default"], None, "serving_default"),
+        (["predict", "serving_default"], None, "predict"),
+        (["a", "b"], "b", "b"),
+        (["only", "__saved_model_init_op"], None, "only"),
+    ],
+)
+def test_the_signature_that_is_served(keys, configured, chosen):
+    assert choose_key(keys, configured) == chosen
+
+
+@pytest.mark.parametrize(
+    ("keys", "configured", "words"),
+    [
+        (["a", "b"], None, "name one of them with signatureKey: a, b"),
+        (["a", "b"], "c", 'no signature "c" (signatureKey); it has a, b'),
+        ([], None, "has no signature"),
+        (["__saved_model_init_op"], None, "has no signature"),
+    ],
+)
+def test_a_choice_that_is_not_clear_lists_what_there_is(keys, configured, words):
+    with pytest.raises(StartError) as raised:
+        choose_key(keys, configured)
+    assert raised.value.reason == "ModelInvalid"
+    assert words in raised.value.message
+
+
+def test_a_signature_without_inputs_or_with_a_type_that_has_no_values_is_refused():
+    with pytest.raises(StartError, match="has no inputs"):
+        check(Signature("s", {}, {}))
+    with pytest.raises(StartError, match='input "x" has the type resource'):
+        check(Signature("s", {"x": Tensor("x", "resource", ())}, {}))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "expected"),
+    [
+        ("float32", [1, 2.5], [1.0, 2.5]),
+        ("float64", np.float32([0.5]), [0.5]),
+        ("int64", [1, -2], [1, -2]),
+        ("int64", np.uint8([200]), [200]),
+        ("uint8", [0, 255], [0, 255]),
+        ("uint64", [1, 2**64 - 1], [1, 2**64 - 1]),
+        ("int32", [True, False], [1, 0]),
+        ("bool", [True, False], [True, False]),
+        ("complex64", [1, 2j], [1 + 0j, 2j]),
+        ("string", ["ä", b"\xff", {"b64": "AAE="}], ["ä".encode(), b"\xff", b"\x00\x01"]),
+        ("string", np.array(["a", "b"]), [b"a", b"b"]),
+        ("float32", [], []),
+        ("string", [], []),
+    ],
+)
+def test_values_become_arrays(dtype, value, expected):
+    array = convert(dtype, value)
+    assert array.tolist() == expected
+
+
+def test_an_array_of_the_right_type_is_not_copied():
+    array = np.zeros((3, 2), np.float32)
+    assert PAIR.convert(array) is array
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "words"),
+    [
+        ("int32", [1.5], "fractions"),
+        ("int8", [1, 128], "128 does not fit into int8"),
+        ("uint8", [-1], "-1 does not fit into uint8"),
+        ("int64", [2**64], "not all values are numbers that fit"),
+        ("uint64", [1, -1], "expected uint64 of shape [?]"),
+        ("float16", [1e6], "overflow"),
+        ("float32", ["1"], "got strings"),
+        ("float32", [None], "not all values are numbers"),
+        ("float32", [1j], "got complex numbers"),
+        ("bool", [1], "got int64"),
+        ("string", [1], "got a int"),
+        ("string", [["a"], ["b", "c"]], "the lists in it differ in length"),
+        ("string", [{"b64": "*"}], "b64 is not base64"),
+        ("float32", [[1], [1, 2]], "inhomogeneous"),
+        ("float32", {"a": 1}, "expected float32 of shape [?]"),
+    ],
+)
+def test_values_of_another_type_are_the_callers_error(dtype, value, words):
+    with pytest.raises(UserError) as raised:
+        convert(dtype, value)
+    assert raised.value.status == 400
+    assert 'input "x"' in raised.value.message
+    assert words in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("shape", "value", "words"),
+    [
+        ((None, 2), [1, 2], "expected float32 of shape [?, 2], got shape [2]"),
+        ((None, 2), [[1, 2, 3]], "expected float32 of shape [?, 2], got shape [1, 3]"),
+        ((), [1], "expected one float32, got shape [1]"),
+        ((3,), 1, "expected float32 of shape [3], got shape []"),
+    ],
+)
+def test_values_of_another_shape_are_the_callers_error(shape, value, words):
+    with pytest.raises(UserError) as raised:
+        convert("float32", value, shape)
+    assert words in raised.value.message
+
+
+def test_any_shape_will_do_when_the_rank_is_unknown():
+    assert convert("float32", [[[1]]], None).shape == (1, 1, 1)
+
+
+def test_the_only_input_may_come_without_its_name():
+    one = Signature("s", {"x": PAIR}, {})
+    assert one.feed([[1, 2]])["x"].tolist() == [[1, 2]]
+    assert one.feed({"x": [[1, 2]]})["x"].tolist() == [[1, 2]]
+    text = Signature("s", {"x": Tensor("x", "string", ())}, {})
+    assert text.feed({"b64": "AAE="})["x"].item() == b"\x00\x01"
+
+
+@pytest.mark.parametrize(
+    ("model_input", "words"),
+    [
+        ({"a": [[1, 2]]}, "missing input b (the model takes a, b)"),
+        ({"a": [[1, 2]], "b": 1, "c": 1}, "unknown input c (the model takes a, b)"),
+        ([[1, 2]], "several inputs, by name: a, b"),
+        (None, "several inputs, by name: a, b"),
+    ],
+)
+def test_missing_and_superfluous_inputs_are_named(model_input, words):
+    with pytest.raises(UserError) as raised:
+        TWO.feed(model_input)
+    assert words in raised.value.message
