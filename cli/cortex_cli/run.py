@@ -1,21 +1,16 @@
 """`cortex run`: one API on this machine, without a cluster, by the same runtime that a pod runs."""
 
-import json
-import signal
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
-from types import FrameType
 
 import click
-import httpx
 
-from cortex_api import Document, RealtimeAPI
+from cortex_api import RealtimeAPI
 from cortex_cli import manifests
+from cortex_cli.local import HOST, Runtime, Scratch, taken
 
-HOST = "127.0.0.1"
+_LOOK_AGAIN = 0.5
+"""Seconds between two looks at the manifest."""
 
 
 @click.command()
@@ -23,22 +18,32 @@ HOST = "127.0.0.1"
 @click.option("--port", default=8080, show_default=True, help="Port of the API.")
 @click.option("--admin-port", default=8081, show_default=True, help="Port of health, readiness and metrics.")
 @click.option("--name", help="Which API, when the file holds several.")
-@click.option("--reload", is_flag=True, help="Load the code again when it changes.")
+@click.option("--reload", is_flag=True, help="Load code and manifest again when they change.")
 def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) -> None:
-    """Serve a RealtimeAPI on this machine, with the code in the folder of FILE."""
+    """Serve a RealtimeAPI on this machine, with the code in the folder of FILE.
+
+    Ctrl-C lets the requests in flight end; a second one doesn't.
+    """
     api = choose(file, name)
-    with tempfile.TemporaryDirectory(prefix="cortex-run-") as folder:
-        scratch = Path(folder)
-        command = prepare(api, file.absolute().parent, scratch, port, admin_port)
-        process = subprocess.Popen([*command, "--reload"] if reload else command)
-        pass_signals_on(process)
-        if wait_ready(process, admin_port):
+    require_free({"--port": port, "--admin-port": admin_port})
+    with Scratch() as scratch:
+        folder = file.absolute().parent
+        runtime = Runtime(scratch, scratch.write(api, folder), port, admin_port, reload)
+        if runtime.wait_ready():
             url = f"http://{HOST}:{port}"
             click.echo(f"{api.metadata.name} is ready at {url}")
             click.echo(f"curl {url} -H 'content-type: application/json' -d '{{...}}'")
-        status = process.wait()
-        if status != 0:
-            raise click.ClickException(cause_of_death(scratch / "termination-log", status))
+        if reload:
+            seen = stamp(file)
+            while (status := runtime.wait(_LOOK_AGAIN)) is None:
+                if seen != (seen := stamp(file)):
+                    follow(file, api.metadata.name, scratch, folder)
+        else:
+            status = runtime.wait()
+        if status == 1:
+            raise click.ClickException(scratch.cause_of_death(status))
+        if status:
+            sys.exit(status if status > 0 else 128 - status)
 
 
 def choose(file: Path, name: str | None) -> RealtimeAPI:
@@ -60,50 +65,30 @@ def choose(file: Path, name: str | None) -> RealtimeAPI:
     return api
 
 
-def prepare(api: RealtimeAPI, project: Path, scratch: Path, port: int, admin_port: int) -> list[str]:
-    """The runtime's command. Writes what the operator would mount into the pod."""
-    (scratch / "models").mkdir()
-    (scratch / "api.json").write_bytes(Document.of(api).to_json())
-    for path, content in (api.spec.handler.source.files or {}).items() if api.spec.handler.source else ():
-        target = scratch / "project" / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(content)
-        project = scratch / "project"
-    command = [sys.executable, "-m", "cortex_runtime", "serve", "--host", HOST]
-    command += ["--config", str(scratch / "api.json"), "--project", str(project)]
-    command += ["--models", str(scratch / "models"), "--termination-log", str(scratch / "termination-log")]
-    return [*command, "--port", str(port), "--admin-port", str(admin_port)]
+def require_free(ports: dict[str, int]) -> None:
+    """Raises ClickException that names every port that is taken, with the option that chooses another."""
+    if len(set(ports.values())) < len(ports):
+        raise click.ClickException(f"{' and '.join(ports)} must be two ports, not both {min(ports.values())}")
+    used = [
+        f"port {port} is taken by another program: choose a free one with {option}"
+        for option, port in ports.items()
+        if taken(port)
+    ]
+    if used:
+        raise click.ClickException("\n".join(used))
 
 
-def pass_signals_on(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM and Ctrl-C end the runtime, which drains; this process ends after it."""
-
-    def forward(number: int, _: FrameType | None) -> None:
-        # Ctrl-C in a terminal reaches the child too; a second SIGTERM does no harm to a drain.
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, forward)
-    signal.signal(signal.SIGINT, forward)
-
-
-def wait_ready(process: subprocess.Popen[bytes], admin_port: int) -> bool:
-    """Whether the API got ready before its process ended."""
-    with httpx.Client(base_url=f"http://{HOST}:{admin_port}", timeout=5, trust_env=False) as client:
-        while process.poll() is None:
-            try:
-                if client.get("/readyz").status_code == httpx.codes.OK:
-                    return True
-            except httpx.TransportError:
-                pass  # It doesn't listen yet.
-            time.sleep(0.05)
-    return False
-
-
-def cause_of_death(termination_log: Path, status: int) -> str:
-    """What the runtime left as the reason of its end, for a person."""
+def stamp(file: Path) -> int:
+    """Changes when a file is written; 0 while it isn't there, as when an editor replaces it."""
     try:
-        cause = json.loads(termination_log.read_bytes())
-        return f"{cause['reason']}: {cause['message']}"
-    except (OSError, ValueError, KeyError):
-        return f"the runtime ended with status {status}; its log above says why"
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def follow(file: Path, name: str, scratch: Scratch, folder: Path) -> None:
+    """Give a changed manifest to the runtime, which loads it again; a bad one changes nothing."""
+    try:
+        scratch.write(choose(file, name), folder)
+    except click.ClickException as error:
+        click.echo(f"The change is not served: {error.message}", err=True)

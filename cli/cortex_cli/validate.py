@@ -9,19 +9,25 @@ from cortex_cli import manifests
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
 def validate(files: tuple[Path, ...]) -> None:
-    """Check manifests of RealtimeAPIs and AsyncAPIs.
+    """Check manifests of RealtimeAPIs and AsyncAPIs by the API server's rules, without one.
 
-    Prints every problem as FILE: field: message and exits with 1; exits with 0 when there is none.
+    FILES are files with any number of documents, folders of such, or - for standard input. Prints every problem as
+    FILE:LINE: field: message and exits with 1; exits with 0 when there is none.
     """
     failed = False
-    for file in files:
-        found = manifests.read(file)
-        for problem in manifests.problems(found):
-            click.echo(problem, err=True)
+    for path in files:
+        found = 0
+        for file in manifests.files_of(path):
+            for document in manifests.read(file, of_folder=file != path):
+                found += 1
+                for problem in document.problems:
+                    click.echo(problem, err=True)
+                    failed = True
+                if document.api is not None:
+                    click.echo(f"{file}: {document.api.kind} {document.api.metadata.name} is valid")
+        if not found:
+            click.echo(f"{path}: no RealtimeAPI or AsyncAPI in it", err=True)
             failed = True
-        for document in found:
-            if document.api is not None:
-                click.echo(f"{file}: {document.api.kind} {document.api.metadata.name} is valid")
     sys.exit(1 if failed else 0)

@@ -1,6 +1,8 @@
 """`cortex run`: serves on this machine until it is told to stop, and says why it can't."""
 
+import json
 import os
+import pty
 import queue
 import signal
 import socket
@@ -33,25 +35,30 @@ def free_port() -> int:
 class Run:
     """A `cortex run` as a child process, whose lines can be awaited."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, terminal: bool = False, **environment: str) -> None:
         self.port = free_port()
-        command = [sys.executable, "-m", "cortex_cli", "run", *arguments]
-        command += ["--port", str(self.port), "--admin-port", str(free_port())]
+        command = [sys.executable, "-m", "cortex_cli", "run", "--port", str(self.port)]
+        command += ["--admin-port", str(free_port()), *arguments]
+        ours, theirs = pty.openpty() if terminal else os.pipe()
         self.process = subprocess.Popen(
             command,
-            stdout=subprocess.PIPE,
+            stdout=theirs,
             stderr=subprocess.STDOUT,
-            text=True,
             start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
         )
+        os.close(theirs)
         self.seen: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        threading.Thread(target=self._read, args=(ours,), daemon=True).start()
 
-    def _read(self) -> None:
-        for line in self.process.stdout:
-            self._lines.put(line)
+    def _read(self, descriptor: int) -> None:
+        with os.fdopen(descriptor, errors="replace") as output:
+            try:
+                for line in output:
+                    self._lines.put(line)
+            except OSError:
+                pass  # So a terminal says that nobody writes to it any more.
         self._lines.put(None)
 
     def until(self, words: str) -> None:
@@ -76,8 +83,8 @@ class Run:
 def run():
     started: list[Run] = []
 
-    def start(*arguments: str) -> Run:
-        started.append(Run(*arguments))
+    def start(*arguments: str, **options) -> Run:
+        started.append(Run(*arguments, **options))
         return started[-1]
 
     yield start
@@ -87,7 +94,6 @@ def run():
         except ProcessLookupError:
             pass
         one.process.wait()
-        one.process.stdout.close()
 
 
 @pytest.fixture
@@ -118,6 +124,118 @@ def test_reload_serves_the_changed_code(run, project):
     while running.post().json() != {"answer": 22}:
         assert time.monotonic() < end, "the change was never served"
         time.sleep(0.05)
+
+
+def test_no_request_fails_while_the_code_is_loaded_again(run, project):
+    running = run(str(project / "api.yaml"), "--reload")
+    running.until("first is ready")
+    over, answers, errors = threading.Event(), [], []
+
+    def ask() -> None:
+        while not over.is_set():
+            try:
+                answers.append(running.post().json())
+            except (httpx.HTTPError, ValueError) as error:
+                errors.append(error)
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    try:
+        (project / "handler.py").write_text("import time; time.sleep(0.5)\n" + HANDLER % 22)
+        running.until("the change is served")
+    finally:
+        over.set()
+        for thread in asking:
+            thread.join()
+    assert errors == []
+    assert {"answer": 1} in answers
+    assert all(answer in ({"answer": 1}, {"answer": 22}) for answer in answers)
+
+
+def test_reload_follows_the_manifest_and_goes_on_when_it_is_wrong(run, project):
+    handler = "class Handler:\n    def __init__(self, config): self.config = config\n"
+    (project / "handler.py").write_text(handler + "    def handle_post(self): return self.config\n")
+    (project / "api.yaml").write_text(API.replace("NAME", "first").replace("py}", "py, config: {a: 1}}"))
+    running = run(str(project / "api.yaml"), "--reload")
+    running.until("first is ready")
+    (project / "api.yaml").write_text(API.replace("NAME", "first").replace("py}", "py, confg: {a: 2}}"))
+    running.until("The change is not served")
+    assert running.post().json() == {"a": 1}
+    (project / "api.yaml").write_text(API.replace("NAME", "first").replace("py}", "py, config: {a: 3}}"))
+    end = time.monotonic() + TIMEOUT
+    while running.post().json() != {"a": 3}:
+        assert time.monotonic() < end, "the change was never served"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("option", ["--port", "--admin-port"])
+def test_a_port_that_is_taken_is_named_before_anything_starts(run, project, option):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        status, output = run(str(project / "api.yaml"), option, str(port)).end()
+    assert (status, output) == (
+        1,
+        f"Error: port {port} is taken by another program: choose a free one with {option}\n",
+    )
+
+
+def test_logs_are_json_in_a_pipe_and_for_a_person_on_a_terminal(run, project):
+    (project / "handler.py").write_text(HANDLER % 1 + "    def __init__(self): print('so many weights')\n")
+    piped = run(str(project / "api.yaml"))
+    piped.until("so many weights")
+    assert json.loads(piped.seen[-1])["message"] == "so many weights"
+    shown = run(str(project / "api.yaml"), terminal=True)
+    shown.until("so many weights")
+    assert "INFO" in shown.seen[-1]
+    assert "\x1b[" in shown.seen[-1]
+    assert "{" not in shown.seen[-1]
+
+
+def pids_with(marker: str) -> list[str]:
+    """Processes that carry a marker in their environment."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdecimal() and marker.encode() in (process / "environ").read_bytes():
+                found.append(process.name)
+        except OSError:
+            continue  # It has ended, or is not ours.
+    return found
+
+
+def test_a_run_that_is_killed_leaves_no_process_and_no_file(run, project, tmp_path_factory):
+    scratch = tmp_path_factory.mktemp("scratch")
+    running = run(str(project / "api.yaml"), TMPDIR=str(scratch))
+    running.until("first is ready")
+    assert list(scratch.iterdir()) != []
+    running.process.kill()
+    running.end()
+    end = time.monotonic() + TIMEOUT
+    while pids_with(f"TMPDIR={scratch}") or list(scratch.iterdir()):
+        assert time.monotonic() < end, (pids_with(f"TMPDIR={scratch}"), list(scratch.iterdir()))
+        time.sleep(0.05)
+
+
+def test_a_second_ctrl_c_ends_it_at_once(run, project):
+    (project / "handler.py").write_text(
+        "import time\nclass Handler:\n    def handle_post(self):\n        print('busy')\n        time.sleep(600)\n"
+    )
+    running = run(str(project / "api.yaml"))
+    running.until("first is ready")
+
+    def ask() -> None:
+        with pytest.raises(httpx.TransportError):
+            running.post()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    running.until("busy")
+    running.process.send_signal(signal.SIGINT)
+    running.until("draining: 1 requests in flight")
+    running.process.send_signal(signal.SIGINT)
+    assert running.end()[0] == 130
+    asking.join()
 
 
 def test_one_of_several_apis_is_chosen_by_name(run, project):

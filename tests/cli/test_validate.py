@@ -50,12 +50,68 @@ def test_all_problems_of_all_files_are_printed(manifest):
     assert result.stdout == f"{good}: RealtimeAPI good is valid\n"
     lines = result.stderr.splitlines()
     for file, field in [
-        (typo, "spec.handler.pth: "),
-        (several, "spec.handler.models: "),
-        (several, "spec.autoscaling: "),
-        (several, "spec.compute.cpu: "),
+        (typo, "5: spec.handler.pth: "),
+        (several, "5: spec.handler.models: "),
+        (several, "6: spec.autoscaling: "),
+        (several, "7: spec.compute.cpu: "),
     ]:
-        assert any(line.startswith(f"{file}: {field}") for line in lines), (field, lines)
+        assert any(line.startswith(f"{file}:{field}") for line in lines), (field, lines)
+
+
+def test_problems_of_every_document_have_their_lines(manifest):
+    file = manifest(
+        "# A comment\n" + GOOD + "---\n" + GOOD.replace("path: handler.py", "path: [1]") + "---\na: [1\n"
+    )
+    result = validate(file)
+    assert result.exit_code == 1
+    first, second = result.stderr.splitlines()
+    assert first == f"{file}:12: spec.handler.path: must be a string, not a list"
+    assert second.startswith(f"{file}:14: is no YAML: ")
+    assert result.stdout == f"{file}: RealtimeAPI good is valid\n"
+
+
+def test_a_missing_field_is_placed_where_it_should_stand(manifest):
+    file = manifest(
+        "apiVersion: cortex.dev/v1alpha1\nkind: RealtimeAPI\nmetadata: {}\nspec:\n  handler: {}\n"
+    )
+    assert {
+        f"{file}:3: metadata.name: is required",
+        f"{file}:5: spec.handler.type: is required",
+    } <= set(validate(file).stderr.splitlines())
+
+
+def test_a_field_that_is_given_twice(manifest):
+    file = manifest(GOOD + "  paused: true\n  paused: false\n")
+    assert validate(file).stderr == f"{file}:7: spec.paused: is given twice\n"
+
+
+def test_items_of_a_list_are_manifests(manifest):
+    items = "".join(
+        "- " + text.replace("\n", "\n  ").rstrip() + "\n" for text in (GOOD, GOOD.replace("path", "pth"))
+    )
+    file = manifest("apiVersion: v1\nkind: List\nitems:\n" + items)
+    result = validate(file)
+    assert result.stdout == f"{file}: RealtimeAPI good is valid\n"
+    assert f"{file}:13: spec.handler.pth: unknown field" in result.stderr
+
+
+def test_a_folder_is_its_manifests(manifest, tmp_path):
+    (tmp_path / "below").mkdir()
+    manifest(GOOD, "below/good.yml")
+    manifest("services: {}\n", "compose.yaml")
+    result = validate(tmp_path)
+    assert (result.exit_code, result.output) == (0, f"{tmp_path}/below/good.yml: RealtimeAPI good is valid\n")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert (validate(empty).exit_code, validate(empty).stderr) == (
+        1,
+        f"{empty}: no RealtimeAPI or AsyncAPI in it\n",
+    )
+
+
+def test_standard_input_is_a_dash():
+    result = CliRunner().invoke(main, ["validate", "-"], input=GOOD)
+    assert (result.exit_code, result.output) == (0, "-: RealtimeAPI good is valid\n")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +128,7 @@ def test_what_is_no_manifest_is_told_with_the_file(manifest, text, words):
     file = manifest(text)
     result = validate(file)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"{file}: ")
+    assert result.stderr.startswith(f"{file}:")
     assert words in result.stderr
 
 
