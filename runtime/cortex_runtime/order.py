@@ -10,6 +10,7 @@ class Order:
 
     config: str
     project: str
+    models: str
     listener: int
     board: int
     control: int

@@ -14,12 +14,6 @@ def require_supported(document: Document) -> None:
         problems.append("handler.type: tensorflow is not supported by this version")
     elif handler.path is None:
         problems.append("handler.path: serving a model without a handler is not supported by this version")
-    models = handler.models
-    if models is not None:
-        if handler.type == "python":
-            problems.append("handler.models: not supported with type python by this version")
-        if models.cache_size or models.disk_cache_size or models.cache_bytes:
-            problems.append("handler.models: caching is not supported by this version")
     for field, value in (
         ("handler.serverSideBatching", getattr(handler, "server_side_batching", None)),
         ("handler.dependencies", handler.dependencies),

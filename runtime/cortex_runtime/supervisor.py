@@ -1,5 +1,5 @@
-"""The replica's first process: it starts the workers, starts them again, answers on the admin port and drains. No user code runs
-here, so health is answered however busy the handler is.
+"""The replica's first process: it fetches models, starts the workers, starts them again, answers on the admin port and drains. No
+user code runs here, so health is answered however busy the handler is.
 """
 
 import asyncio
@@ -18,6 +18,8 @@ from cortex_runtime.admin import Admin
 from cortex_runtime.board import Board
 from cortex_runtime.errors import StartError
 from cortex_runtime.metrics import Metrics
+from cortex_runtime.models.progress import Stopped
+from cortex_runtime.models.sync import Sync
 from cortex_runtime.order import Order
 from cortex_runtime.server import Server
 from cortex_runtime.spec import require_supported
@@ -58,22 +60,30 @@ class Supervisor:
         self._restarts = 0
         self._stopping: asyncio.Event = asyncio.Event()
         self._at_once = False
-        self._order = Order(str(options.config), str(options.project), -1, -1, -1, 0, 0)
+        self._order = Order(str(options.config), str(options.project), str(options.models), -1, -1, -1, 0, 0)
+        self._sync: Sync | None = None
+        if document.spec.handler.models is not None:
+            self._sync = Sync(document, options.models, options.project)
 
     async def run(self) -> int:
         """Serve until a signal. Raises StartError when the API can't start."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         admin = self._admin_server()
         serving = asyncio.create_task(admin.serve())
         try:
+            if self._sync is not None:
+                await asyncio.to_thread(self._sync.start)
             self._seats = await self._generation()
             if not self._stopping.is_set():
                 log.info("ready: serving %s on port %d", self._document.name, self._listener.getsockname()[1])
                 await self._watch()
             await self._drain()
+        except Stopped:
+            log.info("told to stop while the models were fetched")
         finally:
+            self._stop()
             for seat in self._seats:
                 seat.kill()
             await asyncio.gather(*(seat.task for seat in self._seats), return_exceptions=True)
@@ -85,7 +95,9 @@ class Supervisor:
     async def _watch(self) -> None:
         """Return when told to stop. Raises StartError when no worker is left and none can start."""
         stop = asyncio.create_task(self._stopping.wait())
-        reloading = asyncio.create_task(self._reload_on_change()) if self._options.reload else None
+        others = [asyncio.create_task(self._reload_on_change())] if self._options.reload else []
+        if self._sync is not None and self._sync.interval:
+            others.append(asyncio.create_task(self._follow_models(self._sync)))
         try:
             while not stop.done():
                 await asyncio.wait((stop,), timeout=0.5)
@@ -95,9 +107,9 @@ class Supervisor:
                     raise lost[0]
         finally:
             stop.cancel()
-            if reloading is not None:
-                reloading.cancel()
-                await asyncio.gather(reloading, return_exceptions=True)
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
     async def _generation(self) -> list[Seat]:
         """Workers on all seats, once all are ready. Raises StartError, with none of them left, when one can't start."""
@@ -141,11 +153,29 @@ class Supervisor:
                 log.error("the change is not served, what ran before goes on: %s", error)
                 continue
             self._seats, before = seats, self._seats
+            for seat in seats:
+                # It may have changed while they started.
+                seat.tell("models")
             self._restarts += sum(seat.restarts for seat in before)
             for seat in before:
                 seat.tell("stop")
             await asyncio.gather(*(seat.task for seat in before))
             log.info("the change is served")
+
+    async def _follow_models(self, sync: Sync) -> None:
+        """Ask the models' locations for changes; tell the workers when something is to be served differently."""
+        while True:
+            await asyncio.sleep(sync.interval)
+            try:
+                changed = await asyncio.to_thread(sync.poll)
+            except Stopped:
+                return
+            except Exception:
+                log.exception("the models could not be asked for changes; what is served stays")
+                continue
+            if changed:
+                for seat in self._seats:
+                    seat.tell("models")
 
     async def _drain(self) -> None:
         """Let what runs end: first new requests are still taken, each on its last connection; then no more."""
@@ -159,9 +189,14 @@ class Supervisor:
         limit = units.seconds(self._document.spec.handler.request_timeout)
         await asyncio.wait([seat.task for seat in self._seats], timeout=limit)
 
+    def _stop(self) -> None:
+        self._stopping.set()
+        if self._sync is not None:
+            self._sync.stop()
+
     def _interrupt(self) -> None:
         self._at_once = True
-        self._stopping.set()
+        self._stop()
 
     def _problem(self) -> tuple[str, str] | None:
         if self._stopping.is_set():
@@ -172,6 +207,8 @@ class Supervisor:
         for seat in self._seats:
             if not seat.ready and seat.problem is not None:
                 return seat.problem.reason, seat.problem.message
+        if self._sync is not None and (downloading := self._sync.status()):
+            return "Starting", downloading
         return "Starting", f"{ready} of {self._processes} workers answer"
 
     def _workers(self) -> tuple[int, int]:

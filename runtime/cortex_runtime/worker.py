@@ -1,15 +1,18 @@
 """One serving process: the user's code lives here and only here. Started by the supervisor, and ends when that ends.
 
 `python -m cortex_runtime.worker ORDER`, where ORDER is the JSON of an `Order`. Over the control socket it tells the supervisor, a
-JSON line each, that it is ready or why it can't start, and is told "drain" (close connections as they are used) and "stop".
+JSON line each, that it is ready or why it can't start, and is told "drain" (close connections as they are used), "models" (their
+index has changed) and "stop".
 """
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +24,19 @@ from cortex_runtime import handler as interfaces
 from cortex_runtime import logs
 from cortex_runtime.app import App
 from cortex_runtime.board import Board
+from cortex_runtime.clients import Client, open_client
 from cortex_runtime.errors import StartError, last_lines
 from cortex_runtime.execution import Threads
-from cortex_runtime.models.storage import local_path
-from cortex_runtime.models.tree import Model, onnx_model
 from cortex_runtime.order import Order
 from cortex_runtime.protocol import InPlaceProtocol
 from cortex_runtime.server import Server
 
+log = logging.getLogger("cortex")
 
-def prepare(document: Document, project: Path, board: Board, slot: int) -> App:
+
+def prepare(
+    document: Document, project: Path, models: Path, board: Board, slot: int
+) -> tuple[App, Client | None]:
     """Load models and code and construct the handler. Raises StartError."""
     spec = document.spec.handler
     python_path = [project, *([project / spec.python_path] if spec.python_path else [])]
@@ -41,51 +47,39 @@ def prepare(document: Document, project: Path, board: Board, slot: int) -> App:
     os.chdir(project)
     code = interfaces.load(project / spec.path if spec.path else None, spec.type, document.kind)
     values: dict[str, Any] = {"config": spec.config, "metadata": spec.config}
-    client = None
-    if spec.type == "onnx":
-        from cortex_runtime.clients import onnx
-
-        models = _models(spec.models, project, onnx.DEFAULT_NAME)
-        workers = spec.processes_per_replica * spec.threads_per_process
-        client = values["onnx_client"] = onnx.ONNXClient(models, onnx.intra_op_threads(workers))
+    loaders: list[Callable[[str], Any]] = []
+    load_model = (lambda path: loaders[0](path)) if code.loads_models else None
+    client = open_client(document, models, project, load_model)
+    if client is not None:
+        values[client.argument] = client
+        if spec.type == "python":
+            values["model_client"] = client
     row = board.row(slot)
     threads = Threads(spec.threads_per_process, row)
-    instance = threads.call(lambda: interfaces.construct(code, values))
-    info = {
-        "api": document.name,
-        "kind": document.kind,
-        "type": spec.type,
-        "models": client.info() if client else [],
-    }
-    return App(
+    instance = threads.call(lambda: interfaces.construct(code, values, loaders.append))
+    if client is not None:
+        threads.call(client.preload)
+
+    def info() -> dict[str, Any]:
+        of_models = {"models": client.info(), "problems": client.problems()} if client else {"models": []}
+        return {"api": document.name, "kind": document.kind, "type": spec.type, **of_models}
+
+    app = App(
         interfaces.methods(code, instance, values),
         threads,
         row,
         max_body=units.parse_bytes(spec.max_body_size),
         timeout=units.seconds(spec.request_timeout),
         limit=spec.max_replica_concurrency,
-        info=lambda: info,
+        info=info,
         access=logs.AccessLog(spec.log_level),
     )
+    return app, client
 
 
-def _models(models: Any, project: Path, default_name: str) -> dict[str, Model]:
-    if models.path is not None:
-        return {default_name: onnx_model(default_name, local_path(models.path, project))}
-    if models.paths is not None:
-        return {m.name: onnx_model(m.name, local_path(m.path, project)) for m in models.paths}
-    folder = local_path(models.dir, project)
-    if not folder.is_dir():
-        raise StartError("ModelInvalid", f"handler.models.dir: {folder} is not a folder")
-    found = {
-        entry.name: onnx_model(entry.name, entry) for entry in sorted(folder.iterdir()) if entry.is_dir()
-    }
-    if not found:
-        raise StartError("ModelNotFound", f"handler.models.dir: {folder} holds no model")
-    return found
-
-
-def serve(document: Document, app: App, listener: socket.socket, control: socket.socket) -> None:
+def serve(
+    document: Document, app: App, client: Client | None, listener: socket.socket, control: socket.socket
+) -> None:
     """Answer requests until told to stop and all running ones are over."""
     config = uvicorn.Config(
         app,
@@ -102,21 +96,30 @@ def serve(document: Document, app: App, listener: socket.socket, control: socket
         timeout_graceful_shutdown=max(1, int(units.seconds(document.spec.handler.request_timeout))),
     )
     server = Server(config, lambda: control.sendall(b'{"event": "ready"}\n'))
-    threading.Thread(target=_obey, args=(control, server, app), daemon=True).start()
+    threading.Thread(target=_obey, args=(control, server, app, client), daemon=True).start()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(server.serve(sockets=[listener]))
 
 
-def _obey(control: socket.socket, server: Server, app: App) -> None:
+def _obey(control: socket.socket, server: Server, app: App, client: Client | None) -> None:
     with control.makefile("r") as orders:
         for order in orders:
-            if order == "drain\n":
+            if order == "models\n" and client is not None:
+                threading.Thread(target=_follow, args=(client,), daemon=True).start()
+            elif order == "drain\n":
                 app.draining = True
             elif order == "stop\n":
                 app.draining = True
                 server.should_exit = True
     # The supervisor is gone, and with it whoever would end this process.
     os._exit(1)
+
+
+def _follow(client: Client) -> None:
+    try:
+        client.refresh()
+    except StartError as error:
+        log.error("the change of the models is not served: %s", error)
 
 
 def main(argument: str) -> int:
@@ -127,12 +130,13 @@ def main(argument: str) -> int:
     try:
         document = Document.read(order.config)
         logs.configure(document.spec.handler.log_level, capture_prints=True)
-        app = prepare(document, Path(order.project), Board(order.board, order.slots), order.slot)
+        board = Board(order.board, order.slots)
+        app, client = prepare(document, Path(order.project), Path(order.models), board, order.slot)
     except StartError as error:
         return _fail(control, error.reason, error.message)
     except (OSError, ValueError) as error:
         return _fail(control, "InvalidSpec", last_lines(error))
-    serve(document, app, listener, control)
+    serve(document, app, client, listener, control)
     app.close()
     return 0
 

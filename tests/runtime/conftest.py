@@ -110,6 +110,7 @@ def _starter(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
         log = folder / "log"
         command = [sys.executable, "-m", "cortex_runtime", "serve", "--host", "127.0.0.1"]
         command += ["--config", str(folder / "api.json"), "--project", str(project)]
+        command += ["--models", str(folder / "models")]
         command += ["--port", str(port), "--admin-port", str(admin_port)]
         command += ["--termination-log", str(folder / "termination"), *arguments]
         with log.open("wb") as output:

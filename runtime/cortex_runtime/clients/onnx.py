@@ -1,7 +1,7 @@
 """`onnx_client`: runs ONNX models in this process. What a caller sent wrongly becomes a UserError, which reaches him as 400."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from cortex_runtime.errors import StartError, UserError
-from cortex_runtime.models.tree import Model
+from cortex_runtime.clients import say_served
+from cortex_runtime.errors import UserError
+from cortex_runtime.models.cache import Cache
+from cortex_runtime.models.store import LoadFailed, Store, Version
 
 _NUMPY_TYPES = {
     "tensor(float16)": np.float16,
@@ -82,6 +84,7 @@ class Input:
 class Loaded:
     """A model in memory."""
 
+    version: Version
     session: onnxruntime.InferenceSession
     inputs: tuple[Input, ...]
 
@@ -89,14 +92,16 @@ class Loaded:
 class ONNXClient:
     """The models of one API. A single model has no name to give; several are asked for by name."""
 
-    def __init__(self, models: Mapping[str, Model], threads: int) -> None:
-        self._models = models
-        self._single = next(iter(models)) if set(models) == {DEFAULT_NAME} else None
-        self._loaded = {
-            (model.name, version): _load(path, threads)
-            for model in models.values()
-            for version, path in model.versions.items()
-        }
+    argument = "onnx_client"
+
+    def __init__(
+        self, store: Store, threads: int, *, size: int | None = None, limit_bytes: int | None = None
+    ) -> None:
+        self._store = store
+        self._cache: Cache[Loaded] = Cache(
+            store, lambda version: _load(version, threads), size=size, limit_bytes=limit_bytes
+        )
+        self.may_wait = self._cache.limited
 
     def predict(
         self, model_input: Any, model_name: str | None = None, model_version: str | int | None = "latest"
@@ -104,9 +109,9 @@ class ONNXClient:
         """Run a model. Returns its outputs, in its order, as numpy arrays.
 
         model_input: a mapping of input name to value; or, with one input, its value. model_version: a number, or "latest".
-        Raises UserError for an unknown model or version, a missing input and a value of the wrong type or shape.
+        Raises UserError for an unknown model or version, a missing input and a value of the wrong type or shape, and LoadFailed.
         """
-        loaded = self._find(model_name, model_version)
+        loaded = self._cache.get(model_name, model_version)
         inputs = loaded.inputs
         if isinstance(model_input, Mapping):
             given = model_input
@@ -123,13 +128,15 @@ class ONNXClient:
             outputs: list[Any] = loaded.session.run(None, feed)
         except onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument as error:
             raise UserError(f"the model refused its input: {error}") from error
+        say_served(loaded.version.name, loaded.version.version)
         return outputs
 
     def get_model(
         self, model_name: str | None = None, model_version: str | int | None = "latest"
     ) -> dict[str, Any]:
         """The session of a model, its signature as onnxruntime has it, and as shapes and numpy types."""
-        loaded = self._find(model_name, model_version)
+        loaded = self._cache.get(model_name, model_version)
+        say_served(loaded.version.name, loaded.version.version)
         return {
             "session": loaded.session,
             "signatures": loaded.session.get_inputs(),
@@ -138,41 +145,47 @@ class ONNXClient:
             },
         }
 
+    def signature(
+        self, model_name: str | None = None, model_version: str | int | None = "latest"
+    ) -> dict[str, Any]:
+        """Inputs and outputs of a model, with shapes and types; None in a shape is a dimension that is free."""
+        return _signature(self._cache.get(model_name, model_version))
+
     def info(self) -> list[dict[str, Any]]:
-        """Names, versions and inputs for GET /info."""
+        """Names, versions, what is loaded, and the signature of the highest version that is, for GET /info."""
+        loaded: dict[str, dict[int, Loaded]] = {}
+        for version, model in self._cache.loaded():
+            loaded.setdefault(version.name, {})[version.version] = model
         return [
             {
-                "name": None if self._single else model.name,
-                "versions": [str(version) for version in model.versions],
-                "inputs": {
-                    i.name: {"shape": list(i.shape), "type": i.dtype.__name__}
-                    for i in self._loaded[model.name, model.latest].inputs
-                },
+                "name": None if self._store.single else name,
+                "versions": [str(number) for number in self._store.versions(name)],
+                "loaded": [str(number) for number in sorted(loaded.get(name, ()))],
+                **(_signature(loaded[name][max(loaded[name])]) if name in loaded else {}),
             }
-            for model in self._models.values()
+            for name in self._store.names()
         ]
 
-    def _find(self, name: str | None, version: str | int | None) -> Loaded:
-        model = self._models.get(self._single or name or "")
-        if model is None:
-            known = ", ".join(self._models)
-            raise UserError(
-                f"model {name!r} is not there (available: {known})" if name else f"name a model: {known}", 404
-            )
-        if version in (None, "", "latest"):
-            return self._loaded[model.name, model.latest]
-        text = str(version)
-        if not text.isdecimal():
-            raise UserError(f"model version {text!r} is neither a number nor 'latest'")
-        found = self._loaded.get((model.name, int(text)))
-        if found is None:
-            known = ", ".join(str(v) for v in model.versions)
-            raise UserError(f"version {text} of the model is not there (available: {known})", 404)
-        return found
+    def preload(self) -> None:
+        """Load all models, when no limit stands against it. Raises StartError (ModelInvalid)."""
+        self._cache.preload()
 
+    def refresh(self) -> None:
+        """Follow the index of models."""
+        if self._store.refresh():
+            self._cache.refresh()
 
-DEFAULT_NAME = "_cortex_default"
-"""Name of the model of an API that has one."""
+    def problems(self) -> dict[str, str]:
+        """What is wrong with models now, by model."""
+        return self._cache.problems()
+
+    def failures(self) -> dict[str, int]:
+        """How often a load has failed, by model."""
+        return dict(self._cache.failures)
+
+    def close(self) -> None:
+        """Let go of all models."""
+        self._cache.close()
 
 
 def intra_op_threads(workers: int) -> int:
@@ -187,7 +200,13 @@ def intra_op_threads(workers: int) -> int:
     return max(1, int(cpus // workers))
 
 
-def _load(path: Path, threads: int) -> Loaded:
+def _load(version: Version, threads: int) -> Loaded:
+    path = version.path
+    if path.is_dir():
+        files = sorted(file for file in path.glob("*.onnx") if not file.name.startswith("."))
+        if len(files) != 1:
+            raise LoadFailed(f"{path} must hold exactly one .onnx file; found {len(files)}")
+        path = files[0]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -196,13 +215,26 @@ def _load(path: Path, threads: int) -> Loaded:
             str(path), options, providers=onnxruntime.get_available_providers()
         )
     except Exception as error:
-        raise StartError("ModelInvalid", f"{path} can't be loaded as an ONNX model: {error}") from error
+        raise LoadFailed(f"{path} can't be loaded as an ONNX model: {error}") from error
     inputs = []
     for node in session.get_inputs():
         dtype = _NUMPY_TYPES.get(node.type)
         if dtype is None:
-            raise StartError(
-                "ModelInvalid", f'{path}: input "{node.name}" has the type {node.type}, which is not served'
-            )
+            raise LoadFailed(f'{path}: input "{node.name}" has the type {node.type}, which is not served')
         inputs.append(Input(node.name, tuple(node.shape), dtype))
-    return Loaded(session, tuple(inputs))
+    return Loaded(version, session, tuple(inputs))
+
+
+def _signature(loaded: Loaded) -> dict[str, Any]:
+    def described(nodes: Iterable[Any]) -> dict[str, Any]:
+        return {node.name: {"shape": list(node.shape), "type": _type_name(node.type)} for node in nodes}
+
+    return {
+        "inputs": described(loaded.session.get_inputs()),
+        "outputs": described(loaded.session.get_outputs()),
+    }
+
+
+def _type_name(name: str) -> str:
+    dtype = _NUMPY_TYPES.get(name)
+    return name if dtype is None else dtype.__name__

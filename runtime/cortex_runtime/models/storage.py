@@ -1,23 +1,29 @@
-"""A model's location as a path on this machine."""
+"""From a location in the spec to the source that lists and fetches it. What a scheme needs is imported when it is met."""
 
 from pathlib import Path
 
 from cortex_runtime.errors import StartError
+from cortex_runtime.models import local
+from cortex_runtime.models.listing import Source
 
 
-def local_path(location: str, project: Path) -> Path:
-    """The path of a location; relative ones count from the project.
+def open_source(location: str, project: Path) -> Source:
+    """The source for a location; relative paths count from the project.
 
-    Raises StartError: InvalidSpec for a scheme that is not served, ModelNotFound when nothing is there.
+    Raises StartError (InvalidSpec) for a scheme that is not known and for a location that says too little.
     """
     scheme, separator, rest = location.partition("://")
-    if separator and scheme != "file":
-        raise StartError(
-            "InvalidSpec",
-            f"handler.models: {location} can't be read: {scheme}:// is not supported by this version; "
-            "use a path in the project, an absolute path or file://",
-        )
-    path = project / (rest if separator else location)
-    if not path.exists():
-        raise StartError("ModelNotFound", f"handler.models: there is nothing at {path}")
-    return path
+    if not separator:
+        return local.LocalSource(location, project / location)
+    if scheme == "file":
+        return local.LocalSource(location, project / rest)
+    if scheme == "pvc":
+        claim, _, path = rest.partition("/")
+        if not claim or ".." in rest.split("/"):
+            raise StartError("InvalidSpec", f"{location}: write pvc://<claim>/<path>, without '..'")
+        return local.LocalSource(location, local.CLAIMS / claim / path)
+    raise StartError(
+        "InvalidSpec",
+        f"{location} can't be read: the schemes of this version are file:// and pvc://, "
+        "or a path in the project",
+    )

@@ -1,50 +1,154 @@
-"""Layouts of model folders: which models and versions a path holds. Reads names only, never a model."""
+"""Layouts of model folders: which versions a list of names holds, and whether each is a model of the handler's type.
 
+Pure functions over names relative to the model's location ("1/model.onnx"), so that a bucket is judged before anything of it is
+downloaded. Entries that begin with a dot are not looked at.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from cortex_runtime.errors import StartError
+ARCHIVES = (".zip", ".tar.gz", ".tgz")
+"""What is unpacked when a location names it."""
+
+_VERSION = re.compile(r"[0-9]{1,18}").fullmatch
+_MOST_SHOWN = 20
+
+_ACCEPTED: Mapping[str, tuple[str, ...]] = {
+    "python": ("any files", "<version>/any files, where <version> is a number"),
+    "onnx": (
+        "<any name>.onnx, the only one (external data may lie beside it)",
+        "<version>/<any name>.onnx, where <version> is a number",
+        "<any name>.zip, alone, with one of these for one version",
+    ),
+    "tensorflow": (
+        "saved_model.pb and variables/variables.index, variables/variables.data-...",
+        "<version>/saved_model.pb and so on, where <version> is a number",
+        "<any name>.zip, alone, with an exported model",
+    ),
+}
+
+
+class InvalidLayout(Exception):
+    """What is wrong with a folder, the layouts that are accepted and the names that are there."""
 
 
 @dataclass(frozen=True)
-class Model:
-    """One model. versions: number to the .onnx file; a model without versions has the version 1."""
+class Tree:
+    """The versions of a model. versions: number to the folder of the version, as a prefix ("", "3/"). problems: of versions
+    that can't be served, by number."""
 
-    name: str
-    versions: dict[int, Path]
-
-    @property
-    def latest(self) -> int:
-        """The highest version."""
-        return max(self.versions)
+    versions: Mapping[int, str]
+    problems: Mapping[int, str]
 
 
-def onnx_model(name: str, path: Path) -> Model:
-    """The model at a path: a .onnx file, a folder with one, or a folder of integer versions with one each.
+def read(kind: str, names: Iterable[str], where: str) -> Tree:
+    """The versions that a folder holds; one without versions is version 1.
 
-    Raises StartError: ModelInvalid.
+    kind: the handler's type. names: of all files below the folder. where: the folder, for messages.
+    Raises InvalidLayout when none can be served.
     """
-    if path.is_file():
-        if path.suffix != ".onnx":
-            raise StartError("ModelInvalid", f"{path} is not a .onnx file")
-        return Model(name, {1: path})
-    entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
-    numbered = [entry for entry in entries if entry.is_dir() and entry.name.isdecimal()]
-    if not numbered:
-        return Model(name, {1: _only_onnx_file(path)})
-    others = sorted(entry.name for entry in entries if entry not in numbered)
+    seen = visible(names)
+    folders: dict[str, list[str]] = {}
+    others: list[str] = []
+    for name in seen:
+        top, inside, rest = name.partition("/")
+        if inside and _VERSION(top):
+            folders.setdefault(top, []).append(rest)
+        else:
+            others.append(name)
+    if not folders:
+        if wrong := check(kind, seen):
+            raise InvalidLayout(describe(kind, seen, where, wrong))
+        return Tree({1: ""}, {})
     if others:
-        raise StartError(
-            "ModelInvalid",
-            f"{path} mixes versions (folders named by a number) with other entries: {', '.join(others)}",
+        wrong = (
+            f"it mixes versions ({_few(sorted(folders, key=int))}) "
+            f"with other entries ({_few(sorted({name.partition('/')[0] for name in others}))})"
         )
-    versions = {int(entry.name): _only_onnx_file(entry) for entry in numbered}
-    return Model(name, dict(sorted(versions.items())))
+        raise InvalidLayout(describe(kind, seen, where, wrong))
+    versions: dict[int, str] = {}
+    problems: dict[int, str] = {}
+    for folder in sorted(folders, key=lambda name: (int(name), name)):
+        number, inside_it = int(folder), folders[folder]
+        if number in versions or number in problems:
+            problems[number] = f"{where}: two folders are version {number}"
+            versions.pop(number, None)
+        elif wrong := check(kind, inside_it):
+            problems[number] = describe(kind, inside_it, f"{where.rstrip('/')}/{folder}", wrong)
+        else:
+            versions[number] = f"{folder}/"
+    if not versions:
+        raise InvalidLayout("\n".join(problems.values()))
+    return Tree(versions, problems)
 
 
-def _only_onnx_file(folder: Path) -> Path:
-    files = sorted(folder.glob("*.onnx"))
-    if len(files) != 1:
-        found = ", ".join(file.name for file in files) or "none"
-        raise StartError("ModelInvalid", f"{folder} must hold exactly one .onnx file; found {found}")
-    return files[0]
+def check(kind: str, names: Sequence[str]) -> str | None:
+    """What is wrong with the files of one version, or None. kind: the handler's type."""
+    names = visible(names)
+    if not names:
+        return "there are no files"
+    if kind == "python" or lone_archive(names):
+        return None
+    if kind == "onnx":
+        models = [name for name in names if "/" not in name and name.endswith(".onnx")]
+        if len(models) != 1:
+            return f"there must be exactly one .onnx file; found {_few(sorted(models)) or 'none'}"
+        return None
+    if "saved_model.pb" not in names:
+        return "there is no saved_model.pb"
+    variables = [name for name in names if name.startswith("variables/")]
+    # A graph with nothing but constants is exported without the folder.
+    if variables and "variables/variables.index" not in variables:
+        return "variables/variables.index is missing"
+    if variables and not any(name.startswith("variables/variables.data-") for name in variables):
+        return "variables/variables.data-... is missing"
+    return None
+
+
+def lone_archive(names: Sequence[str]) -> str | None:
+    """The archive that is the only file of a version, or None."""
+    seen = visible(names)
+    return seen[0] if len(seen) == 1 and seen[0].lower().endswith(ARCHIVES) else None
+
+
+def models_in(names: Iterable[str]) -> dict[str, list[str]]:
+    """The models in a `dir`: each folder with the names below it. Files beside the folders are not models."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        top, inside, rest = name.partition("/")
+        if inside and rest and not top.startswith("."):
+            found.setdefault(top, []).append(rest)
+    return {name: found[name] for name in sorted(found)}
+
+
+def root_of(kind: str, names: Sequence[str]) -> str:
+    """The folder of an unpacked archive in which the model lies: "", or the only folder at the top with "/" behind it.
+
+    An export is often packed together with its folder; a Python model is left as it was packed.
+    """
+    seen = visible(names)
+    tops = {name.partition("/")[0] for name in seen}
+    if kind == "python" or len(tops) != 1 or not all("/" in name for name in seen):
+        return ""
+    return f"{tops.pop()}/"
+
+
+def visible(names: Iterable[str]) -> list[str]:
+    """The names of which no part begins with a dot."""
+    return [name for name in names if not name.startswith(".") and "/." not in name]
+
+
+def describe(kind: str, names: Sequence[str], where: str, wrong: str) -> str:
+    """An error with the layouts that are accepted and what is there."""
+    what = {"python": "a model", "onnx": "an ONNX model", "tensorflow": "a TensorFlow SavedModel"}[kind]
+    shown = sorted(names)[:_MOST_SHOWN]
+    if len(names) > len(shown):
+        shown.append(f"... and {len(names) - len(shown)} more")
+    lines = [f"{where} is not {what}: {wrong}", "accepted:", *(f"  {line}" for line in _ACCEPTED[kind])]
+    return "\n".join([*lines, "found:", *(f"  {name}" for name in shown or ("nothing",))])
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -1,0 +1,106 @@
+"""Unpacks archives of models and code. No entry leaves the folder, whatever its name; links and special files are refused."""
+
+import shutil
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import IO
+
+from cortex_runtime.errors import StartError
+from cortex_runtime.models.listing import safe_name
+from cortex_runtime.models.progress import size_in_words
+
+_MOST_ENTRIES = 200_000
+
+
+def unpack(archive: Path, into: Path, where: str) -> None:
+    """Unpack a .zip, .tar.gz or .tgz into a new folder. where: the location, for messages.
+
+    Raises StartError: ModelInvalid when it is no such archive, is damaged, holds an entry that would leave the folder, or needs
+    more space than there is.
+    """
+    into.mkdir(parents=True)
+    try:
+        if archive.name.lower().endswith(".zip"):
+            _unzip(archive, into, where)
+        else:
+            _untar(archive, into, where)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError) as error:
+        raise StartError("ModelInvalid", f"{where} is no whole archive: {error}") from error
+    except RuntimeError as error:
+        # zipfile says so of an encrypted entry.
+        raise StartError("ModelInvalid", f"{where} can't be unpacked: {error}") from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise StartError(
+            "ModelInvalid", f"{where} holds two entries of one name: {error.filename}"
+        ) from error
+
+
+def _unzip(archive: Path, into: Path, where: str) -> None:
+    with zipfile.ZipFile(archive) as content:
+        entries = content.infolist()
+        _require_room(sum(entry.file_size for entry in entries), len(entries), into, where)
+        for entry in entries:
+            mode = entry.external_attr >> 16
+            target = _target(entry.filename.rstrip("/") if entry.is_dir() else entry.filename, into, where)
+            if target is None:
+                continue
+            if entry.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+            elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
+                with content.open(entry) as source:
+                    _write(source, target)
+            else:
+                raise _refused(entry.filename, where)
+
+
+def _untar(archive: Path, into: Path, where: str) -> None:
+    with tarfile.open(archive, "r:*") as content:
+        entries = content.getmembers()
+        _require_room(sum(entry.size for entry in entries), len(entries), into, where)
+        for entry in entries:
+            target = _target(entry.name, into, where)
+            if target is None:
+                continue
+            if entry.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+            elif entry.isfile():
+                source = content.extractfile(entry)
+                assert source is not None
+                with source:
+                    _write(source, target)
+            else:
+                raise _refused(entry.name, where)
+
+
+def _target(name: str, into: Path, where: str) -> Path | None:
+    while name.startswith("./"):
+        name = name[2:]
+    if name in ("", "."):
+        return None
+    if not safe_name(name):
+        raise StartError(
+            "ModelInvalid",
+            f"{where}: the entry {name!r} would lie outside of the folder; nothing of it is used",
+        )
+    return into / name
+
+
+def _write(source: IO[bytes], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") as file:
+        shutil.copyfileobj(source, file, 1024 * 1024)
+
+
+def _refused(name: str, where: str) -> StartError:
+    return StartError("ModelInvalid", f"{where}: the entry {name!r} is neither a file nor a folder; refused")
+
+
+def _require_room(size: int, entries: int, into: Path, where: str) -> None:
+    free = shutil.disk_usage(into).free
+    if size > free:
+        wanted = f"{size_in_words(size)} unpacked, and {size_in_words(free)} are free"
+        raise StartError("ModelInvalid", f"{where} needs {wanted} in {into}")
+    if entries > _MOST_ENTRIES:
+        raise StartError("ModelInvalid", f"{where} holds {entries} entries; {_MOST_ENTRIES} are accepted")

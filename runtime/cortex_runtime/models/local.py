@@ -1,0 +1,76 @@
+"""Models on this machine: in the project, at an absolute path, or on a volume claim that is mounted into the pod."""
+
+import os
+import shutil
+from pathlib import Path
+
+from cortex_runtime.errors import StartError
+from cortex_runtime.models.listing import Changed, Entry, Listing
+from cortex_runtime.models.progress import Progress
+
+CLAIMS = Path("/mnt/pvc")
+"""Where the pod has its volume claims, each under its name."""
+
+_CHUNK = 1024 * 1024
+
+
+class LocalSource:
+    """A file or a folder. Entries that begin with a dot are left out."""
+
+    def __init__(self, shown: str, path: Path) -> None:
+        self.shown = shown
+        self.local: Path | None = path
+        self._path = path
+
+    def listing(self) -> Listing:
+        """What is there now. Raises StartError: ModelNotFound, ModelAccessDenied."""
+        path = self._path
+        try:
+            if path.is_file():
+                return Listing((_entry(path, path.name),), is_file=True)
+            if not path.is_dir():
+                raise StartError("ModelNotFound", f"there is nothing at {path}")
+            return Listing(tuple(self._walk()))
+        except PermissionError as error:
+            raise StartError(
+                "ModelAccessDenied", f"{error.filename or path} can't be read: permission denied"
+            ) from error
+
+    def _walk(self) -> list[Entry]:
+        entries = []
+        for folder, folders, files in os.walk(self._path, onerror=_raise, followlinks=True):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(files):
+                if name.startswith("."):
+                    continue
+                file = Path(folder, name)
+                try:
+                    entries.append(_entry(file, file.relative_to(self._path).as_posix()))
+                except FileNotFoundError:
+                    # Gone since the folder was read, or a link to nothing.
+                    continue
+        return entries
+
+    def fetch(self, entry: Entry, target: Path, progress: Progress) -> None:
+        """Copy one file. Raises Changed when it is another one by now."""
+        path = self._path if self._path.is_file() else self._path / entry.name
+        try:
+            with path.open("rb") as source, target.open("xb") as copy:
+                while chunk := source.read(_CHUNK):
+                    copy.write(chunk)
+                    progress.add(len(chunk))
+            shutil.copymode(path, target)
+            if _entry(path, entry.name) != entry:
+                raise Changed
+        except FileNotFoundError as error:
+            raise Changed from error
+
+
+def _entry(path: Path, name: str) -> Entry:
+    status = path.stat()
+    return Entry(name, status.st_size, f"{status.st_mtime_ns}-{status.st_size}-{status.st_ino}")
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error

@@ -1,0 +1,218 @@
+"""Keeps the folder of models as the spec's locations are: once before the workers start, then again and again. Runs in the
+supervisor, in threads of its own.
+
+What can be served is served: a version that is broken is a problem that is told (log, GET /info, metrics), and what was served
+before it stays. The API can't start when something that the spec names has no version to serve.
+"""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cortex_api import Document, units
+from cortex_runtime.errors import StartError
+from cortex_runtime.models.catalogue import Catalogue, Item, index_path, write_index
+from cortex_runtime.models.disk import Disk
+from cortex_runtime.models.listing import Changed
+from cortex_runtime.models.plan import DIR, Layout, Place, key, places
+from cortex_runtime.models.progress import Progress, Running, Stopped
+from cortex_runtime.models.storage import open_source
+
+log = logging.getLogger("cortex")
+
+_PLACES_AT_ONCE = 4
+_CHANGES_AT_START = 5
+
+
+class Sync:
+    """The models of one API that has some. `start` comes first, then `poll` again and again."""
+
+    def __init__(self, document: Document, models: Path, project: Path) -> None:
+        handler = document.spec.handler
+        spec = handler.models
+        self._project = project
+        self._places = places(spec)
+        self._layout = Layout.of_handler(handler, models)
+        self._index = index_path(models, handler)
+        self._disk = Disk(models, project, handler.type, self._index)
+        self._lazy = spec.cache_size is not None or spec.disk_cache_size is not None
+        self._stop = threading.Event()
+        self._running = Running()
+        self._current = Catalogue()
+        self._unsettled: dict[tuple[str, int], str] = {}
+        self._bad: dict[str, str] = {}
+        self.interval = units.seconds(spec.poll_interval)
+        """Seconds between polls; 0 for none."""
+        self.failures: Counter[str] = Counter()
+        """How often a model could not be had or read, by model."""
+
+    def start(self) -> None:
+        """Make the models available; blocks until they are. Raises StartError, or Stopped."""
+        self._disk.prepare()
+        for attempt in range(1, _CHANGES_AT_START + 1):
+            found, failed = self._look()
+            for place in self._places:
+                if error := failed.get(place):
+                    raise error
+            self._require_something(found)
+            try:
+                self._current = self._fetched(found, strict=True)
+            except Changed:
+                log.info("the models changed while they were fetched (attempt %d)", attempt)
+                continue
+            self._tell(self._current.problems)
+            write_index(self._index, self._current)
+            return
+        raise StartError("ModelUnavailable", "the models kept changing while they were fetched")
+
+    def poll(self) -> bool:
+        """Look again, fetch what is new. Returns whether workers must read the index again. Raises Stopped."""
+        before = self._current
+        found, failed = self._look()
+        models: dict[str, dict[int, Item]] = {}
+        problems = dict(found.problems)
+        for place, error in failed.items():
+            problems[key(place.name) if place.name else DIR] = error.message
+        whole = place_failed(failed) or (DIR in problems)
+        for name in [*before.models, *(name for name in found.models if name not in before.models)]:
+            old, new = before.models.get(name, {}), found.models.get(name)
+            if new is None:
+                # What is gone from a `dir` is gone; else the last good ones stay.
+                if whole or key(name) in problems or any(place.name == name for place in self._places):
+                    models[name] = dict(old)
+                continue
+            models[name] = self._merge(name, dict(old), new, problems)
+        wanted = Catalogue({name: versions for name, versions in models.items() if versions}, problems)
+        self._current = self._fetched(wanted, strict=False)
+        if self._current == before:
+            return False
+        self._tell(self._current.problems)
+        write_index(self._index, self._current)
+        self._disk.collect()
+        return True
+
+    def stop(self) -> None:
+        """Let what is under way end soon, by Stopped."""
+        self._stop.set()
+
+    def status(self) -> str:
+        """What is being downloaded, for readiness; "" for nothing."""
+        return str(self._running)
+
+    def problems(self) -> dict[str, str]:
+        """What is wrong with models at their source, by model."""
+        return dict(self._current.problems)
+
+    def _look(self) -> tuple[Catalogue, dict[Place, StartError]]:
+        """What the places hold, and which of them can't be read."""
+        models: dict[str, dict[int, Item]] = {}
+        problems: dict[str, str] = {}
+        failed: dict[Place, StartError] = {}
+        with ThreadPoolExecutor(_PLACES_AT_ONCE, thread_name_prefix="models") as pool:
+            looks = [(place, pool.submit(self._look_at, place)) for place in self._places]
+        for place, look in looks:
+            try:
+                found = look.result()
+            except StartError as error:
+                failed[place] = StartError(error.reason, f"handler.models: {error.message}")
+                continue
+            models |= {name: dict(versions) for name, versions in found.models.items()}
+            problems |= found.problems
+        return Catalogue(models, problems), failed
+
+    def _look_at(self, place: Place) -> Catalogue:
+        if self._stop.is_set():
+            raise Stopped
+        source = open_source(place.location, self._project)
+        return self._layout.of(place, source.listing(), source.local, source.shown)
+
+    def _require_something(self, found: Catalogue) -> None:
+        for place in self._places:
+            if place.name is None:
+                if not found.models:
+                    reason = "ModelNotFound" if DIR in found.problems else "ModelInvalid"
+                    raise StartError(reason, "handler.models.dir: " + "\n".join(found.problems.values()))
+            elif place.name not in found.models:
+                raise StartError("ModelInvalid", f"handler.models: {found.problems[key(place.name)]}")
+
+    def _merge(
+        self, name: str, old: Mapping[int, Item], new: Mapping[int, Item], problems: Mapping[str, str]
+    ) -> dict[int, Item]:
+        """The versions of a model from now on: the new ones, and the old ones of versions that are broken now."""
+        merged: dict[int, Item] = {}
+        for number, item in new.items():
+            before = old.get(number)
+            if before is not None and before.stamp == item.stamp:
+                merged[number] = before
+            elif item.in_place and self._unsettled.get((name, number)) != item.stamp:
+                # It may be half copied: it counts once two looks have seen the same.
+                self._unsettled[name, number] = item.stamp
+                if before is not None:
+                    merged[number] = before
+            else:
+                self._unsettled.pop((name, number), None)
+                merged[number] = item
+        merged |= {
+            number: item
+            for number, item in old.items()
+            if number not in new and key(name, number) in problems
+        }
+        return dict(sorted(merged.items()))
+
+    def _fetched(self, wanted: Catalogue, *, strict: bool) -> Catalogue:
+        """The catalogue with all that had to be fetched on this disk; what can't be had is left as it was, and is a problem.
+
+        strict: a model of which nothing can be had raises its StartError; and Changed is raised.
+        """
+        models: dict[str, dict[int, Item]] = {}
+        problems = dict(wanted.problems)
+        for name, versions in wanted.models.items():
+            kept: dict[int, Item] = {}
+            causes: list[StartError] = []
+            for number, item in versions.items():
+                try:
+                    self._have(item)
+                    kept[number] = item
+                    continue
+                except Changed:
+                    if strict:
+                        raise
+                    # The next poll lists it as it is then.
+                except StartError as error:
+                    causes.append(error)
+                    problems[key(name, number)] = error.message
+                before = self._current.models.get(name, {}).get(number)
+                if before is not None:
+                    kept[number] = before
+            if kept:
+                models[name] = kept
+            elif causes and strict and self._places[0].name is not None:
+                raise causes[-1]
+        if strict and not models:
+            raise StartError("ModelInvalid", "handler.models: " + "\n".join(problems.values()))
+        return Catalogue(models, problems)
+
+    def _have(self, item: Item) -> None:
+        if self._lazy or self._disk.has(item):
+            return
+        progress = Progress(f"downloading {item.label}", item.size or None, self._stop)
+        self._running.run(progress, lambda progress: self._disk.fetch(item, progress))
+
+    def _tell(self, problems: Mapping[str, str]) -> None:
+        """Log each problem once, when it comes up or is another, and when it is over; count it."""
+        for name, problem in problems.items():
+            if self._bad.get(name) != problem:
+                self.failures[name] += 1
+                log.error("%s can't be served, what was served before it stays: %s", name, problem)
+        for name in self._bad:
+            if name not in problems:
+                log.info("%s is in order again", name)
+        self._bad = dict(problems)
+
+
+def place_failed(failed: dict[Place, StartError]) -> bool:
+    """Whether a whole `dir` can't be read."""
+    return any(place.name is None for place in failed)
