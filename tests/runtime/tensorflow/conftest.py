@@ -1,12 +1,20 @@
 """TensorFlow is imported once, here, and so are the models and the server that the tests share."""
 
+import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture(scope="session")
+def beside() -> Callable[[str], ModuleType]:
+    """A module of this folder, by name."""
+    return _beside
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +26,6 @@ def tf() -> ModuleType:
 
 def _beside(name: str) -> ModuleType:
     """A module of this folder, imported late, since it imports TensorFlow."""
-    import importlib.util
-
     spec = importlib.util.spec_from_file_location(
         f"tensorflow_tests_{name}", Path(__file__).with_name(f"{name}.py")
     )

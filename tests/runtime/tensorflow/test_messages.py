@@ -1,17 +1,10 @@
 """Our messages are TensorFlow's on the wire, type by type, and the generated modules are what the .proto files say."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from grpc_tools import protoc
 
-import cortex_runtime
 from cortex_runtime.clients.tfserving import serving_pb2, tensor_pb2, tensors
 from cortex_runtime.clients.tfserving.signature import NUMPY_TYPES, Tensor
-
-ROOT = Path(cortex_runtime.__file__).parents[1]
-FOLDER = Path("cortex_runtime/clients/tfserving")
 
 VALUES = {
     "float16": [0.5, -2.0, 65504.0],
@@ -33,12 +26,10 @@ VALUES = {
 }
 
 
-def test_the_generated_modules_are_what_the_proto_files_say(tmp_path):
-    protos = sorted(str(path.relative_to(ROOT)) for path in (ROOT / FOLDER).glob("*.proto"))
-    options = [f"-I{ROOT}", f"-I{Path(protoc.__file__).parent / '_proto'}"]
-    assert protoc.main(["", *options, f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", *protos]) == 0
-    made = {path.name: path.read_text() for path in (tmp_path / FOLDER).iterdir()}
-    assert made == {path.name: path.read_text() for path in (ROOT / FOLDER).glob("*_pb2.py*")}
+def test_the_generated_modules_are_what_the_proto_files_say(beside):
+    generate = beside("generate")
+    there = {path.name: path.read_text() for path in generate.FOLDER.glob("*_pb2.py*")}
+    assert generate.generated() == there, "run python tests/runtime/tensorflow/generate.py"
 
 
 def test_fields_have_the_published_names_numbers_and_types(tf):

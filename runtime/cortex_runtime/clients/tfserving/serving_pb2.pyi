@@ -1,3 +1,5 @@
+# ruff: noqa
+# fmt: off
 from cortex_runtime.clients.tfserving import tensor_pb2 as _tensor_pb2
 from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import wrappers_pb2 as _wrappers_pb2

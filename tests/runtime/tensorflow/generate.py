@@ -1,0 +1,32 @@
+"""Writes the modules of TensorFlow Serving's messages anew, after a change of the .proto files or of grpcio-tools.
+
+python tests/runtime/tensorflow/generate.py
+"""
+
+import tempfile
+from pathlib import Path
+
+from grpc_tools import protoc
+
+ROOT = Path(__file__).parents[3] / "runtime"
+FOLDER = ROOT / "cortex_runtime/clients/tfserving"
+
+# The generator has a style of its own.
+_HEADER = "# ruff: noqa\n# fmt: off\n"
+
+
+def generated() -> dict[str, str]:
+    """Names of the files in FOLDER and their content."""
+    protos = sorted(str(path.relative_to(ROOT)) for path in FOLDER.glob("*.proto"))
+    options = [f"-I{ROOT}", f"-I{Path(protoc.__file__).parent / '_proto'}"]
+    with tempfile.TemporaryDirectory() as folder:
+        if protoc.main(["", *options, f"--python_out={folder}", f"--pyi_out={folder}", *protos]) != 0:
+            raise RuntimeError("protoc has failed")
+        made = Path(folder) / FOLDER.relative_to(ROOT)
+        return {path.name: _HEADER + path.read_text() for path in made.iterdir()}
+
+
+if __name__ == "__main__":
+    for name, content in generated().items():
+        (FOLDER / name).write_text(content)
+        print(f"{FOLDER / name} is written")
