@@ -1,0 +1,69 @@
+"""From CORTEX_QUEUE_URL to the queue of one API. Nothing is contacted here.
+
+- `nats://HOST:PORT` (or `tls://`; several servers with commas between them): NATS JetStream, 2.11 or newer. User and password
+  stand in the URL as usual. `?replicas=3` keeps three copies on a cluster, `?credentials=FILE` names a file of NATS
+  credentials.
+- `sqs://BUCKET/PREFIX`: SQS for the messages, and S3 with that bucket for payloads, records and results, all below PREFIX.
+  Credentials and endpoints come from the environment, as boto3 has them (AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL_S3, ...), or
+  from the URL: `?region=eu-west-1&sqs=http://host:1&s3=http://host:2`.
+"""
+
+from urllib.parse import parse_qs, urlsplit
+
+from cortex_api import Document, units
+from cortex_runtime.errors import StartError
+from cortex_runtime.queues.base import Backend, Channel
+from cortex_runtime.queues.queue import Queue, Settings
+
+VARIABLE = "CORTEX_QUEUE_URL"
+_HOOK_SLACK = 30.0
+
+
+def connect(url: str, document: Document) -> Queue:
+    """The queue of an AsyncAPI. Raises StartError (InvalidSpec) when the URL is none of the forms above."""
+    spec = document.spec
+    settings = Settings(
+        spec.queue.max_attempts, units.seconds(spec.queue.lease), units.seconds(spec.queue.retention)
+    )
+    # One delivery of a webhook, with time to spare.
+    hook_lease = _HOOK_SLACK + (units.seconds(spec.webhook.timeout) if spec.webhook is not None else 0.0)
+    return Queue(_backend(url, document, settings.lease, hook_lease), settings)
+
+
+def _backend(url: str, document: Document, lease: float, hook_lease: float) -> Backend:
+    if not url:
+        raise StartError("InvalidSpec", f"{VARIABLE} is not set: it says where the queue is")
+    parts = urlsplit(url)
+    given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    name = f"cortex-{document.namespace}-{document.name}"
+    leases: dict[Channel, float] = {"jobs": lease, "hooks": hook_lease}
+    if parts.scheme in ("nats", "tls"):
+        _check(parts.scheme, given, ("replicas", "credentials"))
+        from cortex_runtime.queues.nats import NatsBackend
+
+        servers = [
+            server if "://" in server else f"{parts.scheme}://{server}"
+            for server in url.split("?")[0].rstrip("/").split(",")
+        ]
+        replicas = given.get("replicas", "1")
+        if not replicas.isdigit() or not 1 <= int(replicas) <= 5:
+            raise StartError("InvalidSpec", f"{VARIABLE}: replicas must be 1 to 5, not {replicas}")
+        return NatsBackend(servers, name, leases, int(replicas), given.get("credentials"))
+    if parts.scheme == "sqs":
+        _check(parts.scheme, given, ("region", "sqs", "s3"))
+        from cortex_runtime.queues.sqs import SqsBackend
+
+        if not parts.netloc:
+            raise StartError("InvalidSpec", f"{VARIABLE}: sqs://BUCKET/PREFIX names no bucket")
+        prefix = "/".join(part for part in (parts.path.strip("/"), name) if part)
+        endpoints = {service: value for service, value in given.items() if service != "region"}
+        return SqsBackend(parts.netloc, prefix, name, leases, given.get("region"), endpoints)
+    raise StartError("InvalidSpec", f"{VARIABLE} must begin with nats://, tls:// or sqs://")
+
+
+def _check(scheme: str, given: dict[str, str], known: tuple[str, ...]) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise StartError(
+            "InvalidSpec", f"{VARIABLE}: {scheme}:// takes {', '.join(known)}, and not {', '.join(unknown)}"
+        )

@@ -1,0 +1,522 @@
+"""The queue of one AsyncAPI: the life of a job, written once for all backends. Gateway and consumer use it; no user code runs
+here.
+
+See base.py for what is promised. Whatever happens to a job happens by a compare-and-swap of its record.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cortex_runtime.queues.base import (
+    Backend,
+    Conflict,
+    Content,
+    Delivery,
+    Depth,
+    Entry,
+    Full,
+    LeaseLost,
+    Missing,
+    QueueError,
+    Record,
+    Status,
+    Ticket,
+    Unreachable,
+)
+
+log = logging.getLogger("cortex")
+
+_PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0)
+_FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
+_MESSAGE_LIFE = 13.5 * 24 * 3600
+"""SQS drops a message after 14 days."""
+
+
+class OtherRequest(QueueError):
+    """The idempotency key was used before, with another request."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """spec.queue in numbers. lease, retention: in seconds."""
+
+    max_attempts: int
+    lease: float
+    retention: float
+
+    @property
+    def keep(self) -> float:
+        """Seconds for which the record of an ended job is stored: longer than shown, so that a late message still finds it."""
+        return self.retention + max(60.0, 2 * self.lease)
+
+
+@dataclass
+class Job:
+    """A job that this worker holds. renew and the end change it, one at a time."""
+
+    ticket: Ticket
+    record: Record
+    payload: bytes
+    delivery: Delivery
+    revision: Any
+    over: bool = False
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.record.id
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A message that says that somebody is to be told of a job's end."""
+
+    record: Record
+    delivery: Delivery
+
+
+class Queue:
+    """One API's jobs.
+
+    owner: who takes jobs through this object, unique among all processes. clock: Unix time.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        settings: Settings,
+        owner: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.backend = backend
+        self.settings = settings
+        self._owner = owner or f"{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"
+        self._clock = clock
+        self._suspects: set[str] = set()
+
+    # Clients
+
+    async def submit(
+        self,
+        payload: bytes,
+        content_type: str,
+        *,
+        key: str = "",
+        webhook: str = "",
+        patience: float = 5.0,
+    ) -> str:
+        """Accept a job and give its id; when this returns, the job can't be lost.
+
+        key: the same again gives the same job. patience: seconds for which an unreachable backend is tried.
+        Raises OtherRequest, Full and Unreachable (then the job may have been accepted or not).
+        """
+        identity, fingerprint = uuid.uuid4().hex, ""
+        until = time.monotonic() + patience
+        if key:
+            identity = hashlib.sha256(b"idempotency\0" + key.encode()).hexdigest()[:32]
+            fingerprint = hashlib.sha256(
+                content_type.encode() + b"\0" + webhook.encode() + b"\0" + payload
+            ).hexdigest()
+            entry = await self.backend.read(identity, fresh=True)
+            if entry is not None and not self._forgotten(found := Record.unpack(entry.data)):
+                return _same(found, fingerprint)
+        content = Content(content_type, len(payload), payload)
+        if len(payload) > self.backend.inline:
+            # Two requests with one key and different bodies don't share a name.
+            name = f"payload/{identity}/{fingerprint[:16] or 0}"
+            content = Content(content_type, len(payload), stored=name)
+            await self._persist(lambda: self.backend.put(name, payload, None), until)
+        now = self._clock()
+        ticket = Ticket(identity, now, content, webhook, fingerprint)
+        await self._persist(lambda: self.backend.publish("jobs", identity, ticket.pack()), until)
+        revision = None
+        while True:
+            try:
+                await self._write(_first(ticket), revision, until)
+                return identity
+            except Conflict:
+                # A worker was faster, or the same request came twice, or the key's last job is past its time and about to go.
+                entry = await self.backend.read(identity, fresh=True)
+            revision = None if entry is None else entry.revision
+            if entry is not None and not self._precedes(found := Record.unpack(entry.data), ticket):
+                return _same(found, fingerprint) if key else identity
+
+    async def status(self, identity: str, *, fresh: bool = False) -> Record | None:
+        """What is known of a job; None when there is none, or it ended longer than `retention` ago.
+
+        fresh: not from a copy of the record that may lag.
+        """
+        entry = await self.backend.read(identity, fresh=fresh)
+        if entry is None:
+            return None
+        record = Record.unpack(entry.data)
+        if self._forgotten(record):
+            return None
+        if not record.ended and self._clock() - record.updated > 2 * self.settings.lease + 60:
+            return await self._without_message(record, entry)
+        return record
+
+    async def result(self, record: Record) -> bytes:
+        """The result of a completed job, as JSON. Raises Missing."""
+        if record.result.stored:
+            return await self.backend.get(record.result.stored)
+        return record.result.data
+
+    async def wait(self, identity: str, seconds: float) -> Record | None:
+        """The same as `status`, once the job has ended or so many seconds are over."""
+        end = time.monotonic() + seconds
+        async with self.backend.watch(identity) as changed:
+            while True:
+                record = await self.status(identity, fresh=True)
+                left = end - time.monotonic()
+                if record is None or record.ended or left <= 0:
+                    return record
+                await changed(left)
+
+    async def cancel(self, identity: str) -> Record | None:
+        """End a job that hasn't ended: failed, with reason Cancelled. Gives what it is now; None when there is none.
+
+        A running method is not stopped by that, but its result is dropped.
+        """
+        fresh = False
+        while (entry := await self.backend.read(identity, fresh=fresh)) is not None:
+            record = Record.unpack(entry.data)
+            if self._forgotten(record):
+                return None
+            if record.ended:
+                return record
+            final = self._final(record, Status.FAILED, "Cancelled", "the job was cancelled")
+            try:
+                await self._write(final, entry.revision, time.monotonic() + 5)
+            except Conflict:
+                fresh = True
+                continue
+            await self._announce(final)
+            if record.status is Status.IN_QUEUE:
+                await self.backend.withdraw(identity)
+                if record.payload:
+                    await self.backend.remove(record.payload)
+            return final
+        return None
+
+    async def depth(self) -> Depth:
+        """How many jobs wait and run."""
+        return await self.backend.depth("jobs")
+
+    async def sweep(self) -> int:
+        """Remove what nobody will ask for: results past their time, and payloads whose job never came to be. Gives how many of
+        these.
+
+        Called every few minutes; a payload goes when two calls in a row find neither record nor message to it.
+        """
+        await self.backend.expire(self.settings.keep)
+        orphans = set()
+        async for name in self.backend.payloads():
+            identity = name.split("/")[1]
+            entry = await self.backend.read(identity, fresh=True)
+            if entry is None and not await self.backend.holds(identity):
+                orphans.add(name)
+        gone = orphans & self._suspects
+        for name in gone:
+            await self.backend.remove(name)
+        self._suspects = orphans - gone
+        return len(gone)
+
+    # Workers
+
+    async def take(self, limit: int, seconds: float) -> list[Job]:
+        """Up to so many jobs, now this worker's, as soon as there is one; none after so many seconds.
+
+        Each must be renewed and then completed, failed, or handed back.
+        """
+        deliveries = await self.backend.take("jobs", limit, seconds)
+        claims = await asyncio.gather(*(self._claim(d) for d in deliveries), return_exceptions=True)
+        jobs = []
+        for delivery, claim in zip(deliveries, claims, strict=True):
+            if isinstance(claim, Job):
+                jobs.append(claim)
+            elif isinstance(claim, BaseException):
+                # Left as it is, the message comes again once its lease is over.
+                log.warning("job %s could not be taken: %s", delivery.id, claim)
+        return jobs
+
+    async def renew(self, job: Job, progress: float | None = None, note: str = "") -> None:
+        """Hold a job for another lease. Raises LeaseLost when it isn't this worker's any more."""
+        async with job.lock:
+            if job.over:
+                return
+            now = self._clock()
+            record = replace(
+                job.record,
+                updated=now,
+                lease_until=now + self.settings.lease,
+                progress=job.record.progress if progress is None else progress,
+                note=note or job.record.note,
+            )
+            await self._replace(job, record, time.monotonic() + self.settings.lease / 3)
+            await self.backend.renew(job.delivery)
+
+    async def complete(self, job: Job, result: bytes) -> None:
+        """End a job with its result (JSON). Tries for a lease's length. Raises LeaseLost, and Full or Unreachable."""
+        content = Content("application/json", len(result), result)
+        if len(result) > self.backend.inline:
+            # Of this attempt alone: a worker that has lost the job writes somewhere else. The job is renewed meanwhile.
+            name = f"result/{job.id}/{job.record.attempt}-{os.urandom(4).hex()}"
+            content = Content("application/json", len(result), stored=name)
+            patience = time.monotonic() + self.settings.lease
+            await self._persist(lambda: self.backend.put(name, result, self.settings.keep), patience)
+        async with job.lock:
+            final = replace(self._final(job.record, Status.COMPLETED, "", ""), progress=1.0, result=content)
+            await self._end(job, final)
+
+    async def fail(self, job: Job, reason: str, message: str) -> None:
+        """End a job without a result. Raises LeaseLost."""
+        async with job.lock:
+            await self._end(job, self._final(job.record, Status.FAILED, reason, message))
+
+    async def retry(self, job: Job, reason: str, message: str) -> bool:
+        """Another attempt after a pause that grows, or the end when there were enough: a dead letter, and False.
+
+        Raises LeaseLost.
+        """
+        if job.record.attempt >= self.settings.max_attempts:
+            await self.fail(job, *_exhausted(job.record.attempt, reason, message))
+            return False
+        delay = min(_LONGEST_RETRY, _FIRST_RETRY * 2 ** (job.record.attempt - 1))
+        await self._give_back(job, delay, replace(job.record, reason=reason, message=message))
+        return True
+
+    async def hand_back(self, job: Job) -> None:
+        """Give a job up that was not finished, at once and without counting the attempt. Raises LeaseLost."""
+        await self._give_back(job, 0.0, replace(job.record, attempt=job.record.attempt - 1))
+
+    # Hooks
+
+    async def take_hooks(self, limit: int, seconds: float) -> list[Hook]:
+        """Up to so many ends that somebody is to be told of, as soon as there is one."""
+        hooks = []
+        for delivery in await self.backend.take("hooks", limit, seconds):
+            entry = await self.backend.read(delivery.id)
+            record = None if entry is None else Record.unpack(entry.data)
+            if record is None or self._forgotten(record) or not record.ended:
+                await self.backend.settle(delivery)
+            else:
+                hooks.append(Hook(record, delivery))
+        return hooks
+
+    async def told(self, hook: Hook) -> None:
+        """A hook is done with."""
+        await self.backend.settle(hook.delivery)
+
+    async def tell_later(self, hook: Hook, delay: float) -> None:
+        """Try a hook again after so many seconds."""
+        await self.backend.release(hook.delivery, delay)
+
+    # The life of a record
+
+    async def _claim(self, delivery: Delivery) -> Job | None:
+        """Make a delivered message this worker's job; None when there is nothing to do, or not yet."""
+        try:
+            ticket = Ticket.unpack(delivery.data)
+        except (ValueError, KeyError, TypeError) as error:
+            log.error("a message that is no job was in the queue, and is dropped: %s", error)
+            await self.backend.settle(delivery)
+            return None
+        fresh = False
+        while True:
+            entry = await self.backend.read(ticket.id, fresh=fresh)
+            record = _first(ticket) if entry is None else Record.unpack(entry.data)
+            if self._precedes(record, ticket):
+                record = _first(ticket)
+            if record.fingerprint != ticket.fingerprint:
+                # Of two requests with one key, the one that was refused.
+                if ticket.payload.stored:
+                    await self.backend.remove(ticket.payload.stored)
+                await self.backend.settle(delivery)
+                return None
+            now = self._clock()
+            if record.ended:
+                await self._after_end(record, ticket, delivery)
+                return None
+            if record.status is Status.IN_PROGRESS and record.lease_until > now:
+                # The same message came twice, and its job is being worked on.
+                await self.backend.release(delivery, record.lease_until - now + 0.05)
+                return None
+            revision = None if entry is None else entry.revision
+            try:
+                if record.attempt >= self.settings.max_attempts:
+                    reason = record.reason or "WorkerLost"
+                    message = record.message or "the worker died or lost its hold on the job"
+                    final = self._final(record, Status.FAILED, *_exhausted(record.attempt, reason, message))
+                    await self._write(final, revision, time.monotonic() + 5)
+                    log.error("job %s failed: %s", ticket.id, final.message, extra={"reason": final.reason})
+                    await self._after_end(final, ticket, delivery)
+                    return None
+                claimed = replace(
+                    record,
+                    status=Status.IN_PROGRESS,
+                    attempt=record.attempt + 1,
+                    owner=self._owner,
+                    updated=now,
+                    lease_until=now + self.settings.lease,
+                    progress=None,
+                    note="",
+                    reason="WorkerLost",
+                    message="the worker died or lost its hold on the job",
+                )
+                revision, claimed = await self._write(claimed, revision, time.monotonic() + 5)
+            except Conflict:
+                fresh = True
+                continue
+            job = Job(ticket, claimed, ticket.payload.data, delivery, revision)
+            if ticket.payload.stored:
+                try:
+                    job.payload = await self.backend.get(ticket.payload.stored)
+                except Missing:
+                    await self.fail(job, "PayloadLost", "the payload is not in the store any more")
+                    return None
+            return job
+
+    async def _end(self, job: Job, final: Record) -> None:
+        await self._replace(job, final, time.monotonic() + self.settings.lease)
+        job.over = True
+        await self._after_end(final, job.ticket, job.delivery)
+
+    async def _after_end(self, record: Record, ticket: Ticket, delivery: Delivery) -> None:
+        """What follows once the record says that the job has ended; all of it may happen twice."""
+        try:
+            await self._announce(record)
+            if ticket.payload.stored:
+                await self.backend.remove(ticket.payload.stored)
+            await self.backend.settle(delivery)
+        except (Unreachable, Full) as error:
+            # The message comes again, and with it this.
+            log.warning("job %s has ended, but its message could not be settled: %s", record.id, error)
+
+    async def _announce(self, record: Record) -> None:
+        if record.webhook:
+            await self.backend.publish("hooks", record.id, str(record.expires).encode())
+
+    async def _give_back(self, job: Job, delay: float, record: Record) -> None:
+        async with job.lock:
+            waiting = replace(
+                record,
+                status=Status.IN_QUEUE,
+                owner="",
+                lease_until=0.0,
+                updated=self._clock(),
+                progress=None,
+                note="",
+            )
+            await self._replace(job, waiting, time.monotonic() + self.settings.lease)
+            job.over = True
+            await self.backend.release(job.delivery, delay)
+
+    async def _replace(self, job: Job, record: Record, until: float | None) -> None:
+        if job.over:
+            raise LeaseLost(f"job {job.id} was given up")
+        try:
+            job.revision, job.record = await self._write(record, job.revision, until)
+        except Conflict:
+            job.over = True
+            raise LeaseLost(f"job {job.id} is not held any more") from None
+
+    async def _write(self, record: Record, revision: Any, until: float | None) -> tuple[Any, Record]:
+        """Compare-and-swap; gives the new revision and what was written. Tries on while the backend can't be reached, or is
+        full.
+
+        until: monotonic time, None for ever. A write whose answer was lost is known again by its mark.
+        """
+        record = replace(record, writer=os.urandom(8).hex())
+        data = record.pack()
+        ttl = self.settings.keep if record.ended else None
+
+        async def attempt() -> Any:
+            try:
+                return await self.backend.write(record.id, data, revision, ttl)
+            except Conflict:
+                entry = await self.backend.read(record.id, fresh=True)
+                if entry is not None and Record.unpack(entry.data).writer == record.writer:
+                    return entry.revision
+                raise
+
+        return await self._persist(attempt, until), record
+
+    async def _persist(self, action: Callable[[], Any], until: float | None = None) -> Any:
+        pauses = iter(_PAUSES)
+        while True:
+            try:
+                return await action()
+            except (Unreachable, Full) as error:
+                pause = next(pauses, _PAUSES[-1])
+                if until is not None and time.monotonic() + pause > until:
+                    raise
+                log.warning("the queue could not store something, and is tried again: %s", error)
+                await asyncio.sleep(pause)
+
+    async def _without_message(self, record: Record, entry: Entry) -> Record:
+        """An open job of which nothing was heard for long: still open while the queue has its message, else failed."""
+        held = await self.backend.holds(record.id)
+        if held is None:
+            held = self._clock() - record.submitted < _MESSAGE_LIFE
+        if held:
+            return record
+        final = self._final(record, Status.FAILED, "MessageLost", "the queue does not hold the job any more")
+        try:
+            await self._write(final, entry.revision, time.monotonic() + 5)
+        except Conflict:
+            return record
+        await self._announce(final)
+        return final
+
+    def _final(self, record: Record, status: Status, reason: str, message: str) -> Record:
+        now = self._clock()
+        return replace(
+            record,
+            status=status,
+            reason=reason,
+            message=message,
+            updated=now,
+            lease_until=0.0,
+            owner="",
+            expires=now + self.settings.retention,
+        )
+
+    def _forgotten(self, record: Record) -> bool:
+        return record.ended and self._clock() > record.expires
+
+    @staticmethod
+    def _precedes(record: Record, ticket: Ticket) -> bool:
+        """Whether the record is of a job that was forgotten before this one came, under the same idempotency key."""
+        return record.ended and ticket.submitted > record.expires
+
+
+def _first(ticket: Ticket) -> Record:
+    return Record(
+        ticket.id,
+        Status.IN_QUEUE,
+        ticket.submitted,
+        ticket.submitted,
+        webhook=ticket.webhook,
+        fingerprint=ticket.fingerprint,
+        payload=ticket.payload.stored,
+    )
+
+
+def _same(record: Record, fingerprint: str) -> str:
+    if record.fingerprint != fingerprint:
+        raise OtherRequest("this Idempotency-Key was used before, with another body, content type or webhook")
+    return record.id
+
+
+def _exhausted(attempts: int, reason: str, message: str) -> tuple[str, str]:
+    times = "once" if attempts == 1 else f"{attempts} times"
+    return reason, f"started {times}, which is all that maxAttempts allows: {message}"
