@@ -1,8 +1,10 @@
 """`make demo`: from `kubectl apply` to a prediction, on this machine, with the real kubectl, operator and runtime.
 
-Everything it starts lives in one temporary folder and ends with it. KEEP=1 leaves it running until Ctrl-C.
+Everything it starts lives in one temporary folder and stands under a guard: it ends with the demo, however that ends. KEEP=1
+leaves it running until Ctrl-C.
 """
 
+import json
 import os
 import shlex
 import shutil
@@ -17,7 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
+
 from cortex_cli.devcluster import DevCluster, StartFailed
+from cortex_cli.guard import Guard
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOWER = '{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}'
@@ -77,7 +82,7 @@ def kubectl() -> str:
 
 
 @contextmanager
-def operator(kubeconfig: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def operator(kubeconfig: Path, log: Path, guard: Guard) -> Iterator[None]:
     """The operator as a process of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -86,12 +91,14 @@ def operator(kubeconfig: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
         process = subprocess.Popen(
             [sys.executable, "-m", "cortex_operator", "--health-port", str(port)],
             env={**os.environ, "KUBECONFIG": str(kubeconfig)},
+            stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    guard.watch(process.pid)
     try:
-        yield process
+        yield
     finally:
         process.terminate()
         try:
@@ -106,25 +113,40 @@ def show(steps: Steps) -> None:
     steps.run("CRDs installed", "kubectl", "apply", "-f", "crds/")
     steps.run("API applied", "kubectl", "apply", "-f", "examples/iris-onnx/")
     steps.run("API ready", "kubectl", "wait", "--for=condition=Ready", "realtimeapi/iris", "--timeout=60s")
-    steps.run("", "kubectl", "get", "realtimeapis")
+    steps.run("", "kubectl", "get", "realtimeapis", "-o", "wide")
     steps.run("", "kubectl", "get", "pods")
-    address = steps.run(
-        "", "kubectl", "get", "service", "api-iris", "-o", "jsonpath={.spec.clusterIP}", quiet=True
-    )
-    steps.run("Prediction", *curl(address))
+    ask(steps)
 
 
-def curl(address: str) -> list[str]:
+def ask(steps: Steps) -> None:
+    """The prediction, by curl; by Python where there is no curl."""
+    url = address(steps)
+    if shutil.which("curl"):
+        steps.run("Prediction", *curl(url))
+        return
+    print(f"\n(no curl on this machine: Python posts it)\n$ {shlex.join(curl(url))}", flush=True)
+    began = time.monotonic()
+    try:
+        with httpx.Client(timeout=COMMAND_TIMEOUT, trust_env=False) as client:
+            answer = client.post(url, json=json.loads(FLOWER))
+    except httpx.HTTPError as error:
+        raise Failed(f"POST {url}: {error}") from error
+    if not answer.is_success:
+        raise Failed(f"POST {url}: {answer.status_code} {answer.text}")
+    steps.took.append(("Prediction", time.monotonic() - began))
+    print(answer.text, flush=True)
+
+
+def address(steps: Steps) -> str:
+    """Where the API answers, on this machine."""
+    get = ("get", "service", "api-iris", "-o", "jsonpath={.spec.clusterIP}")
+    return f"http://{steps.run('', 'kubectl', *get, quiet=True)}:8080/"
+
+
+def curl(url: str) -> list[str]:
     """The command that asks for the species of a flower."""
-    command = ["curl", "-sS", "--fail-with-body"]
-    return [
-        *command,
-        f"http://{address}:8080/",
-        "--header",
-        "content-type: application/json",
-        "--data",
-        FLOWER,
-    ]
+    command = ["curl", "-sS", "--fail-with-body", url]
+    return [*command, "--header", "content-type: application/json", "--data", FLOWER]
 
 
 def explain(steps: Steps, operator_log: Path) -> None:
@@ -139,39 +161,57 @@ def explain(steps: Steps, operator_log: Path) -> None:
             print(f"\n{failed}", file=sys.stderr)
 
 
-def keep(kubeconfig: Path) -> None:
+def keep(steps: Steps) -> None:
     """Leave it running until the person has seen enough."""
-    print(f"\nIt goes on running. In another terminal:\n\n  export KUBECONFIG={kubeconfig}")
-    print(f"  {kubectl()} get realtimeapis -w\n\nCtrl-C here stops and removes all of it.", flush=True)
+    kubectl_command = kubectl()
+    print(
+        f"""
+It goes on running. In another terminal:
+
+  export KUBECONFIG={steps.kubeconfig}
+  {kubectl_command} get realtimeapis --watch
+  {kubectl_command} describe realtimeapi iris
+  {shlex.join(curl(address(steps)))}
+
+Ctrl-C here stops and removes all of it.""",
+        flush=True,
+    )
     signal.pause()
 
 
 def main() -> int:
-    """Exit status: 0 when the API answered, 1 when it didn't."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="cortex-demo-", ignore_cleanup_errors=True) as folder:
-        operator_log = Path(folder) / "operator.log"
-        try:
-            print("Starting a cluster for development and the operator ...", flush=True)
-            with DevCluster(Path(folder) / "cluster") as cluster:
-                steps = Steps(cluster.kubeconfig, [("Cluster started", time.monotonic() - began)])
-                with operator(cluster.kubeconfig, operator_log):
-                    try:
-                        show(steps)
-                    except Failed:
-                        explain(steps, operator_log)
-                        raise
-                    print()
-                    for title, seconds in steps.took:
-                        print(f"{title:<16}{seconds:6.2f} s")
-                    if os.environ.get("KEEP") not in (None, "", "0"):
-                        keep(cluster.kubeconfig)
-        except (Failed, StartFailed) as failed:
-            print(f"\nThe demo failed: {failed}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            pass  # The way to end KEEP=1.
+    """Exit status: 0 when the API answered, 1 when it didn't, 130 when Ctrl-C came first."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    kept = False
+    folder = Path(tempfile.mkdtemp(prefix="cortex-demo-"))
+    guard = Guard(folder)
+    try:
+        began = time.monotonic()
+        print("Starting a cluster for development and the operator ...", flush=True)
+        with DevCluster(folder / "cluster") as cluster:
+            steps = Steps(cluster.kubeconfig, [("Cluster started", time.monotonic() - began)])
+            operator_log = folder / "operator.log"
+            with operator(cluster.kubeconfig, operator_log, guard):
+                try:
+                    show(steps)
+                except Failed:
+                    explain(steps, operator_log)
+                    raise
+                print()
+                for title, seconds in steps.took:
+                    print(f"{title:<16}{seconds:6.2f} s")
+                if os.environ.get("KEEP") not in (None, "", "0"):
+                    kept = True
+                    keep(steps)
+    except (Failed, StartFailed) as failed:
+        print(f"\nThe demo failed: {failed}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        # The way to end KEEP=1, but not what came before.
+        print("\nStopped; everything is removed.", file=sys.stderr)
+        return 0 if kept else 130
+    finally:
+        guard.close()
     return 0
 
 

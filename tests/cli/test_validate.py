@@ -66,7 +66,7 @@ def test_problems_of_every_document_have_their_lines(manifest):
     assert result.exit_code == 1
     first, second = result.stderr.splitlines()
     assert first == f"{file}:12: spec.handler.path: must be a string, not a list"
-    assert second.startswith(f"{file}:14: is no YAML: ")
+    assert second.startswith(f"{file}:15: is no YAML: ")
     assert result.stdout == f"{file}: RealtimeAPI good is valid\n"
 
 

@@ -1,8 +1,11 @@
 """`make demo` from end to end: a manifest becomes an API that names a flower, and nothing is left behind."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,9 +27,32 @@ def processes_with(marker: str) -> list[str]:
     return found
 
 
+COMMAND = [sys.executable, "-m", "cortex_cli.demo"]
+
+
+def demo_process(tmp_path: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        COMMAND,
+        env={**os.environ, "TMPDIR": str(tmp_path), "KEEP": "", **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def until(demo: subprocess.Popen[str], words: str) -> str:
+    """Everything that it says up to these words."""
+    said = ""
+    for line in demo.stdout:
+        said += line
+        if words in line:
+            return said
+    raise AssertionError(f"{words!r} was not said:\n{said}")
+
+
 def run_demo(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "cortex_cli.demo"],
+        COMMAND,
         env={**os.environ, "TMPDIR": str(tmp_path), "KEEP": "", **environment},
         capture_output=True,
         text=True,
@@ -42,17 +68,50 @@ def test_the_demo_ends_with_a_prediction_and_leaves_nothing(tmp_path):
     assert "realtimeapi.cortex.dev/iris condition met" in demo.stdout
     assert '"label":"setosa"' in demo.stdout
     assert "API ready" in demo.stdout
+    assert "kubectl get realtimeapis -o wide" in demo.stdout
     assert processes_with(marker) == []
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.timeout(LIMIT + 30)
-def test_a_demo_that_fails_shows_why_and_leaves_nothing(tmp_path):
+def test_without_curl_it_asks_by_itself_and_ctrl_c_ends_what_was_kept(tmp_path):
     (tmp_path / "empty").mkdir()
-    # Without curl on the PATH the last step fails, when everything is running.
-    demo = run_demo(tmp_path, PATH=str(tmp_path / "empty"))
+    marker = f"TMPDIR={tmp_path}"
+    with demo_process(tmp_path, PATH=str(tmp_path / "empty"), KEEP="1") as demo:
+        said = until(demo, "Ctrl-C here stops")
+        assert '"label":"setosa"' in said
+        kubeconfig = re.search(r"export KUBECONFIG=(\S+)", said)[1]
+        assert Path(kubeconfig).exists()
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(LIMIT) == 0
+    assert processes_with(marker) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.timeout(LIMIT + 30)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_demo_that_is_stopped_midway_leaves_nothing(tmp_path, number):
+    with demo_process(tmp_path) as demo:
+        until(demo, "kubectl wait")
+        # As a terminal does it: to the whole group.
+        os.killpg(demo.pid, number)
+        assert demo.wait(LIMIT) == (130 if number == signal.SIGINT else -number)
+    end = time.monotonic() + LIMIT
+    while processes_with(f"TMPDIR={tmp_path}") or list(tmp_path.iterdir()):
+        assert time.monotonic() < end, processes_with(f"TMPDIR={tmp_path}")
+        time.sleep(0.1)
+
+
+@pytest.mark.timeout(LIMIT + 30)
+def test_a_demo_that_fails_shows_why_and_leaves_nothing(tmp_path):
+    (tmp_path / "bin").mkdir()
+    curl = tmp_path / "bin" / "curl"
+    curl.write_text("#!/bin/sh\necho no way >&2\nexit 7\n")
+    curl.chmod(0o755)
+    demo = run_demo(tmp_path, PATH=f"{curl.parent}:{os.environ['PATH']}")
     assert demo.returncode == 1, demo.stdout
-    assert "The demo failed: curl is not installed" in demo.stderr
+    assert "The demo failed: curl" in demo.stderr
+    assert "no way" in demo.stderr
     assert "The operator's last words" in demo.stderr
     assert processes_with(f"TMPDIR={tmp_path}") == []
-    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]

@@ -26,7 +26,6 @@ def arguments() -> argparse.Namespace:
         "--image", action="append", help="an image name that pods may use (default: this version's runtime)"
     )
     parser.add_argument("--no-node", action="store_true", help="the API server alone: nothing runs")
-    parser.add_argument("--server", help="URL of another API server: run controllers and node on it")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input closes")
     return parser.parse_args()
 
@@ -41,7 +40,7 @@ async def run(options: argparse.Namespace, state_dir: Path) -> None:
     else:
         print(f"export KUBECONFIG={state_dir / 'kubeconfig'}", flush=True)
     images = options.image or default_images()
-    await serve(state_dir, options.port, images, node=not options.no_node, server=options.server, stop=stop)
+    await serve(state_dir, options.port, images, node=not options.no_node, stop=stop)
 
 
 def _read(stop: asyncio.Event) -> None:

@@ -60,12 +60,15 @@ class DevCluster:
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + START_TIMEOUT
-        while not self.kubeconfig.exists():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                last = self.log.read_text(errors="replace")[-2000:].strip()
-                raise StartFailed(f"the dev cluster did not start: {last or 'it said nothing'}")
-            time.sleep(0.02)
+        try:
+            while not self.kubeconfig.exists():
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    last = self.log.read_text(errors="replace")[-2000:].strip()
+                    raise StartFailed(f"the dev cluster did not start: {last or 'it said nothing'}")
+                time.sleep(0.02)
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Ends it and every process of its pods."""

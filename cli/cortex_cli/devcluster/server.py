@@ -45,24 +45,15 @@ def kubeconfig(url: str) -> str:
 
 
 async def serve(
-    state_dir: Path,
-    port: int,
-    images: Collection[str],
-    *,
-    node: bool,
-    server: str | None,
-    stop: asyncio.Event,
+    state_dir: Path, port: int, images: Collection[str], *, node: bool, stop: asyncio.Event
 ) -> None:
-    """Runs until `stop`. With `server` the controllers and the node work on that API server in place of ours.
-
-    The kubeconfig in `state_dir` is written once everything answers.
-    """
+    """Runs until `stop`. The kubeconfig in `state_dir` is written once everything answers."""
     block, lock = addresses.reserve()
     services = addresses.Block(43, block)
     count = itertools.count()
     registry = Registry(lambda: services.take(str(next(count))))
     listener = socket.create_server(("127.0.0.1", port))
-    url = server or f"http://127.0.0.1:{listener.getsockname()[1]}"
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     clients = [Client(url, name) for name in ("kube-controller-manager", "kubelet")]
     config = uvicorn.Config(
         API(registry).app,
@@ -82,10 +73,8 @@ async def serve(
             Proxy(kubelet).run(),
         ]
         parts.append(Node(kubelet, NODE_NAME, images, state_dir, addresses.Block(42, block)).run())
-    serving = (
-        asyncio.create_task(api._serve([listener])) if server is None else asyncio.create_task(stop.wait())
-    )
-    while server is None and not api.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
+    serving = asyncio.create_task(api._serve([listener]))
+    while not api.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
     running = [asyncio.create_task(part) for part in parts]
     ended = asyncio.create_task(stop.wait())
