@@ -68,6 +68,8 @@ class App:
         self._ids = RequestIds()
         self._allow = ", ".join(methods).encode()
         self.draining = False
+        self.threads = threads
+        self.all_async = all(method.is_async for method in methods.values())
 
     def close(self) -> None:
         """Write what is pending."""
@@ -103,7 +105,7 @@ class App:
     def runs_in_place(self, verb: bytes) -> bool:
         """Whether a request of this verb may be answered here and now."""
         pace = self._in_place.get(verb)
-        return pace is not None and pace.in_place and not self._threads.pending and not self.draining
+        return pace is not None and pace.in_place and self._threads.in_place and not self.draining
 
     def answer_in_place(
         self, verb: bytes, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
@@ -272,12 +274,8 @@ class App:
                     raise Overdue from None
                 raise
         pace = self._paces[verb]
-        began = perf_counter()
-        if pace.in_place and self._threads.pending:
-            # The last calls of the thread end first: two never run at once.
-            await self._threads.idle(self._timeout)
+        if pace.in_place and await self._threads.come(self._timeout):
             began = perf_counter()
-        if pace.in_place and not self._threads.pending:
             try:
                 return method.function(**arguments)
             finally:

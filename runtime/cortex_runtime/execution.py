@@ -1,16 +1,19 @@
-"""Where a user's synchronous code runs: in the sized thread pool, or in place once it has proved quick.
+"""Where a user's synchronous code runs: in a pool of threads, or, with one thread, on the one that constructed the handler.
 
-With one thread per process, one thread constructs the handler and runs its methods, as long as they are not quick. A hand-over
-to that thread costs more than a trivial request, so a method that keeps returning within a fraction of a millisecond moves to the
-event loop's thread, and back when it slows down. Never do two calls run at once then. A handler that holds objects bound
-to their thread (an sqlite3 connection, say) and is that quick sets `in_place = False` in its class.
+A hand-over to another thread costs more than a trivial request. So with one thread per process it is the event loop that moves:
+beside the handler's thread, or onto it once the methods keep returning within a fraction of a millisecond, and away again
+when one slows down. Whatever belongs to a thread (an sqlite3 connection, a CUDA device) is always met by the same one, and never
+do two calls run at once.
 """
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
 
@@ -62,28 +65,149 @@ class Pace:
                 self._average = 0.0
 
 
+class Home:
+    """The one thread of a handler, and the event loop beside it or on it.
+
+    Everything but `drive` is called on the event loop. pending: says how many calls are under way.
+    """
+
+    FIRST_STREAK, LONGEST_STREAK = 32, 4096
+
+    def __init__(self, pending: Callable[[], int]) -> None:
+        self.together = False
+        self._pending = pending
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._back = threading.Semaphore(0)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._moving: asyncio.Future[bool] | None = None
+        self._leaving = False
+        self._calm = self._needed = 0
+
+    def drive(
+        self, loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None], together: bool = False
+    ) -> None:
+        """Run main to its end, on the calling thread or beside it. together: whether the loop begins on this thread."""
+        self._loop = loop
+        task = loop.create_task(main)
+        threading.Thread(target=self._beside, args=(task, together), name="loop", daemon=True).start()
+        while (job := self._jobs.get()) is not None:
+            job()
+        task.result()
+
+    def submit(self, function: Callable[[], Any]) -> "Future[Any]":
+        """Run something on the handler's thread; the loop leaves it first."""
+        future: Future[Any] = Future()
+        if self.together and self._loop is not None:
+            self.together, self._leaving = False, True
+            self._calm, self._needed = 0, min(max(self._needed * 2, self.FIRST_STREAK), self.LONGEST_STREAK)
+            self._loop.stop()
+        self._jobs.put(partial(_fulfil, future, function))
+        return future
+
+    async def come(self) -> bool:
+        """Bring the loop onto the handler's thread if that is worth while. Returns whether it is there. Nothing may be pending.
+
+        Each time that the loop has had to leave again makes the next move wait for more calls that are worth it.
+        """
+        if self._moving is None:
+            self._calm += 1
+            if self._calm <= self._needed or self._leaving or self._loop is None:
+                return False
+            self._moving = self._loop.create_future()
+            self._loop.stop()
+        return await asyncio.shield(self._moving)
+
+    def _beside(self, task: "asyncio.Task[None]", together: bool) -> None:
+        """The other thread: runs the loop while it is not on the handler's."""
+        while True:
+            if not together:
+                _run(task)
+                if task.done():
+                    break
+                if self._pending():
+                    # A call came in before the loop had stopped, and has the thread now.
+                    task.get_loop().call_soon(self._arrived, False)
+                    continue
+            together = False
+            self._jobs.put(partial(self._host, task))
+            self._back.acquire()
+            if task.done():
+                break
+        self._jobs.put(None)
+
+    def _host(self, task: "asyncio.Task[None]") -> None:
+        self.together = True
+        loop = task.get_loop()
+        loop.call_soon(self._arrived, True)
+        _run(task)
+        self.together = self._leaving = False
+        self._back.release()
+
+    def _arrived(self, together: bool) -> None:
+        moving, self._moving = self._moving, None
+        if moving is not None:
+            moving.set_result(together)
+
+
+def _run(task: "asyncio.Task[None]") -> None:
+    """Run the loop until the task ends or the loop is stopped."""
+    with suppress(BaseException):
+        # Stopped before the task has ended: it goes on with the next run. Its own exception is left in it.
+        task.get_loop().run_until_complete(task)
+
+
+def _fulfil(future: "Future[Any]", function: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = function()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
 class Threads:
-    """The pool in which synchronous user code runs, threads_per_process wide."""
+    """Where synchronous user code runs: threads_per_process calls at the same time."""
 
     def __init__(self, threads: int, row: Row) -> None:
         self.size = threads
-        self._row = row
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="handler")
         self.pending = 0
+        self.home = Home(lambda: self.pending) if threads == 1 else None
+        self._row = row
+        self._pool = None if self.home else ThreadPoolExecutor(threads, thread_name_prefix="handler")
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def idle(self, timeout: float) -> None:
-        """Wait until nothing runs or waits here. timeout: seconds. Raises Overdue."""
+    @property
+    def in_place(self) -> bool:
+        """Whether a call may be made here and now, on the event loop's thread."""
+        return self.home is not None and self.home.together
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Run something before the server starts, and wait for it. With one thread, that is the caller's."""
+        return self._pool.submit(function).result() if self._pool else function()
+
+    def drive(
+        self, loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None], together: bool = False
+    ) -> None:
+        """Run main to its end. together: whether the loop begins on the handler's one thread."""
+        if self.home is not None:
+            self.home.drive(loop, main, together)
+        else:
+            loop.run_until_complete(main)
+
+    async def come(self, timeout: float) -> bool:
+        """Let what runs end, and see whether a call can then be made in place. timeout: seconds. Raises Overdue."""
+        home = self.home
+        if home is None or home.together:
+            return home is not None
         try:
             async with asyncio.timeout(timeout):
                 await self._idle.wait()
+                return await home.come()
         except TimeoutError:
             raise Overdue from None
-
-    def call(self, function: Callable[[], Any]) -> Any:
-        """Run something before the server starts, and wait for it."""
-        return self._pool.submit(function).result()
 
     async def run(self, function: Callable[[], Any], receive: Receive, timeout: float) -> Any:
         """Run a request's function and give its result.
@@ -91,24 +215,9 @@ class Threads:
         timeout: seconds, waiting included. Raises Overdue, ClientGone when the client left before the call began, and
         whatever the function raises.
         """
-        began = perf_counter()
         future = self._submit(function)
         waiter = asyncio.wrap_future(future)
-        gone = asyncio.ensure_future(_disconnect(receive))
-        try:
-            done, _ = await asyncio.wait((waiter, gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                future.cancel()
-                raise Overdue
-            if waiter not in done:
-                if future.cancel():
-                    raise ClientGone
-                done, _ = await asyncio.wait((waiter,), timeout=max(0.0, timeout + began - perf_counter()))
-                if not done:
-                    raise Overdue
-            return waiter.result()
-        finally:
-            gone.cancel()
+        return await outcome(waiter, future.cancel, receive, timeout)
 
     async def run_plain(self, function: Callable[[], Any]) -> Any:
         """Run something that no client waits for, such as a callback, or the next part of a stream."""
@@ -117,7 +226,8 @@ class Threads:
     def _submit(self, function: Callable[[], Any]) -> "Future[Any]":
         loop = asyncio.get_running_loop()
         self._count(1)
-        future = self._pool.submit(contextvars.copy_context().run, partial(_guarded, function))
+        job = partial(contextvars.copy_context().run, partial(_guarded, function))
+        future = self._pool.submit(job) if self._pool else self.home.submit(job)  # type: ignore[union-attr]
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
         return future
 
@@ -128,6 +238,31 @@ class Threads:
         else:
             self._idle.set()
         self._row.waits(max(0, self.pending - self.size))
+
+
+async def outcome(
+    waiter: "asyncio.Future[Any]", cancel: Callable[[], bool], receive: Receive, timeout: float
+) -> Any:
+    """What a call under way gives, while its client is watched.
+
+    cancel: takes it back if it has not begun. timeout: seconds. Raises Overdue, ClientGone, and what the call raises.
+    """
+    end = perf_counter() + timeout
+    gone = asyncio.ensure_future(_disconnect(receive))
+    try:
+        done, _ = await asyncio.wait((waiter, gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            cancel()
+            raise Overdue
+        if waiter not in done:
+            if cancel():
+                raise ClientGone
+            done, _ = await asyncio.wait((waiter,), timeout=max(0.0, end - perf_counter()))
+            if not done:
+                raise Overdue
+        return waiter.result()
+    finally:
+        gone.cancel()
 
 
 def _guarded(function: Callable[[], Any]) -> Any:

@@ -5,7 +5,6 @@ JSON line each, that it is ready or why it can't start, and is told "drain" (clo
 index has changed) and "stop".
 """
 
-import asyncio
 import json
 import logging
 import os
@@ -97,8 +96,17 @@ def serve(
     )
     server = Server(config, lambda: control.sendall(b'{"event": "ready"}\n'))
     threading.Thread(target=_obey, args=(control, server, app, client), daemon=True).start()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(server.serve(sockets=[listener]))
+    app.threads.drive(uvloop.new_event_loop(), _serve(server, listener, app), together=app.all_async)
+
+
+async def _serve(server: Server, listener: socket.socket, app: App) -> None:
+    try:
+        await server.serve(sockets=[listener])
+        app.close()
+        sys.stdout.flush()
+    finally:
+        # A call that is overdue still holds its thread, and must not hold the process.
+        os._exit(0)
 
 
 def _obey(control: socket.socket, server: Server, app: App, client: Client | None) -> None:
@@ -137,7 +145,6 @@ def main(argument: str) -> int:
     except (OSError, ValueError) as error:
         return _fail(control, "InvalidSpec", last_lines(error))
     serve(document, app, client, listener, control)
-    app.close()
     return 0
 
 
@@ -148,5 +155,5 @@ def _fail(control: socket.socket, reason: str, message: str) -> int:
 
 if __name__ == "__main__":
     status = main(sys.argv[1])
-    # A thread that still runs an overdue call must not hold the process.
+    # A thread that the user's code started must not hold the process.
     os._exit(status)
