@@ -54,6 +54,15 @@ def test_create_by_kubectls_own_generators(kubectl: Any) -> None:
     )
 
 
+def test_a_list_is_applied_as_its_items(kubectl: Any, make: Any) -> None:
+    both = {"apiVersion": "v1", "kind": "List", "items": [make.configmap("a", x="1"), make.configmap("b")]}
+    assert kubectl("apply", "-f", "-", stdin=both) == "configmap/a created\nconfigmap/b created\n"
+    assert kubectl("apply", "-f", "-", stdin=both) == "configmap/a unchanged\nconfigmap/b unchanged\n"
+    kubectl("apply", "-f", "-", stdin=kubectl("get", "configmap", "a", "b", "-o", "yaml"))
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=both)
+    assert kubectl("delete", "-f", "-", stdin=both).count("deleted") == 2
+
+
 def test_patches_of_all_three_kinds(kubectl: Any, make: Any) -> None:
     kubectl("create", "-f", "-", stdin=make.deployment("web", replicas=0))
     two = {"spec": {"template": {"spec": {"containers": [{"name": "side", "image": "other:1"}]}}}}

@@ -70,3 +70,21 @@ def test_a_selector_that_does_not_fit_is_refused(kubectl: Any, make: Any) -> Non
     body = make.deployment("web")
     body["spec"]["selector"]["matchLabels"] = {"app": "other"}
     assert "`selector` does not match template `labels`" in kubectl.fails("apply", "-f", "-", stdin=body)
+
+
+def test_the_api_server_passes_requests_on_to_pods_and_services(kubectl: Any, make: Any) -> None:
+    kubectl("apply", "-f", "-", stdin=service("web"))
+    kubectl("apply", "-f", "-", stdin=make.deployment("web"))
+    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    pod = kubectl.get("pods")["items"][0]["metadata"]["name"]
+    base = f"/api/v1/namespaces/{kubectl.namespace}"
+    for place in (
+        "services/web:8080",
+        "services/web:http",
+        "services/web",
+        f"pods/{pod}:8080",
+        f"pods/{pod}",
+    ):
+        assert kubectl("get", "--raw", f"{base}/{place}/proxy/any/path?a=1") == "one", place
+    assert "not found" in kubectl.fails("get", "--raw", f"{base}/pods/none:8080/proxy/")
+    assert "error trying to reach service" in kubectl.fails("get", "--raw", f"{base}/pods/{pod}:1/proxy/")

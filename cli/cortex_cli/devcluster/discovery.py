@@ -79,6 +79,10 @@ def _subresources(resource: Resource) -> list[Json]:
         result.append({"subresource": "status", "responseKind": own, "verbs": ["get", "patch", "update"]})
     if resource.scale:
         result.append({"subresource": "scale", "responseKind": scale, "verbs": ["get", "patch", "update"]})
+    if resource.key in ("/pods", "/services"):
+        options = {"group": "", "version": "v1", "kind": f"{resource.kind}ProxyOptions"}
+        verbs = ["create", "delete", "get", "patch", "update"]
+        result.append({"subresource": "proxy", "responseKind": options, "verbs": verbs})
     if resource.key == "/pods":
         binding = {"group": "", "version": "v1", "kind": "Binding"}
         result.append({"subresource": "log", "responseKind": own, "verbs": ["get"]})
