@@ -54,8 +54,9 @@ class Double:
 
     def up(self) -> None:
         """Serve, on the port of the last time."""
+        options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 2**31 - 1)]
         # With too few threads, slow predictions would keep everything else waiting.
-        self.server = grpc.server(futures.ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
+        self.server = grpc.server(futures.ThreadPoolExecutor(32), options=options)
         handlers: dict[str, dict[str, Any]] = {}
         for name, (path, request, response) in METHODS.items():
             _, service, method = path.split("/")

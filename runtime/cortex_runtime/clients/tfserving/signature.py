@@ -42,6 +42,9 @@ Strings travel as objects, bytes on the way in."""
 _NUMBERS = {"b": "b", "i": "biu", "u": "biu", "f": "biuf", "c": "biufc"}
 """Kind of numpy type to the kinds that become it without a change of meaning."""
 
+_NO_CAUSE = ("Graph execution error:", "Detected at node", "<stack traces unavailable>")
+"""How lines begin that TensorFlow writes around the cause of an error."""
+
 DEFAULT_KEYS = ("predict", "serving_default")
 
 
@@ -170,6 +173,16 @@ def check(signature: Signature) -> Signature:
                     "which is not served",
                 )
     return signature
+
+
+def refusal(details: str | None) -> UserError:
+    """What a caller is told when the model itself refuses its input. details: TensorFlow's words, the cause among them."""
+    causes = [
+        line
+        for line in (details or "").splitlines()
+        if line and not line[0].isspace() and not line.startswith(_NO_CAUSE)
+    ]
+    return UserError(f"the model refused its input: {causes[0] if causes else 'no reason given'}")
 
 
 def text_where_possible(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,190 @@
+"""`tensorflow_client`: runs SavedModels, in TensorFlow Serving or, where none is configured, in this process.
+
+With a server nothing here imports TensorFlow. What a caller sent wrongly becomes a UserError, which reaches him as 400.
+"""
+
+import importlib.util
+import re
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cortex_api import units
+from cortex_api.handler import Models
+from cortex_runtime.clients import say_served
+from cortex_runtime.clients.tfserving.model import Model
+from cortex_runtime.errors import StartError
+from cortex_runtime.models.cache import Cache
+from cortex_runtime.models.store import Store, Version
+
+ADDRESS = "CORTEX_TENSORFLOW_SERVING"
+"""Environment variable with host:port of TensorFlow Serving."""
+MODELS = Path("/mnt/models")
+"""The folder that this pod's TensorFlow Serving sees as well."""
+
+
+class Backend(Protocol):
+    """Where models are loaded and run: `Remote` or `InProcess`."""
+
+    def load(self, version: Version, key: str | None) -> Model[Any]: ...
+    def predict(self, model: Model[Any], feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+    def unload(self, model: Model[Any]) -> None: ...
+    def is_loaded(self, model: Model[Any]) -> bool: ...
+    def close(self) -> None: ...
+
+
+class TensorFlowClient:
+    """The models of one API. A single model has no name to give; several are asked for by name.
+
+    cache: of models that the backend has loaded. waits: whether a prediction waits for another process.
+    """
+
+    argument = "tensorflow_client"
+
+    def __init__(self, store: Store, backend: Backend, cache: "Cache[Model[Any]]", *, waits: bool) -> None:
+        self._store = store
+        self._backend = backend
+        self._cache = cache
+        self.may_wait = waits or cache.limited
+
+    def predict(
+        self, model_input: Any, model_name: str | None = None, model_version: str | int | None = "latest"
+    ) -> dict[str, Any]:
+        """Run a model. Returns its outputs by name: numpy arrays of the model's shapes and types, numpy scalars for shape [].
+
+        Strings are str where they are UTF-8, else bytes. bfloat16 comes and goes as float32.
+        model_input: a mapping of input name to array, nested lists or scalar; or, with one input, its value. Bytes may come in
+        JSON as {"b64": ...}. model_version: a number, or None, "" or "latest" for the highest.
+        Raises UserError for an unknown model or version, for inputs that are missing, unknown or of the wrong type or shape, and
+        for what the model refuses; LoadFailed; and HTTPException 503 or 504 when TensorFlow Serving is away or too slow.
+        """
+        model = self._cache.get(model_name, model_version)
+        outputs = self._backend.predict(model, model.signature.feed(model_input))
+        say_served(model.version.name, model.version.version)
+        return {name: array if array.ndim else array[()] for name, array in outputs.items()}
+
+    def signature(
+        self, model_name: str | None = None, model_version: str | int | None = "latest"
+    ) -> dict[str, Any]:
+        """The signature of a model that is served: its key, inputs and outputs, with shapes and types.
+
+        In a shape -1 is a dimension that is free, and a shape that is None is of any rank.
+        """
+        return self._cache.get(model_name, model_version).signature.to_dict()
+
+    def info(self) -> list[dict[str, Any]]:
+        """Names, versions, what is loaded, and the signature of the highest version that is known, for GET /info."""
+        known: dict[str, dict[int, Model[Any]]] = {}
+        for version, model in self._cache.loaded():
+            known.setdefault(version.name, {})[version.version] = model
+        entries = []
+        for name in self._store.names():
+            models = known.get(name, {})
+            loaded = [number for number in sorted(models) if self._backend.is_loaded(models[number])]
+            entries.append(
+                {
+                    "name": None if self._store.single else name,
+                    "versions": [str(number) for number in self._store.versions(name)],
+                    "loaded": [str(number) for number in loaded],
+                    **(models[max(models)].signature.to_dict() if models else {}),
+                }
+            )
+        return entries
+
+    def preload(self) -> None:
+        """Load all models, when no limit stands against it. Raises StartError (ModelInvalid)."""
+        self._cache.preload()
+
+    def refresh(self) -> None:
+        """Follow the index of models."""
+        if self._store.refresh():
+            self._cache.refresh()
+
+    def problems(self) -> dict[str, str]:
+        """What is wrong with models now, by model."""
+        return self._cache.problems()
+
+    def failures(self) -> dict[str, int]:
+        """How often a load has failed, by model."""
+        return dict(self._cache.failures)
+
+    def close(self) -> None:
+        """Let go of all models; in a server they stay, for the other processes of this replica."""
+        self._backend.close()
+
+
+def open_client(
+    store: Store,
+    spec: Models,
+    address: str | None,
+    *,
+    size: int | None = None,
+    limit_bytes: int | None = None,
+    folder: Path = MODELS,
+    timeout: float | None = None,
+) -> TensorFlowClient:
+    """The client, with its models loaded when there is no limit.
+
+    address: of TensorFlow Serving; None or "" to run models here. size, limit_bytes: what may be in memory, of this process.
+    folder: of models, seen by the server too. timeout: seconds that a prediction may take in the server. Raises StartError.
+    """
+    keys = {model.name: model.signature_key for model in spec.paths or () if model.signature_key is not None}
+    backend: Backend
+    if address:
+        server = _connect(store, spec, address, folder)
+        from cortex_runtime.clients.tfserving.remote import Remote
+
+        backend = Remote(server, store.reading, timeout)
+    else:
+        if importlib.util.find_spec("tensorflow") is None:
+            raise StartError(
+                "InvalidSpec",
+                f"handler.type tensorflow needs a TensorFlow Serving, whose host:port {ADDRESS} names; or TensorFlow in this "
+                "environment: pip install tensorflow-cpu",
+            )
+        from cortex_runtime.clients.tfserving.inprocess import InProcess
+
+        backend = InProcess()
+
+    def load(version: Version) -> Model[Any]:
+        return backend.load(version, keys.get(version.name, spec.signature_key))
+
+    if address:
+        # The limits are the server's, since all processes share it; here only signatures are kept.
+        limit = None if spec.cache_size is None and spec.cache_bytes is None else sys.maxsize
+        cache = Cache(store, load, size=limit, unload=backend.unload)
+        store.in_memory(
+            lambda: {version.stamp for version, model in cache.loaded() if backend.is_loaded(model)}
+        )
+        if not cache.limited:
+            server.announce(store.everything())
+    else:
+        cache = Cache(store, load, size=size, limit_bytes=limit_bytes)
+    client = TensorFlowClient(store, backend, cache, waits=bool(address))
+    try:
+        client.preload()
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def _connect(store: Store, spec: Models, address: str, folder: Path) -> Any:
+    from cortex_runtime.clients.tfserving.server import ModelServer
+    from cortex_runtime.clients.tfserving.views import Limits
+
+    total = None if spec.cache_bytes is None else units.parse_bytes(spec.cache_bytes)
+    # Other pods may share the folder on a volume; each has its own server, and its own name.
+    replica = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
+    root = folder / ".tensorflow-serving" / replica
+    server = ModelServer(address, root, Limits(spec.cache_size, total))
+    try:
+        server.open(store.everything())
+    except BaseException:
+        server.close()
+        raise
+    return server

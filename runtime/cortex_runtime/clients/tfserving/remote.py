@@ -1,0 +1,90 @@
+"""SavedModels in TensorFlow Serving, for the client."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+
+import numpy as np
+from starlette.exceptions import HTTPException
+
+from cortex_runtime.clients.tfserving import tensors
+from cortex_runtime.clients.tfserving.model import Model
+from cortex_runtime.clients.tfserving.server import ModelServer, NotLoaded
+from cortex_runtime.clients.tfserving.signature import check, choose_key
+from cortex_runtime.clients.tfserving.views import Servable
+from cortex_runtime.models.disk import Full
+from cortex_runtime.models.listing import Changed
+from cortex_runtime.models.store import Version
+
+_TRIES = 3
+
+
+class Remote:
+    """Loads and runs models in a server.
+
+    reading: keeps the files of a version here while they are given to the server. timeout: seconds of a prediction.
+    """
+
+    def __init__(
+        self,
+        server: ModelServer,
+        reading: Callable[[Version], AbstractContextManager[None]],
+        timeout: float | None,
+    ) -> None:
+        self._server = server
+        self._reading = reading
+        self._timeout = timeout
+
+    def load(self, version: Version, key: str | None) -> Model[Servable]:
+        """A version, loaded by the server. key: of its signature, when that is configured.
+
+        Raises LoadFailed, StartError for a signature that can't be served, and HTTPException when the server is away.
+        """
+        servable = self._server.load(version)
+        try:
+            signatures = self._server.signatures(servable)
+            chosen = choose_key(signatures, key)
+            signature = check(tensors.signature(chosen, signatures[chosen]))
+        except NotLoaded as error:
+            raise _between() from error
+        except BaseException:
+            self._server.unload(servable)
+            raise
+        return Model(version, signature, servable)
+
+    def predict(self, model: Model[Servable], feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name. Raises UserError, and HTTPException when the server is away.
+
+        What the server has unloaded, for another model or by a restart, is loaded again.
+        """
+        for _ in range(_TRIES):
+            try:
+                return self._server.predict(model.handle, model.signature, feed, self._timeout)
+            except NotLoaded:
+                self._load_again(model.version)
+        raise _between()
+
+    def unload(self, model: Model[Servable]) -> None:
+        """The model is not needed any more."""
+        self._server.unload(model.handle)
+
+    def is_loaded(self, model: Model[Servable]) -> bool:
+        """Whether the server has the model now, as far as this replica's processes have told it."""
+        return self._server.has(model.version)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._server.close()
+
+    def _load_again(self, version: Version) -> None:
+        if self._server.has(version):
+            self._server.load(version)
+            return
+        try:
+            with self._reading(version):
+                self._server.load(version)
+        except (Changed, Full) as error:
+            raise _between() from error
+
+
+def _between() -> HTTPException:
+    return HTTPException(503, "the models are changing at this moment", {"Retry-After": "1"})

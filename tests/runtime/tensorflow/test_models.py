@@ -1,0 +1,139 @@
+"""Models that come, change, break and leave, in process and with a server."""
+
+import shutil
+
+import pytest
+
+from cortex_runtime.errors import StartError, UserError
+from cortex_runtime.models.store import LoadFailed
+
+ONES = {"a": [[1.0, 1.0, 1.0]], "b": [[1.0, 1.0, 1.0]]}
+
+
+def factor(client, name=None, version=None):
+    """Of the model of `Sum` that answers."""
+    return client.predict(ONES, name, version)["scores"][0, 0] - 1
+
+
+def test_a_single_model_has_no_name_to_give(open_client, models):
+    client = open_client({"path": str(models / "sum")})
+    assert factor(client) == 10
+    assert factor(client, "whatever", "2") == 2
+    assert client.info()[0]["name"] is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"path": "broken"}, "can't be loaded"),
+        ({"path": "unsigned"}, "has no signature"),
+        ({"path": "noinputs"}, "has no inputs"),
+        ({"path": "several"}, "several signatures, name one of them with signatureKey: double, half"),
+        (
+            {"path": "several", "signatureKey": "third"},
+            'no signature "third" (signatureKey); it has double, half',
+        ),
+    ],
+)
+def test_a_model_that_can_not_be_served_is_the_reason_why_the_api_does_not_start(
+    open_client, models, spec, words
+):
+    with pytest.raises(StartError) as raised:
+        open_client({**spec, "path": str(models / spec["path"])})
+    assert raised.value.reason == "ModelInvalid"
+    assert words in raised.value.message
+
+
+def test_in_a_folder_of_models_the_others_are_served(open_client, models):
+    client = open_client({"dir": str(models)})
+    assert factor(client, "sum") == 10
+    assert sorted(client.problems()) == ["broken 1", "noinputs 1", "several 1", "unsigned 1"]
+    assert client.failures()["broken"] == 1
+    with pytest.raises(LoadFailed, match="broken 1 can't be loaded"):
+        client.predict(ONES, "broken")
+
+
+def test_versions_come_and_go(open_client, models, tmp_path):
+    folder = tmp_path / "sum"
+    shutil.copytree(models / "sum" / "1", folder / "1")
+    client = open_client({"path": str(folder)})
+    assert factor(client) == 1
+    shutil.copytree(models / "sum" / "2", folder / "2")
+    open_client.poll(client)
+    assert factor(client) == 2
+    assert client.info()[0]["loaded"] == ["1", "2"]
+    shutil.rmtree(folder / "2")
+    open_client.poll(client)
+    assert factor(client) == 1
+    assert client.info()[0]["loaded"] == ["1"]
+    with pytest.raises(UserError, match="available: 1"):
+        client.predict(ONES, None, 2)
+
+
+def test_a_version_whose_files_change_is_loaded_anew(open_client, models, savedmodels, tmp_path):
+    folder = tmp_path / "sum"
+    shutil.copytree(models / "sum" / "1", folder / "1")
+    client = open_client({"path": str(folder)})
+    shutil.rmtree(folder / "1")
+    savedmodels.write_sum(folder / "1", 7)
+    open_client.poll(client)
+    assert factor(client) == 7
+    assert client.info()[0]["loaded"] == ["1"]
+
+
+@pytest.mark.parametrize("spec", [{}, {"cacheSize": 1}])
+def test_the_last_good_one_stays_when_its_successor_is_broken(
+    open_client, models, savedmodels, tmp_path, spec
+):
+    folder = tmp_path / "sum"
+    shutil.copytree(models / "sum" / "1", folder / "1")
+    if spec and open_client.address is None:
+        pytest.skip("in process, what left memory is read from where it lies")
+    client = open_client({"path": str(folder), **spec})
+    assert factor(client) == 1
+    savedmodels.damage(folder / "1")
+    open_client.poll(client)
+    assert factor(client) == 1
+    assert "can't be loaded" in client.problems()["model 1"]
+    assert client.failures() == {"_cortex_default": 1}
+    shutil.rmtree(folder / "1")
+    savedmodels.write_sum(folder / "1", 7)
+    open_client.poll(client)
+    assert factor(client) == 7
+    assert client.problems() == {}
+
+
+def test_a_new_version_that_is_broken_leaves_the_old_one_the_latest(
+    open_client, models, savedmodels, tmp_path
+):
+    folder = tmp_path / "sum"
+    shutil.copytree(models / "sum" / "1", folder / "1")
+    client = open_client({"path": str(folder)})
+    shutil.copytree(models / "sum" / "2", folder / "2")
+    savedmodels.damage(folder / "2")
+    open_client.poll(client)
+    assert factor(client) == 1
+    assert "can't be loaded" in client.problems()["model 2"]
+
+
+def test_with_a_limit_models_are_loaded_when_they_are_asked_for(open_client, models):
+    client = open_client({"path": str(models / "sum"), "cacheSize": 2})
+    assert client.info()[0]["loaded"] == []
+    for version in (1, 2, 10, 1, 10):
+        assert factor(client, None, version) == version
+        assert str(version) in client.info()[0]["loaded"]
+        assert len(client.info()[0]["loaded"]) <= 2
+    assert client.info()[0]["loaded"] == ["1", "10"]
+
+
+def test_a_limit_in_bytes(open_client, models):
+    if open_client.address is None:
+        pytest.skip("in process the limit is the cache's")
+    one = sum(file.stat().st_size for file in (models / "sum" / "1").rglob("*") if file.is_file())
+    client = open_client({"path": str(models / "sum"), "cacheBytes": str(int(one * 1.5))})
+    for version in (1, 2):
+        assert factor(client, None, version) == version
+        assert client.info()[0]["loaded"] == [str(version)]
+    small = open_client({"path": str(models / "sum"), "cacheBytes": "1000"})
+    with pytest.raises(LoadFailed, match=r"models.cacheBytes allows 1000"):
+        small.predict(ONES, None, 10)
