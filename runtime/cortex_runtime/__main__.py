@@ -1,50 +1,105 @@
-"""`python -m cortex_runtime serve`: serves one API from the document that the operator, or `cortex run`, wrote."""
+"""The runtime's programs, each told what to do by the document that the operator, or `cortex run`, wrote:
+
+`serve` a RealtimeAPI; `gateway` and `consume` for an AsyncAPI; `destroy` the queue of an AsyncAPI that is no more.
+"""
 
 import argparse
 import os
 import sys
 from pathlib import Path
 
-from cortex_runtime.supervisor import Options, serve
+Parser = argparse.ArgumentParser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 after a drain, 1 when the API can't start."""
-    parser = argparse.ArgumentParser(prog="python -m cortex_runtime", description=__doc__)
+    parser = Parser(
+        prog="python -m cortex_runtime",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser(
-        "serve", help="serve a RealtimeAPI", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+
+    def command(name: str, text: str) -> Parser:
+        added: Parser = commands.add_parser(
+            name, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        added.add_argument(
+            "--config", type=Path, default=Path("/etc/cortex/api.json"), help="the API's document"
+        )
+        added.add_argument(
+            "--termination-log",
+            type=Path,
+            default=Path("/dev/termination-log"),
+            help="where a cause of death is written",
+        )
+        return added
+
+    serve = command("serve", "serve a RealtimeAPI")
+    _code(serve)
+    _ports(serve, with_port=True)
+    _drain_delay(serve)
+    consume = command("consume", "work on the jobs of an AsyncAPI")
+    _code(consume)
+    _ports(consume, with_port=False)
+    consume.add_argument(
+        "--grace", type=float, default=60.0, help="seconds that jobs in hand have after SIGTERM"
     )
-    command.add_argument(
-        "--config", type=Path, default=Path("/etc/cortex/api.json"), help="the API's document"
-    )
+    gateway = command("gateway", "take the jobs of an AsyncAPI")
+    _ports(gateway, with_port=True)
+    _drain_delay(gateway)
+    command("destroy", "remove the queue of an AsyncAPI, with all jobs and results")
+    options = vars(parser.parse_args(arguments))
+    for name in ("config", "project", "models"):
+        if name in options:
+            options[name] = options[name].absolute()
+    return _run(options.pop("command"), options)
+
+
+def _code(command: Parser) -> None:
     command.add_argument("--project", type=Path, default=Path("/mnt/project"), help="folder of the code")
     command.add_argument("--models", type=Path, default=Path("/mnt/models"), help="folder for fetched models")
     command.add_argument(
+        "--reload", action="store_true", help="load the project again when a file of it changes"
+    )
+
+
+def _ports(command: Parser, with_port: bool) -> None:
+    command.add_argument(
         "--host", default=os.environ.get("CORTEX_HOST", "0.0.0.0"), help="address to listen on"
     )
-    command.add_argument("--port", type=int, default=8080, help="port of the API")
+    if with_port:
+        command.add_argument("--port", type=int, default=8080, help="port of the API")
     command.add_argument("--admin-port", type=int, default=8081, help="port of health, readiness and metrics")
-    command.add_argument(
-        "--termination-log",
-        type=Path,
-        default=Path("/dev/termination-log"),
-        help="where a cause of death is written",
-    )
+
+
+def _drain_delay(command: Parser) -> None:
     command.add_argument(
         "--drain-delay",
         type=float,
         default=1.0,
         help="seconds for which connections are still taken after SIGTERM",
     )
-    command.add_argument(
-        "--reload", action="store_true", help="load the project again when a file of it changes"
-    )
-    options = vars(parser.parse_args(arguments))
-    del options["command"]
-    for name in ("config", "project", "models"):
-        options[name] = options[name].absolute()
-    return serve(Options(**options))
+
+
+def _run(command: str, options: dict[str, object]) -> int:
+    """Each program imports what it needs and no more."""
+    given: dict[str, object] = options
+    if command == "serve":
+        from cortex_runtime.supervisor import Options, serve
+
+        return serve(Options(**given))  # type: ignore[arg-type]
+    if command == "consume":
+        from cortex_runtime.consumer import ConsumerOptions, consume
+
+        return consume(ConsumerOptions(**given, port=0))  # type: ignore[arg-type]
+    if command == "gateway":
+        from cortex_runtime.gateway import GatewayOptions, gateway
+
+        return gateway(GatewayOptions(**given))  # type: ignore[arg-type]
+    from cortex_runtime.queues.destroy import destroy
+
+    return destroy(**given)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

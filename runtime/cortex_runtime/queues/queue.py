@@ -35,6 +35,8 @@ log = logging.getLogger("cortex")
 
 _PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0)
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
+LOST, CRASHED = "WorkerLost", "WorkerCrashed"
+"""Reasons: nobody told how the attempt ended, or its process was seen to end."""
 _MESSAGE_LIFE = 13.5 * 24 * 3600
 """SQS drops a message after 14 days."""
 
@@ -59,13 +61,17 @@ class Settings:
 
 @dataclass
 class Job:
-    """A job that this worker holds. renew and the end change it, one at a time."""
+    """A job that this worker holds. renew and the end change it, one at a time.
+
+    suspect: its last attempt ended with its process, which it may have been the cause of.
+    """
 
     ticket: Ticket
     record: Record
     payload: bytes
     delivery: Delivery
     revision: Any
+    suspect: bool = False
     over: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -296,7 +302,8 @@ class Queue:
 
     async def hand_back(self, job: Job) -> None:
         """Give a job up that was not finished, at once and without counting the attempt. Raises LeaseLost."""
-        await self._give_back(job, 0.0, replace(job.record, attempt=job.record.attempt - 1))
+        record = replace(job.record, attempt=job.record.attempt - 1, reason="", message="")
+        await self._give_back(job, 0.0, record)
 
     # Hooks
 
@@ -353,7 +360,7 @@ class Queue:
             revision = None if entry is None else entry.revision
             try:
                 if record.attempt >= self.settings.max_attempts:
-                    reason = record.reason or "WorkerLost"
+                    reason = record.reason or LOST
                     message = record.message or "the worker died or lost its hold on the job"
                     final = self._final(record, Status.FAILED, *_exhausted(record.attempt, reason, message))
                     await self._write(final, revision, time.monotonic() + 5)
@@ -369,14 +376,15 @@ class Queue:
                     lease_until=now + self.settings.lease,
                     progress=None,
                     note="",
-                    reason="WorkerLost",
+                    reason=LOST,
                     message="the worker died or lost its hold on the job",
                 )
                 revision, claimed = await self._write(claimed, revision, time.monotonic() + 5)
             except Conflict:
                 fresh = True
                 continue
-            job = Job(ticket, claimed, ticket.payload.data, delivery, revision)
+            suspect = record.reason in (LOST, CRASHED)
+            job = Job(ticket, claimed, ticket.payload.data, delivery, revision, suspect)
             if ticket.payload.stored:
                 try:
                     job.payload = await self.backend.get(ticket.payload.stored)

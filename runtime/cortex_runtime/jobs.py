@@ -1,0 +1,238 @@
+"""One process of a consumer, in which the user's code works on jobs. Started by the consumer, and ends when that ends.
+
+`python -m cortex_runtime.jobs ORDER`, where ORDER is the JSON of an `Order`. queues/worker.py is the other end of the control
+socket. A method reports how far it is with `report_progress`.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import uvloop
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from cortex_api import Document
+from cortex_runtime import handler as interfaces
+from cortex_runtime import logs, respond
+from cortex_runtime.board import Board
+from cortex_runtime.clients import Client, open_client
+from cortex_runtime.errors import StartError, UserError, last_lines
+from cortex_runtime.execution import Threads
+from cortex_runtime.handler import JOB, Method
+from cortex_runtime.order import Order
+from cortex_runtime.payload import parse
+from cortex_runtime.queues.worker import jobs_per_process
+
+log = logging.getLogger("cortex")
+
+_LONGEST_NOTE = 200
+_PROGRESS_SECONDS = 0.1
+
+_report: ContextVar[Callable[[float, str], None] | None] = ContextVar("report", default=None)
+
+
+def report_progress(fraction: float, note: str = "") -> None:
+    """Tell how far the job is that is being worked on: 0 to 1, and a word on it; GET /ID shows both. Outside of a job, nothing.
+
+    Cheap: what comes within a tenth of a second after the last report is left out.
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"progress is between 0 and 1, not {fraction}")
+    report = _report.get()
+    if report is not None:
+        report(float(fraction), str(note)[:_LONGEST_NOTE])
+
+
+class Jobs:
+    """Runs the handler's method for each job that the consumer sends."""
+
+    def __init__(self, method: Method, threads: Threads, control: socket.socket) -> None:
+        self._method = method
+        self._threads = threads
+        self._control = control
+        self._sending = threading.Lock()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stopped = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def run(self) -> None:
+        """Work until told to stop and all jobs are over."""
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._obey, daemon=True).start()
+        self._send({"event": "ready"})
+        await self._stopped.wait()
+        while self._tasks:
+            await asyncio.wait(self._tasks.values())
+
+    def _obey(self) -> None:
+        orders: BinaryIO = self._control.makefile("rb")
+        loop = self._loop
+        assert loop is not None
+        while order := orders.readline():
+            if order == b"stop\n":
+                loop.call_soon_threadsafe(self._stopped.set)
+            elif order.startswith(b"{"):
+                head = json.loads(order)
+                payload = orders.read(head.get("size", 0))
+                loop.call_soon_threadsafe(self._take, head, payload)
+            else:
+                self.told(order.decode().strip())
+        # The consumer is gone, and with it the hold on all jobs here.
+        os._exit(1)
+
+    def told(self, order: str) -> None:
+        """Another order."""
+
+    def _take(self, head: dict[str, Any], payload: bytes) -> None:
+        if "cancel" in head:
+            if self._method.is_async and (task := self._tasks.get(head["cancel"])) is not None:
+                task.cancel()
+            return
+        identity = head["run"]
+        task = asyncio.get_running_loop().create_task(self._work(identity, head["type"], payload))
+        self._tasks[identity] = task
+        task.add_done_callback(lambda _: self._tasks.pop(identity, None))
+
+    async def _work(self, identity: str, content_type: str, payload: bytes) -> None:
+        logs.request_id.set(identity)
+        _report.set(_Reporter(identity, self._send))
+        try:
+            result = await self._call(identity, content_type, payload)
+            value, callback = respond.split_callback(result)
+            if isinstance(value, Response) or respond.is_stream(value):
+                raise respond.NotSerialisable(
+                    f"the handler returned a {type(value).__name__}, which is not JSON"
+                )
+            data = respond.to_json(value)
+        except asyncio.CancelledError:
+            self._failed(identity, "Cancelled", "the job was cancelled", False)
+            return
+        except UserError as error:
+            self._failed(identity, "Rejected", error.message, False)
+            return
+        except respond.NotSerialisable as error:
+            log.error("the result is not JSON: %s", error)
+            self._failed(identity, "ResultInvalid", str(error), False)
+            return
+        except HTTPException as error:
+            self._failed(identity, "Rejected", str(error.detail), error.status_code >= 500)
+            return
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            log.exception("the handler failed")
+            name = type(error.__cause__ or error).__name__
+            message = f"the handler raised {name}; its log has the traceback, under this id"
+            self._failed(identity, "HandlerError", message, True)
+            return
+        self._send({"event": "done", "id": identity, "size": len(data)}, data)
+        if callback is not None:
+            await self._after(callback)
+
+    async def _call(self, identity: str, content_type: str, payload: bytes) -> Any:
+        method = self._method
+        arguments: dict[str, Any] = {}
+        if method.takes_payload:
+            arguments["payload"] = await parse(payload, content_type.encode("latin-1"))
+        if "request_id" in method.arguments:
+            arguments["request_id"] = identity
+        if method.is_async:
+            return await method.function(**arguments)
+        return await self._threads.run_plain(partial(method.function, **arguments))
+
+    async def _after(self, callback: Callable[[], Any]) -> None:
+        try:
+            if asyncio.iscoroutinefunction(callback):
+                await callback()
+            else:
+                await self._threads.run_plain(callback)
+        except Exception:
+            log.exception("the callback failed; its job had been completed")
+
+    def _failed(self, identity: str, reason: str, message: str, again: bool) -> None:
+        self._send({"event": "failed", "id": identity, "reason": reason, "message": message, "again": again})
+
+    def _send(self, report: dict[str, Any], data: bytes = b"") -> None:
+        with self._sending:
+            self._control.sendall(json.dumps(report).encode() + b"\n" + data)
+
+
+class _Reporter:
+    """Sends the progress of one job, not too often."""
+
+    def __init__(self, identity: str, send: Callable[[dict[str, Any]], None]) -> None:
+        self._identity = identity
+        self._send = send
+        self._last = 0.0
+
+    def __call__(self, fraction: float, note: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= _PROGRESS_SECONDS:
+            self._last = now
+            self._send({"event": "progress", "id": self._identity, "progress": fraction, "note": note})
+
+
+def prepare(
+    document: Document, project: Path, models: Path, board: Board, slot: int
+) -> tuple[Method, Threads, Client | None]:
+    """Load models and code and construct the handler. Raises StartError."""
+    spec = document.spec.handler
+    python_path = [project, *([project / spec.python_path] if spec.python_path else [])]
+    for folder in python_path:
+        if not folder.is_dir():
+            raise StartError("HandlerNotFound", f"handler.pythonPath: there is no folder {folder}")
+    sys.path[:0] = [str(folder) for folder in python_path]
+    os.chdir(project)
+    code = interfaces.load(project / spec.path if spec.path else None, spec.type, document.kind)
+    values: dict[str, Any] = {"config": spec.config, "metadata": spec.config}
+    loaders: list[Callable[[str], Any]] = []
+    load_model = (lambda path: loaders[0](path)) if code.loads_models else None
+    client = open_client(document, models, project, load_model)
+    if client is not None:
+        values[client.argument] = client
+        if spec.type == "python":
+            values["model_client"] = client
+    threads = Threads(jobs_per_process(spec), board.row(slot))
+    instance = threads.call(lambda: interfaces.construct(code, values, loaders.append))
+    if client is not None:
+        threads.call(client.preload)
+    return interfaces.methods(code, instance, values)[JOB], threads, client
+
+
+def main(argument: str) -> int:
+    """Exit status: 0 after a stop, 1 when the API can't start."""
+    order = Order(**json.loads(argument))
+    control = socket.socket(fileno=order.control)
+    try:
+        document = Document.read(order.config)
+        logs.configure(document.spec.handler.log_level, capture_prints=True)
+        board = Board(order.board, order.slots)
+        method, threads, _ = prepare(document, Path(order.project), Path(order.models), board, order.slot)
+    except StartError as error:
+        return _fail(control, error.reason, error.message)
+    except (OSError, ValueError) as error:
+        return _fail(control, "InvalidSpec", last_lines(error))
+    jobs = Jobs(method, threads, control)
+    threads.drive(uvloop.new_event_loop(), jobs.run(), together=method.is_async)
+    sys.stdout.flush()
+    return 0
+
+
+def _fail(control: socket.socket, reason: str, message: str) -> int:
+    control.sendall(json.dumps({"event": "failed", "reason": reason, "message": message}).encode() + b"\n")
+    return 1
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1])
+    # A thread that the user's code started must not hold the process.
+    os._exit(status)

@@ -1,0 +1,125 @@
+"""Tells somebody that a job has ended: a POST of what GET /ID answers, signed, and tried again until it is taken.
+
+The signature is that of Standard Webhooks (https://www.standardwebhooks.com): headers webhook-id, webhook-timestamp and
+webhook-signature, which is `v1,` and the base64 of HMAC-SHA256 over `ID.TIMESTAMP.BODY`. Runs in the gateway.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Callable
+from typing import Literal
+from urllib.parse import urlsplit
+
+import httpx
+
+from cortex_runtime.queues.base import Missing, QueueError, Status
+from cortex_runtime.queues.queue import Hook, Queue
+from cortex_runtime.queues.view import view
+
+log = logging.getLogger("cortex")
+
+Outcome = Literal["delivered", "retried", "given_up"]
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 3600.0
+MOST_TRIES = 12
+"""With the pauses between them, some five hours."""
+_AT_ONCE = 16
+_POLL_SECONDS = 2.0
+_LONGEST_URL = 1024
+
+
+def signature(secret: bytes, identity: str, timestamp: int, body: bytes) -> str:
+    """The value of webhook-signature."""
+    content = b"%b.%d.%b" % (identity.encode(), timestamp, body)
+    return "v1," + base64.b64encode(hmac.new(secret, content, hashlib.sha256).digest()).decode()
+
+
+def problem_of(url: str) -> str | None:
+    """What is wrong with the address of a webhook, or None."""
+    parts = urlsplit(url) if len(url) <= _LONGEST_URL else None
+    if parts is None:
+        return f"it is longer than {_LONGEST_URL} characters"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return "it must be an http or https URL"
+    if any(ord(character) <= 32 for character in url):
+        return "it must not contain spaces or control characters"
+    return None
+
+
+class Webhooks:
+    """Takes what is to be told from the queue. counted: is told each outcome."""
+
+    def __init__(
+        self, queue: Queue, secret: bytes, timeout: float, counted: Callable[[Outcome], None]
+    ) -> None:
+        self._queue = queue
+        self._secret = secret
+        self._counted = counted
+        # A redirect would be followed with a signature that is not for its target.
+        self._client = httpx.AsyncClient(timeout=timeout, follow_redirects=False, trust_env=False)
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Deliver until cancelled; what is running then ends first."""
+        try:
+            while True:
+                try:
+                    hooks = await self._queue.take_hooks(_AT_ONCE, _POLL_SECONDS)
+                except QueueError as error:
+                    log.debug("webhooks wait for the queue: %s", error)
+                    await asyncio.sleep(_POLL_SECONDS)
+                    continue
+                for hook in hooks:
+                    task = asyncio.create_task(self._deliver(hook))
+                    self._running.add(task)
+                    task.add_done_callback(self._running.discard)
+                while len(self._running) >= _AT_ONCE:
+                    await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await asyncio.gather(*self._running, return_exceptions=True)
+            await self._client.aclose()
+
+    async def _deliver(self, hook: Hook) -> None:
+        record = hook.record
+        try:
+            problem = await self._post(hook)
+            if problem is None:
+                await self._queue.told(hook)
+                self._counted("delivered")
+            elif hook.delivery.times >= MOST_TRIES:
+                await self._queue.told(hook)
+                self._counted("given_up")
+                log.error(
+                    "the webhook of job %s is given up after %d tries: %s", record.id, MOST_TRIES, problem
+                )
+            else:
+                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (hook.delivery.times - 1))
+                await self._queue.tell_later(hook, pause)
+                self._counted("retried")
+                log.warning("the webhook of job %s is tried again in %g s: %s", record.id, pause, problem)
+        except QueueError as error:
+            # It comes again once its lease is over.
+            log.warning("the webhook of job %s: %s", record.id, error)
+
+    async def _post(self, hook: Hook) -> str | None:
+        """Deliver once; gives what went wrong."""
+        record = hook.record
+        try:
+            result = await self._queue.result(record) if record.status is Status.COMPLETED else b""
+        except Missing:
+            return "the result is not in the store"
+        body = view(record, result)
+        headers = {"content-type": "application/json", "webhook-id": record.id}
+        timestamp = int(time.time())
+        headers["webhook-timestamp"] = str(timestamp)
+        if self._secret:
+            headers["webhook-signature"] = signature(self._secret, record.id, timestamp, body)
+        try:
+            answer = await self._client.post(record.webhook, content=body, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return str(error) or type(error).__name__
+        return None if answer.is_success else f"it answered {answer.status_code}"

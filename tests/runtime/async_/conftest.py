@@ -1,0 +1,192 @@
+"""`api`: a whole AsyncAPI of real processes: NATS, gateways and consumers, each of which can be killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cortex_api import Document, parse
+from tests.runtime.queues.servers import Nats, free_port, until
+
+
+@dataclass
+class Program:
+    """A gateway or consumer."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    port: int
+    admin_port: int
+    log: Path
+    termination_log: Path
+
+    def __post_init__(self) -> None:
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.admin = f"http://127.0.0.1:{self.admin_port}"
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return httpx.get(f"{self.admin}/readyz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def problem(self) -> dict[str, Any]:
+        try:
+            return httpx.get(f"{self.admin}/readyz", timeout=5).json()
+        except httpx.TransportError:
+            return {}
+
+    def metric(self, line: str) -> float:
+        """The value of a line of /metrics, 0 when it is not there."""
+        for text in httpx.get(f"{self.admin}/metrics").text.splitlines():
+            if text.startswith(line + " "):
+                return float(text.rsplit(" ", 1)[1])
+        return 0.0
+
+    def cause_of_death(self) -> tuple[str, str]:
+        assert self.process.wait(30) == 1, self.log.read_text()
+        cause = json.loads(self.termination_log.read_bytes())
+        return cause["reason"], cause["message"]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The log; every line of it must be JSON."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, and wait for the end."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@dataclass
+class Api:
+    """One AsyncAPI."""
+
+    folder: Path
+    queue_url: str
+    nats: Nats | None = None
+    programs: list[Program] = field(default_factory=list)
+
+    def write(self, source: str | None, spec: dict[str, Any], handler: dict[str, Any]) -> None:
+        (self.folder / "project").mkdir(parents=True, exist_ok=True)
+        if source is not None:
+            (self.folder / "project" / "handler.py").write_text(source)
+        manifest = {
+            "apiVersion": "cortex.dev/v1alpha1",
+            "kind": "AsyncAPI",
+            "metadata": {"name": "tested", "namespace": "default"},
+            "spec": {"handler": {"type": "python", "path": "handler.py", **handler}, **spec},
+        }
+        (self.folder / "api.json").write_bytes(Document.of(parse(manifest)).to_json())
+
+    def gateway(self, wait: bool = True, port: int | None = None, **env: str) -> Program:
+        return self._start("gateway", port or free_port(), ["--drain-delay", "0"], wait, env)
+
+    def consumer(self, *arguments: str, wait: bool = True, **env: str) -> Program:
+        folders = ["--project", str(self.folder / "project"), "--models", str(self.folder / "models")]
+        return self._start("consume", None, [*folders, *arguments], wait, env)
+
+    def _start(
+        self, command: str, port: int | None, arguments: list[str], wait: bool, env: dict[str, str]
+    ) -> Program:
+        admin_port = free_port()
+        name = f"{command}-{len(self.programs)}"
+        log, termination = self.folder / f"{name}.log", self.folder / f"{name}.end"
+        line = [sys.executable, "-m", "cortex_runtime", command, "--config", str(self.folder / "api.json")]
+        line += ["--host", "127.0.0.1", "--admin-port", str(admin_port)]
+        line += ["--termination-log", str(termination), *arguments]
+        if port is not None:
+            line += ["--port", str(port)]
+        environment = {**os.environ, "CORTEX_QUEUE_URL": self.queue_url, **env}
+        with log.open("wb") as output:
+            process = subprocess.Popen(line, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        program = Program(name, process, port or 0, admin_port, log, termination)
+        self.programs.append(program)
+        if wait:
+            until(program.ready, 30, f"{name} is ready")
+        return program
+
+    @property
+    def url(self) -> str:
+        """Of the first gateway that lives."""
+        return next(p.url for p in self.programs if p.port and p.process.poll() is None)
+
+    def post(self, json: Any = None, **more: Any) -> httpx.Response:
+        if json is not None or not more.keys() & {"content", "data", "files"}:
+            more["json"] = json
+        return httpx.post(self.url, timeout=30, **more)
+
+    def submit(self, json: Any = None, **more: Any) -> str:
+        answer = self.post(json, **more)
+        assert answer.status_code == 202, answer.text
+        assert list(answer.json()) == ["id"]
+        return answer.json()["id"]
+
+    def get(self, identity: str, wait: str = "") -> dict[str, Any]:
+        answer = httpx.get(f"{self.url}/{identity}", params={"wait": wait} if wait else {}, timeout=70)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def end(self, identity: str, seconds: float = 30) -> dict[str, Any]:
+        """The job once it has ended."""
+        job = self.get(identity, f"{seconds:g}s")
+        assert job["status"] in ("completed", "failed"), (job, self.logs())
+        return job
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {p.name}\n{p.log.read_text()[-3000:]}" for p in self.programs)
+
+    def clear(self) -> None:
+        for program in self.programs:
+            if program.process.poll() is None:
+                program.process.kill()
+            program.process.wait()
+
+
+@pytest.fixture(scope="module")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
+    """One for the tests of a module, which start after one another on a queue removed in between."""
+    server = Nats(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def api(tmp_path: Path, nats_server: Nats) -> Iterator[Callable[..., Api]]:
+    """Makes an API of a handler's source and fields of the spec; its queue is removed at the end of the test."""
+    made: list[Api] = []
+
+    def make(source: str | None, *, spec: dict[str, Any] | None = None, **handler: Any) -> Api:
+        new = Api(tmp_path / str(len(made)), nats_server.url, nats_server)
+        new.write(source, spec or {}, handler)
+        made.append(new)
+        return new
+
+    yield make
+    for one in made:
+        one.clear()
+        command = [
+            sys.executable,
+            "-m",
+            "cortex_runtime",
+            "destroy",
+            "--config",
+            str(one.folder / "api.json"),
+        ]
+        environment = {**os.environ, "CORTEX_QUEUE_URL": one.queue_url}
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=30)
