@@ -61,7 +61,6 @@ def test_a_wrong_input_is_the_callers_error(serve, tmp_path, payload, words):
     ("path", "reason"),
     [
         ("nowhere.onnx", "ModelNotFound"),
-        ("s3://bucket/m.onnx", "InvalidSpec"),
         ("broken.onnx", "ModelInvalid"),
     ],
 )

@@ -1,9 +1,12 @@
 """Unpacks archives of models and code. No entry leaves the folder, whatever its name; links and special files are refused."""
 
+import lzma
+import os
 import shutil
 import stat
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -12,6 +15,7 @@ from cortex_runtime.models.listing import safe_name
 from cortex_runtime.models.progress import size_in_words
 
 _MOST_ENTRIES = 200_000
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 
 
 def unpack(archive: Path, into: Path, where: str) -> None:
@@ -26,7 +30,7 @@ def unpack(archive: Path, into: Path, where: str) -> None:
             _unzip(archive, into, where)
         else:
             _untar(archive, into, where)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise StartError("ModelInvalid", f"{where} is no whole archive: {error}") from error
     except RuntimeError as error:
         # zipfile says so of an encrypted entry.
@@ -91,6 +95,8 @@ def _write(source: IO[bytes], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("xb") as file:
         shutil.copyfileobj(source, file, 1024 * 1024)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _refused(name: str, where: str) -> StartError:

@@ -100,7 +100,9 @@ class Disk:
                 self._download(item, incoming, progress)
                 content = self._content(item)
                 content.parent.mkdir(exist_ok=True)
+                _sync_folders(incoming / "whole")
                 (incoming / "whole").rename(content)
+                sync_folder(content.parent)
             except OSError as error:
                 raise StartError("ModelsUnwritable", f"{item.label} can't be written: {error}") from error
             finally:
@@ -108,7 +110,7 @@ class Disk:
         progress.finished()
 
     def _download(self, item: Item, incoming: Path, progress: Progress) -> None:
-        source = open_source(item.location, self._project)
+        source = open_source(item.location, self._project, progress.wait)
         listing = source.listing()
         entries = [entry for entry in listing.entries if entry.name.startswith(item.prefix)]
         if stamp_of(self._kind, item.location, item.prefix, entries) != item.stamp:
@@ -228,6 +230,21 @@ def stamp_of(kind: str, location: str, prefix: str, entries: Iterable[Entry]) ->
     """A hash of what a version consists of."""
     content = [kind, location, prefix, sorted((entry.name, entry.size, entry.tag) for entry in entries)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
+
+
+def _sync_folders(root: Path) -> None:
+    """Bring the names in a folder and in those below it to the disk, as their contents are already."""
+    for folder, _, _ in os.walk(root):
+        sync_folder(Path(folder))
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _referenced(indexes: Iterable[Path]) -> set[str]:

@@ -15,10 +15,11 @@ _CHUNK = 1024 * 1024
 
 
 class LocalSource:
-    """A file or a folder. Entries that begin with a dot are left out."""
+    """A file or a folder. hidden: whether entries that begin with a dot count."""
 
-    def __init__(self, shown: str, path: Path) -> None:
+    def __init__(self, shown: str, path: Path, *, hidden: bool = False) -> None:
         self.shown = shown
+        self._hidden = hidden
         self.local: Path | None = path
         self._path = path
 
@@ -39,10 +40,8 @@ class LocalSource:
     def _walk(self) -> list[Entry]:
         entries = []
         for folder, folders, files in os.walk(self._path, onerror=_raise, followlinks=True):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(files):
-                if name.startswith("."):
-                    continue
+            folders[:] = sorted(name for name in folders if self._counts(name))
+            for name in sorted(filter(self._counts, files)):
                 file = Path(folder, name)
                 try:
                     entries.append(_entry(file, file.relative_to(self._path).as_posix()))
@@ -50,6 +49,9 @@ class LocalSource:
                     # Gone since the folder was read, or a link to nothing.
                     continue
         return entries
+
+    def _counts(self, name: str) -> bool:
+        return self._hidden or not name.startswith(".")
 
     def fetch(self, entry: Entry, target: Path, progress: Progress) -> None:
         """Copy one file. Raises Changed when it is another one by now."""
@@ -59,6 +61,8 @@ class LocalSource:
                 while chunk := source.read(_CHUNK):
                     copy.write(chunk)
                     progress.add(len(chunk))
+                copy.flush()
+                os.fsync(copy.fileno())
             shutil.copymode(path, target)
             if _entry(path, entry.name) != entry:
                 raise Changed

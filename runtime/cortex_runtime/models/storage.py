@@ -1,29 +1,42 @@
 """From a location in the spec to the source that lists and fetches it. What a scheme needs is imported when it is met."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cortex_runtime.errors import StartError
 from cortex_runtime.models import local
 from cortex_runtime.models.listing import Source
+from cortex_runtime.models.locks import sleeping
 
 
-def open_source(location: str, project: Path) -> Source:
+def open_source(
+    location: str, project: Path, wait: Callable[[float], object] = sleeping, *, hidden: bool = False
+) -> Source:
     """The source for a location; relative paths count from the project.
 
+    wait: pauses between attempts, and may raise to give up. hidden: whether names that begin with a dot count on this machine.
     Raises StartError (InvalidSpec) for a scheme that is not known and for a location that says too little.
     """
     scheme, separator, rest = location.partition("://")
     if not separator:
-        return local.LocalSource(location, project / location)
+        return local.LocalSource(location, project / location, hidden=hidden)
     if scheme == "file":
-        return local.LocalSource(location, project / rest)
+        return local.LocalSource(location, project / rest, hidden=hidden)
     if scheme == "pvc":
         claim, _, path = rest.partition("/")
         if not claim or ".." in rest.split("/"):
             raise StartError("InvalidSpec", f"{location}: write pvc://<claim>/<path>, without '..'")
-        return local.LocalSource(location, local.CLAIMS / claim / path)
+        return local.LocalSource(location, local.CLAIMS / claim / path, hidden=hidden)
+    if scheme in ("s3", "gs"):
+        from cortex_runtime.models.s3 import S3Source
+
+        return S3Source(location, wait)
+    if scheme in ("http", "https"):
+        from cortex_runtime.models.web import WebSource
+
+        return WebSource(location, wait)
     raise StartError(
         "InvalidSpec",
-        f"{location} can't be read: the schemes of this version are file:// and pvc://, "
+        f"{location} can't be read: the schemes are s3://, gs://, http://, https://, file:// and pvc://, "
         "or a path in the project",
     )

@@ -126,8 +126,12 @@ class Sync:
     def _look_at(self, place: Place) -> Catalogue:
         if self._stop.is_set():
             raise Stopped
-        source = open_source(place.location, self._project)
+        source = open_source(place.location, self._project, self._pause)
         return self._layout.of(place, source.listing(), source.local, source.shown)
+
+    def _pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Stopped
 
     def _require_something(self, found: Catalogue) -> None:
         for place in self._places:

@@ -1,0 +1,245 @@
+"""Buckets, by boto3: S3 and whatever speaks its protocol. Endpoint, region and credentials come from where boto3 looks for them:
+AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_ACCESS_KEY_ID, a service account's role. Without credentials the requests are anonymous.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore
+from botocore import exceptions
+from botocore.config import Config
+
+from cortex_runtime.errors import StartError
+from cortex_runtime.models.listing import Changed, Entry, Listing
+from cortex_runtime.models.progress import Progress
+from cortex_runtime.models.transfer import Part, TryAgain, retried, transfer
+
+_GOOGLE = "https://storage.googleapis.com"
+_CHUNK = 256 * 1024
+_MOST_OBJECTS = 100_000
+_IS_MD5 = re.compile(r"[0-9a-f]{32}").fullmatch
+
+_MISSING = ("NoSuchKey", "404", "NotFound", "NoSuchVersion")
+_CHANGED = ("PreconditionFailed", "412", "InvalidRange", "416")
+_BUSY = (
+    "SlowDown",
+    "RequestTimeout",
+    "RequestTimeTooSkewed",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+)
+_PLACE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301")
+_TEMPORARY = (
+    exceptions.ConnectionError,
+    exceptions.HTTPClientError,
+    exceptions.IncompleteReadError,
+    exceptions.ReadTimeoutError,
+)
+_NO_CREDENTIALS = (
+    exceptions.NoCredentialsError,
+    exceptions.PartialCredentialsError,
+    exceptions.CredentialRetrievalError,
+    exceptions.NoAuthTokenError,
+)
+
+_clients: dict[frozenset[tuple[str, str]], Any] = {}
+
+
+class S3Source:
+    """An object, or all objects below a prefix. gs:// is Google's endpoint of the same protocol."""
+
+    local: Path | None = None
+
+    def __init__(self, location: str, wait: Callable[[float], object]) -> None:
+        scheme, _, rest = location.partition("://")
+        bucket, _, key = rest.partition("/")
+        if not bucket:
+            raise StartError("InvalidSpec", f"{location}: write {scheme}://<bucket>/<key>")
+        self.shown = location
+        self._bucket = bucket
+        self._key = key
+        self._wait = wait
+        self._base = ""
+        try:
+            self._client = _client(scheme)
+        except (exceptions.BotoCoreError, ValueError) as error:
+            raise StartError("InvalidSpec", f"{location}: no S3 client can be made: {error}") from error
+
+    def listing(self) -> Listing:
+        """What is there now. Raises StartError: ModelNotFound, ModelAccessDenied, ModelUnavailable."""
+        try:
+            if self._key and not self._key.endswith("/") and (entry := self._object()):
+                self._base = self._key.removesuffix(entry.name)
+                return Listing((entry,), is_file=True)
+            self._base = f"{self._key.rstrip('/')}/" if self._key else ""
+            entries = [_entry(found, self._base) for found in self._below(self._base)]
+        except Changed:
+            entries = []
+        if not entries:
+            raise StartError("ModelNotFound", f"there is nothing at {self.shown}")
+        return Listing(tuple(entries))
+
+    def fetch(self, entry: Entry, target: Path, progress: Progress) -> None:
+        """Download one object. Raises Changed when it is another one by now, and StartError."""
+        where = f"{self.shown} ({entry.name})"
+
+        @contextmanager
+        def read(offset: int) -> Iterator[Part]:
+            arguments = {"Range": f"bytes={offset}-"} if offset else {}
+            if entry.tag.startswith('"'):
+                arguments["IfMatch"] = entry.tag
+            with self._explaining(where):
+                answer = self._client.get_object(
+                    Bucket=self._bucket, Key=self._base + entry.name, **arguments
+                )
+                with closing(answer["Body"]) as body:
+                    yield Part(offset, body.iter_chunks(_CHUNK), _md5(answer))
+
+        if entry.size == 0:
+            target.touch(exist_ok=False)
+            return
+        transfer(read, target, entry.size, where, progress)
+
+    def _object(self) -> Entry | None:
+        """The object of exactly this key. It is the first of all keys that begin with it."""
+        name = self._key.rpartition("/")[2]
+        try:
+            page = self._ask("list_objects_v2", Prefix=self._key, MaxKeys=1)
+        except StartError as error:
+            if error.reason != "ModelAccessDenied":
+                raise
+            # To read an object one need not be allowed to list the bucket.
+            try:
+                head = self._ask("head_object", Key=self._key)
+            except Changed:
+                return None
+            except StartError:
+                raise error from None
+            return Entry(name, head["ContentLength"], head["ETag"])
+        found = page.get("Contents", ())
+        return (
+            _entry(found[0], self._key.removesuffix(name)) if found and found[0]["Key"] == self._key else None
+        )
+
+    def _below(self, prefix: str) -> Iterator[dict[str, Any]]:
+        arguments: dict[str, str] = {}
+        count = 0
+        while True:
+            page = self._ask("list_objects_v2", Prefix=prefix, **arguments)
+            for found in page.get("Contents", ()):
+                # The markers of folders are not files.
+                if found["Key"] != prefix and not found["Key"].endswith("/"):
+                    count += 1
+                    yield found
+            if count > _MOST_OBJECTS:
+                raise StartError("ModelInvalid", f"{self.shown} holds more than {_MOST_OBJECTS} objects")
+            if not page.get("IsTruncated"):
+                return
+            arguments = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        def attempt() -> dict[str, Any]:
+            with self._explaining(self.shown):
+                answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, **arguments)
+                return answer
+
+        return retried(attempt, self.shown, self._wait)
+
+    @contextmanager
+    def _explaining(self, where: str) -> Iterator[None]:
+        """boto3's errors as ours: StartError for what stays wrong, TryAgain for what may pass, Changed."""
+        try:
+            yield
+        except exceptions.ClientError as error:
+            raise self._explained(error, where) from error
+        except exceptions.FlexibleChecksumError as error:
+            raise TryAgain(
+                f"what arrives has another checksum than the server says: {error}", whole=True
+            ) from error
+        except _NO_CREDENTIALS as error:
+            raise StartError("ModelAccessDenied", f"{where}: {error}") from error
+        except exceptions.ParamValidationError as error:
+            raise StartError("InvalidSpec", f"{where}: {error}") from error
+        except _TEMPORARY as error:
+            raise TryAgain(str(error)) from error
+        except exceptions.BotoCoreError as error:
+            raise StartError("ModelUnavailable", f"{where}: {error}") from error
+
+    def _explained(self, error: exceptions.ClientError, where: str) -> Exception:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        metadata = error.response.get("ResponseMetadata", {})
+        status = metadata.get("HTTPStatusCode", 0)
+        endpoint = self._client.meta.endpoint_url
+        said = error.response.get("Error", {}).get("Message") or f"status {status}"
+        if code in _CHANGED:
+            return Changed()
+        if code == "NoSuchBucket":
+            return StartError("ModelNotFound", f"{where}: there is no bucket {self._bucket} at {endpoint}")
+        if code in _MISSING or status == 404:
+            return Changed()
+        if code in _BUSY or status >= 500 or status == 429:
+            after = metadata.get("HTTPHeaders", {}).get("retry-after", "")
+            return TryAgain(f"{endpoint} answers {code}: {said}", float(after) if after.isdecimal() else None)
+        if code in _PLACE or status == 301:
+            return StartError(
+                "ModelAccessDenied", f"{where}: the bucket is in another region ({said}); set AWS_REGION"
+            )
+        if status in (401, 403):
+            return StartError(
+                "ModelAccessDenied",
+                f"{where}: access denied by {endpoint} ({code}: {said}); check AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or the service account's role, which needs s3:ListBucket and s3:GetObject",
+            )
+        return StartError("ModelUnavailable", f"{where}: {endpoint} answers {code}: {said}")
+
+
+def _client(scheme: str) -> Any:
+    """A client for the environment as it is now."""
+    aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    key = frozenset({**aws, "scheme": scheme}.items())
+    if (known := _clients.get(key)) is not None:
+        return known
+    session = boto3.session.Session()
+    endpoint = aws.get("AWS_ENDPOINT_URL_S3") or aws.get("AWS_ENDPOINT_URL")
+    if endpoint is None and scheme == "gs":
+        endpoint = _GOOGLE
+    known_to_amazon = endpoint is None or "amazonaws.com" in endpoint
+    credentials = session.get_credentials()
+    client = session.client(
+        "s3",
+        region_name=session.region_name or "us-east-1",
+        endpoint_url=endpoint,
+        config=Config(
+            # Other servers have no name for each bucket.
+            s3={"addressing_style": "auto" if known_to_amazon else "path"},
+            signature_version=None if credentials else botocore.UNSIGNED,
+            connect_timeout=10,
+            read_timeout=20,
+            max_pool_connections=32,
+            # Attempts are counted in one place: `transfer`.
+            retries={"total_max_attempts": 1},
+        ),
+    )
+    if credentials is not None:
+        # Without any, the next look may find some.
+        _clients[key] = client
+    return client
+
+
+def _entry(found: dict[str, Any], base: str) -> Entry:
+    return Entry(
+        found["Key"].removeprefix(base), found["Size"], found.get("ETag") or str(found["LastModified"])
+    )
+
+
+def _md5(answer: dict[str, Any]) -> str | None:
+    """The MD5 of an object, where its ETag is one: not of what came in parts, nor of what is encrypted with a key of its own."""
+    etag = str(answer.get("ETag", "")).strip('"')
+    encrypted = "kms" in answer.get("ServerSideEncryption", "") or answer.get("SSECustomerAlgorithm")
+    return etag if _IS_MD5(etag) and not encrypted else None

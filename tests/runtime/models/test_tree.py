@@ -1,0 +1,66 @@
+"""Layouts: which names are which versions, and what is said of those that are none."""
+
+import pytest
+
+from cortex_runtime.models import tree
+
+SAVED_MODEL = ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "versions"),
+    [
+        ("onnx", ["model.onnx"], {1: ""}),
+        ("onnx", ["model.onnx", "weights.bin", "labels/en.txt"], {1: ""}),
+        ("onnx", ["1/a.onnx", "2/b.onnx", "10/c.onnx"], {1: "1/", 2: "2/", 10: "10/"}),
+        ("onnx", ["0001/a.onnx"], {1: "0001/"}),
+        ("onnx", ["1600000000/a.onnx", ".DS_Store", "1600000000/._a.onnx"], {1600000000: "1600000000/"}),
+        ("onnx", ["1/m.zip"], {1: "1/"}),
+        ("python", ["model.pkl"], {1: ""}),
+        ("python", ["3/deep/model.pkl", "4/x"], {3: "3/", 4: "4/"}),
+        ("tensorflow", SAVED_MODEL, {1: ""}),
+        ("tensorflow", ["7/" + name for name in [*SAVED_MODEL, "assets/vocabulary.txt"]], {7: "7/"}),
+        ("tensorflow", ["saved_model.pb"], {1: ""}),
+    ],
+)
+def test_layouts_that_are_served(kind, names, versions):
+    found = tree.read(kind, names, "s3://b/m")
+    assert (dict(found.versions), dict(found.problems)) == (versions, {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "words"),
+    [
+        ("onnx", [], "there are no files"),
+        ("onnx", ["a.onnx", "b.onnx"], "exactly one .onnx file; found a.onnx, b.onnx"),
+        ("onnx", ["model.pt"], "found none"),
+        ("onnx", ["1/a.onnx", "a.onnx"], "mixes versions (1) with other entries (a.onnx)"),
+        ("onnx", ["1/a.onnx", "latest/a.onnx"], "mixes versions (1) with other entries (latest)"),
+        ("python", [".hidden"], "there are no files"),
+        ("tensorflow", ["variables/variables.index"], "no saved_model.pb"),
+        ("tensorflow", ["saved_model.pb", "variables/variables.index"], "variables.data-... is missing"),
+        ("tensorflow", ["saved_model.pb", "variables/variables.data-0"], "variables.index is missing"),
+    ],
+)
+def test_layouts_that_are_refused_say_what_is_wrong_what_is_accepted_and_what_is_there(kind, names, words):
+    with pytest.raises(tree.InvalidLayout) as caught:
+        tree.read(kind, names, "s3://b/m")
+    message = str(caught.value)
+    assert words in message
+    assert "s3://b/m" in message
+    assert "accepted:" in message
+    shown = [name for name in names if not name.startswith(".")]
+    assert all(f"\n  {name}" in message for name in shown)
+
+
+def test_a_broken_version_leaves_the_others_served():
+    found = tree.read("onnx", ["1/a.onnx", "2/a.txt", "3/a.onnx", "03/a.onnx"], "m")
+    assert dict(found.versions) == {1: "1/"}
+    assert "m/2 is not an ONNX model" in found.problems[2]
+    assert "two folders are version 3" in found.problems[3]
+
+
+def test_a_long_list_of_names_is_cut():
+    with pytest.raises(tree.InvalidLayout) as caught:
+        tree.read("onnx", [f"file-{i}" for i in range(1000)], "m")
+    assert "... and 980 more" in str(caught.value)

@@ -1,0 +1,129 @@
+"""Files on the web: what breaks is continued, what is wrong is told, and nothing half or false is kept."""
+
+import base64
+import hashlib
+
+import pytest
+
+from cortex_runtime.errors import StartError
+from cortex_runtime.models.disk import download
+from cortex_runtime.models.listing import Changed
+from cortex_runtime.models.progress import Progress
+from cortex_runtime.models.storage import open_source
+
+CONTENT = bytes(range(256)) * 12_000  # 3 MB
+
+
+@pytest.fixture
+def fetch(tmp_path):
+    def go(location, into="out", entries=None):
+        source = open_source(location, tmp_path)
+        found = list(source.listing().entries) if entries is None else entries
+        download(source, found, "", tmp_path / into, Progress("downloading", None))
+        return tmp_path / into
+
+    return go
+
+
+def reason(caught):
+    return caught.value.reason
+
+
+def test_a_file_arrives_whole(web, fetch):
+    web.files["/models/m.onnx"] = CONTENT
+    assert (fetch(f"{web.url}/models/m.onnx?signature=1") / "m.onnx").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("etags", [True, False])
+def test_a_download_that_breaks_goes_on_where_it_broke(web, fetch, etags):
+    web.files["/m.onnx"] = CONTENT
+    web.etags = etags
+    web.faults = [200, "break", "break"]
+    web.faults[0] = "none"
+    assert (fetch(f"{web.url}/m.onnx") / "m.onnx").read_bytes() == CONTENT
+    asked = [asked for method, _, asked in web.seen if method == "GET"]
+    half = len(CONTENT) // 2
+    assert asked == [None, f"bytes={half}-", f"bytes={half + half // 2}-"]
+
+
+def test_a_server_without_ranges_is_asked_for_all_of_it_again(web, fetch):
+    web.files["/m.onnx"] = CONTENT
+    web.ranges = False
+    web.faults = ["none", "break"]
+    assert (fetch(f"{web.url}/m.onnx") / "m.onnx").read_bytes() == CONTENT
+
+
+def test_a_server_that_is_busy_is_asked_again(web, fetch):
+    web.files["/m.onnx"] = CONTENT
+    web.faults = [503, 429, "none", 500, 503]
+    assert (fetch(f"{web.url}/m.onnx") / "m.onnx").read_bytes() == CONTENT
+
+
+def test_a_server_that_stays_busy_is_told(web, fetch):
+    web.files["/m.onnx"] = CONTENT
+    web.faults = [503] * 20
+    with pytest.raises(StartError, match=r"/m.onnx: the server answers 503 .* \(4 attempts\)") as caught:
+        fetch(f"{web.url}/m.onnx")
+    assert reason(caught) == "ModelUnavailable"
+
+
+def test_a_server_that_is_not_there_is_told(web, fetch):
+    with pytest.raises(StartError) as caught:
+        fetch("http://127.0.0.1:1/m.onnx")
+    assert reason(caught) == "ModelUnavailable"
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(404, "ModelNotFound"), (410, "ModelNotFound"), (403, "ModelAccessDenied")]
+)
+def test_what_stays_wrong_is_told_at_once(web, fetch, status, expected):
+    web.faults = [status, status]
+    with pytest.raises(StartError) as caught:
+        fetch(f"{web.url}/m.onnx?secret=1")
+    assert reason(caught) == expected
+    assert "secret" not in caught.value.message
+    assert len(web.seen) <= 2
+
+
+@pytest.mark.parametrize("status", [403, 405, 501])
+def test_a_url_that_allows_get_alone_works(web, fetch, status):
+    web.files["/m.onnx"] = CONTENT
+    web.head = status
+    assert (fetch(f"{web.url}/m.onnx") / "m.onnx").read_bytes() == CONTENT
+
+
+def test_a_false_content_is_fetched_again_and_refused_when_it_stays_false(web, fetch):
+    web.files["/m.onnx"] = CONTENT
+    web.headers["Content-MD5"] = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
+    web.faults = ["none", "lie"]
+    assert (fetch(f"{web.url}/m.onnx") / "m.onnx").read_bytes() == CONTENT
+    web.faults = ["none", *["lie"] * 20]
+    with pytest.raises(StartError, match="another checksum"):
+        fetch(f"{web.url}/m.onnx", "again")
+
+
+def test_a_file_that_changed_since_it_was_listed_is_not_taken_for_the_listed_one(web, fetch, tmp_path):
+    web.files["/m.onnx"] = CONTENT
+    entries = list(open_source(f"{web.url}/m.onnx", tmp_path).listing().entries)
+    web.files["/m.onnx"] = CONTENT[::-1]
+    with pytest.raises(Changed):
+        fetch(f"{web.url}/m.onnx", entries=entries)
+
+
+def test_the_name_comes_from_the_server_when_it_gives_one(web, tmp_path):
+    web.files["/download"] = b"x"
+    web.headers["Content-Disposition"] = 'attachment; filename="../../m.onnx"'
+    listing = open_source(f"{web.url}/download", tmp_path).listing()
+    assert [entry.name for entry in listing.entries] == ["m.onnx"]
+
+
+def test_a_length_that_is_not_known_is_no_obstacle(web, fetch):
+    web.files["/m.onnx"] = CONTENT
+    web.lengths = False
+    assert (fetch(f"{web.url}/m.onnx") / "m.onnx").read_bytes() == CONTENT
+
+
+def test_a_folder_on_the_web_is_refused(web, tmp_path):
+    with pytest.raises(StartError, match="names one file") as caught:
+        open_source(f"{web.url}/models/", tmp_path)
+    assert reason(caught) == "InvalidSpec"
