@@ -64,14 +64,20 @@ def crd(kind: type[RealtimeAPI] | type[AsyncAPI]) -> dict[str, Any]:
                             "labelSelectorPath": ".status.selector",
                         },
                     },
-                    "additionalPrinterColumns": _columns(),
+                    "additionalPrinterColumns": _columns(name),
                 }
             ],
         },
     }
 
 
-def _columns() -> list[dict[str, Any]]:
+def _columns(kind: str) -> list[dict[str, Any]]:
+    queued = {
+        "name": "Queued",
+        "type": "integer",
+        "jsonPath": ".status.queue.queued",
+        "description": "Jobs that wait",
+    }
     ready = '.status.conditions[?(@.type=="Ready")]'
     return [
         {"name": "Ready", "type": "string", "jsonPath": f"{ready}.status"},
@@ -82,6 +88,7 @@ def _columns() -> list[dict[str, Any]]:
             "jsonPath": ".status.readyReplicas",
             "description": "Pods that answer",
         },
+        *([queued] if kind == "AsyncAPI" else []),
         {"name": "URL", "type": "string", "jsonPath": ".status.url"},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
         {"name": "Message", "type": "string", "jsonPath": f"{ready}.message", "priority": 1},

@@ -58,6 +58,17 @@ class AutoscalingStatus(Model):
     """Why this number."""
 
 
+class QueueStatus(Model):
+    """What waits in the queue of an AsyncAPI."""
+
+    queued: int
+    """Jobs that wait."""
+    in_flight: int
+    """Jobs that a worker has."""
+    oldest: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """When the oldest of the waiting jobs came."""
+
+
 class Status(Model):
     """The observed state."""
 
@@ -85,3 +96,5 @@ class Status(Model):
     """The last time that a pod failed."""
     autoscaling: AutoscalingStatus | None = None
     """Who scales the API, and the last decision."""
+    queue: QueueStatus | None = None
+    """What waits in the queue of an AsyncAPI."""

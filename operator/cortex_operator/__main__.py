@@ -3,21 +3,31 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
+import socket
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import kopf
 
-from cortex_operator import handlers, health, platform
+from cortex_operator import handlers, health, platform, watches
+from cortex_operator.audit import Audit
 from cortex_operator.cache import Cache, Key
+from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import Cluster
+from cortex_operator.lease import Lease
 from cortex_operator.platform import Platform
 from cortex_operator.reconcile import Reconciler
-from cortex_operator.render.names import API_LABEL
+from cortex_operator.scaler import Scaler
 from cortex_operator.workqueue import WorkQueue
 
 log = logging.getLogger("cortex.operator")
+
+LONGEST_RECONCILE = 300.0
+"""Seconds after which a reconciliation hangs."""
 
 
 def main() -> int:
@@ -36,65 +46,95 @@ def main() -> int:
     kopf.configure(log_format=kopf.LogFormat.JSON)
     logging.getLogger().setLevel(settings.log_level.upper())
     logging.getLogger("kopf").setLevel(logging.WARNING)  # It tells of every event.
-    return asyncio.run(run(settings, arguments.health_port))
+    return asyncio.run(Operator(settings, arguments.health_port).run())
 
 
-async def run(settings: Platform, health_port: int) -> int:
-    """Watch and reconcile until SIGTERM or SIGINT, or until one of the two ends by itself."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    cluster = await Cluster.connect()
-    cache = Cache()
-    await _prime(cache, cluster, settings)
-    reconciler = Reconciler(cache, cluster, settings)
-    queue: WorkQueue[Key] = WorkQueue(reconciler.reconcile)
-    registry = kopf.get_default_registry()
-    handlers.register(registry, cache, queue)
-    tasks = [
-        asyncio.create_task(queue.run(), name="queue"),
-        asyncio.create_task(_watch(registry, settings), name="watch"),
-        asyncio.create_task(stop.wait(), name="stop"),
-    ]
-    runner = await health.serve(health_port, cache, queue, lambda: not any(task.done() for task in tasks))
-    log.info("watching %s", ", ".join(settings.watch_namespaces) or "all namespaces")
-    done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-    await runner.cleanup()
-    await cluster.close()
-    # kopf answers the signals too, so that its watch may be the first to end.
-    failures = [task for task in done if task.exception() is not None]
-    for task in failures:
-        log.error("%s failed: %s", task.get_name(), task.exception())
-    return 1 if failures else 0
+class Operator:
+    """The process: stands by until it leads, then watches and reconciles until SIGTERM, SIGINT, or the loss of the Lease."""
 
+    def __init__(self, settings: Platform, health_port: int) -> None:
+        self._settings = settings
+        self._health_port = health_port
+        self._tasks: list[asyncio.Task[None]] = []
+        self._watchers = watches.Watchers()
+        self._queue: WorkQueue[Key]
 
-async def _prime(cache: Cache, cluster: Cluster, settings: Platform) -> None:
-    """Know every child before the first API is judged: the watches begin in no order, and an API whose pods were not seen yet
-    would be told to be down.
-    """
-    kinds = [
-        (f"{group}/{version}" if group else version, kind) for group, version, _, kind in handlers.CHILDREN
-    ]
-    for namespace in settings.watch_namespaces or (None,):
-        for api_version, kind in [*kinds, ("v1", "ConfigMap")]:
-            for child in await cluster.list_labelled(api_version, kind, namespace, API_LABEL):
-                cache.put_child(child)
+    async def run(self) -> int:
+        """Returns the exit status."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        cluster = await Cluster.connect()
+        cache = Cache()
+        self._queue = WorkQueue(lambda key: reconciler.reconcile(key))
+        scaler = Scaler(cache, cluster, self._queue.add)
+        lease = self._lease(cluster)
+        collector = health.OperatorCollector(cache, self._queue, cluster, lambda: lease is None or lease.held)
+        runner = await health.serve(self._health_port, collector, self._problem)
+        self._start("stop", stop.wait())
+        try:
+            if lease is not None and not await self._leads(lease):
+                return 0
+            reconciler = Reconciler(
+                cache, cluster, self._settings, scaler, Capabilities.of(await cluster.version())
+            )
+            audit = Audit(cache, cluster, self._settings)
+            await audit.prime()
+            registry = kopf.get_default_registry()
+            handlers.register(registry, cache, self._queue, self._settings, audit.relisted)
+            self._start("queue", self._queue.run())
+            self._start("watch", watches.run(registry, self._settings))
+            self._start("audit", audit.run(self._queue))
+            self._start("scaler", scaler.run())
+            if lease is not None:
+                self._start("lease", lease.keep())
+            log.info("watching %s", ", ".join(self._settings.watch_namespaces) or "all namespaces")
+            return await self._until_one_ends(stop)
+        finally:
+            if lease is not None:
+                await lease.release()
+            await runner.cleanup()
+            await cluster.close()
 
+    def _lease(self, cluster: Cluster) -> Lease | None:
+        if self._settings.lease_namespace is None:
+            return None
+        return Lease(cluster, self._settings.lease_namespace, f"{socket.gethostname()}-{os.getpid()}")
 
-async def _watch(registry: kopf.OperatorRegistry, settings: Platform) -> None:
-    options = kopf.OperatorSettings()
-    options.posting.enabled = False
-    options.scanning.disabled = bool(settings.watch_namespaces)
-    await kopf.operator(
-        registry=registry,
-        settings=options,
-        standalone=True,
-        clusterwide=not settings.watch_namespaces,
-        namespaces=settings.watch_namespaces,
-    )
+    async def _leads(self, lease: Lease) -> bool:
+        """Wait for the Lease; False when the process is to stop before."""
+        self._start("candidate", lease.acquire())
+        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        candidate = self._tasks.pop()
+        if not candidate.done():
+            candidate.cancel()
+            await asyncio.gather(candidate, return_exceptions=True)
+        return lease.held
+
+    def _start(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
+        self._tasks.append(asyncio.create_task(work, name=name))
+
+    def _problem(self) -> str | None:
+        for task in self._tasks:
+            if task.done():
+                return f"{task.get_name()} has ended"
+        if self._queue.longest() > LONGEST_RECONCILE:
+            return f"a reconciliation has been going on for {self._queue.longest():.0f} s"
+        if missing := self._watchers.missing():
+            return f"{missing} are not watched any more"
+        return None
+
+    async def _until_one_ends(self, stop: asyncio.Event) -> int:
+        done, waiting = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        # kopf answers the signals too, so that its watch may be the first to end; and it cancels what began after it.
+        failures = [task for task in done if not task.cancelled() and task.exception() is not None]
+        for task in failures:
+            log.error("%s failed: %s", task.get_name(), task.exception())
+        lost = any(task.get_name() == "lease" for task in done)
+        return 1 if failures or (lost and not stop.is_set()) else 0
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """What the watches have told so far: the resources, their children and pods, and the ConfigMaps that hold their code."""
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 from cortex_operator.render.names import API_LABEL, KIND_LABEL
 
 Object = dict[str, Any]
+
+REMEMBERED_DELETIONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -17,9 +19,15 @@ class Key:
     namespace: str
     name: str
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
 
 class Cache:
-    """Objects by API. Fed by the watches, and by what the API server answered to our own writes."""
+    """Objects by API. Fed by the watches, and by what the API server answered to our own writes.
+
+    The two may come in any order: an older state of an object never replaces a newer one, and what was deleted stays so.
+    """
 
     def __init__(self) -> None:
         self._apis: dict[Key, Object] = {}
@@ -27,44 +35,104 @@ class Cache:
         self._sources: dict[tuple[str, str], set[Key]] = defaultdict(set)
         self._source_of: dict[Key, tuple[str, str]] = {}
         self._source_maps: dict[tuple[str, str], Object] = {}
+        self._at_endpoint: dict[str, set[Key]] = defaultdict(set)
+        self._deleted: OrderedDict[str, None] = OrderedDict()
+
+    def apis(self) -> list[Key]:
+        """All APIs."""
+        return list(self._apis)
 
     def api(self, key: Key) -> Object | None:
         """The resource itself."""
         return self._apis.get(key)
 
-    def put_api(self, key: Key, live: Object | None) -> None:
-        """The resource as the watch shows it; None when it is deleted."""
+    def put_api(self, key: Key, live: Object, deleted: bool = False) -> set[Key]:
+        """The resource as the watch or a write shows it. Returns the APIs that this may matter to."""
+        known = self._apis.get(key)
+        if self._is_old(live, known, deleted):
+            return set()
+        concerned = {key}
+        if known is not None:
+            concerned |= self._leave(key, known)
+        if deleted:
+            self._apis.pop(key, None)
+            self._children.pop(key, None)
+            return concerned
+        self._apis[key] = live
+        if name := source_name(live):
+            self._source_of[key] = (key.namespace, name)
+            self._sources[key.namespace, name].add(key)
+        neighbours = self._at_endpoint[endpoint_of(live)]
+        neighbours.add(key)
+        return concerned | neighbours
+
+    def _leave(self, key: Key, known: Object) -> set[Key]:
         if old := self._source_of.pop(key, None):
             self._sources[old].discard(key)
             if not self._sources[old]:
                 del self._sources[old]
                 self._source_maps.pop(old, None)
-        if live is None:
-            self._apis.pop(key, None)
-            self._children.pop(key, None)
-            return
-        self._apis[key] = live
-        if name := source_name(live):
-            self._source_of[key] = (key.namespace, name)
-            self._sources[key.namespace, name].add(key)
+        endpoint = endpoint_of(known)
+        neighbours = self._at_endpoint[endpoint]
+        neighbours.discard(key)
+        if not neighbours:
+            del self._at_endpoint[endpoint]
+        return set(neighbours)
+
+    def first_at_endpoint(self, key: Key) -> Key:
+        """The oldest of the APIs that want this one's endpoint: itself, mostly."""
+        live = self._apis[key]
+
+        def age(other: Key) -> tuple[str, str, str, str]:
+            created = self._apis[other]["metadata"].get("creationTimestamp", "")
+            return created, other.namespace, other.name, other.kind
+
+        return min(self._at_endpoint[endpoint_of(live)], key=age)
 
     def children(self, key: Key, kind: str) -> list[Object]:
         """Children of one kind ("Pod", "Deployment", ...)."""
         return [child for (k, _), child in self._children.get(key, {}).items() if k == kind]
 
+    def child(self, key: Key, kind: str, name: str) -> Object | None:
+        """One child."""
+        return self._children.get(key, {}).get((kind, name))
+
+    def all_children(self, key: Key) -> list[Object]:
+        """Children of every kind."""
+        return list(self._children.get(key, {}).values())
+
     def put_child(self, child: Object, deleted: bool = False) -> Key | None:
-        """A child as the watch or a write shows it. Returns the API that it belongs to."""
+        """A child as the watch or a write shows it. Returns the API that it belongs to; None when it is news to nobody."""
         metadata = child["metadata"]
         labels = metadata.get("labels", {})
         if API_LABEL not in labels or KIND_LABEL not in labels:
             return None
         key = Key(labels[KIND_LABEL], metadata["namespace"], labels[API_LABEL])
         place = (child["kind"], metadata["name"])
-        if deleted:
-            self._children[key].pop(place, None)
-        else:
+        known = self._children.get(key, {}).get(place)
+        if self._is_old(child, known, deleted):
+            return None
+        if not deleted:
             self._children[key][place] = child
+        elif known is not None and known["metadata"]["uid"] == metadata["uid"]:
+            del self._children[key][place]
+            if not self._children[key]:
+                del self._children[key]
         return key
+
+    def _is_old(self, thing: Object, known: Object | None, deleted: bool) -> bool:
+        """Whether what is known of an object is newer. Versions of one object are ordered (KEP-5504), as numbers."""
+        uid = thing["metadata"].get("uid", "")
+        if deleted:
+            self._deleted[uid] = None
+            if len(self._deleted) > REMEMBERED_DELETIONS:
+                self._deleted.popitem(last=False)
+            return False
+        if uid in self._deleted:
+            return True
+        if known is None or known["metadata"].get("uid") != uid:
+            return False
+        return _version(thing) < _version(known)
 
     def source(self, key: Key) -> Object | None:
         """The ConfigMap that holds the API's code, as far as it is known."""
@@ -77,6 +145,8 @@ class Cache:
         place = (metadata["namespace"], metadata["name"])
         if place not in self._sources:
             return set()
+        if self._is_old(config_map, self._source_maps.get(place), deleted):
+            return set()
         if deleted:
             self._source_maps.pop(place, None)
         else:
@@ -85,6 +155,18 @@ class Cache:
 
     def __len__(self) -> int:
         return len(self._apis)
+
+
+def _version(thing: Object) -> int:
+    version = thing["metadata"].get("resourceVersion", "")
+    return int(version) if version.isdigit() else 0
+
+
+def endpoint_of(live: Object) -> str:
+    """The path prefix that a resource asks for, whatever else may be wrong with it."""
+    networking = (live.get("spec") or {}).get("networking") or {}
+    endpoint = networking.get("endpoint") if isinstance(networking, dict) else None
+    return (endpoint if isinstance(endpoint, str) else f"/{live['metadata']['name']}").rstrip("/")
 
 
 def source_name(live: Object) -> str | None:

@@ -1,9 +1,10 @@
-"""The cluster as the operator uses it: get, server-side apply, delete, status and events, in plain JSON.
+"""The cluster as the operator uses it: get, list, server-side apply, scale, delete, status and events, in plain JSON.
 
 It goes through the aio client of `kubernetes` below its typed models, which would be built and thrown away for every object.
 """
 
 import json
+from collections import Counter
 from typing import Any
 
 from kubernetes.aio import client, config
@@ -14,24 +15,35 @@ Object = dict[str, Any]
 MANAGER = "cortex-operator"
 REPLICAS_MANAGER = "cortex-operator-replicas"
 """Holds spec.replicas between the operator, which gives the first number, and the autoscaler, which gives the next."""
+TIMEOUT = 30
+"""Seconds that a call may take."""
 
 _PLURALS = {
     "ConfigMap": "configmaps",
     "Deployment": "deployments",
     "Service": "services",
     "HorizontalPodAutoscaler": "horizontalpodautoscalers",
+    "PodDisruptionBudget": "poddisruptionbudgets",
+    "NetworkPolicy": "networkpolicies",
+    "HTTPRoute": "httproutes",
+    "Ingress": "ingresses",
     "RealtimeAPI": "realtimeapis",
     "AsyncAPI": "asyncapis",
     "Event": "events",
     "Pod": "pods",
+    "Lease": "leases",
 }
 
 
 class Cluster:
-    """A connection to the API server. Every method raises ApiException for an answer that it does not name."""
+    """A connection to the API server. Every method raises ApiException for an answer that it does not name.
+
+    calls: how many calls there were, by verb and HTTP status (0: no answer).
+    """
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        self.calls: Counter[tuple[str, int]] = Counter()
 
     @classmethod
     async def connect(cls) -> "Cluster":
@@ -43,8 +55,12 @@ class Cluster:
         """End the connection."""
         await self._api.close()
 
+    async def version(self) -> Object:
+        """The API server's version."""
+        return await self._call("GET", "/version")
+
     async def get(self, api_version: str, kind: str, namespace: str, name: str) -> Object | None:
-        """An object, or None when there is none."""
+        """An object, or None when there is none, or not even its kind."""
         try:
             return await self._call("GET", _path(api_version, kind, namespace, name))
         except ApiException as error:
@@ -53,42 +69,65 @@ class Cluster:
             raise
 
     async def list_labelled(
-        self, api_version: str, kind: str, namespace: str | None, label: str
+        self, api_version: str, kind: str, namespace: str | None, label: str | None
     ) -> list[Object]:
         """The objects that have a label, in one namespace or (None) in all, with apiVersion and kind filled in."""
-        found = await self._call("GET", _path(api_version, kind, namespace), [("labelSelector", label)])
-        return [{**item, "apiVersion": api_version, "kind": kind} for item in found["items"]]
+        query = [("limit", "500"), *([("labelSelector", label)] if label else [])]
+        items: list[Object] = []
+        follow: list[tuple[str, str]] = []
+        while True:
+            found = await self._call("GET", _path(api_version, kind, namespace), [*query, *follow])
+            items += [{**item, "apiVersion": api_version, "kind": kind} for item in found["items"]]
+            token = found.get("metadata", {}).get("continue")
+            if not token:
+                return items
+            follow = [("continue", token)]
 
     async def apply(self, child: Object, manager: str = MANAGER) -> Object:
         """Server-side apply; fields that others hold become ours. Returns the object as it is then."""
-        metadata = child["metadata"]
-        path = _path(child["apiVersion"], child["kind"], metadata["namespace"], metadata["name"])
         query = [("fieldManager", manager), ("force", "true")]
-        return await self._call("PATCH", path, query, child, "application/apply-patch+yaml")
+        return await self._call("PATCH", _path_of(child), query, child, "application/apply-patch+yaml")
+
+    async def scale(self, deployment: Object, replicas: int) -> None:
+        """Give a Deployment another number of replicas, through its scale subresource."""
+        path = _path_of({**deployment, "apiVersion": "apps/v1", "kind": "Deployment"}) + "/scale"
+        body = {"spec": {"replicas": replicas}}
+        query = [("fieldManager", REPLICAS_MANAGER)]
+        await self._call("PATCH", path, query, body, "application/merge-patch+json")
 
     async def delete(self, child: Object) -> None:
         """Delete an object and, in the background, what it owns; if it is gone already, all is well."""
-        metadata = child["metadata"]
-        path = _path(child["apiVersion"], child["kind"], metadata["namespace"], metadata["name"])
-        body = {"propagationPolicy": "Background", "preconditions": {"uid": metadata["uid"]}}
+        body = {"propagationPolicy": "Background", "preconditions": {"uid": child["metadata"]["uid"]}}
         try:
-            await self._call("DELETE", path, body=body)
+            await self._call("DELETE", _path_of(child), body=body)
         except ApiException as error:
             if error.status not in (404, 409):
                 raise
 
     async def write_status(self, live: Object, status: Object) -> Object:
         """Replace the status of a resource. Raises ApiException (404) when it is gone."""
-        metadata = live["metadata"]
-        path = _path(live["apiVersion"], live["kind"], metadata["namespace"], metadata["name"]) + "/status"
         gone = dict.fromkeys((live.get("status") or {}).keys() - status.keys())
-        body = {"metadata": {"uid": metadata["uid"]}, "status": {**gone, **status}}
+        body = {"metadata": {"uid": live["metadata"]["uid"]}, "status": {**gone, **status}}
         query = [("fieldManager", MANAGER)]
+        path = _path_of(live) + "/status"
         return await self._call("PATCH", path, query, body, "application/merge-patch+json")
 
-    async def write_event(self, event: Object) -> None:
-        """Tell of a transition."""
-        await self._call("POST", _path("v1", "Event", event["metadata"]["namespace"]), body=event)
+    async def write_finalizers(self, live: Object, finalizers: list[str]) -> Object:
+        """Replace the finalizers of a resource, if nobody else has changed it meanwhile (409)."""
+        metadata = live["metadata"]
+        kept = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        body = {"metadata": {**kept, "finalizers": finalizers}}
+        query = [("fieldManager", MANAGER)]
+        return await self._call("PATCH", _path_of(live), query, body, "application/merge-patch+json")
+
+    async def create(self, thing: Object) -> Object:
+        """Create an object; ApiException (409) when there is one of its name."""
+        path = _path(thing["apiVersion"], thing["kind"], thing["metadata"]["namespace"])
+        return await self._call("POST", path, [("fieldManager", MANAGER)], thing)
+
+    async def replace(self, thing: Object) -> Object:
+        """Replace an object; ApiException (409) when it has changed since it was read."""
+        return await self._call("PUT", _path_of(thing), [("fieldManager", MANAGER)], thing)
 
     async def _call(
         self,
@@ -102,11 +141,29 @@ class Cluster:
         request = await self._api.param_serialize(
             method, path, query_params=query, header_params=headers, body=body, auth_settings=["BearerToken"]
         )
-        response = await self._api.call_api(*request, _request_timeout=30)
-        content = await response.read()
-        if not 200 <= response.status < 300:
+        status = 0
+        try:
+            response = await self._api.call_api(*request, _request_timeout=TIMEOUT)
+            status = response.status
+            content = await response.read()
+        finally:
+            self.calls[method, status] += 1
+        if not 200 <= status < 300:
             raise ApiException(http_resp=response)
         return json.loads(content) if content else {}
+
+
+def said(error: ApiException) -> str:
+    """What the API server answered, in its own words."""
+    try:
+        return str(json.loads(error.body or "")["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {error.status} {error.reason}"
+
+
+def _path_of(thing: Object) -> str:
+    metadata = thing["metadata"]
+    return _path(thing["apiVersion"], thing["kind"], metadata["namespace"], metadata["name"])
 
 
 def _path(api_version: str, kind: str, namespace: str | None, name: str | None = None) -> str:

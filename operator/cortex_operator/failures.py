@@ -6,13 +6,15 @@ from typing import Any
 
 Object = dict[str, Any]
 
-OUT_OF_MEMORY_EXIT = 137
+KILLED = 137
+"""Exit code of a process that was killed by signal 9."""
 _PULL_REASONS = {
     "ErrImagePull",
     "ImagePullBackOff",
     "InvalidImageName",
     "ErrImageNeverPull",
     "RegistryUnavailable",
+    "ImageInspectError",
 }
 _CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
@@ -53,6 +55,11 @@ def of_pods(pods: list[Object]) -> Failure | None:
     return min(found, key=lambda failure: failure.pod, default=None)
 
 
+def of_pod(pod: Object) -> Failure | None:
+    """What is wrong with one pod."""
+    return of_pods([pod])
+
+
 def is_ready(pod: Object) -> bool:
     """Whether a pod answers and is to stay."""
     if pod["metadata"].get("deletionTimestamp"):
@@ -67,8 +74,10 @@ def _of_pod(pod: Object) -> list[Failure]:
     name, status = pod["metadata"]["name"], pod.get("status", {})
     statuses = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
     found = [failure for container in statuses if (failure := _of_container(name, container))]
-    if not found and status.get("reason") == "Evicted":
-        found.append(Failure("Evicted", status.get("message", "the node ran out of a resource"), name))
+    if not found and status.get("phase") == "Failed":
+        reason = status.get("reason") or "the node gave no reason"
+        text = f"the node ended the pod: {status.get('message') or reason}"
+        found.append(Failure("Evicted", text, name))
     conditions = status.get("conditions", ())
     blocked = [c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"]
     found.extend(_unschedulable(name, condition) for condition in blocked)
@@ -84,9 +93,8 @@ def _of_container(pod: str, container: Object) -> Failure | None:
         text = f'image "{image}" of container {name} can\'t be pulled: {message or reason}. Check name, tag and pull secrets.'
         return Failure("ImagePullFailed", text, pod, name)
     if reason in _CONFIG_REASONS:
-        return Failure(
-            "PodConfigInvalid", f"container {name} can't be created: {message or reason}", pod, name
-        )
+        text = f"container {name} can't be created: {message or reason}"
+        return Failure("PodConfigInvalid", text, pod, name)
     ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated")
     if not ended or (ended.get("exitCode") == 0 and reason != "CrashLoopBackOff"):
         return None
@@ -98,7 +106,7 @@ def _of_container(pod: str, container: Object) -> Failure | None:
         text = f"container {name} was killed: it needed more memory than its limit. Raise compute.mem or need less."
         return Failure("OutOfMemory", text, pod, name, code, when)
     text = f"container {name} ended with exit code {code}"
-    if code == OUT_OF_MEMORY_EXIT:
+    if code == KILLED:
         text += " (killed)"
     return Failure("CrashLoop", f"{text}: {_tail(said)}" if said else text, pod, name, code, when)
 
@@ -122,9 +130,23 @@ def _unschedulable(pod: str, condition: Object) -> Failure:
     return Failure("Unschedulable", text, pod)
 
 
+def holds_its_own_devices(failure: Failure | None, older: list[Object]) -> str | None:
+    """The device that keeps a new pod from starting because pods of the previous generation hold it; None when it is not that."""
+    if failure is None or failure.reason != "Unschedulable":
+        return None
+    for pod in older:
+        spec = pod["spec"]
+        for container in [*spec.get("initContainers", ()), *spec["containers"]]:
+            for device in container.get("resources", {}).get("limits", {}):
+                if "/" in device and f"Insufficient {device}" in failure.message:
+                    return str(device)
+    return None
+
+
 def of_deployment(deployment: Object | None) -> Failure | None:
     """Why no pod was even made: a quota, an admission policy."""
     for condition in (deployment or {}).get("status", {}).get("conditions", ()):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            return Failure("PodsRefused", condition.get("message", "pods can't be created"), "")
+            text = f"the cluster refuses the pods: {condition.get('message', 'no reason given')}"
+            return Failure("PodsRefused", text, "")
     return None

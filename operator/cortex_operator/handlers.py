@@ -3,30 +3,75 @@
 Only `on.event` is used: it writes nothing to the watched objects, no finalizer and no annotation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import kopf
 
 from cortex_api import GROUP, KINDS, VERSION
 from cortex_operator.cache import Cache, Key
+from cortex_operator.platform import Platform
 from cortex_operator.render.names import API_LABEL
 from cortex_operator.workqueue import WorkQueue
 
-CHILDREN = (
-    ("", "v1", "pods", "Pod"),
-    ("", "v1", "services", "Service"),
-    ("apps", "v1", "deployments", "Deployment"),
-    ("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
+
+@dataclass(frozen=True)
+class ChildKind:
+    """A kind of object that APIs have. pruned: whether an API has it at some times and not at others."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    pruned: bool = False
+
+    @property
+    def api_version(self) -> str:
+        """As objects write it."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+CONFIG_MAP = ChildKind("", "v1", "configmaps", "ConfigMap", pruned=True)
+_ALWAYS = (
+    ChildKind("", "v1", "pods", "Pod"),
+    ChildKind("", "v1", "services", "Service"),
+    ChildKind("apps", "v1", "deployments", "Deployment"),
+    ChildKind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", pruned=True),
+    ChildKind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", pruned=True),
 )
+_POLICY = ChildKind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", pruned=True)
+_ROUTE = ChildKind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute", pruned=True)
+_INGRESS = ChildKind("networking.k8s.io", "v1", "ingresses", "Ingress", pruned=True)
 
 
-def register(registry: kopf.OperatorRegistry, cache: Cache, queue: WorkQueue[Key]) -> None:
-    """Have kopf watch both kinds, their children, and ConfigMaps."""
+def child_kinds(platform: Platform) -> list[ChildKind]:
+    """The kinds that are watched beside ConfigMaps: those that are always there, and those that the platform asks for."""
+    kinds = list(_ALWAYS)
+    if platform.network_policy is not None:
+        kinds.append(_POLICY)
+    if platform.gateway is not None:
+        kinds.append(_ROUTE)
+    if platform.ingress is not None:
+        kinds.append(_INGRESS)
+    return kinds
+
+
+def register(
+    registry: kopf.OperatorRegistry,
+    cache: Cache,
+    queue: WorkQueue[Key],
+    platform: Platform,
+    relisted: Callable[[], None],
+) -> None:
+    """Have kopf watch both kinds, their children, and ConfigMaps.
+
+    relisted: called when a watch has begun anew with a list, which tells nothing of what was deleted meanwhile.
+    """
     for kind, model in KINDS.items():
-        _watch_apis(registry, cache, queue, kind, model.plural)
-    for group, version, plural, kind in CHILDREN:
-        _watch_children(registry, cache, queue, group, version, plural, kind)
+        _watch_apis(registry, cache, queue, kind, model.plural, relisted)
+    for child in child_kinds(platform):
+        _watch_children(registry, cache, queue, child, relisted)
 
     @kopf.on.event("", "v1", "configmaps", registry=registry)
     async def on_config_map(event: Mapping[str, Any], **_: Any) -> None:
@@ -38,31 +83,40 @@ def register(registry: kopf.OperatorRegistry, cache: Cache, queue: WorkQueue[Key
             queue.add(key)
 
 
+def selectors(platform: Platform) -> dict[tuple[str, str, str], str]:
+    """Which labels are asked of the API server for which kinds; ConfigMaps are the user's own too, and have none."""
+    return {(c.group, c.version, c.plural): API_LABEL for c in child_kinds(platform)}
+
+
 def _watch_apis(
-    registry: kopf.OperatorRegistry, cache: Cache, queue: WorkQueue[Key], kind: str, plural: str
+    registry: kopf.OperatorRegistry,
+    cache: Cache,
+    queue: WorkQueue[Key],
+    kind: str,
+    plural: str,
+    relisted: Callable[[], None],
 ) -> None:
     @kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"on_{plural}")
     async def on_api(event: Mapping[str, Any], **_: Any) -> None:
         live = {**event["object"], "apiVersion": f"{GROUP}/{VERSION}", "kind": kind}
         key = Key(kind, live["metadata"]["namespace"], live["metadata"]["name"])
-        cache.put_api(key, None if event["type"] == "DELETED" else live)
-        queue.add(key)
+        if event["type"] is None:
+            relisted()
+        for concerned in cache.put_api(key, live, event["type"] == "DELETED"):
+            queue.add(concerned)
 
 
 def _watch_children(
     registry: kopf.OperatorRegistry,
     cache: Cache,
     queue: WorkQueue[Key],
-    group: str,
-    version: str,
-    plural: str,
-    kind: str,
+    child: ChildKind,
+    relisted: Callable[[], None],
 ) -> None:
-    @kopf.on.event(
-        group, version, plural, labels={API_LABEL: kopf.PRESENT}, registry=registry, id=f"on_{plural}"
-    )
+    @kopf.on.event(child.group, child.version, child.plural, registry=registry, id=f"on_{child.plural}")
     async def on_child(event: Mapping[str, Any], **_: Any) -> None:
-        api_version = f"{group}/{version}" if group else version
-        live = {**event["object"], "apiVersion": api_version, "kind": kind}
+        live = {**event["object"], "apiVersion": child.api_version, "kind": child.kind}
+        if event["type"] is None:
+            relisted()
         if key := cache.put_child(live, event["type"] == "DELETED"):
             queue.add(key)

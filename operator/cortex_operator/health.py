@@ -10,15 +10,20 @@ from prometheus_client.registry import Collector
 
 from cortex_api import __version__
 from cortex_operator.cache import Cache, Key
+from cortex_operator.cluster import Cluster
 from cortex_operator.workqueue import WorkQueue
 
 
 class OperatorCollector(Collector):
-    """Reads the queue and the cache when it is asked."""
+    """Reads the queue, the cache and the connection when it is asked."""
 
-    def __init__(self, cache: Cache, queue: WorkQueue[Key]) -> None:
+    def __init__(
+        self, cache: Cache, queue: WorkQueue[Key], cluster: Cluster, leads: Callable[[], bool]
+    ) -> None:
         self._cache = cache
         self._queue = queue
+        self._cluster = cluster
+        self._leads = leads
 
     def collect(self) -> Iterator[Metric]:
         """All families of the operator."""
@@ -30,21 +35,49 @@ class OperatorCollector(Collector):
             "Reconciliations that failed and come again",
             value=self._queue.failed,
         )
+        yield from self._queue.seconds.collect()
         yield GaugeMetricFamily("cortex_operator_queue_depth", "APIs waiting", value=len(self._queue))
-        yield GaugeMetricFamily("cortex_operator_apis", "APIs watched", value=len(self._cache))
+        yield self._apis()
+        calls = CounterMetricFamily(
+            "cortex_operator_api_calls", "Calls to the API server, 0: no answer", labels=("verb", "status")
+        )
+        for (verb, status), count in sorted(self._cluster.calls.items()):
+            calls.add_metric((verb, str(status)), count)
+        yield calls
+        yield GaugeMetricFamily("cortex_operator_leads", "Whether this operator leads", value=self._leads())
         build = GaugeMetricFamily("cortex_operator_build_info", "What runs here", labels=("version",))
         build.add_metric((__version__,), 1)
         yield build
 
+    def _apis(self) -> Metric:
+        family = GaugeMetricFamily(
+            "cortex_operator_apis", "APIs by kind and state", labels=("kind", "ready", "reason")
+        )
+        counts: dict[tuple[str, str, str], int] = {}
+        for key in self._cache.apis():
+            live = self._cache.api(key) or {}
+            conditions = (live.get("status") or {}).get("conditions", ())
+            ready: dict[str, str] = next((c for c in conditions if c["type"] == "Ready"), {})
+            place = (key.kind, ready.get("status", "Unknown"), ready.get("reason", ""))
+            counts[place] = counts.get(place, 0) + 1
+        for place, count in sorted(counts.items()):
+            family.add_metric(place, count)
+        return family
 
-async def serve(port: int, cache: Cache, queue: WorkQueue[Key], healthy: Callable[[], bool]) -> web.AppRunner:
-    """Serve on all addresses until the runner that is returned is cleaned up."""
+
+async def serve(port: int, collector: Collector, problem: Callable[[], str | None]) -> web.AppRunner:
+    """Serve on all addresses until the runner that is returned is cleaned up.
+
+    problem: says why the operator does not do its work, for the kubelet to start it again; None while it does.
+    """
     registry = CollectorRegistry()
-    registry.register(OperatorCollector(cache, queue))
+    registry.register(collector)
     ProcessCollector(registry=registry)
 
     async def healthz(_: web.Request) -> web.Response:
-        return web.json_response({"healthy": healthy()}, status=200 if healthy() else 503)
+        found = problem()
+        body = {"healthy": found is None, **({"problem": found} if found else {})}
+        return web.json_response(body, status=200 if found is None else 503)
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")

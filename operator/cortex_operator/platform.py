@@ -1,10 +1,10 @@
 """What whoever installs Cortex configures, read once at start from the file that the chart writes."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from cortex_api import __version__
@@ -23,14 +23,52 @@ class GatewayRef(Settings):
 
     name: str
     namespace: str
+    section_name: str | None = None
+    """A listener of the Gateway; absent: all of them."""
     hostname: str | None = None
+    """Host name of the APIs' addresses; absent: the routes take any, and status.url stays the address in the cluster."""
+    scheme: Literal["http", "https"] = "http"
+    """What the Gateway speaks with clients."""
 
 
 class IngressRef(Settings):
-    """An ingress class that APIs are reached through."""
+    """An ingress class that APIs are reached through. The defaults for taking the endpoint off are ingress-nginx's."""
 
     class_name: str
     hostname: str | None = None
+    """Host name of the APIs' addresses; absent: the rules take any, and status.url stays the address in the cluster."""
+    scheme: Literal["http", "https"] = "http"
+    """What the controller speaks with clients."""
+    tls_secret_name: str | None = None
+    """Name of a Secret in the API's namespace with the certificate."""
+    path: str = "{endpoint}(/|$)(.*)"
+    """The path of the rule; {endpoint} is filled in."""
+    path_type: Literal["ImplementationSpecific", "Prefix", "Exact"] = "ImplementationSpecific"
+    annotations: dict[str, str] = Field(
+        default_factory=lambda: {
+            "nginx.ingress.kubernetes.io/use-regex": "true",
+            "nginx.ingress.kubernetes.io/rewrite-target": "/$2",
+        }
+    )
+    """Annotations that make the controller take the endpoint off the path; {endpoint} is filled in."""
+
+
+class QueueRef(Settings):
+    """Where AsyncAPIs keep their jobs."""
+
+    url: str
+    """nats://host:port or sqs://..., as the runtime's queues take it."""
+    secret_name: str | None = None
+    """Name of a Secret in the API's namespace whose keys become environment variables: credentials."""
+
+
+class NetworkPolicyRef(Settings):
+    """NetworkPolicies for the APIs' pods. Peers are written as in a NetworkPolicy."""
+
+    allow_from: tuple[dict[str, Any], ...] = Field(default=())
+    """Who may send requests; empty: everybody."""
+    admin_from: tuple[dict[str, Any], ...] = Field(default=())
+    """Who may read health, load and metrics: the operator and the monitoring."""
 
 
 class Platform(Settings):
@@ -38,8 +76,10 @@ class Platform(Settings):
 
     runtime_image: str = f"cortex-runtime:{__version__}"
     """Image of the runtime, for APIs that name none."""
-    tensorflow_serving_image: str = "tensorflow/serving:2.19.1"
-    """Image of TensorFlow Serving, for APIs that name none."""
+    tensorflow_serving_image: str | None = "tensorflow/serving:2.19.1"
+    """Image of TensorFlow Serving, for APIs that name none; null: TensorFlow runs in the API's process, from its image."""
+    tensorflow_serving_gpu_image: str | None = None
+    """Its image for APIs that ask for GPUs; absent: the above with -gpu at its end."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = Field(default=())
     """Names of Secrets in the API's namespace."""
@@ -47,7 +87,17 @@ class Platform(Settings):
     """Namespaces that are served; empty: all."""
     gateway: GatewayRef | None = None
     ingress: IngressRef | None = None
+    queue: QueueRef | None = None
+    network_policy: NetworkPolicyRef | None = None
+    lease_namespace: str | None = None
+    """Namespace of the Lease by which one of several operators is the leader; absent: this one is alone."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if self.gateway is not None and self.ingress is not None:
+            raise ValueError("gateway and ingress exclude each other")
+        return self
 
 
 def read(path: Path) -> Platform:

@@ -13,65 +13,100 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
-from cortex_operator import status
+from cortex_operator import events, status
 from cortex_operator.cache import Cache, Key, source_name
-from cortex_operator.cluster import MANAGER, REPLICAS_MANAGER, Cluster
+from cortex_operator.capabilities import Capabilities
+from cortex_operator.cluster import MANAGER, REPLICAS_MANAGER, Cluster, said
+from cortex_operator.handlers import CONFIG_MAP, ChildKind, child_kinds
 from cortex_operator.platform import Platform
-from cortex_operator.render import render
+from cortex_operator.render import gateway, render, route
 from cortex_operator.render.deployment import birth_replicas
-from cortex_operator.render.names import HASH_ANNOTATION
-from cortex_operator.status import Observed, Problem
+from cortex_operator.render.names import GATEWAY, HASH_ANNOTATION, child_name
+from cortex_operator.retention import Retention
+from cortex_operator.scaler import Scaler
+from cortex_operator.status import Component, Observed, Problem, component_of
 
 Object = dict[str, Any]
+API = RealtimeAPI | AsyncAPI
 log = logging.getLogger("cortex.reconcile")
 
-PRUNED = ("ConfigMap", "HorizontalPodAutoscaler")
-"""Kinds that an API has at some times and not at others."""
+OPTIONAL = {"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "HTTPRoute", "Ingress"}
+"""Kinds without which an API still answers: one that is refused is reported, and the rest goes on."""
 
 
 class Reconciler:
     """Reconciles one API at a time, whichever it is given."""
 
-    def __init__(self, cache: Cache, cluster: Cluster, platform: Platform) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        cluster: Cluster,
+        platform: Platform,
+        scaler: Scaler,
+        capabilities: Capabilities | None = None,
+    ) -> None:
         self._cache = cache
         self._cluster = cluster
         self._platform = platform
-        self._settled: dict[tuple[str, str], tuple[str, str]] = {}
+        self._scaler = scaler
+        self._capabilities = capabilities
+        self._retention = Retention(cache, cluster)
+        self._pruned: list[ChildKind] = [k for k in (*child_kinds(platform), CONFIG_MAP) if k.pruned]
+        self._settled: dict[Key, dict[str, tuple[str, str]]] = {}
+        self._reported: dict[Key, tuple[Object, Object]] = {}
 
     async def reconcile(self, key: Key) -> None:
-        """Bring one API's children and status to what its resource says. Raises ApiException; then it is to be called again."""
+        """Bring one API's children and status to what its resource says.
+
+        Raises ApiException or Unfinished when not all of it could be done; then it is to be called again.
+        """
         live = self._cache.api(key)
-        if live is None or live["metadata"].get("deletionTimestamp"):
+        if live is None:
+            self._settled.pop(key, None)
+            self._reported.pop(key, None)
             return  # Its children are garbage-collected.
+        if live["metadata"].get("deletionTimestamp"):
+            if problem := await self._retention.let_go(key, live):
+                await self._report(key, live, status.refused(live, problem))
+                raise Unfinished(problem.message)
+            return
         rendered = await self._render(key, live)
         if isinstance(rendered, Problem):
-            await self._report(live, status.refused(live, rendered))
+            await self._report(key, live, status.refused(live, rendered))
             return
         api, children = rendered
-        try:
-            for child in children:
+        live = await self._retention.hold(key, api, live)
+        problem, unfinished = self._surroundings(key, api), None
+        for child in children:
+            try:
                 await self._apply(key, api, child)
-        except NotOurs as taken:
-            await self._report(live, status.refused(live, Problem("NameTaken", str(taken))))
-            return
-        except ApiException as error:
-            if error.status == 403 and "being terminated" in str(error.body):
-                return  # The namespace goes, and the API with it.
-            raise
+            except NotOurs as taken:
+                await self._report(key, live, status.refused(live, Problem("NameTaken", str(taken))))
+                return
+            except ApiException as error:
+                if _namespace_ends(error):
+                    return  # The API goes with it.
+                if error.status >= 500 or error.status == 429 or error.status == 0:
+                    raise
+                words = f"the cluster refuses {child['kind']} {child['metadata']['name']}: {said(error)}"
+                unfinished = Problem(f"{child['kind']}Refused", words)
+                if child["kind"] not in OPTIONAL:
+                    await self._report(key, live, status.refused(live, unfinished))
+                    raise Unfinished(words) from error
         await self._prune(key, children)
-        await self._report(live, status.compute(api, live, self._observe(key)))
+        observed = self._observe(key, api, children, problem or unfinished)
+        await self._report(key, live, status.compute(api, live, observed))
+        if unfinished is not None:
+            raise Unfinished(unfinished.message)
 
-    async def _render(self, key: Key, live: Object) -> tuple[RealtimeAPI, list[Object]] | Problem:
+    async def _render(self, key: Key, live: Object) -> tuple[API, list[Object]] | Problem:
         try:
             api = parse(live)
         except InvalidManifest as error:
             return Problem("InvalidSpec", str(error))
-        if isinstance(api, AsyncAPI):
-            return Problem("Unsupported", "this version of the operator runs RealtimeAPIs only")
-        if api.spec.handler.type == "tensorflow":
+        if isinstance(api, AsyncAPI) and self._platform.queue is None:
             return Problem(
-                "Unsupported",
-                "this version of the runtime has no handler.type tensorflow: use python or onnx",
+                "NoQueue", "this cluster has no queue for AsyncAPIs: set queue.url in the values of the chart"
             )
         name = source_name(live)
         source = self._cache.source(key)
@@ -81,39 +116,50 @@ class Reconciler:
                 message = f'ConfigMap "{name}" (handler.source.configMap) is not in namespace {key.namespace}: create it'
                 return Problem("SourceUnavailable", message)
             self._cache.put_source(source)
-        return api, render(api, self._platform, source)
+        routed = self._cache.first_at_endpoint(key) == key
+        return api, render(api, self._platform, source, self._capabilities, routed)
 
-    async def _apply(self, key: Key, api: RealtimeAPI, child: Object) -> None:
+    def _surroundings(self, key: Key, api: API) -> Problem | None:
+        """What of other APIs is in this one's way."""
+        first = self._cache.first_at_endpoint(key)
+        if first == key or not (self._platform.gateway or self._platform.ingress):
+            return None
+        text = (
+            f"endpoint {route.endpoint(api)} belongs to {first}, which is older: set another networking.endpoint."
+            f" Inside the cluster the API is at {route.best_url(api, self._platform, routed=False)}"
+        )
+        return Problem("EndpointTaken", text)
+
+    async def _apply(self, key: Key, api: API, child: Object) -> None:
         """Apply a child unless it is as it should be already."""
         kind, name = child["kind"], child["metadata"]["name"]
-        live = next((c for c in self._cache.children(key, kind) if c["metadata"]["name"] == name), None)
+        live = self._cache.child(key, kind, name)
         if live is None:
             live = await self._cluster.get(child["apiVersion"], kind, key.namespace, name)
         if live is not None:
             self._check_owner(live, api)
-            if self._is_settled(child, live):
+            if self._is_settled(key, child, live):
                 return
         if kind == "Deployment" and "replicas" not in child["spec"]:
             await self._hand_over_replicas(api, child, live)
         applied = await self._cluster.apply(child)
-        self._settled[applied["metadata"]["uid"], name] = _token(child, applied)
+        self._settled.setdefault(key, {})[applied["metadata"]["uid"]] = _token(child, applied)
         self._cache.put_child(applied)
 
-    def _is_settled(self, child: Object, live: Object) -> bool:
+    def _is_settled(self, key: Key, child: Object, live: Object) -> bool:
         """Whether a live child is what was rendered: the same fingerprint, and nobody has edited it since."""
         if live["metadata"].get("deletionTimestamp"):
             return False
-        place = (live["metadata"]["uid"], live["metadata"]["name"])
-        token = _token(child, live)
-        if self._settled.get(place) == token:
+        settled, uid, token = self._settled.setdefault(key, {}), live["metadata"]["uid"], _token(child, live)
+        if settled.get(uid) == token:
             return True
         same = live["metadata"].get("annotations", {}).get(HASH_ANNOTATION) == token[0]
         if same and contains(live, child):
-            self._settled[place] = token
+            settled[uid] = token
             return True
         return False
 
-    def _check_owner(self, live: Object, api: RealtimeAPI) -> None:
+    def _check_owner(self, live: Object, api: API) -> None:
         owners = live["metadata"].get("ownerReferences", ())
         if not any(owner["uid"] == api.metadata.uid for owner in owners):
             what = f"{live['kind']} {live['metadata']['name']}"
@@ -121,11 +167,14 @@ class Reconciler:
                 f"{what} exists and is not this API's: rename the API, or delete the {live['kind']}"
             )
 
-    async def _hand_over_replicas(self, api: RealtimeAPI, child: Object, live: Object | None) -> None:
+    async def _hand_over_replicas(self, api: API, child: Object, live: Object | None) -> None:
         """Give spec.replicas a holder before it leaves what we apply; else the API server would set it back to 1."""
+        first = birth_replicas(api)
+        if isinstance(api, AsyncAPI) and child["metadata"]["name"] == child_name(api, GATEWAY):
+            first = gateway.birth_replicas(api)
         if live is None:
             born = copy.deepcopy(child)
-            born["spec"]["replicas"] = birth_replicas(api)
+            born["spec"]["replicas"] = first
             live = await self._cluster.apply(born)
         if not _holds_replicas(live):
             return
@@ -134,47 +183,69 @@ class Reconciler:
             "kind": child["kind"],
             "metadata": {"name": child["metadata"]["name"], "namespace": child["metadata"]["namespace"]},
         }
-        replicas = live["spec"]["replicas"] or birth_replicas(api)
+        replicas = live["spec"]["replicas"] or first
         await self._cluster.apply({**identity, "spec": {"replicas": replicas}}, REPLICAS_MANAGER)
 
     async def _prune(self, key: Key, children: list[Object]) -> None:
         wanted = {(child["kind"], child["metadata"]["name"]) for child in children}
-        for kind in PRUNED:
-            for child in self._cache.children(key, kind):
-                if (kind, child["metadata"]["name"]) not in wanted:
-                    group = {"ConfigMap": "v1", "HorizontalPodAutoscaler": "autoscaling/v2"}[kind]
-                    await self._cluster.delete({**child, "apiVersion": group})
+        for kind in self._pruned:
+            for child in self._cache.children(key, kind.kind):
+                if (kind.kind, child["metadata"]["name"]) not in wanted:
+                    await self._cluster.delete({**child, "apiVersion": kind.api_version})
 
-    def _observe(self, key: Key) -> Observed:
-        deployment = next(iter(self._cache.children(key, "Deployment")), None)
-        hpa = next(iter(self._cache.children(key, "HorizontalPodAutoscaler")), None)
-        return Observed(deployment, hpa, self._cache.children(key, "Pod"))
+    def _observe(self, key: Key, api: API, children: list[Object], problem: Problem | None) -> Observed:
+        pods = self._cache.children(key, "Pod")
+        front = [pod for pod in pods if component_of(pod) == GATEWAY]
+        main = self._cache.child(key, "Deployment", child_name(api))
+        taken_in = None
+        if isinstance(api, AsyncAPI):
+            taken_in = Component(self._cache.child(key, "Deployment", child_name(api, GATEWAY)), front)
+        way = next((child for child in children if child["kind"] in ("HTTPRoute", "Ingress")), None)
+        routed = way is not None and (problem is None or problem.reason != f"{way['kind']}Refused")
+        if way is not None and routed and problem is None:
+            problem = _not_accepted(self._cache.child(key, way["kind"], way["metadata"]["name"]))
+            routed = problem is None
+        return Observed(
+            url=route.best_url(api, self._platform, routed),
+            main=Component(main, [pod for pod in pods if component_of(pod) != GATEWAY]),
+            gateway=taken_in,
+            hpa=self._cache.child(key, "HorizontalPodAutoscaler", child_name(api)),
+            scaling=self._scaler.watched(key),
+            problem=problem,
+        )
 
-    async def _report(self, live: Object, wanted: Object) -> None:
+    async def _report(self, key: Key, live: Object, wanted: Object) -> None:
         """Write the status if it says anything new, and tell of a new reason by an Event."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         for condition in wanted["conditions"]:
             condition["lastTransitionTime"] = condition["lastTransitionTime"] or now
-        if wanted == live.get("status"):
+        told = live.get("status") or {}
+        if wanted == told or self._reported.get(key) == (wanted, told):
             return
-        before = _ready(live.get("status") or {})
-        after = _ready(wanted)
         try:
             written = await self._cluster.write_status(live, wanted)
         except ApiException as error:
             if error.status in (404, 409):
                 return  # Deleted, or deleted and made again: the watch will tell.
             raise
-        metadata = live["metadata"]
-        key = Key(live["kind"], metadata["namespace"], metadata["name"])
-        if (current := self._cache.api(key)) and current["metadata"]["uid"] == metadata["uid"]:
-            current["status"] = written.get("status")
-        if (before.get("status"), before.get("reason")) != (after["status"], after["reason"]):
-            await self._cluster.write_event(_event(live, after, now))
+        shown = written.get("status") or {}
+        if wanted.keys() - shown.keys():
+            lost = ", ".join(sorted(wanted.keys() - shown.keys()))
+            log.warning(
+                "the CRD of %s is older than this operator and drops status.%s: update it", key.kind, lost
+            )
+        self._reported[key] = (wanted, shown)
+        self._cache.put_api(key, {**written, "apiVersion": live["apiVersion"], "kind": live["kind"]})
+        if event := events.of_transition(live, told, wanted, now):
+            await self._cluster.create(event)
 
 
 class NotOurs(Exception):
     """An object of the child's name exists and has another owner."""
+
+
+class Unfinished(Exception):
+    """Something could not be done, has been reported, and may be possible later."""
 
 
 def contains(live: Any, wanted: Any) -> bool:
@@ -204,30 +275,17 @@ def _holds_replicas(deployment: Object) -> bool:
     )
 
 
-def _ready(status: Object) -> Object:
-    return next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
+def _namespace_ends(error: ApiException) -> bool:
+    return error.status == 403 and "being terminated" in str(error.body)
 
 
-def _event(live: Object, ready: Object, now: str) -> Object:
-    metadata = live["metadata"]
-    fine = ready["status"] == "True" or ready["reason"] in ("Starting", "Paused", "ScaledToZero")
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
-        "involvedObject": {
-            "apiVersion": live["apiVersion"],
-            "kind": live["kind"],
-            "name": metadata["name"],
-            "namespace": metadata["namespace"],
-            "uid": metadata["uid"],
-        },
-        "type": "Normal" if fine else "Warning",
-        "reason": ready["reason"],
-        "message": ready["message"][:1024],
-        "source": {"component": MANAGER},
-        "reportingComponent": MANAGER,
-        "firstTimestamp": now,
-        "lastTimestamp": now,
-        "count": 1,
-    }
+def _not_accepted(way: Object | None) -> Problem | None:
+    """Why the Gateway does not take a route; None while it does, or has not said."""
+    for parent in (way or {}).get("status", {}).get("parents", ()):
+        for condition in parent.get("conditions", ()):
+            if condition["type"] in ("Accepted", "ResolvedRefs") and condition["status"] == "False":
+                text = (
+                    f"the Gateway does not take HTTPRoute {way['metadata']['name']}: {condition['message']}"  # type: ignore[index]
+                )
+                return Problem("RouteNotAccepted", text)
+    return None

@@ -2,31 +2,65 @@
 
 import math
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from cortex_api import RealtimeAPI
+from cortex_api import AsyncAPI, RealtimeAPI
 from cortex_operator import failures
 from cortex_operator.failures import Failure, is_ready
-from cortex_operator.render.names import TEMPLATE_LABEL, selector, url
+from cortex_operator.render.names import COMPONENT_LABEL, TEMPLATE_LABEL, main_component, selector
+from cortex_operator.scaler import Watched
 
 Object = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why an API can't even be rendered: known before any pod."""
+    """What is wrong beside the pods. reason: one word. message: what, and what to do."""
 
     reason: str
     message: str
 
 
 @dataclass(frozen=True)
-class Observed:
-    """What there is of an API in the cluster."""
+class Component:
+    """One Deployment of an API and its pods, as they are in the cluster."""
 
     deployment: Object | None = None
-    hpa: Object | None = None
     pods: list[Object] = field(default_factory=list)
+
+    def current(self) -> list[Object]:
+        """Pods of the Deployment's current template."""
+        if self.deployment is None:
+            return []
+        template = self.deployment["spec"]["template"]["metadata"]["labels"].get(TEMPLATE_LABEL)
+        labelled = [(pod["metadata"].get("labels", {}).get(TEMPLATE_LABEL), pod) for pod in self.pods]
+        return [pod for label, pod in labelled if label == template]
+
+    def older(self) -> list[Object]:
+        """Pods of previous templates that still answer."""
+        current = {pod["metadata"]["name"] for pod in self.current()}
+        return [pod for pod in self.pods if is_ready(pod) and pod["metadata"]["name"] not in current]
+
+    def failure(self) -> Failure | None:
+        """Why pods of the current template don't run."""
+        return failures.of_pods(self.current()) or failures.of_deployment(self.deployment)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What there is of an API in the cluster.
+
+    main: the component that runs the user's code. gateway: the front of an AsyncAPI. scaling: what the operator's own
+    autoscaler knows. url: where the API is reached. problem: what of its surroundings could not be made.
+    """
+
+    url: str = ""
+    main: Component = field(default_factory=Component)
+    gateway: Component | None = None
+    hpa: Object | None = None
+    scaling: Watched | None = None
+    problem: Problem | None = None
 
 
 @dataclass(frozen=True)
@@ -41,13 +75,13 @@ class Verdict:
 
 
 def refused(live: Object, problem: Problem) -> Object:
-    """The status of an API that can't be rendered; what it says of running pods stays."""
+    """The status of an API that can't be rendered or applied; what it says of running pods stays."""
     previous = live.get("status") or {}
     verdict = Verdict(False, problem.reason, problem.message, degraded=True)
     generation = live["metadata"].get("generation", 0)
     kept = {
         name: previous[name]
-        for name in ("url", "replicas", "readyReplicas", "selector", "autoscaling", "lastFailure")
+        for name in ("url", "replicas", "readyReplicas", "selector", "autoscaling", "queue", "lastFailure")
         if name in previous
     }
     return {
@@ -57,22 +91,23 @@ def refused(live: Object, problem: Problem) -> Object:
     }
 
 
-def compute(api: RealtimeAPI, live: Object, observed: Observed) -> Object:
+def compute(api: RealtimeAPI | AsyncAPI, live: Object, observed: Observed) -> Object:
     """The status of an API whose children are applied."""
     previous = live.get("status") or {}
     generation = api.metadata.generation
-    current = _current(observed)
-    failure = failures.of_pods(current) or failures.of_deployment(observed.deployment)
-    ready = [pod for pod in current if is_ready(pod)]
-    verdict = judge(api, observed, failure)
+    main = observed.main
+    verdict = judge(api, observed)
+    failure = main.failure() or (observed.gateway.failure() if observed.gateway else None)
+    chosen = selector(api, main_component(api))
     status: Object = {
         "observedGeneration": generation,
-        "url": url(api),
-        "replicas": len([pod for pod in observed.pods if not pod["metadata"].get("deletionTimestamp")]),
-        "readyReplicas": len(ready),
-        "selector": ",".join(f"{key}={value}" for key, value in selector(api).items()),
+        "url": observed.url,
+        "replicas": len([pod for pod in main.pods if not pod["metadata"].get("deletionTimestamp")]),
+        "readyReplicas": len([pod for pod in main.current() if is_ready(pod)]),
+        "selector": ",".join(f"{key}={value}" for key, value in chosen.items()),
         "conditions": _conditions(verdict, generation, previous),
         "autoscaling": _autoscaling(api, observed),
+        "queue": _queue(observed.scaling),
     }
     if failure is not None and failure.pod:
         status["lastFailure"] = failure.to_status()
@@ -81,37 +116,88 @@ def compute(api: RealtimeAPI, live: Object, observed: Observed) -> Object:
     return {name: value for name, value in status.items() if value is not None}
 
 
-def judge(api: RealtimeAPI, observed: Observed, failure: Failure | None) -> Verdict:
-    """Whether enough pods of the current generation answer, and why not."""
+def judge(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Verdict:
+    """Whether the API answers as its current generation wants it, and why not."""
     if api.spec.paused:
         return Verdict(False, "Paused", "spec.paused is true: the API is out of service")
-    deployment = observed.deployment
-    wanted = 1 if deployment is None else deployment["spec"].get("replicas", 1)
-    if wanted == 0:
+    verdict = _judge_main(api, observed.main)
+    if observed.gateway is not None:
+        gateway = _judge_pods(observed.gateway, max_unavailable=0, least=1)
+        if verdict.ready and not gateway.ready:
+            verdict = Verdict(
+                False, gateway.reason, f"gateway: {gateway.message}", gateway.progressing, gateway.degraded
+            )
+    if observed.problem is not None:
+        reason, message = observed.problem.reason, observed.problem.message
+        if reason == "EndpointTaken" and verdict.ready:
+            return Verdict(False, reason, message, verdict.progressing, degraded=True)
+        return Verdict(
+            verdict.ready,
+            verdict.reason,
+            f"{verdict.message}; {reason}: {message}",
+            verdict.progressing,
+            True,
+        )
+    return verdict
+
+
+def _judge_main(api: RealtimeAPI | AsyncAPI, main: Component) -> Verdict:
+    if main.deployment is not None and main.deployment["spec"].get("replicas", 1) == 0:
+        scaling = api.spec.autoscaling
+        if isinstance(api, AsyncAPI) and scaling is not None and scaling.min_replicas == 0:
+            return Verdict(True, "Ready", "no job waits, so no worker runs: the first job starts one")
         return Verdict(False, "ScaledToZero", "no replicas are wanted: spec.replicas is 0")
-    current = _current(observed)
+    return _judge_pods(main, api.spec.update_strategy.max_unavailable)
+
+
+def _judge_pods(component: Component, max_unavailable: int | str, least: int | None = None) -> Verdict:
+    """Whether enough pods of the current template answer. least: how many are enough; as maxUnavailable says when absent."""
+    deployment = component.deployment
+    wanted = 1 if deployment is None else deployment["spec"].get("replicas", 1)
+    current, older = component.current(), component.older()
     ready = sum(map(is_ready, current))
-    needed = max(1, wanted - _pods(api.spec.update_strategy.max_unavailable, wanted))
-    older = sum(is_ready(pod) for pod in observed.pods if pod not in current)
+    needed = max(1, wanted - _pods(max_unavailable, wanted)) if least is None else least
+    failure = component.failure()
     count = f"{ready} of {wanted} replicas answer"
     if ready >= wanted:
-        return Verdict(True, "Ready", count, progressing=older > 0)
+        return Verdict(True, "Ready", count, progressing=bool(older))
     if ready >= needed:
         if failure is not None:
             return Verdict(True, "Ready", f"{count}; {failure.reason}: {failure.message}", degraded=True)
         return Verdict(True, "Ready", count, progressing=True)
-    behind = f" ({older} of the previous generation still answer)" if older else ""
+    behind = f" ({len(older)} of the previous generation still answer)" if older else ""
+    if device := failures.holds_its_own_devices(failure, older):
+        text = (
+            f"the new pod waits for {device}, which the pods of the previous generation hold until it answers{behind}."
+            " Set updateStrategy {maxSurge: 0, maxUnavailable: 1} to have them go first, or add a node."
+        )
+        return Verdict(False, "RolloutBlocked", text, degraded=True)
     if failure is not None:
         return Verdict(False, failure.reason, f"{failure.message}{behind}", degraded=True)
+    silent = [pod for pod in current if not is_ready(pod) and _has_started(pod)]
+    if silent and not older:
+        name = silent[0]["metadata"]["name"]
+        text = f"{count}: pod {name} runs but says that it isn't ready; its log tells why"
+        return Verdict(False, "NotAnswering", text, degraded=True)
+    if _gave_up(deployment):
+        text = f"{count}{behind}: no new pod became ready within the time that a rollout may take"
+        return Verdict(False, "RolloutStuck", text, degraded=True)
     return Verdict(False, "Starting", f"{count}{behind}", progressing=True)
 
 
-def _current(observed: Observed) -> list[Object]:
-    """Pods of the Deployment's current template."""
-    if observed.deployment is None:
-        return []
-    template = observed.deployment["spec"]["template"]["metadata"]["labels"].get(TEMPLATE_LABEL)
-    return [pod for pod in observed.pods if pod["metadata"].get("labels", {}).get(TEMPLATE_LABEL) == template]
+def _has_started(pod: Object) -> bool:
+    """Whether a pod has been ready since its container started, so that it lost it again."""
+    if pod["metadata"].get("deletionTimestamp"):
+        return False
+    containers = pod.get("status", {}).get("containerStatuses", ())
+    return bool(containers) and all(container.get("started") for container in containers)
+
+
+def _gave_up(deployment: Object | None) -> bool:
+    conditions = (deployment or {}).get("status", {}).get("conditions", ())
+    return any(
+        c["type"] == "Progressing" and c.get("reason") == "ProgressDeadlineExceeded" for c in conditions
+    )
 
 
 def _pods(share: int | str, wanted: int) -> int:
@@ -141,21 +227,38 @@ def _conditions(verdict: Verdict, generation: int, previous: Object) -> list[Obj
     return conditions
 
 
-def _autoscaling(api: RealtimeAPI, observed: Observed) -> Object | None:
+def _autoscaling(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Object | None:
     scaling = api.spec.autoscaling
     if scaling is None:
         return None
-    deployment = observed.deployment or {}
+    deployment = observed.main.deployment or {}
     current = deployment.get("status", {}).get("replicas", 0)
     if scaling.target_cpu_utilization is None:
-        reason = "targetInFlight is not acted on by this version: the number of replicas stays as it is"
-        return {"provider": "none", "current": current, "metric": "in-flight", "reason": reason}
+        metric = "in-flight" if isinstance(api, RealtimeAPI) else "queue"
+        result: Object = {"provider": "builtin", "current": current, "metric": metric}
+        if observed.scaling is not None and observed.scaling.desired is not None:
+            result |= {"desired": observed.scaling.desired, "reason": observed.scaling.told}
+        return result
     status = (observed.hpa or {}).get("status", {})
-    result: Object = {"provider": "hpa", "current": current, "metric": "cpu"}
+    result = {"provider": "hpa", "current": current, "metric": "cpu"}
     if "desiredReplicas" in status:
         result["desired"] = status["desiredReplicas"]
-    for metric in status.get("currentMetrics") or ():
-        usage = metric.get("containerResource", {}).get("current", {}).get("averageUtilization")
-        if usage is not None:
-            result["value"] = f"{usage}%"
+    for condition in status.get("conditions") or ():
+        if condition["type"] in ("ScalingActive", "AbleToScale") and condition["status"] == "False":
+            result["reason"] = f"{condition.get('reason', '')}: {condition.get('message', '')}"
     return result
+
+
+def _queue(watched: Watched | None) -> Object | None:
+    if watched is None or watched.queue is None:
+        return None
+    queue = watched.queue
+    status: Object = {"queued": queue.queued, "inFlight": queue.in_flight}
+    if queue.oldest is not None:
+        status["oldest"] = datetime.fromtimestamp(queue.oldest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return status
+
+
+def component_of(pod: Object) -> str:
+    """The component that a pod belongs to."""
+    return str(pod["metadata"].get("labels", {}).get(COMPONENT_LABEL, ""))

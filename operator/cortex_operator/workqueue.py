@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
+
+from prometheus_client import Histogram
 
 K = TypeVar("K", bound=Hashable)
 log = logging.getLogger("cortex.queue")
@@ -20,11 +23,15 @@ class WorkQueue(Generic[K]):
         self._workers = workers
         self._ready: asyncio.Queue[K] = asyncio.Queue()
         self._waiting: set[K] = set()
-        self._running: set[K] = set()
+        self._running: dict[K, float] = {}
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
+        self._retries: dict[K, asyncio.TimerHandle] = {}
         self.done = 0
         self.failed = 0
+        self.seconds = Histogram(
+            "cortex_operator_reconcile_seconds", "Duration of a reconciliation", registry=None
+        )
 
     def add(self, key: K) -> None:
         """Have a key worked on, soon."""
@@ -37,6 +44,10 @@ class WorkQueue(Generic[K]):
     def __len__(self) -> int:
         return len(self._waiting) + len(self._again)
 
+    def longest(self) -> float:
+        """Seconds for which the oldest piece of work has been going on."""
+        return time.monotonic() - min(self._running.values()) if self._running else 0.0
+
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -47,7 +58,9 @@ class WorkQueue(Generic[K]):
         while True:
             key = await self._ready.get()
             self._waiting.discard(key)
-            self._running.add(key)
+            if retry := self._retries.pop(key, None):
+                retry.cancel()
+            begun = self._running[key] = time.monotonic()
             try:
                 await self._work(key)
                 self._failures.pop(key, None)
@@ -56,13 +69,18 @@ class WorkQueue(Generic[K]):
                 self.failed += 1
                 self._retry(key, error)
             finally:
-                self._running.discard(key)
+                self.seconds.observe(time.monotonic() - begun)
+                del self._running[key]
                 if key in self._again:
                     self._again.discard(key)
                     self.add(key)
 
     def _retry(self, key: K, error: Exception) -> None:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = min(LAST_DELAY, FIRST_DELAY * 2 ** (failures - 1))
+        delay = min(LAST_DELAY, FIRST_DELAY * 2 ** min(failures - 1, 10))
         log.warning("%s: %s: %s; again in %.1f s", key, type(error).__name__, error, delay)
-        asyncio.get_running_loop().call_later(delay, self.add, key)
+        self._retries[key] = asyncio.get_running_loop().call_later(delay, self._add_late, key)
+
+    def _add_late(self, key: K) -> None:
+        self._retries.pop(key, None)
+        self.add(key)

@@ -29,6 +29,27 @@ VALUES: list[dict[str, Any]] = [
         "runtime": {"image": {"repository": "r/r", "tag": "3", "pullPolicy": "Always"}},
         "serviceAccount": {"annotations": {"role": "arn:x"}},
     },
+    {"operator": {"replicas": 1}, "tensorflowServing": {"image": None, "gpuImage": "g:1"}},
+    {
+        "gateway": {"name": "g", "namespace": "n", "sectionName": "s", "hostname": "h", "scheme": "https"},
+        "queue": {"url": "nats://nats:4222", "secretName": "q"},
+        "networkPolicy": {
+            "enabled": True,
+            "allowFrom": [{"podSelector": {}}],
+            "monitoringFrom": [{"namespaceSelector": {}}],
+        },
+    },
+    {
+        "ingress": {
+            "className": "nginx",
+            "hostname": "h",
+            "scheme": "https",
+            "tlsSecretName": "t",
+            "path": "/x{endpoint}",
+            "pathType": "Prefix",
+            "annotations": {"a": "b"},
+        }
+    },
 ]
 
 
@@ -99,7 +120,9 @@ def test_rights_have_no_wildcard_and_touch_no_secret(values: dict[str, Any]) -> 
 def test_a_list_of_namespaces_gives_rights_in_these_alone() -> None:
     rendered = render({"watchNamespaces": ["a", "b"]})
     assert of("ClusterRole", rendered) == []
-    assert [role["metadata"]["namespace"] for role in of("Role", rendered)] == ["a", "b"]
+    roles = {(role["metadata"]["namespace"], role["metadata"]["name"]) for role in of("Role", rendered)}
+    lease = ("cortex-system", "cortex-operator-lease")
+    assert roles == {("a", "cortex-operator"), ("b", "cortex-operator"), lease}
 
 
 def test_the_operator_runs_restricted() -> None:

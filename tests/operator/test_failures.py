@@ -68,5 +68,8 @@ def test_a_quota_that_refuses_pods_is_told() -> None:
     condition = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: small"}
     failure = of_deployment({"status": {"conditions": [condition]}})
     assert failure is not None
-    assert (failure.reason, failure.message) == ("PodsRefused", "exceeded quota: small")
+    assert (failure.reason, failure.message) == (
+        "PodsRefused",
+        "the cluster refuses the pods: exceeded quota: small",
+    )
     assert of_deployment(None) is None

@@ -217,11 +217,11 @@ def test_a_restart_of_the_operator_changes_nothing(kubectl: Kubectl, operator: O
     assert {name: after.get(name) for name in before} == before
 
 
-def test_an_async_api_says_that_it_is_not_run_yet(kubectl: Kubectl) -> None:
+def test_an_async_api_without_a_queue_in_the_cluster_says_so(kubectl: Kubectl) -> None:
     kubectl.apply({**api("jobs"), "kind": "AsyncAPI"})
     ready = eventually(
         lambda: kubectl.get("asyncapi", "jobs").get("status", {}).get("conditions", [{}])[0],
-        lambda condition: condition.get("reason") == "Unsupported",
+        lambda condition: condition.get("reason") == "NoQueue",
     )
     assert ready["status"] == "False"
 

@@ -23,18 +23,43 @@ app.kubernetes.io/part-of: cortex
 - apiGroups: [cortex.dev]
   resources: [realtimeapis, asyncapis]
   verbs: [get, list, watch]
+# The finalizer of an AsyncAPI whose queue goes with it (queue.deletionPolicy: Delete).
+- apiGroups: [cortex.dev]
+  resources: [asyncapis]
+  verbs: [patch]
 - apiGroups: [cortex.dev]
   resources: [realtimeapis/status, asyncapis/status]
   verbs: [get, patch, update]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [apps]
+  resources: [deployments/scale]
+  verbs: [get, patch]
 - apiGroups: [""]
   resources: [services, configmaps]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+{{- if .Values.networkPolicy.enabled }}
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+{{- end }}
+{{- if .Values.gateway.name }}
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes]
+  verbs: [get, list, watch, create, patch, delete]
+{{- end }}
+{{- if .Values.ingress.className }}
+- apiGroups: [networking.k8s.io]
+  resources: [ingresses]
+  verbs: [get, list, watch, create, patch, delete]
+{{- end }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]

@@ -2,21 +2,22 @@
 
 from typing import Any
 
-from cortex_api import Document, RealtimeAPI
+from cortex_api import AsyncAPI, Document, RealtimeAPI
+from cortex_operator.render import tensorflow
 from cortex_operator.render.names import child_name
 
 
-def config(api: RealtimeAPI) -> dict[str, Any]:
-    """The document that passes from the operator to the runtime."""
+def config(api: RealtimeAPI | AsyncAPI) -> dict[str, Any]:
+    """The document that passes from the operator to the runtime, and what TensorFlow Serving reads."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": child_name(api)},
-        "data": {"api.json": Document.of(api).to_json().decode()},
+        "data": {"api.json": Document.of(api).to_json().decode(), **tensorflow.files(api)},
     }
 
 
-def code(api: RealtimeAPI) -> dict[str, Any] | None:
+def code(api: RealtimeAPI | AsyncAPI) -> dict[str, Any] | None:
     """The files of `handler.source.files`. Paths are no ConfigMap keys, so the files are numbered in the order of their paths."""
     source = api.spec.handler.source
     if source is None or source.files is None:
@@ -29,7 +30,7 @@ def code(api: RealtimeAPI) -> dict[str, Any] | None:
     }
 
 
-def code_items(api: RealtimeAPI) -> list[dict[str, str]] | None:
+def code_items(api: RealtimeAPI | AsyncAPI) -> list[dict[str, str]] | None:
     """Which key of the code ConfigMap is mounted at which path; None when the keys are the paths."""
     source = api.spec.handler.source
     if source is None or source.files is None:

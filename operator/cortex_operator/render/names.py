@@ -8,26 +8,41 @@ from cortex_api.kinds import API_VERSION, AsyncAPI, RealtimeAPI
 
 API_LABEL = "cortex.dev/api"
 KIND_LABEL = "cortex.dev/kind"
+COMPONENT_LABEL = "cortex.dev/component"
 TEMPLATE_LABEL = "cortex.dev/template"
 HASH_ANNOTATION = "cortex.dev/applied-hash"
 PORT = 8080
 ADMIN_PORT = 8081
 
+API, WORKER, GATEWAY = "api", "worker", "gateway"
+"""Components: the pods of a RealtimeAPI; those of an AsyncAPI that run its jobs; those that take them."""
 
-def child_name(api: RealtimeAPI | AsyncAPI) -> str:
+
+def child_name(api: RealtimeAPI | AsyncAPI, component: str = API) -> str:
     """Name of the API's Deployment, Service and the rest."""
-    return f"api-{api.metadata.name}"
+    return f"api-{api.metadata.name}-gateway" if component == GATEWAY else f"api-{api.metadata.name}"
 
 
-def selector(api: RealtimeAPI | AsyncAPI) -> dict[str, str]:
-    """The labels that tell an API's pods from all others."""
-    return {API_LABEL: api.metadata.name, KIND_LABEL: api.kind}
+def main_component(api: RealtimeAPI | AsyncAPI) -> str:
+    """The component that runs the user's code, which `replicas` and `autoscaling` are about."""
+    return API if isinstance(api, RealtimeAPI) else WORKER
+
+
+def front_component(api: RealtimeAPI | AsyncAPI) -> str:
+    """The component that requests go to."""
+    return API if isinstance(api, RealtimeAPI) else GATEWAY
+
+
+def selector(api: RealtimeAPI | AsyncAPI, component: str) -> dict[str, str]:
+    """The labels that tell one component's pods from all others."""
+    return {API_LABEL: api.metadata.name, KIND_LABEL: api.kind, COMPONENT_LABEL: component}
 
 
 def labels(api: RealtimeAPI | AsyncAPI) -> dict[str, str]:
     """The labels of everything that belongs to an API."""
     return {
-        **selector(api),
+        API_LABEL: api.metadata.name,
+        KIND_LABEL: api.kind,
         "app.kubernetes.io/name": api.metadata.name,
         "app.kubernetes.io/managed-by": "cortex",
     }

@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from cortex_api import RealtimeAPI
-from cortex_operator.render.names import PORT, child_name, selector
+from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_operator.render.names import PORT, child_name, front_component, selector
 
 
-def render(api: RealtimeAPI) -> dict[str, Any]:
-    """A Service in front of the API's ready pods."""
+def render(api: RealtimeAPI | AsyncAPI) -> dict[str, Any]:
+    """A Service in front of the ready pods that take requests."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": child_name(api)},
         "spec": {
             "type": "ClusterIP",
-            "selector": selector(api),
+            "selector": selector(api, front_component(api)),
             "ports": [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}],
         },
     }

@@ -1,0 +1,18 @@
+"""What the API server can do beyond what every supported version can, read from its version at start."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """hpa_tolerance: `behavior.scaleUp.tolerance` of an HPA, which is on by default from 1.35 (KEP-4951)."""
+
+    hpa_tolerance: bool = False
+
+    @classmethod
+    def of(cls, version: dict[str, Any]) -> "Capabilities":
+        """From what GET /version answers; some providers write the minor version as "35+"."""
+        minor = int(re.match(r"[0-9]*", str(version.get("minor", "")))[0] or 0)  # type: ignore[index]
+        return cls(hpa_tolerance=(str(version.get("major")), minor) >= ("1", 35))

@@ -1,0 +1,42 @@
+"""Kubernetes Events: one for each new reason of Ready, and none for anything else."""
+
+from typing import Any
+
+from cortex_operator.cluster import MANAGER
+
+Object = dict[str, Any]
+
+_CALM = {"Starting", "Paused", "ScaledToZero", "Deleting"}
+
+
+def of_transition(live: Object, before: Object, after: Object, now: str) -> Object | None:
+    """The Event that tells of the step from one status to the next; None when Ready and its reason stay as they are."""
+    old, new = _ready(before), _ready(after)
+    if (old.get("status"), old.get("reason")) == (new["status"], new["reason"]):
+        return None
+    metadata = live["metadata"]
+    fine = new["status"] == "True" or new["reason"] in _CALM
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
+        "involvedObject": {
+            "apiVersion": live["apiVersion"],
+            "kind": live["kind"],
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+        },
+        "type": "Normal" if fine else "Warning",
+        "reason": new["reason"],
+        "message": new["message"][:1024],
+        "source": {"component": MANAGER},
+        "reportingComponent": MANAGER,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }
+
+
+def _ready(status: Object) -> Object:
+    return next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})

@@ -1,0 +1,44 @@
+"""The PodDisruptionBudgets of an API: a drained node takes its pods one by one."""
+
+from typing import Any
+
+from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_operator.render.names import GATEWAY, child_name, main_component, selector
+
+Object = dict[str, Any]
+
+
+def render(api: RealtimeAPI | AsyncAPI) -> list[Object]:
+    """A budget for each component that has two replicas or more at all times.
+
+    With a single replica a budget would either allow what it should forbid or block the drain for ever. Pods that are not
+    ready never block a drain.
+    """
+    budgets = []
+    if lowest_replicas(api) >= 2:
+        budgets.append(_budget(api, main_component(api)))
+    if isinstance(api, AsyncAPI) and api.spec.gateway.min_replicas >= 2:
+        budgets.append(_budget(api, GATEWAY))
+    return budgets
+
+
+def lowest_replicas(api: RealtimeAPI | AsyncAPI) -> int:
+    """The number of replicas that there are at all times."""
+    if api.spec.paused:
+        return 0
+    if api.spec.autoscaling is not None:
+        return api.spec.autoscaling.min_replicas
+    return 1 if api.spec.replicas is None else api.spec.replicas
+
+
+def _budget(api: RealtimeAPI | AsyncAPI, component: str) -> Object:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": child_name(api, component)},
+        "spec": {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": selector(api, component)},
+        },
+    }

@@ -1,0 +1,66 @@
+"""The front of an AsyncAPI: the Deployment that takes jobs and hands out results, and its HPA."""
+
+from typing import Any
+
+from cortex_api import AsyncAPI
+from cortex_operator.platform import Platform
+from cortex_operator.render import pod
+from cortex_operator.render.names import GATEWAY, child_name, selector
+
+Object = dict[str, Any]
+
+CPU_TARGET = 80  # percent of the request
+
+
+def deployment(api: AsyncAPI, platform: Platform, config: Object) -> Object:
+    """The Deployment. Pods are replaced one by one, each new one answering before an old one goes."""
+    spec: Object = {
+        "selector": {"matchLabels": selector(api, GATEWAY)},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "progressDeadlineSeconds": 600,
+        "revisionHistoryLimit": 3,
+        "template": pod.template(api, platform, GATEWAY, config, None),
+    }
+    if (replicas := fixed_replicas(api)) is not None:
+        spec["replicas"] = replicas
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": child_name(api, GATEWAY)},
+        "spec": spec,
+    }
+
+
+def fixed_replicas(api: AsyncAPI) -> int | None:
+    """The number of gateways; None while the HPA owns it. A paused API still takes jobs and answers for those that it took."""
+    bounds = api.spec.gateway
+    return bounds.min_replicas if bounds.min_replicas == bounds.max_replicas else None
+
+
+def hpa(api: AsyncAPI) -> Object | None:
+    """The HPA on processor time, or None where there is nothing to choose."""
+    if fixed_replicas(api) is not None:
+        return None
+    name = child_name(api, GATEWAY)
+    target = {"type": "Utilization", "averageUtilization": CPU_TARGET}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": name},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            "minReplicas": api.spec.gateway.min_replicas,
+            "maxReplicas": api.spec.gateway.max_replicas,
+            "metrics": [
+                {
+                    "type": "ContainerResource",
+                    "containerResource": {"name": "cpu", "container": "gateway", "target": target},
+                }
+            ],
+        },
+    }
+
+
+def birth_replicas(api: AsyncAPI) -> int:
+    """The number of gateways that the HPA begins with."""
+    return api.spec.gateway.min_replicas

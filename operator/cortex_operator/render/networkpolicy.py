@@ -1,0 +1,31 @@
+"""The NetworkPolicy of an API: who may call it, and who may look at its pods."""
+
+from typing import Any
+
+from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_operator.platform import Platform
+from cortex_operator.render.names import ADMIN_PORT, PORT, child_name, labels
+
+Object = dict[str, Any]
+
+
+def render(api: RealtimeAPI | AsyncAPI, platform: Platform) -> Object | None:
+    """Requests from whoever the platform allows (all, unless told otherwise); health and metrics for the platform's own."""
+    policy = platform.network_policy
+    if policy is None:
+        return None
+    requests: Object = {"ports": [{"port": PORT, "protocol": "TCP"}]}
+    if policy.allow_from:
+        requests["from"] = list(policy.allow_from)
+    admin = {"ports": [{"port": ADMIN_PORT, "protocol": "TCP"}], "from": list(policy.admin_from)}
+    kept = {key: value for key, value in labels(api).items() if key.startswith("cortex.dev/")}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": child_name(api)},
+        "spec": {
+            "podSelector": {"matchLabels": kept},
+            "policyTypes": ["Ingress"],
+            "ingress": [requests, *([admin] if policy.admin_from else [])],
+        },
+    }

@@ -1,0 +1,251 @@
+"""The pods of an API: one template for each component, under Pod Security "restricted"."""
+
+import math
+from typing import Any
+
+from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_api.scaling import Compute
+from cortex_api.units import seconds
+from cortex_operator.platform import Platform
+from cortex_operator.render import compute, tensorflow
+from cortex_operator.render.configmap import code_items
+from cortex_operator.render.names import (
+    ADMIN_PORT,
+    API,
+    COMPONENT_LABEL,
+    GATEWAY,
+    PORT,
+    TEMPLATE_LABEL,
+    WORKER,
+    child_name,
+    digest,
+    labels,
+    selector,
+)
+from cortex_operator.render.overlay import merge
+
+Object = dict[str, Any]
+
+PRE_STOP = 5
+"""Seconds that a pod goes on serving after its deletion, until every proxy has taken it off its list."""
+JOB_GRACE = 60
+"""Seconds that a worker has to finish its jobs after its deletion; what is not done by then is another's."""
+USER = 10001
+"""The user that the images run as."""
+CONTAINER_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+_COMMANDS = {API: "serve", WORKER: "consume", GATEWAY: "gateway"}
+
+
+def template(
+    api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, config: Object, code: Object | None
+) -> Object:
+    """The pod template of a component.
+
+    config, code: the ConfigMaps whose content the pods run; their fingerprints stand in it, so that a change of
+    either replaces the pods. The gateway gets no code: it runs nothing of the user's.
+    """
+    code = None if component == GATEWAY else code
+    annotations = {"cortex.dev/config-hash": digest(config["data"])}
+    if code is not None:
+        annotations["cortex.dev/code-hash"] = digest([code.get("data"), code.get("binaryData")])
+    pod: Object = {
+        "metadata": {"labels": {**labels(api), COMPONENT_LABEL: component}, "annotations": annotations},
+        "spec": _spec(api, platform, component, code),
+    }
+    pod = _overlaid(pod, api.spec.pod)
+    pod["metadata"]["labels"][TEMPLATE_LABEL] = digest(pod)
+    return pod
+
+
+def _overlaid(pod: Object, overlay: Object) -> Object:
+    """The overlay is a pod template (metadata, spec), or a pod's spec with labels and annotations beside its fields."""
+    if not overlay:
+        return pod
+    if "spec" in overlay or "metadata" in overlay:
+        return merge(pod, overlay)
+    metadata = {key: overlay[key] for key in ("labels", "annotations") if key in overlay}
+    spec = {key: value for key, value in overlay.items() if key not in metadata}
+    return merge(pod, {"metadata": metadata, "spec": spec})
+
+
+def _spec(api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, code: Object | None) -> Object:
+    asked = api.spec.compute
+    if isinstance(api, AsyncAPI) and component == GATEWAY:
+        asked = api.spec.gateway.compute
+    claims = [] if component == GATEWAY else claims_of(api)
+    pod: Object = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _grace(api, component),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(api, platform, component, asked, code, claims)],
+        "volumes": _volumes(api, component, code, claims),
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": selector(api, component)},
+            }
+        ],
+    }
+    if component != GATEWAY and tensorflow.has_server(api, platform):
+        server = tensorflow.server(api, platform, models_mounts(claims))
+        pod["initContainers"] = [{**server, "securityContext": CONTAINER_SECURITY}]
+    if asked.node_selector:
+        pod["nodeSelector"] = asked.node_selector
+    if tolerations := compute.tolerations(asked):
+        pod["tolerations"] = tolerations
+    if platform.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in platform.image_pull_secrets]
+    return pod
+
+
+def _grace(api: RealtimeAPI | AsyncAPI, component: str) -> int:
+    """Seconds from a pod's deletion to its end by force: what it may still be doing, and some to spare."""
+    if isinstance(api, RealtimeAPI):
+        return PRE_STOP + math.ceil(seconds(api.spec.handler.request_timeout)) + 5
+    return JOB_GRACE + 5 if component == WORKER else PRE_STOP + 30
+
+
+def _container(
+    api: RealtimeAPI | AsyncAPI,
+    platform: Platform,
+    component: str,
+    asked: Compute,
+    code: Object | None,
+    claims: list[str],
+) -> Object:
+    handler = api.spec.handler
+    mounts = [
+        {"name": "config", "mountPath": "/etc/cortex", "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},
+    ]
+    args = ["--config", "/etc/cortex/api.json", "--termination-log", "/dev/termination-log"]
+    if component != GATEWAY:
+        mounts += models_mounts(claims)
+        args += ["--project", "/mnt/project", "--models", "/mnt/models"]
+        if code is not None:
+            mounts.append({"name": "code", "mountPath": "/mnt/project", "readOnly": True})
+        elif handler.source is not None and handler.source.uri is not None:
+            mounts.append({"name": "project", "mountPath": "/mnt/project"})
+        if handler.shm_size is not None:
+            mounts.append({"name": "shm", "mountPath": "/dev/shm"})
+    container: Object = {
+        "name": component if component == GATEWAY else "api",
+        "image": (handler.image if component != GATEWAY else None) or platform.runtime_image,
+        "imagePullPolicy": platform.image_pull_policy,
+        "command": ["python", "-m", "cortex_runtime", _COMMANDS[component]],
+        "args": args,
+        "ports": [{"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}],
+        "resources": _resources(api, platform, component, asked),
+        "volumeMounts": mounts,
+        "startupProbe": {**_probe("/readyz"), "periodSeconds": 1, "failureThreshold": 1800},
+        "readinessProbe": {**_probe("/readyz"), "periodSeconds": 2, "failureThreshold": 1},
+        "livenessProbe": {**_probe("/healthz"), "periodSeconds": 10, "failureThreshold": 3},
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": CONTAINER_SECURITY,
+    }
+    if component != WORKER:
+        container["ports"].insert(0, {"name": "http", "containerPort": PORT, "protocol": "TCP"})
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": PRE_STOP}}}
+    _add_environment(container, api, platform, component)
+    return container
+
+
+def _add_environment(
+    container: Object, api: RealtimeAPI | AsyncAPI, platform: Platform, component: str
+) -> None:
+    handler = api.spec.handler
+    variables: list[Object] = []
+    sources: list[Object] = []
+    if component != GATEWAY:
+        variables = [variable.model_dump(by_alias=True, exclude_none=True) for variable in handler.env]
+        sources = list(handler.env_from)
+        if tensorflow.has_server(api, platform):
+            variables.append({"name": "CORTEX_TENSORFLOW_SERVING", "value": tensorflow.ADDRESS})
+    if isinstance(api, AsyncAPI):
+        assert platform.queue is not None
+        variables.append({"name": "CORTEX_QUEUE_URL", "value": platform.queue.url})
+        if platform.queue.secret_name:
+            sources.append({"secretRef": {"name": platform.queue.secret_name}})
+        if api.spec.webhook is not None and (secret := api.spec.webhook.secret):
+            reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
+            variables.append({"name": "CORTEX_WEBHOOK_SECRET", "valueFrom": reference})
+    if variables:
+        container["env"] = variables
+    if sources:
+        container["envFrom"] = sources
+
+
+def _probe(path: str) -> Object:
+    return {"httpGet": {"path": path, "port": "admin"}, "timeoutSeconds": 2}
+
+
+def _resources(api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, asked: Compute) -> Object:
+    if component != GATEWAY and tensorflow.has_server(api, platform):
+        return compute.shared(asked)[0]
+    return compute.whole(asked)
+
+
+def claims_of(api: RealtimeAPI | AsyncAPI) -> list[str]:
+    """The PersistentVolumeClaims that the models' locations name, in order."""
+    models = api.spec.handler.models
+    if models is None:
+        return []
+    locations = [models.path, models.dir, *(model.path for model in models.paths or ())]
+    claims = (
+        location.removeprefix("pvc://").split("/")[0]
+        for location in locations
+        if location and location.startswith("pvc://")
+    )
+    return list(dict.fromkeys(claims))
+
+
+def models_mounts(claims: list[str]) -> list[Object]:
+    """Where models are: those that were brought here, and those on claims, which are only read."""
+    mounts: list[Object] = [{"name": "models", "mountPath": "/mnt/models"}]
+    mounts += [
+        {"name": f"claim-{i}", "mountPath": f"/mnt/pvc/{claim}", "readOnly": True}
+        for i, claim in enumerate(claims)
+    ]
+    return mounts
+
+
+def _volumes(
+    api: RealtimeAPI | AsyncAPI, component: str, code: Object | None, claims: list[str]
+) -> list[Object]:
+    volumes: list[Object] = [
+        {"name": "config", "configMap": {"name": child_name(api)}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    if component == GATEWAY:
+        return volumes
+    volumes.append({"name": "models", "emptyDir": {}})
+    volumes += [
+        {"name": f"claim-{i}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        for i, claim in enumerate(claims)
+    ]
+    handler = api.spec.handler
+    if code is not None:
+        volume: Object = {"name": code["metadata"]["name"]}
+        if items := code_items(api):
+            volume["items"] = items
+        volumes.append({"name": "code", "configMap": volume})
+    elif handler.source is not None and handler.source.uri is not None:
+        volumes.append({"name": "project", "emptyDir": {}})
+    if handler.shm_size is not None:
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(handler.shm_size)}})
+    return volumes

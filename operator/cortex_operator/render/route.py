@@ -1,0 +1,82 @@
+"""The way to an API from outside: an HTTPRoute or an Ingress, under the API's endpoint, which is taken off the path."""
+
+from typing import Any
+
+from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_operator.platform import GatewayRef, IngressRef, Platform
+from cortex_operator.render.names import PORT, child_name, url
+
+Object = dict[str, Any]
+
+
+def endpoint(api: RealtimeAPI | AsyncAPI) -> str:
+    """The path prefix of an API, without a slash at its end."""
+    return (api.spec.networking.endpoint or f"/{api.metadata.name}").rstrip("/")
+
+
+def render(api: RealtimeAPI | AsyncAPI, platform: Platform) -> Object | None:
+    """The route, or None where the platform has neither a Gateway nor an ingress class."""
+    if platform.gateway is not None:
+        return _http_route(api, platform.gateway)
+    if platform.ingress is not None:
+        return _ingress(api, platform.ingress)
+    return None
+
+
+def best_url(api: RealtimeAPI | AsyncAPI, platform: Platform, routed: bool) -> str:
+    """Where clients had best go: the outside address where there is a route that holds and its host is known."""
+    outside = platform.gateway or platform.ingress
+    if routed and outside is not None and outside.hostname:
+        return f"{outside.scheme}://{outside.hostname}{endpoint(api)}"
+    return url(api)
+
+
+def _http_route(api: RealtimeAPI | AsyncAPI, gateway: GatewayRef) -> Object:
+    rewrite = {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}
+    parent = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": gateway.name}
+    if gateway.section_name:
+        parent["sectionName"] = gateway.section_name
+    spec: Object = {
+        "parentRefs": [{**parent, "namespace": gateway.namespace}],
+        "rules": [
+            {
+                "matches": [{"path": {"type": "PathPrefix", "value": endpoint(api)}}],
+                "filters": [{"type": "URLRewrite", "urlRewrite": rewrite}],
+                "backendRefs": [{"kind": "Service", "name": child_name(api), "port": PORT}],
+            }
+        ],
+    }
+    if gateway.hostname:
+        spec["hostnames"] = [gateway.hostname]
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": child_name(api)},
+        "spec": spec,
+    }
+
+
+def _ingress(api: RealtimeAPI | AsyncAPI, ingress: IngressRef) -> Object:
+    """Kubernetes has no words for taking off a prefix: the controller's own, in annotations, with {endpoint} filled in."""
+    backend = {"service": {"name": child_name(api), "port": {"number": PORT}}}
+    path = ingress.path.replace("{endpoint}", endpoint(api))
+    rule: Object = {"http": {"paths": [{"path": path, "pathType": ingress.path_type, "backend": backend}]}}
+    if ingress.hostname:
+        rule["host"] = ingress.hostname
+    annotations = {
+        key: value.replace("{endpoint}", endpoint(api)) for key, value in ingress.annotations.items()
+    }
+    spec: Object = {"ingressClassName": ingress.class_name, "rules": [rule]}
+    if ingress.tls_secret_name:
+        spec["tls"] = [
+            {
+                "secretName": ingress.tls_secret_name,
+                **({"hosts": [ingress.hostname]} if ingress.hostname else {}),
+            }
+        ]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": child_name(api), "annotations": annotations},
+        "spec": spec,
+    }

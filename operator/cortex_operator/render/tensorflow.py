@@ -1,0 +1,81 @@
+"""TensorFlow Serving beside the user's code: a container of the same pod, told over gRPC which models to load.
+
+It is an init container that stays (restartPolicy Always): it runs before the API starts and ends after the API's last request.
+"""
+
+from typing import Any
+
+from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_api.units import seconds
+from cortex_operator.platform import Platform
+from cortex_operator.render import compute
+
+Object = dict[str, Any]
+
+PORT = 9000
+ADDRESS = f"localhost:{PORT}"
+MODELS_FILE, BATCHING_FILE = "tfs.conf", "batching.conf"
+NO_MODELS = "# Models are loaded when the API's own container asks for them.\n"
+
+
+def has_server(api: RealtimeAPI | AsyncAPI, platform: Platform) -> bool:
+    """Whether an API's pods have a TensorFlow Serving of their own.
+
+    Not where the platform names no image of it: TensorFlow runs in the API's process then, and has to be in its image.
+    """
+    return api.spec.handler.type == "tensorflow" and image(api, platform) is not None
+
+
+def image(api: RealtimeAPI | AsyncAPI, platform: Platform) -> str | None:
+    """Image of TensorFlow Serving: the API's own, or the platform's; the one for GPUs where one is asked for."""
+    if api.spec.handler.tensorflow_serving_image:
+        return api.spec.handler.tensorflow_serving_image
+    if platform.tensorflow_serving_image and api.spec.compute.gpu:
+        return platform.tensorflow_serving_gpu_image or f"{platform.tensorflow_serving_image}-gpu"
+    return platform.tensorflow_serving_image
+
+
+def server(api: RealtimeAPI | AsyncAPI, platform: Platform, mounts: list[Object]) -> Object:
+    """The container. mounts: where models are."""
+    args = [f"--port={PORT}", "--rest_api_port=0", f"--model_config_file=/etc/cortex/{MODELS_FILE}"]
+    if batching_parameters(api):
+        args += ["--enable_batching=true", f"--batching_parameters_file=/etc/cortex/{BATCHING_FILE}"]
+    return {
+        "name": "tensorflow-serving",
+        "image": image(api, platform),
+        "imagePullPolicy": platform.image_pull_policy,
+        "command": ["tensorflow_model_server"],
+        "args": args,
+        "restartPolicy": "Always",
+        "ports": [{"name": "tfs", "containerPort": PORT, "protocol": "TCP"}],
+        "resources": compute.shared(api.spec.compute)[1],
+        "startupProbe": {"tcpSocket": {"port": "tfs"}, "periodSeconds": 1, "failureThreshold": 300},
+        "volumeMounts": [
+            {"name": "config", "mountPath": "/etc/cortex", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+            *mounts,
+        ],
+    }
+
+
+def files(api: RealtimeAPI | AsyncAPI) -> dict[str, str]:
+    """What TensorFlow Serving reads at its start."""
+    if api.spec.handler.type != "tensorflow":
+        return {}
+    batching = batching_parameters(api)
+    return {MODELS_FILE: NO_MODELS, **({BATCHING_FILE: batching} if batching else {})}
+
+
+def batching_parameters(api: RealtimeAPI | AsyncAPI) -> str | None:
+    """`handler.serverSideBatching` as TensorFlow Serving's BatchingParameters, in protobuf's text format."""
+    if not isinstance(api, RealtimeAPI) or api.spec.handler.server_side_batching is None:
+        return None
+    batching = api.spec.handler.server_side_batching
+    microseconds = round(seconds(batching.batch_interval) * 1e6)
+    threads = max(1, api.spec.handler.processes_per_replica * api.spec.handler.threads_per_process)
+    return (
+        f"max_batch_size {{ value: {batching.max_batch_size} }}\n"
+        f"batch_timeout_micros {{ value: {microseconds} }}\n"
+        f"num_batch_threads {{ value: {threads} }}\n"
+        f"max_enqueued_batches {{ value: {api.spec.handler.max_replica_concurrency} }}\n"
+    )

@@ -1,0 +1,213 @@
+"""The loop that feeds the autoscaler: asks pods for their load, decides, and scales through the scale subresource.
+
+It needs nothing in the cluster but the pods themselves. While the operator is away nothing is scaled, and pods go on serving.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client.exceptions import ApiException
+
+from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
+from cortex_operator import failures
+from cortex_operator.autoscaler import Decision, Rules, State, decide
+from cortex_operator.cache import Cache, Key
+from cortex_operator.cluster import Cluster
+from cortex_operator.failures import is_ready
+from cortex_operator.render.names import ADMIN_PORT, COMPONENT_LABEL, GATEWAY, child_name
+
+Object = dict[str, Any]
+log = logging.getLogger("cortex.scaler")
+
+PERIOD = 10.0
+"""Seconds between two looks at an API, as in Cortex."""
+ANSWER_TIMEOUT = 3.0
+"""Seconds that a pod has to tell its load."""
+AT_ONCE = 64
+"""Pods that are asked at the same time."""
+
+
+@dataclass
+class Queue:
+    """An AsyncAPI's queue. oldest: when its oldest waiting job came, in seconds since 1970; None when none waits."""
+
+    queued: int
+    in_flight: int
+    oldest: float | None
+
+
+@dataclass
+class Watched:
+    """What the loop knows of one API.
+
+    told: the last decision in words, as it stands in the status. last: each pod's last load, by name.
+    """
+
+    state: State
+    told: str = ""
+    desired: int | None = None
+    load: float | None = None
+    queue: Queue | None = None
+    last: dict[str, float] = field(default_factory=dict)
+
+
+class Scaler:
+    """Scales every API with a `targetInFlight`, and looks after the queues of AsyncAPIs.
+
+    changed: called with the APIs whose status has something new to say.
+    """
+
+    def __init__(self, cache: Cache, cluster: Cluster, changed: Callable[[Key], None]) -> None:
+        self._cache = cache
+        self._cluster = cluster
+        self._changed = changed
+        self._watched: dict[Key, Watched] = {}
+        self._turn = asyncio.Semaphore(AT_ONCE)
+
+    def watched(self, key: Key) -> Watched | None:
+        """What is known of an API; None when it is none of this loop's."""
+        return self._watched.get(key)
+
+    async def run(self) -> None:
+        """Look at all APIs again and again, until cancelled."""
+        timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT)
+        connector = aiohttp.TCPConnector(limit=AT_ONCE, force_close=True)
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+            while True:
+                begun = time.monotonic()
+                await self._round(session)
+                await asyncio.sleep(max(1.0, begun + PERIOD - time.monotonic()))
+
+    async def _round(self, session: aiohttp.ClientSession) -> None:
+        keys = self._cache.apis()
+        for gone in self._watched.keys() - set(keys):
+            del self._watched[gone]
+        await asyncio.gather(*(self._look(session, key) for key in keys))
+
+    async def _look(self, session: aiohttp.ClientSession, key: Key) -> None:
+        live = self._cache.api(key)
+        deployment = live and self._cache.child(key, "Deployment", f"api-{key.name}")
+        if live is None or not deployment or live["metadata"].get("deletionTimestamp"):
+            return
+        if key.kind == "RealtimeAPI" and "targetInFlight" not in (live["spec"].get("autoscaling") or ()):
+            self._watched.pop(key, None)
+            return
+        try:
+            api = parse(live)
+        except InvalidManifest:
+            return
+        scaling = api.spec.autoscaling
+        scales = scaling is not None and scaling.target_in_flight is not None and not api.spec.paused
+        if not scales and not isinstance(api, AsyncAPI):
+            self._watched.pop(key, None)
+            return
+        watched = self._watched.setdefault(key, Watched(State(time.monotonic())))
+        try:
+            load = await self._load(session, key, api, watched)
+            if scales:
+                await self._scale(key, api, deployment, watched, load)
+        except (ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
+            log.warning("%s can't be scaled: %s: %s", key, type(error).__name__, error)
+
+    async def _load(
+        self, session: aiohttp.ClientSession, key: Key, api: RealtimeAPI | AsyncAPI, watched: Watched
+    ) -> float | None:
+        """The API's load, or None when too few of its pods tell."""
+        pods = [pod for pod in self._cache.children(key, "Pod") if is_ready(pod)]
+        if isinstance(api, AsyncAPI):
+            gateways = [p for p in pods if p["metadata"]["labels"].get(COMPONENT_LABEL) == GATEWAY]
+            for pod in gateways:
+                answer = await self._ask(session, pod, "/queue")
+                if answer is None:
+                    continue
+                age = answer.get("oldest_seconds")
+                oldest = None if age is None else round(time.time() - age)
+                self._note_queue(key, watched, Queue(answer["queued"], answer["in_flight"], oldest))
+                return float(answer["queued"] + answer["in_flight"])
+            return None
+        answers = await asyncio.gather(*(self._ask(session, pod, "/load") for pod in pods))
+        told = {
+            pod["metadata"]["name"]: float(answer.get("average") or answer["inFlight"])
+            for pod, answer in zip(pods, answers, strict=True)
+            if answer is not None
+        }
+        if pods and 2 * len(told) < len(pods):
+            return None
+        silent = {pod["metadata"]["name"] for pod in pods} - told.keys()
+        watched.last = told | {name: watched.last.get(name, 0.0) for name in silent}
+        return sum(watched.last.values())
+
+    async def _ask(self, session: aiohttp.ClientSession, pod: Object, path: str) -> Object | None:
+        address = pod.get("status", {}).get("podIP")
+        if not address:
+            return None
+        host = f"[{address}]" if ":" in address else address
+        try:
+            async with self._turn, session.get(f"http://{host}:{ADMIN_PORT}{path}") as answer:
+                return await answer.json() if answer.status == 200 else None
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            return None
+
+    def _note_queue(self, key: Key, watched: Watched, queue: Queue) -> None:
+        before = watched.queue
+        known = before.oldest if before is not None else None
+        if known is not None and queue.oldest is not None and abs(known - queue.oldest) <= 2:
+            queue.oldest = known  # The same job, whose age is told to the second.
+        if before != queue:
+            watched.queue = queue
+            self._changed(key)
+
+    async def _scale(
+        self,
+        key: Key,
+        api: RealtimeAPI | AsyncAPI,
+        deployment: Object,
+        watched: Watched,
+        load: float | None,
+    ) -> None:
+        assert api.spec.autoscaling is not None
+        rules = Rules.of(api.spec.autoscaling)
+        current = deployment["spec"].get("replicas", 1)
+        if load is None:
+            who = (
+                "no gateway answers"
+                if isinstance(api, AsyncAPI)
+                else "fewer than half of the pods tell their load"
+            )
+            self._tell(key, watched, f"held at {current}: {who}", current)
+            return
+        pods = self._cache.children(key, "Pod")
+        blocked = any(f.reason == "Unschedulable" for f in map(failures.of_pod, pods) if f is not None)
+        now = time.monotonic()
+        watched.state, decision = decide(rules, watched.state, now, current, load, scale_in=not blocked)
+        watched.load = decision.load
+        if decision.replicas != current:
+            await self._cluster.scale(
+                {"metadata": {"name": child_name(api), "namespace": key.namespace}}, decision.replicas
+            )
+            log.info("%s: %s", key, _words(api, current, decision))
+            self._tell(key, watched, _words(api, current, decision), decision.replicas)
+        elif decision.why is not None:
+            self._tell(key, watched, f"held at {current}: {decision.why}", current)
+        elif watched.told.startswith("held") or watched.desired is None:
+            self._tell(key, watched, "the load asks for no other number", current)
+
+    def _tell(self, key: Key, watched: Watched, words: str, desired: int) -> None:
+        if (watched.told, watched.desired) != (words, desired):
+            watched.told, watched.desired = words, desired
+            self._changed(key)
+
+
+def _words(api: RealtimeAPI | AsyncAPI, current: int, decision: Decision) -> str:
+    scaling = api.spec.autoscaling
+    assert scaling is not None
+    what = "requests in flight" if isinstance(api, RealtimeAPI) else "jobs queued or running"
+    average = f"{decision.load:.1f} {what} on average over {scaling.window}"
+    return (
+        f"from {current} to {decision.replicas}: {average}, target {scaling.target_in_flight:g} per replica"
+    )

@@ -1,0 +1,46 @@
+"""kopf's watches: how they are set up, and whether they live.
+
+kopf gives up a silent watch after 70 s (bookmarks come each minute) and begins it anew; but a watch's task that ends may
+leave the process alive and blind (kopf issue 1276). So the tasks themselves are looked at.
+"""
+
+import asyncio
+import re
+
+import kopf
+
+from cortex_operator import handlers
+from cortex_operator.platform import Platform
+
+_TASK = re.compile(r"^watcher for ([a-z]+)\.")
+
+
+async def run(registry: kopf.OperatorRegistry, platform: Platform) -> None:
+    """Watch until cancelled. API server errors are waited out, however long they last."""
+    options = kopf.OperatorSettings()
+    options.posting.enabled = False
+    options.scanning.disabled = bool(platform.watch_namespaces)
+    options.networking.error_backoffs = (1, 1, 2, 3, 5, 8, *[10] * 10_000)
+    for (group, version, plural), label in handlers.selectors(platform).items():
+        options.watching.label_selectors[group, version, plural] = label
+    await kopf.operator(
+        registry=registry,
+        settings=options,
+        standalone=True,
+        clusterwide=not platform.watch_namespaces,
+        namespaces=platform.watch_namespaces,
+    )
+
+
+class Watchers:
+    """Which kinds are watched at the moment."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def missing(self) -> str | None:
+        """A kind whose watch has begun and is no more, by its plural; None while all live."""
+        names = (_TASK.match(task.get_name()) for task in asyncio.all_tasks())
+        alive = {match[1] for match in names if match}
+        self._seen |= alive
+        return min(self._seen - alive, default=None)
