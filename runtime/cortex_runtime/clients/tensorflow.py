@@ -3,15 +3,16 @@
 With a server nothing here imports TensorFlow. What a caller sent wrongly becomes a UserError, which reaches him as 400.
 """
 
-import importlib.util
 import re
 import socket
 import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from starlette.exceptions import HTTPException
 
 from cortex_api import units
 from cortex_api.handler import Models
@@ -21,10 +22,13 @@ from cortex_runtime.errors import StartError
 from cortex_runtime.models.cache import Cache
 from cortex_runtime.models.store import Store, Version
 
+if TYPE_CHECKING:
+    from cortex_runtime.clients.tfserving.server import ModelServer
+
 ADDRESS = "CORTEX_TENSORFLOW_SERVING"
 """Environment variable with host:port of TensorFlow Serving."""
-MODELS = Path("/mnt/models")
-"""The folder that this pod's TensorFlow Serving sees as well."""
+TIMEOUT = 300.0
+"""Seconds that a prediction may take in a server when nothing else is said, as in Cortex."""
 
 
 class Backend(Protocol):
@@ -97,7 +101,8 @@ class TensorFlowClient:
 
     def preload(self) -> None:
         """Load all models, when no limit stands against it. Raises StartError (ModelInvalid)."""
-        self._cache.preload()
+        with _starting():
+            self._cache.preload()
 
     def refresh(self) -> None:
         """Follow the index of models."""
@@ -124,23 +129,22 @@ def open_client(
     *,
     size: int | None = None,
     limit_bytes: int | None = None,
-    folder: Path = MODELS,
-    timeout: float | None = None,
+    timeout: float = TIMEOUT,
 ) -> TensorFlowClient:
     """The client, with its models loaded when there is no limit.
 
     address: of TensorFlow Serving; None or "" to run models here. size, limit_bytes: what may be in memory, of this process.
-    folder: of models, seen by the server too. timeout: seconds that a prediction may take in the server. Raises StartError.
+    timeout: seconds that a prediction may take in the server. Raises StartError.
     """
     keys = {model.name: model.signature_key for model in spec.paths or () if model.signature_key is not None}
     backend: Backend
     if address:
-        server = _connect(store, spec, address, folder)
+        server = _connect(store, spec, address)
         from cortex_runtime.clients.tfserving.remote import Remote
 
         backend = Remote(server, store.reading, timeout)
     else:
-        if importlib.util.find_spec("tensorflow") is None:
+        if find_spec("tensorflow") is None:
             raise StartError(
                 "InvalidSpec",
                 f"handler.type tensorflow needs a TensorFlow Serving, whose host:port {ADDRESS} names; or TensorFlow in this "
@@ -161,7 +165,8 @@ def open_client(
             lambda: {version.stamp for version, model in cache.loaded() if backend.is_loaded(model)}
         )
         if not cache.limited:
-            server.announce(store.everything())
+            with _starting():
+                server.announce(store.everything())
     else:
         cache = Cache(store, load, size=size, limit_bytes=limit_bytes)
     client = TensorFlowClient(store, backend, cache, waits=bool(address))
@@ -173,18 +178,29 @@ def open_client(
     return client
 
 
-def _connect(store: Store, spec: Models, address: str, folder: Path) -> Any:
+def _connect(store: Store, spec: Models, address: str) -> "ModelServer":
     from cortex_runtime.clients.tfserving.server import ModelServer
     from cortex_runtime.clients.tfserving.views import Limits
 
-    total = None if spec.cache_bytes is None else units.parse_bytes(spec.cache_bytes)
-    # Other pods may share the folder on a volume; each has its own server, and its own name.
+    versions = store.everything()
+    # The server sees the folder of models, in which versions lie as <name>/<stamp>/<version>. Other pods may share it on a
+    # volume; each has its own server, and its own name.
+    folder = versions[0].path.parents[2]
     replica = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
-    root = folder / ".tensorflow-serving" / replica
-    server = ModelServer(address, root, Limits(spec.cache_size, total))
+    total = None if spec.cache_bytes is None else units.parse_bytes(spec.cache_bytes)
+    server = ModelServer(address, folder / ".tensorflow-serving" / replica, Limits(spec.cache_size, total))
     try:
-        server.open(store.everything())
+        server.open(versions)
     except BaseException:
         server.close()
         raise
     return server
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """While an API starts, what is a 503 later is the reason why it does not start."""
+    try:
+        yield
+    except HTTPException as error:
+        raise StartError("TensorFlowServingUnavailable", error.detail) from error

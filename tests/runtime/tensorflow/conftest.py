@@ -90,17 +90,16 @@ class Opener:
 
     folder: Path
     address: str | None
+    document: Any = None
     syncs: list[Sync] = field(default_factory=list)
     clients: list[TensorFlowClient] = field(default_factory=list)
 
-    def __call__(
-        self, spec: dict[str, Any], timeout: float | None = 30, again: bool = False
-    ) -> TensorFlowClient:
+    def __call__(self, spec: dict[str, Any], timeout: float = 30, again: bool = False) -> TensorFlowClient:
         """again: one more process of the same replica."""
         handler = {"type": "tensorflow", "path": "handler.py", "models": spec}
         manifest = {"apiVersion": "cortex.dev/v1alpha1", "kind": "RealtimeAPI"}
         manifest |= {"metadata": {"name": "tested", "namespace": "default"}, "spec": {"handler": handler}}
-        document = Document.of(parse(manifest))
+        document = self.document = Document.of(parse(manifest))
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("CORTEX_TENSORFLOW_SERVING", self.address or "")
             if not again:
@@ -109,8 +108,9 @@ class Opener:
                 self.syncs.append(sync)
             store = Store.open(document.spec.handler, self.folder, self.folder)
         models = document.spec.handler.models
-        more: dict[str, Any] = {"folder": self.folder, "timeout": timeout, "size": models.cache_size}
-        client = client_module.open_client(store, models, self.address, **more)
+        client = client_module.open_client(
+            store, models, self.address, size=models.cache_size, timeout=timeout
+        )
         self.clients.append(client)
         return client
 

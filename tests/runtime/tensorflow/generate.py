@@ -3,10 +3,10 @@
 python tests/runtime/tensorflow/generate.py
 """
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
-
-from grpc_tools import protoc
 
 ROOT = Path(__file__).parents[3] / "runtime"
 FOLDER = ROOT / "cortex_runtime/clients/tfserving"
@@ -18,10 +18,11 @@ _HEADER = "# ruff: noqa\n# fmt: off\n"
 def generated() -> dict[str, str]:
     """Names of the files in FOLDER and their content."""
     protos = sorted(str(path.relative_to(ROOT)) for path in FOLDER.glob("*.proto"))
-    options = [f"-I{ROOT}", f"-I{Path(protoc.__file__).parent / '_proto'}"]
     with tempfile.TemporaryDirectory() as folder:
-        if protoc.main(["", *options, f"--python_out={folder}", f"--pyi_out={folder}", *protos]) != 0:
-            raise RuntimeError("protoc has failed")
+        # A process of its own: the generator and TensorFlow each bring their protobuf, and crash in one process.
+        command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT}"]
+        command += [f"--python_out={folder}", f"--pyi_out={folder}", *protos]
+        subprocess.run(command, check=True)
         made = Path(folder) / FOLDER.relative_to(ROOT)
         return {path.name: _HEADER + path.read_text() for path in made.iterdir()}
 

@@ -71,6 +71,7 @@ class Double:
     def down(self) -> None:
         """End, and forget every model, as a container that restarts does."""
         self.server.stop(0).wait()
+        self.server = None
         self.configured, self.loaded = {}, {}
 
     def available(self) -> list[str]:

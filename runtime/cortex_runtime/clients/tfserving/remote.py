@@ -15,7 +15,8 @@ from cortex_runtime.models.disk import Full
 from cortex_runtime.models.listing import Changed
 from cortex_runtime.models.store import Version
 
-_TRIES = 3
+_TRIES = 10
+"""Loads for one prediction, while others keep unloading the model for theirs."""
 
 
 class Remote:
@@ -28,7 +29,7 @@ class Remote:
         self,
         server: ModelServer,
         reading: Callable[[Version], AbstractContextManager[None]],
-        timeout: float | None,
+        timeout: float,
     ) -> None:
         self._server = server
         self._reading = reading

@@ -32,6 +32,8 @@ LOAD_SECONDS = 600.0
 """How long a model may take to load, and the server to start."""
 WATCH_SECONDS = 2.0
 """How often the server is asked whether it still has its models."""
+PATIENCE_SECONDS = 2.0
+"""How long the server may take to answer at the start before the log says so."""
 _QUICK_CALL = 10.0
 
 
@@ -67,7 +69,7 @@ class ModelServer:
         ready = grpc.channel_ready_future(self._stubs.channel)
         try:
             try:
-                ready.result(timeout=2)
+                ready.result(timeout=PATIENCE_SECONDS)
             except grpc.FutureTimeoutError:
                 log.info("waiting for TensorFlow Serving at %s", self._target)
                 ready.result(timeout=LOAD_SECONDS)
@@ -166,7 +168,7 @@ class ModelServer:
         servable: Servable,
         signature: Signature,
         feed: Mapping[str, np.ndarray],
-        seconds: float | None,
+        seconds: float,
     ) -> dict[str, np.ndarray]:
         """Outputs by name.
 
@@ -236,8 +238,8 @@ class ModelServer:
         """Send a list from which something was taken; when the server is away, it gets the list when it is back."""
         try:
             self._send(time.monotonic() + LOAD_SECONDS)
-        except HTTPException:
-            log.warning("TensorFlow Serving is away; it is told what to unload when it is back")
+        except (HTTPException, RuntimeError) as error:
+            log.warning("TensorFlow Serving can't be told now what to unload: %s", error)
 
     def _await(self, version: Version, servable: Servable, end: float) -> None:
         pause = 0.01
