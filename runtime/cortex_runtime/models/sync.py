@@ -6,6 +6,7 @@ before it stays. The API can't start when something that the spec names has no v
 """
 
 import logging
+import re
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ log = logging.getLogger("cortex")
 
 _PLACES_AT_ONCE = 4
 _CHANGES_AT_START = 5
+_NUMBER = re.compile(r" \d+$")
 
 
 class Sync:
@@ -209,7 +211,7 @@ class Sync:
         """Log each problem once, when it comes up or is another, and when it is over; count it."""
         for name, problem in problems.items():
             if self._bad.get(name) != problem:
-                self.failures[name] += 1
+                self.failures[_NUMBER.sub("", name)] += 1
                 log.error("%s can't be served, what was served before it stays: %s", name, problem)
         for name in self._bad:
             if name not in problems:
