@@ -8,7 +8,7 @@ import inspect
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -18,13 +18,19 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cortex_runtime import respond
+from cortex_api.handler import ServerSideBatching
+from cortex_api.units import seconds as seconds_of
+from cortex_runtime import debug, respond
+from cortex_runtime.batching import Batcher
 from cortex_runtime.board import Row
-from cortex_runtime.errors import UserError
+from cortex_runtime.clients import served
+from cortex_runtime.errors import StartError, UserError
 from cortex_runtime.execution import Overdue, Pace, Threads
 from cortex_runtime.handler import Method
 from cortex_runtime.logs import AccessLog, RequestIds, request_id
+from cortex_runtime.models.catalogue import DEFAULT_NAME
 from cortex_runtime.payload import ClientGone, decompress, parse, parse_json, read_body
+from cortex_runtime.program import Program
 from cortex_runtime.protocol import Answer
 
 log = logging.getLogger("cortex")
@@ -37,38 +43,46 @@ RETRY_AFTER = b"1"
 class App:
     """One worker's application.
 
-    methods: by HTTP verb. max_body: in bytes. timeout: seconds that a request may take, waiting included.
-    limit: requests running and waiting in the whole replica. info: what GET /info answers.
+    max_body: in bytes. timeout: seconds that a request may take, waiting included. limit: requests running and waiting in the
+    whole replica. batching: how POST is batched. Raises StartError when that can't be.
     """
 
     def __init__(
         self,
-        methods: Mapping[str, Method],
+        program: Program,
         threads: Threads,
         row: Row,
         *,
         max_body: int,
         timeout: float,
         limit: int,
-        info: Callable[[], Any],
         access: AccessLog,
+        batching: ServerSideBatching | None = None,
     ) -> None:
-        self._methods = methods
-        self._paces = {verb: Pace(threads.size == 1 and method.in_place) for verb, method in methods.items()}
+        self._methods = methods = program.methods
+        quick = threads.size == 1 and not program.may_wait
+        self._paces = {verb: Pace(quick and method.in_place) for verb, method in methods.items()}
+        self._batchers = {}
+        if batching is not None:
+            self._batchers["POST"] = _batcher(batching, methods.get("POST"), threads, row, timeout)
         self._in_place = {
-            verb.encode(): self._paces[verb] for verb, method in methods.items() if not method.is_async
+            verb.encode(): self._paces[verb]
+            for verb, method in methods.items()
+            if not method.is_async and verb not in self._batchers
         }
-        self._threads = threads
         self._row = row
         self._max_body = max_body
         self._timeout = timeout
         self._limit = limit
-        self._info = info
+        self._info = program.info
+        self._tracker = program.tracker
+        self._has_models = program.client is not None
+        self._debug: bool = program.document.spec.handler.debug
         self._access = access
         self._ids = RequestIds()
         self._allow = ", ".join(methods).encode()
         self.draining = False
-        self.threads = threads
+        self.threads = self._threads = threads
         self.all_async = all(method.is_async for method in methods.values())
 
     def close(self) -> None:
@@ -83,6 +97,10 @@ class App:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         identity = self._identify(headers.get(b"x-request-id"))
         request_id.set(identity)
+        if self._has_models:
+            served.set([])
+        if self._debug and QueryParams(scope["query_string"]).get("debug") == "true":
+            debug.showing.set(True)
         row = self._row
         full = row.board.in_flight() >= self._limit
         row.begin()
@@ -126,10 +144,14 @@ class App:
         ):
             return None
         row = self._row
-        if row.board.in_flight() >= self._limit:
+        if row.board.in_flight() >= self._limit or (self._debug and b"debug" in query):
             return None
         identity = self._identify(fields.get(b"x-request-id"))
         token = request_id.set(identity)
+        versions: list[tuple[str, int]] | None = None
+        if self._has_models:
+            versions = []
+            served.set(versions)
         row.begin()
         try:
             arguments: dict[str, Any] = {}
@@ -144,20 +166,28 @@ class App:
             finally:
                 self._in_place[verb].note(perf_counter() - called)
             if type(result) is tuple or isinstance(result, Response) or respond.is_stream(result):
-                return self._finish(began, identity, result)
+                return self._finish(began, identity, result, versions)
             kind, content = respond.encode(result)
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            return self._finish(began, identity, error)
+            return self._finish(began, identity, error, versions)
         finally:
             request_id.reset(token)
+        if self._tracker is not None:
+            self._tracker.note(result)
         self._over(began, method, "/", 200, identity)
-        return kind, b"x-request-id: %b\r\n" % identity.encode(), content
+        more = b"x-request-id: %b\r\n" % identity.encode()
+        if versions:
+            more += b"x-model-version: %b\r\n" % _versions(versions)
+        return kind, more, content
 
-    def _finish(self, began: float, identity: str, result: Any) -> ASGIApp:
+    def _finish(
+        self, began: float, identity: str, result: Any, versions: list[tuple[str, int]] | None
+    ) -> ASGIApp:
         """An application that sends what a method has already returned or, as an exception, raised."""
 
         async def finish(scope: Scope, receive: Receive, send: Send) -> None:
             request_id.set(identity)
+            served.set(versions)
             status = _CLIENT_GONE
             extra = [(b"x-request-id", identity.encode())]
             try:
@@ -192,7 +222,9 @@ class App:
         verb = scope["method"]
         if scope["path"] != "/":
             if scope["path"] == "/info" and verb == "GET":
-                return await _send(send, 200, respond.JSON, respond.to_json(self._info()), extra)
+                # A client may have to ask its server.
+                info = await asyncio.to_thread(self._info)
+                return await _send(send, 200, respond.JSON, respond.to_json(info), extra)
             return await _send_error(
                 send, 404, f"there is nothing at {scope['path']}; the API is at /", extra
             )
@@ -209,6 +241,7 @@ class App:
         self, verb: str, method: Method, scope: Scope, receive: Receive, headers: dict[bytes, bytes]
     ) -> Any:
         arguments = await self._arguments(method, scope, receive, headers)
+        debug.show("sample", arguments.get("payload"))
         return await self._call(verb, method, arguments, receive)
 
     async def _deliver(
@@ -223,6 +256,7 @@ class App:
         started = _Started(send)
         try:
             value, callback = respond.split_callback(await result)
+            debug.show("prediction", value)
             status = await self._send_result(value, scope, receive, started, extra)
         except ClientGone:
             raise
@@ -231,12 +265,14 @@ class App:
         except HTTPException as error:
             status, message = error.status_code, error.detail
             extra.extend((k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items())
-        except Overdue:
+        except (Overdue, respond.Stalled):
             status, message = 504, f"the request took longer than {self._timeout:g} s (requestTimeout)"
         except (Exception, SystemExit, KeyboardInterrupt):
             log.exception("the handler failed")
             status, message = 500, "internal server error"
         else:
+            if self._tracker is not None and not respond.is_stream(value):
+                self._tracker.note(value)
             if callback is not None:
                 await self._after(callback)
             return status
@@ -264,6 +300,9 @@ class App:
         return arguments
 
     async def _call(self, verb: str, method: Method, arguments: dict[str, Any], receive: Receive) -> Any:
+        batcher = self._batchers.get(verb)
+        if batcher is not None:
+            return await batcher.run(arguments, receive, self._timeout)
         if method.is_async:
             timer = asyncio.timeout(self._timeout)
             try:
@@ -289,12 +328,15 @@ class App:
     async def _send_result(
         self, result: Any, scope: Scope, receive: Receive, send: "_Started", extra: list[tuple[bytes, bytes]]
     ) -> int:
-        if isinstance(result, Response):
-            return await respond.send_response(result, scope, receive, send, extra)
         if respond.is_stream(result):
-            return await respond.send_stream(result, send, extra, self._threads.run_plain)
+            accepts = next((value for name, value in scope["headers"] if name == b"accept"), b"")
+            as_events = b"text/event-stream" in accepts.lower()
+            stream = respond.Stream(result, self._threads.run_plain, self._timeout, as_events)
+            return await stream.send(receive, send, extra, _with_versions)
+        if isinstance(result, Response):
+            return await respond.send_response(result, scope, receive, send, _with_versions(extra))
         kind, body = respond.encode(result)
-        return await _send(send, 200, kind, body, extra)
+        return await _send(send, 200, kind, body, _with_versions(extra))
 
     async def _after(self, callback: Callable[[], Any]) -> None:
         try:
@@ -304,6 +346,41 @@ class App:
                 await self._threads.run_plain(callback)
         except Exception:
             log.exception("the callback failed; its response had been sent")
+
+
+def _batcher(
+    spec: ServerSideBatching, method: Method | None, threads: Threads, row: Row, timeout: float
+) -> Batcher:
+    if method is None:
+        raise StartError(
+            "HandlerInvalid", "handler.serverSideBatching needs a method handle_post (or predict)"
+        )
+    if not method.arguments:
+        raise StartError(
+            "HandlerInvalid",
+            "handler.serverSideBatching: the method must take an argument, such as payload; it gets a list of them",
+        )
+
+    async def call(arguments: dict[str, list[Any]]) -> Any:
+        if method.is_async:
+            return await method.function(**arguments)
+        return await threads.run_plain(partial(method.function, **arguments))
+
+    return Batcher(
+        call, row, most=spec.max_batch_size, interval=seconds_of(spec.batch_interval), give_up=timeout
+    )
+
+
+def _with_versions(extra: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Header lines with the versions of the models that the request has been answered from so far."""
+    versions = served.get()
+    return [*extra, (b"x-model-version", _versions(versions))] if versions else extra
+
+
+def _versions(versions: list[tuple[str, int]]) -> bytes:
+    """ "3" for the only model of an API, "iris=3, digits=1" for those that have names."""
+    texts = [str(version) if name == DEFAULT_NAME else f"{name}={version}" for name, version in versions]
+    return ", ".join(dict.fromkeys(texts)).encode()
 
 
 async def _returned(result: Any) -> Any:

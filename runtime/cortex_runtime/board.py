@@ -1,4 +1,5 @@
-"""Numbers shared by the processes of one replica: a table of 64-bit floats with one row for each worker.
+"""Numbers shared by the processes of one replica: a table of 64-bit floats with one row for each worker, and behind it a part for
+each worker's `Tally`.
 
 A worker writes its own row and nobody else's, so no lock is needed; the supervisor reads all rows for /metrics and /load. A
 row outlives its worker, and the successor counts on from there: counters never go back. A row is about 24 KB.
@@ -8,16 +9,22 @@ import mmap
 import os
 import tempfile
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from cortex_runtime.tally import REGION
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OTHER")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the latency histogram in seconds."""
+BATCH_SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+"""Upper bounds of the histogram of batch sizes."""
 FIRST_STATUS, STATUSES = 100, 500
 
 _IN_FLIGHT, _WAITING, _SECONDS, _HISTOGRAM = 0, 1, 2, 3
 _REQUESTS = _HISTOGRAM + len(BUCKETS) + 1
-_WIDTH = _REQUESTS + len(METHODS) * STATUSES
+_BATCHED = _REQUESTS + len(METHODS) * STATUSES
+_BATCH_WAIT = _BATCHED + len(BATCH_SIZES) + 2
+_WIDTH = _BATCH_WAIT + len(BUCKETS) + 2
 _METHOD_OFFSET = {method: _REQUESTS + i * STATUSES - FIRST_STATUS for i, method in enumerate(METHODS)}
 _OTHER_OFFSET = _METHOD_OFFSET["OTHER"]
 
@@ -28,7 +35,10 @@ class Board:
     def __init__(self, descriptor: int, rows: int) -> None:
         self.descriptor = descriptor
         self.rows = rows
-        self.cells = memoryview(mmap.mmap(descriptor, rows * _WIDTH * 8)).cast("d")
+        # Memory maps begin at a page, so the parts behind the table do as well.
+        self._table = -(-rows * _WIDTH * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._memory = memoryview(mmap.mmap(descriptor, self._table + rows * REGION))
+        self.cells = self._memory[: rows * _WIDTH * 8].cast("d")
         self._in_flight = [row * _WIDTH + _IN_FLIGHT for row in range(rows)]
 
     @classmethod
@@ -39,12 +49,17 @@ class Board:
         else:
             with tempfile.TemporaryFile() as file:
                 descriptor = os.dup(file.fileno())
-        os.ftruncate(descriptor, rows * _WIDTH * 8)
+        os.ftruncate(descriptor, -(-rows * _WIDTH * 8 // mmap.PAGESIZE) * mmap.PAGESIZE + rows * REGION)
         return cls(descriptor, rows)
 
     def row(self, index: int) -> "Row":
         """The row that one worker writes."""
         return Row(self, index)
+
+    def region(self, index: int) -> memoryview:
+        """The part for one worker's `Tally`."""
+        start = self._table + index * REGION
+        return self._memory[start : start + REGION]
 
     def in_flight(self) -> int:
         """Requests running and waiting in the whole replica."""
@@ -70,22 +85,35 @@ class Board:
 
     def durations(self) -> tuple[list[float], float]:
         """Cumulative counts for each of BUCKETS and +Inf, and the sum of seconds."""
+        return self._histogram(_HISTOGRAM, BUCKETS, _SECONDS)
+
+    def batch_sizes(self) -> tuple[list[float], float]:
+        """Cumulative counts for each of BATCH_SIZES and +Inf, and the sum of sizes."""
+        return self._histogram(_BATCHED, BATCH_SIZES, _BATCH_WAIT - 1)
+
+    def batch_waits(self) -> tuple[list[float], float]:
+        """Cumulative counts for each of BUCKETS and +Inf, and the sum of seconds."""
+        return self._histogram(_BATCH_WAIT, BUCKETS, _WIDTH - 1)
+
+    def _histogram(self, first: int, bounds: Sequence[float], total_at: int) -> tuple[list[float], float]:
+        starts = [row * _WIDTH for row in range(self.rows)]
         cumulative, total = [], 0.0
-        for bucket in range(len(BUCKETS) + 1):
-            total += sum(self.cells[row * _WIDTH + _HISTOGRAM + bucket] for row in range(self.rows))
+        for bucket in range(len(bounds) + 1):
+            total += sum(self.cells[start + first + bucket] for start in starts)
             cumulative.append(total)
-        return cumulative, sum(self.cells[row * _WIDTH + _SECONDS] for row in range(self.rows))
+        return cumulative, sum(self.cells[start + total_at] for start in starts)
 
 
 class Row:
     """One worker's numbers. Written from the event loop's thread only."""
 
-    __slots__ = ("_base", "_cells", "board")
+    __slots__ = ("_base", "_cells", "_gathered", "_queued", "board")
 
     def __init__(self, board: Board, index: int) -> None:
         self.board = board
         self._cells = board.cells
         self._base = index * _WIDTH
+        self._queued = self._gathered = 0
 
     def begin(self) -> None:
         """A request has been admitted."""
@@ -104,4 +132,19 @@ class Row:
 
     def waits(self, requests: int) -> None:
         """So many requests wait for a thread now."""
-        self._cells[self._base + _WAITING] = float(requests)
+        self._queued = requests
+        self._cells[self._base + _WAITING] = float(requests + self._gathered)
+
+    def gathers(self, requests: int) -> None:
+        """So many requests wait for their batch now."""
+        self._gathered = requests
+        self._cells[self._base + _WAITING] = float(requests + self._queued)
+
+    def batched(self, waits: Sequence[float]) -> None:
+        """A batch begins, of so many requests as there are waits: seconds that each has waited for it."""
+        cells, base = self._cells, self._base
+        cells[base + _BATCHED + bisect_left(BATCH_SIZES, len(waits))] += 1.0
+        cells[base + _BATCH_WAIT - 1] += len(waits)
+        for seconds in waits:
+            cells[base + _BATCH_WAIT + bisect_left(BUCKETS, seconds)] += 1.0
+            cells[base + _WIDTH - 1] += seconds

@@ -20,7 +20,7 @@ from typing import Any
 from starlette.types import Receive
 
 from cortex_runtime.board import Row
-from cortex_runtime.payload import ClientGone
+from cortex_runtime.payload import ClientGone, disconnect
 
 
 class Overdue(Exception):
@@ -248,7 +248,7 @@ async def outcome(
     cancel: takes it back if it has not begun. timeout: seconds. Raises Overdue, ClientGone, and what the call raises.
     """
     end = perf_counter() + timeout
-    gone = asyncio.ensure_future(_disconnect(receive))
+    gone = asyncio.ensure_future(disconnect(receive))
     try:
         done, _ = await asyncio.wait((waiter, gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if not done:
@@ -271,8 +271,3 @@ def _guarded(function: Callable[[], Any]) -> Any:
     except (SystemExit, KeyboardInterrupt, StopIteration) as error:
         # None of these may travel through a future: the first two would end the event loop.
         raise LeftEarly(f"the handler raised {type(error).__name__}") from error
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -226,8 +226,33 @@ def methods(code: Code, instance: Any, values: Mapping[str, Any]) -> dict[str, M
         where = code.where if code.interface.name == name else f"{code.where}: {code.interface.name}"
         arguments = arguments_of(function, available, f"{where}.{name}", bound=True)
         in_place = bool(getattr(instance, "in_place", True))
-        found[verb] = _of_the_request(Method(function, arguments, is_async(function), in_place), values)
+        method = _of_the_request(Method(function, arguments, is_async(function), in_place), values)
+        found[verb] = _followed(method, instance, code, available)
     return found
+
+
+def _followed(method: Method, instance: Any, code: Code, available: tuple[str, ...]) -> Method:
+    """A method whose result carries what is to run once it has been sent: the interface's `after`."""
+    name = code.interface.after
+    after = getattr(instance, name, None) if name else None
+    if after is None or code.kind == "AsyncAPI":
+        return method
+    wanted = arguments_of(after, ("response", *available), f"{code.where}: {name}", bound=True)
+    function, own = method.function, method.arguments
+
+    def with_callback(given: dict[str, Any], result: Any) -> tuple[Any, Callable[[], Any]]:
+        values = {"response": result, **given}
+        return result, partial(after, **{name: values[name] for name in wanted})
+
+    def call(**given: Any) -> Any:
+        return with_callback(given, function(**{name: given[name] for name in own}))
+
+    async def call_async(**given: Any) -> Any:
+        return with_callback(given, await function(**{name: given[name] for name in own}))
+
+    arguments = tuple(dict.fromkeys((*own, *(name for name in wanted if name != "response"))))
+    # What runs afterwards is handed over anyway.
+    return Method(call_async if method.is_async else call, arguments, method.is_async, in_place=False)
 
 
 def _of_the_request(method: Method, values: Mapping[str, Any]) -> Method:

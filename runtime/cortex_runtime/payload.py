@@ -21,6 +21,12 @@ class ClientGone(Exception):
     """The client closed the connection before its request was handled."""
 
 
+async def disconnect(receive: Receive) -> None:
+    """Return when the client has gone. What is left of a body is not looked at."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 class BodyTooLarge(UserError):
     """The body is over spec.handler.maxBodySize."""
 

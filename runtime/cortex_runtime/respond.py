@@ -1,5 +1,7 @@
 """What a handler returned, as an HTTP response: bytes, text, JSON (numpy and pandas included), Starlette responses, streams."""
 
+import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -8,13 +10,22 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-JSON, TEXT, BINARY, LINES = (
+from cortex_runtime.payload import ClientGone, disconnect
+
+JSON, TEXT, BINARY, LINES, EVENTS = (
     b"application/json",
     b"text/plain; charset=utf-8",
     b"application/octet-stream",
     b"application/x-ndjson",
+    b"text/event-stream; charset=utf-8",
 )
+Headers = list[tuple[bytes, bytes]]
 _END = object()
+_NEWLINE = re.compile(rb"\r\n|\r|\n")
+
+
+class Stalled(Exception):
+    """A generator gave no further part in time."""
 
 
 class NotSerialisable(TypeError):
@@ -60,7 +71,7 @@ def encode(value: Any) -> tuple[bytes, bytes]:
 
 def split_callback(result: Any) -> tuple[Any, Callable[[], Any] | None]:
     """(value, callback or None): a handler may return a pair of what it answers and what runs after that."""
-    if type(result) is tuple and len(result) == 2 and callable(result[1]) and not callable(result[0]):
+    if type(result) is tuple and len(result) == 2 and callable(result[1]):
         return result
     return result, None
 
@@ -70,39 +81,88 @@ def is_stream(value: Any) -> bool:
     return isinstance(value, Iterator | AsyncIterator)
 
 
-async def send_stream(
-    stream: Any,
-    send: Send,
-    headers: list[tuple[bytes, bytes]],
-    in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
-) -> int:
-    """Send what a generator yields, each part at once; the first part decides the content type.
+class Stream:
+    """What a generator yields, sent part by part as it comes; the first part decides the content type.
 
-    An exception before the first part is raised with nothing sent. Returns the status.
+    in_thread: runs the next step of a synchronous generator. timeout: seconds until the first part, and from each to the next.
+    as_events: as server-sent events; bytes are then taken for events that the generator has written itself.
     """
 
-    async def following() -> Any:
-        if isinstance(stream, AsyncIterator):
-            return await anext(stream, _END)
-        return await in_thread(lambda: next(stream, _END))
+    def __init__(
+        self,
+        parts: Any,
+        in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
+        timeout: float,
+        as_events: bool = False,
+    ) -> None:
+        self._parts = parts
+        self._in_thread = in_thread
+        self._timeout = timeout
+        self._encode = _event if as_events else _line
+        self._as_events = as_events
 
-    item = await following()
-    kind = (
-        LINES if item is not _END and encode(item)[0] == JSON else BINARY if item is _END else encode(item)[0]
-    )
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind), *headers]})
-    while item is not _END:
-        item_kind, body = encode(item)
-        if item_kind == JSON:
-            body += b"\n"
-        await send({"type": "http.response.body", "body": body, "more_body": True})
-        item = await following()
-    await send({"type": "http.response.body", "body": b""})
-    return 200
+    async def send(
+        self, receive: Receive, send: Send, headers: Headers, complete: Callable[[Headers], Headers]
+    ) -> int:
+        """Send all. Returns the status.
+
+        complete: what becomes of the headers once the first part is there. An exception before that is raised with nothing
+        sent. Raises ClientGone and Stalled; the generator is closed in any case.
+        """
+        gone = asyncio.ensure_future(disconnect(receive))
+        try:
+            part = await self._next()
+            kind, body = (
+                self._encode(part) if part is not _END else (EVENTS if self._as_events else BINARY, b"")
+            )
+            own = [(b"content-type", kind), *([(b"cache-control", b"no-cache")] if self._as_events else [])]
+            await send({"type": "http.response.start", "status": 200, "headers": [*own, *complete(headers)]})
+            while part is not _END:
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+                if gone.done():
+                    raise ClientGone
+                part = await self._next()
+                if part is not _END:
+                    _, body = self._encode(part)
+            await send({"type": "http.response.body", "body": b""})
+            return 200
+        finally:
+            gone.cancel()
+            await self._close()
+
+    async def _next(self) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout) as timer:
+                if isinstance(self._parts, AsyncIterator):
+                    return await anext(self._parts, _END)
+                return await self._in_thread(lambda: next(self._parts, _END))
+        except TimeoutError:
+            if timer.expired():
+                raise Stalled from None
+            raise
+
+    async def _close(self) -> None:
+        """Let the generator run its `finally`, wherever it stands."""
+        if hasattr(self._parts, "aclose"):
+            await self._parts.aclose()
+        elif hasattr(self._parts, "close") and getattr(self._parts, "gi_frame", None) is not None:
+            await self._in_thread(self._parts.close)
+
+
+def _line(part: Any) -> tuple[bytes, bytes]:
+    kind, body = encode(part)
+    return (LINES, body + b"\n") if kind == JSON else (kind, body)
+
+
+def _event(part: Any) -> tuple[bytes, bytes]:
+    kind, body = encode(part)
+    if kind == BINARY:
+        return EVENTS, body
+    return EVENTS, b"".join(b"data: %b\n" % line for line in _NEWLINE.split(body)) + b"\n"
 
 
 async def send_response(
-    response: Response, scope: Scope, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]]
+    response: Response, scope: Scope, receive: Receive, send: Send, headers: Headers
 ) -> int:
     """Send a Starlette response as it is, with our headers added. Returns its status."""
     names = {name for name, _ in headers}

@@ -16,6 +16,8 @@ from cortex_api import Document, units
 from cortex_runtime import logs
 from cortex_runtime.admin import Admin
 from cortex_runtime.board import Board
+from cortex_runtime.dependencies import Installer
+from cortex_runtime.dependencies import Stopped as InstallStopped
 from cortex_runtime.errors import StartError
 from cortex_runtime.metrics import Metrics
 from cortex_runtime.models.progress import Stopped
@@ -61,6 +63,7 @@ class Supervisor:
         self._stopping: asyncio.Event = asyncio.Event()
         self._at_once = False
         self._order = Order(str(options.config), str(options.project), str(options.models), -1, -1, -1, 0, 0)
+        self._installer = Installer(document.spec.handler, options.project)
         self._sync: Sync | None = None
         if document.spec.handler.models is not None:
             self._sync = Sync(document, options.models, options.project)
@@ -73,6 +76,7 @@ class Supervisor:
         admin = self._admin_server()
         serving = asyncio.create_task(admin.serve())
         try:
+            await asyncio.to_thread(self._installer.prepare)
             if self._sync is not None:
                 await asyncio.to_thread(self._sync.start)
             self._seats = await self._generation()
@@ -80,8 +84,8 @@ class Supervisor:
                 log.info("ready: serving %s on port %d", self._document.name, self._listener.getsockname()[1])
                 await self._watch()
             await self._drain()
-        except Stopped:
-            log.info("told to stop while the models were fetched")
+        except (InstallStopped, Stopped):
+            log.info("told to stop before the workers were started")
         finally:
             self._stop()
             for seat in self._seats:
@@ -90,6 +94,7 @@ class Supervisor:
             admin.should_exit = True
             await serving
             self._listener.close()
+            self._installer.close()
         return 0
 
     async def _watch(self) -> None:
@@ -191,6 +196,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stopping.set()
+        self._installer.stop()
         if self._sync is not None:
             self._sync.stop()
 

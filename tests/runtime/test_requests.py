@@ -153,6 +153,7 @@ def test_unknown_paths_and_verbs_are_told_what_there_is(api):
         "api": "tested",
         "kind": "RealtimeAPI",
         "type": "python",
+        "interface": "Handler",
         "models": [],
     }
 

@@ -42,11 +42,6 @@ def test_a_broken_handler_is_reported(serve, source, reason, words):
         assert word.replace("did you mean 'payload'", "did you mean payload") in message
 
 
-def test_a_field_that_would_have_no_effect_is_refused(serve):
-    reason, message = serve(WORKS, wait=False, dependencies={"pip": "requirements.txt"}).cause_of_death()
-    assert (reason, "handler.dependencies" in message) == ("InvalidSpec", True)
-
-
 ARGUMENTS = """
 import functools
 

@@ -1,0 +1,144 @@
+"""The user's program, made ready: project, dependencies, models, clients, the object that he wrote, and its methods.
+
+`prepare` is called by whoever runs them: the worker of a RealtimeAPI, and the consumer of an AsyncAPI.
+"""
+
+import os
+import site
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cortex_api import Document
+from cortex_runtime import dependencies, stages
+from cortex_runtime import handler as interfaces
+from cortex_runtime.clients import Client, open_client
+from cortex_runtime.errors import StartError
+from cortex_runtime.handler import Code, Form, Method
+from cortex_runtime.metrics_client import MetricsClient
+from cortex_runtime.tally import Tally
+from cortex_runtime.tracker import Tracker
+
+_FAILURES_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """What `prepare` gives. methods: by HTTP verb, or under handler.JOB. tracker: to be told each final response."""
+
+    document: Document
+    code: Code
+    methods: dict[str, Method]
+    client: Client | None
+    tracker: Tracker | None
+    tally: Tally
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a call may have to load a model first, and so take long."""
+        return self.client is not None and self.client.may_wait
+
+    def info(self) -> dict[str, Any]:
+        """For GET /info."""
+        of_models: dict[str, Any] = {"models": []}
+        if self.client is not None:
+            of_models = {"models": self.client.info(), "problems": self.client.problems()}
+        return {
+            "api": self.document.name,
+            "kind": self.document.kind,
+            "type": self.document.spec.handler.type,
+            "interface": self.code.interface.name,
+            **of_models,
+        }
+
+    def refresh(self) -> None:
+        """The index of models has changed: follow it. Raises StartError when that can't be read."""
+        if self.client is not None:
+            self.client.refresh()
+            self.count_failures()
+
+    def count_failures(self) -> None:
+        """Bring the counts of failed loads to where metrics are read."""
+        if self.client is not None:
+            for model, count in self.client.failures().items():
+                self.tally.raise_to("cortex_model_load_failures", {"model": model}, count)
+
+    def close(self) -> None:
+        """Let go of the models."""
+        if self.client is not None:
+            self.client.close()
+
+
+def prepare(
+    document: Document,
+    project: Path,
+    models: Path,
+    tally: Tally,
+    call: Callable[[Callable[[], Any]], Any] = lambda function: function(),
+) -> Program:
+    """Load code and models and construct the handler. Raises StartError.
+
+    call: runs a function on the thread that the handler is to live on, and waits for it.
+    """
+    spec = document.spec.handler
+    _import_from(project, spec.python_path)
+    code = interfaces.load(project / spec.path if spec.path else None, spec.type, document.kind)
+    values: dict[str, Any] = {
+        "config": spec.config,
+        "metadata": spec.config,
+        "metrics_client": MetricsClient(tally),
+    }
+    loaders: list[Callable[[str], Any]] = []
+    load_model = (lambda path: loaders[0](path)) if code.loads_models else None
+    client = open_client(document, models, project, load_model)
+    if client is not None:
+        values |= dict.fromkeys((*code.clients, client.argument), client)
+        _require_client(code)
+    instance = call(lambda: interfaces.construct(code, values, loaders.append))
+    if client is not None:
+        call(client.preload)
+    if code.interface.form in (Form.MODEL, Form.STAGES):
+        if client is None:
+            raise StartError("InvalidSpec", "handler.models: a model that is served as it is must be named")
+        methods = stages.methods(code, client, spec.config)
+    else:
+        methods = interfaces.methods(code, instance, values)
+    tracker = Tracker(document.spec.tracker, tally) if document.spec.tracker else None
+    program = Program(document, code, methods, client, tracker, tally)
+    if client is not None:
+        threading.Thread(target=_keep_counting, args=(program,), daemon=True).start()
+    return program
+
+
+def _keep_counting(program: Program) -> None:
+    never = threading.Event()
+    while not never.wait(_FAILURES_SECONDS):
+        program.count_failures()
+
+
+def _import_from(project: Path, python_path: str | None) -> None:
+    """Make the project the working folder, and importable with what was installed for it."""
+    folders = [project, *([project / python_path] if python_path else [])]
+    for folder in folders:
+        if not folder.is_dir():
+            raise StartError("HandlerNotFound", f"handler.pythonPath: there is no folder {folder}")
+    sys.path[:0] = [str(folder) for folder in folders]
+    os.chdir(project)
+    installed = dependencies.installed()
+    if installed is not None:
+        # At the end: what the runtime brings goes before it, and nothing hides the standard library.
+        site.addsitedir(str(installed))
+
+
+def _require_client(code: Code) -> None:
+    """A Python handler that has models and takes no client could never reach them."""
+    if code.type != "python" or code.asks_for(*code.clients):
+        return
+    raise StartError(
+        "HandlerInvalid",
+        f"{code.where}: handler.models is given, so the constructor must take {' or '.join(code.clients)}, which hands "
+        "out the models",
+    )

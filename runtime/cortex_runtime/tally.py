@@ -1,0 +1,163 @@
+"""Numbers with names that are known only while they are counted: the handler's own metrics, and what the tracker counts.
+
+Each worker has a part of the board in which it writes a list of (key, values), and nobody else writes there; the supervisor reads
+all parts and adds them up. The list outlives its worker, and the successor counts on from there.
+"""
+
+import math
+import struct
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+REGION = 512 * 1024
+"""Bytes of one worker; those that are never written cost nothing."""
+MOST_SERIES = 1000
+"""Series (a metric with one set of tags) that one worker keeps. What comes after that is dropped and counted."""
+BUCKETS = tuple(float(f"{digits}e{exponent}") for exponent in range(-3, 5) for digits in ("1", "2.5", "5"))
+"""Upper bounds of a histogram: 0.001 to 50,000."""
+
+COUNTER, GAUGE, HISTOGRAM, SUMMARY = "counter", "gauge", "histogram", "summary"
+_WIDTHS = {COUNTER: 1, GAUGE: 2, HISTOGRAM: len(BUCKETS) + 2, SUMMARY: 4}
+_USED = struct.Struct("=Q")
+_HEAD = struct.Struct("=II")
+DROPPED = ("counter", "cortex_metrics_dropped", ())
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series, all workers together.
+
+    values: counter: sum. gauge: the last value set. histogram: a count for each of BUCKETS and for +Inf, and the sum.
+    summary: count, sum, minimum, maximum.
+    """
+
+    kind: str
+    name: str
+    tags: tuple[tuple[str, str], ...]
+    values: tuple[float, ...]
+
+
+Key = tuple[str, str, tuple[tuple[str, str], ...]]
+
+
+class Tally:
+    """One worker's part. Safe for several threads."""
+
+    def __init__(self, region: memoryview) -> None:
+        self._bytes = region
+        self._cells = region.cast("d")
+        self._slots = dict(_entries(region))
+        self._kinds = {name: kind for kind, name, _ in self._slots}
+        self._lock = threading.Lock()
+
+    def kind_of(self, name: str) -> str | None:
+        """What a metric is, once it has been counted."""
+        return self._kinds.get(name)
+
+    def add(self, name: str, tags: Mapping[str, str], by: float) -> None:
+        """Count on."""
+        with self._lock:
+            slot = self._slot(COUNTER, name, tags)
+            if slot is not None:
+                self._cells[slot] += by
+
+    def raise_to(self, name: str, tags: Mapping[str, str], total: float) -> None:
+        """Bring a count that is kept elsewhere up to date."""
+        with self._lock:
+            slot = self._slot(COUNTER, name, tags)
+            if slot is not None:
+                self._cells[slot] = max(self._cells[slot], total)
+
+    def set(self, name: str, tags: Mapping[str, str], value: float) -> None:
+        """Set a gauge."""
+        with self._lock:
+            slot = self._slot(GAUGE, name, tags)
+            if slot is not None:
+                self._cells[slot] = value
+                self._cells[slot + 1] = time.monotonic()
+
+    def observe(self, name: str, tags: Mapping[str, str], value: float) -> None:
+        """Add an observation to a histogram."""
+        with self._lock:
+            slot = self._slot(HISTOGRAM, name, tags)
+            if slot is not None:
+                bucket = next((i for i, bound in enumerate(BUCKETS) if value <= bound), len(BUCKETS))
+                self._cells[slot + bucket] += 1.0
+                self._cells[slot + len(BUCKETS) + 1] += value
+
+    def summarise(self, name: str, tags: Mapping[str, str], value: float) -> None:
+        """Add a value to a summary."""
+        with self._lock:
+            slot = self._slot(SUMMARY, name, tags)
+            if slot is not None:
+                cells = self._cells
+                first = cells[slot] == 0.0
+                cells[slot + 2] = value if first else min(cells[slot + 2], value)
+                cells[slot + 3] = value if first else max(cells[slot + 3], value)
+                cells[slot + 1] += value
+                cells[slot] += 1.0
+
+    def _slot(self, kind: str, name: str, tags: Mapping[str, str]) -> int | None:
+        """Where the values of a series stand; None when there is no room for another one."""
+        key: Key = (kind, name, tuple(sorted(tags.items())) if tags else ())
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._append(key) if len(self._slots) < MOST_SERIES else None
+            if slot is None and (dropped := self._slots.get(DROPPED) or self._append(DROPPED)):
+                self._cells[dropped] += 1.0
+        return slot
+
+    def _append(self, key: Key) -> int | None:
+        content = orjson.dumps(key)
+        (used,) = _USED.unpack_from(self._bytes)
+        start = used or _USED.size
+        values = (start + _HEAD.size + len(content) + 7) // 8 * 8
+        end = values + _WIDTHS[key[0]] * 8
+        # The last bytes are for the series that says that there was no room.
+        if end > REGION - (0 if key == DROPPED else 256):
+            return None
+        _HEAD.pack_into(self._bytes, start, len(content), values)
+        self._bytes[start + _HEAD.size : start + _HEAD.size + len(content)] = content
+        # Whoever reads sees the entry only from now on.
+        _USED.pack_into(self._bytes, 0, end)
+        self._slots[key] = values // 8
+        self._kinds[key[1]] = key[0]
+        return values // 8
+
+
+def merge(regions: Iterable[memoryview]) -> list[Series]:
+    """What all workers have counted, by name and tags."""
+    found: dict[Key, list[Sequence[float]]] = {}
+    for region in regions:
+        cells = region.cast("d")
+        for key, slot in _entries(region):
+            found.setdefault(key, []).append(cells[slot : slot + _WIDTHS[key[0]]].tolist())
+    return [Series(*key, _merged(key[0], parts)) for key, parts in sorted(found.items())]
+
+
+def _merged(kind: str, parts: list[Sequence[float]]) -> tuple[float, ...]:
+    if kind == GAUGE:
+        return (max(parts, key=lambda part: part[1])[0],)
+    if kind == SUMMARY:
+        counted = [part for part in parts if part[0]]
+        return (
+            sum(part[0] for part in counted),
+            sum(part[1] for part in counted),
+            min((part[2] for part in counted), default=math.nan),
+            max((part[3] for part in counted), default=math.nan),
+        )
+    return tuple(map(sum, zip(*parts, strict=True)))
+
+
+def _entries(region: memoryview) -> Iterable[tuple[Key, int]]:
+    (used,) = _USED.unpack_from(region)
+    start = _USED.size
+    while start < used:
+        length, values = _HEAD.unpack_from(region, start)
+        kind, name, tags = orjson.loads(region[start + _HEAD.size : start + _HEAD.size + length])
+        yield (kind, name, tuple((tag, value) for tag, value in tags)), values // 8
+        start = values + _WIDTHS[kind] * 8

@@ -1,0 +1,179 @@
+"""serverSideBatching: requests that are there at the same time are handled in one call, and none suffers for another."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from .test_onnx import write_model
+
+HANDLER = """
+import pathlib, time
+from cortex_runtime import UserError
+
+class Handler:
+    def __init__(self, config):
+        self.calls = []
+        self.inside = 0
+
+    def handle_post(self, payload, query_params):
+        self.inside += 1
+        assert self.inside == 1, "two batches at once"
+        assert type(payload) is list and type(query_params) is list and len(payload) == len(query_params)
+        self.calls.append(len(payload))
+        if any(item.get("wait") for item in payload):
+            gate = pathlib.Path(next(item["wait"] for item in payload if item.get("wait")))
+            gate.with_suffix(".seen").touch()
+            while not gate.exists():
+                time.sleep(0.005)
+        try:
+            if any(item.get("poison") for item in payload):
+                raise RuntimeError("secret poison")
+            if any(item.get("exit") for item in payload):
+                raise SystemExit(3)
+            if any(item.get("short") for item in payload):
+                return payload[1:]
+            if any(item.get("scalar") for item in payload):
+                return {"not": "a list"}
+            return [
+                UserError("not this one", 422) if item.get("refuse") else {"n": item.get("n"), "of": len(payload)}
+                for item in payload
+            ]
+        finally:
+            self.inside -= 1
+
+    def handle_get(self):
+        return self.calls
+"""
+
+
+@pytest.fixture
+def batched(serve):
+    return lambda most=4, interval="10s", source=HANDLER, **more: serve(
+        source, serverSideBatching={"maxBatchSize": most, "batchInterval": interval}, **more
+    )
+
+
+@pytest.fixture(scope="module")
+def four(serve_for_module):
+    """Batches of four; an incomplete one waits for longer than any test."""
+    return serve_for_module(HANDLER, serverSideBatching={"maxBatchSize": 4, "batchInterval": "60s"})
+
+
+def together(api, payloads):
+    with ThreadPoolExecutor(len(payloads)) as clients:
+        return list(clients.map(api.post, payloads))
+
+
+def test_a_full_batch_begins_at_once_and_everybody_gets_his_own_result(four):
+    def numbers():
+        names = ("cortex_batch_size_count", "cortex_batch_size_sum", "cortex_batch_wait_seconds_count")
+        return [four.metric(name) for name in names]
+
+    before = numbers()
+    answers = together(four, [{"n": number} for number in range(4)])
+    assert [answer.json() for answer in answers] == [{"n": number, "of": 4} for number in range(4)]
+    assert [after - was for after, was in zip(numbers(), before, strict=True)] == [1, 4, 4]
+
+
+def test_the_interval_ends_the_wait_of_the_first(batched):
+    api = batched(4, "50ms")
+    assert [answer.json()["of"] for answer in together(api, [{"n": 1}])] == [1]
+
+
+def test_what_waits_while_a_batch_runs_is_the_next_batch(batched, tmp_path):
+    api = batched(3, "20ms")
+    gate = tmp_path / "gate"
+    with ThreadPoolExecutor(5) as clients:
+        first = clients.submit(api.post, {"wait": str(gate)})
+        api.until(gate.with_suffix(".seen").exists)
+        others = [clients.submit(api.post, {"n": number}) for number in range(4)]
+        api.until(lambda: api.metric("cortex_queue_length") == 4)
+        gate.touch()
+        assert first.result().status_code == 200
+        assert sorted(other.result().json()["of"] for other in others) == [1, 3, 3, 3]
+    assert httpx.get(api.url).json() == [1, 3, 1]
+
+
+@pytest.mark.parametrize("wrong", ["poison", "exit"])
+def test_one_that_breaks_the_batch_fails_alone(four, wrong):
+    answers = together(four, [{"n": 0}, {"n": 1}, {wrong: True}, {"n": 3}])
+    assert [answer.status_code for answer in answers] == [200, 200, 500, 200]
+    assert "secret" not in answers[2].text
+    assert four.metric("cortex_worker_restarts_total") == 0
+
+
+def test_a_result_may_be_the_error_of_one(four):
+    answers = together(four, [{"n": 0}, {"refuse": True}, {"n": 2}, {"n": 3}])
+    assert [answer.status_code for answer in answers] == [200, 422, 200, 200]
+    assert answers[1].json()["error"] == "not this one"
+    assert httpx.get(four.url).json()[-1] == 4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"), [("short", "batch of 4 requests got 3 results"), ("scalar", "not a dict")]
+)
+def test_results_that_fit_no_request_fail_all_and_nobody_hangs(four, wrong, words):
+    answers = together(four, [{wrong: True}, {"n": 1}, {"n": 2}, {"n": 3}])
+    assert [answer.status_code for answer in answers] == [500] * 4
+    assert words in four.log.read_text()
+
+
+def test_a_bad_body_never_joins_a_batch(four):
+    bad = four.post(content=b"{", headers={"content-type": "application/json"})
+    assert bad.status_code == 400
+    assert [answer.json()["of"] for answer in together(four, [{"n": 1}] * 4)] == [4] * 4
+
+
+def test_a_request_that_is_over_time_leaves_the_queue(batched):
+    api = batched(4, "10s", requestTimeout="300ms")
+    assert api.post({"n": 1}).status_code == 504
+    assert api.metric("cortex_queue_length") == 0
+
+
+def test_an_async_method_and_numpy_results(batched):
+    source = """
+import numpy as np
+class PythonPredictor:
+    def __init__(self, config):
+        pass
+    async def predict(self, payload):
+        return np.array(payload) * 2
+"""
+    api = batched(2, source=source)
+    assert sorted(answer.json() for answer in together(api, [1, 2])) == [2, 4]
+
+
+def test_each_process_has_its_batches(batched):
+    api = batched(2, "20ms", processesPerReplica=2)
+    answers = together(api, [{"n": number} for number in range(16)])
+    assert sorted(answer.json()["n"] for answer in answers) == list(range(16))
+    assert api.metric("cortex_batch_size_sum") == 16
+
+
+def test_an_onnx_handler_gets_lists_too(batched, tmp_path):
+    write_model(tmp_path / "m.onnx", 2.0)
+    source = """
+import numpy as np
+class ONNXPredictor:
+    def __init__(self, onnx_client, config):
+        self.client = onnx_client
+    def predict(self, payload):
+        return self.client.predict(np.array(payload, np.float32))[0]
+"""
+    api = batched(2, source=source, type="onnx", models={"path": "m.onnx"})
+    answers = together(api, [[1, 2], [3, 4]])
+    assert [answer.json() for answer in answers] == [[2.0, 4.0], [6.0, 8.0]]
+    assert {answer.headers["x-model-version"] for answer in answers} == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("class Handler:\n    def handle_get(self): pass\n", "needs a method handle_post"),
+        ("class Handler:\n    def handle_post(self): pass\n", "must take an argument"),
+    ],
+)
+def test_a_method_that_can_not_be_batched_is_reported(batched, source, words):
+    reason, message = batched(source=source, wait=False).cause_of_death()
+    assert (reason, words in message) == ("HandlerInvalid", True)
