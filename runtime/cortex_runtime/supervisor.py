@@ -76,9 +76,7 @@ class Supervisor:
         admin = self._admin_server()
         serving = asyncio.create_task(admin.serve())
         try:
-            await asyncio.to_thread(self._installer.prepare)
-            if self._sync is not None:
-                await asyncio.to_thread(self._sync.start)
+            await self._get_ready()
             self._seats = await self._generation()
             if not self._stopping.is_set():
                 log.info("ready: serving %s on port %d", self._document.name, self._listener.getsockname()[1])
@@ -96,6 +94,12 @@ class Supervisor:
             self._listener.close()
             self._installer.close()
         return 0
+
+    async def _get_ready(self) -> None:
+        """What the workers find when they start. Raises StartError, InstallStopped and Stopped."""
+        await asyncio.to_thread(self._installer.prepare)
+        if self._sync is not None:
+            await asyncio.to_thread(self._sync.start)
 
     async def _watch(self) -> None:
         """Return when told to stop. Raises StartError when no worker is left and none can start."""
