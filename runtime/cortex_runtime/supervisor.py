@@ -6,9 +6,11 @@ import asyncio
 import json
 import logging
 import signal
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -16,8 +18,6 @@ from cortex_api import Document, units
 from cortex_runtime import logs
 from cortex_runtime.admin import Admin
 from cortex_runtime.board import Board
-from cortex_runtime.dependencies import Installer
-from cortex_runtime.dependencies import Stopped as InstallStopped
 from cortex_runtime.errors import StartError
 from cortex_runtime.metrics import Metrics
 from cortex_runtime.models.progress import Stopped
@@ -63,7 +63,7 @@ class Supervisor:
         self._stopping: asyncio.Event = asyncio.Event()
         self._at_once = False
         self._order = Order(str(options.config), str(options.project), str(options.models), -1, -1, -1, 0, 0)
-        self._installer = Installer(document.spec.handler, options.project)
+        self._load_failures: Counter[str] = Counter()
         self._sync: Sync | None = None
         if document.spec.handler.models is not None:
             self._sync = Sync(document, options.models, options.project)
@@ -76,14 +76,15 @@ class Supervisor:
         admin = self._admin_server()
         serving = asyncio.create_task(admin.serve())
         try:
-            await self._get_ready()
+            if self._sync is not None:
+                await asyncio.to_thread(self._sync.start)
             self._seats = await self._generation()
             if not self._stopping.is_set():
                 log.info("ready: serving %s on port %d", self._document.name, self._listener.getsockname()[1])
                 await self._watch()
             await self._drain()
-        except (InstallStopped, Stopped):
-            log.info("told to stop before the workers were started")
+        except Stopped:
+            log.info("told to stop while the models were fetched")
         finally:
             self._stop()
             for seat in self._seats:
@@ -92,14 +93,7 @@ class Supervisor:
             admin.should_exit = True
             await serving
             self._listener.close()
-            self._installer.close()
         return 0
-
-    async def _get_ready(self) -> None:
-        """What the workers find when they start. Raises StartError, InstallStopped and Stopped."""
-        await asyncio.to_thread(self._installer.prepare)
-        if self._sync is not None:
-            await asyncio.to_thread(self._sync.start)
 
     async def _watch(self) -> None:
         """Return when told to stop. Raises StartError when no worker is left and none can start."""
@@ -144,7 +138,15 @@ class Supervisor:
 
     def _launch(self) -> "asyncio.Future[Worker]":
         slot = self._free.pop(0)
-        return asyncio.ensure_future(start(self._order, self._listener, self._board, slot))
+        return asyncio.ensure_future(start(self._order, self._listener, self._board, slot, self._heed))
+
+    def _heed(self, report: dict[str, Any]) -> None:
+        if report["event"] == "model_failed":
+            self._load_failures[report["model"]] += 1
+
+    def _model_failures(self) -> dict[str, int]:
+        """How often a model could not be fetched or loaded, by model."""
+        return dict(self._load_failures + (self._sync.failures if self._sync is not None else Counter()))
 
     def _vacate(self, slot: int) -> None:
         self._board.vacate(slot)
@@ -200,7 +202,6 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stopping.set()
-        self._installer.stop()
         if self._sync is not None:
             self._sync.stop()
 
@@ -228,7 +229,7 @@ class Supervisor:
         )
 
     def _admin_server(self) -> Server:
-        metrics = Metrics(self._document, self._board, self._workers)
+        metrics = Metrics(self._document, self._board, self._workers, self._model_failures)
         config = uvicorn.Config(
             Admin(self._problem, metrics.text, self._board.in_flight),
             host=self._options.host,

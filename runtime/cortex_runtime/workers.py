@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cortex_runtime.board import Board
 from cortex_runtime.errors import StartError
@@ -19,6 +20,10 @@ log = logging.getLogger("cortex")
 _FIRST_PAUSE, _LONGEST_PAUSE, _STEADY_SECONDS = 0.1, 10.0, 30.0
 
 
+def _ignore(report: dict[str, Any]) -> None:
+    pass
+
+
 @dataclass
 class Worker:
     """A running worker process."""
@@ -27,21 +32,28 @@ class Worker:
     control: asyncio.StreamWriter
     reports: asyncio.StreamReader
     slot: int
+    heed: Callable[[dict[str, Any]], None] = _ignore
 
     async def started(self) -> None:
         """Wait until it answers. Raises StartError with its reason, or with how the process ended."""
-        line = await self.reports.readline()
-        if line:
+        while line := await self.reports.readline():
             report = json.loads(line)
             if report["event"] == "ready":
                 return
-            await self.process.wait()
-            raise StartError(report["reason"], report["message"])
+            if report["event"] == "failed":
+                await self.process.wait()
+                raise StartError(report["reason"], report["message"])
+            self.heed(report)
         status = await self.process.wait()
         raise StartError("HandlerInitError", f"a worker {ending(status)} while it started")
 
+    async def listen(self) -> None:
+        """Pass on what it reports after it has started."""
+        while line := await self.reports.readline():
+            self.heed(json.loads(line))
+
     def tell(self, order: str) -> None:
-        """Send an order: drain or stop."""
+        """Send an order: drain, models or stop."""
         if not self.control.is_closing():
             self.control.write(order.encode() + b"\n")
 
@@ -54,8 +66,10 @@ def ending(status: int) -> str:
     return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
-async def start(order: Order, listener: socket.socket, board: Board, slot: int) -> Worker:
-    """Start a worker process; it is not ready yet."""
+async def start(
+    order: Order, listener: socket.socket, board: Board, slot: int, heed: Callable[[dict[str, Any]], None]
+) -> Worker:
+    """Start a worker process; it is not ready yet. heed: is given its reports, but for those about its start."""
     ours, theirs = socket.socketpair()
     order = replace(
         order,
@@ -77,7 +91,7 @@ async def start(order: Order, listener: socket.socket, board: Board, slot: int) 
             start_new_session=True,
         )
     reader, writer = await asyncio.open_connection(sock=ours)
-    return Worker(process, writer, reader, slot)
+    return Worker(process, writer, reader, slot, heed)
 
 
 class Seat:
@@ -125,7 +139,10 @@ class Seat:
                 self.ready, self.problem = True, None
                 if not self.first.done():
                     self.first.set_result(None)
+                listening = asyncio.create_task(worker.listen())
                 status = await worker.process.wait()
+                # Its end of the channel is closed with it, and so the reading ends by itself.
+                await asyncio.gather(listening, return_exceptions=True)
                 if not self._leaving:
                     log.error("worker %s %s; it is started again", worker.process.pid, ending(status))
                     self.problem = StartError(

@@ -1,6 +1,5 @@
 """The clients that a handler's constructor may ask for, one for each type of handler; what they need is imported only then."""
 
-import importlib.util
 import os
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -53,17 +52,24 @@ class Client(Protocol):
 
 
 def open_client(
-    document: Document, models: Path, project: Path, load_model: Callable[[str], Any] | None = None
+    document: Document,
+    models: Path,
+    project: Path,
+    load_model: Callable[[str], Any] | None = None,
+    failed: Callable[[str], None] | None = None,
 ) -> Client | None:
     """The client for the models of an API; None when it has none.
 
     models: the folder that the supervisor keeps. load_model: the user's, for type python; called when a model is asked for, and
-    by `preload`. Models of the other types are loaded here when there is no limit. Raises StartError.
+    by `preload`. Models of the other types are loaded here when there is no limit. failed: is told the name of a model whenever
+    a load of it has failed. Raises StartError.
     """
     handler = document.spec.handler
     if handler.models is None:
         return None
     store = Store.open(handler, models, project)
+    if failed is not None:
+        store.failed = failed
     size = handler.models.cache_size
     processes = handler.processes_per_replica
     limit = handler.models.cache_bytes
@@ -85,13 +91,16 @@ def open_client(
         client = ONNXClient(store, intra_op_threads(at_once), size=size, limit_bytes=limit_bytes)
         client.preload()
         return client
-    if importlib.util.find_spec("cortex_runtime.clients.tensorflow") is None:
-        raise StartError("InvalidSpec", "handler.type: tensorflow is not supported by this version")
-    tensorflow = importlib.import_module("cortex_runtime.clients.tensorflow")
-    opened: Client = tensorflow.open_client(
-        store, handler.models, os.environ.get("CORTEX_TENSORFLOW_SERVING"), size=size, limit_bytes=limit_bytes
+    from cortex_runtime.clients import tensorflow
+
+    return tensorflow.open_client(
+        store,
+        handler.models,
+        os.environ.get(tensorflow.ADDRESS),
+        size=size,
+        limit_bytes=limit_bytes,
+        timeout=units.seconds(getattr(handler, "request_timeout", f"{tensorflow.TIMEOUT}s")),
     )
-    return opened
 
 
 def say_served(name: str, version: int) -> None:

@@ -37,6 +37,7 @@ class Versions(Protocol):
 
     single: str | None
     named: bool
+    failed: Callable[[str], None]
 
     def names(self) -> list[str]: ...
     def everything(self) -> list[Version]: ...
@@ -324,6 +325,7 @@ class Cache(Generic[T]):
         self._failed[key] = _Failure(version.stamp, error, pause, time.monotonic() + pause)
         with self._changed:
             self.failures[key[0]] += 1
+        self._store.failed(problem_key(key[0]))
         log.error("%s", error, exc_info=None if again else error.__cause__)
 
     def _beyond_limit(self, key: tuple[str, int]) -> list[_Held[T]]:

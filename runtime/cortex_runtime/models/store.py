@@ -45,6 +45,8 @@ class Store:
         """The name of the only model when the spec gives a path, else None."""
         self.named = spec.dir is None
         """Whether the spec names the models, rather than a folder of models."""
+        self.failed: Callable[[str], None] = lambda name: None
+        """Is told the name of a model whenever a load of it has failed."""
         self._project = project
         self._places = places(spec)
         self._layout = Layout.of_handler(handler, models)

@@ -23,6 +23,8 @@ class Versions:
         self.named = named
         self.items = {version: Version(*version, Path("/nowhere"), "first", size) for version in versions}
         self.memory: Callable[[], set[str]] = set
+        self.told: list[str] = []
+        self.failed = self.told.append
 
     def change(self, name: str, version: int, stamp: str) -> None:
         self.items[name, version] = Version(name, version, Path("/nowhere"), stamp, 1)
@@ -173,13 +175,15 @@ def test_a_model_larger_in_memory_than_on_disk_pushes_others_out(loads):
 
 def test_latest_is_the_highest_version_that_can_be_loaded(loads):
     loads.broken.add(("a", 2, "first"))
-    cache = Cache(Versions(("a", 1), ("a", 2)), loads.load)
+    store = Versions(("a", 1), ("a", 2))
+    cache = Cache(store, loads.load)
     cache.preload()
     assert cache.get("a", "latest") == "a 1 first"
     with pytest.raises(LoadFailed, match=r"version 2|model a 2 can't be loaded: ValueError: truncated"):
         cache.get("a", 2)
     assert "truncated" in cache.problems()["a 2"]
     assert cache.failures == {"a": 1}
+    assert store.told == ["a"]
     # It is not loaded again for each request that asks for it.
     assert loads.done.count(("a", 2, "first")) == 1
 
