@@ -1,14 +1,12 @@
 """SavedModels in this very process, where TensorFlow is installed and no server is configured: for development."""
 
+import logging
 import os
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-# TensorFlow's own lines are no JSON; warnings and less stay out of the log unless they are asked for.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import numpy as np
-import tensorflow as tf
 
 from cortex_runtime.clients.tfserving.model import Model
 from cortex_runtime.clients.tfserving.signature import (
@@ -20,7 +18,37 @@ from cortex_runtime.clients.tfserving.signature import (
     refusal,
     text_where_possible,
 )
+from cortex_runtime.errors import StartError
 from cortex_runtime.models.store import Version
+
+log = logging.getLogger("cortex")
+
+
+def _import() -> Any:
+    """TensorFlow. What it writes about itself meanwhile is no JSON, and goes into the log at level debug."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with tempfile.TemporaryFile() as written:
+        stderr = os.dup(2)
+        os.dup2(written.fileno(), 2)
+        try:
+            import tensorflow
+
+            # It tells about the CPU at its first operation.
+            tensorflow.constant(0)
+        except ImportError as error:
+            raise StartError(
+                "InvalidSpec", f"tensorflow is installed, but can't be imported: {error}"
+            ) from error
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            written.seek(0)
+            for line in written.read().decode(errors="replace").splitlines():
+                log.debug("TensorFlow: %s", line)
+    return tensorflow
+
+
+tf = _import()
 
 
 class InProcess:
