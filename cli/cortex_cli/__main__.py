@@ -1,8 +1,12 @@
-"""The `cortex` command. Clusters are spoken to with kubectl; this is for what happens before: checking and trying."""
+"""The `cortex` command: tries and checks APIs on this machine, and shows those of a cluster."""
 
 import click
 
 from cortex_api import __version__
+from cortex_cli.doctor import doctor
+from cortex_cli.get import get
+from cortex_cli.logs import logs
+from cortex_cli.predict import predict
 from cortex_cli.run import run
 from cortex_cli.validate import validate
 
@@ -13,8 +17,14 @@ def main() -> None:
     """Serve models on Kubernetes, and on this machine."""
 
 
-main.add_command(run)
-main.add_command(validate)
+for command in (run, validate, get, predict, logs, doctor):
+    main.add_command(command)
+
+
+def plugin() -> None:
+    """`kubectl cortex ...`: the same, found by kubectl as its plugin."""
+    main(prog_name="kubectl cortex")
+
 
 if __name__ == "__main__":
     main(prog_name="cortex")

@@ -164,6 +164,7 @@ def explain(steps: Steps, operator_log: Path) -> None:
 def keep(steps: Steps) -> None:
     """Leave it running until the person has seen enough."""
     kubectl_command = kubectl()
+    cortex = Path(sys.executable).parent / "cortex"
     print(
         f"""
 It goes on running. In another terminal:
@@ -171,6 +172,8 @@ It goes on running. In another terminal:
   export KUBECONFIG={steps.kubeconfig}
   {kubectl_command} get realtimeapis --watch
   {kubectl_command} describe realtimeapi iris
+  {cortex} get iris
+  {cortex} logs iris --follow
   {shlex.join(curl(address(steps)))}
 
 Ctrl-C here stops and removes all of it.""",

@@ -1,0 +1,91 @@
+"""`cortex get`: the APIs of a cluster in a table, or one of them with all that it says of itself."""
+
+import json
+import sys
+import time
+from typing import Any
+
+import click
+import yaml
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+
+from cortex_cli import apis, views
+from cortex_cli.apis import API, Replicas
+from cortex_cli.connection import Cluster, asks_a_cluster
+
+_PAUSE = 2.0
+"""Seconds between two looks."""
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("-A", "--all-namespaces", is_flag=True, help="The APIs of every namespace.")
+@click.option("-w", "--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Everything, for programs.")
+@asks_a_cluster
+def get(cluster: Cluster, name: str | None, all_namespaces: bool, watch: bool, output: str | None) -> None:
+    """Show all APIs, or one in detail.
+
+    Requests, latency and predictions are counted by the replicas that run now, since each of them started.
+    """
+    if output:
+        click.echo(text(content(cluster, name, all_namespaces), output))
+        return
+    if not watch:
+        views.show(view(cluster, name, all_namespaces))
+        return
+    if not sys.stdout.isatty():
+        while True:
+            views.show(view(cluster, name, all_namespaces))
+            sys.stdout.flush()
+            time.sleep(_PAUSE)
+    with Live(
+        view(cluster, name, all_namespaces), console=Console(), auto_refresh=False, screen=True
+    ) as live:
+        while True:
+            time.sleep(_PAUSE)
+            live.update(view(cluster, name, all_namespaces), refresh=True)
+
+
+def view(cluster: Cluster, name: str | None, all_namespaces: bool) -> RenderableType:
+    """What a person sees. Raises ClusterError."""
+    if name is not None:
+        return Group(*views.detail(*one(cluster, name)))
+    found = observed(cluster, all_namespaces)
+    if not found:
+        where = "any namespace" if all_namespaces else f"namespace {cluster.namespace}"
+        return f"No APIs in {where}."
+    return views.table(found, all_namespaces)
+
+
+def one(cluster: Cluster, name: str) -> tuple[API, list[dict[str, Any]], Replicas]:
+    """An API with its pods and what they say."""
+    api = apis.find(cluster, name)
+    pods = apis.pods(cluster, api)
+    return api, pods, apis.ask(cluster, pods)
+
+
+def observed(cluster: Cluster, all_namespaces: bool) -> list[tuple[API, Replicas]]:
+    """Every API with what its pods say."""
+    namespace = "" if all_namespaces else cluster.namespace
+    found = apis.every(cluster, namespace)
+    pods = cluster.list("v1/pods", namespace, labelSelector="cortex.dev/api") if found else []
+    return [
+        (api, apis.ask(cluster, [pod for pod in pods if apis.belongs(pod, api)], info=False)) for api in found
+    ]
+
+
+def content(cluster: Cluster, name: str | None, all_namespaces: bool) -> Any:
+    """The same for programs: the resource, and beside it what its replicas say."""
+    if name is None:
+        return [views.plain(api, replicas) for api, replicas in observed(cluster, all_namespaces)]
+    api, _, replicas = one(cluster, name)
+    return views.plain(api, replicas)
+
+
+def text(found: Any, output: str) -> str:
+    """As JSON or YAML."""
+    if output == "json":
+        return json.dumps(found, indent=2)
+    return str(yaml.safe_dump(found, sort_keys=False)).rstrip()

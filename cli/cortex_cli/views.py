@@ -1,0 +1,210 @@
+"""What `cortex get` shows, as tables of rich: colours on a terminal, plain text in a pipe."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cortex_cli import apis
+from cortex_cli.apis import API, Replicas
+from cortex_cli.traffic import Traffic
+
+_BAR = 40
+_WIDE = 1000
+_MOST_CLASSES = 20
+_READY = {"True": "green", "False": "red"}
+
+
+def show(what: RenderableType) -> None:
+    """Print for a person; in a pipe without colours, and as wide as it takes."""
+    if sys.stdout.isatty():
+        Console(highlight=False).print(what)
+        return
+    console = Console(width=_WIDE, highlight=False, color_system=None)
+    with console.capture() as captured:
+        console.print(what)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def grid(*titles: str) -> Table:
+    """A table without lines, as kubectl's."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for title in titles:
+        table.add_column(title, no_wrap=title not in ("", "MESSAGE"))
+    return table
+
+
+def table(found: list[tuple[API, Replicas]], with_namespace: bool) -> Table:
+    """One line for each API."""
+    errors = any(traffic.traffic.classes.get(kind) for _, traffic in found for kind in ("4XX", "5XX"))
+    titles = ["NAMESPACE"] if with_namespace else []
+    titles += [
+        "NAME",
+        "KIND",
+        "READY",
+        "REASON",
+        "REPLICAS",
+        "LATENCY",
+        "2XX",
+        *(["4XX", "5XX"] if errors else []),
+        "AGE",
+    ]
+    result = grid(*titles)
+    for api, replicas in found:
+        traffic = replicas.traffic
+        numbers = [_number(traffic, kind) for kind in (("2XX", "4XX", "5XX") if errors else ("2XX",))]
+        result.add_row(
+            *([api.namespace] if with_namespace else []),
+            api.name,
+            api.kind,
+            Text(api.ready["status"], style=_READY.get(api.ready["status"], "yellow")),
+            api.ready["reason"],
+            replicas_of(api),
+            latency(traffic),
+            *numbers,
+            apis.age(api.live["metadata"].get("creationTimestamp")),
+        )
+    return result
+
+
+def detail(api: API, pods: list[dict[str, Any]], replicas: Replicas) -> Iterator[RenderableType]:
+    """One API: state, requests, predictions, models, pods."""
+    ready = api.ready
+    head = grid("", "")
+    head.show_header = False
+    head.add_row("name", f"{api.name} ({api.kind}, namespace {api.namespace})")
+    head.add_row(
+        "ready", Text(f"{ready['status']} ({ready['reason']})", style=_READY.get(ready["status"], "yellow"))
+    )
+    head.add_row("", str(ready["message"]))
+    if api.outdated:
+        head.add_row("", "the operator has not looked at the latest change yet")
+    head.add_row("replicas", replicas_of(api))
+    if scaling := _scaling(api):
+        head.add_row("scaling", scaling)
+    head.add_row("endpoint", str(api.status.get("url", "-")))
+    traffic = replicas.traffic
+    head.add_row("requests", requests(traffic))
+    head.add_row("latency", f"{latency(traffic)} on average")
+    if failure := api.status.get("lastFailure"):
+        head.add_row("last failure", f"{failure['reason']}: {failure['message']} (pod {failure['pod']})")
+    for pod, why in replicas.silent.items():
+        head.add_row("", Text(f"pod {pod} gave no numbers: {why}", style="yellow"))
+    yield head
+    if api.live["spec"].get("tracker"):
+        yield Text("\npredictions", style="bold")
+        yield from predictions(traffic)
+    info = replicas.info or {}
+    if models := info.get("models"):
+        yield Text("")
+        yield _models(models)
+        for model, problem in (info.get("problems") or {}).items():
+            yield Text(f"{model}: {problem}", style="yellow")
+    if pods:
+        yield Text("")
+        yield _pods(pods)
+
+
+def predictions(traffic: Traffic) -> Iterator[RenderableType]:
+    """What the tracker counted: classes as bars, or the range of a regression."""
+    if traffic.predictions:
+        bars = grid("", "", "")
+        bars.show_header = False
+        total = sum(traffic.predictions.values())
+        most = max(traffic.predictions.values())
+        shown = list(traffic.predictions.items())[:_MOST_CLASSES]
+        for name, count in shown:
+            bars.add_row(
+                name,
+                Text("█" * max(1, round(_BAR * count / most)), style="cyan"),
+                f"{count} ({count / total:.0%})",
+            )
+        yield bars
+        if len(traffic.predictions) > len(shown):
+            yield Text(f"... and {len(traffic.predictions) - len(shown)} classes more")
+    elif (values := traffic.values) is not None:
+        numbers = grid("MIN", "MAX", "AVERAGE", "COUNT")
+        numbers.add_row(f"{values.least:g}", f"{values.greatest:g}", f"{values.average:g}", str(values.count))
+        yield numbers
+    else:
+        yield Text("none yet")
+    for reason, count in traffic.skipped.items():
+        yield Text(f"{count} responses not counted: {reason}", style="yellow")
+
+
+def plain(api: API, replicas: Replicas) -> dict[str, Any]:
+    """The resource and what its replicas say, for programs."""
+    traffic = asdict(replicas.traffic)
+    return {
+        "resource": {
+            **api.live,
+            "metadata": {k: v for k, v in api.live["metadata"].items() if k != "managedFields"},
+        },
+        "replicas": {"traffic": traffic, "info": replicas.info, "silent": replicas.silent},
+    }
+
+
+def replicas_of(api: API) -> str:
+    """Ready ones of those that are wanted."""
+    ready, wanted = api.status.get("readyReplicas", 0), apis.wanted(api)
+    return str(ready) if wanted is None else f"{ready}/{wanted}"
+
+
+def latency(traffic: Traffic) -> str:
+    """The average, in a unit that fits."""
+    if traffic.seconds is None:
+        return "-"
+    milliseconds = traffic.seconds * 1000
+    return f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{traffic.seconds:.3g} s"
+
+
+def requests(traffic: Traffic) -> str:
+    """How many of each class of status."""
+    counted = ", ".join(f"{count} {kind}" for kind, count in traffic.classes.items()) or "none"
+    return f"{counted}; {traffic.in_flight} in flight" if traffic.in_flight else counted
+
+
+def _number(traffic: Traffic, kind: str) -> str:
+    return str(traffic.classes[kind]) if traffic.classes.get(kind) else "-"
+
+
+def _scaling(api: API) -> str:
+    scaling = api.status.get("autoscaling")
+    if not scaling:
+        return ""
+    spec = api.live["spec"].get("autoscaling") or {}
+    bounds = f"{spec.get('minReplicas', 1)} to {spec.get('maxReplicas', 100)}"
+    words = [f"{bounds} by {scaling.get('metric', 'load')} ({scaling.get('provider')})"]
+    return "; ".join([*words, *([str(scaling["reason"])] if scaling.get("reason") else [])])
+
+
+def _models(models: Any) -> Table:
+    result = grid("MODEL", "VERSIONS", "LOADED")
+    for model in models:
+        versions = [str(version) for version in model.get("versions") or ()]
+        latest = [*versions[:-1], f"{versions[-1]} (latest)"] if versions else ["-"]
+        loaded = model.get("loaded")
+        names = ", ".join(map(str, loaded)) if isinstance(loaded, list) else str(loaded or "-")
+        result.add_row(str(model.get("name") or "(the only one)"), ", ".join(latest), names)
+    return result
+
+
+def _pods(pods: list[dict[str, Any]]) -> Table:
+    result = grid("POD", "READY", "RESTARTS", "NODE", "AGE")
+    for pod in pods:
+        statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+        ready = apis.is_ready(pod)
+        going = " (ending)" if pod["metadata"].get("deletionTimestamp") else ""
+        result.add_row(
+            pod["metadata"]["name"],
+            Text(("yes" if ready else "no") + going, style="green" if ready else "yellow"),
+            str(sum(status.get("restartCount", 0) for status in statuses)),
+            str(pod["spec"].get("nodeName", "-")),
+            apis.age(pod["metadata"].get("creationTimestamp")),
+        )
+    return result

@@ -1,0 +1,151 @@
+"""A dev cluster with APIs as the operator would leave them: resource, Service, and pods that answer as replicas do."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cortex_api import __version__
+from cortex_cli.__main__ import main
+from cortex_cli.devcluster import DevCluster
+
+ROOT = Path(__file__).parents[2]
+KUBECTL = Path(sys.executable).with_name("kubectl")
+REPLICA = """
+import http.server, json, os, sys, threading
+metrics, info = os.environ['METRICS'], os.environ['INFO']
+host = os.environ['CORTEX_HOST']
+def log(message, second, **more):
+    said = {'time': f'2026-01-01T00:00:{second:02}.000000+00:00', 'level': 'info', 'message': message, **more}
+    print(json.dumps(said), flush=True)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        known = {'/metrics': metrics, '/info': info}
+        self.answer(200 if self.path in known else 404, known.get(self.path, 'nothing here'))
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers['content-length']))
+        log('asked', 40, requestId=self.headers['x-request-id'])
+        said = {'path': self.path, 'type': self.headers['content-type'], 'got': body.decode(), 'key': self.headers['x-key']}
+        self.answer(400 if body == b'"bad"' else 200, json.dumps(said))
+    def answer(self, status, text):
+        self.send_response(status); self.end_headers(); self.wfile.write(text.encode())
+    def log_message(self, *words): pass
+for port in (8080, 8081):
+    server = http.server.ThreadingHTTPServer((host, port), Handler)
+    threading.Thread(target=server.serve_forever).start()
+first = int(os.environ['FIRST'])
+log('hello from ' + os.environ['HOSTNAME'], first)
+print('a line of no format', flush=True)
+log('again from ' + os.environ['HOSTNAME'], first + 10, level='warning')
+"""
+METRICS = """\
+cortex_requests_total{method="POST",status="200"} 30
+cortex_requests_total{method="POST",status="404"} 2
+cortex_request_duration_seconds_count 32
+cortex_request_duration_seconds_sum 0.16
+cortex_requests_in_flight 1
+"""
+
+
+@dataclass
+class Workplace:
+    """The dev cluster, kubectl on it, and the command on it."""
+
+    kubeconfig: Path
+
+    def kubectl(self, *words: str, stdin: Any = None) -> str:
+        done = subprocess.run(
+            [str(KUBECTL), f"--kubeconfig={self.kubeconfig}", *words],
+            input=None if stdin is None else json.dumps(stdin),
+            env={**os.environ, "HOME": str(self.kubeconfig.parent)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def cortex(self, *words: str, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(
+            main, [*words[:1], "--kubeconfig", str(self.kubeconfig), *words[1:]], input=stdin
+        )
+
+    def api(
+        self, name: str, *, ready: bool = True, status: dict[str, Any] | None = None, **spec: Any
+    ) -> None:
+        """A RealtimeAPI with the status that an operator would give it."""
+        self.kubectl("apply", "-f", "-", stdin=resource(name, **spec))
+        reason, message = (
+            ("Ready", "1 of 1 replicas answer") if ready else ("HandlerNotFound", "there is no file x.py")
+        )
+        condition = {
+            "type": "Ready",
+            "status": str(ready),
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+        full = {
+            "observedGeneration": 1,
+            "url": f"http://api-{name}.default.svc:8080",
+            "readyReplicas": int(ready),
+            "conditions": [condition],
+            **(status or {}),
+        }
+        patch = json.dumps({"status": full})
+        self.kubectl("patch", "realtimeapi", name, "--subresource=status", "--type=merge", "-p", patch)
+
+    def replicas(self, name: str, *pods: dict[str, str]) -> None:
+        """Pods and a Service of an API. pods: what each says, as METRICS, INFO, FIRST (the second of its first line)."""
+        items = [service(name), *(pod(name, number, said) for number, said in enumerate(pods))]
+        self.kubectl("apply", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": items})
+        for number in range(len(pods)):
+            self.kubectl("wait", "--for=condition=Ready", f"pod/api-{name}-{number}", "--timeout=30s")
+
+
+def resource(name: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "cortex.dev/v1alpha1",
+        "kind": "RealtimeAPI",
+        "metadata": {"name": name},
+        "spec": {"handler": {"type": "python", "path": "handler.py"}, **spec},
+    }
+
+
+def service(name: str) -> dict[str, Any]:
+    spec = {"selector": {"cortex.dev/api": name}, "ports": [{"port": 8080, "targetPort": 8080}]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"api-{name}"}, "spec": spec}
+
+
+def pod(name: str, number: int, said: dict[str, str]) -> dict[str, Any]:
+    values = {"METRICS": METRICS, "INFO": "{}", "FIRST": "1", **said}
+    container = {
+        "name": "api",
+        "image": f"cortex-runtime:{__version__}",
+        "command": ["python", "-c", textwrap.dedent(REPLICA)],
+        "env": [{"name": key, "value": value} for key, value in values.items()],
+        "readinessProbe": {"httpGet": {"port": 8081, "path": "/metrics"}, "periodSeconds": 1},
+    }
+    labels = {"cortex.dev/api": name, "cortex.dev/kind": "RealtimeAPI"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"api-{name}-{number}", "labels": labels},
+        "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
+    }
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    with DevCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        place = Workplace(cluster.kubeconfig)
+        place.kubectl("apply", "-f", str(ROOT / "crds"))
+        yield place

@@ -1,0 +1,216 @@
+"""The commands that ask a cluster: get, predict, logs, doctor."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import yaml
+
+from cortex_cli import get as get_command
+
+from .conftest import METRICS, Workplace, resource
+
+CLASSES = METRICS + 'cortex_tracker_predictions_total{class="setosa"} 30\n'
+MORE_CLASSES = METRICS + (
+    'cortex_tracker_predictions_total{class="virginica"} 10\ncortex_tracker_skipped_total{reason="missing key"} 2\n'
+)
+VALUES = "cortex_tracker_value_count 4\ncortex_tracker_value_sum 10\ncortex_tracker_value_min 1\ncortex_tracker_value_max 4\n"
+INFO = json.dumps({"models": [{"name": "iris", "versions": ["1", "3"], "loaded": ["3"]}]})
+
+
+@pytest.fixture(scope="module")
+def place(workplace: Workplace) -> Workplace:
+    workplace.api("flowers", tracker={"key": "label", "modelType": "classification"}, replicas=2)
+    workplace.replicas(
+        "flowers", {"METRICS": CLASSES, "INFO": INFO}, {"METRICS": MORE_CLASSES, "INFO": INFO, "FIRST": "5"}
+    )
+    workplace.api("prices", tracker={"modelType": "regression"})
+    workplace.replicas("prices", {"METRICS": VALUES})
+    workplace.api("broken", ready=False)
+    return workplace
+
+
+def test_get_is_a_table_of_all_apis(place):
+    lines = [line.split() for line in place.cortex("get").stdout.splitlines()]
+    assert lines[0] == ["NAME", "KIND", "READY", "REASON", "REPLICAS", "LATENCY", "2XX", "4XX", "5XX", "AGE"]
+    assert [line[:-1] for line in lines[1:]] == [
+        ["broken", "RealtimeAPI", "False", "HandlerNotFound", "0/1", "-", "-", "-", "-"],
+        ["flowers", "RealtimeAPI", "True", "Ready", "1/2", "5", "ms", "60", "4", "-"],
+        ["prices", "RealtimeAPI", "True", "Ready", "1/1", "-", "-", "-", "-"],
+    ]
+    assert place.cortex("get", "-n", "elsewhere").stdout == "No APIs in namespace elsewhere.\n"
+    assert "NAMESPACE" in place.cortex("get", "-A").stdout
+
+
+def test_get_of_a_classification_shows_classes_as_bars(place):
+    said = place.cortex("get", "flowers").stdout
+    words = " ".join(said.split())
+    for expected in (
+        "ready True (Ready)",
+        "replicas 1/2",
+        "endpoint http://api-flowers.default.svc:8080",
+        "requests 60 2XX, 4 4XX; 2 in flight",
+        "latency 5 ms on average",
+        "setosa " + "█" * 40 + " 30 (75%)",
+        "virginica " + "█" * 13 + " 10 (25%)",
+        "2 responses not counted: missing key",
+        "iris 1, 3 (latest) 3",
+        "api-flowers-1 yes 0",
+    ):
+        assert expected in words, expected
+
+
+def test_get_of_a_regression_shows_its_range(place):
+    words = " ".join(place.cortex("get", "prices").stdout.split())
+    assert "MIN MAX AVERAGE COUNT 1 4 2.5 4" in words
+
+
+def test_get_says_why_an_api_is_not_ready(place):
+    words = " ".join(place.cortex("get", "broken").stdout.split())
+    assert "ready False (HandlerNotFound) there is no file x.py" in words
+    assert "requests none" in words
+
+
+def test_get_for_programs(place):
+    one = json.loads(place.cortex("get", "flowers", "-o", "json").stdout)
+    assert one["resource"]["metadata"]["name"] == "flowers"
+    assert one["replicas"]["traffic"]["predictions"] == {"setosa": 30, "virginica": 10}
+    assert one["replicas"]["info"]["models"][0]["name"] == "iris"
+    every = yaml.safe_load(place.cortex("get", "-o", "yaml").stdout)
+    assert [api["resource"]["metadata"]["name"] for api in every] == ["broken", "flowers", "prices"]
+
+
+def test_get_watch_looks_again(place, monkeypatch):
+    looks = []
+
+    def pause(_: float) -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(get_command.time, "sleep", pause)
+    result = place.cortex("get", "--watch")
+    assert (result.exit_code, result.stdout.count("flowers")) == (130, 3)
+
+
+def test_an_api_that_is_not_there_is_told_with_those_that_are(place):
+    result = place.cortex("get", "none")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: there is no API none in namespace default (there are: broken, flowers, prices)\n",
+    )
+
+
+def test_predict_posts_json_and_prints_the_answer(place):
+    result = place.cortex("predict", "flowers", '{"a": 1}', "-q", "version=2", "-H", "x-key: s")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {
+        "path": "/?version=2",
+        "type": "application/json",
+        "got": '{"a": 1}',
+        "key": "s",
+    }
+
+
+def test_predict_sends_files_and_standard_input(place, tmp_path):
+    (tmp_path / "cat.png").write_bytes(b"not really")
+    said = json.loads(place.cortex("predict", "flowers", f"@{tmp_path}/cat.png").stdout)
+    assert (said["type"], said["got"]) == ("image/png", "not really")
+    said = json.loads(place.cortex("predict", "flowers", "-", stdin="[1]").stdout)
+    assert (said["type"], said["got"]) == ("application/json", "[1]")
+
+
+def test_predict_fails_when_the_answer_is_no_success(place):
+    result = place.cortex("predict", "flowers", '"bad"')
+    assert (result.exit_code, json.loads(result.stdout)["got"]) == (1, '"bad"')
+    assert result.stderr == "the answer is 400\n"
+
+
+def test_predict_of_an_api_that_does_not_run_says_why(place):
+    result = place.cortex("predict", "broken", "{}")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: broken doesn't answer: HandlerNotFound: there is no file x.py\n",
+    )
+
+
+def test_predict_refuses_what_is_no_json(place):
+    result = place.cortex("predict", "flowers", "{a}")
+    assert (result.exit_code, "the payload is no JSON" in result.stderr) == (1, True)
+
+
+def test_predict_debug_shows_what_the_log_says_of_the_request(place):
+    result = place.cortex("predict", "flowers", "{}", "--debug")
+    assert json.loads(result.stdout)["path"] == "/?debug=true"
+    assert "status 200 after" in result.stderr
+    assert [line for line in result.stderr.splitlines() if "asked" in line and "requestId" not in line]
+
+
+def test_logs_of_all_replicas_are_merged_by_time(place):
+    lines = place.cortex("logs", "flowers").stdout.splitlines()
+    assert [(line.split()[0], line.split()[-3]) for line in lines if "from" in line] == [
+        ("0", "hello"),
+        ("1", "hello"),
+        ("0", "again"),
+        ("1", "again"),
+    ]
+    # What brings no time stays where it was said.
+    assert [lines[lines.index(f"{pod} a line of no format") - 1].split()[-3] for pod in (0, 1)] == [
+        "hello"
+    ] * 2
+
+
+def test_logs_as_json_name_the_pod_and_obey_the_level(place):
+    result = place.cortex("logs", "flowers", "-o", "json", "--level", "warning")
+    lines = [json.loads(line) for line in result.stdout.splitlines() if "again" in line]
+    assert [(line["pod"], line["message"]) for line in lines] == [
+        ("api-flowers-0", "again from api-flowers-0"),
+        ("api-flowers-1", "again from api-flowers-1"),
+    ]
+    assert "hello" not in result.stdout
+
+
+def test_logs_follow_what_comes_later(place):
+    command = [sys.executable, "-m", "cortex_cli", "logs", "prices", "--follow", "--tail", "0"]
+    environment = {**os.environ, "KUBECONFIG": str(place.kubeconfig)}
+    over = threading.Event()
+
+    def post() -> None:
+        while not over.wait(0.2):
+            place.cortex("predict", "prices", "{}")
+
+    posting = threading.Thread(target=post)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as following:
+        try:
+            posting.start()
+            assert "asked" in following.stdout.readline()
+        finally:
+            over.set()
+            following.kill()
+            posting.join()
+
+
+def test_logs_of_an_api_without_pods(place):
+    result = place.cortex("logs", "broken")
+    assert (result.exit_code, "broken has no pods: HandlerNotFound" in result.stderr) == (1, True)
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do(place):
+    result = place.cortex("doctor", "broken")
+    assert result.exit_code == 1
+    assert "BAD Ready: False: HandlerNotFound: there is no file x.py" in result.stdout
+    assert "-> the file that spec.handler.path names must be in the project" in result.stdout
+    assert "BAD Deployment: is missing" in result.stdout
+
+
+def test_doctor_notices_that_no_operator_runs(place):
+    place.kubectl("apply", "-f", "-", stdin=resource("fresh"))
+    try:
+        result = place.cortex("doctor", "fresh")
+    finally:
+        place.kubectl("delete", "realtimeapi", "fresh")
+    assert result.exit_code == 1
+    assert "BAD operator: has not looked at the latest change, and there is no pod of it" in result.stdout

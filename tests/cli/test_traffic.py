@@ -1,0 +1,42 @@
+"""Numbers of replicas, added up."""
+
+from cortex_cli.traffic import Values, add_up, samples
+
+
+def test_samples_have_names_labels_and_values():
+    text = (
+        '# HELP a b\n# TYPE a counter\na_total{x="1",y="q\\"uo\\\\te\\n"} 3.0 1700\nb 1e3\nnonsense\nc NaN\n'
+    )
+    found = list(samples(text))
+    assert [(s.name, s.value) for s in found[:2]] == [("a_total", 3.0), ("b", 1000.0)]
+    assert found[0].labels == {"x": "1", "y": 'q"uo\\te\n'}
+    assert [s.name for s in found[2:]] == ["c"]
+
+
+def test_requests_of_all_replicas_are_counted_by_class():
+    one = 'cortex_requests_total{method="POST",status="200"} 5\ncortex_requests_total{method="GET",status="204"} 1\n'
+    two = 'cortex_requests_total{method="POST",status="503"} 2\ncortex_requests_in_flight 3\n'
+    traffic = add_up([one, two])
+    assert traffic.classes == {"2XX": 6, "5XX": 2}
+    assert traffic.in_flight == 3
+    assert traffic.seconds is None
+
+
+def test_the_average_latency_weighs_replicas_by_their_requests():
+    one = "cortex_request_duration_seconds_count 1\ncortex_request_duration_seconds_sum 1.0\n"
+    two = "cortex_request_duration_seconds_count 3\ncortex_request_duration_seconds_sum 1.0\n"
+    assert add_up([one, two]).seconds == 0.5
+
+
+def test_tracked_values_of_all_replicas_are_one_range():
+    one = "cortex_tracker_value_count 2\ncortex_tracker_value_sum 3\ncortex_tracker_value_min 1\ncortex_tracker_value_max 2\n"
+    two = "cortex_tracker_value_count 1\ncortex_tracker_value_sum 9\ncortex_tracker_value_min 9\ncortex_tracker_value_max 9\n"
+    idle = "cortex_tracker_value_count 0\ncortex_tracker_value_min NaN\ncortex_tracker_value_max NaN\n"
+    assert add_up([one, two, idle]).values == Values(3, 1.0, 9.0, 4.0)
+    assert add_up([idle]).values is None
+
+
+def test_tracked_classes_come_most_frequent_first():
+    one = 'cortex_tracker_predictions_total{class="cat"} 1\ncortex_tracker_predictions_total{class="dog"} 2\n'
+    two = 'cortex_tracker_predictions_total{class="cat"} 4\n'
+    assert list(add_up([one, two]).predictions.items()) == [("cat", 5), ("dog", 2)]
