@@ -1,14 +1,21 @@
 """The Prometheus text of a replica, made from the shared board whenever somebody asks; requests only touch the board."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate, groupby
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    SummaryMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from cortex_api import Document, __version__
-from cortex_runtime.board import BUCKETS, Board
+from cortex_runtime import tally, tracker
+from cortex_runtime.board import BATCH_SIZES, BUCKETS, Board
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -37,17 +44,23 @@ class ReplicaCollector(Collector):
         for method, status, count in board.requests():
             requests.add_metric((method, str(status)), count)
         yield requests
-        counts, seconds = board.durations()
-        buckets = [(str(bound), count) for bound, count in zip((*BUCKETS, "+Inf"), counts, strict=True)]
-        duration = HistogramMetricFamily(
-            "cortex_request_duration_seconds", "From request to last byte handed over"
+        yield _histogram(
+            "cortex_request_duration_seconds",
+            "From request to last byte handed over",
+            BUCKETS,
+            *board.durations(),
         )
-        duration.add_metric((), buckets, seconds)
-        yield duration
+        if getattr(document.spec.handler, "server_side_batching", None) is not None:
+            yield _histogram("cortex_batch_size", "Requests in a batch", BATCH_SIZES, *board.batch_sizes())
+            yield _histogram(
+                "cortex_batch_wait_seconds", "From request to its batch", BUCKETS, *board.batch_waits()
+            )
         yield GaugeMetricFamily(
             "cortex_requests_in_flight", "Requests running and waiting", value=board.in_flight()
         )
-        yield GaugeMetricFamily("cortex_queue_length", "Requests waiting for a thread", value=board.waiting())
+        yield GaugeMetricFamily(
+            "cortex_queue_length", "Requests waiting for a thread or a batch", value=board.waiting()
+        )
         yield GaugeMetricFamily(
             "cortex_max_replica_concurrency",
             "Requests running and waiting above which 503 is answered",
@@ -70,6 +83,74 @@ class ReplicaCollector(Collector):
         )
         build.add_metric((__version__, document.name, document.namespace, document.kind), 1)
         yield build
+        yield from named(tally.merge(board.region(row) for row in range(board.rows)))
+
+
+_HELP = {
+    tracker.CLASSES: "Predictions of each class",
+    tracker.VALUES: "Predicted values",
+    tracker.SKIPPED: "Responses that the tracker could not count",
+    "cortex_metrics_dropped": "Numbers of metrics_client that had no room: too many sets of tags",
+}
+
+
+def named(series: Sequence[tally.Series]) -> Iterator[Metric]:
+    """Families of what was counted by name. A name that two processes use for two kinds is shown as one of them."""
+    seen: set[str] = set()
+    for (kind, name), group in groupby(
+        sorted(series, key=lambda s: (s.kind, s.name)), lambda s: (s.kind, s.name)
+    ):
+        if name not in seen:
+            seen.add(name)
+            yield from _families(kind, name, list(group))
+
+
+def _families(kind: str, name: str, series: list[tally.Series]) -> Iterator[Metric]:
+    text = _HELP.get(name, "Counted by the handler")
+    labels = sorted({tag for each in series for tag, _ in each.tags})
+
+    def values_of(each: tally.Series) -> list[str]:
+        tags = dict(each.tags)
+        return [tags.get(label, "") for label in labels]
+
+    if kind == tally.COUNTER:
+        counter = CounterMetricFamily(name, text, labels=labels)
+        for each in series:
+            counter.add_metric(values_of(each), each.values[0])
+        yield counter
+    elif kind == tally.GAUGE:
+        gauge = GaugeMetricFamily(name, text, labels=labels)
+        for each in series:
+            gauge.add_metric(values_of(each), each.values[0])
+        yield gauge
+    elif kind == tally.HISTOGRAM:
+        histogram = HistogramMetricFamily(name, text, labels=labels)
+        for each in series:
+            counts = list(accumulate(each.values[:-1]))
+            histogram.add_metric(values_of(each), _buckets(tally.BUCKETS, counts), each.values[-1])
+        yield histogram
+    else:
+        summary = SummaryMetricFamily(name, text, labels=labels)
+        least = GaugeMetricFamily(f"{name}_min", f"{text}: the least", labels=labels)
+        greatest = GaugeMetricFamily(f"{name}_max", f"{text}: the greatest", labels=labels)
+        for each in series:
+            count, total, minimum, maximum = each.values
+            summary.add_metric(values_of(each), int(count), total)
+            least.add_metric(values_of(each), minimum)
+            greatest.add_metric(values_of(each), maximum)
+        yield from (summary, least, greatest)
+
+
+def _histogram(
+    name: str, text: str, bounds: Sequence[float], counts: Sequence[float], total: float
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(name, text)
+    family.add_metric((), _buckets(bounds, counts), total)
+    return family
+
+
+def _buckets(bounds: Sequence[float], counts: Sequence[float]) -> list[tuple[str, float]]:
+    return [(str(bound), count) for bound, count in zip((*bounds, "+Inf"), counts, strict=True)]
 
 
 class Metrics:

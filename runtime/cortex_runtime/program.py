@@ -6,7 +6,6 @@
 import os
 import site
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,6 @@ from cortex_runtime.metrics_client import MetricsClient
 from cortex_runtime.tally import Tally
 from cortex_runtime.tracker import Tracker
 
-_FAILURES_SECONDS = 2.0
-
 
 @dataclass(frozen=True)
 class Program:
@@ -34,7 +31,6 @@ class Program:
     methods: dict[str, Method]
     client: Client | None
     tracker: Tracker | None
-    tally: Tally
 
     @property
     def may_wait(self) -> bool:
@@ -58,13 +54,6 @@ class Program:
         """The index of models has changed: follow it. Raises StartError when that can't be read."""
         if self.client is not None:
             self.client.refresh()
-            self.count_failures()
-
-    def count_failures(self) -> None:
-        """Bring the counts of failed loads to where metrics are read."""
-        if self.client is not None:
-            for model, count in self.client.failures().items():
-                self.tally.raise_to("cortex_model_load_failures", {"model": model}, count)
 
     def close(self) -> None:
         """Let go of the models."""
@@ -78,10 +67,12 @@ def prepare(
     models: Path,
     tally: Tally,
     call: Callable[[Callable[[], Any]], Any] = lambda function: function(),
+    failed: Callable[[str], None] = lambda model: None,
 ) -> Program:
     """Load code and models and construct the handler. Raises StartError.
 
-    call: runs a function on the thread that the handler is to live on, and waits for it.
+    call: runs a function on the thread that the handler is to live on, and waits for it. failed: is told each model that can't
+    be loaded.
     """
     spec = document.spec.handler
     _import_from(project, spec.python_path)
@@ -93,7 +84,7 @@ def prepare(
     }
     loaders: list[Callable[[str], Any]] = []
     load_model = (lambda path: loaders[0](path)) if code.loads_models else None
-    client = open_client(document, models, project, load_model)
+    client = open_client(document, models, project, load_model, failed)
     if client is not None:
         values |= dict.fromkeys((*code.clients, client.argument), client)
         _require_client(code)
@@ -107,16 +98,7 @@ def prepare(
     else:
         methods = interfaces.methods(code, instance, values)
     tracker = Tracker(document.spec.tracker, tally) if document.spec.tracker else None
-    program = Program(document, code, methods, client, tracker, tally)
-    if client is not None:
-        threading.Thread(target=_keep_counting, args=(program,), daemon=True).start()
-    return program
-
-
-def _keep_counting(program: Program) -> None:
-    never = threading.Event()
-    while not never.wait(_FAILURES_SECONDS):
-        program.count_failures()
+    return Program(document, code, methods, client, tracker)
 
 
 def _import_from(project: Path, python_path: str | None) -> None:

@@ -18,6 +18,8 @@ from cortex_api import Document, units
 from cortex_runtime import logs
 from cortex_runtime.admin import Admin
 from cortex_runtime.board import Board
+from cortex_runtime.dependencies import Installer
+from cortex_runtime.dependencies import Stopped as InstallStopped
 from cortex_runtime.errors import StartError
 from cortex_runtime.metrics import Metrics
 from cortex_runtime.models.progress import Stopped
@@ -63,6 +65,7 @@ class Supervisor:
         self._stopping: asyncio.Event = asyncio.Event()
         self._at_once = False
         self._order = Order(str(options.config), str(options.project), str(options.models), -1, -1, -1, 0, 0)
+        self._installer = Installer(document.spec.handler, options.project)
         self._load_failures: Counter[str] = Counter()
         self._sync: Sync | None = None
         if document.spec.handler.models is not None:
@@ -76,15 +79,14 @@ class Supervisor:
         admin = self._admin_server()
         serving = asyncio.create_task(admin.serve())
         try:
-            if self._sync is not None:
-                await asyncio.to_thread(self._sync.start)
+            await self._get_ready()
             self._seats = await self._generation()
             if not self._stopping.is_set():
                 log.info("ready: serving %s on port %d", self._document.name, self._listener.getsockname()[1])
                 await self._watch()
             await self._drain()
-        except Stopped:
-            log.info("told to stop while the models were fetched")
+        except (InstallStopped, Stopped):
+            log.info("told to stop before the workers were started")
         finally:
             self._stop()
             for seat in self._seats:
@@ -93,7 +95,14 @@ class Supervisor:
             admin.should_exit = True
             await serving
             self._listener.close()
+            self._installer.close()
         return 0
+
+    async def _get_ready(self) -> None:
+        """What the workers find when they start. Raises StartError, InstallStopped and Stopped."""
+        await asyncio.to_thread(self._installer.prepare)
+        if self._sync is not None:
+            await asyncio.to_thread(self._sync.start)
 
     async def _watch(self) -> None:
         """Return when told to stop. Raises StartError when no worker is left and none can start."""
@@ -202,6 +211,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stopping.set()
+        self._installer.stop()
         if self._sync is not None:
             self._sync.stop()
 

@@ -65,13 +65,6 @@ class Tally:
             if slot is not None:
                 self._cells[slot] += by
 
-    def raise_to(self, name: str, tags: Mapping[str, str], total: float) -> None:
-        """Bring a count that is kept elsewhere up to date."""
-        with self._lock:
-            slot = self._slot(COUNTER, name, tags)
-            if slot is not None:
-                self._cells[slot] = max(self._cells[slot], total)
-
     def set(self, name: str, tags: Mapping[str, str], value: float) -> None:
         """Set a gauge."""
         with self._lock:

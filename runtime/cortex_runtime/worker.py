@@ -14,73 +14,56 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 import uvloop
 
 from cortex_api import Document, units
-from cortex_runtime import handler as interfaces
 from cortex_runtime import logs
 from cortex_runtime.app import App
 from cortex_runtime.board import Board
-from cortex_runtime.clients import Client, open_client
 from cortex_runtime.errors import StartError, last_lines
 from cortex_runtime.execution import Threads
 from cortex_runtime.order import Order
+from cortex_runtime.program import Program
+from cortex_runtime.program import prepare as program_of
 from cortex_runtime.protocol import InPlaceProtocol
 from cortex_runtime.server import Server
+from cortex_runtime.tally import Tally
 
 log = logging.getLogger("cortex")
 
 
 def prepare(
     document: Document, project: Path, models: Path, board: Board, slot: int, report: Callable[..., None]
-) -> tuple[App, Client | None]:
+) -> tuple[App, Program]:
     """Load models and code and construct the handler. Raises StartError."""
     spec = document.spec.handler
-    python_path = [project, *([project / spec.python_path] if spec.python_path else [])]
-    for folder in python_path:
-        if not folder.is_dir():
-            raise StartError("HandlerNotFound", f"handler.pythonPath: there is no folder {folder}")
-    sys.path[:0] = [str(folder) for folder in python_path]
-    os.chdir(project)
-    code = interfaces.load(project / spec.path if spec.path else None, spec.type, document.kind)
-    values: dict[str, Any] = {"config": spec.config, "metadata": spec.config}
-    loaders: list[Callable[[str], Any]] = []
-    load_model = (lambda path: loaders[0](path)) if code.loads_models else None
-    client = open_client(
-        document, models, project, load_model, lambda name: report(event="model_failed", model=name)
-    )
-    if client is not None:
-        values[client.argument] = client
-        if spec.type == "python":
-            values["model_client"] = client
     row = board.row(slot)
     threads = Threads(spec.threads_per_process, row)
-    instance = threads.call(lambda: interfaces.construct(code, values, loaders.append))
-    if client is not None:
-        threads.call(client.preload)
-
-    def info() -> dict[str, Any]:
-        of_models = {"models": client.info(), "problems": client.problems()} if client else {"models": []}
-        return {"api": document.name, "kind": document.kind, "type": spec.type, **of_models}
-
+    program = program_of(
+        document,
+        project,
+        models,
+        Tally(board.region(slot)),
+        threads.call,
+        lambda name: report(event="model_failed", model=name),
+    )
     app = App(
-        interfaces.methods(code, instance, values),
+        program,
         threads,
         row,
         max_body=units.parse_bytes(spec.max_body_size),
         timeout=units.seconds(spec.request_timeout),
         limit=spec.max_replica_concurrency,
-        info=info,
+        batching=spec.server_side_batching if spec.type != "tensorflow" else None,
         access=logs.AccessLog(spec.log_level),
     )
-    return app, client
+    return app, program
 
 
 def serve(
-    document: Document, app: App, client: Client | None, listener: socket.socket, control: socket.socket
+    document: Document, app: App, program: Program, listener: socket.socket, control: socket.socket
 ) -> None:
     """Answer requests until told to stop and all running ones are over."""
     config = uvicorn.Config(
@@ -98,7 +81,7 @@ def serve(
         timeout_graceful_shutdown=max(1, int(units.seconds(document.spec.handler.request_timeout))),
     )
     server = Server(config, lambda: control.sendall(b'{"event": "ready"}\n'))
-    threading.Thread(target=_obey, args=(control, server, app, client), daemon=True).start()
+    threading.Thread(target=_obey, args=(control, server, app, program), daemon=True).start()
     app.threads.drive(uvloop.new_event_loop(), _serve(server, listener, app), together=app.all_async)
 
 
@@ -112,11 +95,11 @@ async def _serve(server: Server, listener: socket.socket, app: App) -> None:
         os._exit(0)
 
 
-def _obey(control: socket.socket, server: Server, app: App, client: Client | None) -> None:
+def _obey(control: socket.socket, server: Server, app: App, program: Program) -> None:
     with control.makefile("r") as orders:
         for order in orders:
-            if order == "models\n" and client is not None:
-                threading.Thread(target=_follow, args=(client,), daemon=True).start()
+            if order == "models\n":
+                threading.Thread(target=_follow, args=(program,), daemon=True).start()
             elif order == "drain\n":
                 app.draining = True
             elif order == "stop\n":
@@ -126,9 +109,9 @@ def _obey(control: socket.socket, server: Server, app: App, client: Client | Non
     os._exit(1)
 
 
-def _follow(client: Client) -> None:
+def _follow(program: Program) -> None:
     try:
-        client.refresh()
+        program.refresh()
     except StartError as error:
         log.error("the change of the models is not served: %s", error)
 
@@ -142,14 +125,14 @@ def main(argument: str) -> int:
         document = Document.read(order.config)
         logs.configure(document.spec.handler.log_level, capture_prints=True)
         board = Board(order.board, order.slots)
-        app, client = prepare(
+        app, program = prepare(
             document, Path(order.project), Path(order.models), board, order.slot, partial(_report, control)
         )
     except StartError as error:
         return _fail(control, error.reason, error.message)
     except (OSError, ValueError) as error:
         return _fail(control, "InvalidSpec", last_lines(error))
-    serve(document, app, client, listener, control)
+    serve(document, app, program, listener, control)
     return 0
 
 
