@@ -131,7 +131,7 @@ class Queue:
             fingerprint = hashlib.sha256(
                 content_type.encode() + b"\0" + webhook.encode() + b"\0" + payload
             ).hexdigest()
-            entry = await self.backend.read(identity, fresh=True)
+            entry = await self._persist(lambda: self.backend.read(identity, fresh=True), until)
             if entry is not None and not self._forgotten(found := Record.unpack(entry.data)):
                 return _same(found, fingerprint)
         content = Content(content_type, len(payload), payload)

@@ -38,7 +38,7 @@ T = TypeVar("T")
 _THREADS = 32
 _LONGEST_NAME = 80
 _LONGEST_VISIBILITY = 12 * 3600
-_LONGEST_DELAY_OF_A_POLL = 20
+_LONGEST_POLL_OF_SQS = 20
 _MOST_AT_ONCE = 10
 _FIRST_POLL, _LONGEST_POLL = 0.05, 1.0
 _CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
@@ -150,7 +150,7 @@ class SqsBackend:
             "receive_message",
             channel,
             MaxNumberOfMessages=min(limit, _MOST_AT_ONCE),
-            WaitTimeSeconds=min(max(1, round(seconds)), _LONGEST_DELAY_OF_A_POLL),
+            WaitTimeSeconds=min(round(seconds), _LONGEST_POLL_OF_SQS),
             VisibilityTimeout=max(1, round(self._leases[channel])),
             MessageSystemAttributeNames=["ApproximateReceiveCount"],
         )

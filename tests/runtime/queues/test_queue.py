@@ -1,0 +1,357 @@
+"""What is promised of a queue, on each backend."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from cortex_runtime.queues.base import Conflict, LeaseLost, Missing, Status
+from cortex_runtime.queues.queue import Job, OtherRequest, Queue
+
+SHORT = 0.3
+"""Seconds to look for what is not there."""
+Make = Callable[..., Awaitable[Queue]]
+
+
+async def take(queue: Queue, seconds: float = 10) -> Job:
+    """The next job."""
+    async with asyncio.timeout(seconds):
+        while not (jobs := await queue.take(1, 1)):
+            pass
+    return jobs[0]
+
+
+async def none_left(queue: Queue) -> bool:
+    depth = await queue.depth()
+    return not depth.waiting and not depth.taken
+
+
+async def test_a_jobs_life(queue: Make) -> None:
+    one = await queue()
+    identity = await one.submit(b'{"a": 1}', "application/json")
+    record = await one.status(identity)
+    assert record is not None
+    assert record.status is Status.IN_QUEUE
+    job = await take(one)
+    assert (job.id, job.payload, job.ticket.payload.type) == (identity, b'{"a": 1}', "application/json")
+    record = await one.status(identity)
+    assert record is not None
+    assert (record.status, record.attempt) == (Status.IN_PROGRESS, 1)
+    await one.complete(job, b"[1,2]")
+    record = await one.status(identity)
+    assert record is not None
+    assert record.status is Status.COMPLETED
+    assert await one.result(record) == b"[1,2]"
+    assert await one.take(1, SHORT) == []
+    assert await none_left(one)
+
+
+async def test_payload_and_result_of_any_size(queue: Make) -> None:
+    one = await queue()
+    for size in (0, 1, one.backend.inline, one.backend.inline + 1, 2_500_000):
+        payload, result = os.urandom(size), b'"' + b"r" * size + b'"'
+        identity = await one.submit(payload, "application/octet-stream")
+        job = await take(one)
+        assert job.payload == payload
+        await one.complete(job, result)
+        record = await one.status(identity)
+        assert record is not None
+        assert await one.result(record) == result
+    assert [name async for name in one.backend.payloads()] == []
+
+
+async def test_jobs_of_another_api_are_not_seen(queue: Make) -> None:
+    one, other = await queue(), await queue("other")
+    identity = await one.submit(b"x", "text/plain")
+    assert await other.status(identity) is None
+    assert await other.cancel(identity) is None
+    assert await other.take(1, SHORT) == []
+
+
+async def test_several_workers_share_the_jobs_and_none_is_done_twice(queue: Make) -> None:
+    workers = [await queue() for _ in range(3)]
+    ids = {await workers[0].submit(b"%d" % number, "text/plain") for number in range(30)}
+    done: list[str] = []
+
+    async def work(worker: Queue) -> None:
+        while not await none_left(worker):
+            for job in await worker.take(2, SHORT):
+                done.append(job.id)
+                await worker.complete(job, b"1")
+
+    await asyncio.gather(*(work(worker) for worker in workers))
+    assert sorted(done) == sorted(ids)
+
+
+async def test_a_dead_workers_job_runs_again_and_the_late_one_cant_write(queue: Make) -> None:
+    late, other = await queue(lease="1s"), await queue(lease="1s")
+    identity = await late.submit(b"x", "text/plain")
+    first = await take(late)
+    second = await take(other)
+    assert second.id == identity
+    assert second.record.attempt == 2
+    assert second.suspect
+    with pytest.raises(LeaseLost):
+        await late.renew(first)
+    with pytest.raises(LeaseLost):
+        await late.complete(first, b'"late"')
+    await other.complete(second, b'"right"')
+    record = await other.status(identity)
+    assert record is not None
+    assert await other.result(record) == b'"right"'
+
+
+async def test_a_renewed_job_stays_with_its_worker(queue: Make) -> None:
+    holder, other = await queue(lease="1s"), await queue(lease="1s")
+    await holder.submit(b"x", "text/plain")
+    job = await take(holder)
+    stealing = asyncio.create_task(take(other, 60))
+    for number in range(8):
+        await asyncio.sleep(0.25)
+        await holder.renew(job, number / 8, f"step {number}")
+    record = await holder.status(job.id, fresh=True)
+    assert record is not None
+    assert (record.progress, record.note) == (7 / 8, "step 7")
+    await holder.complete(job, b"1")
+    assert not stealing.done()
+    stealing.cancel()
+
+
+async def test_a_message_that_comes_twice_starts_no_second_attempt(queue: Make) -> None:
+    one = await queue(lease="2s")
+    identity = await one.submit(b"x", "text/plain")
+    job = await take(one)
+    await one.backend.publish("jobs", identity, job.ticket.pack() + b" ")
+    assert await one.take(1, SHORT) == []
+    await one.complete(job, b"1")
+    assert await one.take(1, SHORT) == []
+    record = await one.status(identity)
+    assert record is not None
+    assert record.attempt == 1
+
+
+async def test_failing_attempts_end_as_a_dead_letter_with_the_reason(queue: Make) -> None:
+    one = await queue(maxAttempts=2)
+    identity = await one.submit(b"x", "text/plain")
+    assert await one.retry(await take(one), "HandlerError", "it failed")
+    record = await one.status(identity, fresh=True)
+    assert record is not None
+    assert (record.status, record.reason) == (Status.IN_QUEUE, "HandlerError")
+    assert not await one.retry(await take(one), "HandlerError", "it failed again")
+    record = await one.status(identity, fresh=True)
+    assert record is not None
+    assert (record.status, record.attempt, record.reason) == (Status.FAILED, 2, "HandlerError")
+    assert "2 times" in record.message
+    assert "it failed again" in record.message
+    assert await none_left(one)
+
+
+async def test_attempts_of_workers_that_died_count(queue: Make) -> None:
+    one = await queue(lease="1s", maxAttempts=2)
+    identity = await one.submit(b"x", "text/plain")
+    await take(one)
+    await take(one)
+    record = None
+    async with asyncio.timeout(20):
+        while record is None or not record.ended:
+            assert await one.take(1, SHORT) == []
+            record = await one.status(identity)
+    assert (record.status, record.reason, record.attempt) == (Status.FAILED, "WorkerLost", 2)
+
+
+async def test_a_job_handed_back_is_taken_at_once_and_not_counted(queue: Make) -> None:
+    one = await queue()
+    identity = await one.submit(b"x", "text/plain")
+    for _ in range(5):
+        job = await take(one)
+        assert (job.record.attempt, job.suspect) == (1, False)
+        await one.hand_back(job)
+    record = await one.status(identity, fresh=True)
+    assert record is not None
+    assert (record.status, record.attempt) == (Status.IN_QUEUE, 0)
+
+
+async def test_cancelled_while_waiting_running_and_ended(queue: Make) -> None:
+    one = await queue(lease="2s")
+    waiting = await one.submit(os.urandom(300_000), "application/octet-stream")
+    record = await one.cancel(waiting)
+    assert record is not None
+    assert (record.status, record.reason) == (Status.FAILED, "Cancelled")
+    assert await one.take(1, SHORT) == []
+    assert await none_left(one)
+    assert [name async for name in one.backend.payloads()] == []
+
+    running = await one.submit(b"x", "text/plain")
+    job = await take(one)
+    await one.cancel(running)
+    with pytest.raises(LeaseLost):
+        await one.renew(job)
+    with pytest.raises(LeaseLost):
+        await one.complete(job, b"1")
+    record = await one.cancel(running)
+    assert record is not None
+    assert record.status is Status.FAILED
+
+    ended = await one.submit(b"x", "text/plain")
+    await one.complete(await take(one, 20), b"1")
+    record = await one.cancel(ended)
+    assert record is not None
+    assert record.status is Status.COMPLETED
+    assert await one.cancel("0" * 32) is None
+
+
+async def test_one_key_is_one_job(queue: Make) -> None:
+    one = await queue()
+    ids = await asyncio.gather(*(one.submit(b"x", "text/plain", key="k") for _ in range(6)))
+    assert len(set(ids)) == 1
+    with pytest.raises(OtherRequest):
+        await one.submit(b"y", "text/plain", key="k")
+    with pytest.raises(OtherRequest):
+        await one.submit(b"x", "application/json", key="k")
+    ran = []
+    while not await none_left(one):
+        for job in await one.take(5, 1):
+            ran.append(job.payload)
+            await one.complete(job, b"1")
+    assert ran == [b"x"]
+    assert await one.submit(b"x", "text/plain", key="k") == ids[0]
+    assert await one.take(1, SHORT) == []
+
+
+async def test_a_refused_request_with_a_used_key_never_runs(queue: Make) -> None:
+    """Its message may be the first that a worker sees."""
+    one = await queue()
+    answers = await asyncio.gather(
+        *(one.submit(b"%d" % n * 150_000, "text/plain", key="k") for n in range(4)), return_exceptions=True
+    )
+    accepted = [number for number, answer in enumerate(answers) if isinstance(answer, str)]
+    assert len(accepted) == 1
+    ran = []
+    while not await none_left(one):
+        for job in await one.take(5, 1):
+            ran.append(job.payload)
+            await one.complete(job, b"1")
+    assert ran == [b"%d" % accepted[0] * 150_000]
+
+
+async def test_ended_jobs_are_forgotten_and_their_keys_free(queue: Make) -> None:
+    one = await queue(retention="100ms")
+    identity = await one.submit(b"x", "text/plain", key="k")
+    await one.complete(await take(one), b"1")
+    await asyncio.sleep(0.15)
+    assert await one.status(identity) is None
+    assert await one.submit(b"other", "text/plain", key="k") == identity
+    job = await take(one)
+    assert (job.payload, job.record.attempt) == (b"other", 1)
+    await one.complete(job, b"2")
+    assert await one.result(job.record) == b"2"
+
+
+async def test_waiting_for_the_end(queue: Make) -> None:
+    one, worker = await queue(), await queue()
+    identity = await one.submit(b"x", "text/plain")
+    waiting = asyncio.create_task(one.wait(identity, 30))
+    job = await take(worker)
+    await worker.renew(job, 0.5, "half")
+    assert not waiting.done()
+    await worker.complete(job, b"1")
+    async with asyncio.timeout(10):
+        record = await waiting
+    assert record is not None
+    assert record.status is Status.COMPLETED
+    assert await one.wait("0" * 32, 30) is None
+
+
+async def test_who_wants_to_know_is_told_until_it_is_done(queue: Make) -> None:
+    one = await queue()
+    identity = await one.submit(b"x", "text/plain", webhook="http://somewhere/")
+    assert await one.take_hooks(5, SHORT) == []
+    await one.complete(await take(one), b"1")
+    [hook] = await one.take_hooks(5, 5)
+    assert (hook.record.id, hook.record.webhook) == (identity, "http://somewhere/")
+    await one.tell_later(hook, 0)
+    [hook] = await one.take_hooks(5, 5)
+    assert hook.delivery.times == 2
+    await one.told(hook)
+    assert await one.take_hooks(5, SHORT) == []
+
+
+async def test_payloads_without_a_job_are_swept_and_no_others(queue: Make) -> None:
+    one = await queue()
+    await one.submit(os.urandom(300_000), "application/octet-stream")
+    await one.backend.put("payload/0123/0", os.urandom(300_000), None)
+    assert await one.sweep() == 0
+    assert await one.sweep() == 1
+    left = [name async for name in one.backend.payloads()]
+    assert len(left) == 1
+    assert len((await take(one)).payload) == 300_000
+
+
+async def test_of_many_writers_one_wins(queue: Make) -> None:
+    one = await queue()
+    backend = one.backend
+
+    async def winners(revision: object) -> list[object]:
+        writes = (backend.write("r", b"%d" % n, revision, None) for n in range(10))
+        answers = await asyncio.gather(*writes, return_exceptions=True)
+        assert all(isinstance(a, Conflict) for a in answers if isinstance(a, BaseException))
+        return [a for a in answers if not isinstance(a, BaseException)]
+
+    created = await winners(None)
+    assert len(created) == 1
+    replaced = await winners(created[0])
+    assert len(replaced) == 1
+    assert await winners(created[0]) == []
+    entry = await backend.read("r", fresh=True)
+    assert entry is not None
+    assert entry.revision == replaced[0]
+
+
+async def test_what_is_not_there_is_said_to_be_missing(queue: Make) -> None:
+    one = await queue()
+    with pytest.raises(Missing):
+        await one.backend.get("result/none/0")
+    await one.backend.remove("payload/none/0")
+    assert await one.backend.read("none") is None
+
+
+async def test_a_payload_that_is_gone_fails_its_job(queue: Make) -> None:
+    one = await queue()
+    identity = await one.submit(os.urandom(300_000), "application/octet-stream")
+    [name] = [name async for name in one.backend.payloads()]
+    await one.backend.remove(name)
+    assert await one.take(1, SHORT) == []
+    record = await one.status(identity)
+    assert record is not None
+    assert (record.status, record.reason) == (Status.FAILED, "PayloadLost")
+
+
+async def test_a_message_that_is_no_job_is_dropped(queue: Make) -> None:
+    one = await queue()
+    await one.backend.publish("jobs", "strange", b"nonsense")
+    identity = await one.submit(b"x", "text/plain")
+    assert (await take(one)).id == identity
+
+
+async def test_a_queue_that_is_removed_holds_nothing_afterwards(queue: Make) -> None:
+    one = await queue()
+    identity = await one.submit(os.urandom(300_000), "application/octet-stream")
+    await one.backend.destroy()
+    await one.backend.open()
+    assert await one.status(identity) is None
+    assert [name async for name in one.backend.payloads()] == []
+
+
+async def test_what_has_ended_goes_in_time_and_what_waits_stays(queue: Make) -> None:
+    one = await queue()
+    ended = await one.submit(b"x", "text/plain")
+    await one.complete(await take(one), b'"%b"' % (b"r" * 300_000))
+    waiting = await one.submit(b"y", "text/plain")
+    await asyncio.sleep(1.1)
+    await one.backend.expire(0.5)
+    assert await one.status(waiting) is not None
+    if await one.status(ended) is not None:
+        # NATS has its own clock for that, which is set when the record is written.
+        assert "nats" in type(one.backend).__name__.lower()
+    assert (await take(one)).id == waiting
