@@ -3,6 +3,7 @@
 import click
 
 from cortex_api import __version__
+from cortex_cli.convert.command import convert
 from cortex_cli.doctor import doctor
 from cortex_cli.get import get
 from cortex_cli.logs import logs
@@ -17,7 +18,7 @@ def main() -> None:
     """Serve models on Kubernetes, and on this machine."""
 
 
-for command in (run, validate, get, predict, logs, doctor):
+for command in (run, validate, convert, get, predict, logs, doctor):
     main.add_command(command)
 
 

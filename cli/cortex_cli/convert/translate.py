@@ -1,0 +1,360 @@
+"""An entry of a cortex.yaml to a manifest of today, with a remark on each thing that has another name now or stays behind."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cortex_api.kinds import API_VERSION
+from cortex_cli.convert.ages import CONTAINERS, Age
+from cortex_cli.convert.reading import Entry, fields
+
+_OTHER_KINDS = {
+    "BatchAPI": "batch jobs are no part of this: a Kubernetes Job runs them",
+    "TaskAPI": "tasks are no part of this: a Kubernetes Job runs them",
+    "TrafficSplitter": "traffic is split by the platform's gateway: an HTTPRoute with weights over the APIs' Services",
+}
+_EXPORTED = ("model", "model_format", "request_handler", "tf_signature_key")
+_MODEL_FIELDS = ("path", "dir", "signature_key", "cache_size", "disk_cache_size")
+_SCALING = (
+    "min_replicas",
+    "max_replicas",
+    "init_replicas",
+    "window",
+    "downscale_stabilization_period",
+    "upscale_stabilization_period",
+    "max_downscale_factor",
+    "max_upscale_factor",
+    "downscale_tolerance",
+    "upscale_tolerance",
+)
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something that a reader of the old file should know. lost: whether it was left behind."""
+
+    line: int
+    text: str
+    lost: bool = False
+
+
+@dataclass
+class Translation:
+    """A manifest in the making.
+
+    lines: the line of the old file that each of its fields comes from. seen: the old fields that were looked at. contradiction:
+    whether the old file says two things that can't both hold.
+    """
+
+    entry: Entry
+    age: Age
+    manifest: dict[str, Any] = field(default_factory=dict)
+    remarks: list[Remark] = field(default_factory=list)
+    lines: dict[str, int] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    contradiction: bool = False
+
+    def put(self, new: str, value: Any, old: str, remark: str = "") -> None:
+        """Set a field of the manifest, from the line of an old one."""
+        parent = self.manifest
+        *above, last = new.split(".")
+        for name in above:
+            parent = parent.setdefault(name, {})
+        parent[last] = value
+        self.lines[new] = self.entry.line(old)
+        if remark:
+            self.remarks.append(Remark(self.lines[new], remark))
+
+    def carry(
+        self, old: str, new: str, change: Callable[[Any], Any] = lambda value: value, note: str = ""
+    ) -> None:
+        """Take a field to its new place, if it is there and not null; say so when it has another name there."""
+        self.seen.add(old)
+        value = self.entry.get(old)
+        if value is None:
+            return
+        same = _camel(old) == new.removeprefix("spec.") or old == "name"
+        self.put(new, change(value), old, "" if same and not note else f"{old} is {new} now{note}")
+
+    def leave(self, old: str, why: str) -> None:
+        """A field that stays behind, if it is there."""
+        self.seen.add(old)
+        if self.entry.get(old) is not None:
+            self.remarks.append(Remark(self.entry.line(old), f"{old} is not carried over: {why}", lost=True))
+
+    def contradict(self, old: str, why: str) -> None:
+        """Something that the old Cortex refused as well."""
+        self.contradiction = True
+        self.remarks.append(Remark(self.entry.line(old), f"not valid: {why}", lost=True))
+
+
+def translate(
+    entry: Entry, age: Age, deployment: str | None, folder: Path | None, source: str
+) -> Translation | Remark:
+    """The manifest of one API; a Remark when it can't become one.
+
+    deployment: the name of the file's `kind: deployment`, which was part of the endpoint. folder: where the file stands, to see
+    which files of dependencies there are. source: "configmap", "image", or the URI of the project.
+    """
+    if entry.kind in _OTHER_KINDS:
+        return Remark(
+            entry.line("kind"), f"{entry.kind} is not carried over: {_OTHER_KINDS[entry.kind]}", lost=True
+        )
+    if age.first >= CONTAINERS or "pod" in entry.content:
+        why = "an API of containers (Cortex 0.36 and later) runs images of your own: apply a Deployment and a Service of them"
+        return Remark(entry.line("pod"), f"{entry.get('name')} is not carried over: {why}", lost=True)
+    to = Translation(entry, age)
+    to.manifest |= {
+        "apiVersion": API_VERSION,
+        "kind": "AsyncAPI" if entry.kind == "AsyncAPI" else "RealtimeAPI",
+    }
+    to.carry("name", "metadata.name")
+    to.manifest["spec"] = {"handler": {}}
+    _handler(to)
+    _source(to, folder, source)
+    _tracker(to)
+    _compute(to)
+    _autoscaling(to)
+    _update_strategy(to)
+    _networking(to, deployment)
+    for path, _ in fields(entry):
+        # A field of the tables that nothing above knows: better said than dropped.
+        if path != "kind" and entry.get(path) is not None and not _seen(to, path):
+            to.leave(path, "nothing here does the same")
+    return to
+
+
+def _seen(to: Translation, path: str) -> bool:
+    return any(path == old or path.startswith((f"{old}.", f"{old}[")) for old in to.seen)
+
+
+def _handler(to: Translation) -> None:
+    entry = to.entry
+    given = [
+        name
+        for name in ("model", "python", "tensorflow", "onnx", "predictor", "handler")
+        if entry.content.get(name)
+    ]
+    if len(given) > 1:
+        to.contradict(given[1], f"exactly one of {' and '.join(given)} says what is served")
+    if any(name in entry.content for name in _EXPORTED):
+        _exported_model(to)
+    elif "python" in given:
+        to.put("spec.handler.type", "python", "python", "python is spec.handler with type python now")
+        to.carry("python.inference", "spec.handler.path")
+    elif "tensorflow" in given or "onnx" in given:
+        kind = "tensorflow" if "tensorflow" in given else "onnx"
+        to.put("spec.handler.type", kind, kind, f"{kind} is spec.handler with type {kind} now")
+        to.carry(f"{kind}.model", "spec.handler.models.path")
+        to.carry(f"{kind}.request_handler", "spec.handler.path")
+        to.carry(f"{kind}.signature_key", "spec.handler.models.signatureKey")
+        to.carry(f"{kind}.python_path", "spec.handler.pythonPath", _folder)
+        to.carry(f"{kind}.metadata", "spec.handler.config")
+    elif "predictor" in given:
+        if entry.get("predictor.type") is None:
+            to.put(
+                "spec.handler.type", "python", "predictor", "predictor is spec.handler with type python now"
+            )
+        _section(to, "predictor")
+    elif "handler" in given:
+        _section(to, "handler")
+    to.carry("metadata", "spec.handler.config")
+
+
+def _exported_model(to: Translation) -> None:
+    """A model with a request handler: its format is said, or shows in its name."""
+    model, said = str(to.entry.get("model") or ""), to.entry.get("model_format")
+    if said is None and model:
+        kind = "onnx" if model.endswith(".onnx") else "tensorflow"
+        to.put(
+            "spec.handler.type", kind, "model", f"spec.handler.type is {kind}, as the name of the model says"
+        )
+    else:
+        to.carry("model_format", "spec.handler.type")
+        if model and (said == "onnx") != model.endswith(".onnx"):
+            to.contradict("model_format", f"model_format {said} does not go with model {model}")
+    to.carry("model", "spec.handler.models.path")
+    to.carry("request_handler", "spec.handler.path")
+    to.carry("tf_signature_key", "spec.handler.models.signatureKey")
+
+
+def _folder(path: Any) -> Any:
+    return path.rstrip("/") if isinstance(path, str) else path
+
+
+def _section(to: Translation, section: str) -> None:
+    """The predictor of 0.10 to 0.33, the handler after it."""
+    at = "spec.handler"
+    to.carry(f"{section}.type", f"{at}.type")
+    path = to.entry.get(f"{section}.path")
+    if isinstance(path, str) and path.endswith((".pickle", ".pkl")):
+        to.leave(f"{section}.path", "a pickled class is not loaded: write it into a .py file")
+    else:
+        to.carry(f"{section}.path", f"{at}.path")
+    for old in ("model", "model_path"):
+        to.carry(f"{section}.{old}", f"{at}.models.path")
+    to.carry(f"{section}.signature_key", f"{at}.models.signatureKey")
+    if isinstance(to.entry.get(f"{section}.models"), list):
+        _paths(to, f"{section}.models")
+    for models in (f"{section}.models", f"{section}.multi_model_reloading"):
+        if isinstance(to.entry.get(models), dict):
+            for name in _MODEL_FIELDS:
+                to.carry(f"{models}.{name}", f"{at}.models.{_camel(name)}")
+            _paths(to, f"{models}.paths")
+    for old in ("config", "metadata"):
+        to.carry(f"{section}.{old}", f"{at}.config")
+    to.carry(f"{section}.python_path", f"{at}.pythonPath", _folder)
+    to.carry(f"{section}.env", f"{at}.env", _environment)
+    for name in ("processes_per_replica", "threads_per_process", "log_level", "shm_size"):
+        to.carry(f"{section}.{name}", f"{at}.{_camel(name)}")
+    for name in ("max_batch_size", "batch_interval"):
+        batching = f"{section}.server_side_batching.{name}"
+        to.carry(batching, f"{at}.serverSideBatching.{_camel(name)}")
+    to.carry(f"{section}.dependencies.pip", f"{at}.dependencies.pip")
+    to.carry(f"{section}.dependencies.shell", f"{at}.dependencies.shell")
+    to.leave(
+        f"{section}.dependencies.conda",
+        "conda is not installed: write its packages into requirements.txt, or an image",
+    )
+    to.leave(f"{section}.protobuf_path", "APIs of gRPC by your own .proto are not served; HTTP is")
+    to.leave(
+        f"{section}.image",
+        "an image of the old Cortex can't run this: build one from cortex-runtime and set handler.image",
+    )
+    serving = to.entry.get(f"{section}.tensorflow_serving_image")
+    if isinstance(serving, str) and "cortexlabs/" in serving:
+        to.leave(f"{section}.tensorflow_serving_image", "the platform's is used, or any tensorflow/serving")
+    else:
+        to.carry(f"{section}.tensorflow_serving_image", f"{at}.tensorflowServingImage")
+
+
+def _paths(to: Translation, old: str) -> None:
+    models = to.entry.get(old)
+    if not isinstance(models, list):
+        return
+    names = {"model_path": "path", "signature_key": "signatureKey"}
+    listed = [model for model in models if isinstance(model, dict)]
+    renamed = sorted({name for model in listed for name in model if name in names})
+    note = "".join(f"; its {name} is {names[name]}" for name in renamed)
+    to.carry(
+        old,
+        "spec.handler.models.paths",
+        lambda _: [{names.get(k, k): v for k, v in model.items() if v is not None} for model in listed],
+        note,
+    )
+
+
+def _environment(variables: Any) -> Any:
+    if not isinstance(variables, dict):
+        return variables
+    return [{"name": str(name), "value": _text(value)} for name, value in variables.items()]
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _source(to: Translation, folder: Path | None, source: str) -> None:
+    """Where the code comes from, which used to be the folder of the file; and its files of dependencies, by their old names."""
+    handler, name = to.manifest["spec"]["handler"], to.entry.get("name")
+    if handler.get("path"):
+        if source == "configmap":
+            handler["source"] = {"configMap": {"name": f"{name}-code"}}
+            text = f"the code of {name} comes from a ConfigMap: kubectl create configmap {name}-code --from-file=FOLDER"
+            to.remarks.append(Remark(to.entry.line(), text))
+        elif source != "image":
+            handler["source"] = {"uri": source}
+    given = handler.get("dependencies", {})
+    for kind, file in (("pip", "requirements.txt"), ("shell", "dependencies.sh")):
+        if kind not in given and folder is not None and (folder / file).exists() and handler.get("path"):
+            handler.setdefault("dependencies", {})[kind] = file
+            to.remarks.append(
+                Remark(to.entry.line(), f"{file} was installed by its name alone: it is named now")
+            )
+    if folder is not None and (folder / "conda-packages.txt").exists():
+        text = "conda-packages.txt is not carried over: write its packages into requirements.txt, or an image"
+        to.remarks.append(Remark(to.entry.line(), text, lost=True))
+
+
+def _tracker(to: Translation) -> None:
+    for parent in ("tracker.", "monitoring.", ""):
+        to.carry(f"{parent}key", "spec.tracker.key")
+        to.carry(f"{parent}model_type", "spec.tracker.modelType")
+
+
+def _compute(to: Translation) -> None:
+    for parent in ("compute.", ""):
+        for name in ("cpu", "mem", "gpu", "inf"):
+            to.carry(
+                f"{parent}{name}",
+                f"spec.compute.{name}",
+                _quantity if name in ("cpu", "mem") else lambda v: v,
+            )
+    compute = to.entry.get("compute")
+    if isinstance(compute, dict) and "cpu" in compute and compute["cpu"] is None:
+        # It meant: no request.
+        to.put("spec.compute.cpu", None, "compute.cpu")
+    to.leave("compute.node_groups", "choose nodes by their labels: compute.nodeSelector")
+
+
+def _quantity(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _autoscaling(to: Translation) -> None:
+    entry = to.entry
+    if entry.get("compute.replicas") is not None:
+        to.carry("compute.replicas", "spec.replicas")
+        return
+    for parent in ("autoscaling.", "compute.", ""):
+        for name in _SCALING:
+            to.carry(f"{parent}{name}", f"spec.autoscaling.{_camel(name)}")
+        to.carry(f"{parent}target_cpu_utilization", "spec.autoscaling.targetCpuUtilization")
+    to.carry("autoscaling.target_replica_concurrency", "spec.autoscaling.targetInFlight", float)
+    to.carry("autoscaling.target_in_flight", "spec.autoscaling.targetInFlight", float)
+    to.carry("autoscaling.max_replica_concurrency", "spec.handler.maxReplicaConcurrency")
+    to.carry("autoscaling.workers_per_replica", "spec.handler.processesPerReplica")
+    to.carry("autoscaling.threads_per_worker", "spec.handler.threadsPerProcess")
+    scaling = to.manifest["spec"].setdefault("autoscaling", {})
+    before = dict(scaling)
+    if to.age.last < 14:
+        scaling.setdefault("targetCpuUtilization", 80)
+    else:
+        handler = to.manifest["spec"]["handler"]
+        slots = handler.get("processesPerReplica", 1) * handler.get("threadsPerProcess", 1)
+        scaling.setdefault("targetInFlight", float(slots))
+    scaling.setdefault("minReplicas", 1)
+    scaling.setdefault("maxReplicas", 100)
+    if added := {name: value for name, value in scaling.items() if name not in before}:
+        text = ", ".join(f"{name} {value:g}" for name, value in added.items())
+        to.remarks.append(Remark(entry.line(), f"spec.autoscaling: written out what was the default: {text}"))
+
+
+def _update_strategy(to: Translation) -> None:
+    for parent in ("update_strategy", "compute"):
+        for name in ("max_surge", "max_unavailable"):
+            to.carry(f"{parent}.{name}", f"spec.updateStrategy.{_camel(name)}")
+
+
+def _networking(to: Translation, deployment: str | None) -> None:
+    for old in ("endpoint", "networking.endpoint"):
+        to.carry(old, "spec.networking.endpoint", lambda text: "/" + str(text).strip("/"))
+    networking = to.manifest["spec"].setdefault("networking", {})
+    if deployment is not None and "endpoint" not in networking:
+        networking["endpoint"] = f"/{deployment}/{to.entry.get('name')}"
+        text = f"spec.networking.endpoint: {networking['endpoint']}, as the deployment and the API were its default"
+        to.remarks.append(Remark(to.entry.line(), text))
+    if not networking:
+        del to.manifest["spec"]["networking"]
+    to.leave(
+        "networking.api_gateway",
+        "who reaches the APIs is the platform's matter: the chart's gateway or ingress",
+    )
+    for old in ("local_port", "networking.local_port"):
+        to.leave(old, "cortex run --port chooses it")
+
+
+def _camel(name: str) -> str:
+    return re.sub(r"_([a-z])", lambda found: found[1].upper(), name)
