@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from cortex_api import Document
 from cortex_runtime import logs
 from cortex_runtime.admin import Admin
+from cortex_runtime.dependencies import Stopped as InstallStopped
 from cortex_runtime.errors import StartError
 from cortex_runtime.gateway import read_document
 from cortex_runtime.metrics import Metrics
@@ -66,8 +67,7 @@ class Consumer(Supervisor):
         serving = asyncio.create_task(admin.serve())
         working: asyncio.Task[None] | None = None
         try:
-            if self._sync is not None:
-                await asyncio.to_thread(self._sync.start)
+            await self._get_ready()
             self._seats = await self._generation()
             if not self._stopping.is_set():
                 working = asyncio.create_task(self._dispatcher.run())
@@ -80,8 +80,8 @@ class Consumer(Supervisor):
                 self._dispatcher.stop()
                 await working
             await self._drain()
-        except Stopped:
-            log.info("told to stop while the models were fetched")
+        except (InstallStopped, Stopped):
+            log.info("told to stop before the workers were started")
         finally:
             self._stop()
             if working is not None:
@@ -89,8 +89,12 @@ class Consumer(Supervisor):
                 await asyncio.gather(working, return_exceptions=True)
             await self._end(self._seats)
             await self._queue.backend.close()
+            if self._installer is not None:
+                self._installer.close()
             admin.should_exit = True
             await serving
+            if self._installer is not None:
+                self._installer.close()
         return 0
 
     async def _drain(self) -> None:
@@ -107,7 +111,9 @@ class Consumer(Supervisor):
         return asyncio.ensure_future(self._start(slot))
 
     async def _start(self, slot: int) -> JobWorker:
-        return await start(self._order, self._board, slot, self._capacity, self._dispatcher.notice)
+        return await start(
+            self._order, self._board, slot, self._heed, self._capacity, self._dispatcher.notice
+        )
 
     def _problem(self) -> tuple[str, str] | None:
         problem = super()._problem()
@@ -117,7 +123,7 @@ class Consumer(Supervisor):
 
     def _admin_server(self) -> Server:
         server = super()._admin_server()
-        metrics = Metrics(self._document, self._board, self._workers)
+        metrics = Metrics(self._document, self._board, self._workers, self._model_failures)
         server.config.app = Admin(
             self._problem, lambda: metrics.text() + self._counts.text(), self._dispatcher.running
         )

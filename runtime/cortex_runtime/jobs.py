@@ -1,8 +1,7 @@
 """One process of a consumer, in which the user's code works on jobs. Started by the consumer, and ends when that ends.
 
 `python -m cortex_runtime.jobs ORDER`, where ORDER is the JSON of an `Order`. queues/worker.py is the other end of the control
-socket. A method reports how far it is with `report_progress`.
-"""
+socket."""
 
 import asyncio
 import json
@@ -13,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,42 +21,29 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from cortex_api import Document
-from cortex_runtime import handler as interfaces
 from cortex_runtime import logs, respond
 from cortex_runtime.board import Board
-from cortex_runtime.clients import Client, open_client
 from cortex_runtime.errors import StartError, UserError, last_lines
 from cortex_runtime.execution import Threads
 from cortex_runtime.handler import JOB, Method
 from cortex_runtime.order import Order
 from cortex_runtime.payload import parse
+from cortex_runtime.program import Program, prepare
+from cortex_runtime.progress import reporter
 from cortex_runtime.queues.worker import jobs_per_process
+from cortex_runtime.tally import Tally
 
 log = logging.getLogger("cortex")
 
-_LONGEST_NOTE = 200
 _PROGRESS_SECONDS = 0.1
-
-_report: ContextVar[Callable[[float, str], None] | None] = ContextVar("report", default=None)
-
-
-def report_progress(fraction: float, note: str = "") -> None:
-    """Tell how far the job is that is being worked on: 0 to 1, and a word on it; GET /ID shows both. Outside of a job, nothing.
-
-    Cheap: what comes within a tenth of a second after the last report is left out.
-    """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"progress is between 0 and 1, not {fraction}")
-    report = _report.get()
-    if report is not None:
-        report(float(fraction), str(note)[:_LONGEST_NOTE])
 
 
 class Jobs:
     """Runs the handler's method for each job that the consumer sends."""
 
-    def __init__(self, method: Method, threads: Threads, control: socket.socket) -> None:
-        self._method = method
+    def __init__(self, program: Program, threads: Threads, control: socket.socket) -> None:
+        self._program = program
+        self._method: Method = program.methods[JOB]
         self._threads = threads
         self._control = control
         self._sending = threading.Lock()
@@ -86,13 +71,16 @@ class Jobs:
                 head = json.loads(order)
                 payload = orders.read(head.get("size", 0))
                 loop.call_soon_threadsafe(self._take, head, payload)
-            else:
-                self.told(order.decode().strip())
+            elif order == b"models\n":
+                threading.Thread(target=self._follow, daemon=True).start()
         # The consumer is gone, and with it the hold on all jobs here.
         os._exit(1)
 
-    def told(self, order: str) -> None:
-        """Another order."""
+    def _follow(self) -> None:
+        try:
+            self._program.refresh()
+        except StartError as error:
+            log.error("the change of the models is not followed: %s", error)
 
     def _take(self, head: dict[str, Any], payload: bytes) -> None:
         if "cancel" in head:
@@ -106,7 +94,7 @@ class Jobs:
 
     async def _work(self, identity: str, content_type: str, payload: bytes) -> None:
         logs.request_id.set(identity)
-        _report.set(_Reporter(identity, self._send))
+        reporter.set(_Reporter(identity, self._send))
         try:
             result = await self._call(identity, content_type, payload)
             value, callback = respond.split_callback(result)
@@ -134,6 +122,8 @@ class Jobs:
             message = f"the handler raised {name}; its log has the traceback, under this id"
             self._failed(identity, "HandlerError", message, True)
             return
+        if self._program.tracker is not None:
+            self._program.tracker.note(value)
         self._send({"event": "done", "id": identity, "size": len(data)}, data)
         if callback is not None:
             await self._after(callback)
@@ -181,33 +171,6 @@ class _Reporter:
             self._send({"event": "progress", "id": self._identity, "progress": fraction, "note": note})
 
 
-def prepare(
-    document: Document, project: Path, models: Path, board: Board, slot: int
-) -> tuple[Method, Threads, Client | None]:
-    """Load models and code and construct the handler. Raises StartError."""
-    spec = document.spec.handler
-    python_path = [project, *([project / spec.python_path] if spec.python_path else [])]
-    for folder in python_path:
-        if not folder.is_dir():
-            raise StartError("HandlerNotFound", f"handler.pythonPath: there is no folder {folder}")
-    sys.path[:0] = [str(folder) for folder in python_path]
-    os.chdir(project)
-    code = interfaces.load(project / spec.path if spec.path else None, spec.type, document.kind)
-    values: dict[str, Any] = {"config": spec.config, "metadata": spec.config}
-    loaders: list[Callable[[str], Any]] = []
-    load_model = (lambda path: loaders[0](path)) if code.loads_models else None
-    client = open_client(document, models, project, load_model)
-    if client is not None:
-        values[client.argument] = client
-        if spec.type == "python":
-            values["model_client"] = client
-    threads = Threads(jobs_per_process(spec), board.row(slot))
-    instance = threads.call(lambda: interfaces.construct(code, values, loaders.append))
-    if client is not None:
-        threads.call(client.preload)
-    return interfaces.methods(code, instance, values)[JOB], threads, client
-
-
 def main(argument: str) -> int:
     """Exit status: 0 after a stop, 1 when the API can't start."""
     order = Order(**json.loads(argument))
@@ -216,20 +179,40 @@ def main(argument: str) -> int:
         document = Document.read(order.config)
         logs.configure(document.spec.handler.log_level, capture_prints=True)
         board = Board(order.board, order.slots)
-        method, threads, _ = prepare(document, Path(order.project), Path(order.models), board, order.slot)
+        threads = Threads(jobs_per_process(document.spec.handler), board.row(order.slot))
+        program = prepare(
+            document,
+            Path(order.project),
+            Path(order.models),
+            Tally(board.region(order.slot)),
+            threads.call,
+            lambda name: _report(control, event="model_failed", model=name),
+        )
     except StartError as error:
         return _fail(control, error.reason, error.message)
     except (OSError, ValueError) as error:
         return _fail(control, "InvalidSpec", last_lines(error))
-    jobs = Jobs(method, threads, control)
-    threads.drive(uvloop.new_event_loop(), jobs.run(), together=method.is_async)
-    sys.stdout.flush()
+    is_async = program.methods[JOB].is_async
+    threads.drive(uvloop.new_event_loop(), _run(Jobs(program, threads, control)), together=is_async)
     return 0
 
 
+async def _run(jobs: Jobs) -> None:
+    try:
+        await jobs.run()
+        sys.stdout.flush()
+    finally:
+        # A call of a cancelled job may still hold its thread, and must not hold the process.
+        os._exit(0)
+
+
 def _fail(control: socket.socket, reason: str, message: str) -> int:
-    control.sendall(json.dumps({"event": "failed", "reason": reason, "message": message}).encode() + b"\n")
+    _report(control, event="failed", reason=reason, message=message)
     return 1
+
+
+def _report(control: socket.socket, **report: str) -> None:
+    control.sendall(json.dumps(report).encode() + b"\n")
 
 
 if __name__ == "__main__":

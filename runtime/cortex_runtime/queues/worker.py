@@ -58,13 +58,11 @@ class JobWorker(Worker):
     jobs: dict[str, Running] = field(default_factory=dict)
     ready: bool = False
     stopping: bool = False
-    _reading: "asyncio.Task[None] | None" = None
 
     async def started(self) -> None:
         """Wait until it can work. Raises StartError."""
         await super().started()
         self.ready = True
-        self._reading = asyncio.create_task(self._read())
         self.changed(self)
 
     def tell(self, order: str) -> None:
@@ -91,7 +89,8 @@ class JobWorker(Worker):
         if identity in self.jobs and not self.control.is_closing():
             self.control.write(json.dumps({"cancel": identity}).encode() + b"\n")
 
-    async def _read(self) -> None:
+    async def listen(self) -> None:
+        """Take what it reports, until it is gone."""
         try:
             while line := await self.reports.readline():
                 report = json.loads(line)
@@ -110,6 +109,9 @@ class JobWorker(Worker):
             self.changed(self)
 
     def _take(self, report: dict[str, Any], data: bytes) -> None:
+        if "id" not in report:
+            self.heed(report)
+            return
         running = self.jobs.get(report["id"])
         if running is None:
             return
@@ -138,9 +140,14 @@ def jobs_per_replica(handler: Any) -> int:
 
 
 async def start(
-    order: Order, board: Board, slot: int, capacity: int, changed: Callable[[JobWorker], None]
+    order: Order,
+    board: Board,
+    slot: int,
+    heed: Callable[[dict[str, Any]], None],
+    capacity: int,
+    changed: Callable[[JobWorker], None],
 ) -> JobWorker:
-    """Start a process; it is not ready yet."""
+    """Start a process; it is not ready yet. heed: is given its reports, but for those about its start and its jobs."""
 
     ours, theirs = socket.socketpair()
     order = replace(order, board=board.descriptor, control=theirs.fileno(), slot=slot, slots=board.rows)
@@ -156,4 +163,4 @@ async def start(
             start_new_session=True,
         )
     reader, writer = await asyncio.open_connection(sock=ours)
-    return JobWorker(process, writer, reader, slot, capacity=capacity, changed=changed)
+    return JobWorker(process, writer, reader, slot, heed, capacity, changed)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,8 @@ class Api:
 
     folder: Path
     queue_url: str
-    nats: Nats | None = None
+    nats: Nats
+    name: str
     programs: list[Program] = field(default_factory=list)
 
     def write(self, source: str | None, spec: dict[str, Any], handler: dict[str, Any]) -> None:
@@ -88,7 +90,7 @@ class Api:
         manifest = {
             "apiVersion": "cortex.dev/v1alpha1",
             "kind": "AsyncAPI",
-            "metadata": {"name": "tested", "namespace": "default"},
+            "metadata": {"name": self.name, "namespace": "default"},
             "spec": {"handler": {"type": "python", "path": "handler.py", **handler}, **spec},
         }
         (self.folder / "api.json").write_bytes(Document.of(parse(manifest)).to_json())
@@ -126,7 +128,7 @@ class Api:
         return next(p.url for p in self.programs if p.port and p.process.poll() is None)
 
     def post(self, json: Any = None, **more: Any) -> httpx.Response:
-        if json is not None or not more.keys() & {"content", "data", "files"}:
+        if "content" not in more:
             more["json"] = json
         return httpx.post(self.url, timeout=30, **more)
 
@@ -157,22 +159,20 @@ class Api:
             program.process.wait()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    """One for the tests of a module, which start after one another on a queue removed in between."""
+    """One for all; each API has queues of its own."""
     server = Nats(tmp_path_factory.mktemp("nats"))
     server.start()
     yield server
     server.kill()
 
 
-@pytest.fixture
-def api(tmp_path: Path, nats_server: Nats) -> Iterator[Callable[..., Api]]:
-    """Makes an API of a handler's source and fields of the spec; its queue is removed at the end of the test."""
+def _makes(folder: Path, nats: Nats) -> Iterator[Callable[..., Api]]:
     made: list[Api] = []
 
     def make(source: str | None, *, spec: dict[str, Any] | None = None, **handler: Any) -> Api:
-        new = Api(tmp_path / str(len(made)), nats_server.url, nats_server)
+        new = Api(folder / str(len(made)), nats.url, nats, f"api-{uuid.uuid4().hex[:8]}")
         new.write(source, spec or {}, handler)
         made.append(new)
         return new
@@ -180,13 +180,15 @@ def api(tmp_path: Path, nats_server: Nats) -> Iterator[Callable[..., Api]]:
     yield make
     for one in made:
         one.clear()
-        command = [
-            sys.executable,
-            "-m",
-            "cortex_runtime",
-            "destroy",
-            "--config",
-            str(one.folder / "api.json"),
-        ]
-        environment = {**os.environ, "CORTEX_QUEUE_URL": one.queue_url}
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=30)
+
+
+@pytest.fixture
+def api(tmp_path: Path, nats_server: Nats) -> Iterator[Callable[..., Api]]:
+    """Makes an API of a handler's source and fields of the spec."""
+    yield from _makes(tmp_path, nats_server)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, nats_server: Nats) -> Iterator[Callable[..., Api]]:
+    """The same for an API that all tests of a module share."""
+    yield from _makes(tmp_path_factory.mktemp("shared"), nats_server)

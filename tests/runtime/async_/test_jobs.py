@@ -1,8 +1,15 @@
 """A job from POST to result, and what a client sees on the way."""
 
+import gzip
+import json
 from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
 
 from tests.runtime.async_.conftest import Api
+from tests.runtime.queues.servers import until
 
 ECHO = """
 class Handler:
@@ -12,6 +19,53 @@ class Handler:
     def handle_async(self, payload, request_id):
         return {"payload": payload, "id": request_id, "greeting": self.greeting}
 """
+
+VARIOUS = """
+import asyncio, os, sys, time
+import numpy as np
+from cortex_runtime import UserError
+from cortex_runtime.progress import report_progress
+
+class Handler:
+    def __init__(self):
+        self.calls = {}
+
+    def handle_async(self, payload, request_id):
+        self.calls[request_id] = self.calls.get(request_id, 0) + 1
+        what = payload["what"] if isinstance(payload, dict) else type(payload).__name__
+        if what == "array":
+            return np.arange(3, dtype=np.float32)
+        if what == "no json":
+            return b"no JSON"
+        if what == "generator":
+            return (n for n in range(3))
+        if what == "rejected":
+            raise UserError("the colour must be red")
+        if what == "fails once":
+            if self.calls[request_id] == 1:
+                raise ValueError("secret")
+            return self.calls[request_id]
+        if what == "fails":
+            raise ValueError("secret")
+        if what == "exits":
+            sys.exit(3)
+        if what == "callback":
+            return "answer", lambda: print("after the answer")
+        if what == "progress":
+            for number in range(15):
+                report_progress(number / 15, f"step {number}")
+                time.sleep(0.1)
+            return "done"
+        return what
+"""
+
+
+@pytest.fixture(scope="module")
+def various(shared: Callable[..., Api]) -> Api:
+    made = shared(VARIOUS, spec={"queue": {"maxAttempts": 2}}, maxConcurrency=4, maxBodySize="1Mi")
+    made.gateway()
+    made.consumer()
+    return made
 
 
 def test_a_job_ends_with_what_the_handler_returned(api: Callable[..., Api]) -> None:
@@ -27,3 +81,134 @@ def test_a_job_ends_with_what_the_handler_returned(api: Callable[..., Api]) -> N
         "timestamp": job["timestamp"],
     }
     assert job["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "result"),
+    [
+        (b'{"what": "dict"}', "application/json", "dict"),
+        (b"[1]", "application/json; charset=utf-8", "list"),
+        (b"plain", "text/plain", "str"),
+        (b"a=1&b=2", "application/x-www-form-urlencoded", "FormData"),
+        (b"\x00\xff", "application/octet-stream", "bytes"),
+        (b"", "", "bytes"),
+    ],
+)
+def test_the_content_type_decides_what_the_handler_gets(
+    various: Api, content: bytes, content_type: str, result: str
+) -> None:
+    identity = various.submit(content=content, headers={"content-type": content_type})
+    assert various.end(identity)["result"] == result
+
+
+def test_a_compressed_body_arrives_as_it_was(various: Api) -> None:
+    body = gzip.compress(json.dumps({"what": "compressed"}).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    assert various.end(various.submit(content=body, headers=headers))["result"] == "compressed"
+
+
+def test_numpy_is_json(various: Api) -> None:
+    assert various.end(various.submit({"what": "array"}))["result"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("what", "reason", "attempts", "word"),
+    [
+        ("no json", "ResultInvalid", 1, "bytes"),
+        ("generator", "ResultInvalid", 1, "generator"),
+        ("rejected", "Rejected", 1, "the colour must be red"),
+        ("fails", "HandlerError", 2, "ValueError"),
+        ("exits", "HandlerError", 2, "SystemExit"),
+    ],
+)
+def test_a_job_that_fails_says_why(various: Api, what: str, reason: str, attempts: int, word: str) -> None:
+    job = various.end(various.submit({"what": what}))
+    assert (job["status"], job["reason"], job["attempts"]) == ("failed", reason, attempts)
+    assert word in job["error"]
+    assert "secret" not in json.dumps(job)
+    assert "result" not in job
+
+
+def test_an_attempt_that_fails_is_followed_by_another(various: Api) -> None:
+    job = various.end(various.submit({"what": "fails once"}))
+    assert (job["status"], job["result"]) == ("completed", 2)
+
+
+def test_the_traceback_is_in_the_log_under_the_jobs_id(various: Api) -> None:
+    identity = various.submit({"what": "fails"})
+    various.end(identity)
+    lines = [line for line in various.programs[1].lines() if line.get("requestId") == identity]
+    assert any("ValueError: secret" in line.get("traceback", "") for line in lines)
+
+
+def test_a_callback_runs_after_the_job_has_ended(various: Api) -> None:
+    assert various.end(various.submit({"what": "callback"}))["result"] == "answer"
+    until(lambda: "after the answer" in various.programs[1].log.read_text(), what="the callback ran")
+
+
+def test_progress_is_seen_while_the_job_runs(various: Api) -> None:
+    identity = various.submit({"what": "progress"})
+
+    def progressing() -> dict[str, Any] | None:
+        job = various.get(identity)
+        return job if job.get("progress") else None
+
+    job = until(progressing, what="progress is seen")
+    assert job["status"] == "in_progress"
+    assert 0 < job["progress"] < 1
+    assert job["note"].startswith("step ")
+    assert various.end(identity)["result"] == "done"
+
+
+def test_a_key_gives_the_same_job(various: Api) -> None:
+    headers = {"idempotency-key": "one"}
+    first = various.submit({"what": "once"}, headers=headers)
+    assert various.submit({"what": "once"}, headers=headers) == first
+    other = various.post({"what": "something else"}, headers=headers)
+    assert other.status_code == 422
+    assert "Idempotency-Key" in other.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "more", "status", "word"),
+    [
+        ("GET", "/00000000000000000000000000000000", {}, 404, "no job"),
+        ("DELETE", "/00000000000000000000000000000000", {}, 404, "no job"),
+        ("GET", "/00000000000000000000000000000000?wait=5s", {}, 404, "no job"),
+        ("GET", "/", {}, 405, "posted"),
+        ("POST", "/some/path", {"content": b"x"}, 404, "posted"),
+        ("GET", "/..%2fadmin", {}, 404, "posted"),
+        ("GET", "/abc.*", {}, 404, "posted"),
+        ("PUT", "/0123", {}, 405, "GET"),
+        ("GET", "/0123?wait=soon", {}, 400, "wait"),
+        ("POST", "/", {"content": b"{", "headers": {"content-type": "application/json"}}, 400, "JSON"),
+        ("POST", "/", {"content": b"x" * (1 << 20) + b"x"}, 413, "1048576"),
+        ("POST", "/", {"content": b"x", "headers": {"content-encoding": "br"}}, 415, "gzip"),
+        ("POST", "/", {"content": b"x", "headers": {"idempotency-key": "k" * 256}}, 400, "255"),
+        ("POST", "/", {"content": b"x", "headers": {"x-cortex-webhook": "http://x/"}}, 400, "webhook"),
+    ],
+)
+def test_bad_requests_are_told_what_is_wrong(
+    various: Api, verb: str, path: str, more: dict[str, Any], status: int, word: str
+) -> None:
+    answer = httpx.request(verb, various.url + path, timeout=30, **more)
+    assert answer.status_code == status, answer.text
+    assert word in answer.json()["error"]
+    assert answer.json()["requestId"] == answer.headers["x-request-id"]
+
+
+def test_what_happened_is_in_the_metrics(various: Api) -> None:
+    various.end(various.submit({"what": "fails"}))
+    various.end(various.submit({"what": "array"}))
+    gateway, consumer = various.programs[:2]
+    assert gateway.metric("cortex_async_accepted_total") >= 2
+    assert gateway.metric('cortex_requests_total{method="POST",status="202"}') >= 2
+    assert consumer.metric('cortex_async_jobs_total{status="completed"}') >= 1
+    assert consumer.metric('cortex_async_jobs_total{status="failed"}') >= 1
+    assert consumer.metric('cortex_async_attempts_total{outcome="retried"}') >= 1
+    assert consumer.metric('cortex_async_dead_letters_total{reason="HandlerError"}') >= 1
+    assert consumer.metric("cortex_async_start_seconds_count") >= 2
+    assert consumer.metric("cortex_async_finish_seconds_count") >= 2
+    assert consumer.metric("cortex_workers_ready") == 1
+    depth = httpx.get(f"{gateway.admin}/queue").json()
+    assert sorted(depth) == ["in_flight", "oldest_seconds", "queued"]
