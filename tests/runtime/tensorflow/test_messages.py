@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis.extra import numpy as arrays
 
 from cortex_runtime.clients.tfserving import serving_pb2, tensor_pb2, tensors
 from cortex_runtime.clients.tfserving.signature import NUMPY_TYPES, Tensor
@@ -107,6 +109,22 @@ def test_bfloat16_rounds_to_the_nearest_as_tensorflow_does(tf):
     tensors.write(values, "bfloat16", proto)
     theirs = tf.cast(values, tf.bfloat16).numpy().astype(np.float32)
     np.testing.assert_array_equal(tensors.read(proto), theirs)
+
+
+@given(
+    arrays.arrays(
+        arrays.boolean_dtypes()
+        | arrays.integer_dtypes(endianness="=")
+        | arrays.unsigned_integer_dtypes(endianness="=")
+        | arrays.floating_dtypes(endianness="=", sizes=(16, 32, 64))
+        | arrays.complex_number_dtypes(endianness="=", sizes=(64, 128)),
+        arrays.array_shapes(min_dims=0, min_side=0),
+    )
+)
+def test_what_is_written_is_read(array):
+    proto = tensor_pb2.TensorProto()
+    tensors.write(array, array.dtype.name, proto)
+    np.testing.assert_array_equal(tensors.read(proto), array, strict=True)
 
 
 def same(array, values):

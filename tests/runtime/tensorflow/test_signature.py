@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cortex_runtime.clients.tfserving.signature import Signature, Tensor, check, choose_key
+from cortex_runtime.clients.tfserving.signature import (
+    NUMPY_TYPES,
+    Signature,
+    Tensor,
+    check,
+    choose_key,
+)
 from cortex_runtime.errors import StartError, UserError
 
 PAIR = Tensor("x", "float32", (None, 2))
@@ -92,7 +100,7 @@ def test_an_array_of_the_right_type_is_not_copied():
         ("float32", [None], "not all values are numbers"),
         ("float32", [1j], "got complex numbers"),
         ("bool", [1], "got int64"),
-        ("string", [1], "got a int"),
+        ("string", [1], "got int where strings or bytes belong"),
         ("string", [["a"], ["b", "c"]], "the lists in it differ in length"),
         ("string", [{"b64": "*"}], "b64 is not base64"),
         ("float32", [[1], [1, 2]], "inhomogeneous"),
@@ -120,6 +128,25 @@ def test_values_of_another_shape_are_the_callers_error(shape, value, words):
     with pytest.raises(UserError) as raised:
         convert("float32", value, shape)
     assert words in raised.value.message
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=3),
+    lambda inside: (
+        st.lists(inside, max_size=3) | st.dictionaries(st.sampled_from(["b64", "x"]), inside, max_size=2)
+    ),
+    max_leaves=8,
+)
+
+
+@given(json_values, st.sampled_from(sorted(NUMPY_TYPES)), st.sampled_from([None, (), (None,), (None, 2)]))
+def test_whatever_is_sent_is_an_array_of_the_right_type_or_the_callers_error(value, dtype, shape):
+    try:
+        array = convert(dtype, value, shape)
+    except UserError:
+        return
+    assert array.dtype == NUMPY_TYPES[dtype]
+    assert shape is None or array.ndim == len(shape)
 
 
 def test_any_shape_will_do_when_the_rank_is_unknown():

