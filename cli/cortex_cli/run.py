@@ -1,13 +1,14 @@
 """`cortex run`: one API on this machine, without a cluster, by the same runtime that a pod runs."""
 
+import os
 import sys
 from pathlib import Path
 
 import click
 
-from cortex_api import RealtimeAPI
+from cortex_api import AsyncAPI, RealtimeAPI
 from cortex_cli import manifests
-from cortex_cli.local import HOST, Runtime, Scratch, taken
+from cortex_cli.local import HOST, QUEUE, Runtime, Scratch, taken
 
 _LOOK_AGAIN = 0.5
 """Seconds between two looks at the manifest."""
@@ -20,19 +21,24 @@ _LOOK_AGAIN = 0.5
 @click.option("--name", help="Which API, when the file holds several.")
 @click.option("--reload", is_flag=True, help="Load code and manifest again when they change.")
 def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) -> None:
-    """Serve a RealtimeAPI on this machine, with the code in the folder of FILE.
+    """Serve an API on this machine, with the code in the folder of FILE.
 
-    Ctrl-C lets the requests in flight end; a second one doesn't.
+    An AsyncAPI has its gateway at the port, and a worker and a queue beside it: the one that CORTEX_QUEUE_URL names, or one
+    that goes with this command. Ctrl-C lets the requests in flight end; a second one doesn't.
     """
     api = choose(file, name)
     require_free({"--port": port, "--admin-port": admin_port})
     with Scratch() as scratch:
         folder = file.absolute().parent
-        runtime = Runtime(scratch, scratch.write(api, folder), port, admin_port, reload)
+        programs = scratch.programs(api, scratch.write(api, folder), port, admin_port, reload)
+        queue = isinstance(api, AsyncAPI) and QUEUE not in os.environ
+        runtime = Runtime(programs, scratch.guard, {QUEUE: scratch.queue()} if queue else {})
         if runtime.wait_ready():
             url = f"http://{HOST}:{port}"
             click.echo(f"{api.metadata.name} is ready at {url}")
             click.echo(f"curl {url} -H 'content-type: application/json' -d '{{...}}'")
+            if isinstance(api, AsyncAPI):
+                click.echo(f"curl {url}/<id> then tells of the job that it made")
         if reload:
             seen = stamp(file)
             while (status := runtime.wait(_LOOK_AGAIN)) is None:
@@ -41,12 +47,12 @@ def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) 
         else:
             status = runtime.wait()
         if status == 1:
-            raise click.ClickException(scratch.cause_of_death(status))
+            raise click.ClickException(runtime.cause_of_death(status))
         if status:
             sys.exit(status if status > 0 else 128 - status)
 
 
-def choose(file: Path, name: str | None) -> RealtimeAPI:
+def choose(file: Path, name: str | None) -> RealtimeAPI | AsyncAPI:
     """The API of a file that is to run. Raises ClickException with all that is wrong."""
     found = manifests.read(file)
     if problems := list(manifests.problems(found)):
@@ -58,10 +64,6 @@ def choose(file: Path, name: str | None) -> RealtimeAPI:
     api = apis.get(name or next(iter(apis)))
     if api is None:
         raise click.ClickException(f"{file} has no API named {name} (it has {known})")
-    if not isinstance(api, RealtimeAPI):
-        raise click.ClickException(
-            f"{api.metadata.name}: a {api.kind} needs a cluster; a RealtimeAPI runs here"
-        )
     return api
 
 

@@ -282,7 +282,20 @@ def test_a_bad_manifest_starts_nothing(run, project):
     assert (status, "spec.handler.pth: " in output) == (1, True)
 
 
-def test_an_async_api_needs_a_cluster(run, project):
+def test_an_async_api_runs_with_a_queue_of_its_own(run, project):
+    (project / "handler.py").write_text(
+        "class Handler:\n    def handle_async(self, payload): return {'twice': 2 * payload['n']}\n"
+    )
     (project / "api.yaml").write_text(API.replace("NAME", "later").replace("RealtimeAPI", "AsyncAPI"))
-    status, output = run(str(project / "api.yaml")).end()
-    assert (status, "needs a cluster" in output) == (1, True)
+    running = run(str(project / "api.yaml"))
+    running.until("later is ready")
+    url = f"http://127.0.0.1:{running.port}"
+    answer = httpx.post(url, json={"n": 4}, timeout=TIMEOUT)
+    assert answer.status_code == 202
+    end = time.monotonic() + TIMEOUT
+    while (job := httpx.get(f"{url}/{answer.json()['id']}").json())["status"] != "completed":
+        assert time.monotonic() < end, job
+        time.sleep(0.05)
+    assert job["result"] == {"twice": 8}
+    running.process.send_signal(signal.SIGINT)
+    assert running.end()[0] == 0
