@@ -89,8 +89,6 @@ class Consumer(Supervisor):
                 await asyncio.gather(working, return_exceptions=True)
             await self._end(self._seats)
             await self._queue.backend.close()
-            if self._installer is not None:
-                self._installer.close()
             admin.should_exit = True
             await serving
             if self._installer is not None:

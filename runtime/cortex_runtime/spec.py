@@ -8,8 +8,3 @@ def require_supported(document: Document) -> None:
     """Raises StartError that names what this version can't serve."""
     if document.kind != "RealtimeAPI":
         raise StartError("InvalidSpec", f"kind: {document.kind} is not served by `serve`")
-    source = document.spec.handler.source
-    if source is not None and source.uri is not None:
-        raise StartError(
-            "SourceUnavailable", "handler.source.uri: not supported by this version; use files or configMap"
-        )

@@ -23,6 +23,7 @@ from cortex_runtime.dependencies import Stopped as InstallStopped
 from cortex_runtime.errors import StartError
 from cortex_runtime.metrics import Metrics
 from cortex_runtime.models.progress import Stopped
+from cortex_runtime.models.project import ProjectSource
 from cortex_runtime.models.sync import Sync
 from cortex_runtime.order import Order
 from cortex_runtime.server import Server
@@ -30,6 +31,11 @@ from cortex_runtime.spec import require_supported
 from cortex_runtime.workers import Seat, Worker, listen, start
 
 log = logging.getLogger("cortex")
+
+RESPAWN = 2.0
+"""Seconds after the death of the last worker for which a replica counts as ready: connections wait for the next one, which is
+mostly there by then; were the replica unready at once, they would be refused.
+"""
 
 _LONGEST_MESSAGE = 3500
 
@@ -64,12 +70,14 @@ class Supervisor:
         self._restarts = 0
         self._stopping: asyncio.Event = asyncio.Event()
         self._at_once = False
-        self._order = Order(str(options.config), str(options.project), str(options.models), -1, -1, -1, 0, 0)
-        self._installer = Installer(document.spec.handler, options.project)
+        self._source = ProjectSource(document.spec.handler, options.project, options.models)
+        project = self._source.folder
+        self._order = Order(str(options.config), str(project), str(options.models), -1, -1, -1, 0, 0)
+        self._installer: Installer | None = None
         self._load_failures: Counter[str] = Counter()
         self._sync: Sync | None = None
         if document.spec.handler.models is not None:
-            self._sync = Sync(document, options.models, options.project)
+            self._sync = Sync(document, options.models, project)
 
     async def run(self) -> int:
         """Serve until a signal. Raises StartError when the API can't start."""
@@ -95,11 +103,16 @@ class Supervisor:
             admin.should_exit = True
             await serving
             self._listener.close()
-            self._installer.close()
+            if self._installer is not None:
+                self._installer.close()
         return 0
 
     async def _get_ready(self) -> None:
         """What the workers find when they start. Raises StartError, InstallStopped and Stopped."""
+        await asyncio.to_thread(self._source.fetch)
+        self._installer = Installer(self._document.spec.handler, self._source.folder)
+        if self._stopping.is_set():
+            raise Stopped
         await asyncio.to_thread(self._installer.prepare)
         if self._sync is not None:
             await asyncio.to_thread(self._sync.start)
@@ -164,7 +177,7 @@ class Supervisor:
     async def _reload_on_change(self) -> None:
         from watchfiles import awatch
 
-        paths = {self._options.project, self._options.config}
+        paths = {self._source.folder, self._options.config}
         async for _ in awatch(*paths, stop_event=self._stopping):
             log.info("the project changed; loading it again")
             try:
@@ -211,7 +224,9 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stopping.set()
-        self._installer.stop()
+        self._source.stop()
+        if self._installer is not None:
+            self._installer.stop()
         if self._sync is not None:
             self._sync.stop()
 
@@ -223,14 +238,15 @@ class Supervisor:
         if self._stopping.is_set():
             return "Draining", "the replica is shutting down"
         ready = sum(seat.ready for seat in self._seats)
-        if self._seats and ready == len(self._seats):
+        now = asyncio.get_running_loop().time()
+        if ready or any(now - seat.lost_at < RESPAWN for seat in self._seats):
             return None
         for seat in self._seats:
             if not seat.ready and seat.problem is not None:
                 return seat.problem.reason, seat.problem.message
         if self._sync is not None and (downloading := self._sync.status()):
             return "Starting", downloading
-        return "Starting", f"{ready} of {self._processes} workers answer"
+        return "Starting", f"{ready} of {self._processes} processes answer"
 
     def _workers(self) -> tuple[int, int]:
         return (

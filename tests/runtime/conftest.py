@@ -87,6 +87,7 @@ def _starter(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
 
     def start(
         source: str | None,
+        /,
         *arguments: str,
         wait: bool = True,
         spec: dict[str, Any] | None = None,

@@ -6,6 +6,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+from cortex_api.handler import BaseHandler
 from cortex_runtime.errors import StartError
 from cortex_runtime.models import archive, tree
 from cortex_runtime.models.disk import download, sync_folder
@@ -14,20 +15,52 @@ from cortex_runtime.models.progress import Progress
 from cortex_runtime.models.storage import open_source
 
 _ATTEMPTS = 3
+_MARK = ".cortex-source"
 
 
-def fetch_source(uri: str, into: Path, stop: threading.Event | None = None) -> None:
-    """Put the project at a location into a folder, in place of what is in it.
+class ProjectSource:
+    """The project of a handler, fetched when the spec names a location for it. `stop` may be called by another thread.
+
+    folder: where the project is, once `fetch` has returned. What is fetched goes into the given folder when that is there for it,
+    as in a pod, where it is empty at first; otherwise it goes beside the models, and nobody's own files are touched.
+    """
+
+    def __init__(self, handler: BaseHandler, project: Path, models: Path) -> None:
+        source = handler.source
+        self._uri = source.uri if source is not None else None
+        self._base = project
+        own = self._uri is not None and not _may_hold(project)
+        self.folder = models / ".project" if own else project
+        self._stop = threading.Event()
+
+    def fetch(self) -> None:
+        """Fetch the project; nothing when the spec names no location. Raises StartError (SourceUnavailable) and Stopped."""
+        if self._uri is not None:
+            fetch_source(self._uri, self.folder, self._base, self._stop)
+
+    def stop(self) -> None:
+        """Let `fetch` end soon, by Stopped."""
+        self._stop.set()
+
+
+def fetch_source(uri: str, into: Path, base: Path, stop: threading.Event | None = None) -> None:
+    """Put the project at a location into a folder, in place of what was fetched into it before.
 
     An archive (.zip, .tar.gz, .tgz) is unpacked, a folder or prefix is copied with all that is below it, a file stands alone.
-    stop: when it is set, Stopped is raised soon. Raises StartError (SourceUnavailable); the folder is as it was before then.
+    base: where a relative location counts from. stop: when it is set, Stopped is raised soon.
+    Raises StartError (SourceUnavailable); the folder is as it was before then.
     """
     try:
         into.mkdir(parents=True, exist_ok=True)
+        if not _may_hold(into):
+            raise StartError(
+                "SourceUnavailable", f"{into} holds other files; code is fetched into an empty folder"
+            )
         with tempfile.TemporaryDirectory(dir=into, prefix=".cortex-incoming-") as scratch:
-            whole = _fetch(uri, into, Path(scratch), stop)
+            whole = _fetch(uri, base, Path(scratch), stop)
             for old in [path for path in into.iterdir() if path != Path(scratch)]:
                 shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+            (into / _MARK).touch()
             for path in whole.iterdir():
                 path.rename(into / path.name)
             sync_folder(into)
@@ -39,9 +72,14 @@ def fetch_source(uri: str, into: Path, stop: threading.Event | None = None) -> N
         ) from error
 
 
-def _fetch(uri: str, into: Path, scratch: Path, stop: threading.Event | None) -> Path:
+def _may_hold(folder: Path) -> bool:
+    """Whether a folder is there for code that is fetched: it is empty, or was filled so before."""
+    return not folder.is_dir() or (folder / _MARK).exists() or not any(folder.iterdir())
+
+
+def _fetch(uri: str, base: Path, scratch: Path, stop: threading.Event | None) -> Path:
     progress = Progress("downloading the project", None, stop)
-    source = open_source(uri, into, progress.wait, hidden=True)
+    source = open_source(uri, base, progress.wait, hidden=True)
     for attempt in range(_ATTEMPTS):
         fetched = scratch / f"fetched-{attempt}"
         listing = source.listing()
