@@ -1,0 +1,222 @@
+"""What is counted and what is shown: the tracker, the handler's own metrics, and the stages of a request with ?debug=true."""
+
+import math
+import threading
+
+import httpx
+import pytest
+
+from cortex_runtime.board import Board
+from cortex_runtime.metrics import named
+from cortex_runtime.metrics_client import MetricsClient
+from cortex_runtime.tally import MOST_SERIES, Tally, merge
+from cortex_runtime.tracker import MOST_CLASSES, OTHER, Tracker
+
+from .test_onnx import write_model
+
+TRACKED = """
+from starlette.responses import JSONResponse
+class Handler:
+    def handle_post(self, payload):
+        if payload == "response":
+            return JSONResponse({"label": "from starlette"})
+        if payload == "refusal":
+            return JSONResponse({"label": "no"}, status_code=400)
+        if payload == "stream":
+            return iter(["a"])
+        return payload
+"""
+
+
+def test_classes_are_counted_over_all_processes_and_nothing_fails_a_request(serve):
+    api = serve(
+        TRACKED, processesPerReplica=2, spec={"tracker": {"key": "label", "modelType": "classification"}}
+    )
+    bodies = [
+        {"label": "iris"},
+        {"label": "rose"},
+        {"label": "iris"},
+        {"label": 7},
+        {"label": True},
+        "response",
+    ] * 10
+    for body in bodies:
+        assert api.post(body).status_code == 200
+    for body in ([], 1.5, None, {"other": 1}, {"label": [1]}, {"label": 0.5}, "text", "stream"):
+        assert api.post(body).status_code == 200
+    assert api.post("refusal").status_code == 400
+
+    def count(name):
+        return api.metric(f'cortex_tracker_predictions_total{{class="{name}"}}')
+
+    assert {name: count(name) for name in ("iris", "rose", "7", "true", "from starlette", "no")} == {
+        "iris": 20, "rose": 10, "7": 10, "true": 10, "from starlette": 10, "no": 0,
+    }  # fmt: skip
+    skipped = {
+        reason: api.metric(f'cortex_tracker_skipped_total{{reason="{reason}"}}')
+        for reason in ("not an object", "missing key", "wrong type")
+    }
+    assert skipped == {"not an object": 4, "missing key": 1, "wrong type": 2}
+
+
+def test_values_have_least_greatest_and_average(serve):
+    api = serve(TRACKED, spec={"tracker": {"modelType": "regression"}})
+    for value in (3, -1.5, 4):
+        assert api.post(value).json() == value
+    for value in ("text", True, {"a": 1}, [1]):
+        assert api.post(value).status_code == 200
+    numbers = {
+        ending: api.metric(f"cortex_tracker_value_{ending}") for ending in ("count", "sum", "min", "max")
+    }
+    assert numbers == {"count": 3, "sum": 5.5, "min": -1.5, "max": 4}
+
+
+def spec(**fields):
+    from cortex_api.scaling import Tracker as Spec
+
+    return Spec(**fields)
+
+
+def counts(board):
+    return {series.tags: series.values for series in merge(board.region(row) for row in range(board.rows))}
+
+
+def test_the_number_of_classes_is_bounded():
+    board = Board.create(1)
+    tracker = Tracker(spec(modelType="classification"), Tally(board.region(0)))
+    for number in range(MOST_CLASSES + 50):
+        tracker.note(f"class {number}")
+    tracker.note("class 0")
+    found = counts(board)
+    assert len(found) == MOST_CLASSES + 1
+    assert found[(("class", OTHER),)] == (50,)
+    assert found[(("class", "class 0"),)] == (2,)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_is_skipped(value):
+    board = Board.create(1)
+    Tracker(spec(modelType="regression"), Tally(board.region(0))).note(value)
+    assert counts(board) == {(("reason", "not finite"),): (1,)}
+
+
+def test_a_successor_counts_on_and_gauges_keep_what_was_set_last():
+    board = Board.create(2)
+    first, second = MetricsClient(Tally(board.region(0))), MetricsClient(Tally(board.region(1)))
+    first.increment("seen", 2, tags={"kind": "a"})
+    first.gauge("depth", 5)
+    second.increment("seen", tags={"kind": "a"})
+    second.gauge("depth", 3)
+    after = MetricsClient(Tally(board.region(0)))
+    after.increment("seen", tags={"kind": "a"})
+    families = {family.name: family for family in named(merge(board.region(row) for row in range(2)))}
+    assert [sample.value for sample in families["seen"].samples] == [4]
+    assert [sample.value for sample in families["depth"].samples] == [3]
+
+
+def test_threads_lose_no_count():
+    board = Board.create(1)
+    client = MetricsClient(Tally(board.region(0)))
+    threads = [
+        threading.Thread(target=lambda: [client.increment("n", tags={"t": i % 7}) for i in range(2000)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(values[0] for values in counts(board).values()) == 8000
+
+
+def test_too_many_sets_of_tags_are_dropped_and_counted():
+    board = Board.create(1)
+    client = MetricsClient(Tally(board.region(0)))
+    for number in range(MOST_SERIES + 20):
+        client.gauge("by_user", 1, tags={"user": "u" * 200 + str(number)})
+    series = merge([board.region(0)])
+    dropped = [each for each in series if each.name == "cortex_metrics_dropped"]
+    kept = len(series) - 1
+    assert kept <= MOST_SERIES
+    assert dropped[0].values == (MOST_SERIES + 20 - kept,)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda m: m.gauge("cortex_x", 1), "must not begin with cortex_ or istio_"),
+        (lambda m: m.increment("istio_x"), "must not begin"),
+        (lambda m: m.gauge("a b", 1), "names are letters"),
+        (lambda m: m.gauge("x", "many"), "no number"),
+        (lambda m: m.histogram("x", float("nan")), "not finite"),
+        (lambda m: m.increment("x", -1), "negative"),
+        (lambda m: m.gauge("x", 1, tags={"le": "1"}), "reserved"),
+        (lambda m: (m.gauge("y", 1), m.increment("y")), "is a gauge already"),
+    ],
+)
+def test_a_wrong_metric_is_refused_with_the_reason(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(MetricsClient(Tally(Board.create(1).region(0))))
+
+
+MEASURED = """
+class Handler:
+    def __init__(self, config, metrics_client):
+        self.metrics = metrics_client
+    def handle_post(self, payload):
+        self.metrics.increment("flowers.seen", tags={"kind": payload["kind"]})
+        self.metrics.gauge("petals", payload["petals"])
+        self.metrics.histogram("length", payload["petals"] / 10, tags={"kind": payload["kind"]})
+        return "ok"
+"""
+
+
+def test_a_handlers_own_metrics_stand_beside_cortexs(serve):
+    api = serve(MEASURED, processesPerReplica=2)
+    for petals in range(1, 41):
+        kind = "iris" if petals % 2 else 'ro"se'
+        assert api.post({"kind": kind, "petals": petals}).status_code == 200
+    assert api.metric('flowers_seen_total{kind="iris"}') == 20
+    assert api.metric('flowers_seen_total{kind="ro\\"se"}') == 20
+    assert api.metric("petals") == 40
+    assert api.metric('length_count{kind="iris"}') == 20
+    assert api.metric('length_sum{kind="iris"}') == pytest.approx(40)
+    assert api.metric('length_bucket{kind="iris",le="1.0"}') == 5
+
+
+STAGED = """
+def pre_inference(sample):
+    return {"x": sample["numbers"]}
+def post_inference(prediction):
+    return {"doubled": prediction[0]}
+"""
+
+
+def stages(api, identity):
+    return [line["stage"] for line in api.lines() if line.get("requestId") == identity and "stage" in line]
+
+
+def test_debug_shows_the_stages_of_a_request_and_changes_nothing(serve, tmp_path):
+    write_model(tmp_path / "m.onnx", 2.0)
+    api = serve(STAGED, type="onnx", models={"path": "m.onnx"}, debug=True, logLevel="warning")
+    body = {"numbers": [[float(n), 1.0] for n in range(30)], "secret": "s" * 900}
+    plain = api.post(body, headers={"x-request-id": "plain"})
+    shown = api.post(json=body, params={"debug": "true"}, headers={"x-request-id": "shown"})
+    assert plain.json() == shown.json()
+    assert stages(api, "shown") == ["sample", "pre_inference", "inference", "post_inference", "prediction"]
+    assert stages(api, "plain") == []
+    sample = next(line for line in api.lines() if line.get("stage") == "sample")["value"]
+    assert (len(sample["numbers"]), sample["numbers"][-1]) == (11, "... 20 more")
+    assert len(sample["secret"]) < 540
+
+
+def test_debug_of_a_handler_shows_what_came_and_what_went(serve):
+    api = serve(TRACKED, debug=True)
+    httpx.post(f"{api.url}/?debug=true", json={"a": 1}, headers={"x-request-id": "d"})
+    httpx.post(f"{api.url}/?debug=false", json={"a": 2}, headers={"x-request-id": "e"})
+    assert (stages(api, "d"), stages(api, "e")) == (["sample", "prediction"], [])
+
+
+def test_debug_is_off_unless_it_is_allowed(serve):
+    api = serve(TRACKED)
+    httpx.post(f"{api.url}/?debug=true", json={"secret": "sesame"})
+    assert "sesame" not in api.log.read_text()
