@@ -134,7 +134,7 @@ class Installer:
         constraints, report = scratch / "runtime.txt", scratch / "report.json"
         constraints.write_text("".join(f"{name}=={version}\n" for name, version in _of_the_runtime().items()))
         self._pip_install(
-            *("--dry-run", "--quiet", "--report", str(report)),
+            *("--dry-run", "--report", str(report)),
             *("-c", str(constraints), "-r", str(requirements)),
         )
         lines = []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -91,11 +92,14 @@ def _starter(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
         *arguments: str,
         wait: bool = True,
         spec: dict[str, Any] | None = None,
+        project: Path | None = None,
         **handler: Any,
     ):
         folder = tmp_path / str(len(replicas))
-        project = folder / "project"
-        project.mkdir(parents=True)
+        files, project = project, folder / "project"
+        if files is not None:
+            shutil.copytree(files, project)
+        project.mkdir(parents=True, exist_ok=True)
         if source is not None:
             (project / "handler.py").write_text(source)
         for path in tmp_path.glob("*.onnx"):
