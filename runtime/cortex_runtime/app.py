@@ -25,7 +25,7 @@ from cortex_runtime.batching import Batcher
 from cortex_runtime.board import Row
 from cortex_runtime.clients import served
 from cortex_runtime.errors import StartError, UserError
-from cortex_runtime.execution import Overdue, Pace, Threads
+from cortex_runtime.execution import LeftEarly, Overdue, Pace, Threads, guarded
 from cortex_runtime.handler import Method
 from cortex_runtime.logs import AccessLog, RequestIds, request_id
 from cortex_runtime.models.catalogue import DEFAULT_NAME
@@ -168,7 +168,7 @@ class App:
             if type(result) is tuple or isinstance(result, Response) or respond.is_stream(result):
                 return self._finish(began, identity, result, versions)
             kind, content = respond.encode(result)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
+        except BaseException as error:
             return self._finish(began, identity, error, versions)
         finally:
             request_id.reset(token)
@@ -267,7 +267,7 @@ class App:
             extra.extend((k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items())
         except (Overdue, respond.Stalled):
             status, message = 504, f"the request took longer than {self._timeout:g} s (requestTimeout)"
-        except (Exception, SystemExit, KeyboardInterrupt):
+        except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit):
             log.exception("the handler failed")
             status, message = 500, "internal server error"
         else:
@@ -316,7 +316,7 @@ class App:
         if pace.in_place and await self._threads.come(self._timeout):
             began = perf_counter()
             try:
-                return method.function(**arguments)
+                return guarded(partial(method.function, **arguments))
             finally:
                 pace.note(perf_counter() - began)
         timed = _Timed(method.function, arguments)
@@ -384,8 +384,10 @@ def _versions(versions: list[tuple[str, int]]) -> bytes:
 
 
 async def _returned(result: Any) -> Any:
-    if isinstance(result, BaseException):
+    if isinstance(result, Exception):
         raise result
+    if isinstance(result, BaseException):
+        raise LeftEarly(f"the handler raised {type(result).__name__}") from result
     return result
 
 

@@ -226,7 +226,7 @@ class Threads:
     def _submit(self, function: Callable[[], Any]) -> "Future[Any]":
         loop = asyncio.get_running_loop()
         self._count(1)
-        job = partial(contextvars.copy_context().run, partial(_guarded, function))
+        job = partial(contextvars.copy_context().run, partial(guarded, function))
         future = self._pool.submit(job) if self._pool else self.home.submit(job)  # type: ignore[union-attr]
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
         return future
@@ -265,9 +265,13 @@ async def outcome(
         gone.cancel()
 
 
-def _guarded(function: Callable[[], Any]) -> Any:
+def guarded(function: Callable[[], Any]) -> Any:
+    """Call the user's function. What is no Exception becomes one: it would end the event loop, or pass for a cancelled task."""
     try:
         return function()
-    except (SystemExit, KeyboardInterrupt, StopIteration) as error:
-        # None of these may travel through a future: the first two would end the event loop.
+    except StopIteration as error:
+        raise LeftEarly("the handler raised StopIteration") from error
+    except Exception:
+        raise
+    except BaseException as error:
         raise LeftEarly(f"the handler raised {type(error).__name__}") from error

@@ -1,0 +1,116 @@
+"""Handlers that misbehave: each costs its own request and no other, and nothing is left hanging."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+GREEDY = """
+import os, resource, signal, threading
+class Handler:
+    def handle_post(self, payload):
+        if payload == "bounded":
+            # What a container's limit does to a process that asks for more.
+            soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (2 << 30, hard))
+            try:
+                return len(bytearray(8 << 30))
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        if payload == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if payload == "exit":
+            os._exit(7)
+        if payload == "recursion":
+            return self.handle_post(payload)
+        if payload == "generator exit":
+            raise GeneratorExit
+        if payload == "stop iteration":
+            raise StopIteration
+        if payload == "interrupt":
+            raise KeyboardInterrupt
+        if payload == "cycle":
+            cycle = []
+            cycle.append(cycle)
+            return cycle
+        if payload == "surrogate":
+            return "\\ud800"
+        return os.getpid()
+"""
+
+
+def test_no_error_of_a_handler_takes_the_process_with_it(serve):
+    api = serve(GREEDY)
+    process = api.post("hello").json()
+    for case in (
+        "bounded",
+        "recursion",
+        "stop iteration",
+        "interrupt",
+        "cycle",
+        "surrogate",
+        "generator exit",
+    ) * 3:
+        answer = api.post(case)
+        assert (answer.status_code, answer.json()["error"]) == (500, "internal server error"), case
+    # The same once the methods are called in place.
+    with httpx.Client() as client:
+        for _ in range(200):
+            client.post(api.url, json="hello")
+    for case in (
+        "bounded",
+        "recursion",
+        "stop iteration",
+        "interrupt",
+        "cycle",
+        "surrogate",
+        "generator exit",
+    ):
+        assert api.post(case).status_code == 500, case
+    assert api.post("hello").json() == process
+    assert api.metric("cortex_requests_in_flight") == 0
+
+
+def test_a_process_that_dies_costs_its_request_and_is_started_again(serve):
+    api = serve(GREEDY, processesPerReplica=2)
+    for case, words in (("killed", "killed by SIGKILL (out of memory?)"), ("exit", "exited with status 7")):
+        try:
+            status = api.post(case).status_code
+        except httpx.TransportError:
+            status = None
+        assert status is None
+        # The other process answers meanwhile, and readiness says what has happened.
+        assert api.post("hello").status_code == 200
+        api.until(lambda: api.ready().status_code == 200)
+        assert words in api.log.read_text()
+    assert api.metric("cortex_worker_restarts_total") == 2
+
+
+LEFT = """
+import pathlib, time
+class Handler:
+    def handle_post(self, payload):
+        pathlib.Path(payload + ".begun").touch()
+        while not pathlib.Path(payload + ".end").exists():
+            time.sleep(0.005)
+        pathlib.Path(payload + ".ended").touch()
+    def handle_get(self):
+        return "here"
+"""
+
+
+def test_a_client_that_leaves_a_running_call_disturbs_nobody(serve, tmp_path):
+    api = serve(LEFT)
+    gate = tmp_path / "gate"
+    with httpx.Client(timeout=0.5) as client:
+        try:
+            client.post(api.url, json=str(gate))
+        except httpx.ReadTimeout:
+            client.close()
+    assert os.path.exists(f"{gate}.begun")
+    with ThreadPoolExecutor(1) as clients:
+        waiting = clients.submit(httpx.get, api.url, timeout=30)
+        open(f"{gate}.end", "w").close()
+        assert waiting.result().text == "here"
+    api.until(lambda: os.path.exists(f"{gate}.ended"))
+    api.until(lambda: api.metric("cortex_requests_in_flight") == 0)
