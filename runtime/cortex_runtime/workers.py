@@ -97,7 +97,7 @@ async def start(
 class Seat:
     """One of the replica's workers: when the process dies, the next takes its place, after a pause that grows.
 
-    on_change: called whenever the seat's readiness changes.
+    ready: whether its worker serves. lost_at: when its last worker died, in seconds of the loop's clock.
     """
 
     def __init__(self, launch: Callable[[], "asyncio.Future[Worker]"], vacate: Callable[[int], None]) -> None:
@@ -106,6 +106,7 @@ class Seat:
         self._worker: Worker | None = None
         self._leaving = False
         self.ready = False
+        self.lost_at = float("-inf")
         self.restarts = 0
         self.problem: StartError | None = None
         self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -143,6 +144,7 @@ class Seat:
                 status = await worker.process.wait()
                 # Its end of the channel is closed with it, and so the reading ends by itself.
                 await asyncio.gather(listening, return_exceptions=True)
+                self.lost_at = loop.time()
                 if not self._leaving:
                     log.error("worker %s %s; it is started again", worker.process.pid, ending(status))
                     self.problem = StartError(
