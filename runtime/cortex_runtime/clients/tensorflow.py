@@ -6,6 +6,7 @@ With a server nothing here imports TensorFlow. What a caller sent wrongly become
 import re
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from starlette.exceptions import HTTPException
 from cortex_api import units
 from cortex_api.handler import Models
 from cortex_runtime.clients import say_served
-from cortex_runtime.clients.tfserving.model import Model
+from cortex_runtime.clients.tfserving.model import Model, NotLoaded
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.cache import Cache
 from cortex_runtime.models.store import Store, Version
@@ -30,12 +31,17 @@ ADDRESS = "CORTEX_TENSORFLOW_SERVING"
 TIMEOUT = 300.0
 """Seconds that a prediction may take in a server when nothing else is said, as in Cortex."""
 
+_TRIES = 20
+"""For one prediction, while models are replaced or, beyond what the limits allow, unloaded for others."""
+_PAUSE = 0.05
+
 
 class Backend(Protocol):
     """Where models are loaded and run: `Remote` or `InProcess`."""
 
     def load(self, version: Version, key: str | None) -> Model[Any]: ...
     def predict(self, model: Model[Any], feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+    def load_again(self, model: Model[Any]) -> None: ...
     def unload(self, model: Model[Any]) -> None: ...
     def is_loaded(self, model: Model[Any]) -> bool: ...
     def close(self) -> None: ...
@@ -66,10 +72,26 @@ class TensorFlowClient:
         Raises UserError for an unknown model or version, for inputs that are missing, unknown or of the wrong type or shape, and
         for what the model refuses; LoadFailed; and HTTPException 503 or 504 when TensorFlow Serving is away or too slow.
         """
-        model = self._cache.get(model_name, model_version)
-        outputs = self._backend.predict(model, model.signature.feed(model_input))
-        say_served(model.version.name, model.version.version)
-        return {name: array if array.ndim else array[()] for name, array in outputs.items()}
+        for _ in range(_TRIES):
+            model = self._cache.get(model_name, model_version)
+            try:
+                outputs = self._backend.predict(model, model.signature.feed(model_input))
+            except NotLoaded:
+                self._recover(model, model_name, model_version)
+                continue
+            say_served(model.version.name, model.version.version)
+            return {name: array if array.ndim else array[()] for name, array in outputs.items()}
+        raise HTTPException(503, "the models are changing at this moment", {"Retry-After": "1"})
+
+    def _recover(self, model: Model[Any], name: str | None, version: str | int | None) -> None:
+        """After the server has lost a model: load it again, unless its successor is here already."""
+        if self._cache.get(name, version) is not model:
+            return
+        try:
+            self._backend.load_again(model)
+        except NotLoaded:
+            # Its successor is being loaded.
+            time.sleep(_PAUSE)
 
     def signature(
         self, model_name: str | None = None, model_version: str | int | None = "latest"

@@ -1,6 +1,8 @@
 """Models that come, change, break and leave, in process and with a server."""
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -79,6 +81,33 @@ def test_a_version_whose_files_change_is_loaded_anew(open_client, models, savedm
     open_client.poll(client)
     assert factor(client) == 7
     assert client.info()[0]["loaded"] == ["1"]
+
+
+def test_no_request_is_lost_while_models_are_replaced(open_client, savedmodels, tmp_path):
+    folder = tmp_path / "sum"
+    savedmodels.write_sum(folder / "1", 1)
+    first = open_client({"path": str(folder)})
+    second = open_client({"path": str(folder)}, again=True)
+    over = threading.Event()
+
+    def ask(client):
+        answers = set()
+        while not over.is_set():
+            answers.add(factor(client))
+        return answers
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask, client) for client in (first, second)]
+        try:
+            for number in (2, 3, 4):
+                savedmodels.write_sum(folder / "1", number)
+                open_client.poll(first)
+                second.refresh()
+        finally:
+            over.set()
+        answers = [answer.result() for answer in asking]
+    assert set.union(*answers) <= {1, 2, 3, 4}
+    assert factor(first) == factor(second) == 4
 
 
 @pytest.mark.parametrize("spec", [{}, {"cacheSize": 1}])

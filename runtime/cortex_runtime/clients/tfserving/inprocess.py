@@ -79,6 +79,9 @@ class InProcess:
             raise refusal(error.message) from error
         return {name: _to_array(outputs[name]) for name in sorted(outputs)}
 
+    def load_again(self, model: Model[Any]) -> None:
+        """Whoever holds a model can use it."""
+
     def unload(self, model: Model[Any]) -> None:
         """The memory is free again once nobody holds the model."""
 

@@ -9,6 +9,10 @@ from cortex_runtime.models.store import Version
 H = TypeVar("H")
 
 
+class NotLoaded(Exception):
+    """A server does not have the model any more: it was unloaded, or the server restarted."""
+
+
 @dataclass(frozen=True)
 class Model(Generic[H]):
     """A version with the signature that is served. handle: what runs it, known to who loaded it."""

@@ -7,16 +7,13 @@ import numpy as np
 from starlette.exceptions import HTTPException
 
 from cortex_runtime.clients.tfserving import tensors
-from cortex_runtime.clients.tfserving.model import Model
-from cortex_runtime.clients.tfserving.server import ModelServer, NotLoaded
+from cortex_runtime.clients.tfserving.model import Model, NotLoaded
+from cortex_runtime.clients.tfserving.server import ModelServer
 from cortex_runtime.clients.tfserving.signature import check, choose_key
 from cortex_runtime.clients.tfserving.views import Servable
 from cortex_runtime.models.disk import Full
 from cortex_runtime.models.listing import Changed
 from cortex_runtime.models.store import Version
-
-_TRIES = 10
-"""Loads for one prediction, while others keep unloading the model for theirs."""
 
 
 class Remote:
@@ -46,23 +43,31 @@ class Remote:
             chosen = choose_key(signatures, key)
             signature = check(tensors.signature(chosen, signatures[chosen]))
         except NotLoaded as error:
-            raise _between() from error
+            raise HTTPException(
+                503, "TensorFlow Serving has just lost its models", {"Retry-After": "1"}
+            ) from error
         except BaseException:
             self._server.unload(servable)
             raise
         return Model(version, signature, servable)
 
     def predict(self, model: Model[Servable], feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name. Raises UserError, and HTTPException when the server is away.
+        """Outputs by name. Raises UserError, NotLoaded, and HTTPException when the server is away."""
+        return self._server.predict(model.handle, model.signature, feed, self._timeout)
 
-        What the server has unloaded, for another model or by a restart, is loaded again.
+    def load_again(self, model: Model[Servable]) -> None:
+        """Load what the server has unloaded, for another model or by a restart.
+
+        Raises LoadFailed, and NotLoaded when the model's files are not there any more, since its successor is.
         """
-        for _ in range(_TRIES):
-            try:
-                return self._server.predict(model.handle, model.signature, feed, self._timeout)
-            except NotLoaded:
-                self._load_again(model.version)
-        raise _between()
+        if self._server.has(model.version):
+            self._server.load(model.version)
+            return
+        try:
+            with self._reading(model.version):
+                self._server.load(model.version)
+        except (Changed, Full) as error:
+            raise NotLoaded(f"{model.handle.name} is not there any more") from error
 
     def unload(self, model: Model[Servable]) -> None:
         """The model is not needed any more."""
@@ -75,17 +80,3 @@ class Remote:
     def close(self) -> None:
         """End the connection."""
         self._server.close()
-
-    def _load_again(self, version: Version) -> None:
-        if self._server.has(version):
-            self._server.load(version)
-            return
-        try:
-            with self._reading(version):
-                self._server.load(version)
-        except (Changed, Full) as error:
-            raise _between() from error
-
-
-def _between() -> HTTPException:
-    return HTTPException(503, "the models are changing at this moment", {"Retry-After": "1"})

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 
 from cortex_runtime.clients.tfserving import serving_pb2 as pb
 from cortex_runtime.clients.tfserving import tensors
+from cortex_runtime.clients.tfserving.model import NotLoaded
 from cortex_runtime.clients.tfserving.signature import Signature, refusal
 from cortex_runtime.clients.tfserving.stubs import Stubs
 from cortex_runtime.clients.tfserving.views import LOCK, Limits, Servable, Views, size_of
@@ -35,10 +36,6 @@ WATCH_SECONDS = 2.0
 PATIENCE_SECONDS = 2.0
 """How long the server may take to answer at the start before the log says so."""
 _QUICK_CALL = 10.0
-
-
-class NotLoaded(Exception):
-    """The server has no such servable: it was unloaded, or the server restarted."""
 
 
 class ModelServer:
