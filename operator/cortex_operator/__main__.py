@@ -17,7 +17,7 @@ from cortex_operator import handlers, health, platform, watches
 from cortex_operator.audit import Audit
 from cortex_operator.cache import Cache, Key
 from cortex_operator.capabilities import Capabilities
-from cortex_operator.cluster import Cluster
+from cortex_operator.cluster import Cluster, said
 from cortex_operator.lease import Lease
 from cortex_operator.platform import Platform
 from cortex_operator.reconcile import Reconciler
@@ -66,7 +66,7 @@ class Operator:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         cluster = await Cluster.connect()
         cache = Cache()
-        self._queue = WorkQueue(lambda key: reconciler.reconcile(key))
+        self._queue = WorkQueue(lambda key: reconciler.reconcile(key), describe=said)
         scaler = Scaler(cache, cluster, self._queue.add)
         lease = self._lease(cluster)
         collector = health.OperatorCollector(cache, self._queue, cluster, lambda: lease is None or lease.held)

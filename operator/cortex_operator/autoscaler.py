@@ -79,7 +79,7 @@ def decide(
     if current == 0 and load > 0:
         wanted = max(1, wanted)  # Somebody waits, whatever the average says.
     longest = max(rules.downscale_period, rules.upscale_period)
-    kept = tuple(entry for entry in state.recommendations if entry[0] > now - longest)
+    kept = tuple(entry for entry in state.recommendations if entry[0] >= now - longest)
     recommendations = (*kept, (now, wanted))
     after = State(state.since, loads, recommendations)
     replicas, why = current, None
@@ -111,4 +111,4 @@ def _recommend(rules: Rules, average: float, current: int) -> int:
 def _extreme(
     choose: Callable[[Iterable[int]], int], entries: tuple[tuple[float, int], ...], since: float
 ) -> int:
-    return choose(value for time, value in entries if time > since)
+    return choose(value for time, value in entries if time >= since)

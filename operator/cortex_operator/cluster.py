@@ -153,12 +153,19 @@ class Cluster:
         return json.loads(content) if content else {}
 
 
-def said(error: ApiException) -> str:
-    """What the API server answered, in its own words."""
+def said(error: Exception) -> str:
+    """What the API server answered, in its own words; other errors in theirs."""
+    if not isinstance(error, ApiException):
+        return f"{type(error).__name__}: {error}"
     try:
         return str(json.loads(error.body or "")["message"])
     except (ValueError, KeyError, TypeError):
         return f"HTTP {error.status} {error.reason}"
+
+
+def ends_namespace(error: ApiException) -> bool:
+    """Whether something could not be made because its namespace is being deleted."""
+    return error.status == 403 and "being terminated" in str(error.body)
 
 
 def _path_of(thing: Object) -> str:

@@ -56,10 +56,16 @@ class IngressRef(Settings):
 class QueueRef(Settings):
     """Where AsyncAPIs keep their jobs."""
 
-    url: str
-    """nats://host:port or sqs://..., as the runtime's queues take it."""
+    url: str | None = None
+    """nats://host:port or sqs://bucket/prefix, as the runtime's queues take it; absent: the Secret has it as CORTEX_QUEUE_URL."""
     secret_name: str | None = None
     """Name of a Secret in the API's namespace whose keys become environment variables: credentials."""
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if not self.url and not self.secret_name:
+            raise ValueError("queue: url or secretName is needed")
+        return self
 
 
 class NetworkPolicyRef(Settings):

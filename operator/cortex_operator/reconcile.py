@@ -16,7 +16,7 @@ from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
 from cortex_operator import events, status
 from cortex_operator.cache import Cache, Key, source_name
 from cortex_operator.capabilities import Capabilities
-from cortex_operator.cluster import MANAGER, REPLICAS_MANAGER, Cluster, said
+from cortex_operator.cluster import MANAGER, REPLICAS_MANAGER, Cluster, ends_namespace, said
 from cortex_operator.handlers import CONFIG_MAP, ChildKind, child_kinds
 from cortex_operator.platform import Platform
 from cortex_operator.render import gateway, render, route
@@ -50,7 +50,7 @@ class Reconciler:
         self._platform = platform
         self._scaler = scaler
         self._capabilities = capabilities
-        self._retention = Retention(cache, cluster)
+        self._retention = Retention(cache, cluster, platform)
         self._pruned: list[ChildKind] = [k for k in (*child_kinds(platform), CONFIG_MAP) if k.pruned]
         self._settled: dict[Key, dict[str, tuple[str, str]]] = {}
         self._reported: dict[Key, tuple[Object, Object]] = {}
@@ -68,7 +68,6 @@ class Reconciler:
         if live["metadata"].get("deletionTimestamp"):
             if problem := await self._retention.let_go(key, live):
                 await self._report(key, live, status.refused(live, problem))
-                raise Unfinished(problem.message)
             return
         rendered = await self._render(key, live)
         if isinstance(rendered, Problem):
@@ -84,7 +83,7 @@ class Reconciler:
                 await self._report(key, live, status.refused(live, Problem("NameTaken", str(taken))))
                 return
             except ApiException as error:
-                if _namespace_ends(error):
+                if ends_namespace(error):
                     return  # The API goes with it.
                 if error.status >= 500 or error.status == 429 or error.status == 0:
                     raise
@@ -237,7 +236,14 @@ class Reconciler:
         self._reported[key] = (wanted, shown)
         self._cache.put_api(key, {**written, "apiVersion": live["apiVersion"], "kind": live["kind"]})
         if event := events.of_transition(live, told, wanted, now):
+            await self._tell(event)
+
+    async def _tell(self, event: Object) -> None:
+        try:
             await self._cluster.create(event)
+        except ApiException as error:
+            if not ends_namespace(error):
+                raise
 
 
 class NotOurs(Exception):
@@ -273,10 +279,6 @@ def _holds_replicas(deployment: Object) -> bool:
         and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
         for entry in deployment["metadata"].get("managedFields", ())
     )
-
-
-def _namespace_ends(error: ApiException) -> bool:
-    return error.status == 403 and "being terminated" in str(error.body)
 
 
 def _not_accepted(way: Object | None) -> Problem | None:

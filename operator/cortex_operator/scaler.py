@@ -17,7 +17,7 @@ from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
 from cortex_operator import failures
 from cortex_operator.autoscaler import Decision, Rules, State, decide
 from cortex_operator.cache import Cache, Key
-from cortex_operator.cluster import Cluster
+from cortex_operator.cluster import Cluster, said
 from cortex_operator.failures import is_ready
 from cortex_operator.render.names import ADMIN_PORT, COMPONENT_LABEL, GATEWAY, child_name
 
@@ -111,8 +111,10 @@ class Scaler:
             load = await self._load(session, key, api, watched)
             if scales:
                 await self._scale(key, api, deployment, watched, load)
-        except (ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
-            log.warning("%s can't be scaled: %s: %s", key, type(error).__name__, error)
+        except ApiException as error:
+            log.warning("%s can't be scaled: %s", key, said(error))
+        except Exception:  # One API's trouble is not the others'.
+            log.exception("%s can't be scaled", key)
 
     async def _load(
         self, session: aiohttp.ClientSession, key: Key, api: RealtimeAPI | AsyncAPI, watched: Watched

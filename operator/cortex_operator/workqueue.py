@@ -16,10 +16,19 @@ LAST_DELAY = 60.0
 
 
 class WorkQueue(Generic[K]):
-    """Works off keys with `work`; a key whose work raises comes again after 0.2 s, 0.4 s, ... up to 60 s."""
+    """Works off keys with `work`; a key whose work raises comes again after 0.2 s, 0.4 s, ... up to 60 s.
 
-    def __init__(self, work: Callable[[K], Awaitable[None]], workers: int = 10) -> None:
+    describe: puts an error into words for the log.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[K], Awaitable[None]],
+        workers: int = 10,
+        describe: Callable[[Exception], str] = repr,
+    ) -> None:
         self._work = work
+        self._describe = describe
         self._workers = workers
         self._ready: asyncio.Queue[K] = asyncio.Queue()
         self._waiting: set[K] = set()
@@ -78,7 +87,7 @@ class WorkQueue(Generic[K]):
     def _retry(self, key: K, error: Exception) -> None:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = min(LAST_DELAY, FIRST_DELAY * 2 ** min(failures - 1, 10))
-        log.warning("%s: %s: %s; again in %.1f s", key, type(error).__name__, error, delay)
+        log.warning("%s: %s; again in %.1f s", key, self._describe(error), delay)
         self._retries[key] = asyncio.get_running_loop().call_later(delay, self._add_late, key)
 
     def _add_late(self, key: K) -> None:

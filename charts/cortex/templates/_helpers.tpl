@@ -63,6 +63,10 @@ app.kubernetes.io/part-of: cortex
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
+# The pod that removes a queue (queue.deletionPolicy: Delete).
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [create]
 - apiGroups: [""]
   resources: [events]
   verbs: [create]

@@ -14,13 +14,15 @@ HASH_ANNOTATION = "cortex.dev/applied-hash"
 PORT = 8080
 ADMIN_PORT = 8081
 
-API, WORKER, GATEWAY = "api", "worker", "gateway"
-"""Components: the pods of a RealtimeAPI; those of an AsyncAPI that run its jobs; those that take them."""
+API, WORKER, GATEWAY, DESTROY = "api", "worker", "gateway", "destroy"
+"""Components: the pods of a RealtimeAPI; those of an AsyncAPI that run its jobs; those that take them; the one that removes
+its queue in the end."""
 
 
 def child_name(api: RealtimeAPI | AsyncAPI, component: str = API) -> str:
     """Name of the API's Deployment, Service and the rest."""
-    return f"api-{api.metadata.name}-gateway" if component == GATEWAY else f"api-{api.metadata.name}"
+    suffix = f"-{component}" if component in (GATEWAY, DESTROY) else ""
+    return f"api-{api.metadata.name}{suffix}"
 
 
 def main_component(api: RealtimeAPI | AsyncAPI) -> str:

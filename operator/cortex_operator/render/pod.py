@@ -116,7 +116,7 @@ def _grace(api: RealtimeAPI | AsyncAPI, component: str) -> int:
     """Seconds from a pod's deletion to its end by force: what it may still be doing, and some to spare."""
     if isinstance(api, RealtimeAPI):
         return PRE_STOP + math.ceil(seconds(api.spec.handler.request_timeout)) + 5
-    return JOB_GRACE + 5 if component == WORKER else PRE_STOP + 30
+    return JOB_GRACE + 15 if component == WORKER else PRE_STOP + 30
 
 
 def _container(
@@ -178,9 +178,12 @@ def _add_environment(
             variables.append({"name": "CORTEX_TENSORFLOW_SERVING", "value": tensorflow.ADDRESS})
     if isinstance(api, AsyncAPI):
         assert platform.queue is not None
-        variables.append({"name": "CORTEX_QUEUE_URL", "value": platform.queue.url})
+        if platform.queue.url:
+            variables.append({"name": "CORTEX_QUEUE_URL", "value": platform.queue.url})
         if platform.queue.secret_name:
             sources.append({"secretRef": {"name": platform.queue.secret_name}})
+        if component == GATEWAY:
+            variables.append({"name": "CORTEX_MAX_REPLICAS", "value": str(_most_replicas(api))})
         if api.spec.webhook is not None and (secret := api.spec.webhook.secret):
             reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
             variables.append({"name": "CORTEX_WEBHOOK_SECRET", "valueFrom": reference})
@@ -188,6 +191,13 @@ def _add_environment(
         container["env"] = variables
     if sources:
         container["envFrom"] = sources
+
+
+def _most_replicas(api: AsyncAPI) -> int:
+    """Workers that there may be, which bounds what the gateway takes in."""
+    if api.spec.autoscaling is not None:
+        return api.spec.autoscaling.max_replicas
+    return max(1, 1 if api.spec.replicas is None else api.spec.replicas)
 
 
 def _probe(path: str) -> Object:

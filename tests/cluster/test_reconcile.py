@@ -1,30 +1,8 @@
 """From a manifest to running pods and an honest status, with the real operator, the real kubectl and real processes."""
 
 import json
-from typing import Any
 
-import httpx
-
-from .conftest import Kubectl, Operator, eventually
-
-ECHO = "class Handler:\n    def handle_post(self, payload):\n        return {'got': payload}\n"
-
-
-def api(
-    name: str = "echo", code: str = ECHO, handler: dict[str, Any] | None = None, **spec: Any
-) -> dict[str, Any]:
-    source = {"type": "python", "path": "handler.py", "source": {"files": {"handler.py": code}}}
-    return {
-        "apiVersion": "cortex.dev/v1alpha1",
-        "kind": "RealtimeAPI",
-        "metadata": {"name": name},
-        "spec": {"handler": {**source, **(handler or {})}, **spec},
-    }
-
-
-def post(kubectl: Kubectl, name: str, payload: Any) -> httpx.Response:
-    address = kubectl.get("service", f"api-{name}")["spec"]["clusterIP"]
-    return httpx.post(f"http://{address}:8080/", json=payload, timeout=10)
+from .conftest import ECHO, Kubectl, Operator, api, code, eventually, post
 
 
 def test_an_api_becomes_ready_and_answers_and_its_children_go_with_it(kubectl: Kubectl) -> None:
@@ -34,7 +12,7 @@ def test_an_api_becomes_ready_and_answers_and_its_children_go_with_it(kubectl: K
     assert ready["message"] == "1 of 1 replicas answer"
     assert post(kubectl, "echo", [1, 2]).json() == {"got": [1, 2]}
     live = kubectl.get("realtimeapi", "echo")
-    assert live["status"]["url"] == f"http://api-echo.{kubectl.namespace}.svc:8080"
+    assert live["status"]["url"] == "http://apis.example.com/echo"
     assert live["status"]["observedGeneration"] == live["metadata"]["generation"]
     assert live["status"]["readyReplicas"] == 1
     kubectl("delete", "realtimeapi", "echo")
@@ -100,15 +78,6 @@ def test_a_missing_source_is_said_and_its_arrival_starts_the_api(kubectl: Kubect
     kubectl.apply(code(ECHO.replace("got", "received")))
     answer = eventually(lambda: post(kubectl, "echo", 1).json(), lambda got: "received" in got)
     assert answer == {"received": 1}
-
-
-def code(text: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "code"},
-        "data": {"handler.py": text},
-    }
 
 
 def test_a_failed_update_says_that_the_old_pods_still_answer(kubectl: Kubectl) -> None:
@@ -215,15 +184,6 @@ def test_a_restart_of_the_operator_changes_nothing(kubectl: Kubectl, operator: O
     kubectl.wait_reason("later", "Ready")  # The operator has worked off all that it found at its start.
     after = versions()
     assert {name: after.get(name) for name in before} == before
-
-
-def test_an_async_api_without_a_queue_in_the_cluster_says_so(kubectl: Kubectl) -> None:
-    kubectl.apply({**api("jobs"), "kind": "AsyncAPI"})
-    ready = eventually(
-        lambda: kubectl.get("asyncapi", "jobs").get("status", {}).get("conditions", [{}])[0],
-        lambda condition: condition.get("reason") == "NoQueue",
-    )
-    assert ready["status"] == "False"
 
 
 def test_the_api_server_refuses_what_the_schema_refuses(kubectl: Kubectl) -> None:

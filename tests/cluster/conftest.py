@@ -1,0 +1,257 @@
+"""A cluster with the real operator on it, shared by all tests of this folder; each test has a namespace of its own.
+
+The cluster is a dev cluster, or the one that CORTEX_TEST_KUBECONFIG names; then CORTEX_TEST_RUNTIME_IMAGE is the runtime's
+image there, and addresses of its Services and pods are to be reachable from here.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cortex_cli.devcluster import DevCluster
+
+ROOT = Path(__file__).resolve().parents[2]
+KUBECTL = Path(sys.executable).parent / "kubectl"
+ECHO = "class Handler:\n    def handle_post(self, payload):\n        return {'got': payload}\n"
+HTTP_ROUTES = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {
+        "name": "httproutes.gateway.networking.k8s.io",
+        "annotations": {"api-approved.kubernetes.io": "unapproved, a stand-in for tests"},
+    },
+    "spec": {
+        "group": "gateway.networking.k8s.io",
+        "scope": "Namespaced",
+        "names": {
+            "kind": "HTTPRoute",
+            "listKind": "HTTPRouteList",
+            "plural": "httproutes",
+            "singular": "httproute",
+        },
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+                            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+"""The Gateway API's HTTPRoute, without its schema; there is no controller for it."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+class Operator:
+    """A process of the operator."""
+
+    def __init__(self, kubeconfig: Path, config: Path, log: Path) -> None:
+        self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+        self._config = config
+        self.log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+
+    def start(self) -> None:
+        self._port = free_port()
+        command = [sys.executable, "-m", "cortex_operator", "--config", str(self._config)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "--health-port", str(self._port)], env=self._environment, stdout=log, stderr=log
+            )
+        eventually(lambda: answers(f"http://127.0.0.1:{self._port}/healthz"), bool)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            assert self._process.wait(15) == 0, self.log.read_text()[-2000:]
+            self._process = None
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def metric(self, name: str) -> float:
+        text = httpx.get(f"http://127.0.0.1:{self._port}/metrics").text
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+    def leads(self) -> bool:
+        return self.metric("cortex_operator_leads") == 1
+
+
+class Kubectl:
+    """The real kubectl, in one namespace."""
+
+    def __init__(self, kubeconfig: Path, namespace: str) -> None:
+        self._command = [str(KUBECTL), "--kubeconfig", str(kubeconfig), "--namespace", namespace]
+        self.namespace = namespace
+
+    def __call__(self, *arguments: str, stdin: str = "", ok: bool = True) -> str:
+        done = subprocess.run(
+            [*self._command, *arguments], input=stdin, capture_output=True, text=True, timeout=60
+        )
+        if ok:
+            assert done.returncode == 0, done.stderr
+        return done.stdout if ok else done.stdout + done.stderr
+
+    def apply(self, *manifests: dict[str, Any]) -> None:
+        self("apply", "-f", "-", stdin="\n---\n".join(map(json.dumps, manifests)))
+
+    def patch(self, kind: str, name: str, change: dict[str, Any]) -> None:
+        self("patch", kind, name, "--type=merge", "-p", json.dumps(change))
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        return json.loads(self("get", kind, name, "-o", "json"))
+
+    def list(self, kind: str, *arguments: str) -> list[dict[str, Any]]:
+        return json.loads(self("get", kind, "-o", "json", *arguments))["items"]
+
+    def ready(self, name: str, kind: str = "realtimeapi") -> dict[str, Any]:
+        conditions = self.get(kind, name).get("status", {}).get("conditions", [])
+        return next((c for c in conditions if c["type"] == "Ready"), {})
+
+    def wait_reason(self, name: str, reason: str, kind: str = "realtimeapi") -> dict[str, Any]:
+        return eventually(lambda: self.ready(name, kind), lambda ready: ready.get("reason") == reason)
+
+    def wait_message(self, name: str, message: str) -> None:
+        eventually(lambda: self.ready(name).get("message"), lambda said: said == message)
+
+    def address(self, name: str) -> str:
+        return f"http://{self.get('service', f'api-{name}')['spec']['clusterIP']}:8080"
+
+
+def eventually(look: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 60) -> Any:
+    """What `look` gives once it is good; fails with what it gave last when that never happens."""
+    deadline = time.monotonic() + seconds
+    while not good(seen := look()):
+        assert time.monotonic() < deadline, f"still {seen}"
+        time.sleep(0.1)
+    return seen
+
+
+def api(
+    name: str = "echo", code: str = ECHO, handler: dict[str, Any] | None = None, **spec: Any
+) -> dict[str, Any]:
+    source = {"type": "python", "path": "handler.py", "source": {"files": {"handler.py": code}}}
+    return {
+        "apiVersion": "cortex.dev/v1alpha1",
+        "kind": "RealtimeAPI",
+        "metadata": {"name": name},
+        "spec": {"handler": {**source, **(handler or {})}, **spec},
+    }
+
+
+def code(text: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "code"},
+        "data": {"handler.py": text},
+    }
+
+
+def post(kubectl: Kubectl, name: str, payload: Any) -> httpx.Response:
+    return httpx.post(f"{kubectl.address(name)}/", json=payload, timeout=10)
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    if given := os.environ.get("CORTEX_TEST_KUBECONFIG"):
+        install(Path(given))
+        yield Path(given)
+        return
+    with DevCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        install(cluster.kubeconfig)
+        yield cluster.kubeconfig
+
+
+def install(kubeconfig: Path) -> None:
+    kubectl = Kubectl(kubeconfig, "default")
+    kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+    if "httproutes.gateway" not in kubectl("get", "crd", "-o", "name"):
+        kubectl.apply(HTTP_ROUTES)
+
+
+@pytest.fixture(scope="session")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a NATS server with JetStream, where the cluster's pods reach it."""
+    host = os.environ.get("CORTEX_TEST_HOST", "127.0.0.1")
+    port, store = free_port(), tmp_path_factory.mktemp("nats")
+    with (store / "log").open("wb") as log:
+        command = [str(KUBECTL.parent / "nats-server"), "-a", host, "-p", str(port), "-js", "-sd", str(store)]
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    yield f"nats://{host}:{port}"
+    server.terminate()
+    server.wait(10)
+
+
+@pytest.fixture(scope="session")
+def platform(nats: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The platform file of the operator: with a Gateway, a queue, NetworkPolicies and a Lease."""
+    settings: dict[str, Any] = {
+        "gateway": {"name": "outside", "namespace": "default", "hostname": "apis.example.com"},
+        "queue": {"url": nats},
+        "networkPolicy": {"adminFrom": [{"namespaceSelector": {}}]},
+        "leaseNamespace": "default",
+        "tensorflowServingImage": None,
+    }
+    if image := os.environ.get("CORTEX_TEST_RUNTIME_IMAGE"):
+        settings["runtimeImage"] = image
+    path = tmp_path_factory.mktemp("platform") / "platform.yaml"
+    path.write_text(json.dumps(settings))
+    return path
+
+
+@pytest.fixture(scope="session")
+def operator(
+    kubeconfig: Path, platform: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Operator]:
+    operator = Operator(kubeconfig, platform, tmp_path_factory.mktemp("operator") / "log")
+    operator.start()
+    yield operator
+    operator.stop()
+
+
+@pytest.fixture
+def kubectl(kubeconfig: Path, operator: Operator, request: pytest.FixtureRequest) -> Iterator[Kubectl]:
+    words = "".join(c if c.isalnum() else "-" for c in request.node.name.removeprefix("test_").lower())
+    name = f"{words[:40].strip('-')}-{uuid.uuid4().hex[:6]}"
+    kubectl = Kubectl(kubeconfig, name)
+    kubectl("create", "namespace", name)
+    yield kubectl
+    kubectl("delete", "namespace", name, "--wait=false")

@@ -1,0 +1,85 @@
+"""Requests go on while pods come and go: each is counted, and none may be lost."""
+
+import os
+import signal
+
+import httpx
+import pytest
+
+from .conftest import ECHO, Kubectl, api, code, eventually
+from .load import Load
+
+
+def pods(kubectl: Kubectl) -> set[str]:
+    return {
+        pod["metadata"]["name"] for pod in kubectl.list("pods") if "deletionTimestamp" not in pod["metadata"]
+    }
+
+
+def all_gone(kubectl: Kubectl, names: set[str]) -> None:
+    eventually(
+        lambda: {pod["metadata"]["name"] for pod in kubectl.list("pods")}, lambda there: not there & names
+    )
+
+
+def check(load: Load) -> None:
+    assert load.lost == {}, load.errors[:5]
+    assert load.sent > 100
+
+
+def test_in_a_rolling_update(kubectl: Kubectl) -> None:
+    kubectl.apply(api(replicas=2))
+    kubectl.wait_message("echo", "2 of 2 replicas answer")
+    old = pods(kubectl)
+    with Load(f"{kubectl.address('echo')}/") as load:
+        kubectl.apply(api(code=ECHO + "# new\n", replicas=2))
+        all_gone(kubectl, old)
+        kubectl.wait_message("echo", "2 of 2 replicas answer")
+    check(load)
+
+
+def test_in_a_change_of_the_code_in_its_config_map(kubectl: Kubectl) -> None:
+    kubectl.apply(code(ECHO), api(handler={"source": {"configMap": {"name": "code"}}}))
+    kubectl.wait_reason("echo", "Ready")
+    old = pods(kubectl)
+    with Load(f"{kubectl.address('echo')}/") as load:
+        kubectl.apply(code(ECHO + "# new\n"))
+        all_gone(kubectl, old)
+    check(load)
+
+
+def test_in_a_scale_in(kubectl: Kubectl) -> None:
+    kubectl.apply(api(replicas=3))
+    kubectl.wait_message("echo", "3 of 3 replicas answer")
+    old = pods(kubectl)
+    with Load(f"{kubectl.address('echo')}/") as load:
+        kubectl("scale", "realtimeapi/echo", "--replicas=1")
+        eventually(lambda: pods(kubectl), lambda there: len(there) == 1)
+        all_gone(kubectl, old - pods(kubectl))
+    check(load)
+
+
+def test_when_pods_are_evicted_one_after_the_other(kubectl: Kubectl) -> None:
+    kubectl.apply(api(replicas=2))
+    kubectl.wait_message("echo", "2 of 2 replicas answer")
+    with Load(f"{kubectl.address('echo')}/") as load:
+        for name in pods(kubectl):
+            kubectl("delete", "pod", name, "--wait=false")
+            all_gone(kubectl, {name})
+            kubectl.wait_message("echo", "2 of 2 replicas answer")
+    check(load)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_process_costs_at_most_what_it_was_running(kubectl: Kubectl, processes: int) -> None:
+    dies = ECHO + "    def handle_get(self):\n        import os\n        return {'pid': os.getpid()}\n"
+    kubectl.apply(api(code=dies, handler={"processesPerReplica": processes}))
+    kubectl.wait_reason("echo", "Ready")
+    clients = 8
+    with Load(f"{kubectl.address('echo')}/", clients) as load:
+        eventually(lambda: load.sent, lambda sent: sent > 100)
+        os.kill(httpx.get(f"{kubectl.address('echo')}/").json()["pid"], signal.SIGKILL)
+        before = load.sent
+        eventually(lambda: load.sent, lambda sent: sent > before + 500)
+    assert sum(load.lost.values()) <= clients, load.errors
+    assert load.sent > before + 500

@@ -1,0 +1,90 @@
+"""The in-flight algorithm by simulation: load curves in, replica curves out. A look is taken every ten seconds."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+from cortex_api.scaling import RealtimeAutoscaling
+from cortex_operator.autoscaler import Rules, State, decide
+
+RULES = Rules.of(RealtimeAutoscaling.model_validate({"targetInFlight": 2, "maxReplicas": 20}))
+LOOK = 10.0
+
+
+def simulate(
+    rules: Rules, load: Callable[[float], float], seconds: float, start: int = 1, scale_in: bool = True
+) -> list[int]:
+    """Replicas after each look."""
+    state, now, replicas, curve = State(since=0.0), 0.0, start, []
+    while now < seconds:
+        state, decision = decide(rules, state, now, replicas, load(now), scale_in)
+        replicas = decision.replicas
+        curve.append(replicas)
+        now += LOOK
+    return curve
+
+
+def test_a_steady_load_ends_at_load_over_target_and_stays() -> None:
+    curve = simulate(RULES, lambda _: 11.0, 900)
+    assert curve[-1] == 6
+    assert curve == sorted(curve)
+
+
+def test_no_step_exceeds_the_factors() -> None:
+    curve = simulate(RULES, lambda t: 40.0 if t < 600 else 0.0, 5400)
+    for before, after in zip([1, *curve], curve, strict=False):
+        assert after <= max(before + 1, -(-before * 3 // 2))
+        assert after >= min(before - 1, -(-before * 3 // 4))
+    assert max(curve) == 20
+    assert curve[-1] == 1
+
+
+def test_scaling_out_waits_for_no_history() -> None:
+    assert simulate(RULES, lambda _: 20.0, 10) == [2]
+
+
+def test_a_spike_shorter_than_the_stabilisation_moves_nothing() -> None:
+    curve = simulate(replace(RULES, window=10.0), lambda t: 30.0 if 300 <= t < 350 else 1.0, 900)
+    assert set(curve) == {1}
+
+
+def test_scaling_in_waits_for_the_whole_period_after_a_start_and_after_a_peak() -> None:
+    fresh = simulate(RULES, lambda _: 0.0, 310, start=4)
+    assert fresh[:30] == [4] * 30
+    assert fresh[30] == 3
+    after_peak = simulate(RULES, lambda t: 16.0 if t < 600 else 0.0, 1200, start=8)
+    assert after_peak[int((600 + 270) / LOOK)] == 8
+    assert after_peak[-1] < 8
+
+
+def test_small_changes_are_tolerated_both_ways() -> None:
+    tolerant = replace(RULES, downscale_tolerance=0.3, upscale_tolerance=0.3)
+    assert set(simulate(tolerant, lambda t: 10.0 if t < 600 else 12.0, 1500, start=5)) == {5}
+    assert set(simulate(tolerant, lambda t: 10.0 if t < 600 else 8.0, 1500, start=5)) == {5}
+
+
+def test_bounds_hold_even_when_somebody_scaled_by_hand() -> None:
+    assert simulate(replace(RULES, highest=3), lambda _: 100.0, 600)[-1] == 3
+    assert simulate(replace(RULES, highest=3), lambda _: 100.0, 10, start=9) == [3]
+    assert simulate(replace(RULES, lowest=2), lambda _: 0.0, 600) == [2] * 60
+
+
+def test_nothing_is_scaled_in_while_a_wanted_pod_waits_for_a_node() -> None:
+    assert set(simulate(RULES, lambda _: 0.0, 1500, start=5, scale_in=False)) == {5}
+    state = State(since=-1000.0)
+    assert decide(RULES, state, 0.0, 5, 0.0, scale_in=False)[1].why == "a wanted pod can't be scheduled"
+
+
+def test_a_queue_goes_to_zero_and_the_first_job_brings_a_worker_at_once() -> None:
+    rules = replace(RULES, lowest=0, target=1.0)
+    curve = simulate(rules, lambda t: 0.0 if t < 1000 else 5.0, 1600, start=2)
+    assert curve[int(990 / LOOK)] == 0
+    assert curve[int(1000 / LOOK)] == 1
+    assert curve[-1] == 5
+
+
+def test_noise_around_a_load_makes_no_flapping() -> None:
+    curve = simulate(RULES, lambda t: 10.0 + (3.0 if int(t / LOOK) % 2 else -3.0), 3600)
+    settled = curve[60:]
+    assert max(settled) - min(settled) <= 1
+    assert sum(a != b for a, b in pairwise(settled)) <= 1
