@@ -14,5 +14,10 @@ class Capabilities:
     @classmethod
     def of(cls, version: dict[str, Any]) -> "Capabilities":
         """From what GET /version answers; some providers write the minor version as "35+"."""
-        minor = int(re.match(r"[0-9]*", str(version.get("minor", "")))[0] or 0)  # type: ignore[index]
-        return cls(hpa_tolerance=(str(version.get("major")), minor) >= ("1", 35))
+        major, minor = (_number(str(version.get(part, ""))) for part in ("major", "minor"))
+        return cls(hpa_tolerance=(major, minor) >= (1, 35))
+
+
+def _number(text: str) -> int:
+    digits = re.match(r"[0-9]+", text)
+    return int(digits[0]) if digits else 0

@@ -5,24 +5,39 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from cortex_api import RealtimeAPI, parse
+from cortex_api import parse
+from cortex_operator.capabilities import Capabilities
 from cortex_operator.platform import Platform
 from cortex_operator.render import render
 from cortex_operator.render.overlay import merge
 
+NOTHING, OLD = Platform(), Capabilities()
+PLATFORM = Platform.model_validate(
+    {
+        "gateway": {"name": "g", "namespace": "n", "sectionName": "s", "hostname": "h", "scheme": "https"},
+        "queue": {"url": "nats://nats:4222", "secretName": "queue"},
+        "networkPolicy": {"adminFrom": [{"namespaceSelector": {}}]},
+        "imagePullSecrets": ["registry"],
+    }
+)
+
 
 def children(
-    handler: dict[str, Any] | None = None, source: Any = None, **spec: Any
+    handler: dict[str, Any] | None = None,
+    source: Any = None,
+    kind: str = "RealtimeAPI",
+    platform: Platform = NOTHING,
+    capabilities: Capabilities = OLD,
+    **spec: Any,
 ) -> dict[str, dict[str, Any]]:
     base = {"type": "python", "path": "handler.py", "source": {"files": {"handler.py": "x", "lib/a.py": "y"}}}
     manifest = {
-        "kind": "RealtimeAPI",
+        "kind": kind,
         "metadata": {"name": "iris", "namespace": "default", "uid": "u-1"},
         "spec": {"handler": {**base, **(handler or {})}, **spec},
     }
-    api = parse(manifest)
-    assert isinstance(api, RealtimeAPI)
-    return {f"{c['kind']}/{c['metadata']['name']}": c for c in render(api, Platform(), source)}
+    rendered = render(parse(manifest), platform, source, capabilities)
+    return {f"{child['kind']}/{child['metadata']['name']}": child for child in rendered}
 
 
 def template(**spec: Any) -> dict[str, Any]:
@@ -49,24 +64,51 @@ SPECS: list[dict[str, Any]] = [
             "containers": [{"name": "api", "env": [{"name": "B", "value": "2"}]}],
         }
     },
+    {"platform": PLATFORM, "replicas": 2},
+    {"platform": PLATFORM, "kind": "AsyncAPI", "autoscaling": {"minReplicas": 0}},
+    {
+        "platform": PLATFORM,
+        "kind": "AsyncAPI",
+        "gateway": {"minReplicas": 2, "maxReplicas": 2, "compute": {"cpu": 1, "mem": "64Mi"}},
+        "webhook": {"url": "https://x", "secret": {"name": "s", "key": "k"}},
+    },
+    {
+        "handler": {
+            "type": "tensorflow",
+            "models": {"paths": [{"name": "a", "path": "pvc://c/a"}, {"name": "b", "path": "pvc://d/b"}]},
+            "serverSideBatching": {"maxBatchSize": 8, "batchInterval": "5ms"},
+        },
+        "compute": {"cpu": 2, "mem": "2Gi", "gpu": 1},
+    },
+    {"handler": {"source": {"uri": "s3://b/project.zip"}}},
+    {"platform": Platform.model_validate({"ingress": {"className": "nginx", "tlsSecretName": "t"}})},
+    {"capabilities": Capabilities(hpa_tolerance=True), "autoscaling": {}},
 ]
 
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_everything_is_valid_kubernetes(spec: dict[str, Any]) -> None:
     for child in children(**spec).values():
+        if child["kind"] == "HTTPRoute":
+            continue  # Not Kubernetes' own.
         kubernetes_validate.validate(child, "1.36", strict=True)
 
 
-def test_every_pod_is_restricted() -> None:
-    pod = template()["spec"]
-    assert pod["automountServiceAccountToken"] is False
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    for container in pod["containers"]:
-        assert container["securityContext"]["allowPrivilegeEscalation"] is False
-        assert container["securityContext"]["readOnlyRootFilesystem"] is True
-        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_pod_is_restricted(spec: dict[str, Any]) -> None:
+    pods = [
+        child["spec"]["template"]["spec"]
+        for child in children(**spec).values()
+        if child["kind"] == "Deployment"
+    ]
+    for pod in pods:
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in [*pod.get("initContainers", ()), *pod["containers"]]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
 def test_a_gpu_is_request_and_limit_and_tolerated_and_absent_otherwise() -> None:
@@ -128,3 +170,76 @@ def test_the_overlay_merges_by_name_and_takes_away_by_null() -> None:
         "containers": [{"name": "api", "image": "a", "tty": True}, {"name": "b"}],
         "tolerations": [{"key": "x"}, {"key": "y"}],
     }
+
+
+def test_the_overlay_gives_a_volume_another_source() -> None:
+    pod = template(pod={"volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "cache"}}]})[
+        "spec"
+    ]
+    volume = next(volume for volume in pod["volumes"] if volume["name"] == "models")
+    assert volume == {"name": "models", "persistentVolumeClaim": {"claimName": "cache"}}
+
+
+def test_claims_are_mounted_where_models_are_read() -> None:
+    pod = template(handler={"models": {"path": "pvc://models/iris/1"}})["spec"]
+    mount = next(m for m in pod["containers"][0]["volumeMounts"] if m["mountPath"] == "/mnt/pvc/models")
+    volume = next(volume for volume in pod["volumes"] if volume["name"] == mount["name"])
+    assert volume["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
+    assert mount["readOnly"] is True
+
+
+def test_tensorflow_serving_has_the_gpu_and_its_half() -> None:
+    handler = {"type": "tensorflow", "models": {"path": "s3://b/m/"}}
+    pod = template(handler=handler, compute={"cpu": 2, "mem": "2Gi", "gpu": 1})["spec"]
+    (server,), (own,) = pod["initContainers"], pod["containers"]
+    assert server["restartPolicy"] == "Always"
+    assert server["image"] == "tensorflow/serving:2.19.1-gpu"
+    half = {"cpu": "1000m", "memory": str(2**30)}
+    assert server["resources"]["requests"] == {**half, "nvidia.com/gpu": "1"}
+    assert own["resources"]["requests"] == half
+    assert {"name": "CORTEX_TENSORFLOW_SERVING", "value": "localhost:9000"} in own["env"]
+    assert "initContainers" not in template()["spec"]
+
+
+def test_tensorflow_without_a_server_is_left_to_the_image() -> None:
+    handler = {"type": "tensorflow", "models": {"path": "s3://b/m/"}}
+    found = children(handler, platform=Platform.model_validate({"tensorflowServingImage": None}))
+    pod = found["Deployment/api-iris"]["spec"]["template"]["spec"]
+    assert "initContainers" not in pod
+    assert "env" not in pod["containers"][0]
+
+
+def test_an_async_api_has_a_gateway_and_workers_and_one_queue() -> None:
+    found = children(kind="AsyncAPI", platform=PLATFORM, autoscaling={"maxReplicas": 7})
+    gateway, workers = found["Deployment/api-iris-gateway"]["spec"], found["Deployment/api-iris"]["spec"]
+    (front,), (back,) = (d["template"]["spec"]["containers"] for d in (gateway, workers))
+    assert front["command"][-1] == "gateway"
+    assert back["command"][-1] == "consume"
+    address = {"name": "CORTEX_QUEUE_URL", "value": "nats://nats:4222"}
+    assert address in front["env"]
+    assert address in back["env"]
+    assert {"name": "CORTEX_MAX_REPLICAS", "value": "7"} in front["env"]
+    assert found["Service/api-iris"]["spec"]["selector"] == gateway["selector"]["matchLabels"]
+    assert gateway["selector"] != workers["selector"]
+    assert all(volume["name"] != "code" for volume in gateway["template"]["spec"]["volumes"])
+    assert "HorizontalPodAutoscaler/api-iris" not in found
+    assert "HorizontalPodAutoscaler/api-iris-gateway" in found
+
+
+def test_tolerances_stand_in_the_hpa_where_the_api_server_knows_them() -> None:
+    def behavior(version: dict[str, Any]) -> Any:
+        found = children(autoscaling={"upscaleTolerance": 0.1}, capabilities=Capabilities.of(version))
+        return found["HorizontalPodAutoscaler/api-iris"]["spec"]["behavior"]["scaleUp"].get("tolerance")
+
+    assert behavior({"major": "1", "minor": "35+"}) == "0.1"
+    assert behavior({"major": "1", "minor": "34"}) is None
+    assert behavior({}) is None
+
+
+def test_an_ingress_takes_the_endpoint_off_by_its_controllers_own_words() -> None:
+    platform = Platform.model_validate({"ingress": {"className": "nginx", "hostname": "h"}})
+    ingress = children(platform=platform, networking={"endpoint": "/a/b"})["Ingress/api-iris"]
+    assert ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/rewrite-target"] == "/$2"
+    (rule,) = ingress["spec"]["rules"]
+    assert rule["host"] == "h"
+    assert rule["http"]["paths"][0]["path"] == "/a/b(/|$)(.*)"

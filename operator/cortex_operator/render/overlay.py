@@ -15,6 +15,8 @@ _KEYS = {
 """Lists of a pod that are merged by a key (patchMergeKey in the Kubernetes API); other lists are replaced."""
 
 _APPENDED = {"tolerations"}
+_REPLACED = {"volumes"}
+"""Lists whose items are replaced as a whole: a volume has one source."""
 
 
 def merge(base: Any, patch: Any, field: str = "") -> Any:
@@ -31,12 +33,12 @@ def merge(base: Any, patch: Any, field: str = "") -> Any:
         if field in _APPENDED:
             return base + [item for item in patch if item not in base]
         if key := _KEYS.get(field):
-            return _merge_by(key, base, patch)
+            return _merge_by(key, base, patch, whole=field in _REPLACED)
     return patch
 
 
-def _merge_by(key: str, base: list[Any], patch: list[Any]) -> list[Any]:
+def _merge_by(key: str, base: list[Any], patch: list[Any], whole: bool) -> list[Any]:
     merged = {item[key]: item for item in base}
     for item in patch:
-        merged[item.get(key)] = merge(merged.get(item.get(key)), item)
+        merged[item.get(key)] = item if whole else merge(merged.get(item.get(key)), item)
     return list(merged.values())
