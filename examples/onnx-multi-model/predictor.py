@@ -1,0 +1,30 @@
+"""Reads the digit in an image that is fetched from an address; the query's `model` says which model looks at it."""
+
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+
+
+def preprocess(url: str) -> np.ndarray:
+    """The pixels of an image of 8 x 8 greys (PGM, binary), between 0 and 1."""
+    with urlopen(url, timeout=10) as answer:
+        magic, width, height, most, pixels = answer.read().split(None, 4)
+    if (magic, width, height) != (b"P5", b"8", b"8"):
+        raise ValueError("the image must be a binary PGM of 8 x 8 pixels")
+    return np.frombuffer(pixels[:64], np.uint8).astype(np.float32).reshape(1, 64) / float(most)
+
+
+def postprocess(results: list[np.ndarray]) -> str:
+    return str(results[0][0].argmax())
+
+
+class ONNXPredictor:
+    def __init__(self, onnx_client: Any, config: dict[str, Any]) -> None:
+        self.client = onnx_client
+
+    def predict(self, payload: dict[str, str], query_params: Any) -> dict[str, str]:
+        model_name = query_params["model"]
+        model_input = preprocess(payload["url"])
+        results = self.client.predict(model_input, model_name)
+        return {"label": postprocess(results)}
