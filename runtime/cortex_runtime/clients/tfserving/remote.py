@@ -11,6 +11,7 @@ from cortex_runtime.clients.tfserving.model import Model, NotLoaded
 from cortex_runtime.clients.tfserving.server import ModelServer
 from cortex_runtime.clients.tfserving.signature import check, choose_key
 from cortex_runtime.clients.tfserving.views import Servable
+from cortex_runtime.errors import StartError
 from cortex_runtime.models.disk import Full
 from cortex_runtime.models.listing import Changed
 from cortex_runtime.models.store import Version
@@ -46,7 +47,7 @@ class Remote:
             raise HTTPException(
                 503, "TensorFlow Serving has just lost its models", {"Retry-After": "1"}
             ) from error
-        except BaseException:
+        except (StartError, ValueError):
             self._server.unload(servable)
             raise
         return Model(version, signature, servable)
