@@ -22,15 +22,10 @@ GET /queue: 200 {"queued": 3, "in_flight": 1, "oldest_seconds": 4.2} (the last n
 
 import asyncio
 import logging
-import math
 import os
-import re
 import signal
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
-from urllib.parse import parse_qs
 
 import orjson
 import uvicorn
@@ -40,32 +35,19 @@ from starlette.types import Receive, Scope, Send
 from cortex_api import Document, units
 from cortex_runtime import logs
 from cortex_runtime.admin import Admin
-from cortex_runtime.errors import StartError, UserError
-from cortex_runtime.logs import AccessLog, RequestIds, request_id
-from cortex_runtime.payload import ClientGone, decompress, read_body
-from cortex_runtime.queues.base import Depth, Full, Missing, QueueError, Record, Status, Unreachable
+from cortex_runtime.errors import StartError
+from cortex_runtime.gateway_app import Gateway, send_json
+from cortex_runtime.queues.base import QueueError, Unreachable
 from cortex_runtime.queues.connect import VARIABLE, connect
 from cortex_runtime.queues.metrics import GatewayMetrics
-from cortex_runtime.queues.queue import OtherRequest, Queue
-from cortex_runtime.queues.view import view
-from cortex_runtime.respond import JSON
+from cortex_runtime.queues.queue import Queue
+from cortex_runtime.queues.state import QueueState
 from cortex_runtime.server import Server
-from cortex_runtime.webhook import Webhooks, problem_of
 from cortex_runtime.workers import listen
 
 log = logging.getLogger("cortex")
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
-_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
-_LONGEST_WAIT = 60.0
-_BODY_SECONDS = 60.0
-_LONGEST_KEY = 255
-_DEPTH_SECONDS = 1.0
-_CLIENT_GONE = 499
 _SWEEP_SECONDS = (60.0, 3600.0)
-_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
-
-Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True)
@@ -78,229 +60,6 @@ class GatewayOptions:
     admin_port: int
     termination_log: Path
     drain_delay: float = 1.0
-
-
-class QueueState:
-    """Whether the queue answers, and how long it is: asked for when somebody wants to know, and then not again for a second."""
-
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
-        self._asking: asyncio.Task[Depth] | None = None
-        self._asked = -math.inf
-        self._accepted = 0
-        self.depth: Depth | None = None
-        self.problem = "it has not been reached yet"
-        self.reached = False
-
-    async def open(self) -> None:
-        """Reach the queue, however long it takes."""
-        pause = _PAUSE
-        while not self.reached:
-            try:
-                await self._queue.backend.open()
-                self.reached, self.problem = True, ""
-            except QueueError as error:
-                self.problem = str(error)
-                log.error("the queue can't be reached, and is tried again: %s", error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def accepted(self) -> None:
-        """One job more."""
-        self._accepted += 1
-
-    async def fresh(self) -> Depth:
-        """The queue's depth, at most a second old. Raises Unreachable."""
-        if self.depth is not None and self._age() < _DEPTH_SECONDS and not self.problem:
-            return self.depth
-        return await asyncio.shield(self._ask())
-
-    async def length(self) -> int:
-        """Jobs that wait and run, as far as known here: nobody waits for the backend unless nothing is known."""
-        if self.depth is None:
-            await self.fresh()
-        elif self._age() >= _DEPTH_SECONDS:
-            self._ask()
-        assert self.depth is not None
-        return self.depth.waiting + self.depth.taken + self._accepted
-
-    def _age(self) -> float:
-        return asyncio.get_running_loop().time() - self._asked
-
-    def _ask(self) -> "asyncio.Task[Depth]":
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._measure())
-            # Nobody may be waiting for it.
-            self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return self._asking
-
-    async def _measure(self) -> Depth:
-        before = self._accepted
-        try:
-            if not self.reached:
-                raise Unreachable(self.problem)
-            try:
-                self.depth = await self._queue.depth()
-            except QueueError:
-                # A server that came back with an empty disk has no streams; where there is one, nothing changes.
-                await self._queue.backend.open()
-                self.depth = await self._queue.depth()
-        except QueueError as error:
-            self.problem = str(error)
-            raise Unreachable(str(error)) from error
-        finally:
-            self._asked = asyncio.get_running_loop().time()
-        self.problem = ""
-        self._accepted -= before
-        return self.depth
-
-
-class Gateway:
-    """The ASGI application. limit: jobs waiting and running; above it no more are taken."""
-
-    def __init__(
-        self, document: Document, queue: Queue, state: QueueState, limit: int, metrics: GatewayMetrics
-    ) -> None:
-        self._queue = queue
-        self._state = state
-        self._limit = limit
-        self._metrics = metrics
-        self._max_body = units.parse_bytes(document.spec.handler.max_body_size)
-        self._webhook = document.spec.webhook
-        self._access = AccessLog(document.spec.handler.log_level)
-        self._ids = RequestIds()
-        self.draining = asyncio.Event()
-
-    def close(self) -> None:
-        """Write what is pending."""
-        self._access.flush()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request, whatever happens; count it and log it."""
-        if scope["type"] != "http":
-            return
-        began = perf_counter()
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        given = headers.get(b"x-request-id")
-        identity = given.decode() if given is not None and _SANE_ID(given) else self._ids.new()
-        request_id.set(identity)
-        extra: Headers = [(b"x-request-id", identity.encode())]
-        if self.draining.is_set():
-            extra.append((b"connection", b"close"))
-        self._metrics.begin()
-        status = _CLIENT_GONE
-        try:
-            status, body = await self._guarded(scope, receive, headers, extra)
-            await send_json(send, status, body, extra)
-        except ClientGone:
-            pass
-        finally:
-            seconds = perf_counter() - began
-            self._metrics.answered(scope["method"], status, seconds)
-            if status >= self._access.least_status:
-                self._access.add(scope["method"], scope["path"], status, seconds, identity)
-
-    async def _guarded(
-        self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], extra: Headers
-    ) -> tuple[int, bytes]:
-        try:
-            return await self._answer(scope, receive, headers, extra)
-        except UserError as error:
-            return error.status, _error(error.message)
-        except OtherRequest as error:
-            return 422, _error(str(error))
-        except Full as error:
-            extra.append((b"retry-after", b"30"))
-            return 503, _error(f"the queue has no room: {error}")
-        except Unreachable as error:
-            extra.append((b"retry-after", b"2"))
-            log.warning("a request found the queue unreachable: %s", error)
-            return 503, _error(f"the queue can't be reached: {error}")
-        except ClientGone:
-            raise
-        except Exception:
-            log.exception("the gateway failed")
-            return 500, _error("internal server error")
-
-    async def _answer(
-        self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], extra: Headers
-    ) -> tuple[int, bytes]:
-        verb, path = scope["method"], scope["path"]
-        if path == "/":
-            if verb != "POST":
-                extra.append((b"allow", b"POST"))
-                return 405, _error(f"{verb} is not for /: jobs are posted there, and are at /ID afterwards")
-            return await self._take(receive, headers, extra)
-        identity = path[1:]
-        if not _ID(identity):
-            return 404, _error(f"there is nothing at {path}; jobs are posted to /, and are at /ID afterwards")
-        if verb == "GET":
-            wait = _wait(scope["query_string"])
-            record = await self._find(identity, wait)
-        elif verb == "DELETE":
-            record = await self._queue.cancel(identity)
-        else:
-            extra.append((b"allow", b"GET, DELETE"))
-            return 405, _error(f"{verb} is not for a job; GET and DELETE are")
-        if record is None:
-            return 404, _error(
-                f"there is no job {identity}: it never was, or ended too long ago (queue.retention)"
-            )
-        if record.status is not Status.COMPLETED:
-            return 200, view(record)
-        try:
-            return 200, view(record, await self._queue.result(record))
-        except Missing:
-            return 500, _error("the job is completed, but its result is not in the store any more")
-
-    async def _take(self, receive: Receive, headers: dict[bytes, bytes], extra: Headers) -> tuple[int, bytes]:
-        if not self._state.reached:
-            raise Unreachable(self._state.problem)
-        length = await self._state.length()
-        if length >= self._limit:
-            extra.append((b"retry-after", b"5"))
-            self._metrics.refused()
-            return 503, _error(f"the queue is full: {length} jobs wait or run, and {self._limit} may")
-        key = headers.get(b"idempotency-key", b"").decode("latin-1").strip()
-        if len(key) > _LONGEST_KEY:
-            raise UserError(f"Idempotency-Key is longer than {_LONGEST_KEY} characters")
-        webhook = self._address(headers.get(b"x-cortex-webhook", b"").decode("latin-1").strip())
-        body = await read_body(receive, headers, self._max_body, _BODY_SECONDS)
-        if (encoding := headers.get(b"content-encoding")) is not None:
-            body = decompress(body, encoding.strip().lower(), self._max_body)
-        kind = headers.get(b"content-type", b"")
-        if kind[:16].lower() == b"application/json":
-            _check_json(body)
-        identity = await self._queue.submit(body, kind.decode("latin-1"), key=key, webhook=webhook)
-        self._state.accepted()
-        self._metrics.accepted()
-        return 202, orjson.dumps({"id": identity})
-
-    def _address(self, given: str) -> str:
-        if not given:
-            return str(self._webhook.url or "") if self._webhook is not None else ""
-        if self._webhook is None:
-            raise UserError("this API has no webhook (spec.webhook), so X-Cortex-Webhook can't be used")
-        if problem := problem_of(given):
-            raise UserError(f"X-Cortex-Webhook: {problem}")
-        return given
-
-    async def _find(self, identity: str, wait: float) -> Record | None:
-        if not self._state.reached:
-            raise Unreachable(self._state.problem)
-        if not wait or self.draining.is_set():
-            return await self._queue.status(identity)
-        waiting = asyncio.ensure_future(self._queue.wait(identity, wait))
-        draining = asyncio.ensure_future(self.draining.wait())
-        try:
-            await asyncio.wait((waiting, draining), return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                return waiting.result()
-            return await self._queue.status(identity)
-        finally:
-            for task in (waiting, draining):
-                task.cancel()
-            await asyncio.gather(waiting, draining, return_exceptions=True)
 
 
 class GatewayAdmin:
@@ -322,34 +81,6 @@ class GatewayAdmin:
             return
         fields = {"queued": depth.waiting, "in_flight": depth.taken, "oldest_seconds": depth.oldest}
         await send_json(send, 200, orjson.dumps(fields), ())
-
-
-async def send_json(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Send a whole response."""
-    lines = [(b"content-type", JSON), (b"content-length", str(len(body)).encode()), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": lines})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _error(message: str) -> bytes:
-    return orjson.dumps({"error": message, "requestId": request_id.get()})
-
-
-def _wait(query: bytes) -> float:
-    values = parse_qs(query.decode("latin-1")).get("wait")
-    if not values:
-        return 0.0
-    try:
-        return min(_LONGEST_WAIT, units.seconds(values[-1]))
-    except ValueError as error:
-        raise UserError(f"wait: {error}") from error
-
-
-def _check_json(body: bytes) -> None:
-    try:
-        orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise UserError(f"the body is not valid JSON: {error}") from error
 
 
 def gateway(options: GatewayOptions) -> int:
@@ -463,6 +194,9 @@ async def _behind(
     if document.spec.webhook is not None:
         secret = os.environ.get("CORTEX_WEBHOOK_SECRET", "").encode()
         timeout = units.seconds(document.spec.webhook.timeout)
+        # It brings an HTTP client along, which a gateway without webhooks does not need.
+        from cortex_runtime.webhook import Webhooks
+
         work.append(Webhooks(queue, secret, timeout, metrics.webhook).run())
     await asyncio.gather(*work)
 

@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Callable
 from typing import Literal
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -29,25 +28,12 @@ MOST_TRIES = 12
 """With the pauses between them, some five hours."""
 _AT_ONCE = 16
 _POLL_SECONDS = 2.0
-_LONGEST_URL = 1024
 
 
 def signature(secret: bytes, identity: str, timestamp: int, body: bytes) -> str:
     """The value of webhook-signature."""
     content = b"%b.%d.%b" % (identity.encode(), timestamp, body)
     return "v1," + base64.b64encode(hmac.new(secret, content, hashlib.sha256).digest()).decode()
-
-
-def problem_of(url: str) -> str | None:
-    """What is wrong with the address of a webhook, or None."""
-    parts = urlsplit(url) if len(url) <= _LONGEST_URL else None
-    if parts is None:
-        return f"it is longer than {_LONGEST_URL} characters"
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return "it must be an http or https URL"
-    if any(ord(character) <= 32 for character in url):
-        return "it must not contain spaces or control characters"
-    return None
 
 
 class Webhooks:
