@@ -1,5 +1,6 @@
 """examples/tensorflow-*: as they are committed, `cortex run` serves them, with the models in its own process."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,7 +29,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Callable[[str], tuple[str, str]]]:
-    """Serves an example; gives the URLs of the API and of its metrics."""
+    """Serves an example; gives the URLs of the API and of its metrics, once it is ready."""
     processes = []
 
     def start(name: str) -> tuple[str, str]:
@@ -86,3 +88,19 @@ def test_functions_around_a_model(run):
         answer = httpx.post(url, json=dict(zip(names, flower, strict=True)), timeout=30)
         assert answer.json() == {"label": label}
     assert 'class="virginica"' in httpx.get(metrics).text
+
+
+@pytest.mark.timeout(LIMIT + 60)
+def test_a_job_of_a_batch_of_pictures(run):
+    url, _ = run("tensorflow-async")
+    sample = json.loads((EXAMPLES / "tensorflow-async" / "sample.json").read_text())
+    accepted = httpx.post(url, json=sample, timeout=30)
+    assert accepted.status_code == 202
+    identity = accepted.json()["id"]
+    end = time.monotonic() + LIMIT
+    while (job := httpx.get(f"{url}/{identity}", timeout=30).json())["status"] != "completed":
+        assert job["status"] in ("in_queue", "in_progress"), job
+        assert time.monotonic() < end, job
+        time.sleep(0.05)
+    assert [entry["label"] for entry in job["result"]] == ["zero", "one"]
+    assert {entry["job"] for entry in job["result"]} == {identity}
