@@ -142,8 +142,9 @@ class Seat:
                     self.first.set_result(None)
                 listening = asyncio.create_task(worker.listen())
                 status = await worker.process.wait()
-                # Its end of the channel is closed with it, and so the reading ends by itself.
-                await asyncio.gather(listening, return_exceptions=True)
+                # Its last reports may not be read yet; and a child of it may hold the channel open.
+                await asyncio.wait((listening,), timeout=0.2)
+                listening.cancel()
                 self.lost_at = loop.time()
                 if not self._leaving:
                     log.error("worker %s %s; it is started again", worker.process.pid, ending(status))

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.models import archive, tree
+from cortex_runtime.models import tree
 from cortex_runtime.models.catalogue import Item
 from cortex_runtime.models.listing import Changed, Entry, Source, require_safe
 from cortex_runtime.models.locks import Busy, locked, sleeping
@@ -77,7 +77,7 @@ class Disk:
             return
         content = self._content(item)
         with locked(self._lock(item.stamp), shared=True, wait=wait):
-            os.utime(content)
+            _touch(content)
             yield
 
     def fetch(self, item: Item, progress: Progress) -> None:
@@ -123,6 +123,8 @@ class Disk:
         if item.archive is None:
             download(source, entries, item.prefix, version, progress)
             return
+        from cortex_runtime.models import archive
+
         packed = incoming / "packed"
         download(source, entries, item.prefix, packed, progress)
         unpacked = incoming / "unpacked"
@@ -154,6 +156,13 @@ class Disk:
             excess -= self._remove(path)
         if excess > 0:
             raise Full
+
+    def part_with(self, items: Iterable[Item]) -> None:
+        """These are about to leave the index: who still works with them has a while from now on."""
+        for item in items:
+            if not item.in_place:
+                with contextlib.suppress(FileNotFoundError):
+                    _touch(self._content(item))
 
     def collect(self) -> None:
         """Remove what no index names any more and nobody has used for a while."""
@@ -245,6 +254,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _touch(path: Path) -> None:
+    """Set the time to now. By itself the kernel is some milliseconds behind, and so would make two of one age."""
+    now = time.time_ns()
+    os.utime(path, ns=(now, now))
 
 
 def _referenced(indexes: Iterable[Path]) -> set[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cortex_api.handler import BaseHandler
 from cortex_runtime.errors import StartError
-from cortex_runtime.models import archive, tree
+from cortex_runtime.models import tree
 from cortex_runtime.models.disk import download, sync_folder
 from cortex_runtime.models.listing import Changed
 from cortex_runtime.models.progress import Progress
@@ -89,6 +89,8 @@ def _fetch(uri: str, base: Path, scratch: Path, stop: threading.Event | None) ->
             name = listing.entries[0].name
             if not listing.is_file or not name.lower().endswith(tree.ARCHIVES):
                 return fetched
+            from cortex_runtime.models import archive
+
             unpacked = scratch / "unpacked"
             archive.unpack(fetched / name, unpacked, source.shown)
             return unpacked

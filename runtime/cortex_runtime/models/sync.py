@@ -89,12 +89,14 @@ class Sync:
             models[name] = self._merge(name, dict(old), new, problems)
         wanted = Catalogue({name: versions for name, versions in models.items() if versions}, problems)
         self._current = self._fetched(wanted, strict=False)
-        if self._current == before:
-            return False
-        self._tell(self._current.problems)
-        write_index(self._index, self._current)
+        changed = self._current != before
+        if changed:
+            self._tell(self._current.problems)
+            stay = {item.stamp for item in self._current.items()}
+            self._disk.part_with(item for item in before.items() if item.stamp not in stay)
+            write_index(self._index, self._current)
         self._disk.collect()
-        return True
+        return changed
 
     def stop(self) -> None:
         """Let what is under way end soon, by Stopped."""

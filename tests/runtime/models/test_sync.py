@@ -1,6 +1,7 @@
 """The folder of models follows the locations of the spec, and what was good stays when what comes is not."""
 
 import io
+import os
 import subprocess
 import sys
 import zipfile
@@ -10,7 +11,7 @@ import pytest
 
 from cortex_api import Document, parse
 from cortex_runtime.errors import StartError, UserError
-from cortex_runtime.models import local
+from cortex_runtime.models import disk, local
 from cortex_runtime.models.store import LoadFailed, Store
 from cortex_runtime.models.sync import Sync
 
@@ -342,3 +343,18 @@ def test_what_a_killed_process_left_is_in_nobodys_way(web, replica):
     again = Sync(api.document, api.models, api.project)
     again.start()
     assert api.store.find(None, None).path.read_bytes() == b"whole"
+
+
+def test_what_is_no_longer_served_is_removed_after_a_while(web, replica, monkeypatch):
+    web.files["/m.onnx"] = b"1"
+    api = replica(path=f"{web.url}/m.onnx")
+    before = api.start().find(None, None).path
+    os.utime(before.parent.parent, (0, 0))
+    web.files["/m.onnx"] = b"2"
+    assert api.poll()
+    api.poll()
+    assert before.read_bytes() == b"1"
+    monkeypatch.setattr(disk, "_GRACE_SECONDS", -1.0)
+    api.poll()
+    assert not before.exists()
+    assert api.store.find(None, None).path.read_bytes() == b"2"
