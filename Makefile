@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := crds operator runtime cli
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
-.PHONY: help demo test lint types bench crds lock format clean
+.PHONY: help demo test lint types bench bench-operator bench-async test-cluster generate lock format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -20,13 +20,17 @@ lint: .venv/.dev ## style, types, layers, generated files
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
-	@$(BIN)/python -m cortex_api --check crds charts/cortex/files/crds
+	@$(BIN)/python -m cortex_api --check --docs docs crds charts/cortex/files/crds
+
+test-cluster: .venv/.dev ## the tests of tests/cluster on the cluster of KUBECONFIG
+	@[ -n "$(KUBECONFIG)" ] || { echo "KUBECONFIG is not set: it names the cluster, for example make test-cluster KUBECONFIG=~/.kube/config" >&2; exit 1; }
+	@CORTEX_TEST_KUBECONFIG=$(KUBECONFIG) $(BIN)/python -m pytest -q tests/cluster
 
 bench: .venv/.dev ## requests/s as ratios to limits written by hand, in one run
 	@$(BIN)/python benchmarks/run.py
 
-crds: .venv/.dev ## the CustomResourceDefinitions, from the models
-	@$(BIN)/python -m cortex_api crds charts/cortex/files/crds
+generate: .venv/.dev ## the CustomResourceDefinitions and pages of the docs, from the models
+	@$(BIN)/python -m cortex_api --docs docs crds charts/cortex/files/crds
 
 format: .venv/.dev ## the code, as ruff wants it
 	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .

@@ -1,4 +1,6 @@
-"""`python -m cortex_api [--check] [FOLDER]`: writes the CustomResourceDefinitions, or says which of them is out of date."""
+"""`python -m cortex_api [--check] [--docs FOLDER] [FOLDER ...]`: writes what is generated from the models, or says which file of it is
+out of date: the CustomResourceDefinitions, and pages of the docs.
+"""
 
 import argparse
 import sys
@@ -6,10 +8,11 @@ from pathlib import Path
 
 import yaml
 
+from cortex_api.docs import pages
 from cortex_api.kinds import KINDS
 from cortex_api.schema import crd
 
-_HEADER = "# Generated from the models in cortex_api by `make crds`. Edit those.\n"
+_HEADER = "# Generated from the models in cortex_api by `make generate`. Edit those.\n"
 
 
 def manifests() -> dict[str, str]:
@@ -25,21 +28,19 @@ def main() -> int:
     """Exit status: 0, or 1 when --check finds a file that differs."""
     parser = argparse.ArgumentParser(prog="python -m cortex_api", description=__doc__)
     parser.add_argument("folder", nargs="*", type=Path, default=[Path(__file__).resolve().parents[1]])
+    parser.add_argument("--docs", type=Path, help="a folder for the pages of the docs that are generated")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs")
     arguments = parser.parse_args()
-    outdated = []
-    for folder in arguments.folder:
-        for name, text in manifests().items():
-            path = folder / name
-            if path.is_file() and path.read_text() == text:
-                continue
-            outdated.append(str(path))
-            if not arguments.check:
-                folder.mkdir(parents=True, exist_ok=True)
-                path.write_text(text)
+    wanted = {folder / name: text for folder in arguments.folder for name, text in manifests().items()}
+    if arguments.docs is not None:
+        wanted |= {arguments.docs / name: text for name, text in pages().items()}
+    outdated = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
     if arguments.check and outdated:
-        print(f"out of date: {', '.join(outdated)}; run `make crds`", file=sys.stderr)
+        print(f"out of date: {', '.join(map(str, outdated))}; run `make generate`", file=sys.stderr)
         return 1
+    for path in outdated:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(wanted[path])
     return 0
 
 
