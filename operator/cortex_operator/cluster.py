@@ -47,8 +47,11 @@ class Cluster:
 
     @classmethod
     async def connect(cls) -> "Cluster":
-        """By KUBECONFIG, or by the service account of the pod."""
-        await config.load_config()
+        """By the service account of the pod, or by KUBECONFIG: in kopf's order, so that both see one cluster."""
+        try:
+            config.load_incluster_config()
+        except config.ConfigException:
+            await config.load_kube_config()
         return cls(client.ApiClient())
 
     async def close(self) -> None:

@@ -6,6 +6,7 @@ leave the process alive and blind (kopf issue 1276). So the tasks themselves are
 
 import asyncio
 import re
+from typing import Any, cast
 
 import kopf
 
@@ -27,6 +28,9 @@ async def run(registry: kopf.OperatorRegistry, platform: Platform) -> None:
         registry=registry,
         settings=options,
         standalone=True,
+        identity=cast(
+            Any, "cortex-operator"
+        ),  # Else it asks for the user's name, which a container may not have.
         clusterwide=not platform.watch_namespaces,
         namespaces=platform.watch_namespaces,
     )
