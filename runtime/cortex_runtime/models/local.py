@@ -24,7 +24,7 @@ class LocalSource:
         self._path = path
 
     def listing(self) -> Listing:
-        """What is there now. Raises StartError: ModelNotFound, ModelAccessDenied."""
+        """What is there now. Raises StartError: ModelNotFound, ModelAccessDenied, ModelUnavailable."""
         path = self._path
         try:
             if path.is_file():
@@ -36,17 +36,29 @@ class LocalSource:
             raise StartError(
                 "ModelAccessDenied", f"{error.filename or path} can't be read: permission denied"
             ) from error
+        except OSError as error:
+            raise StartError("ModelUnavailable", f"{path} can't be read: {error}") from error
 
     def _walk(self) -> list[Entry]:
         entries = []
+        real = {str(self._path): os.path.realpath(self._path)}
         for folder, folders, files in os.walk(self._path, onerror=_raise, followlinks=True):
-            folders[:] = sorted(name for name in folders if self._counts(name))
+            above = [real[str(path)] for path in (Path(folder), *Path(folder).parents) if str(path) in real]
+            folders[:] = sorted(filter(self._counts, folders))
+            for name in folders[:]:
+                inside = os.path.join(folder, name)
+                real[inside] = os.path.realpath(inside)
+                if real[inside] in above:
+                    # A link to a folder around it.
+                    folders.remove(name)
             for name in sorted(filter(self._counts, files)):
                 file = Path(folder, name)
                 try:
-                    entries.append(_entry(file, file.relative_to(self._path).as_posix()))
+                    # Nothing that blocks who opens it.
+                    if file.is_file():
+                        entries.append(_entry(file, file.relative_to(self._path).as_posix()))
                 except FileNotFoundError:
-                    # Gone since the folder was read, or a link to nothing.
+                    # Gone since the folder was read.
                     continue
         return entries
 
