@@ -1,14 +1,32 @@
-"""Several models behind one endpoint; the query parameter `model` says which one answers."""
+"""Several models behind one endpoint; the query's `model` says which one answers."""
 
 from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+
+
+def preprocess(payload: dict[str, Any]) -> Any:
+    """A batch of one: the image at an address (PGM, binary, 8 x 8 greys), between 0 and 1; or the numbers themselves."""
+    if "url" not in payload:
+        return [payload["measurements"]]
+    with urlopen(payload["url"], timeout=10) as answer:
+        magic, width, height, most, pixels = answer.read().split(None, 4)
+    if (magic, width, height) != (b"P5", b"8", b"8"):
+        raise ValueError("the image must be a binary PGM of 8 x 8 pixels")
+    return np.frombuffer(pixels[:64], np.uint8).reshape(1, 8, 8) / float(most)
+
+
+def postprocess(results: dict[str, Any]) -> str:
+    return results["label"][0]
 
 
 class TensorFlowPredictor:
     def __init__(self, tensorflow_client: Any, config: dict[str, Any]) -> None:
         self.client = tensorflow_client
 
-    def predict(self, payload: dict[str, Any], query_params: Any) -> dict[str, Any]:
-        # A batch of one.
-        model_input = {name: [value] for name, value in payload.items()}
-        results = self.client.predict(model_input, query_params.get("model"), query_params.get("version"))
-        return {"label": results["label"][0], "probability": round(float(results["probability"][0]), 4)}
+    def predict(self, payload: dict[str, Any], query_params: Any) -> dict[str, str]:
+        model_name = query_params["model"]
+        model_input = preprocess(payload)
+        results = self.client.predict(model_input, model_name)
+        return {"label": postprocess(results)}

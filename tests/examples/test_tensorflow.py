@@ -1,5 +1,7 @@
 """examples/tensorflow-*: as they are committed, `cortex run` serves them, with the models in its own process."""
 
+import functools
+import http.server
 import json
 import os
 import shutil
@@ -14,9 +16,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sklearn.datasets import load_digits, load_iris, load_wine
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+NAMES = ("tensorflow-async", "tensorflow-iris", "tensorflow-multi-model")
 LIMIT = 150
 """Seconds; the import of TensorFlow takes most of them when this machine has much to do."""
 
@@ -60,24 +62,33 @@ def run(tmp_path: Path) -> Iterator[Callable[[str], tuple[str, str]]]:
         process.wait(LIMIT)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_old_file_becomes_the_manifest(name):
+    command = [sys.executable, "-m", "cortex_cli", "convert", "--source", "image"]
+    command.append(str(EXAMPLES / name / "cortex.yaml"))
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == (EXAMPLES / name / "api.yaml").read_text()
+
+
 @pytest.mark.timeout(LIMIT + 60)
 def test_the_query_says_which_model_answers(run):
     url, _ = run("tensorflow-multi-model")
+    folder = EXAMPLES / "tensorflow-multi-model"
 
-    def ask(model: str, **payload):
-        return httpx.post(f"{url}?model={model}", json=payload, timeout=30)
+    def ask(model, payload):
+        return httpx.post(url, params={"model": model}, json=payload, timeout=30)
 
-    assert ask("iris", measurements=list(load_iris().data[0])).json()["label"] == "setosa"
-    assert ask("wine", analysis=list(load_wine().data[0])).json()["label"] == "class_0"
-    digits = load_digits()
-    answer = ask("digits", pixels=digits.images[3].tolist())
-    assert answer.json()["label"] == "3"
-    assert 0.5 < answer.json()["probability"] <= 1
-    assert answer.headers["x-model-version"] == "digits=1"
-    unknown = ask("resnet50", pixels=[])
-    assert (unknown.status_code, "available: digits, iris, wine" in unknown.text) == (404, True)
-    unnamed = httpx.post(url, json={"pixels": []})
-    assert (unnamed.status_code, "digits, iris, wine" in unnamed.text) == (404, True)
+    flower = ask("iris", json.loads((folder / "sample-iris.json").read_text()))
+    assert (flower.json(), flower.headers["x-model-version"]) == ({"label": "setosa"}, "iris=1")
+    files = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), files) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        image = {"url": f"http://127.0.0.1:{server.server_address[1]}/digit.pgm"}
+        for model in ("inception", "resnet50"):
+            assert ask(model, image).json() == {"label": "0"}
+        unknown = ask("mobilenet", image)
+        server.shutdown()
+    assert (unknown.status_code, "available: inception, iris, resnet50" in unknown.text) == (404, True)
 
 
 @pytest.mark.timeout(LIMIT + 60)
@@ -87,7 +98,9 @@ def test_functions_around_a_model(run):
     for flower, label in (((5.1, 3.5, 1.4, 0.2), "setosa"), ((6.3, 3.3, 6.0, 2.5), "virginica")):
         answer = httpx.post(url, json=dict(zip(names, flower, strict=True)), timeout=30)
         assert answer.json() == {"label": label}
-    assert 'class="virginica"' in httpx.get(metrics).text
+    text = httpx.get(metrics).text
+    assert 'cortex_tracker_predictions_total{class="setosa"} 1.0' in text
+    assert 'cortex_tracker_predictions_total{class="virginica"} 1.0' in text
 
 
 @pytest.mark.timeout(LIMIT + 60)
