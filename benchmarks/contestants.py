@@ -3,6 +3,9 @@
 uvicorn serves each of these by `contestants:NAME`, in one process, with uvloop and httptools as the runtime has them.
 """
 
+import asyncio
+import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,55 @@ async def _iris(request: Request) -> Response:
     return await classifier(request)
 
 
+class _Batches:
+    """A batcher as one writes it: a queue, a task that waits for more until the interval is over, a thread for the call."""
+
+    def __init__(self) -> None:
+        path = Path(__file__).resolve().parent / "batching" / "handler.py"
+        spec = importlib.util.spec_from_file_location("batching_handler", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        self.handler, self.most = module.Handler(), module.ROWS
+        self.queue: asyncio.Queue[tuple[Any, asyncio.Future[Any]]] = asyncio.Queue()
+        self.thread = ThreadPoolExecutor(1)
+        self.task: asyncio.Task[None] | None = None
+
+    async def __call__(self, request: Request) -> Response:
+        loop = asyncio.get_running_loop()
+        if self.task is None:
+            self.task = loop.create_task(self.work())
+        answer: asyncio.Future[Any] = loop.create_future()
+        await self.queue.put((orjson.loads(await request.body()), answer))
+        return Response(orjson.dumps(await answer), media_type="application/json")
+
+    async def work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            items = [await self.queue.get()]
+            end = loop.time() + 0.005
+            while len(items) < self.most and (left := end - loop.time()) > 0:
+                try:
+                    items.append(await asyncio.wait_for(self.queue.get(), left))
+                except TimeoutError:
+                    break
+            rows = [row for row, _ in items]
+            results = await loop.run_in_executor(self.thread, self.handler.handle_post, rows)
+            for (_, answer), result in zip(items, results, strict=True):
+                answer.set_result(result)
+
+
+async def _batches(request: Request) -> Response:
+    batches = request.app.state.batches
+    if batches is None:
+        batches = request.app.state.batches = _Batches()
+    answer: Response = await batches(request)
+    return answer
+
+
 trivial = Starlette(routes=[Route("/", _trivial, methods=["POST"])])
 iris = Starlette(routes=[Route("/", _iris, methods=["POST"])])
 iris.state.iris = _Iris()
+batching = Starlette(routes=[Route("/", _batches, methods=["POST"])])
+batching.state.batches = None

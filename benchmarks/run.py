@@ -34,6 +34,7 @@ CONNECTIONS = 16
 ITEMS = ",".join(f'"item-{number:04d}"' for number in range(17))
 TRIVIAL = f'{{"items":[{ITEMS}]}}'
 MEGABYTE = '{"items":[' + ",".join(f"{number / 7:.12f}" for number in range(62_000)) + "]}"
+ROW = "[" + ",".join(f"{number / 7:.2f}" for number in range(512)) + "]"
 FLOWER = '{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}'
 
 
@@ -41,13 +42,15 @@ FLOWER = '{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_
 class Contestant:
     """A server. project: a folder with api.yaml for our runtime; app: a name in contestants.py for uvicorn.
 
-    processes: of uvicorn; ours are in api.yaml.
+    processes: of uvicorn; ours are in api.yaml. script: no server, but a program that does the work by itself for so many
+    seconds and prints how often it did it in one.
     """
 
     name: str
     project: Path | None = None
     app: str = ""
     processes: int = 1
+    script: Path | None = None
 
     def command(self, port: int, admin_port: int, scratch: Path) -> list[str]:
         """How it is started; what it reads is written to scratch."""
@@ -102,6 +105,16 @@ WORKS = (
         MEGABYTE,
         (Contestant("cortex", project=HERE / "trivial"), Contestant("starlette+orjson", app="trivial")),
         aims=(0.95,),
+    ),
+    Work(
+        "batching",
+        ROW,
+        (
+            Contestant("cortex", project=HERE / "batching"),
+            Contestant("starlette+batcher", app="batching"),
+            Contestant("full batches", script=HERE / "batching" / "full.py"),
+        ),
+        aims=(0.9, 0.7),
     ),
     Work(
         "two processes",
@@ -160,7 +173,7 @@ def measure(port: int, body: str, seconds: float, core: int, wrk: str | None) ->
         command = [sys.executable, str(HERE / "load.py"), str(port), str(seconds)]
         return float(output_of(pinned([core], command), body))
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(f"wrk.method = 'POST'\nwrk.body = [[{body}]]\n")
+        script.write(f"wrk.method = 'POST'\nwrk.body = [==[{body}]==]\n")
         script.write("wrk.headers['content-type'] = 'application/json'\n")
         script.flush()
         command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", script.name]
@@ -202,12 +215,18 @@ def compare(
         ports = {
             contestant.name: stack.enter_context(serving(contestant, cores[: work.cores], work.body))
             for contestant in work.contestants
+            if contestant.script is None
         }
         for port in ports.values():
             measure(port, work.body, 1, cores[-1], wrk)  # Warm.
         for _ in range(rounds):
-            for name, port in ports.items():
-                rates[name].append(measure(port, work.body, seconds, cores[-1], wrk))
+            for contestant in work.contestants:
+                if contestant.script is None:
+                    rate = measure(ports[contestant.name], work.body, seconds, cores[-1], wrk)
+                else:
+                    command = [sys.executable, str(contestant.script), str(seconds)]
+                    rate = float(output_of(pinned(cores[: work.cores], command)))
+                rates[contestant.name].append(rate)
     return rates
 
 

@@ -19,8 +19,9 @@ from starlette.types import Receive
 
 from cortex_runtime.board import Row
 from cortex_runtime.clients import served
-from cortex_runtime.execution import outcome
+from cortex_runtime.execution import Overdue
 from cortex_runtime.logs import request_id
+from cortex_runtime.payload import ClientGone, has_left
 
 log = logging.getLogger("cortex")
 
@@ -40,6 +41,7 @@ class _Item:
     arguments: dict[str, Any]
     answer: "asyncio.Future[Any]"
     since: float
+    receive: Receive
     identity: str | None
     served: list[tuple[str, int]] | None
 
@@ -64,7 +66,7 @@ class Batcher:
     async def run(self, arguments: dict[str, Any], receive: Receive, timeout: float) -> Any:
         """The result for one request. Raises what it raised for this one, Overdue, and ClientGone when it had not begun."""
         loop = asyncio.get_running_loop()
-        item = _Item(arguments, loop.create_future(), perf_counter(), request_id.get(), served.get())
+        item = _Item(arguments, loop.create_future(), perf_counter(), receive, request_id.get(), served.get())
         self._waiting.append(item)
         self._row.gathers(len(self._waiting))
         if self._work is None:
@@ -72,23 +74,31 @@ class Batcher:
                 self._begin()
             elif self._timer is None:
                 self._timer = loop.call_later(self._interval, self._begin)
-
-        def withdraw() -> bool:
+        timer = asyncio.timeout(timeout)
+        try:
+            async with timer:
+                return await item.answer
+        except TimeoutError:
+            if not timer.expired():
+                raise
             # One that is in a batch already can't be taken back.
             with suppress(ValueError):
                 self._waiting.remove(item)
                 self._row.gathers(len(self._waiting))
-                return True
-            return False
-
-        return await outcome(item.answer, withdraw, receive, timeout)
+            raise Overdue from None
 
     def _begin(self) -> None:
         """Take a batch of what waits, and work on it."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        items = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+        items: list[_Item] = []
+        while self._waiting and len(items) < self._most:
+            item = self._waiting.popleft()
+            if has_left(item.receive):
+                item.answer.set_exception(ClientGone())
+            else:
+                items.append(item)
         self._row.gathers(len(self._waiting))
         if items:
             now = perf_counter()

@@ -215,9 +215,24 @@ class Threads:
         timeout: seconds, waiting included. Raises Overdue, ClientGone when the client left before the call began, and
         whatever the function raises.
         """
+        end = perf_counter() + timeout
         future = self._submit(function)
         waiter = asyncio.wrap_future(future)
-        return await outcome(waiter, future.cancel, receive, timeout)
+        gone = asyncio.ensure_future(disconnect(receive))
+        try:
+            done, _ = await asyncio.wait((waiter, gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                future.cancel()
+                raise Overdue
+            if waiter not in done:
+                if future.cancel():
+                    raise ClientGone
+                done, _ = await asyncio.wait((waiter,), timeout=max(0.0, end - perf_counter()))
+                if not done:
+                    raise Overdue
+            return waiter.result()
+        finally:
+            gone.cancel()
 
     async def run_plain(self, function: Callable[[], Any]) -> Any:
         """Run something that no client waits for, such as a callback, or the next part of a stream."""
@@ -238,31 +253,6 @@ class Threads:
         else:
             self._idle.set()
         self._row.waits(max(0, self.pending - self.size))
-
-
-async def outcome(
-    waiter: "asyncio.Future[Any]", cancel: Callable[[], bool], receive: Receive, timeout: float
-) -> Any:
-    """What a call under way gives, while its client is watched.
-
-    cancel: takes it back if it has not begun. timeout: seconds. Raises Overdue, ClientGone, and what the call raises.
-    """
-    end = perf_counter() + timeout
-    gone = asyncio.ensure_future(disconnect(receive))
-    try:
-        done, _ = await asyncio.wait((waiter, gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if not done:
-            cancel()
-            raise Overdue
-        if waiter not in done:
-            if cancel():
-                raise ClientGone
-            done, _ = await asyncio.wait((waiter,), timeout=max(0.0, end - perf_counter()))
-            if not done:
-                raise Overdue
-        return waiter.result()
-    finally:
-        gone.cancel()
 
 
 def guarded(function: Callable[[], Any]) -> Any:

@@ -67,6 +67,11 @@ def _has_arrived(receive: Receive) -> bool:
     return getattr(getattr(receive, "__self__", None), "more_body", True) is False
 
 
+def has_left(receive: Receive) -> bool:
+    """Whether the client is known to be gone. Asking costs nothing; of a server other than uvicorn nothing is known."""
+    return getattr(getattr(receive, "__self__", None), "disconnected", False) is True
+
+
 def _part(message: AsgiMessage) -> bytes:
     if message["type"] == "http.disconnect":
         raise ClientGone

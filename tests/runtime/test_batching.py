@@ -1,5 +1,6 @@
 """serverSideBatching: requests that are there at the same time are handled in one call, and none suffers for another."""
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -129,6 +130,19 @@ def test_a_request_that_is_over_time_leaves_the_queue(batched):
     api = batched(4, "10s", requestTimeout="300ms")
     assert api.post({"n": 1}).status_code == 504
     assert api.metric("cortex_queue_length") == 0
+
+
+def test_a_client_that_leaves_while_it_waits_is_not_handled(batched):
+    api = batched(4, "300ms")
+    with socket.create_connection(("127.0.0.1", api.port)) as client:
+        body = b'{"n": "left"}'
+        client.sendall(
+            b"POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
+        api.until(lambda: api.metric("cortex_queue_length") == 1)
+    assert api.post({"n": "stays"}).json() == {"n": "stays", "of": 1}
+    assert api.metric('cortex_requests_total{method="POST",status="499"}') == 1
 
 
 def test_an_async_method_and_numpy_results(batched):
