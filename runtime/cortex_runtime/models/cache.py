@@ -44,6 +44,8 @@ class Versions(Protocol):
     def problems(self) -> dict[str, str]: ...
     def best(self, name: str | None, version: str | int | None, use: Callable[[Version], R]) -> R: ...
     def reading(self, version: Version) -> AbstractContextManager[None]: ...
+    def previous(self, version: Version) -> Version | None: ...
+    def has_loaded(self, version: Version) -> None: ...
     def in_memory(self, stamps: Callable[[], set[str]]) -> None: ...
 
 
@@ -279,15 +281,16 @@ class Cache(Generic[T]):
             held = self._loaded_from(key, version)
         except LoadFailed as error:
             self._record(key, version, error)
-            if before is not None:
-                # It left to keep the limit; its files may still be here.
-                held = self._loaded_from(key, before.version)
-            elif (old := self._held.get(key)) is not None:
+            if (old := self._held.get(key)) is not None:
                 return old
-            else:
+            # It left to keep the limit, or with a process that ended; its files may still be here.
+            last_good = before.version if before is not None else self._store.previous(version)
+            if last_good is None:
                 raise
+            held = self._loaded_from(key, last_good)
         else:
             self._failed.pop(key, None)
+            self._store.has_loaded(version)
         with self._changed:
             replaced = self._held.pop(key, None)
             self._held[key] = held

@@ -62,10 +62,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All models: name to version to item. problems: what is wrong now, by model ("iris", "iris 3")."""
+    """All models: name to version to item. problems: what is wrong now, by model ("iris", "iris 3"). previous: by name and
+    version what was there before, as long as nobody has loaded what is there now."""
 
     models: Mapping[str, Mapping[int, Item]] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
+    previous: Mapping[tuple[str, int], Item] = field(default_factory=dict)
 
     @property
     def single(self) -> str | None:
@@ -101,8 +103,12 @@ class Catalogue:
 
     def to_json(self) -> bytes:
         """For the index."""
-        items = [asdict(item) for item in self.items()]
-        return json.dumps({"items": items, "problems": dict(self.problems)}, indent=1).encode()
+        content = {
+            "items": [asdict(item) for item in self.items()],
+            "previous": [asdict(item) for item in self.previous.values()],
+            "problems": dict(self.problems),
+        }
+        return json.dumps(content, indent=1).encode()
 
     @classmethod
     def from_json(cls, content: bytes) -> "Catalogue":
@@ -112,7 +118,8 @@ class Catalogue:
         for fields in data["items"]:
             item = Item(**fields)
             models.setdefault(item.name, {})[item.version] = item
-        return cls(models, data["problems"])
+        previous = [Item(**fields) for fields in data["previous"]]
+        return cls(models, data["problems"], {(item.name, item.version): item for item in previous})
 
 
 def title(name: str, version: int | None = None) -> str:

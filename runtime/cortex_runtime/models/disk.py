@@ -3,6 +3,7 @@
     <name>/<stamp>/<version>/...   whole, and never changed again
     .incoming/<stamp>/             being fetched; becomes the above by a rename
     .locks/<stamp>                 held alone by who fetches or removes, shared by who reads
+    .loaded/<stamp>                there when somebody has loaded it
 
 A limit on the number of versions on disk is kept before a fetch: the least recently loaded are removed first, those in memory
 last.
@@ -49,6 +50,7 @@ class Disk:
         self.in_memory: Callable[[], set[str]] = set
         self._incoming = models / ".incoming"
         self._locks = models / ".locks"
+        self._loaded = models / ".loaded"
 
     @property
     def keeps_all(self) -> bool:
@@ -58,7 +60,7 @@ class Disk:
     def prepare(self) -> None:
         """Make the folders. Raises StartError when they can't be written."""
         try:
-            for folder in (self._models, self._incoming, self._locks):
+            for folder in (self._models, self._incoming, self._locks, self._loaded):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StartError(
@@ -172,6 +174,15 @@ class Disk:
                 if path.name not in wanted and time.time() - path.stat().st_mtime > _GRACE_SECONDS:
                     self._remove(path)
 
+    def is_good(self, item: Item) -> bool:
+        """Whether somebody has loaded a version, since it was fetched."""
+        return (self._loaded / item.stamp).exists()
+
+    def has_loaded(self, item: Item) -> None:
+        """Remember that a version can be loaded."""
+        if not item.in_place:
+            (self._loaded / item.stamp).touch()
+
     def _remove(self, path: Path) -> bool:
         lock = self._lock(path.name)
         try:
@@ -179,6 +190,7 @@ class Disk:
                 # First out of sight, so that nobody ever finds half of it.
                 grave = self._incoming / f"{path.name}-removed"
                 path.rename(grave)
+                (self._loaded / path.name).unlink(missing_ok=True)
                 lock.unlink()
         except (Busy, FileNotFoundError):
             return False
@@ -266,5 +278,6 @@ def _referenced(indexes: Iterable[Path]) -> set[str]:
     stamps: set[str] = set()
     for path in indexes:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            stamps.update(item["stamp"] for item in json.loads(path.read_bytes())["items"])
+            index = json.loads(path.read_bytes())
+            stamps.update(item["stamp"] for item in (*index["items"], *index["previous"]))
     return stamps

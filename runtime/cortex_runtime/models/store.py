@@ -79,6 +79,16 @@ class Store:
         """What is wrong with models at their source, by model."""
         return dict(self._catalogue.problems)
 
+    def previous(self, version: Version) -> Version | None:
+        """What was there before a version changed, when nobody has loaded the change yet and its files are still here."""
+        item = self._catalogue.previous.get((version.name, version.version))
+        return item.as_version() if item is not None and self._disk.has(item) else None
+
+    def has_loaded(self, version: Version) -> None:
+        """Tell that a version can be loaded: what was there before it is not needed any more."""
+        if (item := self._items.get((version.name, version.stamp))) is not None:
+            self._disk.has_loaded(item)
+
     def candidates(self, name: str | None, version: str | int | None) -> list[Version]:
         """The versions that may be meant, the best first: for "latest" all of them, the highest first. Their files may not be
         here yet.
@@ -167,7 +177,8 @@ class Store:
         self._disk.in_memory = stamps
 
     def _replace(self, catalogue: Catalogue) -> None:
-        self._items = {(item.name, item.stamp): item for item in catalogue.items()}
+        items = (*catalogue.previous.values(), *catalogue.items())
+        self._items = {(item.name, item.stamp): item for item in items}
         self._catalogue = catalogue
         self._found = {}
 
@@ -202,4 +213,4 @@ class Store:
             models[name] = found.models[name]
         else:
             models.pop(name, None)
-        self._replace(Catalogue(models, self._catalogue.problems))
+        self._replace(Catalogue(models, self._catalogue.problems, self._catalogue.previous))

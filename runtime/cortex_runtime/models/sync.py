@@ -88,12 +88,13 @@ class Sync:
                 continue
             models[name] = self._merge(name, dict(old), new, problems)
         wanted = Catalogue({name: versions for name, versions in models.items() if versions}, problems)
-        self._current = self._fetched(wanted, strict=False)
+        self._current = self._with_previous(self._fetched(wanted, strict=False), before)
         changed = self._current != before
         if changed:
             self._tell(self._current.problems)
-            stay = {item.stamp for item in self._current.items()}
-            self._disk.part_with(item for item in before.items() if item.stamp not in stay)
+            stay = {item.stamp for item in (*self._current.items(), *self._current.previous.values())}
+            went = [item for item in (*before.items(), *before.previous.values()) if item.stamp not in stay]
+            self._disk.part_with(went)
             write_index(self._index, self._current)
         self._disk.collect()
         return changed
@@ -202,6 +203,19 @@ class Sync:
         if strict and not models:
             raise StartError("ModelInvalid", "handler.models: " + "\n".join(problems.values()))
         return Catalogue(models, problems)
+
+    def _with_previous(self, now: Catalogue, before: Catalogue) -> Catalogue:
+        """The catalogue, and of each version that nobody has loaded since it changed what was there before."""
+        previous: dict[tuple[str, int], Item] = {}
+        for item in now.items():
+            old = before.models.get(item.name, {}).get(item.version)
+            if old is None or item.in_place or self._disk.is_good(item):
+                continue
+            if old.stamp == item.stamp or not self._disk.is_good(old):
+                old = before.previous.get((item.name, item.version))
+            if old is not None:
+                previous[item.name, item.version] = old
+        return Catalogue(now.models, now.problems, previous)
 
     def _have(self, item: Item) -> None:
         if self._lazy or self._disk.has(item):

@@ -23,6 +23,7 @@ class Versions:
         self.named = named
         self.items = {version: Version(*version, Path("/nowhere"), "first", size) for version in versions}
         self.memory: Callable[[], set[str]] = set
+        self.before: dict[tuple[str, int], Version] = {}
         self.told: list[str] = []
         self.failed = self.told.append
 
@@ -54,6 +55,12 @@ class Versions:
 
     def reading(self, version):
         return contextlib.nullcontext()
+
+    def previous(self, version):
+        return self.before.get((version.name, version.version))
+
+    def has_loaded(self, version):
+        self.before.pop((version.name, version.version), None)
 
     def in_memory(self, stamps):
         self.memory = stamps
@@ -303,3 +310,17 @@ def test_a_name_or_version_that_is_no_string_is_the_callers_error(loads):
     cache = Cache(Versions(("a", 1)), loads.load)
     with pytest.raises(UserError):
         cache.get(["a"], 1)
+
+
+def test_a_new_process_serves_the_last_good_one_when_what_is_there_now_can_not_be_loaded(loads):
+    store = Versions(("a", 1))
+    store.before["a", 1] = store.items["a", 1]
+    store.change("a", 1, "second")
+    loads.broken.add(("a", 1, "second"))
+    cache = Cache(store, loads.load)
+    cache.preload()
+    assert (cache.get("a", None), cache.get("a", 1)) == ("a 1 first", "a 1 first")
+    assert "truncated" in cache.problems()["a 1"]
+    store.change("a", 1, "third")
+    cache.refresh()
+    assert (cache.get("a", None), store.before) == ("a 1 third", {})

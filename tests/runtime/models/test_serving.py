@@ -53,6 +53,30 @@ def test_versions_in_a_bucket_come_and_go_while_requests_are_answered(serve, s3,
     api.until(lambda: api.post([[1, 2]]).json() == [[2.0, 4.0]])
 
 
+def test_a_worker_that_is_replaced_serves_the_last_good_model(serve, web, onnx_bytes):
+    web.files["/m.onnx"] = onnx_bytes(1.0)
+    handler = (
+        ONNX
+        + """
+    def handle_delete(self):
+        import os
+        os.kill(os.getpid(), 9)
+"""
+    )
+    api = serve(handler, type="onnx", models={"path": f"{web.url}/m.onnx", "pollInterval": "200ms"})
+    web.files["/m.onnx"] = onnx_bytes(2.0)[:-30]
+    api.until(lambda: info(api)["problems"])
+    with pytest.raises(httpx.TransportError):
+        httpx.delete(api.url)
+    api.until(
+        lambda: api.metric("cortex_worker_restarts_total") == 1 and api.metric("cortex_workers_ready") == 1
+    )
+    assert api.post([[1, 2]]).json() == [[1.0, 2.0]]
+    assert "can't be loaded" in info(api)["problems"]["model 1"]
+    web.files["/m.onnx"] = onnx_bytes(3.0)
+    api.until(lambda: api.post([[1, 2]]).json() == [[3.0, 6.0]])
+
+
 def test_python_models_by_name_and_version(serve, s3):
     s3.put("pickles", {f"{name}/{v}/model.pkl": pickle.dumps(f"{name}{v}") for name in "ab" for v in (1, 2)})
     models = {"paths": [{"name": name, "path": f"s3://pickles/{name}/"} for name in "ab"]}

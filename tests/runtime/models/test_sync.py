@@ -358,3 +358,22 @@ def test_what_is_no_longer_served_is_removed_after_a_while(web, replica, monkeyp
     api.poll()
     assert not before.exists()
     assert api.store.find(None, None).path.read_bytes() == b"2"
+
+
+def test_what_was_there_before_a_change_stays_until_the_change_has_been_loaded(web, replica, monkeypatch):
+    monkeypatch.setattr(disk, "_GRACE_SECONDS", -1.0)
+    web.files["/m.onnx"] = b"good"
+    api = replica(path=f"{web.url}/m.onnx")
+    store = api.start()
+    good = store.find(None, None)
+    store.has_loaded(good)
+    for content in (b"bad", b"worse"):
+        web.files["/m.onnx"] = content
+        assert api.poll()
+        assert store.previous(store.find(None, None)) == good
+        assert good.path.read_bytes() == b"good"
+    store.has_loaded(store.find(None, None))
+    assert api.poll()
+    assert store.previous(store.find(None, None)) is None
+    assert not good.path.exists()
+    assert store.find(None, None).path.read_bytes() == b"worse"
