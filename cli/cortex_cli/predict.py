@@ -6,6 +6,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -18,8 +19,7 @@ from cortex_cli.loglines import parsed, readable
 _TIMEOUT = 300.0
 _LOG_SECONDS = 2.0
 """For how long the log of a request is waited for."""
-_JOB_PAUSE = 0.2
-_ENDED = ("completed", "failed", "cancelled", "dead")
+_RUNNING = ("in_queue", "in_progress")
 
 
 @click.command()
@@ -77,7 +77,9 @@ def predict(
     if debug:
         _explain(cluster, api, answer, headers["x-request-id"], time.monotonic() - began)
     if api.kind == "AsyncAPI" and answer.status == 202 and wait:
-        answer = _result(cluster, where, answer)
+        result = _result(cluster, where, answer)
+        _show(result.answer)
+        sys.exit(0 if result.completed else 1)
     _show(answer)
     if not 200 <= answer.status < 300:
         click.echo(f"the answer is {answer.status}", err=True)
@@ -162,17 +164,20 @@ def _lines_of(cluster: Cluster, api: API, request: str) -> Iterator[str]:
                 yield readable(json.dumps(content), f"{logs.short(pod, api)} ")
 
 
-def _result(cluster: Cluster, where: str, accepted: Answer) -> Answer:
-    """The result of a job, once it has ended."""
+def _result(cluster: Cluster, where: str, accepted: Answer) -> "_Ended":
+    """What became of a job, once it has ended. Raises ClusterError when it takes too long."""
     job = str(json.loads(accepted.body)["id"])
     click.echo(f"job {job} is queued", err=True)
     end = time.monotonic() + _TIMEOUT
-    while True:
-        answer = cluster.through("GET", f"{where}{job}")
-        if answer.status != 200 or json.loads(answer.body).get("status") in _ENDED:
-            return answer
-        if time.monotonic() > end:
-            raise ClusterError(
-                f"job {job} has not ended after {_TIMEOUT:.0f} s; ask again: cortex predict with GET"
-            )
-        time.sleep(_JOB_PAUSE)
+    while time.monotonic() < end:
+        answer = cluster.through("GET", f"{where}{job}", {"wait": "20s"})
+        status = json.loads(answer.body).get("status") if answer.status == 200 else None
+        if status not in _RUNNING:
+            return _Ended(answer, status == "completed")
+    raise ClusterError(f"job {job} has not ended after {_TIMEOUT:.0f} s; it goes on")
+
+
+@dataclass(frozen=True)
+class _Ended:
+    answer: Answer
+    completed: bool

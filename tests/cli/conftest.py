@@ -29,10 +29,14 @@ def log(message, second, **more):
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         known = {'/metrics': metrics, '/info': info}
+        for job, status in (('good', 'completed'), ('bad', 'failed')):
+            known[f'/{job}?wait=20s'] = json.dumps({'id': job, 'status': status, 'result': 7})
         self.answer(200 if self.path in known else 404, known.get(self.path, 'nothing here'))
     def do_POST(self):
         body = self.rfile.read(int(self.headers['content-length']))
         log('asked', 40, requestId=self.headers['x-request-id'])
+        if 'job' in self.path:
+            return self.answer(202, json.dumps({'id': 'bad' if body == b'"bad"' else 'good'}))
         said = {'path': self.path, 'type': self.headers['content-type'], 'got': body.decode(), 'key': self.headers['x-key']}
         self.answer(400 if body == b'"bad"' else 200, json.dumps(said))
     def answer(self, status, text):
@@ -82,7 +86,8 @@ class Workplace:
         self, name: str, *, ready: bool = True, status: dict[str, Any] | None = None, **spec: Any
     ) -> None:
         """A RealtimeAPI with the status that an operator would give it."""
-        self.kubectl("apply", "-f", "-", stdin=resource(name, **spec))
+        kind = spec.pop("kind", "RealtimeAPI")
+        self.kubectl("apply", "-f", "-", stdin={**resource(name, **spec), "kind": kind})
         reason, message = (
             ("Ready", "1 of 1 replicas answer") if ready else ("HandlerNotFound", "there is no file x.py")
         )
@@ -101,7 +106,7 @@ class Workplace:
             **(status or {}),
         }
         patch = json.dumps({"status": full})
-        self.kubectl("patch", "realtimeapi", name, "--subresource=status", "--type=merge", "-p", patch)
+        self.kubectl("patch", kind, name, "--subresource=status", "--type=merge", "-p", patch)
 
     def replicas(self, name: str, *pods: dict[str, str]) -> None:
         """Pods and a Service of an API. pods: what each says, as METRICS, INFO, FIRST (the second of its first line)."""

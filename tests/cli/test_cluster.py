@@ -142,6 +142,22 @@ def test_predict_refuses_what_is_no_json(place):
     assert (result.exit_code, "the payload is no JSON" in result.stderr) == (1, True)
 
 
+@pytest.mark.parametrize(("payload", "code", "status"), [("1", 0, "completed"), ('"bad"', 1, "failed")])
+def test_predict_of_an_async_api_waits_for_the_job(place, payload, code, status):
+    place.api("letters", kind="AsyncAPI")
+    try:
+        place.replicas("letters", {})
+        result = place.cortex("predict", "letters", payload, "-q", "job=1")
+        assert (result.exit_code, json.loads(result.stdout)["status"]) == (code, status), result.output
+        assert json.loads(place.cortex("predict", "letters", payload, "-q", "job=1", "--no-wait").stdout)[
+            "id"
+        ]
+    finally:
+        place.kubectl(
+            "delete", "asyncapi/letters", "pod/api-letters-0", "service/api-letters", "--wait=false"
+        )
+
+
 def test_predict_debug_shows_what_the_log_says_of_the_request(place):
     result = place.cortex("predict", "flowers", "{}", "--debug")
     assert json.loads(result.stdout)["path"] == "/?debug=true"

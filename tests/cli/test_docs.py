@@ -66,20 +66,24 @@ def free_port() -> int:
 
 @dataclass
 class Session:
-    """A reader at a terminal, in a folder with what the documents speak of."""
+    """A reader at a terminal, in a folder with what the documents speak of and a namespace of the cluster."""
 
     folder: Path
-    kubeconfig: Path
+    cluster: Path
+    namespace: str
     served: subprocess.Popen[str] | None = None
     ports: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("examples", "charts", "crds"):
             (self.folder / name).symlink_to(ROOT / name)
+        kubeconfig = yaml.safe_load(self.cluster.read_text())
+        kubeconfig["contexts"][0]["context"]["namespace"] = self.namespace
+        (self.folder / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
         self.environment = {
             **os.environ,
             "PATH": f"{BIN}:{os.environ['PATH']}",
-            "KUBECONFIG": str(self.kubeconfig),
+            "KUBECONFIG": str(self.folder / "kubeconfig"),
             "HOME": str(self.folder),
             "NO_PROXY": "*",
         }
@@ -161,7 +165,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_its_commands_run(document, cluster, tmp_path):
-    session = Session(tmp_path, cluster)
+    session = Session(tmp_path, cluster, document.stem.lower())
+    session.one(f"kubectl create namespace {session.namespace}")
     try:
         for block in blocks(document):
             if block.file is not None:
@@ -172,6 +177,7 @@ def test_its_commands_run(document, cluster, tmp_path):
                 session.run(block.text)
     finally:
         session.stop()
+        session.one(f"kubectl delete namespace {session.namespace} --wait=false")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
