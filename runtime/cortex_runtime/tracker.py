@@ -3,6 +3,7 @@ and why is counted.
 """
 
 import dataclasses
+import logging
 import math
 from collections.abc import Mapping
 from numbers import Integral, Real
@@ -14,6 +15,8 @@ from starlette.responses import Response
 
 from cortex_api.scaling import Tracker as Spec
 from cortex_runtime.tally import Tally
+
+log = logging.getLogger("cortex")
 
 CLASSES, VALUES, SKIPPED = "cortex_tracker_predictions", "cortex_tracker_value", "cortex_tracker_skipped"
 MOST_CLASSES = 100
@@ -34,6 +37,7 @@ class Tracker:
         self._regression = spec.model_type == "regression"
         self._tally = tally
         self._classes: set[str] = set()
+        self._told: set[str] = set()
 
     def note(self, value: Any) -> None:
         """Count what a handler has answered with success: a plain value, or a Starlette response."""
@@ -44,10 +48,18 @@ class Tracker:
             else:
                 self._tally.add(CLASSES, {"class": self._class(prediction)}, 1)
         except _Skip as reason:
-            self._tally.add(SKIPPED, {"reason": str(reason)}, 1)
+            self._skip(str(reason))
         except Exception:
             # A mapping of the user's own may raise anything.
-            self._tally.add(SKIPPED, {"reason": "unreadable"}, 1)
+            self._skip("unreadable")
+
+    def _skip(self, reason: str) -> None:
+        self._tally.add(SKIPPED, {"reason": reason}, 1)
+        if reason not in self._told:
+            self._told.add(reason)
+            log.warning(
+                "the tracker can't count a response: %s; %s_total counts all that follow", reason, SKIPPED
+            )
 
     def _find(self, value: Any) -> Any:
         if isinstance(value, Response):

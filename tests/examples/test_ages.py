@@ -130,8 +130,11 @@ def test_several_onnx_models_by_name(run: Callable[..., tuple[str, str]]) -> Non
             answer = post(url, image, model=name)
             assert (answer.json(), answer.headers["x-model-version"]) == ({"label": "0"}, f"{name}=1")
         unknown = post(url, image, model="inception")
+        unnamed = post(url, image)
         server.shutdown()
     assert (unknown.status_code, "mobilenet, resnet50, shufflenet" in unknown.text) == (404, True)
+    # The predictor's own KeyError.
+    assert unnamed.status_code == 500
     assert {model["name"] for model in httpx.get(f"{url}/info").json()["models"]} == {
         "resnet50", "mobilenet", "shufflenet",
     }  # fmt: skip

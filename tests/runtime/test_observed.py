@@ -57,6 +57,10 @@ def test_classes_are_counted_over_all_processes_and_nothing_fails_a_request(serv
         for reason in ("not an object", "missing key", "wrong type")
     }
     assert skipped == {"not an object": 4, "missing key": 1, "wrong type": 2}
+    told = [line for line in api.lines() if "tracker can't count" in line["message"]]
+    assert {line["level"] for line in told} == {"warning"}
+    # Once for each reason in each process.
+    assert len(told) == len({(line["process"], line["message"]) for line in told})
 
 
 def test_values_have_least_greatest_and_average(serve):
