@@ -174,7 +174,7 @@ def _judge_pods(component: Component, max_unavailable: int | str, least: int | N
         return Verdict(False, "RolloutBlocked", text, degraded=True)
     if failure is not None:
         return Verdict(False, failure.reason, f"{failure.message}{behind}", degraded=True)
-    silent = [pod for pod in current if not is_ready(pod) and _has_started(pod)]
+    silent = [pod for pod in current if not is_ready(pod) and _has_been_ready(pod)]
     if silent and not older:
         name = silent[0]["metadata"]["name"]
         text = f"{count}: pod {name} runs but says that it isn't ready; its log tells why"
@@ -185,12 +185,21 @@ def _judge_pods(component: Component, max_unavailable: int | str, least: int | N
     return Verdict(False, "Starting", f"{count}{behind}", progressing=True)
 
 
-def _has_started(pod: Object) -> bool:
-    """Whether a pod has been ready since its container started, so that it lost it again."""
+def _has_been_ready(pod: Object) -> bool:
+    """Whether a pod has been ready since its container started, so that it lost it again.
+
+    `started` alone says too much: a kubelet reports it some moments before the first readiness.
+    """
     if pod["metadata"].get("deletionTimestamp"):
         return False
-    containers = pod.get("status", {}).get("containerStatuses", ())
-    return bool(containers) and all(container.get("started") for container in containers)
+    status = pod.get("status", {})
+    containers = status.get("containerStatuses", ())
+    if not containers or not all(container.get("started") for container in containers):
+        return False
+    begun = max(c.get("state", {}).get("running", {}).get("startedAt") or "" for c in containers)
+    return any(
+        c["type"] == "Ready" and c.get("lastTransitionTime", "") > begun for c in status.get("conditions", ())
+    )
 
 
 def _gave_up(deployment: Object | None) -> bool:
