@@ -87,6 +87,8 @@ class Consumer(Supervisor):
             if working is not None:
                 working.cancel()
                 await asyncio.gather(working, return_exceptions=True)
+                # When no process can start any more, the jobs that waited for one.
+                await self._dispatcher.drain(0.0, self._kill)
             await self._end(self._seats)
             await self._queue.backend.close()
             admin.should_exit = True

@@ -24,6 +24,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,24 +141,12 @@ async def _run(options: GatewayOptions, document: Document, queue: Queue, limit:
             return "Draining", "the gateway is shutting down"
         return None if state.reached else ("QueueUnreachable", state.problem)
 
-    try:
-        listener = listen(options.host, options.port)
-    except OSError as error:
-        raise StartError("InvalidSpec", f"can't listen on {options.host}:{options.port}: {error}") from error
-    servers = [
-        Server(_config(app, None, 0), lambda: None),
-        Server(
-            _config(
-                GatewayAdmin(Admin(problem, metrics.text, metrics.in_flight), state),
-                options.host,
-                options.admin_port,
-            ),
-            lambda: None,
-        ),
-    ]
+    listeners = [_listen(options.host, port) for port in (options.port, options.admin_port)]
+    admin = GatewayAdmin(Admin(problem, metrics.text, metrics.in_flight), state)
+    servers = [Server(_config(served), lambda: None) for served in (app, admin)]
     serving = [
-        asyncio.create_task(servers[0].serve(sockets=[listener])),
-        asyncio.create_task(servers[1].serve()),
+        asyncio.create_task(server.serve(sockets=[listener]))
+        for server, listener in zip(servers, listeners, strict=True)
     ]
     behind = [asyncio.create_task(_behind(document, queue, state, metrics, options))]
     try:
@@ -166,7 +155,7 @@ async def _run(options: GatewayOptions, document: Document, queue: Queue, limit:
         for task in (*serving, *behind):
             if task.done():
                 task.result()
-                raise StartError("InvalidSpec", "the gateway's server ended; is its port taken?")
+                raise StartError("InvalidSpec", "the gateway's server ended by itself")
         log.info("draining: %d requests in flight", metrics.in_flight())
         app.draining.set()
         if not at_once:
@@ -213,11 +202,16 @@ async def _sweep(queue: Queue) -> None:
             log.warning("what is past its time could not be removed: %s", error)
 
 
-def _config(app: object, host: str | None, port: int) -> uvicorn.Config:
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return listen(host, port)
+    except OSError as error:
+        raise StartError("InvalidSpec", f"can't listen on {host}:{port}: {error}") from error
+
+
+def _config(app: Gateway | GatewayAdmin) -> uvicorn.Config:
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        host=host or "127.0.0.1",
-        port=port,
+        app,
         loop="uvloop",
         http="httptools",
         ws="none",

@@ -4,6 +4,7 @@
 socket."""
 
 import asyncio
+import inspect
 import json
 import logging
 import os
@@ -141,7 +142,7 @@ class Jobs:
 
     async def _after(self, callback: Callable[[], Any]) -> None:
         try:
-            if asyncio.iscoroutinefunction(callback):
+            if inspect.iscoroutinefunction(callback):
                 await callback()
             else:
                 await self._threads.run_plain(callback)

@@ -202,7 +202,8 @@ class Backend(Protocol):
     async def write(self, id: str, data: bytes, revision: Any, ttl: float | None) -> Any:
         """Create a record (revision None) or replace the one of this revision; gives the new revision.
 
-        ttl: seconds after which it may go. Raises Conflict.
+        ttl: seconds after which it may go. data: unlike that of any other write, since a revision may be a digest of it. Raises
+        Conflict.
         """
 
     def watch(self, id: str) -> AbstractAsyncContextManager[Changed]:
@@ -210,7 +211,7 @@ class Backend(Protocol):
         at the latest. What happens after it was opened is never missed for longer than a poll takes."""
 
     async def put(self, name: str, data: bytes, ttl: float | None) -> None:
-        """Store a payload or result. ttl: seconds after which it may go."""
+        """Store a payload or result under a name that is used once. ttl: seconds after which it may go."""
 
     async def get(self, name: str) -> bytes:
         """A payload or result, whole. Raises Missing."""

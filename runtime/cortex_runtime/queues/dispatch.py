@@ -92,6 +92,7 @@ class Dispatcher:
 
     async def drain(self, grace: float, kill: Callable[[], None]) -> None:
         """Wait for what is in hand, so many seconds at most; the rest is given back to the queue. kill: ends the processes."""
+        self.stop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
         if self._tasks:

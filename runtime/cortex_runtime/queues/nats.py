@@ -139,6 +139,15 @@ class NatsBackend:
 
     async def put(self, name: str, data: bytes, ttl: float | None) -> None:
         """Store the parts, and then the head, without which there is nothing."""
+        try:
+            await self._put(name, data, ttl)
+        except Full:
+            # What was stored of it takes the room that others need.
+            with contextlib.suppress(Unreachable):
+                await self.remove(name)
+            raise
+
+    async def _put(self, name: str, data: bytes, ttl: float | None) -> None:
         parts = [data[start : start + _PART] for start in range(0, len(data), _PART)]
         headers = _ttl(ttl)
         subject = self._object(name)

@@ -136,8 +136,8 @@ class Queue:
                 return _same(found, fingerprint)
         content = Content(content_type, len(payload), payload)
         if len(payload) > self.backend.inline:
-            # Two requests with one key and different bodies don't share a name.
-            name = f"payload/{identity}/{fingerprint[:16] or 0}"
+            # Of this request alone: others may come with the same key.
+            name = f"payload/{identity}/{os.urandom(8).hex()}"
             content = Content(content_type, len(payload), stored=name)
             await self._persist(lambda: self.backend.put(name, payload, None), until)
         now = self._clock()
@@ -218,23 +218,27 @@ class Queue:
         return await self.backend.depth("jobs")
 
     async def sweep(self) -> int:
-        """Remove what nobody will ask for: results past their time, and payloads whose job never came to be. Gives how many of
-        these.
+        """Remove what nobody will ask for: results past their time, and payloads whose job has ended or never came to be.
 
-        Called every few minutes; a payload goes when two calls in a row find neither record nor message to it.
+        Gives how many payloads. Called every few minutes; one goes when two calls in a row find no use for it.
         """
         await self.backend.expire(self.settings.keep)
         orphans = set()
         async for name in self.backend.payloads():
             identity = name.split("/")[1]
-            entry = await self.backend.read(identity, fresh=True)
-            if entry is None and not await self.backend.holds(identity):
+            if await self._needs_no_payload(identity):
                 orphans.add(name)
         gone = orphans & self._suspects
         for name in gone:
             await self.backend.remove(name)
         self._suspects = orphans - gone
         return len(gone)
+
+    async def _needs_no_payload(self, identity: str) -> bool:
+        entry = await self.backend.read(identity, fresh=True)
+        if entry is not None:
+            return Record.unpack(entry.data).ended
+        return not await self.backend.holds(identity)
 
     # Workers
 

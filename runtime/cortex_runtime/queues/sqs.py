@@ -1,8 +1,8 @@
 """A queue on SQS and S3, or whatever speaks their protocols.
 
 Messages are in two SQS queues for each API; payloads, records and results are objects in a bucket below a prefix. Records are
-compared and swapped by conditional writes (If-Match, If-None-Match), which the store must support. The calls of boto3 block,
-and run in threads.
+compared and swapped by conditional writes (If-Match, If-None-Match), which the store must support, and make in one step as S3
+does: a store that looks first and writes afterwards can let a job run twice. The calls of boto3 block, and run in threads.
 """
 
 import asyncio

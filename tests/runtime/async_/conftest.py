@@ -17,6 +17,8 @@ import pytest
 from cortex_api import Document, parse
 from tests.runtime.queues.servers import Nats, free_port, until
 
+FAULTY = Path(__file__).parent / "faulty.py"
+
 
 @dataclass
 class Program:
@@ -95,20 +97,28 @@ class Api:
         }
         (self.folder / "api.json").write_bytes(Document.of(parse(manifest)).to_json())
 
-    def gateway(self, wait: bool = True, port: int | None = None, **env: str) -> Program:
-        return self._start("gateway", port or free_port(), ["--drain-delay", "0"], wait, env)
+    def gateway(self, wait: bool = True, fault: str = "", **env: str) -> Program:
+        return self._start("gateway", free_port(), ["--drain-delay", "0"], wait, fault, env)
 
-    def consumer(self, *arguments: str, wait: bool = True, **env: str) -> Program:
+    def consumer(self, *arguments: str, wait: bool = True, fault: str = "", **env: str) -> Program:
         folders = ["--project", str(self.folder / "project"), "--models", str(self.folder / "models")]
-        return self._start("consume", None, [*folders, *arguments], wait, env)
+        return self._start("consume", None, [*folders, *arguments], wait, fault, env)
 
     def _start(
-        self, command: str, port: int | None, arguments: list[str], wait: bool, env: dict[str, str]
+        self,
+        command: str,
+        port: int | None,
+        arguments: list[str],
+        wait: bool,
+        fault: str,
+        env: dict[str, str],
     ) -> Program:
+        """fault: where it kills itself, as faulty.py has it."""
         admin_port = free_port()
         name = f"{command}-{len(self.programs)}"
         log, termination = self.folder / f"{name}.log", self.folder / f"{name}.end"
-        line = [sys.executable, "-m", "cortex_runtime", command, "--config", str(self.folder / "api.json")]
+        program = [str(FAULTY), *fault.split(), "--"] if fault else ["-m", "cortex_runtime"]
+        line = [sys.executable, *program, command, "--config", str(self.folder / "api.json")]
         line += ["--host", "127.0.0.1", "--admin-port", str(admin_port)]
         line += ["--termination-log", str(termination), *arguments]
         if port is not None:

@@ -89,6 +89,8 @@ async def life(make: Make, name: str, fault: Any, patience: float = 0.2) -> list
         assert await healthy.result(record) == RESULT
         hooks = await healthy.take_hooks(5, 2)
         assert {hook.record.id for hook in hooks} == {identity}
+        await healthy.sweep()
+        await healthy.sweep()
         assert [payload async for payload in healthy.backend.payloads()] == []
         return faulty.calls
     except AssertionError as error:
@@ -97,10 +99,12 @@ async def life(make: Make, name: str, fault: Any, patience: float = 0.2) -> list
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_fault_at_each_step(queue: Make, kind: str, queue_url: str) -> None:
-    if kind != "killed" and queue_url.startswith("sqs") and not os.environ.get("CORTEX_TESTS_FULL"):
-        pytest.skip("the slow backend has the hardest kind alone, unless CORTEX_TESTS_FULL is set")
     calls = await life(queue, "none", nothing)
     assert {"read", "write", "put", "get", "remove", "publish", "take", "renew", "settle"} <= set(calls)
+    steps = range(len(calls))
+    if queue_url.startswith("sqs") and not os.environ.get("CORTEX_TESTS_FULL"):
+        # The simulated SQS is slow, so the three kinds share the steps.
+        steps = range(list(KINDS).index(kind), len(calls), len(KINDS))
     fault = KINDS[kind]
     tokens = asyncio.Semaphore(6)
 
@@ -108,7 +112,7 @@ async def test_a_fault_at_each_step(queue: Make, kind: str, queue_url: str) -> N
         async with tokens:
             await life(queue, f"{step}-{calls[step]}", fault(step))
 
-    await asyncio.gather(*(one(step) for step in range(len(calls))))
+    await asyncio.gather(*(one(step) for step in steps))
 
 
 async def test_nats_killed_before_each_step(tmp_path: Any, queue_of: Any) -> None:

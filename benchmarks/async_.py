@@ -1,0 +1,286 @@
+"""`make bench-async`: AsyncAPIs against the raw backend, all in one run on one machine; only the ratios mean anything.
+
+- jobs/s from POST to stored result with a trivial handler, against the same bytes published, fetched, stored and acknowledged
+  by hand on the same NATS server, by one client that has as many in flight;
+- time from POST to the start of work at idle, and polls/s of a gateway.
+
+Rows go to benchmarks/results/.
+"""
+
+import argparse
+import asyncio
+import csv
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import nats
+import orjson
+import uvloop
+from run import HERE, free_port
+
+from cortex_api import Document, parse
+
+HANDLER = """
+import time
+
+class Handler:
+    def handle_async(self, payload):
+        return {"items": len(payload["items"]), "started": time.time()}
+"""
+BODY = orjson.dumps({"items": [f"item-{number:04d}" for number in range(17)]})
+RESULT = orjson.dumps({"items": 17, "started": 1700000000.123})
+AT_ONCE = 32
+START_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured thing. unit: jobs/s, ms ..."""
+
+    name: str
+    value: float
+    unit: str
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[tuple[str, str]]:
+    """NATS, a gateway and a consumer; gives the URLs of NATS and the gateway."""
+    ports = [free_port() for _ in range(4)]
+    queue_url = f"nats://127.0.0.1:{ports[0]}"
+    (folder / "handler.py").write_text(HANDLER)
+    handler = {
+        "type": "python",
+        "path": "handler.py",
+        "maxConcurrency": AT_ONCE,
+        "maxReplicaConcurrency": 30000,
+    }
+    manifest = {
+        "apiVersion": "cortex.dev/v1alpha1",
+        "kind": "AsyncAPI",
+        "metadata": {"name": "bench", "namespace": "default"},
+        "spec": {"handler": handler},
+    }
+    (folder / "api.json").write_bytes(Document.of(parse(manifest)).to_json())
+    python = [sys.executable, "-m", "cortex_runtime"]
+    common = [
+        "--config",
+        str(folder / "api.json"),
+        "--host",
+        "127.0.0.1",
+        "--termination-log",
+        str(folder / "end"),
+    ]
+    where = ["--project", str(folder), "--models", str(folder / "models")]
+    server = [str(Path(sys.executable).parent / "nats-server"), "-a", "127.0.0.1", "-p", str(ports[0])]
+    commands = [
+        [*server, "-js", "-sd", str(folder / "nats")],
+        [*python, "gateway", *common, "--port", str(ports[1]), "--admin-port", str(ports[2])],
+        [*python, "consume", *common, *where, "--admin-port", str(ports[3])],
+    ]
+    processes = []
+    try:
+        for number, command in enumerate(commands):
+            with (folder / f"log-{number}").open("wb") as log:
+                environment = {**os.environ, "CORTEX_QUEUE_URL": queue_url}
+                processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
+        for port in ports[2:]:
+            wait_ready(port, folder)
+        yield queue_url, f"http://127.0.0.1:{ports[1]}"
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in reversed(processes):
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_ready(port: int, folder: Path) -> None:
+    """Until a program answers that it is ready."""
+    deadline = time.monotonic() + START_TIMEOUT
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while True:
+        try:
+            with opener.open(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                logs = "\n".join(path.read_text()[-2000:] for path in sorted(folder.glob("log-*")))
+                raise SystemExit(f"not ready within {START_TIMEOUT:g} s:\n{logs}") from None
+            time.sleep(0.05)
+
+
+async def raw(url: str, jobs: int) -> float:
+    """Jobs/s by hand: publish, fetch, store the result under the job's name, acknowledge. Nothing is read back, nothing
+    survives a crash of the worker between storing and acknowledging but by being done twice."""
+    connection = await nats.connect(url)
+    stream = connection.jetstream()
+    await stream.add_stream(name="raw", subjects=["raw.*"], retention="workqueue")
+    results = await stream.create_key_value(bucket="raw-results")
+    subscription = await stream.pull_subscribe("raw.*", durable="workers")
+    began = time.perf_counter()
+
+    async def publish() -> None:
+        for first in range(0, jobs, AT_ONCE):
+            await asyncio.gather(*(stream.publish(f"raw.{n}", BODY) for n in range(first, first + AT_ONCE)))
+
+    async def one(message: nats.aio.msg.Msg) -> None:
+        orjson.loads(message.data)
+        await results.put(message.subject.rpartition(".")[2], RESULT)
+        await message.ack()
+
+    async def work() -> None:
+        done = 0
+        while done < jobs:
+            messages = await subscription.fetch(AT_ONCE, timeout=30)
+            await asyncio.gather(*(one(message) for message in messages))
+            done += len(messages)
+
+    await asyncio.gather(publish(), work())
+    rate = jobs / (time.perf_counter() - began)
+    await stream.delete_stream("raw")
+    await stream.delete_key_value("raw-results")
+    await connection.close()
+    return rate
+
+
+async def ours(url: str, jobs: int) -> float:
+    """Jobs/s from the first POST to the end of the last job."""
+    headers = {"content-type": "application/json"}
+    limits = httpx.Limits(max_connections=AT_ONCE)
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60, trust_env=False) as client:
+        began = time.perf_counter()
+        ids: list[str] = []
+
+        async def submit(count: int) -> None:
+            for _ in range(count):
+                answer = await client.post("/", content=BODY, headers=headers)
+                if answer.status_code != 202:
+                    raise SystemExit(f"a job was refused: {answer.status_code} {answer.text}")
+                ids.append(answer.json()["id"])
+
+        await asyncio.gather(*(submit(jobs // AT_ONCE) for _ in range(AT_ONCE)))
+        # The last ones end last, within what is in flight.
+        for identity in ids[-2 * AT_ONCE :]:
+            await ended(client, identity)
+        return len(ids) / (time.perf_counter() - began)
+
+
+async def ended(client: httpx.AsyncClient, identity: str) -> dict[str, object]:
+    """The job once it is completed."""
+    while True:
+        job: dict[str, object] = (await client.get(f"/{identity}", params={"wait": "30s"})).json()
+        if job["status"] == "completed":
+            return job
+        if job["status"] == "failed":
+            raise SystemExit(f"a job failed: {job}")
+
+
+async def to_start(url: str, times: int) -> float:
+    """Median milliseconds from before a POST to the first line of the handler, with nothing else to do."""
+    waits = []
+    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
+        for _ in range(times):
+            began = time.time()
+            answer = await client.post("/", content=BODY, headers={"content-type": "application/json"})
+            job = await ended(client, answer.json()["id"])
+            result = job["result"]
+            assert isinstance(result, dict)
+            waits.append(1000 * (result["started"] - began))
+    return statistics.median(waits)
+
+
+async def polls(url: str, seconds: float) -> float:
+    """GETs/s of a job that has ended, over kept connections."""
+    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
+        answer = await client.post("/", content=BODY, headers={"content-type": "application/json"})
+        identity = answer.json()["id"]
+        await ended(client, identity)
+    command = [sys.executable, str(Path(__file__)), "--poll", f"{url}/{identity}", "--seconds", str(seconds)]
+    output = await asyncio.to_thread(subprocess.check_output, command)
+    return float(output)
+
+
+async def poll(url: str, seconds: float) -> float:
+    """The load of `polls`, in a process of its own: bare HTTP, for a client library costs more than the gateway."""
+    host, _, path = url.removeprefix("http://").partition("/")
+    name, _, port = host.partition(":")
+    request = f"GET /{path} HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()
+    end = time.perf_counter() + seconds
+
+    async def one() -> int:
+        reader, writer = await asyncio.open_connection(name, int(port))
+        count = 0
+        while time.perf_counter() < end:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+            body = await reader.readexactly(length)
+            assert b'"completed"' in body
+            count += 1
+        writer.close()
+        return count
+
+    return sum(await asyncio.gather(*(one() for _ in range(8)))) / seconds
+
+
+async def measure(queue_url: str, url: str, jobs: int, rounds: int) -> list[Figure]:
+    """All figures; of jobs/s the medians of rounds in turn."""
+    await ours(url, AT_ONCE * 4)
+    by_hand, here = [], []
+    for _ in range(rounds):
+        by_hand.append(await raw(queue_url, jobs))
+        here.append(await ours(url, jobs))
+    ratio = statistics.median(a / b for a, b in zip(here, by_hand, strict=True))
+    return [
+        Figure("jobs end to end", statistics.median(here), "jobs/s"),
+        Figure("raw NATS by hand", statistics.median(by_hand), "jobs/s"),
+        Figure("ratio to raw NATS", ratio, "x"),
+        Figure("POST to start of work at idle", await to_start(url, 30), "ms"),
+        Figure("polls of a gateway", await polls(url, 3), "requests/s"),
+    ]
+
+
+def main() -> None:
+    """Measure, print, and write a row for each figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--poll", help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.poll:
+        print(uvloop.run(poll(options.poll, options.seconds)))
+        return
+    with tempfile.TemporaryDirectory(prefix="cortex-bench-") as folder, running(Path(folder)) as (queue, url):
+        figures = uvloop.run(measure(queue, url, options.jobs, options.rounds))
+    for figure in figures:
+        print(f"{figure.name:<32}{figure.value:>12,.2f} {figure.unit}")
+    now = datetime.now(UTC)
+    results = HERE / "results"
+    results.mkdir(exist_ok=True)
+    with (results / f"async-{now:%Y%m%dT%H%M%SZ}.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("time", "machine", "figure", "value", "unit"))
+        for figure in figures:
+            rows.writerow(
+                (now.isoformat(), platform.machine(), figure.name, round(figure.value, 3), figure.unit)
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""examples/async-words, with what its README sends."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from tests.runtime.async_.conftest import Api
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "async-words"
+
+
+def test_the_words_are_counted_with_progress(api: Callable[..., Api]) -> None:
+    spec = yaml.safe_load((EXAMPLE / "api.yaml").read_text())["spec"]
+    handler = spec.pop("handler")
+    made = api((EXAMPLE / "handler.py").read_text(), spec=spec, **handler)
+    made.gateway(wait=False)
+    made.consumer()
+    headers = {"content-type": "application/json"}
+    identity = made.submit(content=(EXAMPLE / "sample.json").read_bytes(), headers=headers)
+    job = made.end(identity)
+    assert job["result"] == {"job": identity, "words": {"to": 4, "be": 2, "or": 1}}
+    wrong = made.end(made.submit({"texts": 3}))
+    assert (wrong["status"], wrong["reason"]) == ("failed", "Rejected")
+    assert "texts" in wrong["error"]

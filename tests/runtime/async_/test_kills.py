@@ -1,0 +1,178 @@
+"""kill -9 of real processes at the steps of a job's life: whatever was answered 202 ends as completed, or failed with a
+reason."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from tests.runtime.async_.conftest import Api
+from tests.runtime.queues.servers import Nats, until
+
+LARGE = """
+class Handler:
+    def handle_async(self, payload):
+        return payload.decode() * 2
+"""
+BODY = b"x" * 300_000
+"""Larger than what travels in a message."""
+
+POISON = """
+import os, signal, time
+
+class Handler:
+    def handle_async(self, payload):
+        if payload == "poison":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if payload == "exit":
+            os._exit(7)
+        if payload == "slow":
+            time.sleep(3)
+        return payload
+"""
+
+TRIVIAL = """
+class Handler:
+    def handle_async(self, payload, request_id):
+        return {"n": payload["n"], "id": request_id}
+"""
+
+GATEWAY_STEPS = ["before:put", "after:put", "after:publish", "after:write"]
+WORKER_STEPS = ["after:take", "after:write", "after:get", "after:put", "before:remove", "after:settle"]
+"""The job taken, claimed, its payload read, its result stored, the job recorded as completed, everything done."""
+
+
+def test_the_gateway_killed_at_each_step(api: Callable[..., Api]) -> None:
+    made = api(LARGE, spec={"queue": {"lease": "2s"}})
+    broken = [made.gateway(wait=False, fault=step) for step in GATEWAY_STEPS]
+    until(lambda: all(gateway.ready() for gateway in broken), what="the gateways are ready")
+    headers = {"content-type": "application/octet-stream"}
+    for number, gateway in enumerate(broken):
+        with pytest.raises(httpx.TransportError):
+            httpx.post(
+                gateway.url, content=BODY, headers={**headers, "idempotency-key": str(number)}, timeout=30
+            )
+        gateway.process.wait()
+    made.gateway()
+    made.consumer()
+    ids = [
+        made.submit(content=BODY, headers={**headers, "idempotency-key": str(number)})
+        for number in range(len(broken))
+    ]
+    assert len(set(ids)) == len(ids)
+    for identity in ids:
+        job = made.end(identity)
+        assert (job["status"], len(job["result"])) == ("completed", 2 * len(BODY))
+
+
+def test_the_consumer_killed_at_each_step(api: Callable[..., Api]) -> None:
+    """Each consumer takes what its predecessor left, and dies one step further."""
+    made = api(LARGE, spec={"queue": {"lease": "3s", "maxAttempts": 20}})
+    gateway = made.gateway()
+    ids = []
+    for step in WORKER_STEPS:
+        consumer = made.consumer(wait=False, fault=step)
+        ids.append(made.submit(content=BODY, headers={"content-type": "application/octet-stream"}))
+        assert consumer.process.wait(60) == -signal.SIGKILL
+    last = made.consumer()
+    for identity in ids:
+        job = made.end(identity, 60)
+        assert (job["status"], len(job["result"])) == ("completed", 2 * len(BODY))
+    until(lambda: httpx.get(f"{gateway.admin}/queue").json()["in_flight"] == 0, what="nothing is left over")
+    assert last.stop() == 0
+
+
+def test_a_job_that_kills_its_process_ends_as_a_dead_letter_and_the_rest_moves_on(
+    api: Callable[..., Api],
+) -> None:
+    made = api(POISON, spec={"queue": {"maxAttempts": 2}}, maxConcurrency=3)
+    made.gateway()
+    consumer = made.consumer()
+    poison = [made.submit(what) for what in ("poison", "exit")]
+    good = [made.submit(f"good {number}") for number in range(10)]
+    for number, identity in enumerate(good):
+        job = made.end(identity)
+        assert (job["status"], job.get("result")) == ("completed", f"good {number}"), job
+    for identity, word in zip(poison, ("SIGKILL", "status 7"), strict=True):
+        job = made.end(identity)
+        assert (job["status"], job["reason"], job["attempts"]) == ("failed", "WorkerCrashed", 2)
+        assert word in job["error"]
+    assert consumer.metric('cortex_async_dead_letters_total{reason="WorkerCrashed"}') == 2
+    assert consumer.metric("cortex_worker_restarts_total") >= 1
+
+
+def test_a_job_longer_than_its_lease_runs_once(api: Callable[..., Api]) -> None:
+    """There is room for a second attempt, and none comes."""
+    made = api(POISON, spec={"queue": {"lease": "1s"}}, maxConcurrency=2)
+    made.gateway(wait=False)
+    consumer = made.consumer()
+    identity = made.submit("slow")
+    assert made.end(identity)["status"] == "completed"
+    assert consumer.metric("cortex_async_attempt_seconds_count") == 1
+
+
+def test_jobs_while_workers_gateways_and_the_server_come_and_go(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Every id that was answered 202 ends as completed, with its own result, and the counts add up."""
+    jobs = 10_000 if os.environ.get("CORTEX_TESTS_FULL") else 1_000
+    folder = tmp_path_factory.mktemp("many")
+    server = Nats(folder)
+    server.start()
+    made = Api(folder / "api", server.url, server, "many")
+    made.write(
+        TRIVIAL,
+        {"queue": {"lease": "2s", "maxAttempts": 50}},
+        {"maxConcurrency": 8, "maxReplicaConcurrency": 30000},
+    )
+    ids: dict[str, int] = {}
+    over = threading.Event()
+
+    def submit(first: int) -> None:
+        with httpx.Client(timeout=30) as client:
+            for number in range(first, jobs, 4):
+                while True:
+                    try:
+                        answer = client.post(
+                            made.url, json={"n": number}, headers={"idempotency-key": f"job {number}"}
+                        )
+                    except (httpx.TransportError, StopIteration):
+                        time.sleep(0.05)
+                        continue
+                    if answer.status_code == 202:
+                        ids[answer.json()["id"]] = number
+                        break
+                    assert answer.status_code == 503, answer.text
+                    time.sleep(0.05)
+
+    try:
+        gateways = [made.gateway(), made.gateway()]
+        consumers = [made.consumer()]
+        clients = [threading.Thread(target=submit, args=(first,)) for first in range(4)]
+        for client in clients:
+            client.start()
+        consumers.append(made.consumer())
+        consumers[0].kill()
+        server.kill()
+        server.start()
+        gateways[0].kill()
+        consumers.append(made.consumer())
+        assert consumers[1].stop() == 0
+        for client in clients:
+            client.join(120)
+        over.set()
+        assert sorted(ids.values()) == list(range(jobs))
+        with httpx.Client(base_url=made.url, timeout=70) as client:
+            for identity, number in ids.items():
+                job = client.get(f"/{identity}", params={"wait": "60s"}).json()
+                assert (job["status"], job.get("result")) == ("completed", {"n": number, "id": identity}), job
+            admin = httpx.Client(base_url=gateways[1].admin, timeout=10)
+            until(lambda: admin.get("/queue").json()["in_flight"] == 0, what="nothing is left over")
+            assert admin.get("/queue").json()["queued"] == 0
+    finally:
+        made.clear()
+        server.kill()
