@@ -100,11 +100,13 @@ def _of_container(pod: str, container: Object) -> Failure | None:
         return None
     code, when = ended.get("exitCode"), ended.get("finishedAt")
     said = (ended.get("message") or "").strip()
-    if cause := _said_by_the_runtime(said):
-        return Failure(cause[0], cause[1], pod, name, code, when)
-    if ended.get("reason") == "OOMKilled":
+    cause = _said_by_the_runtime(said)
+    # The kernel may have killed a worker alone, and its supervisor said what it saw of that.
+    if ended.get("reason") == "OOMKilled" and (cause is None or "SIGKILL" in cause[1]):
         text = f"container {name} was killed: it needed more memory than its limit. Raise compute.mem or need less."
         return Failure("OutOfMemory", text, pod, name, code, when)
+    if cause is not None:
+        return Failure(cause[0], cause[1], pod, name, code, when)
     text = f"container {name} ended with exit code {code}"
     if code == KILLED:
         text += " (killed)"

@@ -20,6 +20,7 @@ def ended(
 
 
 SAID = json.dumps({"reason": "ModelNotFound", "message": "there is no iris.onnx in the project"})
+WORKER_KILLED = json.dumps({"reason": "HandlerInitError", "message": "a worker was killed by SIGKILL"})
 
 CASES = [
     (pod(state={"waiting": {"reason": "ErrImagePull", "message": "not found"}}), "ImagePullFailed", '"i:1"'),
@@ -28,6 +29,8 @@ CASES = [
     (pod(state=ended(1, SAID)), "ModelNotFound", "no iris.onnx"),
     (pod(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState=ended(1, SAID)), "ModelNotFound", "no iris.onnx"),
     (pod(state=ended(137, reason="OOMKilled")), "OutOfMemory", "compute.mem"),
+    (pod(state=ended(1, WORKER_KILLED, "OOMKilled")), "OutOfMemory", "compute.mem"),
+    (pod(state=ended(1, SAID, "OOMKilled")), "ModelNotFound", "no iris.onnx"),
     (pod(state=ended(139, "Segmentation fault")), "CrashLoop", "exit code 139: Segmentation fault"),
     (pod(state=ended(2, "[1, 2]")), "CrashLoop", "exit code 2"),
 ]  # fmt: skip
