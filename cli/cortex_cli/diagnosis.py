@@ -4,44 +4,18 @@ The operator's words come first, since it has judged; what follows says where it
 """
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cortex_api import reasons
 from cortex_cli import apis
 from cortex_cli.apis import API
 
 Object = dict[str, Any]
 Level = Literal["good", "note", "bad"]
-
-_REMEDIES = {
-    "ImagePullFailed": "check handler.image, and the pull secrets in pod.imagePullSecrets; `docker pull` it yourself",
-    "Unschedulable": "ask for less in spec.compute, or add nodes that have it; `kubectl describe nodes` shows what is free",
-    "PodsRefused": "a quota or an admission policy of the namespace is in the way: the message names it",
-    "PodConfigInvalid": "a ConfigMap, Secret or volume of the pod isn't there: create it, or mend spec.pod and handler.env",
-    "OutOfMemory": "raise spec.compute.mem, or lower processesPerReplica or the size of the models",
-    "CrashLoop": "read the log of the container that ended: cortex logs {name} --previous",
-    "Evicted": "the node ran short of memory or disk: set spec.compute.mem to what the API needs",
-    "HandlerNotFound": "the file that spec.handler.path names must be in the project: look at handler.source and handler.path",
-    "HandlerImportError": "importing it failed: try it here with cortex run; what it imports goes into handler.dependencies",
-    "HandlerInvalid": "the class or its methods are not as an API needs them: the message says which; see docs/handlers.md",
-    "HandlerInitError": "the handler's constructor failed: try it here with cortex run",
-    "ModelNotFound": "look at spec.handler.models: is there a model at that place?",
-    "ModelInvalid": "the files of the model are not as its type needs them: see docs/models.md",
-    "ModelAccessDenied": "give the pods credentials for the bucket: handler.envFrom with a Secret, or pod.serviceAccountName",
-    "ModelUnavailable": "the place of the models doesn't answer: is its address right, and may pods reach it?",
-    "DependencyInstallFailed": "try the requirements file here with pip; may the pods reach the package index?",
-    "SourceUnavailable": "the code can't be fetched: look at handler.source",
-    "InvalidSpec": "mend the manifest: cortex validate FILE says all that is wrong",
-    "NotAnswering": "it runs and says no: cortex logs {name} --tail 50",
-    "RolloutBlocked": "let the old pods go first: updateStrategy {{maxSurge: 0, maxUnavailable: 1}}, or add a node",
-    "RolloutStuck": "cortex logs {name} shows what the new pods wait for",
-    "EndpointTaken": "another API has this endpoint: change networking.endpoint of one of them",
-    "NameTaken": "an API of the other kind has this name: rename one of them",
-    "QueueUnreachable": "the queue doesn't answer the pods: is it running, and is its address in the chart's values right?",
-    "Paused": "set spec.paused to false to have it back",
-    "ScaledToZero": "kubectl scale it to 1 or more",
-    "Starting": "wait; cortex get {name} --watch shows when it is ready",
-}
+_WANTED = ("Starting", "Paused", "ScaledToZero", "Deleting")
+"""Reasons of not being ready that nobody need mend."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +56,8 @@ def diagnose(seen: Seen) -> list[Finding]:
 
 def remedy(reason: str, name: str) -> str:
     """What to do about a reason of the operator's, or ""."""
-    return _REMEDIES.get(reason, "").format(name=name)
+    found = reasons.of(reason)
+    return re.sub(r"\bNAME\b", name, found.remedy) if found else ""
 
 
 def _of_resource(api: API) -> Finding:
@@ -125,8 +100,7 @@ def _of_conditions(api: API) -> list[Finding]:
             f": {condition['message']}" if condition.get("message") else ""
         )
         if kind == "Ready":
-            waits = condition["reason"] == "Starting"
-            level: Level = "good" if holds else "note" if waits else "bad"
+            level: Level = "good" if holds else "note" if condition["reason"] in _WANTED else "bad"
             found.append(
                 Finding(level, "Ready", text, "" if holds else remedy(condition["reason"], api.name))
             )
@@ -160,7 +134,12 @@ def _of_deployments(seen: Seen) -> list[Finding]:
         where = f"Deployment {deployment['metadata']['name']}"
         if refused:
             found.append(
-                Finding("bad", where, f"{text}: {refused[0].get('message', '')}", remedy("PodsRefused", ""))
+                Finding(
+                    "bad",
+                    where,
+                    f"{text}: {refused[0].get('message', '')}",
+                    remedy("PodsRefused", seen.api.name),
+                )
             )
         else:
             found.append(Finding("good" if ready >= wanted else "note", where, text))

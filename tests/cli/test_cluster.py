@@ -218,7 +218,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do(place):
     result = place.cortex("doctor", "broken")
     assert result.exit_code == 1
     assert "BAD Ready: False: HandlerNotFound: there is no file x.py" in result.stdout
-    assert "-> the file that spec.handler.path names must be in the project" in result.stdout
+    assert "-> Check the path, counted from the project's root" in result.stdout
     assert "BAD Deployment: is missing" in result.stdout
 
 
