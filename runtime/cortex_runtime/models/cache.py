@@ -62,7 +62,7 @@ class _Failure:
     """A load that failed is not tried again until then (time.monotonic), unless the files change."""
 
     stamp: str
-    error: LoadFailed
+    message: str
     pause: float
     until: float
 
@@ -183,7 +183,7 @@ class Cache(Generic[T]):
     def problems(self) -> dict[str, str]:
         """What is wrong with models, at their source and here, by model."""
         failed = tuple(self._failed.items())
-        return self._store.problems() | {problem_key(*key): str(failure.error) for key, failure in failed}
+        return self._store.problems() | {problem_key(*key): failure.message for key, failure in failed}
 
     def close(self) -> None:
         """Let go of all."""
@@ -220,7 +220,7 @@ class Cache(Generic[T]):
                 if failure and failure.stamp == version.stamp and time.monotonic() < failure.until:
                     if held is not None:
                         return held
-                    raise failure.error
+                    raise LoadFailed(failure.message)
                 if key not in self._loading:
                     leaving = self._reserve(key, version)
                     if leaving is not None:
@@ -325,7 +325,7 @@ class Cache(Generic[T]):
         before = self._failed.get(key)
         again = before is not None and before.stamp == version.stamp
         pause = min(before.pause * 2, _LONGEST_PAUSE) if before is not None and again else _FIRST_PAUSE
-        self._failed[key] = _Failure(version.stamp, error, pause, time.monotonic() + pause)
+        self._failed[key] = _Failure(version.stamp, str(error), pause, time.monotonic() + pause)
         with self._changed:
             self.failures[key[0]] += 1
         self._store.failed(problem_key(key[0]))

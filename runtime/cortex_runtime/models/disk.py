@@ -113,7 +113,7 @@ class Disk:
 
     def _download(self, item: Item, incoming: Path, progress: Progress) -> None:
         source = open_source(item.location, self._project, progress.wait)
-        listing = source.listing()
+        listing = source.listing(item.prefix)
         entries = [entry for entry in listing.entries if entry.name.startswith(item.prefix)]
         if stamp_of(self._kind, item.location, item.prefix, entries) != item.stamp:
             raise Changed

@@ -37,8 +37,8 @@ class Source(Protocol):
     local: Path | None
     """The path, when it is on this machine already."""
 
-    def listing(self) -> Listing:
-        """What is there now. Raises StartError: ModelNotFound when there is nothing."""
+    def listing(self, below: str = "") -> Listing:
+        """What is there now. below: at least all names that begin with it. Raises StartError: ModelNotFound for nothing."""
 
     def fetch(self, entry: Entry, target: Path, progress: Progress) -> None:
         """Write the content of one entry to a new file. Raises Changed when it is no longer what was listed."""

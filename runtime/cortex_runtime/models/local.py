@@ -23,7 +23,7 @@ class LocalSource:
         self.local: Path | None = path
         self._path = path
 
-    def listing(self) -> Listing:
+    def listing(self, below: str = "") -> Listing:
         """What is there now. Raises StartError: ModelNotFound, ModelAccessDenied, ModelUnavailable."""
         path = self._path
         try:

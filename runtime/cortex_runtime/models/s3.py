@@ -71,17 +71,17 @@ class S3Source:
         except (exceptions.BotoCoreError, ValueError) as error:
             raise StartError("InvalidSpec", f"{location}: no S3 client can be made: {error}") from error
 
-    def listing(self) -> Listing:
-        """What is there now. Raises StartError: ModelNotFound, ModelAccessDenied, ModelUnavailable."""
+    def listing(self, below: str = "") -> Listing:
+        """What is there now, below a prefix of names. Raises StartError: ModelNotFound, ModelAccessDenied, ModelUnavailable."""
         try:
-            if self._key and not self._key.endswith("/") and (entry := self._object()):
+            if not below and self._key and not self._key.endswith("/") and (entry := self._object()):
                 self._base = self._key.removesuffix(entry.name)
                 return Listing((entry,), is_file=True)
             self._base = f"{self._key.rstrip('/')}/" if self._key else ""
-            entries = [_entry(found, self._base) for found in self._below(self._base)]
+            entries = [_entry(found, self._base) for found in self._below(self._base + below)]
         except Changed:
             entries = []
-        if not entries:
+        if not entries and not below:
             raise StartError("ModelNotFound", f"there is nothing at {self.shown}")
         return Listing(tuple(entries))
 

@@ -10,7 +10,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from cortex_api import Document, units
@@ -25,6 +25,7 @@ from cortex_runtime.models.storage import open_source
 log = logging.getLogger("cortex")
 
 _PLACES_AT_ONCE = 4
+_VERSIONS_AT_ONCE = 3
 _CHANGES_AT_START = 5
 _NUMBER = re.compile(r" \d+$")
 
@@ -176,6 +177,17 @@ class Sync:
 
         strict: a model of which nothing can be had raises its StartError; and Changed is raised.
         """
+        with ThreadPoolExecutor(_VERSIONS_AT_ONCE, thread_name_prefix="models") as pool:
+            fetches = {item: pool.submit(self._have, item) for item in wanted.items()}
+            try:
+                return self._outcome(wanted, fetches, strict=strict)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _outcome(
+        self, wanted: Catalogue, fetches: Mapping[Item, "Future[None]"], *, strict: bool
+    ) -> Catalogue:
         models: dict[str, dict[int, Item]] = {}
         problems = dict(wanted.problems)
         for name, versions in wanted.models.items():
@@ -183,7 +195,7 @@ class Sync:
             causes: list[StartError] = []
             for number, item in versions.items():
                 try:
-                    self._have(item)
+                    fetches[item].result()
                     kept[number] = item
                     continue
                 except Changed:

@@ -43,7 +43,7 @@ class WebSource:
                 "folders can't be listed there",
             )
 
-    def listing(self) -> Listing:
+    def listing(self, below: str = "") -> Listing:
         """The file as the server describes it. Raises StartError: ModelNotFound, ModelAccessDenied, ModelUnavailable."""
         headers = retried(self._describe, self.shown, self._wait)
         length = headers.get("content-length", "")

@@ -55,6 +55,14 @@ def test_one_object(s3, tmp_path, fetch):
     assert (fetch("s3://object/deep/m.onnx") / "m.onnx").read_bytes() == b"123"
 
 
+def test_a_part_of_a_prefix(s3, tmp_path):
+    s3.put("parts", {"all/a/1/x": b"1", "all/a/10/x": b"10", "all/b/1/x": b"b"})
+    source = open_source("s3://parts/all", tmp_path)
+    assert [entry.name for entry in source.listing("a/1/").entries] == ["a/1/x"]
+    assert source.listing("a/2/").entries == ()
+    assert len(source.listing().entries) == 3
+
+
 def test_more_objects_than_one_page_holds(s3, tmp_path):
     # 1,000 is the page of the protocol; a smaller one shows the same.
     s3.put("pages", {f"m/{i:03}": b"x" for i in range(25)})
