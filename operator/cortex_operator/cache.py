@@ -51,6 +51,8 @@ class Cache:
         known = self._apis.get(key)
         if self._is_old(live, known, deleted):
             return set()
+        if deleted and known is not None and known["metadata"].get("uid") != live["metadata"].get("uid"):
+            return set()  # A namesake has come since.
         concerned = {key}
         if known is not None:
             concerned |= self._leave(key, known)

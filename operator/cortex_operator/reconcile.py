@@ -224,8 +224,8 @@ class Reconciler:
         try:
             written = await self._cluster.write_status(live, wanted)
         except ApiException as error:
-            if error.status in (404, 409):
-                return  # Deleted, or deleted and made again: the watch will tell.
+            if error.status == 404:
+                return  # Deleted: the watch will tell.
             raise
         shown = written.get("status") or {}
         if wanted.keys() - shown.keys():

@@ -1,0 +1,119 @@
+"""A test double of the cluster: objects in memory, server-side apply for a single manager, faults on demand.
+
+It knows of no defaults, schemas or field ownership: those are tested on a dev cluster and on a real one (tests/cluster).
+"""
+
+import copy
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+from kubernetes.aio.client.exceptions import ApiException
+
+Object = dict[str, Any]
+Place = tuple[str, str, str]
+
+
+class FakeCluster:
+    """What `cortex_operator.cluster.Cluster` offers. told: called with (event type, object) after each change.
+
+    fault: asked before each write; the status that it gives is raised.
+    """
+
+    def __init__(self, told: Callable[[str, Object], None]) -> None:
+        self.objects: dict[Place, Object] = {}
+        self.writes = 0
+        self.fault: Callable[[], int | None] = lambda: None
+        self._told = told
+        self._versions = itertools.count(1)
+        self._uids = itertools.count(1)
+
+    async def get(self, api_version: str, kind: str, namespace: str, name: str) -> Object | None:
+        found = self.objects.get((kind, namespace, name))
+        return copy.deepcopy(found)
+
+    async def apply(self, child: Object, manager: str = "") -> Object:
+        self._maybe_fail()
+        place = _place(child)
+        known = self.objects.get(place)
+        merged = _merge(known or {"metadata": {"uid": f"u{next(self._uids)}", "generation": 0}}, child)
+        if known is not None and _bare(merged) == _bare(known):
+            return copy.deepcopy(known)
+        if known is None or merged.get("spec") != known.get("spec"):
+            merged["metadata"]["generation"] += 1
+        return self._put(merged, "MODIFIED" if known else "ADDED")
+
+    async def scale(self, deployment: Object, replicas: int) -> None:
+        self._maybe_fail()
+        self.edit("Deployment", deployment["metadata"]["name"], {"spec": {"replicas": replicas}})
+
+    async def delete(self, child: Object) -> None:
+        self._maybe_fail()
+        self.remove(child["kind"], child["metadata"]["name"])
+
+    async def write_status(self, live: Object, status: Object) -> Object:
+        self._maybe_fail()
+        known = self.objects.get(_place(live))
+        if known is None:
+            raise ApiException(status=404)
+        return self._put({**known, "status": copy.deepcopy(status)}, "MODIFIED")
+
+    async def create(self, thing: Object) -> Object:
+        return thing
+
+    def edit(self, kind: str, name: str, change: Object) -> None:
+        """Somebody changes an object."""
+        known = self.objects.get((kind, "default", name))
+        if known is not None:
+            merged = _merge(known, change)
+            merged["metadata"]["generation"] = known["metadata"].get("generation", 0) + 1
+            self._put(merged, "MODIFIED")
+
+    def put(self, thing: Object) -> None:
+        """Somebody creates or replaces an object."""
+        known = self.objects.get(_place(thing))
+        made = copy.deepcopy(thing)
+        before = known["metadata"] if known else {"uid": f"u{next(self._uids)}", "generation": 0}
+        made["metadata"] = {**before, **made["metadata"], "generation": before["generation"] + 1}
+        if known and "status" in known:
+            made["status"] = known["status"]
+        self._put(made, "MODIFIED" if known else "ADDED")
+
+    def remove(self, kind: str, name: str) -> None:
+        """An object is deleted, and what it owns."""
+        gone = self.objects.pop((kind, "default", name), None)
+        if gone is None:
+            return
+        gone["metadata"]["resourceVersion"] = str(next(self._versions))
+        self._told("DELETED", copy.deepcopy(gone))
+        for child in list(self.objects.values()):
+            owners = child["metadata"].get("ownerReferences", ())
+            if any(owner["uid"] == gone["metadata"]["uid"] for owner in owners):
+                self.remove(child["kind"], child["metadata"]["name"])
+
+    def _put(self, thing: Object, event: str) -> Object:
+        self.writes += 1
+        thing["metadata"]["resourceVersion"] = str(next(self._versions))
+        self.objects[_place(thing)] = thing
+        self._told(event, copy.deepcopy(thing))
+        return copy.deepcopy(thing)
+
+    def _maybe_fail(self) -> None:
+        if status := self.fault():
+            raise ApiException(status=status, reason="a fault of the test")
+
+
+def _place(thing: Object) -> Place:
+    return thing["kind"], thing["metadata"]["namespace"], thing["metadata"]["name"]
+
+
+def _bare(thing: Object) -> str:
+    metadata = {k: v for k, v in thing["metadata"].items() if k not in ("resourceVersion", "generation")}
+    return json.dumps({**thing, "metadata": metadata}, sort_keys=True)
+
+
+def _merge(known: Any, change: Any) -> Any:
+    if isinstance(known, dict) and isinstance(change, dict):
+        return {**known, **{key: _merge(known.get(key), value) for key, value in change.items()}}
+    return copy.deepcopy(change)
