@@ -63,7 +63,8 @@ def one(cluster: Cluster, name: str) -> tuple[API, list[dict[str, Any]], Replica
     """An API with its pods and what they say."""
     api = apis.find(cluster, name)
     pods = apis.pods(cluster, api)
-    return api, pods, apis.ask(cluster, pods)
+    # An API without models has nothing to tell of them.
+    return api, pods, apis.ask(cluster, pods, info="models" in api.live["spec"]["handler"])
 
 
 def observed(cluster: Cluster, all_namespaces: bool) -> list[tuple[API, Replicas]]:

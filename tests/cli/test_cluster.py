@@ -23,7 +23,9 @@ INFO = json.dumps({"models": [{"name": "iris", "versions": ["1", "3"], "loaded":
 
 @pytest.fixture(scope="module")
 def place(workplace: Workplace) -> Workplace:
-    workplace.api("flowers", tracker={"key": "label", "modelType": "classification"}, replicas=2)
+    handler = {"type": "onnx", "models": {"path": "s3://bucket/iris/"}}
+    tracker = {"key": "label", "modelType": "classification"}
+    workplace.api("flowers", handler=handler, tracker=tracker, replicas=2)
     workplace.replicas(
         "flowers", {"METRICS": CLASSES, "INFO": INFO}, {"METRICS": MORE_CLASSES, "INFO": INFO, "FIRST": "5"}
     )

@@ -346,3 +346,20 @@ def test_the_age_is_what_all_fields_have_in_common():
         "- {name: a, kind: RealtimeAPI, predictor: {type: python, path: p.py, model_path: s3://b/m}}\n"
     )
     assert (old.age, old.repaired) == (Age(19, 24), False)
+
+
+OLD_EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*/cortex.yaml"))
+
+
+@pytest.mark.parametrize("file", OLD_EXAMPLES, ids=lambda path: path.parent.name)
+def test_the_examples_are_what_their_old_files_convert_to(file):
+    result = CliRunner().invoke(main, ["convert", str(file), "--source=image"])
+    assert result.exit_code == 0, result.output
+    converted = yaml.safe_load(result.stdout)
+    example = next(
+        d
+        for d in yaml.safe_load_all((file.parent / "api.yaml").read_text())
+        if d["kind"] == converted["kind"]
+    )
+    for name, value in converted["spec"]["handler"].items():
+        assert example["spec"]["handler"].get(name) == value, name
