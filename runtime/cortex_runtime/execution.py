@@ -34,35 +34,42 @@ class LeftEarly(RuntimeError):
 class Pace:
     """How quick a method has been lately, and so whether it may run in place.
 
-    It moves in place after a streak of quick calls; each move back makes the next streak longer, so a method that is slow
-    now and then stays in its thread.
+    It moves in place once quick calls outnumber the slow ones by enough, and out when several of its last calls were slow, or one
+    was very slow: on a busy machine any call may have to wait for a processor in the midst of its work. Each move out that
+    comes soon asks for more quick calls before the next, so a method that is slow now and then stays in its thread.
     """
 
     QUICK = 0.0003
     SLOW_AVERAGE = 0.0005
-    SLOW_CALL = 0.02
+    SLOW_CALL, VERY_SLOW_CALL = 0.005, 0.1
     STREAK, LONGEST_STREAK = 32, 4096
+    SETTLED = 1000
+    """Calls in place after which it is not held against a method that it moves out again."""
 
     def __init__(self, allowed: bool) -> None:
         self.in_place = False
         self._allowed = allowed
         self._average = 0.0
         self._streak = 0
+        self._stayed = 0
         self._needed = self.STREAK
 
     def note(self, seconds: float) -> None:
         """Note how long one call took."""
         if self.in_place:
-            self._average += (seconds - self._average) / 16
-            if self._average > self.SLOW_AVERAGE or seconds > self.SLOW_CALL:
+            self._stayed += 1
+            self._average += (min(seconds, self.SLOW_CALL) - self._average) / 16
+            if self._average > self.SLOW_AVERAGE or seconds > self.VERY_SLOW_CALL:
                 self.in_place = False
                 self._streak = 0
-                self._needed = min(self._needed * 2, self.LONGEST_STREAK)
+                longer = min(self._needed * 2, self.LONGEST_STREAK)
+                self._needed = self.STREAK if self._stayed > self.SETTLED else longer
         elif self._allowed:
-            self._streak = self._streak + 1 if seconds < self.QUICK else 0
+            self._streak = self._streak + 1 if seconds < self.QUICK else max(0, self._streak - 1)
             if self._streak >= self._needed:
                 self.in_place = True
                 self._average = 0.0
+                self._stayed = 0
 
 
 class Home:
@@ -72,6 +79,8 @@ class Home:
     """
 
     FIRST_STREAK, LONGEST_STREAK = 32, 4096
+    SETTLED = 1.0
+    """Seconds on the handler's thread after which it is not held against the loop that it leaves again."""
 
     def __init__(self, pending: Callable[[], int]) -> None:
         self.together = False
@@ -82,6 +91,7 @@ class Home:
         self._moving: asyncio.Future[bool] | None = None
         self._leaving = False
         self._calm = self._needed = 0
+        self._since = 0.0
 
     def drive(
         self, loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None], together: bool = False
@@ -99,7 +109,9 @@ class Home:
         future: Future[Any] = Future()
         if self.together and self._loop is not None:
             self.together, self._leaving = False, True
-            self._calm, self._needed = 0, min(max(self._needed * 2, self.FIRST_STREAK), self.LONGEST_STREAK)
+            settled = perf_counter() - self._since > self.SETTLED
+            longer = min(max(self._needed * 2, self.FIRST_STREAK), self.LONGEST_STREAK)
+            self._calm, self._needed = 0, self.FIRST_STREAK if settled else longer
             self._loop.stop()
         self._jobs.put(partial(_fulfil, future, function))
         return future
@@ -136,7 +148,7 @@ class Home:
         self._jobs.put(None)
 
     def _host(self, task: "asyncio.Task[None]") -> None:
-        self.together = True
+        self.together, self._since = True, perf_counter()
         loop = task.get_loop()
         loop.call_soon(self._arrived, True)
         _run(task)
