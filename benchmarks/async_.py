@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 import nats
 import orjson
 import uvloop
@@ -158,81 +157,98 @@ async def raw(url: str, jobs: int) -> float:
     return rate
 
 
+class Client:
+    """One kept connection that speaks bare HTTP: a client library costs more than what is measured."""
+
+    def __init__(self, url: str) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        self.host, self.port = host, int(port)
+
+    async def open(self) -> "Client":
+        """Connect."""
+        self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
+        return self
+
+    async def ask(self, verb: str, path: str, body: bytes = b"") -> dict[str, object]:
+        """The JSON of an answer, which must be 200 or 202."""
+        head = f"{verb} {path} HTTP/1.1\r\nhost: {self.host}\r\ncontent-type: application/json\r\n"
+        self.writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        answer = await self.reader.readuntil(b"\r\n\r\n")
+        length = int(answer.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+        content: dict[str, object] = orjson.loads(await self.reader.readexactly(length))
+        if not answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 202")):
+            raise SystemExit(f"an answer was not 200: {answer.decode()}{content}")
+        return content
+
+    async def submit(self) -> str:
+        """A job; gives its id."""
+        return str((await self.ask("POST", "/", BODY))["id"])
+
+    async def ended(self, identity: str) -> dict[str, object]:
+        """The job once it is completed."""
+        while True:
+            job = await self.ask("GET", f"/{identity}?wait=30s")
+            if job["status"] == "completed":
+                return job
+            if job["status"] == "failed":
+                raise SystemExit(f"a job failed: {job}")
+
+
 async def ours(url: str, jobs: int) -> float:
     """Jobs/s from the first POST to the end of the last job."""
-    headers = {"content-type": "application/json"}
-    limits = httpx.Limits(max_connections=AT_ONCE)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60, trust_env=False) as client:
-        began = time.perf_counter()
-        ids: list[str] = []
+    clients = [await Client(url).open() for _ in range(AT_ONCE)]
+    began = time.perf_counter()
 
-        async def submit(count: int) -> None:
-            for _ in range(count):
-                answer = await client.post("/", content=BODY, headers=headers)
-                if answer.status_code != 202:
-                    raise SystemExit(f"a job was refused: {answer.status_code} {answer.text}")
-                ids.append(answer.json()["id"])
+    async def submit(client: Client) -> list[str]:
+        return [await client.submit() for _ in range(jobs // AT_ONCE)]
 
-        await asyncio.gather(*(submit(jobs // AT_ONCE) for _ in range(AT_ONCE)))
-        # The last ones end last, within what is in flight.
-        for identity in ids[-2 * AT_ONCE :]:
-            await ended(client, identity)
-        return len(ids) / (time.perf_counter() - began)
+    ids = await asyncio.gather(*(submit(client) for client in clients))
+    # Of those that came last, within what is in flight, one ends last.
+    await asyncio.gather(*(_each_ended(client, own[-4:]) for client, own in zip(clients, ids, strict=True)))
+    rate = sum(map(len, ids)) / (time.perf_counter() - began)
+    for client in clients:
+        client.writer.close()
+    return rate
 
 
-async def ended(client: httpx.AsyncClient, identity: str) -> dict[str, object]:
-    """The job once it is completed."""
-    while True:
-        job: dict[str, object] = (await client.get(f"/{identity}", params={"wait": "30s"})).json()
-        if job["status"] == "completed":
-            return job
-        if job["status"] == "failed":
-            raise SystemExit(f"a job failed: {job}")
+async def _each_ended(client: Client, ids: list[str]) -> None:
+    for identity in ids:
+        await client.ended(identity)
 
 
 async def to_start(url: str, times: int) -> float:
     """Median milliseconds from before a POST to the first line of the handler, with nothing else to do."""
+    client = await Client(url).open()
     waits = []
-    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
-        for _ in range(times):
-            began = time.time()
-            answer = await client.post("/", content=BODY, headers={"content-type": "application/json"})
-            job = await ended(client, answer.json()["id"])
-            result = job["result"]
-            assert isinstance(result, dict)
-            waits.append(1000 * (result["started"] - began))
+    for _ in range(times):
+        began = time.time()
+        job = await client.ended(await client.submit())
+        result = job["result"]
+        assert isinstance(result, dict)
+        waits.append(1000 * (result["started"] - began))
     return statistics.median(waits)
 
 
 async def polls(url: str, seconds: float) -> float:
     """GETs/s of a job that has ended, over kept connections."""
-    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
-        answer = await client.post("/", content=BODY, headers={"content-type": "application/json"})
-        identity = answer.json()["id"]
-        await ended(client, identity)
+    client = await Client(url).open()
+    identity = await client.submit()
+    await client.ended(identity)
     command = [sys.executable, str(Path(__file__)), "--poll", f"{url}/{identity}", "--seconds", str(seconds)]
     output = await asyncio.to_thread(subprocess.check_output, command)
     return float(output)
 
 
 async def poll(url: str, seconds: float) -> float:
-    """The load of `polls`, in a process of its own: bare HTTP, for a client library costs more than the gateway."""
-    host, _, path = url.removeprefix("http://").partition("/")
-    name, _, port = host.partition(":")
-    request = f"GET /{path} HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()
+    """The load of `polls`, in a process of its own."""
+    base, _, identity = url.rpartition("/")
     end = time.perf_counter() + seconds
 
     async def one() -> int:
-        reader, writer = await asyncio.open_connection(name, int(port))
-        count = 0
+        client, count = await Client(base).open(), 0
         while time.perf_counter() < end:
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-            body = await reader.readexactly(length)
-            assert b'"completed"' in body
+            await client.ask("GET", f"/{identity}")
             count += 1
-        writer.close()
         return count
 
     return sum(await asyncio.gather(*(one() for _ in range(8)))) / seconds

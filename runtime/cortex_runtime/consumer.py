@@ -17,6 +17,8 @@ import os
 import signal
 from dataclasses import dataclass, replace
 
+import uvloop
+
 from cortex_api import Document
 from cortex_runtime import logs
 from cortex_runtime.admin import Admin
@@ -136,7 +138,8 @@ def consume(options: ConsumerOptions) -> int:
     try:
         document = read_document(options.config)
         queue = connect(os.environ.get(VARIABLE, ""), document)
-        return asyncio.run(_run(options, document, queue))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(options, document, queue))
     except StartError as error:
         log.error("the API can't start: %s", error, extra={"reason": error.reason})
         record_termination(options.termination_log, error)
