@@ -19,19 +19,18 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cortex_api.handler import ServerSideBatching
-from cortex_api.units import seconds as seconds_of
 from cortex_runtime import debug, respond
-from cortex_runtime.batching import Batcher
+from cortex_runtime.batching import batcher_of
 from cortex_runtime.board import Row
 from cortex_runtime.clients import served
-from cortex_runtime.errors import StartError, UserError
+from cortex_runtime.errors import UserError
 from cortex_runtime.execution import LeftEarly, Overdue, Pace, Threads, guarded
 from cortex_runtime.handler import Method
 from cortex_runtime.logs import AccessLog, RequestIds, request_id
-from cortex_runtime.models.catalogue import DEFAULT_NAME
 from cortex_runtime.payload import ClientGone, decompress, parse, parse_json, read_body
 from cortex_runtime.program import Program
 from cortex_runtime.protocol import Answer
+from cortex_runtime.versions import header_of, with_versions
 
 log = logging.getLogger("cortex")
 
@@ -64,7 +63,7 @@ class App:
         self._paces = {verb: Pace(quick and method.in_place) for verb, method in methods.items()}
         self._batchers = {}
         if batching is not None:
-            self._batchers["POST"] = _batcher(batching, methods.get("POST"), threads, row, timeout)
+            self._batchers["POST"] = batcher_of(batching, methods.get("POST"), threads, row, timeout)
         self._in_place = {
             verb.encode(): self._paces[verb]
             for verb, method in methods.items()
@@ -177,7 +176,7 @@ class App:
         self._over(began, method, "/", 200, identity)
         more = b"x-request-id: %b\r\n" % identity.encode()
         if versions:
-            more += b"x-model-version: %b\r\n" % _versions(versions)
+            more += b"x-model-version: %b\r\n" % header_of(versions)
         return kind, more, content
 
     def _finish(
@@ -332,11 +331,11 @@ class App:
             accepts = next((value for name, value in scope["headers"] if name == b"accept"), b"")
             as_events = b"text/event-stream" in accepts.lower()
             stream = respond.Stream(result, self._threads.run_plain, self._timeout, as_events)
-            return await stream.send(receive, send, extra, _with_versions)
+            return await stream.send(receive, send, extra, with_versions)
         if isinstance(result, Response):
-            return await respond.send_response(result, scope, receive, send, _with_versions(extra))
+            return await respond.send_response(result, scope, receive, send, with_versions(extra))
         kind, body = respond.encode(result)
-        return await _send(send, 200, kind, body, _with_versions(extra))
+        return await _send(send, 200, kind, body, with_versions(extra))
 
     async def _after(self, callback: Callable[[], Any]) -> None:
         try:
@@ -346,41 +345,6 @@ class App:
                 await self._threads.run_plain(callback)
         except Exception:
             log.exception("the callback failed; its response had been sent")
-
-
-def _batcher(
-    spec: ServerSideBatching, method: Method | None, threads: Threads, row: Row, timeout: float
-) -> Batcher:
-    if method is None:
-        raise StartError(
-            "HandlerInvalid", "handler.serverSideBatching needs a method handle_post (or predict)"
-        )
-    if not method.arguments:
-        raise StartError(
-            "HandlerInvalid",
-            "handler.serverSideBatching: the method must take an argument, such as payload; it gets a list of them",
-        )
-
-    async def call(arguments: dict[str, list[Any]]) -> Any:
-        if method.is_async:
-            return await method.function(**arguments)
-        return await threads.run_plain(partial(method.function, **arguments))
-
-    return Batcher(
-        call, row, most=spec.max_batch_size, interval=seconds_of(spec.batch_interval), give_up=timeout
-    )
-
-
-def _with_versions(extra: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Header lines with the versions of the models that the request has been answered from so far."""
-    versions = served.get()
-    return [*extra, (b"x-model-version", _versions(versions))] if versions else extra
-
-
-def _versions(versions: list[tuple[str, int]]) -> bytes:
-    """ "3" for the only model of an API, "iris=3, digits=1" for those that have names."""
-    texts = [str(version) if name == DEFAULT_NAME else f"{name}={version}" for name, version in versions]
-    return ", ".join(dict.fromkeys(texts)).encode()
 
 
 async def _returned(result: Any) -> Any:

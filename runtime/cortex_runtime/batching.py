@@ -11,15 +11,20 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from starlette.types import Receive
 
+from cortex_api.handler import ServerSideBatching
+from cortex_api.units import seconds as seconds_of
 from cortex_runtime.board import Row
 from cortex_runtime.clients import served
-from cortex_runtime.execution import Overdue
+from cortex_runtime.errors import StartError
+from cortex_runtime.execution import Overdue, Threads
+from cortex_runtime.handler import Method
 from cortex_runtime.logs import request_id
 from cortex_runtime.payload import ClientGone, has_left
 
@@ -156,6 +161,30 @@ class Batcher:
             if item.served is not None:
                 item.served.extend(versions)
         return results
+
+
+def batcher_of(
+    spec: ServerSideBatching, method: Method | None, threads: Threads, row: Row, timeout: float
+) -> Batcher:
+    """The batcher for a method. Raises StartError when it can't be batched."""
+    if method is None:
+        raise StartError(
+            "HandlerInvalid", "handler.serverSideBatching needs a method handle_post (or predict)"
+        )
+    if not method.arguments:
+        raise StartError(
+            "HandlerInvalid",
+            "handler.serverSideBatching: the method must take an argument, such as payload; it gets a list of them",
+        )
+
+    async def call(arguments: dict[str, list[Any]]) -> Any:
+        if method.is_async:
+            return await method.function(**arguments)
+        return await threads.run_plain(partial(method.function, **arguments))
+
+    return Batcher(
+        call, row, most=spec.max_batch_size, interval=seconds_of(spec.batch_interval), give_up=timeout
+    )
 
 
 def _checked(returned: Any, wanted: int) -> list[Any]:

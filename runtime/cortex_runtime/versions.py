@@ -1,0 +1,23 @@
+"""The header x-model-version: from which versions of which models a request has been answered."""
+
+from functools import lru_cache
+
+from cortex_runtime.clients import served
+from cortex_runtime.models.catalogue import DEFAULT_NAME
+
+
+def with_versions(extra: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Header lines with the versions of the models that the request has been answered from so far."""
+    versions = served.get()
+    return [*extra, (b"x-model-version", header_of(versions))] if versions else extra
+
+
+def header_of(versions: list[tuple[str, int]]) -> bytes:
+    """ "3" for the only model of an API, "iris=3, digits=1" for those that have names."""
+    return _written(tuple(versions))
+
+
+@lru_cache(1024)
+def _written(versions: tuple[tuple[str, int], ...]) -> bytes:
+    texts = [str(version) if name == DEFAULT_NAME else f"{name}={version}" for name, version in versions]
+    return ", ".join(dict.fromkeys(texts)).encode()
