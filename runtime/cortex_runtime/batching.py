@@ -157,9 +157,11 @@ class Batcher:
                 *await self._results(items[:middle], end),
                 *await self._results(items[middle:], end),
             ]
-        for item in items:
-            if item.served is not None:
-                item.served.extend(versions)
+        # Of several it can't be told which one answered whom.
+        if len(set(versions)) == 1:
+            for item in items:
+                if item.served is not None:
+                    item.served.extend(versions)
         return results
 
 

@@ -94,7 +94,8 @@ def prepare(
     if code.interface.form in (Form.MODEL, Form.STAGES):
         if client is None:
             raise StartError("InvalidSpec", "handler.models: a model that is served as it is must be named")
-        methods = stages.methods(code, client, spec.config)
+        batched = getattr(spec, "server_side_batching", None) is not None and spec.type == "onnx"
+        methods = stages.methods(code, client, spec.config, batched)
     else:
         methods = interfaces.methods(code, instance, values)
     tracker = Tracker(document.spec.tracker, tally) if document.spec.tracker else None

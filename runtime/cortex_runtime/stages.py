@@ -3,7 +3,8 @@
 The query's `model` and `version` choose among several.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,11 +17,14 @@ from cortex_runtime.signatures import arguments_of, is_async
 Stage = Callable[..., Any]
 
 
-def methods(code: Code, client: Client, config: Mapping[str, Any]) -> dict[str, Method]:
-    """The one method that runs the model. Raises StartError."""
+def methods(
+    code: Code, client: Client, config: Mapping[str, Any], batched: bool = False
+) -> dict[str, Method]:
+    """The one method that runs the model. batched: whether it gets lists of requests. Raises StartError."""
     pipeline = Pipeline(code, client, config)
     verb = next(iter(code.verbs.values()))
-    return {verb: Method(pipeline.predict, pipeline.arguments, is_async=False)}
+    function = pipeline.predict_many if batched else pipeline.predict
+    return {verb: Method(function, pipeline.arguments, is_async=False)}
 
 
 class Pipeline:
@@ -53,6 +57,57 @@ class Pipeline:
         value = self.before(given)
         result = self.client.predict(value, name, version)
         return self.after(given, result)
+
+    def predict_many(self, **lists: list[Any]) -> list[Any]:
+        """Answer a batch: for each request its result, or the exception that it gets.
+
+        Requests for one model run as one where the model takes any number of rows; the others one by one.
+        """
+        from cortex_runtime import rows
+
+        requests = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+        results: list[Any] = [None] * len(requests)
+        alike: dict[Any, list[tuple[int, Any]]] = {}
+        for place, given in enumerate(requests):
+            try:
+                value, key = self.before(given), None
+                inputs = rows.inputs_of(self.client.signature(*which(given)))
+                if inputs is not None:
+                    value = rows.feed_of(value, inputs)
+                    key = (*which(given), rows.shape(value)) if rows.count(value) is not None else None
+                alike.setdefault(place if key is None else key, []).append((place, value))
+            except Exception as error:
+                results[place] = error
+        for items in alike.values():
+            for place, result in self._run(items, requests):
+                results[place] = result
+        for place, given in enumerate(requests):
+            if not isinstance(results[place], Exception):
+                try:
+                    results[place] = self.after(given, results[place])
+                except Exception as error:
+                    results[place] = error
+        return results
+
+    def _run(self, items: list[tuple[int, Any]], requests: list[dict[str, Any]]) -> Iterator[tuple[int, Any]]:
+        """Outputs of the model, or the exception, by place. Inputs of several items can be joined."""
+        from cortex_runtime import rows
+
+        model = which(requests[items[0][0]])
+        if len(items) > 1:
+            values = [value for _, value in items]
+            # What goes wrong together is found out one by one.
+            with suppress(Exception):
+                outputs = self.client.predict(rows.join(values), *model)
+                parts = rows.split(outputs, [rows.count(value) or 0 for value in values])
+                if parts is not None:
+                    yield from zip((place for place, _ in items), parts, strict=True)
+                    return
+        for place, value in items:
+            try:
+                yield place, self.client.predict(value, *model)
+            except Exception as error:
+                yield place, error
 
     def before(self, given: Mapping[str, Any]) -> Any:
         """What goes to the model."""

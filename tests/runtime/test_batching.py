@@ -181,6 +181,30 @@ class ONNXPredictor:
     assert {answer.headers["x-model-version"] for answer in answers} == {"1"}
 
 
+def test_a_model_without_code_runs_once_for_a_batch(batched, tmp_path):
+    write_model(tmp_path / "m.onnx", 2.0)
+    source = """
+def pre_inference(sample):
+    if sample == "broken":
+        raise RuntimeError("secret")
+    return sample
+def post_inference(prediction):
+    return prediction[0]
+"""
+    api = batched(5, source=source, type="onnx", models={"path": "m.onnx"})
+    payloads = [[[1, 2]], [[3, 4], [5, 6]], "broken", [[1, 2, 3]], {"x": [[7, 8]]}]
+    answers = together(api, payloads)
+    assert [answer.status_code for answer in answers] == [200, 200, 500, 400, 200]
+    assert [answer.json() for answer in answers if answer.status_code == 200] == [
+        [[2.0, 4.0]],
+        [[6.0, 8.0], [10.0, 12.0]],
+        [[14.0, 16.0]],
+    ]
+    assert "expected shape [n, 2]" in answers[3].json()["error"]
+    assert answers[0].headers["x-model-version"] == "1"
+    assert api.metric("cortex_batch_size_sum") == 5
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [

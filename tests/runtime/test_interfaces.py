@@ -282,3 +282,47 @@ def test_a_python_model_that_can_not_be_served_is_reported(serve, tmp_path, sour
     reason, message = serve(source, wait=False, models={"path": f"{tmp_path}/m"}).cause_of_death()
     assert reason in ("HandlerInvalid", "ModelInvalid")
     assert words in message
+
+
+class Doubling(Model):
+    """y = 2 x for any number of rows of two; notes how often it was called."""
+
+    def __init__(self, rows="n"):
+        self.calls = []
+        self.rows = rows
+
+    def predict(self, model_input, model_name=None, model_version=None):
+        import numpy as np
+
+        array = np.asarray(model_input["x"] if isinstance(model_input, dict) else model_input, np.float32)
+        self.calls.append((model_name, len(array)))
+        if (array > 99).any():
+            raise ValueError("too large")
+        return [array * 2]
+
+    def signature(self, model_name=None, model_version=None):
+        return {"inputs": {"x": {"shape": [self.rows, 2], "type": "float32"}}, "outputs": {}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "calls"), [("n", [("a", 3), ("b", 1)]), (1, [("a", 1), ("a", 1), ("a", 1), ("b", 1)])]
+)
+def test_requests_for_one_model_run_as_one(tmp_path, rows, calls):
+    from cortex_runtime.stages import Pipeline
+
+    model = Doubling(rows)
+    pipeline = Pipeline(load(None, "onnx"), model, {})
+    payloads = [[[1, 2]], [[3, 4]], [[5, 6]], [[7, 8]]]
+    queries = [{"model": "a"}, {"model": "b"}, {"model": "a"}, {"model": "a"}]
+    results = pipeline.predict_many(payload=payloads, query_params=queries)
+    assert [result[0].tolist() for result in results] == [[[2, 4]], [[6, 8]], [[10, 12]], [[14, 16]]]
+    assert sorted(model.calls) == calls
+
+
+def test_one_input_that_a_model_refuses_leaves_the_others_theirs():
+    from cortex_runtime.stages import Pipeline
+
+    pipeline = Pipeline(load(None, "onnx"), Doubling(), {})
+    results = pipeline.predict_many(payload=[[[1, 2]], [[100, 0]], [["x", 2]]], query_params=[{}, {}, {}])
+    assert results[0][0].tolist() == [[2, 4]]
+    assert [type(result).__name__ for result in results[1:]] == ["ValueError", "UserError"]
