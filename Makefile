@@ -29,6 +29,12 @@ test-cluster: .venv/.dev ## the tests of tests/cluster on the cluster of KUBECON
 bench: .venv/.dev ## requests/s as ratios to limits written by hand, in one run
 	@$(BIN)/python benchmarks/run.py
 
+bench-operator: .venv/.dev ## 1,000 APIs through the operator against writing the same objects raw (on KUBECONFIG, or a dev cluster)
+	@$(BIN)/python benchmarks/operator_.py
+
+bench-async: .venv/.dev ## jobs/s and latency of AsyncAPIs as ratios to the raw queue, in one run
+	@$(BIN)/python benchmarks/async_.py
+
 generate: .venv/.dev ## the CustomResourceDefinitions and pages of the docs, from the models
 	@$(BIN)/python -m cortex_api --docs docs crds charts/cortex/files/crds
 
@@ -56,6 +62,7 @@ clean: ## removes what was made here
 	@$(PIP) -r requirements/local.txt
 	@printf '%s\n' $(addprefix $(CURDIR)/,$(PACKAGES)) > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/cortex.pth
 	@printf '#!%s\nimport sys\nfrom cortex_cli.__main__ import main\nsys.exit(main())\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/cortex && chmod +x $(BIN)/cortex
+	@printf '#!%s\nimport sys\nfrom cortex_cli.__main__ import plugin\nsys.exit(plugin())\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/kubectl-cortex && chmod +x $(BIN)/kubectl-cortex
 	@touch $@
 
 .venv/.dev: .venv/.ready requirements/dev.txt

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from cortex_operator import handlers, health, platform, watches
 from cortex_operator.audit import Audit
 from cortex_operator.cache import Cache, Key
 from cortex_operator.capabilities import Capabilities
-from cortex_operator.cluster import Cluster, said
+from cortex_operator.cluster import TROUBLE, Cluster, said
 from cortex_operator.lease import Lease
 from cortex_operator.platform import Platform
 from cortex_operator.reconcile import Reconciler
@@ -62,8 +62,7 @@ class Operator:
     async def run(self) -> int:
         """Returns the exit status."""
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        _on_signals(stop.set)
         cluster = await Cluster.connect()
         cache = Cache()
         self._queue = WorkQueue(lambda key: reconciler.reconcile(key), describe=said)
@@ -75,15 +74,13 @@ class Operator:
         try:
             if lease is not None and not await self._leads(lease):
                 return 0
-            reconciler = Reconciler(
-                cache, cluster, self._settings, scaler, Capabilities.of(await cluster.version())
-            )
             audit = Audit(cache, cluster, self._settings)
-            await audit.prime()
+            capabilities = await self._get_to_know(cluster, audit)
+            reconciler = Reconciler(cache, cluster, self._settings, scaler, capabilities)
             registry = kopf.get_default_registry()
             handlers.register(registry, cache, self._queue, self._settings, audit.relisted)
             self._start("queue", self._queue.run())
-            self._start("watch", watches.run(registry, self._settings))
+            self._start("watch", watches.run(registry, self._settings, lambda: _on_signals(stop.set)))
             self._start("audit", audit.run(self._queue))
             self._start("scaler", scaler.run())
             if lease is not None:
@@ -95,6 +92,16 @@ class Operator:
                 await lease.release()
             await runner.cleanup()
             await cluster.close()
+
+    async def _get_to_know(self, cluster: Cluster, audit: Audit) -> Capabilities:
+        """What the API server can, and what is there; asked until it answers."""
+        while True:
+            try:
+                await audit.prime()
+                return Capabilities.of(await cluster.version())
+            except TROUBLE as error:
+                log.warning("the API server can't be asked, again in a second: %s", said(error))
+                await asyncio.sleep(1)
 
     def _lease(self, cluster: Cluster) -> Lease | None:
         if self._settings.lease_namespace is None:
@@ -129,12 +136,17 @@ class Operator:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        # kopf answers the signals too, so that its watch may be the first to end; and it cancels what began after it.
+        # kopf cancels what began after it, when its watch is the first to end.
         failures = [task for task in done if not task.cancelled() and task.exception() is not None]
         for task in failures:
             log.error("%s failed: %s", task.get_name(), task.exception())
         lost = any(task.get_name() == "lease" for task in done)
         return 1 if failures or (lost and not stop.is_set()) else 0
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import GROUP, KINDS, VERSION
 from cortex_operator.cache import Cache, Key
-from cortex_operator.cluster import Cluster, said
+from cortex_operator.cluster import TROUBLE, Cluster, said
 from cortex_operator.handlers import CONFIG_MAP, child_kinds
 from cortex_operator.platform import Platform
 from cortex_operator.render.names import API_LABEL
@@ -55,8 +55,12 @@ class Audit:
                 pass
             await asyncio.sleep(QUIET)  # The lists of all kinds come together.
             self._listed.clear()
-            for key in await self._missing():
-                queue.add(key)
+            try:
+                for key in await self._missing():
+                    queue.add(key)
+            except TROUBLE as error:
+                log.warning("the cluster can't be listed, again soon: %s", said(error))
+                self._listed.set()
 
     async def _missing(self) -> set[Key]:
         """Drop what is gone; returns the APIs that it concerns."""

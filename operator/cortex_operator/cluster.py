@@ -4,9 +4,11 @@ It goes through the aio client of `kubernetes` below its typed models, which wou
 """
 
 import json
+import os
 from collections import Counter
 from typing import Any
 
+import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
@@ -15,6 +17,8 @@ Object = dict[str, Any]
 MANAGER = "cortex-operator"
 REPLICAS_MANAGER = "cortex-operator-replicas"
 """Holds spec.replicas between the operator, which gives the first number, and the autoscaler, which gives the next."""
+TROUBLE = (ApiException, aiohttp.ClientError, OSError, TimeoutError)
+"""What a call raises when it did not work."""
 TIMEOUT = 30
 """Seconds that a call may take."""
 
@@ -51,7 +55,7 @@ class Cluster:
         try:
             config.load_incluster_config()
         except config.ConfigException:
-            await config.load_kube_config()
+            await config.load_kube_config(os.environ.get("KUBECONFIG"))
         return cls(client.ApiClient())
 
     async def close(self) -> None:

@@ -6,6 +6,7 @@ leave the process alive and blind (kopf issue 1276). So the tasks themselves are
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Any, cast
 
 import kopf
@@ -16,8 +17,16 @@ from cortex_operator.platform import Platform
 _TASK = re.compile(r"^watcher for ([a-z]+)\.")
 
 
-async def run(registry: kopf.OperatorRegistry, platform: Platform) -> None:
-    """Watch until cancelled. API server errors are waited out, however long they last."""
+async def run(registry: kopf.OperatorRegistry, platform: Platform, started: Callable[[], None]) -> None:
+    """Watch until cancelled. API server errors are waited out, however long they last.
+
+    started: is called once kopf has taken the process's signals, to take them back: kopf would wait 5 s for all other tasks.
+    """
+
+    async def begin(**_: Any) -> None:
+        started()
+
+    kopf.on.startup(registry=registry)(begin)
     options = kopf.OperatorSettings()
     options.posting.enabled = False
     options.scanning.disabled = bool(platform.watch_namespaces)

@@ -1,8 +1,10 @@
 """The serving runtime: loads a user's handler and models and answers HTTP requests with them.
 
-A handler imports from here what it raises for its caller: `from cortex_runtime import UserError`.
+A handler imports from here what it raises for its caller, and how it tells how far a job is:
+`from cortex_runtime import UserError, report_progress`.
 """
 
 from cortex_runtime.errors import UserError
+from cortex_runtime.progress import report_progress
 
-__all__ = ["UserError"]
+__all__ = ["UserError", "report_progress"]

@@ -38,7 +38,9 @@ def image(api: RealtimeAPI | AsyncAPI, platform: Platform) -> str | None:
 def server(api: RealtimeAPI | AsyncAPI, platform: Platform, mounts: list[Object]) -> Object:
     """The container. mounts: where models are."""
     args = [f"--port={PORT}", "--rest_api_port=0", f"--model_config_file=/etc/cortex/{MODELS_FILE}"]
-    args.append("--max_num_load_retries=0")  # By default a broken model is tried for minutes, and the others wait.
+    args.append(
+        "--max_num_load_retries=0"
+    )  # By default a broken model is tried for minutes, and the others wait.
     if batching_parameters(api):
         args += ["--enable_batching=true", f"--batching_parameters_file=/etc/cortex/{BATCHING_FILE}"]
     return {

@@ -1,0 +1,220 @@
+"""`make bench-operator`: how fast a running operator brings many APIs to their children and statuses, against writing the very
+same objects raw; then what it does while nothing happens, and how much memory it has.
+
+On the cluster of KUBECONFIG, or on a dev cluster, whose API server is slow. The APIs have no replicas: pods are the cluster's
+work.
+"""
+
+import argparse
+import asyncio
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cortex_api import parse
+from cortex_operator import status
+from cortex_operator.capabilities import Capabilities
+from cortex_operator.cluster import Cluster
+from cortex_operator.platform import Platform
+from cortex_operator.render import render
+from cortex_operator.status import Observed
+
+Object = dict[str, Any]
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+AT_ONCE = 10
+"""Writers at the same time, raw and in the operator alike."""
+CODE = "class Handler:\n    def handle_post(self, payload):\n        return payload\n"
+
+
+def api(namespace: str, number: int) -> Object:
+    return {
+        "apiVersion": "cortex.dev/v1alpha1",
+        "kind": "RealtimeAPI",
+        "metadata": {"name": f"api-{number:05d}", "namespace": namespace},
+        "spec": {
+            "handler": {"type": "python", "path": "handler.py", "source": {"files": {"handler.py": CODE}}},
+            "replicas": 0,
+        },
+    }
+
+
+async def each(work: Callable[[int], Awaitable[None]], numbers: Iterable[int]) -> None:
+    """Work on all numbers, some at a time."""
+    waiting = iter(numbers)
+
+    async def run() -> None:
+        for number in waiting:
+            await work(number)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(AT_ONCE):
+            group.create_task(run())
+
+
+async def raw(cluster: Cluster, namespace: str, apis: int) -> float:
+    """Seconds to write the APIs, their children and a status each."""
+    capabilities = Capabilities.of(await cluster.version())
+
+    async def write(number: int) -> None:
+        live = await cluster.create(api(namespace, number))
+        parsed = parse(live)
+        for child in render(parsed, Platform(), None, capabilities):
+            await cluster.apply(child)
+        told = status.compute(parsed, live, Observed(url="x"))
+        for condition in told["conditions"]:
+            condition["lastTransitionTime"] = "2026-01-01T00:00:00Z"
+        await cluster.write_status(live, told)
+
+    begun = time.perf_counter()
+    await each(write, range(apis))
+    return time.perf_counter() - begun
+
+
+async def operated(cluster: Cluster, namespace: str, apis: int) -> float:
+    """Seconds from the first API to the last status, with the operator running."""
+
+    async def write(number: int) -> None:
+        await cluster.create(api(namespace, number))
+
+    begun = time.perf_counter()
+    await each(write, range(apis))
+    while True:
+        live = await cluster.list_labelled("cortex.dev/v1alpha1", "RealtimeAPI", namespace, None)
+        if all("status" in one for one in live) and len(live) == apis:
+            return time.perf_counter() - begun
+        await asyncio.sleep(0.5)
+
+
+async def wipe(cluster: Cluster, namespace: str) -> None:
+    """Delete a namespace's APIs, and wait until their children are gone too."""
+    found = await cluster.list_labelled("cortex.dev/v1alpha1", "RealtimeAPI", namespace, None)
+
+    async def delete(number: int) -> None:
+        await cluster.delete(found[number])
+
+    await each(delete, range(len(found)))
+    while await cluster.list_labelled("apps/v1", "Deployment", namespace, None):  # noqa: ASYNC110 - the cluster's state
+        await asyncio.sleep(1)
+
+
+@contextmanager
+def operator(kubeconfig: Path, folder: Path) -> Iterator[str]:
+    """The operator's process; gives the address of its metrics."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "cortex_operator", "--health-port", str(port), "--config", "none"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env={**os.environ, "KUBECONFIG": str(kubeconfig)}, stdout=log, stderr=log
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/healthz", timeout=5).close()
+                break
+            except OSError:
+                if process.poll() is not None:
+                    raise SystemExit((folder / "log").read_text()) from None
+                time.sleep(0.2)
+        yield f"{address}/metrics"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def metrics(address: str) -> dict[str, float]:
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
+
+
+def calls(found: dict[str, float]) -> float:
+    return sum(value for name, value in found.items() if name.startswith("cortex_operator_api_calls_total"))
+
+
+async def measure(kubeconfig: Path, apis: int, idle: float, folder: Path) -> Object:
+    os.environ["KUBECONFIG"] = str(kubeconfig)
+    cluster = await Cluster.connect()
+    try:
+        spaces = [f"bench-{kind}-{os.getpid()}" for kind in ("raw", "operator")]
+        for space in spaces:
+            kubectl(kubeconfig, "create", "namespace", space)
+        by_hand = await raw(cluster, spaces[0], apis)
+        await wipe(cluster, spaces[0])
+        with operator(kubeconfig, folder) as address:
+            took = await operated(cluster, spaces[1], apis)
+            await asyncio.sleep(5)
+            before = metrics(address)
+            await asyncio.sleep(idle)
+            after = metrics(address)
+            await wipe(cluster, spaces[1])
+        for space in spaces:
+            kubectl(kubeconfig, "delete", "namespace", space, "--wait=false")
+    finally:
+        await cluster.close()
+    return {
+        "apis": apis,
+        "raw_seconds": round(by_hand, 2),
+        "operator_seconds": round(took, 2),
+        "ratio": round(by_hand / took, 2),
+        "idle_calls": calls(after) - calls(before),
+        "idle_seconds": idle,
+        "memory_mb": round(after["process_resident_memory_bytes"] / 1e6),
+        "reconciles": after["cortex_operator_reconciles_total"],
+    }
+
+
+def kubectl(kubeconfig: Path, *arguments: str) -> None:
+    command = [str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", str(kubeconfig), *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--apis", type=int, help="how many (default: 1000, on a dev cluster 100)")
+    parser.add_argument("--idle", type=float, default=30, help="seconds to watch it do nothing")
+    arguments = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cortex-bench-")))
+        if given := os.environ.get("KUBECONFIG"):
+            kubeconfig, cluster = Path(given), "KUBECONFIG"
+        else:
+            from cortex_cli.devcluster import DevCluster
+
+            kubeconfig, cluster = stack.enter_context(DevCluster(folder)).kubeconfig, "dev cluster"
+        kubectl(kubeconfig, "apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+        apis = arguments.apis or (1000 if given else 100)
+        found = asyncio.run(measure(kubeconfig, apis, arguments.idle, folder))
+    row = {"time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "cluster": cluster, **found}
+    target = HERE / "results" / "operator.csv"
+    target.parent.mkdir(exist_ok=True)
+    new = not target.exists()
+    with target.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(json.dumps(row, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
