@@ -1,5 +1,5 @@
-"""`python -m cortex_api [--check] [--docs FOLDER] [FOLDER ...]`: writes what is generated from the models, or says which file of it is
-out of date: the CustomResourceDefinitions, and pages of the docs.
+"""`python -m cortex_api [--check] [--docs FOLDER] [FOLDER ...]`: writes what is generated from the models, or says which file
+of it is out of date: the CustomResourceDefinitions, and pages of the docs.
 """
 
 import argparse

@@ -142,6 +142,8 @@ steps = st.one_of(
     st.tuples(st.just("deliver"), st.integers(0, 20), st.booleans()),
     st.tuples(st.just("reconcile"), st.sampled_from(NAMES)),
     st.tuples(st.just("work")),
+    st.tuples(st.just("work")),
+    st.tuples(st.just("work")),
     st.tuples(st.just("faults"), st.sampled_from((409, 429, 500, 503))),
 )
 
@@ -201,7 +203,7 @@ async def straight(story: list[tuple[Any, ...]]) -> dict[str, Any]:
 
 
 @given(st.lists(steps, max_size=30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_end_depends_on_the_last_state_alone(story: list[tuple[Any, ...]]) -> None:
     note(repr(story))
     with contextlib.closing(asyncio.new_event_loop()) as loop:
