@@ -20,20 +20,17 @@ _TASK = re.compile(r"^watcher for ([a-z]+)\.")
 async def run(registry: kopf.OperatorRegistry, platform: Platform, started: Callable[[], None]) -> None:
     """Watch until cancelled. API server errors are waited out, however long they last.
 
-    started: is called once kopf has taken the process's signals, to take them back: kopf would wait 5 s for all other tasks.
+    started: is called once kopf has taken the process's signals, to take them back: at a signal, kopf waits 5 s for all other
+    tasks of the process, while this is still the leader, and blind.
     """
-
-    async def begin(**_: Any) -> None:
-        started()
-
-    kopf.on.startup(registry=registry)(begin)
     options = kopf.OperatorSettings()
     options.posting.enabled = False
     options.scanning.disabled = bool(platform.watch_namespaces)
     options.networking.error_backoffs = (1, 1, 2, 3, 5, 8, *[10] * 10_000)
     for (group, version, plural), label in handlers.selectors(platform).items():
         options.watching.label_selectors[group, version, plural] = label
-    await kopf.operator(
+    others = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=options,
         standalone=True,
@@ -43,6 +40,8 @@ async def run(registry: kopf.OperatorRegistry, platform: Platform, started: Call
         clusterwide=not platform.watch_namespaces,
         namespaces=platform.watch_namespaces,
     )
+    started()
+    await kopf.run_tasks(tasks, ignored=others)
 
 
 class Watchers:
