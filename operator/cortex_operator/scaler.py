@@ -134,7 +134,7 @@ class Scaler:
             return None
         answers = await asyncio.gather(*(self._ask(session, pod, "/load") for pod in pods))
         told = {
-            pod["metadata"]["name"]: float(answer.get("average") or answer["inFlight"])
+            pod["metadata"]["name"]: float(answer["average"] if "average" in answer else answer["inFlight"])
             for pod, answer in zip(pods, answers, strict=True)
             if answer is not None
         }

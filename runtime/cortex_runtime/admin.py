@@ -14,6 +14,7 @@ class Admin:
     """GET /healthz, /readyz, /metrics, /load.
 
     problem: gives (reason, message) of why the replica isn't ready, or None. metrics: gives the text. load: requests in flight.
+    average: their number over the last ten seconds, which the operator scales by.
     """
 
     def __init__(
@@ -21,10 +22,12 @@ class Admin:
         problem: Callable[[], tuple[str, str] | None],
         metrics: Callable[[], bytes],
         load: Callable[[], int],
+        average: Callable[[], float] | None = None,
     ) -> None:
         self._problem = problem
         self._metrics = metrics
         self._load = load
+        self._average = average
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -47,5 +50,6 @@ class Admin:
         if path == "/metrics":
             return 200, CONTENT_TYPE, self._metrics()
         if path == "/load":
-            return 200, _JSON, orjson.dumps({"inFlight": self._load()})
+            average = {} if self._average is None else {"average": round(self._average(), 3)}
+            return 200, _JSON, orjson.dumps({"inFlight": self._load(), **average})
         return 404, _JSON, b'{"error":"there are /healthz, /readyz, /metrics and /load"}'

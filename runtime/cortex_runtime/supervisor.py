@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import signal
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,10 @@ from cortex_runtime.workers import Seat, Worker, listen, start
 
 log = logging.getLogger("cortex")
 
+LOOK = 0.5
+"""Seconds between two looks at the workers and at the load."""
+LOAD_WINDOW = 10.0
+"""Seconds over which the load is averaged for /load."""
 RESPAWN = 2.0
 """Seconds after the death of the last worker for which a replica counts as ready: connections wait for the next one, which is
 mostly there by then; were the replica unready at once, they would be refused.
@@ -70,6 +74,7 @@ class Supervisor:
         self._restarts = 0
         self._stopping: asyncio.Event = asyncio.Event()
         self._at_once = False
+        self._loads: deque[int] = deque(maxlen=round(LOAD_WINDOW / LOOK))
         self._source = ProjectSource(document.spec.handler, options.project, options.models)
         project = self._source.folder
         self._order = Order(str(options.config), str(project), str(options.models), -1, -1, -1, 0, 0)
@@ -125,7 +130,8 @@ class Supervisor:
             others.append(asyncio.create_task(self._follow_models(self._sync)))
         try:
             while not stop.done():
-                await asyncio.wait((stop,), timeout=0.5)
+                await asyncio.wait((stop,), timeout=LOOK)
+                self._loads.append(self._board.in_flight())
                 problems = [seat.problem for seat in self._seats if not seat.ready and seat.problem]
                 lost = [p for p in problems if p.reason != "CrashLoop"]
                 if lost and len(problems) == len(self._seats):
@@ -248,6 +254,9 @@ class Supervisor:
             return "Starting", downloading
         return "Starting", f"{ready} of {self._processes} processes answer"
 
+    def _average_load(self) -> float:
+        return sum(self._loads) / len(self._loads) if self._loads else 0.0
+
     def _workers(self) -> tuple[int, int]:
         return (
             sum(seat.ready for seat in self._seats),
@@ -257,7 +266,7 @@ class Supervisor:
     def _admin_server(self) -> Server:
         metrics = Metrics(self._document, self._board, self._workers, self._model_failures)
         config = uvicorn.Config(
-            Admin(self._problem, metrics.text, self._board.in_flight),
+            Admin(self._problem, metrics.text, self._board.in_flight, self._average_load),
             host=self._options.host,
             port=self._options.admin_port,
             loop="asyncio",
