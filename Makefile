@@ -21,6 +21,7 @@ lint: .venv/.dev ## style, types, layers, generated files
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
 	@$(BIN)/python -m cortex_api --check --docs docs crds charts/cortex/files/crds
+	@$(BIN)/python charts/reference.py --check
 
 test-cluster: .venv/.dev ## the tests of tests/cluster on the cluster of KUBECONFIG
 	@[ -n "$(KUBECONFIG)" ] || { echo "KUBECONFIG is not set: it names the cluster, for example make test-cluster KUBECONFIG=~/.kube/config" >&2; exit 1; }
@@ -35,8 +36,9 @@ bench-operator: .venv/.dev ## 1,000 APIs through the operator against writing th
 bench-async: .venv/.dev ## jobs/s and latency of AsyncAPIs as ratios to the raw queue, in one run
 	@$(BIN)/python benchmarks/async_.py
 
-generate: .venv/.dev ## the CustomResourceDefinitions and pages of the docs, from the models
+generate: .venv/.dev ## the CustomResourceDefinitions and pages of the docs, from the models and the chart's values
 	@$(BIN)/python -m cortex_api --docs docs crds charts/cortex/files/crds
+	@$(BIN)/python charts/reference.py
 
 format: .venv/.dev ## the code, as ruff wants it
 	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .

@@ -14,8 +14,56 @@ app.kubernetes.io/part-of: cortex
 {{- printf "%s-operator" .Release.Name | trunc 63 | trimSuffix "-" -}}
 {{- end }}
 
-{{- define "cortex.runtimeImage" -}}
-{{ .Values.runtime.image.repository }}:{{ .Values.runtime.image.tag | default .Chart.AppVersion }}
+{{/* An image: repository, and digest or tag. Takes a list of the image's values and the tag when it has none. */}}
+{{- define "cortex.image" -}}
+{{- $image := index . 0 -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ $image.tag | default (index . 1) }}
+{{- end -}}
+{{- end }}
+
+{{/* What Pod Security "restricted" asks of each container. */}}
+{{- define "cortex.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{/* What it asks of each pod. */}}
+{{- define "cortex.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "cortex.natsSelector" -}}
+app.kubernetes.io/name: cortex-nats
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "cortex.natsLabels" -}}
+{{ include "cortex.natsSelector" . }}
+app.kubernetes.io/version: {{ .Values.nats.image.tag | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: cortex
+{{- end }}
+
+{{- define "cortex.natsName" -}}
+{{- printf "%s-nats" .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* Where AsyncAPIs keep their jobs; empty when a Secret says it, or nothing does. */}}
+{{- define "cortex.queueUrl" -}}
+{{- if and .Values.nats.enabled (not .Values.nats.tokenSecretName) -}}
+nats://{{ include "cortex.natsName" . }}.{{ .Release.Namespace }}.svc:4222{{ if gt (int .Values.nats.replicas) 1 }}?replicas={{ .Values.nats.replicas }}{{ end }}
+{{- else -}}
+{{ .Values.queue.url }}
+{{- end -}}
 {{- end }}
 
 {{/* What the operator may do in each namespace that it serves. */}}
@@ -70,4 +118,9 @@ app.kubernetes.io/part-of: cortex
 - apiGroups: [""]
   resources: [events]
   verbs: [create]
+{{- end }}
+
+{{- define "cortex.testSelector" -}}
+app.kubernetes.io/name: cortex-test
+app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
