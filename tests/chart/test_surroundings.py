@@ -1,0 +1,211 @@
+"""NATS of the chart's own, node pools and NetworkPolicies: what they are made of."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import nats
+import pytest
+import yaml
+
+from cortex_api import parse
+from cortex_operator.platform import NetworkPolicyRef, Platform
+from cortex_operator.render import names
+from tests.chart.rendering import Object, of, render
+from tests.runtime.queues.servers import free_port
+
+SERVER = Path(sys.executable).parent / "nats-server"
+TOKEN = {"tokenSecretName": "token"}
+
+
+def platform(values: Object) -> Platform:
+    (text,) = (
+        found["data"]["platform.yaml"]
+        for found in of("ConfigMap", render(values))
+        if "platform.yaml" in found["data"]
+    )
+    return Platform.model_validate(yaml.safe_load(text))
+
+
+def config(values: Object) -> str:
+    (text,) = (
+        found["data"]["nats.conf"]
+        for found in of("ConfigMap", render(values))
+        if "nats.conf" in found["data"]
+    )
+    return str(text)
+
+
+def test_there_is_no_nats_unless_it_is_asked_for() -> None:
+    assert of("StatefulSet", render()) == []
+    assert platform({}).queue is None
+
+
+@pytest.mark.parametrize(
+    ("values", "url"),
+    [
+        ({"nats": {"enabled": True}}, "nats://cortex-nats.cortex-system.svc:4222"),
+        ({"nats": {"enabled": True, "replicas": 3}}, "nats://cortex-nats.cortex-system.svc:4222?replicas=3"),
+        ({"nats": {"enabled": True, **TOKEN}, "queue": {"secretName": "q"}}, None),
+    ],
+)
+def test_apis_are_told_where_it_is(values: Object, url: str | None) -> None:
+    queue = platform(values).queue
+    assert queue is not None
+    assert queue.url == url
+    services = [service["metadata"]["name"] for service in of("Service", render(values))]
+    assert "cortex-nats" in services
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_the_server_takes_its_configuration(replicas: int, tmp_path: Path) -> None:
+    text = config({"nats": {"enabled": True, "replicas": replicas, "storage": {"size": "20Gi"}}})
+    assert "max_file_store: 18432MiB" in text
+    (tmp_path / "nats.conf").write_text(text.replace('"/data"', f'"{tmp_path}"'))
+    done = subprocess.run(
+        [SERVER, "-t", "-c", tmp_path / "nats.conf"],
+        env={**os.environ, "POD_NAME": "cortex-nats-0"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    (workload,) = of("StatefulSet", render({"nats": {"enabled": True, "replicas": replicas}}))
+    assert workload["spec"]["replicas"] == replicas
+    assert text.count("nats://cortex-nats-") == (0 if replicas == 1 else replicas)
+
+
+def test_a_server_answers_its_probes_and_takes_those_with_the_token_alone(tmp_path: Path) -> None:
+    values = {"nats": {"enabled": True, **TOKEN}, "queue": {"secretName": "q"}}
+    (workload,) = of("StatefulSet", render(values))
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    port, monitor = free_port(), free_port()
+    text = config(values).replace("port: 4222", f"host: 127.0.0.1\nport: {port}", 1)
+    for written, here in (
+        ("http_port: 8222", f"http: 127.0.0.1:{monitor}"),
+        ("/data", str(tmp_path / "data")),
+        ("/run/nats", str(tmp_path)),
+    ):
+        assert written in text
+        text = text.replace(written, here)
+    (tmp_path / "nats.conf").write_text(text)
+    arguments = [
+        {"/etc/nats/nats.conf": str(tmp_path / "nats.conf"), "$(NATS_TOKEN)": "0e1secret"}.get(word, word)
+        for word in container["args"]
+    ]
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [SERVER, *arguments], env={**os.environ, "POD_NAME": "cortex-nats-0"}, stdout=log, stderr=log
+        )
+    try:
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            path = container[probe]["httpGet"]["path"]
+            assert _status(f"http://127.0.0.1:{monitor}{path}") == 200, (tmp_path / "log").read_text()
+        asyncio.run(_only_with_the_token(port))
+        stop = [
+            word.replace("/run/nats", str(tmp_path))
+            for word in container["lifecycle"]["preStop"]["exec"]["command"]
+        ]
+        assert subprocess.run([SERVER, *stop[1:]], timeout=10, capture_output=True).returncode == 0
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+async def _only_with_the_token(port: int) -> None:
+    with pytest.raises(nats.errors.Error):
+        await nats.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False, error_cb=_ignore)
+    connection = await nats.connect(f"nats://0e1secret@127.0.0.1:{port}", allow_reconnect=False)
+    await connection.jetstream().add_stream(name="s", subjects=["s"])
+    await connection.close()
+
+
+async def _ignore(_: Exception) -> None: ...
+
+
+def _status(url: str) -> int:
+    """The status of an answer, for which a starting server is given time."""
+    for _ in range(100):
+        try:
+            return httpx.get(url).status_code
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError(f"no answer from {url}")
+
+
+def test_only_pods_of_async_apis_reach_the_queue() -> None:
+    values = {"nats": {"enabled": True}, "watchNamespaces": ["a", "b"]}
+    (policy,) = of("NetworkPolicy", render(values))
+    queue, routes = policy["spec"]["ingress"]
+    (peer,) = queue["from"]
+    manifest = {
+        "kind": "AsyncAPI",
+        "metadata": {"name": "x", "namespace": "a"},
+        "spec": {"handler": {"type": "python", "path": "h.py", "source": {"files": {"h.py": "x"}}}},
+    }
+    assert peer["podSelector"]["matchLabels"].items() <= names.labels(parse(manifest)).items()
+    (expression,) = peer["namespaceSelector"]["matchExpressions"]
+    assert expression["values"] == ["a", "b"]
+    assert [port["port"] for port in queue["ports"]] == ["nats"]
+    assert routes["from"][0]["podSelector"]["matchLabels"] == policy["spec"]["podSelector"]["matchLabels"]
+    everywhere = of("NetworkPolicy", render({"nats": {"enabled": True}}))[0]
+    assert everywhere["spec"]["ingress"][0]["from"][0]["namespaceSelector"] == {}
+
+
+def test_only_the_monitoring_and_the_test_reach_the_operator() -> None:
+    peers = [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]
+    rendered = render({"networkPolicy": {"enabled": True, "monitoringFrom": peers}})
+    (policy,) = of("NetworkPolicy", rendered)
+    (rule,) = policy["spec"]["ingress"]
+    (test,) = of("Pod", rendered)
+    (deployment,) = of("Deployment", rendered)
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= (
+        deployment["spec"]["template"]["metadata"]["labels"].items()
+    )
+    assert rule["from"][0]["podSelector"]["matchLabels"].items() <= test["metadata"]["labels"].items()
+    assert rule["from"][1:] == peers
+    reference = platform({"networkPolicy": {"enabled": True, "monitoringFrom": peers}}).network_policy
+    assert isinstance(reference, NetworkPolicyRef)
+    assert list(reference.admin_from[1:]) == peers
+
+
+def pools(*given: Object) -> dict[str, Any]:
+    values = {"karpenter": {"enabled": True, "nodeClass": {"name": "c"}}, "nodePools": list(given)}
+    return {pool["metadata"]["name"]: pool["spec"] for pool in of("NodePool", render(values))}
+
+
+def test_the_bounds_of_a_pool_hold_over_what_it_is_made_of() -> None:
+    one = {"name": "a", "instanceTypes": ["m5.large"]}
+    assert set(pools({**one, "max": 4})) == {"a"}
+    assert pools({**one, "max": 4})["a"]["limits"] == {"nodes": 4}
+    split = pools({**one, "min": 1, "max": 4})
+    assert split["a-min"]["replicas"] == 1
+    assert split["a"]["limits"] == {"nodes": 3}
+    assert "replicas" not in split["a"]
+    assert split["a"]["template"] == split["a-min"]["template"]
+    assert set(pools({**one, "min": 4, "max": 4})) == {"a-min"}
+
+
+def test_nodes_of_a_pool_carry_its_label_and_those_with_gpus_a_taint_that_only_such_apis_tolerate() -> None:
+    found = pools(
+        {"name": "gpu", "max": 1, "instanceTypes": ["g5.xlarge"], "gpu": True},
+        {"name": "cpu", "max": 1, "instanceTypes": ["m5.large"], "spot": True},
+    )
+    gpu, cpu = (found[name]["template"]["spec"] for name in ("gpu", "cpu"))
+    assert [(taint["key"], taint["effect"]) for taint in gpu["taints"]] == [("nvidia.com/gpu", "NoSchedule")]
+    assert "taints" not in cpu
+    offers = {r["key"]: r["values"] for r in cpu["requirements"]}
+    assert offers["karpenter.sh/capacity-type"] == ["spot", "on-demand"]
+    assert offers["node.kubernetes.io/instance-type"] == ["m5.large"]
+    assert found["gpu"]["template"]["metadata"]["labels"] == {"cortex.dev/node-pool": "gpu"}
+
+
+def test_further_objects_have_their_templates_filled_in() -> None:
+    extra = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "{{ .Release.Name }}-models"}}
+    (namespace,) = of("Namespace", render({"extraObjects": [extra]}))
+    assert namespace["metadata"]["name"] == "cortex-models"
