@@ -4,7 +4,6 @@ A document is a session: files that it shows are written ("`NAME`:" above a bloc
 `cortex run` serves is there until the next one. The cluster is a dev cluster with the operator.
 """
 
-import json
 import os
 import re
 import signal
@@ -16,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import lupa
 import pytest
 import yaml
 
@@ -192,49 +190,3 @@ def test_its_yaml_is_yaml(document):
     for block in blocks(document):
         if block.kind == "yaml":
             list(yaml.safe_load_all(block.text))
-
-
-def health(**status: object) -> tuple[str, str]:
-    """What Argo CD would make of a status by the Lua in the documents."""
-    (lua,) = (block.text for block in blocks(ROOT / "docs" / "gitops.md") if block.kind == "lua")
-    runtime = lupa.LuaRuntime()
-    content = {"metadata": {"generation": 2}, **({"status": status} if status else {})}
-    judge = runtime.eval(f"function(obj) {lua} end")
-    found = judge(runtime.table_from(json.loads(json.dumps(content)), recursive=True))
-    return found["status"], found["message"]
-
-
-def conditions(
-    ready: bool, reason: str, progressing: bool = False, degraded: bool = False
-) -> list[dict[str, str]]:
-    return [
-        {"type": "Ready", "status": str(ready), "reason": reason, "message": "words"},
-        {"type": "Progressing", "status": str(progressing), "reason": "x", "message": ""},
-        {"type": "Degraded", "status": str(degraded), "reason": "x", "message": ""},
-    ]
-
-
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [
-        ({}, "Progressing"),
-        ({"observedGeneration": 1, "conditions": conditions(True, "Ready")}, "Progressing"),
-        ({"observedGeneration": 2, "conditions": conditions(True, "Ready")}, "Healthy"),
-        ({"observedGeneration": 2, "conditions": conditions(True, "Ready", progressing=True)}, "Progressing"),
-        (
-            {"observedGeneration": 2, "conditions": conditions(False, "Starting", progressing=True)},
-            "Progressing",
-        ),
-        (
-            {"observedGeneration": 2, "conditions": conditions(False, "ModelNotFound", degraded=True)},
-            "Degraded",
-        ),
-        ({"observedGeneration": 2, "conditions": conditions(True, "Ready", degraded=True)}, "Degraded"),
-        ({"observedGeneration": 2, "conditions": conditions(False, "Paused")}, "Suspended"),
-    ],
-)
-def test_argo_cd_reads_the_conditions(status, expected):
-    judged, message = health(**status)
-    assert judged == expected
-    if status.get("observedGeneration") == 2:
-        assert message.endswith(": words")
