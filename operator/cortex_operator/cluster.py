@@ -113,8 +113,10 @@ class Cluster:
 
     async def write_status(self, live: Object, status: Object) -> Object:
         """Replace the status of a resource. Raises ApiException (404) when it is gone."""
-        gone = dict.fromkeys((live.get("status") or {}).keys() - status.keys())
-        body = {"metadata": {"uid": live["metadata"]["uid"]}, "status": {**gone, **status}}
+        body = {
+            "metadata": {"uid": live["metadata"]["uid"]},
+            "status": merge_patch(live.get("status") or {}, status),
+        }
         query = [("fieldManager", MANAGER)]
         path = _path_of(live) + "/status"
         return await self._call("PATCH", path, query, body, "application/merge-patch+json")
@@ -178,6 +180,17 @@ def ends_namespace(error: ApiException) -> bool:
 def _path_of(thing: Object) -> str:
     metadata = thing["metadata"]
     return _path(thing["apiVersion"], thing["kind"], metadata["namespace"], metadata["name"])
+
+
+def merge_patch(live: Object, wanted: Object) -> Object:
+    """The JSON merge patch (RFC 7386) that leaves exactly what is wanted: what is in it no more, at any depth, becomes null."""
+    patch: Object = dict.fromkeys(live.keys() - wanted.keys())
+    for name, value in wanted.items():
+        before = live.get(name)
+        if isinstance(before, dict) and isinstance(value, dict):
+            value = merge_patch(before, value)
+        patch[name] = value
+    return patch
 
 
 def _path(api_version: str, kind: str, namespace: str | None, name: str | None = None) -> str:
