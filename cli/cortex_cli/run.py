@@ -8,7 +8,8 @@ import click
 
 from cortex_api import AsyncAPI, RealtimeAPI
 from cortex_cli import manifests
-from cortex_cli.local import HOST, QUEUE, Runtime, Scratch, taken
+from cortex_cli.local import QUEUE, Runtime, Scratch
+from cortex_cli.ports import HOST, taken
 
 _LOOK_AGAIN = 0.5
 """Seconds between two looks at the manifest."""

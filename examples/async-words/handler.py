@@ -4,8 +4,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from cortex_runtime import UserError
-from cortex_runtime.progress import report_progress
+from cortex_runtime import UserError, report_progress
 
 
 class Handler:

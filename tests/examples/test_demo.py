@@ -115,3 +115,20 @@ def test_a_demo_that_fails_shows_why_and_leaves_nothing(tmp_path):
     assert "The operator's last words" in demo.stderr
     assert processes_with(f"TMPDIR={tmp_path}") == []
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+
+
+@pytest.mark.timeout(LIMIT + 30)
+def test_the_demo_of_a_job_ends_with_its_result_and_leaves_nothing(tmp_path):
+    demo = subprocess.run(
+        [*COMMAND, "words"],
+        env={**os.environ, "TMPDIR": str(tmp_path), "KEEP": ""},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "asyncapi.cortex.dev/words condition met" in demo.stdout
+    assert '"status":"completed"' in demo.stdout
+    assert '"words":{"to":2,"be":2' in demo.stdout
+    assert processes_with(f"TMPDIR={tmp_path}") == []
+    assert list(tmp_path.iterdir()) == []

@@ -23,3 +23,8 @@ def test_the_words_are_counted_with_progress(api: Callable[..., Api]) -> None:
     wrong = made.end(made.submit({"texts": 3}))
     assert (wrong["status"], wrong["reason"]) == ("failed", "Rejected")
     assert "texts" in wrong["error"]
+
+
+def test_the_config_map_has_the_code_of_the_file() -> None:
+    code = yaml.safe_load((EXAMPLE / "code.yaml").read_text())
+    assert code["data"] == {"handler.py": (EXAMPLE / "handler.py").read_text()}
