@@ -92,6 +92,14 @@ class FakeCluster:
             if any(owner["uid"] == gone["metadata"]["uid"] for owner in owners):
                 self.remove(child["kind"], child["metadata"]["name"])
 
+    def collect(self) -> None:
+        """Garbage collection: what has an owner that is no more goes."""
+        alive = {thing["metadata"]["uid"] for thing in self.objects.values()}
+        for thing in list(self.objects.values()):
+            owners = thing["metadata"].get("ownerReferences", ())
+            if owners and not any(owner["uid"] in alive for owner in owners):
+                self.remove(thing["kind"], thing["metadata"]["name"])
+
     def _put(self, thing: Object, event: str) -> Object:
         self.writes += 1
         thing["metadata"]["resourceVersion"] = str(next(self._versions))

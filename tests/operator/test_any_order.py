@@ -93,6 +93,7 @@ class World:
         """Everything arrives, and everything that is due is done."""
         self.cluster.fault = lambda: None
         for _ in range(200):
+            self.cluster.collect()
             while self.pending:
                 self.deliver(0)
             if not self.due:
