@@ -4,6 +4,7 @@ import sys
 import urllib.request
 from collections.abc import Callable
 
+import urllib3
 from kubernetes import client, config
 
 
@@ -38,7 +39,7 @@ def main(address: str, *namespaces: str) -> int:
     for name, check in checks.items():
         try:
             print(f"{name}: {check()}")
-        except (OSError, client.ApiException) as error:
+        except (OSError, client.ApiException, urllib3.exceptions.HTTPError) as error:
             failed = True
             print(f"{name}: {error}", file=sys.stderr)
     return int(failed)

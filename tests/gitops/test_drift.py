@@ -1,0 +1,183 @@
+"""Nothing that the operator writes is drift: what was applied stays what is there, by every way that a tool may look."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chart.rendering import of, render
+from tests.cluster.conftest import ECHO, KUBECTL, Kubectl, eventually
+from tests.gitops.conftest import SYSTEM, adapted
+
+Object = dict[str, Any]
+JOBS = "class Handler:\n    def handle_async(self, payload):\n        return payload\n"
+
+
+def code(text: str) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "code"},
+        "data": {"handler.py": text},
+    }
+
+
+def api(kind: str, **spec: Any) -> Object:
+    source = {"configMap": {"name": "code"}}
+    return {
+        "apiVersion": "cortex.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": "served", "labels": {"team": "a"}, "annotations": {"note": "mine"}},
+        "spec": {"handler": {"type": "python", "path": "handler.py", "source": source}, **spec},
+    }
+
+
+MANIFESTS = {
+    "least": [code(ECHO), api("RealtimeAPI")],
+    # Written in ways that a server might write in another way: quantities, empty values, numbers, order of lists.
+    "written-oddly": [
+        code(ECHO),
+        api(
+            "RealtimeAPI",
+            compute={"cpu": "0.10", "mem": "131072Ki", "nodeSelector": {}, "tolerations": []},
+            autoscaling={
+                "minReplicas": 1,
+                "maxReplicas": 2,
+                "targetInFlight": 1.0,
+                "downscaleStabilizationPeriod": "300s",
+            },
+            updateStrategy={"maxSurge": "25%", "maxUnavailable": 0},
+            networking={"endpoint": "/served"},
+        ),
+    ],
+    "async": [code(JOBS), api("AsyncAPI", replicas=1)],
+}
+
+
+def text(manifests: list[Object]) -> str:
+    return "\n---\n".join(map(json.dumps, manifests))
+
+
+def unchanging(live: Object) -> Object:
+    """What a tool compares: all but status and bookkeeping."""
+    metadata = {
+        key: value
+        for key, value in live["metadata"].items()
+        if key not in ("managedFields", "resourceVersion")
+    }
+    return {**{key: value for key, value in live.items() if key != "status"}, "metadata": metadata}
+
+
+def fields(entry: Object) -> set[str]:
+    return set(entry["fieldsV1"])
+
+
+SERVER_SIDE = ("--server-side", "--field-manager=argocd-controller")
+
+
+@pytest.mark.parametrize(
+    ("name", "how"), [("written-oddly", SERVER_SIDE), ("written-oddly", ()), ("async", SERVER_SIDE)]
+)
+def test_after_the_operator_has_done_its_work_there_is_nothing_to_apply(
+    kubectl: Kubectl, name: str, how: tuple[str, ...], tmp_path: Path
+) -> None:
+    manifests = MANIFESTS[name]
+    kind = manifests[-1]["kind"].lower()
+    file = tmp_path / "api.json"
+    file.write_text(text(manifests))
+    kubectl("apply", *how, "-f", str(file))
+    kubectl.wait_reason("served", "Ready", kind)
+    eventually(lambda: kubectl.ready("served", kind).get("status"), lambda status: status == "True")
+    before = json.loads(kubectl("get", kind, "served", "-o", "json", "--show-managed-fields"))
+    assert before["metadata"]["generation"] == 1
+    assert before["spec"] == manifests[-1]["spec"]
+    assert set(before["metadata"]["labels"]) == {"team"}
+    assert "finalizers" not in before["metadata"]
+
+    diff = subprocess.run(
+        [
+            KUBECTL,
+            "--kubeconfig",
+            _kubeconfig(kubectl),
+            "-n",
+            kubectl.namespace,
+            "diff",
+            *how,
+            "-f",
+            str(file),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (diff.returncode, diff.stdout) == (0, "")
+
+    dry = kubectl("apply", *how, "--dry-run=server", "-o", "json", "-f", str(file))
+    again = json.loads(dry)["items"][-1]
+    assert unchanging(again) == unchanging(before)
+
+    written = [e for e in before["metadata"]["managedFields"] if e["manager"].startswith("cortex-operator")]
+    assert written
+    for entry in written:
+        assert entry.get("subresource") == "status"
+        assert fields(entry) == {"f:status"}
+
+
+def _kubeconfig(kubectl: Kubectl) -> str:
+    return str(kubectl._command[kubectl._command.index("--kubeconfig") + 1])
+
+
+def test_what_the_operator_makes_is_never_taken_for_what_was_applied(kubectl: Kubectl) -> None:
+    """Argo CD leaves alone what has an owner, and goes by its tracking label for what it prunes."""
+    manifests = MANIFESTS["least"]
+    tracked = {
+        **manifests[-1],
+        "metadata": {"name": "served", "labels": {"app.kubernetes.io/instance": "models"}},
+    }
+    kubectl.apply(manifests[0], tracked)
+    kubectl.wait_reason("served", "Ready")
+    for kind in ("deployment", "service", "configmap", "networkpolicy"):
+        for child in kubectl.list(kind):
+            if child["metadata"]["name"] != "code":
+                assert [owner["kind"] for owner in child["metadata"]["ownerReferences"]] == ["RealtimeAPI"]
+                assert "app.kubernetes.io/instance" not in child["metadata"]["labels"]
+
+
+def test_helm_test_passes_on_what_was_installed(installed: Path) -> None:
+    kubectl = Kubectl(installed, SYSTEM)
+    (pod,) = of("Pod", render())
+    adapted(pod["spec"], installed)
+    # The dev cluster has no names of Services.
+    service = kubectl.get("service", "cortex-operator-metrics")
+    (container,) = pod["spec"]["containers"]
+    assert (
+        container["args"][1]
+        == f"http://{service['metadata']['name']}.{SYSTEM}.svc:{service['spec']['ports'][0]['port']}"
+    )
+    container["args"][1] = f"http://{service['spec']['clusterIP']}:{service['spec']['ports'][0]['port']}"
+    kubectl.apply(pod)
+    phase = eventually(
+        lambda: kubectl.get("pod", "cortex-test")["status"].get("phase"),
+        lambda p: p in ("Succeeded", "Failed"),
+    )
+    said = kubectl("logs", "cortex-test")
+    assert phase == "Succeeded", said
+    assert [line.split(":")[0] for line in said.splitlines()] == ["operator", "realtimeapis", "asyncapis"]
+
+
+def test_helm_test_says_what_does_not_answer(installed: Path) -> None:
+    kubectl = Kubectl(installed, SYSTEM)
+    (pod,) = of("Pod", render({"watchNamespaces": [SYSTEM]}, "broken"))
+    adapted(pod["spec"], installed)
+    pod["metadata"]["namespace"] = SYSTEM
+    kubectl.apply(pod)
+    phase = eventually(
+        lambda: kubectl.get("pod", "broken-test")["status"].get("phase"),
+        lambda p: p in ("Succeeded", "Failed"),
+    )
+    assert phase == "Failed"
+    said = kubectl("logs", "broken-test")
+    assert "operator: " in said
+    assert f"realtimeapis: 0 in {SYSTEM}" in said
