@@ -236,6 +236,22 @@ _SHARED_RULES = (
 )
 
 
+class SecretOfKeys(Model):
+    """A Secret in the API's namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the Secret."""
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] | None = None
+    """The only key of the Secret that counts. Absent: the value of each of its keys is a valid API key."""
+
+
+class ApiKeys(Model):
+    """What clients have to show: `Authorization: Bearer KEY` or `X-API-Key: KEY`; else 401."""
+
+    secret: SecretOfKeys
+    """Where the keys are; a change of the Secret needs no restart."""
+
+
 class BaseHandler(Model):
     """What both kinds of API say of their code."""
 
@@ -275,6 +291,8 @@ class BaseHandler(Model):
     """Size of /dev/shm. Absent: the container runtime's (64Mi)."""
     debug: bool = False
     """Whether ?debug=true logs the stages of a request, payloads included."""
+    api_keys: ApiKeys | None = None
+    """Keys that clients have to show. Absent: whoever reaches the API may use it."""
 
     rules: ClassVar[tuple[Rule, ...]] = _SHARED_RULES
 

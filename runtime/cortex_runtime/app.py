@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cortex_api.handler import ServerSideBatching
-from cortex_runtime import debug, respond
+from cortex_runtime import api_keys, debug, respond
 from cortex_runtime.batching import batcher_of
 from cortex_runtime.board import Row
 from cortex_runtime.clients import served
@@ -43,7 +43,7 @@ class App:
     """One worker's application.
 
     max_body: in bytes. timeout: seconds that a request may take, waiting included. limit: requests running and waiting in the
-    whole replica. batching: how POST is batched. Raises StartError when that can't be.
+    whole replica. batching: how POST is batched. keys: what clients have to show. Raises StartError when that can't be.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class App:
         limit: int,
         access: AccessLog,
         batching: ServerSideBatching | None = None,
+        keys: api_keys.ApiKeys | None = None,
     ) -> None:
         self._methods = methods = program.methods
         quick = threads.size == 1 and not program.may_wait
@@ -69,6 +70,11 @@ class App:
             for verb, method in methods.items()
             if not method.is_async and verb not in self._batchers
         }
+        self._keys = keys
+        self._route = self._answer
+        if keys is not None:
+            self._route = self._answer_known
+            self._in_place = {}
         self._row = row
         self._max_body = max_body
         self._timeout = timeout
@@ -113,7 +119,7 @@ class App:
                 message = f"too many requests: {self._limit} are running or waiting in this replica"
                 status = await _send_error(send, 503, message, extra)
             else:
-                status = await self._answer(scope, receive, send, headers, extra)
+                status = await self._route(scope, receive, send, headers, extra)
         except ClientGone:
             pass
         finally:
@@ -208,6 +214,21 @@ class App:
         self._row.answered(method, status, seconds)
         if status >= self._access.least_status:
             self._access.add(method, path, status, seconds, identity)
+
+    async def _answer_known(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: dict[bytes, bytes],
+        extra: list[tuple[bytes, bytes]],
+    ) -> int:
+        """As _answer, for clients that show a valid key; of the others nothing more is read."""
+        assert self._keys is not None
+        if self._keys.admits(headers):
+            return await self._answer(scope, receive, send, headers, extra)
+        extra.append(self._keys.challenge)
+        return await _send_error(send, 401, api_keys.MESSAGE, extra)
 
     async def _answer(
         self,

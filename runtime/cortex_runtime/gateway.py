@@ -13,7 +13,8 @@ On the API's port:
 - GET /ID: 200 {"id", "status"} with status in_queue, in_progress, completed (and "result", "timestamp") or failed (and
   "error", "reason", "timestamp"); `?wait=20s` answers as soon as the job has ended, a minute later at most.
 - DELETE /ID cancels: 200, as GET. What has ended stays as it is.
-- Errors: 400, 404 unknown id, 413, 415, 422 key used for another request, 503 with Retry-After: queue full, or not reachable.
+- Errors: 400, 401 no valid API key (where handler.apiKeys asks for one),
+  404 unknown id, 413, 415, 422 key used for another request, 503 with Retry-After: queue full, or not reachable.
 
 On the admin port, beside /healthz, /readyz (200 from when the queue was reached first until the drain), /metrics and /load:
 GET /queue: 200 {"queued": 3, "in_flight": 1, "oldest_seconds": 4.2} (the last null where the backend can't tell), or

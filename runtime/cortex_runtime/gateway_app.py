@@ -11,6 +11,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from cortex_api import Document, units
+from cortex_runtime import api_keys
 from cortex_runtime.errors import UserError
 from cortex_runtime.logs import AccessLog, RequestIds, request_id
 from cortex_runtime.payload import ClientGone, decompress, read_body
@@ -35,7 +36,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Gateway:
-    """The ASGI application. limit: jobs waiting and running; above it no more are taken."""
+    """The ASGI application. limit: jobs waiting and running; above it no more are taken. Raises StartError."""
 
     def __init__(
         self, document: Document, queue: Queue, state: QueueState, limit: int, metrics: GatewayMetrics
@@ -46,6 +47,7 @@ class Gateway:
         self._metrics = metrics
         self._max_body = units.parse_bytes(document.spec.handler.max_body_size)
         self._webhook = document.spec.webhook
+        self._keys = api_keys.of(document)
         self._access = AccessLog(document.spec.handler.log_level)
         self._ids = RequestIds()
         self.draining = asyncio.Event()
@@ -83,6 +85,9 @@ class Gateway:
         self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], extra: Headers
     ) -> tuple[int, bytes]:
         try:
+            if self._keys is not None and not self._keys.admits(headers):
+                extra.append(self._keys.challenge)
+                return 401, _error(api_keys.MESSAGE)
             return await self._answer(scope, receive, headers, extra)
         except UserError as error:
             return error.status, _error(error.message)

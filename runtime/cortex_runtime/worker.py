@@ -19,7 +19,7 @@ import uvicorn
 import uvloop
 
 from cortex_api import Document, units
-from cortex_runtime import logs
+from cortex_runtime import api_keys, logs
 from cortex_runtime.app import App
 from cortex_runtime.board import Board
 from cortex_runtime.errors import StartError, last_lines
@@ -39,6 +39,7 @@ def prepare(
 ) -> tuple[App, Program]:
     """Load models and code and construct the handler. Raises StartError."""
     spec = document.spec.handler
+    keys = api_keys.of(document)
     row = board.row(slot)
     threads = Threads(spec.threads_per_process, row)
     program = program_of(
@@ -58,6 +59,7 @@ def prepare(
         limit=spec.max_replica_concurrency,
         batching=spec.server_side_batching if spec.type != "tensorflow" else None,
         access=logs.AccessLog(spec.log_level),
+        keys=keys,
     )
     return app, program
 

@@ -1,14 +1,15 @@
 """What is rendered of an API: valid Kubernetes, under Pod Security "restricted", and stable where nothing relevant changed."""
 
+import json
 from typing import Any
 
 import kubernetes_validate
 import pytest
 
-from cortex_api import parse
+from cortex_api import AsyncAPI, parse
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.platform import Platform
-from cortex_operator.render import render
+from cortex_operator.render import destroy, render
 from cortex_operator.render.overlay import merge
 
 NOTHING, OLD = Platform(), Capabilities()
@@ -47,6 +48,7 @@ def template(**spec: Any) -> dict[str, Any]:
 SPECS: list[dict[str, Any]] = [
     {},
     {"autoscaling": {"targetCpuUtilization": 50}},
+    {"handler": {"apiKeys": {"secret": {"name": "keys", "key": "a"}}}},
     {
         "compute": {
             "cpu": 2,
@@ -243,3 +245,63 @@ def test_an_ingress_takes_the_endpoint_off_by_its_controllers_own_words() -> Non
     (rule,) = ingress["spec"]["rules"]
     assert rule["host"] == "h"
     assert rule["http"]["paths"][0]["path"] == "/a/b(/|$)(.*)"
+
+
+def keys_of(pod: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The Secret that is mounted for API keys, and where; None when there is none."""
+    source = next((v["secret"] for v in pod["spec"]["volumes"] if "secret" in v), None)
+    mounts = [m for c in pod["spec"]["containers"] for m in c["volumeMounts"] if m["name"] == "api-keys"]
+    return source, [m["mountPath"] for m in mounts if m["readOnly"]]
+
+
+def test_api_keys_are_mounted_where_requests_are_answered_and_nowhere_else() -> None:
+    handler = {"apiKeys": {"secret": {"name": "keys"}}}
+    source, places = keys_of(template(handler=handler))
+    assert source["secretName"] == "keys"
+    assert "items" not in source
+    assert places == ["/etc/cortex-keys"]
+    found = children(
+        {"apiKeys": {"secret": {"name": "keys", "key": "b"}}}, kind="AsyncAPI", platform=PLATFORM
+    )
+    front, back = (
+        found[f"Deployment/{name}"]["spec"]["template"] for name in ("api-iris-gateway", "api-iris")
+    )
+    assert keys_of(front)[0]["items"] == [{"key": "b", "path": "b"}]
+    assert keys_of(back) == (None, [])
+    assert keys_of(template()) == (None, [])
+
+
+def test_the_pod_that_removes_a_queue_needs_no_keys() -> None:
+    manifest = {
+        "kind": "AsyncAPI",
+        "metadata": {"name": "iris", "namespace": "default", "uid": "u-1"},
+        "spec": {"handler": {"type": "python", "path": "h.py", "apiKeys": {"secret": {"name": "keys"}}}},
+    }
+    api = parse(manifest)
+    assert isinstance(api, AsyncAPI)
+    assert keys_of(destroy.render(api, PLATFORM)) == (None, [])
+
+
+@pytest.mark.parametrize("kind", ["RealtimeAPI", "AsyncAPI"])
+def test_no_credential_is_copied_into_what_is_rendered(kind: str) -> None:
+    """Secrets are referred to by name and key; ConfigMaps don't even have that of the platform's."""
+    handler: dict[str, Any] = {
+        "env": [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "tokens", "key": "t"}}}],
+        "envFrom": [{"secretRef": {"name": "many"}}],
+        "apiKeys": {"secret": {"name": "keys"}},
+    }
+    more = {"webhook": {"secret": {"name": "signing", "key": "s"}}} if kind == "AsyncAPI" else {}
+    found = children(handler, kind=kind, platform=PLATFORM, **more)
+    for name, child in found.items():
+        assert child["kind"] != "Secret"
+        if child["kind"] == "ConfigMap":
+            assert "nats://" not in json.dumps(child), name
+    for child in found.values():
+        for container in (
+            child["spec"]["template"]["spec"]["containers"] if child["kind"] == "Deployment" else ()
+        ):
+            for variable in container.get("env", ()):
+                if variable["name"] in ("TOKEN", "CORTEX_WEBHOOK_SECRET"):
+                    assert set(variable["valueFrom"]) == {"secretKeyRef"}
+                    assert "value" not in variable
+            assert not any("SECRET" in word or "token" in word.lower() for word in container["args"])

@@ -16,7 +16,9 @@ _OF_SERVERS = ("ports", "lifecycle", "startupProbe", "readinessProbe", "liveness
 
 
 def render(api: AsyncAPI, platform: Platform) -> Object:
-    """The pod; it is started again until it succeeds."""
+    """The pod; it is started again until it succeeds. It serves nobody, so it needs no API keys, which may be gone already."""
+    handler = api.spec.handler.model_copy(update={"api_keys": None})
+    api = api.model_copy(update={"spec": api.spec.model_copy(update={"handler": handler})})
     template = pod.template(api, platform, GATEWAY, configmap.config(api), None)
     (container,) = template["spec"]["containers"]
     kept = {key: value for key, value in container.items() if key not in _OF_SERVERS}

@@ -30,6 +30,8 @@ PRE_STOP = 5
 """Seconds that a pod goes on serving after its deletion, until every proxy has taken it off its list."""
 JOB_GRACE = 60
 """Seconds that a worker has to finish its jobs after its deletion; what is not done by then is another's."""
+KEYS = "api-keys"
+"""The volume with the keys that clients have to show."""
 USER = 10001
 """The user that the images run as."""
 CONTAINER_SECURITY = {
@@ -133,6 +135,8 @@ def _container(
         {"name": "tmp", "mountPath": "/tmp"},
     ]
     args = ["--config", "/etc/cortex/api.json", "--termination-log", "/dev/termination-log"]
+    if _asks_for_keys(api, component):
+        mounts.append({"name": KEYS, "mountPath": "/etc/cortex-keys", "readOnly": True})
     if component != GATEWAY:
         mounts += models_mounts(claims)
         args += ["--project", "/mnt/project", "--models", "/mnt/models"]
@@ -234,6 +238,20 @@ def models_mounts(claims: list[str]) -> list[Object]:
     return mounts
 
 
+def _asks_for_keys(api: RealtimeAPI | AsyncAPI, component: str) -> bool:
+    return api.spec.handler.api_keys is not None and component != WORKER
+
+
+def _secret_of_keys(api: RealtimeAPI | AsyncAPI) -> Object:
+    assert api.spec.handler.api_keys is not None
+    secret = api.spec.handler.api_keys.secret
+    # Readable by the group, which fsGroup makes the user's.
+    source: Object = {"secretName": secret.name, "defaultMode": 0o440}
+    if secret.key is not None:
+        source["items"] = [{"key": secret.key, "path": secret.key}]
+    return source
+
+
 def _volumes(
     api: RealtimeAPI | AsyncAPI, component: str, code: Object | None, claims: list[str]
 ) -> list[Object]:
@@ -241,6 +259,8 @@ def _volumes(
         {"name": "config", "configMap": {"name": child_name(api)}},
         {"name": "tmp", "emptyDir": {}},
     ]
+    if _asks_for_keys(api, component):
+        volumes.append({"name": KEYS, "secret": _secret_of_keys(api)})
     if component == GATEWAY:
         return volumes
     volumes.append({"name": "models", "emptyDir": {}})
