@@ -76,12 +76,15 @@ class Reconciler:
         api, children = rendered
         live = await self._retention.hold(key, api, live)
         problem, unfinished = self._surroundings(key, api), None
-        for child in children:
+        found = [await self._find(key, child) for child in children]
+        if taken := next((other for other in found if other is not None and not _is_owned(other, api)), None):
+            what = f"{taken['kind']} {taken['metadata']['name']}"
+            words = f"{what} exists and is not this API's: rename the API, or delete the {taken['kind']}"
+            await self._report(key, live, status.refused(live, Problem("NameTaken", words)))
+            return
+        for child, there in zip(children, found, strict=True):
             try:
-                await self._apply(key, api, child)
-            except NotOurs as taken:
-                await self._report(key, live, status.refused(live, Problem("NameTaken", str(taken))))
-                return
+                await self._apply(key, api, child, there)
             except ApiException as error:
                 if ends_namespace(error):
                     return  # The API goes with it.
@@ -129,17 +132,23 @@ class Reconciler:
         )
         return Problem("EndpointTaken", text)
 
-    async def _apply(self, key: Key, api: API, child: Object) -> None:
-        """Apply a child unless it is as it should be already."""
+    async def _find(self, key: Key, child: Object) -> Object | None:
+        """What there is under the name of a child, whoever's it is."""
         kind, name = child["kind"], child["metadata"]["name"]
-        live = self._cache.child(key, kind, name)
-        if live is None:
-            live = await self._cluster.get(child["apiVersion"], kind, key.namespace, name)
-        if live is not None:
-            self._check_owner(live, api)
-            if self._is_settled(key, child, live):
-                return
-        if kind == "Deployment" and "replicas" not in child["spec"]:
+        if known := self._cache.child(key, kind, name):
+            return known
+        try:
+            return await self._cluster.get(child["apiVersion"], kind, key.namespace, name)
+        except ApiException as error:
+            if error.status == 403:
+                return None  # Nor may it be applied, which is reported then.
+            raise
+
+    async def _apply(self, key: Key, api: API, child: Object, live: Object | None) -> None:
+        """Apply a child unless it is as it should be already. live: what there is under its name."""
+        if live is not None and self._is_settled(key, child, live):
+            return
+        if child["kind"] == "Deployment" and "replicas" not in child["spec"]:
             await self._hand_over_replicas(api, child, live)
         applied = await self._cluster.apply(child)
         self._settled.setdefault(key, {})[applied["metadata"]["uid"]] = _token(child, applied)
@@ -157,14 +166,6 @@ class Reconciler:
             settled[uid] = token
             return True
         return False
-
-    def _check_owner(self, live: Object, api: API) -> None:
-        owners = live["metadata"].get("ownerReferences", ())
-        if not any(owner["uid"] == api.metadata.uid for owner in owners):
-            what = f"{live['kind']} {live['metadata']['name']}"
-            raise NotOurs(
-                f"{what} exists and is not this API's: rename the API, or delete the {live['kind']}"
-            )
 
     async def _hand_over_replicas(self, api: API, child: Object, live: Object | None) -> None:
         """Give spec.replicas a holder before it leaves what we apply; else the API server would set it back to 1."""
@@ -246,10 +247,6 @@ class Reconciler:
                 raise
 
 
-class NotOurs(Exception):
-    """An object of the child's name exists and has another owner."""
-
-
 class Unfinished(Exception):
     """Something could not be done, has been reported, and may be possible later."""
 
@@ -262,6 +259,10 @@ def contains(live: Any, wanted: Any) -> bool:
         same = isinstance(live, list) and len(live) == len(wanted)
         return same and all(contains(a, b) for a, b in zip(live, wanted, strict=True))
     return live == wanted
+
+
+def _is_owned(live: Object, api: API) -> bool:
+    return any(owner["uid"] == api.metadata.uid for owner in live["metadata"].get("ownerReferences", ()))
 
 
 def _token(child: Object, live: Object) -> tuple[str, str]:

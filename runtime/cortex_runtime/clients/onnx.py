@@ -14,6 +14,8 @@ from cortex_runtime.errors import UserError
 from cortex_runtime.models.cache import Cache
 from cortex_runtime.models.store import LoadFailed, Store, Version
 
+onnxruntime.disable_telemetry_events()  # What is served here is nobody else's business.
+
 _NUMPY_TYPES = {
     "tensor(float16)": np.float16,
     "tensor(float)": np.float32,

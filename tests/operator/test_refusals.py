@@ -1,0 +1,92 @@
+"""A cluster that refuses this or that: what depends on it is told, and the rest goes on."""
+
+import json
+from typing import Any
+
+import pytest
+from kubernetes.aio.client.exceptions import ApiException
+
+from cortex_operator.cache import Key
+
+from .test_any_order import World, resource
+
+KEY = Key("RealtimeAPI", "default", "a")
+
+
+class Refusing(World):
+    """A world in which objects of one kind can't be written, nor (403) read."""
+
+    def __init__(self, kind: str, status: int) -> None:
+        super().__init__()
+        apply, get = self.cluster.apply, self.cluster.get
+        self.refusing = True
+
+        def refuse(of: str) -> None:
+            if self.refusing and of == kind:
+                error = ApiException(status=status, reason="Forbidden")
+                error.body = json.dumps({"message": f"{kind} is forbidden"})
+                raise error
+
+        async def applied(child: dict[str, Any], manager: str = "") -> dict[str, Any]:
+            refuse(child["kind"])
+            return await apply(child, manager)
+
+        async def got(api_version: str, of: str, namespace: str, name: str) -> dict[str, Any] | None:
+            if status == 403:
+                refuse(of)
+            return await get(api_version, of, namespace, name)
+
+        self.cluster.apply, self.cluster.get = applied, got  # type: ignore[method-assign]
+
+    async def told(self) -> None:
+        """Everything that has happened arrives, and is worked on once."""
+        while self.pending:
+            self.deliver(0)
+        for key in sorted(self.due, key=str):
+            await self.reconcile(key)
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        conditions = self.cluster.objects["RealtimeAPI", "default", "a"]["status"]["conditions"]
+        return next(condition for condition in conditions if condition["type"] == kind)
+
+    def kinds(self) -> set[str]:
+        return {kind for kind, _, _ in self.cluster.objects}
+
+
+@pytest.mark.parametrize("kind", ["HTTPRoute", "PodDisruptionBudget"])
+async def test_without_an_optional_kind_the_rest_is_made_and_the_lack_is_told(kind: str) -> None:
+    world = Refusing(kind, 403)
+    world.cluster.put(resource("a", {"replicas": 2}))
+    await world.told()
+    assert {"Deployment", "Service", "ConfigMap"} <= world.kinds()
+    assert world.condition("Degraded")["status"] == "True"
+    assert f"{kind}Refused" in world.condition("Ready")["message"]
+    assert f"{kind} is forbidden" in world.condition("Ready")["message"]
+    assert KEY in world.due, "it is tried again"
+    world.refusing = False
+    await world.settle()
+    assert kind in world.kinds()
+    assert "Refused" not in world.condition("Ready")["message"]
+
+
+@pytest.mark.parametrize("status", [403, 422])
+async def test_what_an_api_can_not_do_without_makes_it_not_ready(status: int) -> None:
+    world = Refusing("Deployment", status)
+    world.cluster.put(resource("a", {}))
+    await world.told()
+    ready = world.condition("Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "DeploymentRefused")
+    assert "Deployment is forbidden" in ready["message"]
+    world.refusing = False
+    await world.settle()
+    assert "Deployment" in world.kinds()
+
+
+async def test_nothing_is_made_beside_an_object_that_is_somebody_elses() -> None:
+    world = World()
+    world.cluster.put({"kind": "Service", "metadata": {"name": "api-a", "namespace": "default"}, "spec": {}})
+    world.cluster.put(resource("a", {}))
+    await world.settle()
+    conditions = world.cluster.objects["RealtimeAPI", "default", "a"]["status"]["conditions"]
+    assert conditions[0]["reason"] == "NameTaken"
+    assert {kind for kind, _, _ in world.cluster.objects} == {"RealtimeAPI", "Service"}
