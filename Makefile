@@ -17,7 +17,7 @@ demo-async: .venv/.ready ## from `kubectl apply` to the result of a job, on this
 	@$(BIN)/python -m cortex_cli.demo words
 
 test: .venv/.dev lint ## everything that is checked: style, types, layers, tests
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: .venv/.dev ## style, types, layers, generated files
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
@@ -26,7 +26,7 @@ lint: .venv/.dev ## style, types, layers, generated files
 	@$(BIN)/python -m cortex_api --check --docs docs crds charts/cortex/files/crds
 	@$(BIN)/python charts/reference.py --check
 
-test-cluster: .venv/.dev ## the tests of tests/cluster on the cluster of KUBECONFIG
+test-cluster: .venv/.dev ## tests/cluster on the cluster of KUBECONFIG
 	@[ -n "$(KUBECONFIG)" ] || { echo "KUBECONFIG is not set: it names the cluster, for example make test-cluster KUBECONFIG=~/.kube/config" >&2; exit 1; }
 	@CORTEX_TEST_KUBECONFIG=$(KUBECONFIG) $(BIN)/python -m pytest -q tests/cluster
 
