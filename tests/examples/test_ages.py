@@ -32,10 +32,12 @@ def run(tmp_path: Path) -> Iterator[Callable[..., tuple[str, str]]]:
     """Serves an example; gives the URLs of the API and of its metrics."""
     processes = []
 
-    def start(name: str) -> tuple[str, str]:
+    def start(name: str, prepare: list[str] | None = None) -> tuple[str, str]:
         # A copy, so that nothing is written beside the example.
         folder = tmp_path / name
         shutil.copytree(EXAMPLES / name, folder)
+        if prepare is not None:
+            subprocess.run(prepare, cwd=folder, check=True)
         port, admin_port = free_port(), free_port()
         command = [sys.executable, "-m", "cortex_cli", "run", "--port", str(port)]
         command += ["--admin-port", str(admin_port), str(folder / "api.yaml")]

@@ -1,0 +1,51 @@
+"""The examples of single features, as their READMEs run them."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import httpx
+import yaml
+
+from cortex_api import parse
+from cortex_operator.platform import Platform
+from cortex_operator.render import render
+
+from .test_ages import EXAMPLES, post
+from .test_ages import run as run  # the fixture
+
+FLOWER = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
+
+
+def test_words_come_one_by_one_as_lines_or_as_events(run: Callable[..., tuple[str, str]]) -> None:
+    url, _ = run("streaming")
+    with httpx.stream("POST", url, json={"text": "to be"}, timeout=30) as answer:
+        words = [json.loads(line)["word"] for line in answer.iter_lines() if line]
+    assert words == ["to", "be"]
+    accept = {"accept": "text/event-stream"}
+    with httpx.stream("POST", url, json={"text": "to be"}, headers=accept, timeout=30) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        events = [line for line in answer.iter_lines() if line.startswith("data:")]
+    assert json.loads(events[1].removeprefix("data:")) == {"number": 1, "word": "be"}
+    assert post(url, {"no": "text"}).status_code == 400
+
+
+def test_a_model_of_scikit_learn_is_trained_and_served(run: Callable[..., tuple[str, str]]) -> None:
+    url, metrics = run("scikit-learn", prepare=[sys.executable, "train.py"])
+    assert post(url, FLOWER).json() == {"label": "setosa"}
+    assert post(url, {}).status_code == 400
+    assert "setosa" in httpx.get(metrics).text
+
+
+def test_the_example_with_a_gpu_gives_it_to_tensorflow_serving() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cortex_cli", "validate", str(EXAMPLES / "gpu" / "api.yaml")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    children = render(parse(yaml.safe_load((EXAMPLES / "gpu" / "api.yaml").read_text())), Platform(), None)
+    deployment = next(child for child in children if child["kind"] == "Deployment")
+    (server,) = deployment["spec"]["template"]["spec"]["initContainers"]
+    assert server["resources"]["limits"]["nvidia.com/gpu"] == "1"
