@@ -17,7 +17,7 @@ from cortex_runtime.errors import StartError
 log = logging.getLogger("cortex")
 
 VARIABLE = "CORTEX_API_KEYS"
-FOLDER = "/etc/cortex-keys"
+"""Names the folder."""
 MESSAGE = "an API key is needed: Authorization: Bearer KEY, or X-API-Key: KEY"
 CHECK_SECONDS = 1.0
 """How long a change of the folder may go unnoticed."""
@@ -26,15 +26,18 @@ _BEARER = b"bearer "
 
 def of(document: Document) -> "ApiKeys | None":
     """The keys of an API; None when it asks for none. Raises StartError when it asks for some and none are there."""
-    if document.spec.handler.api_keys is None:
+    asked = document.spec.handler.api_keys
+    if asked is None:
         return None
-    return ApiKeys(Path(os.environ.get(VARIABLE, FOLDER)), document.name)
+    return ApiKeys(Path(os.environ.get(VARIABLE, "/etc/cortex-keys")), document.name, asked.secret.name)
 
 
 class ApiKeys:
-    """Valid keys. folder: its files are the keys. realm: what a refused client is told that the keys are for."""
+    """Valid keys. folder: its files are the keys. realm: what a refused client is told that the keys are for. secret: where the
+    keys come from in a cluster, for the message of the StartError when there are none.
+    """
 
-    def __init__(self, folder: Path, realm: str) -> None:
+    def __init__(self, folder: Path, realm: str, secret: str) -> None:
         self._folder = folder
         self._digests, self._stamp = _read(folder), _stamp(folder)
         self._next_check = time.monotonic() + CHECK_SECONDS
@@ -42,8 +45,8 @@ class ApiKeys:
         if not self._digests:
             raise StartError(
                 "InvalidSpec",
-                f"handler.apiKeys: there is no key in {folder}; without one nobody could call the API. The Secret needs at least"
-                f" one key; outside a cluster {VARIABLE} names a folder with a file for each",
+                f"handler.apiKeys: there is no key in {folder}, so nobody could call the API. Is there a Secret {secret} in its"
+                f" namespace, with a key in it? Outside a cluster, {VARIABLE} names a folder with a file for each key",
             )
 
     def admits(self, headers: dict[bytes, bytes]) -> bool:

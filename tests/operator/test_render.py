@@ -260,6 +260,8 @@ def test_api_keys_are_mounted_where_requests_are_answered_and_nowhere_else() -> 
     assert source["secretName"] == "keys"
     assert "items" not in source
     assert places == ["/etc/cortex-keys"]
+    variable = {"name": "CORTEX_API_KEYS", "value": "/etc/cortex-keys"}
+    assert variable in template(handler=handler)["spec"]["containers"][0]["env"]
     found = children(
         {"apiKeys": {"secret": {"name": "keys", "key": "b"}}}, kind="AsyncAPI", platform=PLATFORM
     )

@@ -38,7 +38,7 @@ def bearer(key: str) -> dict[bytes, bytes]:
 
 def test_several_keys_are_valid_and_both_headers_carry_them(tmp_path: Path) -> None:
     mount(tmp_path, {"old": "one\n", "new": " two ", "empty": "\n"})
-    keys = ApiKeys(tmp_path, "iris")
+    keys = ApiKeys(tmp_path, "iris", "keys")
     for key in ("one", "two"):
         assert keys.admits(bearer(key))
         assert keys.admits({b"x-api-key": key.encode()})
@@ -63,15 +63,15 @@ def test_several_keys_are_valid_and_both_headers_carry_them(tmp_path: Path) -> N
 def test_an_api_that_nobody_could_call_does_not_start(tmp_path: Path, keys: dict[str, str] | None) -> None:
     if keys is not None:
         mount(tmp_path / "keys", keys)
-    with pytest.raises(StartError, match=r"handler\.apiKeys") as caught:
-        ApiKeys(tmp_path / "keys", "iris")
+    with pytest.raises(StartError, match=r"handler\.apiKeys.* Secret my-keys ") as caught:
+        ApiKeys(tmp_path / "keys", "iris", "my-keys")
     assert caught.value.reason == "InvalidSpec"
 
 
 def test_keys_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cortex_runtime.api_keys.CHECK_SECONDS", 0.0)
     mount(tmp_path, {"a": "one"})
-    keys = ApiKeys(tmp_path, "iris")
+    keys = ApiKeys(tmp_path, "iris", "keys")
     mount(tmp_path, {"a": "one", "b": "two"})
     assert keys.admits(bearer("one"))
     assert keys.admits(bearer("two"))

@@ -30,8 +30,8 @@ PRE_STOP = 5
 """Seconds that a pod goes on serving after its deletion, until every proxy has taken it off its list."""
 JOB_GRACE = 60
 """Seconds that a worker has to finish its jobs after its deletion; what is not done by then is another's."""
-KEYS = "api-keys"
-"""The volume with the keys that clients have to show."""
+KEYS, KEYS_FOLDER = "api-keys", "/etc/cortex-keys"
+"""The volume with the keys that clients have to show, and where it is mounted."""
 USER = 10001
 """The user that the images run as."""
 CONTAINER_SECURITY = {
@@ -136,7 +136,7 @@ def _container(
     ]
     args = ["--config", "/etc/cortex/api.json", "--termination-log", "/dev/termination-log"]
     if _asks_for_keys(api, component):
-        mounts.append({"name": KEYS, "mountPath": "/etc/cortex-keys", "readOnly": True})
+        mounts.append({"name": KEYS, "mountPath": KEYS_FOLDER, "readOnly": True})
     if component != GATEWAY:
         mounts += models_mounts(claims)
         args += ["--project", "/mnt/project", "--models", "/mnt/models"]
@@ -180,6 +180,8 @@ def _add_environment(
         sources = list(handler.env_from)
         if tensorflow.has_server(api, platform):
             variables.append({"name": "CORTEX_TENSORFLOW_SERVING", "value": tensorflow.ADDRESS})
+    if _asks_for_keys(api, component):
+        variables.append({"name": "CORTEX_API_KEYS", "value": KEYS_FOLDER})
     if isinstance(api, AsyncAPI):
         assert platform.queue is not None
         if platform.queue.url:
@@ -245,8 +247,9 @@ def _asks_for_keys(api: RealtimeAPI | AsyncAPI, component: str) -> bool:
 def _secret_of_keys(api: RealtimeAPI | AsyncAPI) -> Object:
     assert api.spec.handler.api_keys is not None
     secret = api.spec.handler.api_keys.secret
-    # Readable by the group, which fsGroup makes the user's.
-    source: Object = {"secretName": secret.name, "defaultMode": 0o440}
+    # Readable by the group, which fsGroup makes the user's. Without the Secret the runtime refuses to start, and says why in the
+    # API's status; a pod that waits for the volume would say nothing.
+    source: Object = {"secretName": secret.name, "defaultMode": 0o440, "optional": True}
     if secret.key is not None:
         source["items"] = [{"key": secret.key, "path": secret.key}]
     return source
