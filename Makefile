@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := crds operator runtime cli
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
-.PHONY: help demo demo-async test lint types bench bench-operator bench-async test-cluster generate lock format clean
+.PHONY: help demo demo-async test lint types bench bench-operator bench-async test-cluster generate sbom lock format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -42,6 +42,9 @@ bench-async: .venv/.dev ## jobs/s and latency of AsyncAPIs as ratios to the raw 
 generate: .venv/.dev ## the CustomResourceDefinitions and pages of the docs, from the models and the chart's values
 	@$(BIN)/python -m cortex_api --docs docs crds charts/cortex/files/crds
 	@$(BIN)/python charts/reference.py
+
+sbom: .venv/.ready ## bills of materials of both images (CycloneDX), in build/sbom
+	@$(BIN)/python requirements/sbom.py build/sbom
 
 format: .venv/.dev ## the code, as ruff wants it
 	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .
