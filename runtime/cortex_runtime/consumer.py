@@ -66,7 +66,7 @@ class Consumer(Supervisor):
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGINT, self._stop)
         admin = self._admin_server()
-        serving = asyncio.create_task(admin.serve())
+        serving = asyncio.create_task(admin.serve(sockets=[self._admin_listener]))
         working: asyncio.Task[None] | None = None
         try:
             await self._get_ready()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import signal
+import socket
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -69,7 +70,8 @@ class Supervisor:
         # Twice the rows: during a reload two generations of workers serve side by side.
         self._board = Board.create(2 * self._processes)
         self._free = list(range(self._board.rows))
-        self._listener = listen(options.host, options.port)
+        self._listener = _listen(options.host, options.port)
+        self._admin_listener = _listen(options.host, options.admin_port)
         self._seats: list[Seat] = []
         self._restarts = 0
         self._stopping: asyncio.Event = asyncio.Event()
@@ -90,7 +92,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         admin = self._admin_server()
-        serving = asyncio.create_task(admin.serve())
+        serving = asyncio.create_task(admin.serve(sockets=[self._admin_listener]))
         try:
             await self._get_ready()
             self._seats = await self._generation()
@@ -267,8 +269,6 @@ class Supervisor:
         metrics = Metrics(self._document, self._board, self._workers, self._model_failures)
         config = uvicorn.Config(
             Admin(self._problem, metrics.text, self._board.in_flight, self._average_load),
-            host=self._options.host,
-            port=self._options.admin_port,
             loop="asyncio",
             http="httptools",
             ws="none",
@@ -299,11 +299,14 @@ def serve(options: Options) -> int:
 
 
 async def _run(options: Options, document: Document) -> int:
+    return await Supervisor(options, document).run()
+
+
+def _listen(host: str, port: int) -> socket.socket:
     try:
-        supervisor = Supervisor(options, document)
+        return listen(host, port)
     except OSError as error:
-        raise StartError("InvalidSpec", f"can't listen on {options.host}:{options.port}: {error}") from error
-    return await supervisor.run()
+        raise StartError("InvalidSpec", f"can't listen on {host}:{port}: {error.strerror}") from error
 
 
 def record_termination(path: Path, error: StartError) -> None:

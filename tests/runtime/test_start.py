@@ -1,5 +1,7 @@
 """An API that can't start says why in the termination log, in words, and exits 1."""
 
+import socket
+
 import pytest
 
 WORKS = "class Handler:\n    def handle_post(self, payload):\n        return payload\n"
@@ -77,3 +79,15 @@ def test_arguments_come_by_name_however_they_are_declared(serve):
     ]
     assert httpx.put(api.url).json() == ["headers", "payload", "query_params"]
     assert httpx.get(api.url).text == "no arguments"
+
+
+@pytest.mark.parametrize("option", ["--port", "--admin-port"])
+def test_a_port_that_is_taken_is_named(serve, option):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        reason, message = serve(WORKS, option, port, wait=False).cause_of_death()
+    assert reason == "InvalidSpec"
+    assert f"127.0.0.1:{port}" in message
+    assert "already in use" in message
