@@ -202,7 +202,9 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def install(kubeconfig: Path) -> None:
     kubectl = Kubectl(kubeconfig, "default")
-    kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+    kubectl(
+        "apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds")
+    )  # The chart may have them.
     if "httproutes.gateway" not in kubectl("get", "crd", "-o", "name"):
         kubectl.apply(HTTP_ROUTES)
 
