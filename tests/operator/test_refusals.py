@@ -90,3 +90,24 @@ async def test_nothing_is_made_beside_an_object_that_is_somebody_elses() -> None
     conditions = world.cluster.objects["RealtimeAPI", "default", "a"]["status"]["conditions"]
     assert conditions[0]["reason"] == "NameTaken"
     assert {kind for kind, _, _ in world.cluster.objects} == {"RealtimeAPI", "Service"}
+
+
+async def test_a_crd_that_is_older_and_drops_a_field_is_told_once_and_not_written_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+    write = world.cluster.write_status
+
+    async def pruned(live: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
+        return await write(live, {name: value for name, value in status.items() if name != "url"})
+
+    world.cluster.write_status = pruned  # type: ignore[method-assign]
+    world.cluster.put(resource("a", {}))
+    await world.settle()
+    writes = world.cluster.writes
+    for _ in range(3):
+        await world.reconcile(KEY)
+        await world.settle()
+    assert world.cluster.writes == writes
+    assert sum("older than this operator" in message for message in caplog.messages) == 1
+    assert "status.url" in caplog.text
