@@ -256,4 +256,6 @@ def kubectl(kubeconfig: Path, operator: Operator, request: pytest.FixtureRequest
     kubectl = Kubectl(kubeconfig, name)
     kubectl("create", "namespace", name)
     yield kubectl
+    # A namespace lets its pods end before it deletes the rest, and an API that is still there keeps its endpoint.
+    kubectl("delete", "realtimeapis,asyncapis", "--all")
     kubectl("delete", "namespace", name, "--wait=false")
