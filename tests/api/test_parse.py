@@ -47,7 +47,9 @@ def test_all_problems_are_told_at_once(manifest: Make) -> None:
         )
     )
     assert found["spec.handler.type"] == 'must be one of python, tensorflow or onnx, not "pithon"'
-    assert found["spec.handler.pth"].startswith("unknown field, did you mean path? allowed: apiKeys, config, ")
+    assert found["spec.handler.pth"].startswith(
+        "unknown field, did you mean path? allowed: apiKeys, config, "
+    )
     assert found["spec.handler.processesPerReplica"] == 'must be an integer, not "3"'
     assert "0.5 is not a quantity" in found["spec.compute.cpu"]
     assert '"1Gb" is not a quantity' in found["spec.compute.mem"]
