@@ -123,7 +123,7 @@ class Kubectl:
 
     def __call__(self, *arguments: str, stdin: str = "", ok: bool = True) -> str:
         done = subprocess.run(
-            [*self._command, *arguments], input=stdin, capture_output=True, text=True, timeout=60
+            [*self._command, *arguments], input=stdin, capture_output=True, text=True, timeout=120
         )
         if ok:
             assert done.returncode == 0, done.stderr
