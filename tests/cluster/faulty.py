@@ -104,7 +104,7 @@ class FaultyProxy:
             return web.json_response({"type": "ERROR", "object": status})
         headers = {k: v for k, v in request.headers.items() if k.lower() not in ("host", "authorization")}
         async with self._session.request(
-            request.method, request.path_qs, headers=headers, data=await request.read()
+            request.method, request.path_qs, headers=headers, data=await request.read() or None
         ) as answer:
             kept = {"Content-Type", "Content-Encoding"}
             response = web.StreamResponse(
