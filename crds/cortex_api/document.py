@@ -33,8 +33,12 @@ class Document:
         return cls(api.kind, api.metadata.name, api.metadata.namespace, api.spec)
 
     def to_json(self) -> bytes:
-        """The document as JSON (UTF-8), the same bytes for the same document."""
-        spec = self.spec.model_dump(by_alias=True, include=_READ_BY_THE_RUNTIME)
+        """The document as JSON (UTF-8), the same bytes for the same document.
+
+        What has its default is left out, for the reader to fill in: so an operator that knows more fields than the runtime of
+        an image gets on with it, and its upgrade replaces no pod.
+        """
+        spec = self.spec.model_dump(by_alias=True, include=_READ_BY_THE_RUNTIME, exclude_defaults=True)
         content = {
             "version": VERSION,
             "kind": self.kind,

@@ -1,5 +1,6 @@
 """The document that passes from operator to runtime: complete for the runtime, silent about the rest."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,3 +45,8 @@ def test_what_is_no_document_is_refused(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(InvalidManifest):
         Document.read(path)
+
+
+def test_fields_at_their_defaults_are_left_out_so_that_an_older_runtime_reads_it(manifest: Make) -> None:
+    plain = json.loads(Document.of(parse(manifest(handler=HANDLER))).to_json())
+    assert plain["spec"] == {"handler": HANDLER}
