@@ -121,8 +121,12 @@ class World:
                 for ticking in ("lastTransitionTime", "observedGeneration"):
                     condition.pop(ticking, None)
             (content["status"] or {}).pop("observedGeneration", None)
-            if ("HorizontalPodAutoscaler", "default", name) in self.cluster.objects and kind == "Deployment":
-                del content["spec"]["replicas"]  # The autoscaler's, which goes on from where it is.
+            # How many replicas there are is the autoscaler's, which goes on from where it is.
+            if kind == "Deployment" and ("HorizontalPodAutoscaler", "default", name) in self.cluster.objects:
+                del content["spec"]["replicas"]
+            if ("HorizontalPodAutoscaler", "default", f"api-{name}") in self.cluster.objects:
+                for condition in (content["status"] or {}).get("conditions", ()):
+                    del condition["message"]
             found[f"{kind}/{name}"] = content
         return found
 

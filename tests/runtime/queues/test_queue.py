@@ -202,7 +202,7 @@ async def test_cancelled_while_waiting_running_and_ended(queue: Make) -> None:
 
 
 async def test_one_key_is_one_job(queue: Make) -> None:
-    one = await queue(lease="1s")
+    one = await queue(lease="4s")
     ids = await asyncio.gather(*(one.submit(b"x", "text/plain", key="k") for _ in range(6)))
     assert len(set(ids)) == 1
     with pytest.raises(OtherRequest):
