@@ -330,8 +330,3 @@ class AsyncHandler(BaseHandler):
 
     max_concurrency: Annotated[int, Field(ge=1, le=100)] = 1
     """Jobs that one replica works on at the same time."""
-
-
-def is_remote(location: str) -> bool:
-    """Whether a model or source location is fetched over the network or a claim, rather than read from the project."""
-    return re.match(r"^[a-z0-9]+://", location) is not None

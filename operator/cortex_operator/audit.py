@@ -65,7 +65,7 @@ class Audit:
     async def _missing(self) -> set[Key]:
         """Drop what is gone; returns the APIs that it concerns."""
         known = {key: self._cache.api(key) for key in self._cache.apis()}
-        concerned: set[Key] = set()
+        concerned = self._cache.forget_sources()  # They have no label to list them by.
         there: set[str] = set()
         for kind in KINDS:
             for namespace in self._namespaces():

@@ -53,27 +53,36 @@ class Cache:
             return set()
         if deleted and known is not None and known["metadata"].get("uid") != live["metadata"].get("uid"):
             return set()  # A namesake has come since.
-        concerned = {key}
-        if known is not None:
-            concerned |= self._leave(key, known)
         if deleted:
             self._apis.pop(key, None)
             self._children.pop(key, None)
-            return concerned
+            self._read_from(key, None)
+            return {key} | (self._leave(key, known) if known is not None else set())
         self._apis[key] = live
-        if name := source_name(live):
-            self._source_of[key] = (key.namespace, name)
-            self._sources[key.namespace, name].add(key)
-        neighbours = self._at_endpoint[endpoint_of(live)]
-        neighbours.add(key)
-        return concerned | neighbours
+        self._read_from(key, source_name(live))
+        if known is not None and _claim(known) == _claim(live):
+            return {key}  # Mostly a status: nothing to its neighbours, of which there may be many.
+        left = self._leave(key, known) if known is not None else set()
+        self._at_endpoint[endpoint_of(live)].add(key)
+        return left | self._at_endpoint[endpoint_of(live)]
 
-    def _leave(self, key: Key, known: Object) -> set[Key]:
-        if old := self._source_of.pop(key, None):
+    def _read_from(self, key: Key, name: str | None) -> None:
+        """Note which ConfigMap holds an API's code (None: none), and forget one that nobody names any more."""
+        old, new = self._source_of.get(key), (key.namespace, name) if name else None
+        if old == new:
+            return
+        if old is not None:
+            del self._source_of[key]
             self._sources[old].discard(key)
             if not self._sources[old]:
                 del self._sources[old]
                 self._source_maps.pop(old, None)
+        if new is not None:
+            self._source_of[key] = new
+            self._sources[new].add(key)
+
+    def _leave(self, key: Key, known: Object) -> set[Key]:
+        """Take an API from its endpoint; returns those who stay there."""
         endpoint = endpoint_of(known)
         neighbours = self._at_endpoint[endpoint]
         neighbours.discard(key)
@@ -155,13 +164,20 @@ class Cache:
             self._source_maps[place] = config_map
         return set(self._sources[place])
 
-    def __len__(self) -> int:
-        return len(self._apis)
+    def forget_sources(self) -> set[Key]:
+        """Drop the ConfigMaps with code, to be read again when they are needed. Returns the APIs that need them."""
+        self._source_maps.clear()
+        return set(self._source_of)
 
 
 def _version(thing: Object) -> int:
     version = thing["metadata"].get("resourceVersion", "")
     return int(version) if version.isdigit() else 0
+
+
+def _claim(live: Object) -> tuple[str | None, str]:
+    """What of an API matters to its neighbours: who it is, and where it wants to be."""
+    return live["metadata"].get("uid"), endpoint_of(live)
 
 
 def endpoint_of(live: Object) -> str:

@@ -76,6 +76,8 @@ def register(
     @kopf.on.event("", "v1", "configmaps", registry=registry)
     async def on_config_map(event: Mapping[str, Any], **_: Any) -> None:
         live = {**event["object"], "apiVersion": "v1", "kind": "ConfigMap"}
+        if event["type"] is None:
+            relisted()
         deleted = event["type"] == "DELETED"
         if key := cache.put_child(live, deleted):
             queue.add(key)

@@ -69,13 +69,15 @@ class Reconciler:
             if problem := await self._retention.let_go(key, live):
                 await self._report(key, live, status.refused(live, problem))
             return
-        rendered = await self._render(key, live)
+        way_in = self._platform.gateway or self._platform.ingress
+        first = self._cache.first_at_endpoint(key) if way_in else key
+        rendered = await self._render(key, live, routed=first == key)
         if isinstance(rendered, Problem):
             await self._report(key, live, status.refused(live, rendered))
             return
         api, children = rendered
         live = await self._retention.hold(key, api, live)
-        problem, unfinished = self._surroundings(key, api), None
+        problem, unfinished = None if first == key else self._endpoint_taken(api, first), None
         found = [await self._find(key, child) for child in children]
         if taken := next((other for other in found if other is not None and not _is_owned(other, api)), None):
             what = f"{taken['kind']} {taken['metadata']['name']}"
@@ -101,7 +103,7 @@ class Reconciler:
         if unfinished is not None:
             raise Unfinished(unfinished.message)
 
-    async def _render(self, key: Key, live: Object) -> tuple[API, list[Object]] | Problem:
+    async def _render(self, key: Key, live: Object, routed: bool) -> tuple[API, list[Object]] | Problem:
         try:
             api = parse(live)
         except InvalidManifest as error:
@@ -118,14 +120,9 @@ class Reconciler:
                 message = f'ConfigMap "{name}" (handler.source.configMap) is not in namespace {key.namespace}: create it'
                 return Problem("SourceUnavailable", message)
             self._cache.put_source(source)
-        routed = self._cache.first_at_endpoint(key) == key
         return api, render(api, self._platform, source, self._capabilities, routed)
 
-    def _surroundings(self, key: Key, api: API) -> Problem | None:
-        """What of other APIs is in this one's way."""
-        first = self._cache.first_at_endpoint(key)
-        if first == key or not (self._platform.gateway or self._platform.ingress):
-            return None
+    def _endpoint_taken(self, api: API, first: Key) -> Problem:
         text = (
             f"endpoint {route.endpoint(api)} belongs to {first}, which is older: set another networking.endpoint."
             f" Inside the cluster the API is at {route.best_url(api, self._platform, routed=False)}"

@@ -51,7 +51,6 @@ class Watched:
     state: State
     told: str = ""
     desired: int | None = None
-    load: float | None = None
     queue: Queue | None = None
     last: dict[str, float] = field(default_factory=dict)
 
@@ -187,7 +186,6 @@ class Scaler:
         blocked = any(f.reason == "Unschedulable" for f in map(failures.of_pod, pods) if f is not None)
         now = time.monotonic()
         watched.state, decision = decide(rules, watched.state, now, current, load, scale_in=not blocked)
-        watched.load = decision.load
         if decision.replicas != current:
             await self._cluster.scale(
                 {"metadata": {"name": child_name(api), "namespace": key.namespace}}, decision.replicas

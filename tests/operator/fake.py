@@ -23,13 +23,14 @@ class FakeCluster:
 
     def __init__(self, told: Callable[[str, Object], None]) -> None:
         self.objects: dict[Place, Object] = {}
-        self.writes = 0
+        self.writes = self.reads = 0
         self.fault: Callable[[], int | None] = lambda: None
         self._told = told
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
 
     async def get(self, api_version: str, kind: str, namespace: str, name: str) -> Object | None:
+        self.reads += 1
         found = self.objects.get((kind, namespace, name))
         return copy.deepcopy(found)
 

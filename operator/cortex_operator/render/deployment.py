@@ -16,19 +16,27 @@ def render(api: RealtimeAPI | AsyncAPI, platform: Platform, config: Object, code
     config, code: the ConfigMaps whose content the pods run; a change of it replaces the pods.
     """
     component = main_component(api)
+    template = pod.template(api, platform, component, config, code)
+    return of_component(api, component, template, _strategy(api), fixed_replicas(api))
+
+
+def of_component(
+    api: RealtimeAPI | AsyncAPI, component: str, template: Object, strategy: Object, replicas: int | None
+) -> Object:
+    """The Deployment of one component's pods. replicas: None while an autoscaler owns the number."""
     spec: Object = {
         "selector": {"matchLabels": selector(api, component)},
-        "strategy": _strategy(api),
+        "strategy": strategy,
         "progressDeadlineSeconds": 600,
         "revisionHistoryLimit": 3,
-        "template": pod.template(api, platform, component, config, code),
+        "template": template,
     }
-    if (replicas := fixed_replicas(api)) is not None:
+    if replicas is not None:
         spec["replicas"] = replicas
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": child_name(api)},
+        "metadata": {"name": child_name(api, component)},
         "spec": spec,
     }
 

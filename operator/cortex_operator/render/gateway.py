@@ -5,7 +5,8 @@ from typing import Any
 from cortex_api import AsyncAPI
 from cortex_operator.platform import Platform
 from cortex_operator.render import pod
-from cortex_operator.render.names import GATEWAY, child_name, selector
+from cortex_operator.render.deployment import of_component
+from cortex_operator.render.names import GATEWAY, child_name
 
 Object = dict[str, Any]
 
@@ -14,21 +15,9 @@ CPU_TARGET = 80  # percent of the request
 
 def deployment(api: AsyncAPI, platform: Platform, config: Object) -> Object:
     """The Deployment. Pods are replaced one by one, each new one answering before an old one goes."""
-    spec: Object = {
-        "selector": {"matchLabels": selector(api, GATEWAY)},
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-        "progressDeadlineSeconds": 600,
-        "revisionHistoryLimit": 3,
-        "template": pod.template(api, platform, GATEWAY, config, None),
-    }
-    if (replicas := fixed_replicas(api)) is not None:
-        spec["replicas"] = replicas
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": child_name(api, GATEWAY)},
-        "spec": spec,
-    }
+    template = pod.template(api, platform, GATEWAY, config, None)
+    one_by_one = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    return of_component(api, GATEWAY, template, one_by_one, fixed_replicas(api))
 
 
 def fixed_replicas(api: AsyncAPI) -> int | None:
