@@ -13,6 +13,7 @@ from cortex_cli.traffic import Traffic, add_up
 
 PORT, ADMIN_PORT = 8080, 8081
 """Where a replica serves, and where it tells of itself; the operator renders the same."""
+NO_KEY = "it asks for a key, and was shown no valid one"
 _API_LABEL, _KIND_LABEL = f"{GROUP}/api", f"{GROUP}/kind"
 _AT_ONCE = 16
 
@@ -65,11 +66,15 @@ class API:
 
 @dataclass(frozen=True)
 class Replicas:
-    """What the pods of an API say. silent: pods that are ready and gave no numbers, with the reason."""
+    """What the pods of an API say.
+
+    silent: pods that are ready and gave no numbers, with the reason. untold: why none told of its models, or "".
+    """
 
     traffic: Traffic = field(default_factory=Traffic)
     info: Object | None = None
     silent: dict[str, str] = field(default_factory=dict)
+    untold: str = ""
 
 
 def resource(kind: str) -> str:
@@ -137,8 +142,13 @@ def is_ready(pod: Object) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-def ask(cluster: Cluster, found: Iterable[Object], info: bool = True) -> Replicas:
-    """What the ready ones of these pods say of their requests, and with info of their models; asked at the same time."""
+def ask(
+    cluster: Cluster, found: Iterable[Object], info: bool = True, headers: dict[str, str] | None = None
+) -> Replicas:
+    """What the ready ones of these pods say of their requests, and with info of their models; asked at the same time.
+
+    headers: what they are shown besides by who asks for their models, as a key.
+    """
     ready = [pod for pod in found if is_ready(pod)]
     texts: list[str] = []
     silent: dict[str, str] = {}
@@ -148,35 +158,42 @@ def ask(cluster: Cluster, found: Iterable[Object], info: bool = True) -> Replica
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         asked = [(pod["metadata"]["name"], threads.submit(metrics, pod)) for pod in ready]
-        models = threads.submit(_info, cluster, ready) if info else None
+        models = threads.submit(_info, cluster, ready, headers or {}) if info else None
         for name, answer in asked:
             try:
                 texts.append(answer.result())
             except ClusterError as error:
                 silent[name] = error.message
-        return Replicas(add_up(texts), models.result() if models else None, silent)
+        told, untold = models.result() if models else (None, "")
+        return Replicas(add_up(texts), told, silent, untold)
 
 
-def through(cluster: Cluster, pod: Object, port: int, where: str) -> bytes:
-    """What a pod answers with success on a port. Raises ClusterError."""
+def through(
+    cluster: Cluster, pod: Object, port: int, where: str, headers: dict[str, str] | None = None
+) -> bytes:
+    """What a pod answers with success on a port. Raises ClusterError, with the status of another answer."""
     meta = pod["metadata"]
     place = path("v1/pods", meta["namespace"], f"{meta['name']}:{port}", f"proxy/{where}")
-    answer = cluster.through("GET", place, timeout=10)
+    answer = cluster.request("GET", place, headers=headers, timeout=10)
     if answer.status != 200:
-        raise ClusterError(f"it answered {answer.status} on port {port}")
+        raise ClusterError(f"it answered {answer.status} on port {port}", status=answer.status)
     return answer.body
 
 
-def _info(cluster: Cluster, ready: list[Object]) -> Object | None:
-    """What one of the pods that serve says of its models."""
+def _info(cluster: Cluster, ready: list[Object], headers: dict[str, str]) -> tuple[Object | None, str]:
+    """What one of the pods that serve says of its models, or None and why the last of them doesn't."""
+    why = ""
     for pod in ready:
         try:
-            found = json.loads(through(cluster, pod, PORT, "info"))
-        except (ClusterError, ValueError):
-            continue
-        if isinstance(found, dict):
-            return found
-    return None
+            found = json.loads(through(cluster, pod, PORT, "info", headers))
+        except ClusterError as error:
+            why = NO_KEY if error.status == 401 else error.message
+        except ValueError:
+            why = f"what it answered on port {PORT} is no JSON"
+        else:
+            if isinstance(found, dict):
+                return found, ""
+    return None, why
 
 
 def age(moment: str | None) -> str:

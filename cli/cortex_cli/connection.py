@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from kubernetes.client import Configuration
 
 Object = dict[str, Any]
+Query = dict[str, str] | list[tuple[str, str]]
 UNREACHABLE, FORBIDDEN = 3, 4
 """Exit codes: no cluster to ask, and one that doesn't answer us. 1 is a bad answer, 2 a wrong command line."""
 _TIMEOUT = 30.0
+_LOOPBACK = "localhost,127.0.0.0/8,::1"
 
 
 class ClusterError(click.ClickException):
@@ -36,7 +38,7 @@ class ClusterError(click.ClickException):
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer that came through the API server."""
+    """An HTTP answer: of the API server, or of what is behind its proxy."""
 
     status: int
     headers: dict[str, str]
@@ -46,12 +48,13 @@ class Answer:
 class Cluster:
     """One API server, and the namespace that is meant when none is named."""
 
-    def __init__(self, configuration: "Configuration", namespace: str, hint: str = "") -> None:
+    def __init__(self, configuration: "Configuration", namespace: str) -> None:
         from kubernetes.client import ApiClient
 
+        # As kubectl does: no proxy of the environment stands between this machine and itself.
+        configuration.no_proxy = ",".join(filter(None, [configuration.no_proxy, _LOOPBACK]))
         self._configuration = configuration
         self._pool = ApiClient(configuration).rest_client.pool_manager
-        self._hint = hint
         self.namespace = namespace
 
     @classmethod
@@ -85,9 +88,14 @@ class Cluster:
             ) from error
         finally:
             logging.getLogger().removeHandler(said)
+        if said.lines:
+            raise ClusterError(
+                f"the kubeconfig {files} gives no credentials: {'; '.join(said.lines)}; log in again",
+                FORBIDDEN,
+            )
         chosen = next((c for c in contexts if c["name"] == context), current)
         space = namespace or (chosen or {}).get("context", {}).get("namespace") or "default"
-        return cls(configuration, space, said.text)
+        return cls(configuration, space)
 
     def get(self, path: str, **query: str) -> Object:
         """A JSON object. Raises ClusterError, with status 404 when it isn't there."""
@@ -103,44 +111,28 @@ class Cluster:
         self,
         method: str,
         where: str,
-        query: dict[str, str] | None = None,
+        query: Query | None = None,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
         timeout: float = _TIMEOUT,
     ) -> Answer:
-        """An answer of the API server. Raises ClusterError for a status of 400 or more."""
-        response = self._send(method, where, query, body, headers, timeout)
-        with _errors(self._server, self._hint):
-            content = response.read()
-        answer = Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, content)
-        if answer.status >= 400:
-            raise self._refusal(where, answer.status, content)
-        return answer
-
-    def through(
-        self,
-        method: str,
-        where: str,
-        query: dict[str, str] | None = None,
-        body: bytes | None = None,
-        headers: dict[str, str] | None = None,
-        timeout: float = _TIMEOUT,
-    ) -> Answer:
-        """The answer of a pod or service behind the API server's proxy, whatever its status.
+        """The answer of the API server; of a pod or service behind its proxy (".../proxy/..."), whatever its status.
 
         Raises ClusterError when the API server itself refuses.
         """
-        try:
-            return self.request(method, where, query, body, headers, timeout)
-        except _OfThePod as error:
-            return error.answer
+        response = self._send(method, where, query, body, headers, timeout)
+        with _errors(self._server):
+            content = response.read()
+        if response.status >= 400 and (error := _refusal(where, response.status, content)):
+            raise error
+        return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, content)
 
     def stream(self, where: str, **query: str) -> Iterator[bytes]:
         """What comes in, piece by piece, until it ends. Raises ClusterError."""
         response = self._send("GET", where, query, None, None, None)
-        with _errors(self._server, self._hint):
-            if response.status >= 400:
-                raise self._refusal(where, response.status, response.read())
+        with _errors(self._server):
+            if response.status >= 400 and (error := _refusal(where, response.status, response.read())):
+                raise error
             try:
                 yield from response.stream(65536, decode_content=True)
             finally:
@@ -154,7 +146,7 @@ class Cluster:
         self,
         method: str,
         where: str,
-        query: dict[str, str] | None,
+        query: Query | None,
         body: bytes | None,
         headers: dict[str, str] | None,
         timeout: float | None,
@@ -166,7 +158,7 @@ class Cluster:
         sent = {"accept": "application/json", "user-agent": "cortex-cli", **(headers or {})}
         if auth and auth["value"]:
             sent["authorization"] = str(auth["value"])
-        with _errors(self._server, self._hint):
+        with _errors(self._server):
             return self._pool.request(
                 method,
                 url,
@@ -177,41 +169,34 @@ class Cluster:
                 preload_content=False,
             )
 
-    def _refusal(self, where: str, status: int, content: bytes) -> ClusterError:
-        try:
-            said = json.loads(content)
-            of_api_server = isinstance(said, dict) and said.get("kind") == "Status"
-        except ValueError:
-            said, of_api_server = {}, False
-        message = str(said.get("message", "")) if of_api_server else content.decode(errors="replace").strip()
-        if not of_api_server and "/proxy/" in where:
-            return _OfThePod(Answer(status, {}, content))
-        if status == 401:
-            return ClusterError(
-                "the cluster doesn't accept who you are (401): the credentials in the kubeconfig have expired or are"
-                f" wrong; log in again{self._hint}",
-                FORBIDDEN,
-                status,
-            )
-        if status == 403:
-            return ClusterError(f"you may not do this (403): {message}", FORBIDDEN, status)
-        return ClusterError(message or f"the cluster answered {status}", 1, status)
 
-
-class _OfThePod(ClusterError):
-    """An error that a pod behind the proxy answered, not the API server."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.body.decode(errors="replace"), 1, answer.status)
-        self.answer = answer
+def _refusal(where: str, status: int, content: bytes) -> ClusterError | None:
+    """What an API server's answer with an error status means; None when a pod or service behind its proxy gave it."""
+    try:
+        said = json.loads(content)
+        of_api_server = isinstance(said, dict) and said.get("kind") == "Status"
+    except ValueError:
+        said, of_api_server = {}, False
+    if not of_api_server and "/proxy/" in where:
+        return None
+    message = str(said.get("message", "")) if of_api_server else content.decode(errors="replace").strip()
+    if status == 401:
+        return ClusterError(
+            "the cluster doesn't accept who you are (401): the credentials in the kubeconfig have expired or are wrong;"
+            " log in again",
+            FORBIDDEN,
+            status,
+        )
+    if status == 403:
+        return ClusterError(f"you may not do this (403): {message}", FORBIDDEN, status)
+    return ClusterError(message or f"the cluster answered {status}", 1, status)
 
 
 class _errors:
     """Turns what the connection pool raises into a ClusterError."""
 
-    def __init__(self, server: str, hint: str) -> None:
+    def __init__(self, server: str) -> None:
         self._server = server
-        self._hint = hint
 
     def __enter__(self) -> None:
         return None
@@ -221,8 +206,7 @@ class _errors:
 
         if isinstance(error, exceptions.SSLError) or "SSL" in str(error or ""):
             raise ClusterError(
-                f"no trusted connection to the cluster at {self._server}: {_short(error)}{self._hint}",
-                UNREACHABLE,
+                f"no trusted connection to the cluster at {self._server}: {_short(error)}", UNREACHABLE
             ) from error
         if isinstance(error, exceptions.TimeoutError) and not isinstance(
             error, exceptions.NewConnectionError
@@ -236,19 +220,15 @@ class _errors:
 
 
 class _Said(logging.Handler):
-    """Gathers what the client library only logs, such as an exec plugin that failed."""
+    """Gathers what the client library only logs: why a plugin of the kubeconfig gave no credentials."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._lines: list[str] = []
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one."""
-        self._lines.append(" ".join(record.getMessage().split()))
-
-    @property
-    def text(self) -> str:
-        return f" ({'; '.join(self._lines)})" if self._lines else ""
+        self.lines.append(" ".join(record.getMessage().split()))
 
 
 def path(resource: str, namespace: str = "", name: str = "", sub: str = "") -> str:

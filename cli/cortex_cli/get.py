@@ -13,6 +13,7 @@ from rich.live import Live
 from cortex_cli import apis, views
 from cortex_cli.apis import API, Replicas
 from cortex_cli.connection import Cluster, asks_a_cluster
+from cortex_cli.keys import headers, shows_a_key
 
 _PAUSE = 2.0
 """Seconds between two looks."""
@@ -23,35 +24,43 @@ _PAUSE = 2.0
 @click.option("-A", "--all-namespaces", is_flag=True, help="The APIs of every namespace.")
 @click.option("-w", "--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Everything, for programs.")
+@shows_a_key
 @asks_a_cluster
-def get(cluster: Cluster, name: str | None, all_namespaces: bool, watch: bool, output: str | None) -> None:
+def get(
+    cluster: Cluster,
+    name: str | None,
+    all_namespaces: bool,
+    watch: bool,
+    output: str | None,
+    api_key: str | None,
+) -> None:
     """Show all APIs, or one in detail.
 
     Requests, latency and predictions are counted by the replicas that run now, since each of them started.
     """
     if output:
-        click.echo(text(content(cluster, name, all_namespaces), output))
+        click.echo(text(content(cluster, name, all_namespaces, api_key), output))
         return
     if not watch:
-        views.show(view(cluster, name, all_namespaces))
+        views.show(view(cluster, name, all_namespaces, api_key))
         return
     if not sys.stdout.isatty():
         while True:
-            views.show(view(cluster, name, all_namespaces))
+            views.show(view(cluster, name, all_namespaces, api_key))
             sys.stdout.flush()
             time.sleep(_PAUSE)
     with Live(
-        view(cluster, name, all_namespaces), console=Console(), auto_refresh=False, screen=True
+        view(cluster, name, all_namespaces, api_key), console=Console(), auto_refresh=False, screen=True
     ) as live:
         while True:
             time.sleep(_PAUSE)
-            live.update(view(cluster, name, all_namespaces), refresh=True)
+            live.update(view(cluster, name, all_namespaces, api_key), refresh=True)
 
 
-def view(cluster: Cluster, name: str | None, all_namespaces: bool) -> RenderableType:
+def view(cluster: Cluster, name: str | None, all_namespaces: bool, api_key: str | None) -> RenderableType:
     """What a person sees. Raises ClusterError."""
     if name is not None:
-        return Group(*views.detail(*one(cluster, name)))
+        return Group(*views.detail(*one(cluster, name, api_key)))
     found = observed(cluster, all_namespaces)
     if not found:
         where = "any namespace" if all_namespaces else f"namespace {cluster.namespace}"
@@ -59,12 +68,13 @@ def view(cluster: Cluster, name: str | None, all_namespaces: bool) -> Renderable
     return views.table(found, all_namespaces)
 
 
-def one(cluster: Cluster, name: str) -> tuple[API, list[dict[str, Any]], Replicas]:
+def one(cluster: Cluster, name: str, api_key: str | None) -> tuple[API, list[dict[str, Any]], Replicas]:
     """An API with its pods and what they say."""
     api = apis.find(cluster, name)
     pods = apis.pods(cluster, api)
     # An API without models has nothing to tell of them.
-    return api, pods, apis.ask(cluster, pods, info="models" in api.live["spec"]["handler"])
+    info = "models" in api.live["spec"]["handler"]
+    return api, pods, apis.ask(cluster, pods, info, headers(api, api_key))
 
 
 def observed(cluster: Cluster, all_namespaces: bool) -> list[tuple[API, Replicas]]:
@@ -77,11 +87,11 @@ def observed(cluster: Cluster, all_namespaces: bool) -> list[tuple[API, Replicas
     ]
 
 
-def content(cluster: Cluster, name: str | None, all_namespaces: bool) -> Any:
+def content(cluster: Cluster, name: str | None, all_namespaces: bool, api_key: str | None) -> Any:
     """The same for programs: the resource, and beside it what its replicas say."""
     if name is None:
         return [views.plain(api, replicas) for api, replicas in observed(cluster, all_namespaces)]
-    api, _, replicas = one(cluster, name)
+    api, _, replicas = one(cluster, name, api_key)
     return views.plain(api, replicas)
 
 

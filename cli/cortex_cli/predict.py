@@ -5,7 +5,7 @@ import mimetypes
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import click
 from cortex_cli import apis, logs
 from cortex_cli.apis import API
 from cortex_cli.connection import Answer, Cluster, ClusterError, asks_a_cluster, path
+from cortex_cli.keys import HEADER, HOW, asks, headers, shows_a_key
 from cortex_cli.loglines import parsed, readable
 
 _TIMEOUT = 300.0
@@ -41,6 +42,7 @@ _RUNNING = ("in_queue", "in_progress")
     "--debug", is_flag=True, help="Show status, headers, time, and what the log says of this request."
 )
 @click.option("--wait/--no-wait", default=True, help="Of an AsyncAPI: wait for the result of the job.")
+@shows_a_key
 @asks_a_cluster
 def predict(
     cluster: Cluster,
@@ -52,6 +54,7 @@ def predict(
     method: str | None,
     debug: bool,
     wait: bool,
+    api_key: str | None,
 ) -> None:
     """Ask an API for a prediction, through the cluster's API server.
 
@@ -59,15 +62,16 @@ def predict(
     """
     api = apis.find(cluster, name)
     body, kind = read(payload)
-    headers = {"x-request-id": f"cortex-{uuid.uuid4().hex[:12]}", **dict(_pair(one, ":") for one in header)}
+    key = headers(api, api_key)
+    sent = {"x-request-id": f"cortex-{uuid.uuid4().hex[:12]}", **key, **_headers(header)}
     if body is not None:
-        headers["content-type"] = content_type or kind
-    parameters = dict(_pair(one, "=") for one in query) | ({"debug": "true"} if debug else {})
+        sent["content-type"] = content_type or sent.get("content-type", kind)
+    parameters = [_pair(one, "=") for one in query] + ([("debug", "true")] if debug else [])
     where = path("v1/services", api.namespace, f"{api.service}:{apis.PORT}", "proxy/")
     began = time.monotonic()
     try:
         verb = (method or ("GET" if body is None else "POST")).upper()
-        answer = cluster.through(verb, where, parameters, body, headers, _TIMEOUT)
+        answer = cluster.request(verb, where, parameters, body, sent, _TIMEOUT)
     except ClusterError as error:
         if error.status in (404, 503):
             raise ClusterError(
@@ -75,14 +79,16 @@ def predict(
             ) from error
         raise
     if debug:
-        _explain(cluster, api, answer, headers["x-request-id"], time.monotonic() - began)
+        _explain(cluster, api, answer, sent["x-request-id"], time.monotonic() - began)
     if api.kind == "AsyncAPI" and answer.status == 202 and wait:
-        result = _result(cluster, where, answer)
+        shown = {HEADER: sent[HEADER]} if HEADER in sent else {}
+        result = _result(cluster, where, answer, shown)
         _show(result.answer)
         sys.exit(0 if result.completed else 1)
     _show(answer)
     if not 200 <= answer.status < 300:
-        click.echo(f"the answer is {answer.status}", err=True)
+        hint = f": give a valid key by {HOW}" if answer.status == 401 and asks(api) else ""
+        click.echo(f"the answer is {answer.status}{hint}", err=True)
         sys.exit(1)
 
 
@@ -117,6 +123,16 @@ def _with_type(content: bytes, named: str | None) -> tuple[bytes, str]:
     except ValueError:
         return content, "application/octet-stream"
     return content, "application/json"
+
+
+def _headers(given: Iterable[str]) -> dict[str, str]:
+    """Raises UsageError for one that would not arrive."""
+    found = {name.lower(): value for name, value in (_pair(one, ":") for one in given)}
+    if "authorization" in found:
+        raise click.UsageError(
+            f"Authorization is read by the API server and goes no further; a key of the API is given by {HOW}"
+        )
+    return found
 
 
 def _pair(text: str, mark: str) -> tuple[str, str]:
@@ -164,13 +180,13 @@ def _lines_of(cluster: Cluster, api: API, request: str) -> Iterator[str]:
                 yield readable(json.dumps(content), f"{logs.short(pod, api)} ")
 
 
-def _result(cluster: Cluster, where: str, accepted: Answer) -> "_Ended":
+def _result(cluster: Cluster, where: str, accepted: Answer, key: dict[str, str]) -> "_Ended":
     """What became of a job, once it has ended. Raises ClusterError when it takes too long."""
     job = str(json.loads(accepted.body)["id"])
     click.echo(f"job {job} is queued", err=True)
     end = time.monotonic() + _TIMEOUT
     while time.monotonic() < end:
-        answer = cluster.through("GET", f"{where}{job}", {"wait": "20s"})
+        answer = cluster.request("GET", f"{where}{job}", {"wait": "20s"}, headers=key)
         status = json.loads(answer.body).get("status") if answer.status == 200 else None
         if status not in _RUNNING:
             return _Ended(answer, status == "completed")

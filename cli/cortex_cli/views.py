@@ -105,6 +105,8 @@ def detail(api: API, pods: list[dict[str, Any]], replicas: Replicas) -> Iterator
         yield _models(models)
         for model, problem in (info.get("problems") or {}).items():
             yield Text(f"{model}: {problem}", style="yellow")
+    elif replicas.untold:
+        yield Text(f"\nno replica tells of its models: {replicas.untold}", style="yellow")
     if pods:
         yield Text("")
         yield _pods(pods)
@@ -145,7 +147,12 @@ def plain(api: API, replicas: Replicas) -> dict[str, Any]:
             **api.live,
             "metadata": {k: v for k, v in api.live["metadata"].items() if k != "managedFields"},
         },
-        "replicas": {"traffic": traffic, "info": replicas.info, "silent": replicas.silent},
+        "replicas": {
+            "traffic": traffic,
+            "info": replicas.info,
+            "silent": replicas.silent,
+            "untold": replicas.untold,
+        },
     }
 
 

@@ -1,6 +1,5 @@
 """A dev cluster with APIs as the operator would leave them: resource, Service, and pods that answer as replicas do."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,15 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
-from cortex_api import __version__
+from cortex_api import KINDS, __version__
 from cortex_cli.__main__ import main
 from cortex_cli.devcluster import DevCluster
 
 ROOT = Path(__file__).parents[2]
 KUBECTL = Path(sys.executable).with_name("kubectl")
+CORE = "/api/v1/namespaces/default"
+GROUP = "/apis/cortex.dev/v1alpha1/namespaces/default"
 REPLICA = """
 import http.server, json, os, sys, threading
 metrics, info = os.environ['METRICS'], os.environ['INFO']
@@ -27,17 +30,27 @@ def log(message, second, **more):
     said = {'time': f'2026-01-01T00:00:{second:02}.000000+00:00', 'level': 'info', 'message': message, **more}
     print(json.dumps(said), flush=True)
 class Handler(http.server.BaseHTTPRequestHandler):
+    def known(self):
+        key = os.environ.get('KEY')
+        if key and self.headers['x-api-key'] != key:
+            return self.answer(401, 'an API key is needed')
+        return True
     def do_GET(self):
+        if self.path != '/metrics' and not self.known():
+            return
         known = {'/metrics': metrics, '/info': info}
         for job, status in (('good', 'completed'), ('bad', 'failed')):
             known[f'/{job}?wait=20s'] = json.dumps({'id': job, 'status': status, 'result': 7})
         self.answer(200 if self.path in known else 404, known.get(self.path, 'nothing here'))
     def do_POST(self):
         body = self.rfile.read(int(self.headers['content-length']))
+        if not self.known():
+            return
         log('asked', 40, requestId=self.headers['x-request-id'])
         if 'job' in self.path:
             return self.answer(202, json.dumps({'id': 'bad' if body == b'"bad"' else 'good'}))
         said = {'path': self.path, 'type': self.headers['content-type'], 'got': body.decode(), 'key': self.headers['x-key']}
+        said['secret'] = self.headers['x-api-key']
         self.answer(400 if body == b'"bad"' else 200, json.dumps(said))
     def answer(self, status, text):
         self.send_response(status); self.end_headers(); self.wfile.write(text.encode())
@@ -64,11 +77,11 @@ class Workplace:
     """The dev cluster, kubectl on it, and the command on it."""
 
     kubeconfig: Path
+    server: httpx.Client
 
-    def kubectl(self, *words: str, stdin: Any = None) -> str:
+    def kubectl(self, *words: str) -> str:
         done = subprocess.run(
             [str(KUBECTL), f"--kubeconfig={self.kubeconfig}", *words],
-            input=None if stdin is None else json.dumps(stdin),
             env={**os.environ, "HOME": str(self.kubeconfig.parent)},
             capture_output=True,
             text=True,
@@ -87,7 +100,8 @@ class Workplace:
     ) -> None:
         """A RealtimeAPI with the status that an operator would give it."""
         kind = spec.pop("kind", "RealtimeAPI")
-        self.kubectl("apply", "-f", "-", stdin={**resource(name, **spec), "kind": kind})
+        where = f"{GROUP}/{KINDS[kind].plural}"
+        self.create(where, {**resource(name, **spec), "kind": kind})
         reason, message = (
             ("Ready", "1 of 1 replicas answer") if ready else ("HandlerNotFound", "there is no file x.py")
         )
@@ -105,15 +119,24 @@ class Workplace:
             "conditions": [condition],
             **(status or {}),
         }
-        patch = json.dumps({"status": full})
-        self.kubectl("patch", kind, name, "--subresource=status", "--type=merge", "-p", patch)
+        merge = {"content-type": "application/merge-patch+json"}
+        self.server.patch(f"{where}/{name}/status", json={"status": full}, headers=merge).raise_for_status()
 
     def replicas(self, name: str, *pods: dict[str, str]) -> None:
         """Pods and a Service of an API. pods: what each says, as METRICS, INFO, FIRST (the second of its first line)."""
-        items = [service(name), *(pod(name, number, said) for number, said in enumerate(pods))]
-        self.kubectl("apply", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": items})
-        for number in range(len(pods)):
-            self.kubectl("wait", "--for=condition=Ready", f"pod/api-{name}-{number}", "--timeout=30s")
+        self.create(f"{CORE}/services", service(name))
+        for number, said in enumerate(pods):
+            self.create(f"{CORE}/pods", pod(name, number, said))
+
+    def until_ready(self) -> None:
+        """Wait for all pods."""
+        self.kubectl("wait", "--for=condition=Ready", "pods", "--all", "--timeout=60s")
+
+    def create(self, where: str, manifest: dict[str, Any]) -> None:
+        self.server.post(where, json=manifest).raise_for_status()
+
+    def delete(self, where: str) -> None:
+        self.server.delete(where).raise_for_status()
 
 
 def resource(name: str, **spec: Any) -> dict[str, Any]:
@@ -151,6 +174,8 @@ def pod(name: str, number: int, said: dict[str, str]) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     with DevCluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        place = Workplace(cluster.kubeconfig)
-        place.kubectl("apply", "-f", str(ROOT / "crds"))
-        yield place
+        url = yaml.safe_load(cluster.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
+        with httpx.Client(base_url=url, trust_env=False, timeout=60) as server:
+            place = Workplace(cluster.kubeconfig, server)
+            place.kubectl("apply", "-f", str(ROOT / "crds"))
+            yield place

@@ -11,13 +11,15 @@ import yaml
 
 from cortex_cli import get as get_command
 
-from .conftest import METRICS, Workplace, resource
+from .conftest import GROUP, METRICS, Workplace, resource
 
 CLASSES = METRICS + 'cortex_tracker_predictions_total{class="setosa"} 30\n'
 MORE_CLASSES = METRICS + (
     'cortex_tracker_predictions_total{class="virginica"} 10\ncortex_tracker_skipped_total{reason="missing key"} 2\n'
 )
 VALUES = "cortex_tracker_value_count 4\ncortex_tracker_value_sum 10\ncortex_tracker_value_min 1\ncortex_tracker_value_max 4\n"
+HANDLER = {"type": "python", "path": "handler.py"}
+LOCKED = {"apiKeys": {"secret": {"name": "keys"}}}
 INFO = json.dumps({"models": [{"name": "iris", "versions": ["1", "3"], "loaded": ["3"]}]})
 
 
@@ -31,7 +33,12 @@ def place(workplace: Workplace) -> Workplace:
     )
     workplace.api("prices", tracker={"modelType": "regression"})
     workplace.replicas("prices", {"METRICS": VALUES})
+    workplace.api("letters", kind="AsyncAPI", handler=HANDLER | LOCKED)
+    workplace.replicas("letters", {"KEY": "s3cret"})
+    workplace.api("locked", handler=HANDLER | LOCKED | {"models": {"path": "s3://bucket/x/"}})
+    workplace.replicas("locked", {"KEY": "s3cret", "INFO": INFO})
     workplace.api("broken", ready=False)
+    workplace.until_ready()
     return workplace
 
 
@@ -41,6 +48,8 @@ def test_get_is_a_table_of_all_apis(place):
     assert [line[:-1] for line in lines[1:]] == [
         ["broken", "RealtimeAPI", "False", "HandlerNotFound", "0/1", "-", "-", "-", "-"],
         ["flowers", "RealtimeAPI", "True", "Ready", "1/2", "5", "ms", "60", "4", "-"],
+        ["letters", "AsyncAPI", "True", "Ready", "1/1", "-", "-", "-", "-"],
+        ["locked", "RealtimeAPI", "True", "Ready", "1/1", "5", "ms", "30", "2", "-"],
         ["prices", "RealtimeAPI", "True", "Ready", "1/1", "-", "-", "-", "-"],
     ]
     assert place.cortex("get", "-n", "elsewhere").stdout == "No APIs in namespace elsewhere.\n"
@@ -82,7 +91,13 @@ def test_get_for_programs(place):
     assert one["replicas"]["traffic"]["predictions"] == {"setosa": 30, "virginica": 10}
     assert one["replicas"]["info"]["models"][0]["name"] == "iris"
     every = yaml.safe_load(place.cortex("get", "-o", "yaml").stdout)
-    assert [api["resource"]["metadata"]["name"] for api in every] == ["broken", "flowers", "prices"]
+    assert [api["resource"]["metadata"]["name"] for api in every] == [
+        "broken",
+        "flowers",
+        "letters",
+        "locked",
+        "prices",
+    ]
 
 
 def test_get_watch_looks_again(place, monkeypatch):
@@ -102,18 +117,21 @@ def test_an_api_that_is_not_there_is_told_with_those_that_are(place):
     result = place.cortex("get", "none")
     assert (result.exit_code, result.stderr) == (
         1,
-        "Error: there is no API none in namespace default (there are: broken, flowers, prices)\n",
+        "Error: there is no API none in namespace default (there are: broken, flowers, letters, locked, prices)\n",
     )
 
 
 def test_predict_posts_json_and_prints_the_answer(place):
-    result = place.cortex("predict", "flowers", '{"a": 1}', "-q", "version=2", "-H", "x-key: s")
+    result = place.cortex(
+        "predict", "flowers", '{"a": 1}', "-q", "version=2", "-q", "version=3", "-H", "X-Key: s"
+    )
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == {
-        "path": "/?version=2",
+        "path": "/?version=2&version=3",
         "type": "application/json",
         "got": '{"a": 1}',
         "key": "s",
+        "secret": None,
     }
 
 
@@ -146,18 +164,46 @@ def test_predict_refuses_what_is_no_json(place):
 
 @pytest.mark.parametrize(("payload", "code", "status"), [("1", 0, "completed"), ('"bad"', 1, "failed")])
 def test_predict_of_an_async_api_waits_for_the_job(place, payload, code, status):
-    place.api("letters", kind="AsyncAPI")
-    try:
-        place.replicas("letters", {})
-        result = place.cortex("predict", "letters", payload, "-q", "job=1")
-        assert (result.exit_code, json.loads(result.stdout)["status"]) == (code, status), result.output
-        assert json.loads(place.cortex("predict", "letters", payload, "-q", "job=1", "--no-wait").stdout)[
-            "id"
-        ]
-    finally:
-        place.kubectl(
-            "delete", "asyncapi/letters", "pod/api-letters-0", "service/api-letters", "--wait=false"
-        )
+    words = ("predict", "letters", payload, "-q", "job=1", "--api-key", "s3cret")
+    result = place.cortex(*words)
+    assert (result.exit_code, json.loads(result.stdout)["status"]) == (code, status), result.output
+    assert json.loads(place.cortex(*words, "--no-wait").stdout)["id"]
+
+
+def test_an_api_that_asks_for_a_key_is_shown_it(place, tmp_path, monkeypatch):
+    refused = place.cortex("predict", "locked", "{}")
+    assert refused.exit_code == 1
+    hint = "the answer is 401: give a valid key by --api-key-file, --api-key or CORTEX_API_KEY\n"
+    assert refused.stderr.endswith(hint)
+    assert "it asks for a key, and was shown no valid one" in place.cortex("get", "locked").stdout
+    (tmp_path / "key").write_text("s3cret\n")
+    for words in (
+        ["--api-key", "s3cret"],
+        ["--api-key-file", f"{tmp_path}/key"],
+        ["-H", "X-API-Key: s3cret"],
+    ):
+        assert place.cortex("predict", "locked", "{}", *words).exit_code == 0, words
+    monkeypatch.setenv("CORTEX_API_KEY", "s3cret")
+    debug = place.cortex("predict", "locked", "{}", "--debug")
+    assert (debug.exit_code, "s3cret" in debug.stderr) == (0, False)
+    assert "iris 1, 3 (latest) 3" in " ".join(place.cortex("get", "locked").stdout.split())
+    # One that asks for none is shown none: its handler would see it.
+    assert json.loads(place.cortex("predict", "flowers", "{}").stdout)["secret"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--api-key", " "], 1, "the API key is empty"),
+        (["--api-key", "schlüssel"], 1, "characters that no HTTP header can carry"),
+        (["--api-key", "a", "--api-key-file", "b"], 2, "--api-key and --api-key-file both name a key"),
+        (["--api-key-file", "/none"], 1, "/none: can't be read: No such file or directory"),
+        (["-H", "Authorization: Bearer x"], 2, "Authorization is read by the API server and goes no further"),
+    ],
+)
+def test_a_key_that_cannot_be_shown(place, words, code, said):
+    result = place.cortex("predict", "flowers", "{}", *words)
+    assert (result.exit_code, said in result.stderr) == (code, True), result.output
 
 
 def test_predict_debug_shows_what_the_log_says_of_the_request(place):
@@ -225,10 +271,10 @@ def test_doctor_says_what_is_wrong_and_what_to_do(place):
 
 
 def test_doctor_notices_that_no_operator_runs(place):
-    place.kubectl("apply", "-f", "-", stdin=resource("fresh"))
+    place.create(f"{GROUP}/realtimeapis", resource("fresh"))
     try:
         result = place.cortex("doctor", "fresh")
     finally:
-        place.kubectl("delete", "realtimeapi", "fresh")
+        place.delete(f"{GROUP}/realtimeapis/fresh")
     assert result.exit_code == 1
     assert "BAD operator: has not looked at the latest change, and there is no pod of it" in result.stdout

@@ -63,7 +63,7 @@ def refusing(tmp_path):
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return kubeconfig(tmp_path / "config", f"http://127.0.0.1:{server.server_port}")
 
     yield start
