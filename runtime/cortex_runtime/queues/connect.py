@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 from cortex_api import Document, units
 from cortex_runtime.errors import StartError
 from cortex_runtime.queues.base import Backend, Channel
-from cortex_runtime.queues.queue import Queue, Settings
+from cortex_runtime.queues.queue import Queue
+from cortex_runtime.queues.records import Settings
 
 VARIABLE = "CORTEX_QUEUE_URL"
 _HOOK_SLACK = 30.0

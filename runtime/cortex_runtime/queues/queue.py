@@ -20,43 +20,24 @@ from cortex_runtime.queues.base import (
     Content,
     Delivery,
     Depth,
-    Entry,
-    Full,
     LeaseLost,
     Missing,
     QueueError,
     Record,
     Status,
     Ticket,
-    Unreachable,
 )
+from cortex_runtime.queues.records import Records, Settings, first
 
 log = logging.getLogger("cortex")
 
-_PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0)
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
 LOST, CRASHED = "WorkerLost", "WorkerCrashed"
 """Reasons: nobody told how the attempt ended, or its process was seen to end."""
-_MESSAGE_LIFE = 13.5 * 24 * 3600
-"""SQS drops a message after 14 days."""
 
 
 class OtherRequest(QueueError):
     """The idempotency key was used before, with another request."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """spec.queue in numbers. lease, retention: in seconds."""
-
-    max_attempts: int
-    lease: float
-    retention: float
-
-    @property
-    def keep(self) -> float:
-        """Seconds for which the record of an ended job is stored: longer than shown, so that a late message still finds it."""
-        return self.retention + max(60.0, 2 * self.lease)
 
 
 @dataclass
@@ -107,6 +88,7 @@ class Queue:
         self._owner = owner or f"{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"
         self._clock = clock
         self._suspects: set[str] = set()
+        self._records = Records(backend, settings, clock)
 
     # Clients
 
@@ -131,28 +113,28 @@ class Queue:
             fingerprint = hashlib.sha256(
                 content_type.encode() + b"\0" + webhook.encode() + b"\0" + payload
             ).hexdigest()
-            entry = await self._persist(lambda: self.backend.read(identity, fresh=True), until)
-            if entry is not None and not self._forgotten(found := Record.unpack(entry.data)):
+            entry = await self._records.persist(lambda: self.backend.read(identity, fresh=True), until)
+            if entry is not None and not self._records.forgotten(found := Record.unpack(entry.data)):
                 return _same(found, fingerprint)
         content = Content(content_type, len(payload), payload)
         if len(payload) > self.backend.inline:
             # Of this request alone: others may come with the same key.
             name = f"payload/{identity}/{os.urandom(8).hex()}"
             content = Content(content_type, len(payload), stored=name)
-            await self._persist(lambda: self.backend.put(name, payload, None), until)
+            await self._records.persist(lambda: self.backend.put(name, payload, None), until)
         now = self._clock()
         ticket = Ticket(identity, now, content, webhook, fingerprint)
-        await self._persist(lambda: self.backend.publish("jobs", identity, ticket.pack()), until)
+        await self._records.persist(lambda: self.backend.publish("jobs", identity, ticket.pack()), until)
         revision = None
         while True:
             try:
-                await self._write(_first(ticket), revision, until)
+                await self._records.write(first(ticket), revision, until)
                 return identity
             except Conflict:
                 # A worker was faster, or the same request came twice, or the key's last job is past its time and about to go.
                 entry = await self.backend.read(identity, fresh=True)
             revision = None if entry is None else entry.revision
-            if entry is not None and not self._precedes(found := Record.unpack(entry.data), ticket):
+            if entry is not None and not self._records.precedes(found := Record.unpack(entry.data), ticket):
                 return _same(found, fingerprint) if key else identity
 
     async def status(self, identity: str, *, fresh: bool = False) -> Record | None:
@@ -164,10 +146,10 @@ class Queue:
         if entry is None:
             return None
         record = Record.unpack(entry.data)
-        if self._forgotten(record):
+        if self._records.forgotten(record):
             return None
         if not record.ended and self._clock() - record.updated > 2 * self.settings.lease + 60:
-            return await self._without_message(record, entry)
+            return await self._records.without_message(record, entry)
         return record
 
     async def result(self, record: Record) -> bytes:
@@ -195,17 +177,17 @@ class Queue:
         fresh = False
         while (entry := await self.backend.read(identity, fresh=fresh)) is not None:
             record = Record.unpack(entry.data)
-            if self._forgotten(record):
+            if self._records.forgotten(record):
                 return None
             if record.ended:
                 return record
-            final = self._final(record, Status.FAILED, "Cancelled", "the job was cancelled")
+            final = self._records.final(record, Status.FAILED, "Cancelled", "the job was cancelled")
             try:
-                await self._write(final, entry.revision, time.monotonic() + 5)
+                await self._records.write(final, entry.revision, time.monotonic() + 5)
             except Conflict:
                 fresh = True
                 continue
-            await self._announce(final)
+            await self._records.announce(final)
             if record.status is Status.IN_QUEUE:
                 await self.backend.withdraw(identity)
                 if record.payload:
@@ -282,15 +264,17 @@ class Queue:
             name = f"result/{job.id}/{job.record.attempt}-{os.urandom(4).hex()}"
             content = Content("application/json", len(result), stored=name)
             patience = time.monotonic() + self.settings.lease
-            await self._persist(lambda: self.backend.put(name, result, self.settings.keep), patience)
+            await self._records.persist(lambda: self.backend.put(name, result, self.settings.keep), patience)
         async with job.lock:
-            final = replace(self._final(job.record, Status.COMPLETED, "", ""), progress=1.0, result=content)
+            final = replace(
+                self._records.final(job.record, Status.COMPLETED, "", ""), progress=1.0, result=content
+            )
             await self._end(job, final)
 
     async def fail(self, job: Job, reason: str, message: str) -> None:
         """End a job without a result. Raises LeaseLost."""
         async with job.lock:
-            await self._end(job, self._final(job.record, Status.FAILED, reason, message))
+            await self._end(job, self._records.final(job.record, Status.FAILED, reason, message))
 
     async def retry(self, job: Job, reason: str, message: str) -> bool:
         """Another attempt after a pause that grows, or the end when there were enough: a dead letter, and False.
@@ -317,7 +301,7 @@ class Queue:
         for delivery in await self.backend.take("hooks", limit, seconds):
             entry = await self.backend.read(delivery.id)
             record = None if entry is None else Record.unpack(entry.data)
-            if record is None or self._forgotten(record) or not record.ended:
+            if record is None or self._records.forgotten(record) or not record.ended:
                 await self.backend.settle(delivery)
             else:
                 hooks.append(Hook(record, delivery))
@@ -344,9 +328,9 @@ class Queue:
         fresh = False
         while True:
             entry = await self.backend.read(ticket.id, fresh=fresh)
-            record = _first(ticket) if entry is None else Record.unpack(entry.data)
-            if self._precedes(record, ticket):
-                record = _first(ticket)
+            record = first(ticket) if entry is None else Record.unpack(entry.data)
+            if self._records.precedes(record, ticket):
+                record = first(ticket)
             if record.fingerprint != ticket.fingerprint:
                 # Of two requests with one key, the one that was refused.
                 if ticket.payload.stored:
@@ -355,7 +339,7 @@ class Queue:
                 return None
             now = self._clock()
             if record.ended:
-                await self._after_end(record, ticket, delivery)
+                await self._records.after_end(record, ticket, delivery)
                 return None
             if record.status is Status.IN_PROGRESS and record.lease_until > now:
                 # The same message came twice, and its job is being worked on.
@@ -366,10 +350,12 @@ class Queue:
                 if record.attempt >= self.settings.max_attempts:
                     reason = record.reason or LOST
                     message = record.message or "the worker died or lost its hold on the job"
-                    final = self._final(record, Status.FAILED, *_exhausted(record.attempt, reason, message))
-                    await self._write(final, revision, time.monotonic() + 5)
+                    final = self._records.final(
+                        record, Status.FAILED, *_exhausted(record.attempt, reason, message)
+                    )
+                    await self._records.write(final, revision, time.monotonic() + 5)
                     log.error("job %s failed: %s", ticket.id, final.message, extra={"reason": final.reason})
-                    await self._after_end(final, ticket, delivery)
+                    await self._records.after_end(final, ticket, delivery)
                     return None
                 claimed = replace(
                     record,
@@ -383,7 +369,7 @@ class Queue:
                     reason=LOST,
                     message="the worker died or lost its hold on the job",
                 )
-                revision, claimed = await self._write(claimed, revision, time.monotonic() + 5)
+                revision, claimed = await self._records.write(claimed, revision, time.monotonic() + 5)
             except Conflict:
                 fresh = True
                 continue
@@ -400,22 +386,7 @@ class Queue:
     async def _end(self, job: Job, final: Record) -> None:
         await self._replace(job, final, time.monotonic() + self.settings.lease)
         job.over = True
-        await self._after_end(final, job.ticket, job.delivery)
-
-    async def _after_end(self, record: Record, ticket: Ticket, delivery: Delivery) -> None:
-        """What follows once the record says that the job has ended; all of it may happen twice."""
-        try:
-            await self._announce(record)
-            if ticket.payload.stored:
-                await self.backend.remove(ticket.payload.stored)
-            await self.backend.settle(delivery)
-        except (Unreachable, Full) as error:
-            # The message comes again, and with it this.
-            log.warning("job %s has ended, but its message could not be settled: %s", record.id, error)
-
-    async def _announce(self, record: Record) -> None:
-        if record.webhook:
-            await self.backend.publish("hooks", record.id, str(record.expires).encode())
+        await self._records.after_end(final, job.ticket, job.delivery)
 
     async def _give_back(self, job: Job, delay: float, record: Record) -> None:
         async with job.lock:
@@ -436,91 +407,10 @@ class Queue:
         if job.over:
             raise LeaseLost(f"job {job.id} was given up")
         try:
-            job.revision, job.record = await self._write(record, job.revision, until)
+            job.revision, job.record = await self._records.write(record, job.revision, until)
         except Conflict:
             job.over = True
             raise LeaseLost(f"job {job.id} is not held any more") from None
-
-    async def _write(self, record: Record, revision: Any, until: float | None) -> tuple[Any, Record]:
-        """Compare-and-swap; gives the new revision and what was written. Tries on while the backend can't be reached, or is
-        full.
-
-        until: monotonic time, None for ever. A write whose answer was lost is known again by its mark.
-        """
-        record = replace(record, writer=os.urandom(8).hex())
-        data = record.pack()
-        ttl = self.settings.keep if record.ended else None
-
-        async def attempt() -> Any:
-            try:
-                return await self.backend.write(record.id, data, revision, ttl)
-            except Conflict:
-                entry = await self.backend.read(record.id, fresh=True)
-                if entry is not None and Record.unpack(entry.data).writer == record.writer:
-                    return entry.revision
-                raise
-
-        return await self._persist(attempt, until), record
-
-    async def _persist(self, action: Callable[[], Any], until: float | None = None) -> Any:
-        pauses = iter(_PAUSES)
-        while True:
-            try:
-                return await action()
-            except (Unreachable, Full) as error:
-                pause = next(pauses, _PAUSES[-1])
-                if until is not None and time.monotonic() + pause > until:
-                    raise
-                log.warning("the queue could not store something, and is tried again: %s", error)
-                await asyncio.sleep(pause)
-
-    async def _without_message(self, record: Record, entry: Entry) -> Record:
-        """An open job of which nothing was heard for long: still open while the queue has its message, else failed."""
-        held = await self.backend.holds(record.id)
-        if held is None:
-            held = self._clock() - record.submitted < _MESSAGE_LIFE
-        if held:
-            return record
-        final = self._final(record, Status.FAILED, "MessageLost", "the queue does not hold the job any more")
-        try:
-            await self._write(final, entry.revision, time.monotonic() + 5)
-        except Conflict:
-            return record
-        await self._announce(final)
-        return final
-
-    def _final(self, record: Record, status: Status, reason: str, message: str) -> Record:
-        now = self._clock()
-        return replace(
-            record,
-            status=status,
-            reason=reason,
-            message=message,
-            updated=now,
-            lease_until=0.0,
-            owner="",
-            expires=now + self.settings.retention,
-        )
-
-    def _forgotten(self, record: Record) -> bool:
-        return record.ended and self._clock() > record.expires
-
-    @staticmethod
-    def _precedes(record: Record, ticket: Ticket) -> bool:
-        """Whether the record is of a job that was forgotten before this one came, under the same idempotency key."""
-        return record.ended and ticket.submitted > record.expires
-
-
-def _first(ticket: Ticket) -> Record:
-    return Record(
-        ticket.id,
-        Status.IN_QUEUE,
-        ticket.submitted,
-        ticket.submitted,
-        webhook=ticket.webhook,
-        fingerprint=ticket.fingerprint,
-        payload=ticket.payload.stored,
-    )
 
 
 def _same(record: Record, fingerprint: str) -> str:

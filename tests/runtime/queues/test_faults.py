@@ -77,8 +77,9 @@ async def settled(queue: Queue) -> None:
 
 async def life(make: Make, name: str, fault: Any, patience: float = 0.2) -> list[str]:
     """One life with one fault; gives the calls that were made."""
-    healthy, broken = await make(name, lease="1s"), await make(name, lease="1s")
-    broken.backend = faulty = Faulty(broken.backend, fault)  # type: ignore[assignment]
+    healthy, other = await make(name, lease="1s"), await make(name, lease="1s")
+    faulty = Faulty(other.backend, fault)
+    broken = Queue(faulty, other.settings)  # type: ignore[arg-type]
     try:
         identity = await submit(broken, healthy, patience)
         await work(broken, healthy, identity)
