@@ -5,6 +5,7 @@ Level-triggered: it may be called at any time, any number of times, and asks not
     read the resource → render its children → apply those that differ → delete those that are no longer rendered → report
 """
 
+import asyncio
 import copy
 import logging
 from datetime import UTC, datetime
@@ -78,7 +79,7 @@ class Reconciler:
         api, children = rendered
         live = await self._retention.hold(key, api, live)
         problem, unfinished = None if first == key else self._endpoint_taken(api, first), None
-        found = [await self._find(key, child) for child in children]
+        found = await asyncio.gather(*(self._find(key, child) for child in children))
         if taken := next((other for other in found if other is not None and not _is_owned(other, api)), None):
             what = f"{taken['kind']} {taken['metadata']['name']}"
             words = f"{what} exists and is not this API's: rename the API, or delete the {taken['kind']}"

@@ -25,6 +25,7 @@ async def run(registry: kopf.OperatorRegistry, platform: Platform, started: Call
     """
     options = kopf.OperatorSettings()
     options.posting.enabled = False
+    options.persistence.diffbase_storage = _NoDiffs()
     options.scanning.disabled = bool(platform.watch_namespaces)
     options.networking.error_backoffs = (1, 1, 2, 3, 5, 8, *[10] * 10_000)
     for (group, version, plural), label in handlers.selectors(platform).items():
@@ -42,6 +43,21 @@ async def run(registry: kopf.OperatorRegistry, platform: Platform, started: Call
     )
     started()
     await kopf.run_tasks(tasks, ignored=others)
+
+
+class _NoDiffs(kopf.DiffBaseStorage):
+    """Spares kopf the copies of every object by which it tells handlers of changes what has changed: there are none of them, and
+    the copies were half of the operator's work.
+    """
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return cast(kopf.BodyEssence, {})
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        raise AssertionError("only handlers of changes store what they have seen")
 
 
 class Watchers:
