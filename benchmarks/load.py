@@ -1,6 +1,7 @@
-"""A closed-loop load: 16 connections kept alive, each sending its next request when it has its answer.
+"""A closed-loop load: connections kept alive, each sending its next request when it has its answer.
 
-Runs as a process of its own: `load.py PORT SECONDS` takes the body from its standard input and prints requests a second.
+Runs as a process of its own: `load.py PORT PATH CONNECTIONS SECONDS` takes the body from its standard input and prints
+requests a second.
 """
 
 import asyncio
@@ -10,7 +11,6 @@ import time
 
 import uvloop
 
-CONNECTIONS = 16
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
@@ -45,12 +45,12 @@ class Connection(asyncio.Protocol):
         self.failed = self.failed or b"the connection was closed"
 
 
-async def load(port: int, seconds: float, body: bytes) -> float:
+async def load(port: int, path: str, count: int, seconds: float, body: bytes) -> float:
     """Requests a second. Raises RuntimeError when an answer is not 200."""
-    head = f"POST / HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
     request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
     loop = asyncio.get_running_loop()
-    connections = [Connection(request) for _ in range(CONNECTIONS)]
+    connections = [Connection(request) for _ in range(count)]
     for connection in connections:
         await loop.create_connection(lambda c=connection: c, "127.0.0.1", port)
     before, began = sum(c.count for c in connections), time.perf_counter()
@@ -65,4 +65,5 @@ async def load(port: int, seconds: float, body: bytes) -> float:
 
 
 if __name__ == "__main__":
-    print(uvloop.run(load(int(sys.argv[1]), float(sys.argv[2]), sys.stdin.buffer.read())))
+    port, path, count, seconds = sys.argv[1:]
+    print(uvloop.run(load(int(port), path, int(count), float(seconds), sys.stdin.buffer.read())))

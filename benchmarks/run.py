@@ -38,6 +38,10 @@ ROW = "[" + ",".join(f"{number / 7:.2f}" for number in range(512)) + "]"
 FLOWER = '{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}'
 
 
+class Failed(SystemExit):
+    """What could not be measured, and why. Ends the run, unless somebody goes on without it."""
+
+
 @dataclass(frozen=True)
 class Contestant:
     """A server. project: a folder with api.yaml for our runtime; app: a name in contestants.py for uvicorn.
@@ -142,7 +146,7 @@ def serving(contestant: Contestant, cores: list[int], body: str) -> Iterator[int
             deadline = time.monotonic() + START_TIMEOUT
             while not answers(port, body):
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit(f"{contestant.name} did not start:\n{(scratch / 'log').read_text()}")
+                    raise Failed(f"{contestant.name} did not start:\n{(scratch / 'log').read_text()}")
                 time.sleep(0.05)
             yield port
         finally:
@@ -167,30 +171,39 @@ def answers(port: int, body: str) -> bool:
         return False
 
 
-def measure(port: int, body: str, seconds: float, core: int, wrk: str | None) -> float:
-    """Requests a second, by wrk when it is there."""
+def measure(
+    port: int,
+    body: str,
+    seconds: float,
+    core: int,
+    wrk: str | None,
+    *,
+    path: str = "/",
+    connections: int = CONNECTIONS,
+) -> float:
+    """Requests a second, by wrk when it is there. Raises Failed when an answer is not 200."""
     if wrk is None:
-        command = [sys.executable, str(HERE / "load.py"), str(port), str(seconds)]
+        command = [sys.executable, str(HERE / "load.py"), str(port), path, str(connections), str(seconds)]
         return float(output_of(pinned([core], command), body))
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(f"wrk.method = 'POST'\nwrk.body = [==[{body}]==]\n")
         script.write("wrk.headers['content-type'] = 'application/json'\n")
         script.flush()
-        command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", script.name]
-        output = output_of(pinned([core], [*command, f"http://127.0.0.1:{port}/"]))
+        command = [wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", script.name]
+        output = output_of(pinned([core], [*command, f"http://127.0.0.1:{port}{path}"]))
     if "Non-2xx" in output:
-        raise SystemExit(f"answers that are not 200:\n{output}")
+        raise Failed(f"answers that are not 200:\n{output}")
     rate = re.search(r"Requests/sec:\s*([\d.]+)", output)
     if rate is None:
-        raise SystemExit(f"wrk gave no rate:\n{output}")
+        raise Failed(f"wrk gave no rate:\n{output}")
     return float(rate[1])
 
 
 def output_of(command: list[str], given: str = "") -> str:
-    """What a command prints. Ends the run when it fails."""
+    """What a command prints. Raises Failed."""
     done = subprocess.run(command, capture_output=True, text=True, input=given)
     if done.returncode != 0:
-        raise SystemExit(f"{command[0]} failed:\n{done.stderr}")
+        raise Failed(f"{command[0]} failed:\n{done.stderr}")
     return done.stdout
 
 

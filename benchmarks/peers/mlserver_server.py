@@ -1,0 +1,49 @@
+"""MLServer: `mlserver start FOLDER`, whose settings name a class here. No worker beside the server (parallel_workers 0).
+
+The first two answer their own paths, which spares them the tensors of the v2 protocol; only that protocol is batched.
+"""
+
+from typing import Any
+
+import numpy as np
+import orjson
+import work
+from fastapi import Request, Response
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec
+from mlserver.handlers import custom_handler
+from mlserver.types import InferenceRequest, InferenceResponse
+
+
+def _answer(value: Any) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")
+
+
+class Trivial(MLModel):
+    async def load(self) -> bool:
+        return True
+
+    @custom_handler(rest_path="/predict")
+    async def answer(self, request: Request) -> Response:
+        return _answer(work.trivial(orjson.loads(await request.body())))
+
+
+class Iris(MLModel):
+    async def load(self) -> bool:
+        self.model = work.Iris()
+        return True
+
+    @custom_handler(rest_path="/predict")
+    async def answer(self, request: Request) -> Response:
+        return _answer(self.model(orjson.loads(await request.body())))
+
+
+class Batching(MLModel):
+    async def load(self) -> bool:
+        self.model = work.Network()
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        rows = NumpyCodec.decode_input(payload.inputs[0])
+        classes = NumpyCodec.encode_output("class", np.array(self.model(rows))[:, None])
+        return InferenceResponse(model_name=self.name, outputs=[classes])

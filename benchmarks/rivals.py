@@ -1,0 +1,220 @@
+"""Who is measured by `make bench-peers`: each peer in a virtual environment of its own, and how it is asked to serve.
+
+What a peer runs is in peers/, and its versions are in peers/NAME.txt.
+"""
+
+import http.client
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import processes
+from run import FLOWER, HERE, TRIVIAL, Contestant, Failed, free_port, pinned
+
+PEERS = HERE / "peers"
+BUILD = HERE.parent / "build" / "peers"
+IRIS = HERE.parent / "examples" / "iris-onnx"
+START_TIMEOUT = 90.0
+LAYERS = (1024, 4096, 4096, 1000)
+NUMBERS = [round(number / 7, 2) for number in range(LAYERS[0])]
+ROW = json.dumps(NUMBERS)
+V2 = {"inputs": [{"name": "row", "shape": [1, LAYERS[0]], "datatype": "FP32", "data": NUMBERS}]}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request that is asked again and again: the path and the body."""
+
+    path: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a server is started with. scratch: a folder of its own."""
+
+    work: str
+    port: int
+    scratch: Path
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A server. command: how it is started, with what is in environment. questions: by work."""
+
+    name: str
+    command: Callable[[Start], list[str]]
+    questions: Mapping[str, Question]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def version(self) -> str:
+        if self.name == OURS:
+            return importlib.metadata.version("cortex-serving")
+        found = re.search(rf"^{self.name}==(\S+)$", (PEERS / f"{self.name}.txt").read_text(), re.MULTILINE)
+        return found[1] if found else "?"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A server that has answered. start_s: from its process to the answer."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    start_s: float
+
+
+def _cortex(start: Start) -> list[str]:
+    project = {"trivial": HERE / "trivial", "iris": IRIS, "batching": BUILD / "mlp"}[start.work]
+    return Contestant(OURS, project=project).command(start.port, free_port(), start.scratch)
+
+
+def _script(name: str) -> Callable[[Start], list[str]]:
+    def command(start: Start) -> list[str]:
+        return [*_python(name), str(PEERS / f"{name}_server.py"), start.work, str(start.port)]
+
+    return command
+
+
+def _bentoml(start: Start) -> list[str]:
+    service = f"bentoml_server:{start.work.capitalize()}"
+    command = [*_python("bentoml"), "-m", "bentoml", "serve", service, "--working-dir", str(PEERS)]
+    return [*command, "--host", "127.0.0.1", "--port", str(start.port)]
+
+
+def _mlserver(start: Start) -> list[str]:
+    settings = {"parallel_workers": 0, "host": "127.0.0.1", "debug": False, "gzip_enabled": False}
+    ports = {"http_port": start.port, "grpc_port": free_port(), "metrics_port": free_port()}
+    model = {"name": "bench", "implementation": f"mlserver_server.{start.work.capitalize()}"}
+    batches = {"max_batch_size": 16, "max_batch_time": 0.005} if start.work == "batching" else {}
+    (start.scratch / "settings.json").write_text(json.dumps(settings | ports))
+    (start.scratch / "model-settings.json").write_text(json.dumps(model | batches))
+    return [str(BUILD / "mlserver" / "bin" / "mlserver"), "start", str(start.scratch)]
+
+
+def _python(name: str) -> list[str]:
+    return [str(BUILD / name / "bin" / "python")]
+
+
+def _questions(path: str, batching: Question) -> dict[str, Question]:
+    return {"trivial": Question(path, TRIVIAL), "iris": Question(path, FLOWER), "batching": batching}
+
+
+OURS = "cortex"
+PREDICT = "/predict"
+KSERVE = "/v1/models/bench:predict"
+RIVALS = (
+    Rival("kserve", _script("kserve"), _questions(KSERVE, Question(KSERVE, f'{{"instances": [{ROW}]}}'))),
+    Rival("mlserver", _mlserver, _questions(PREDICT, Question("/v2/models/bench/infer", json.dumps(V2)))),
+    Rival("litserve", _script("litserve"), _questions(PREDICT, Question(PREDICT, ROW))),
+    Rival(
+        "bentoml",
+        _bentoml,
+        _questions(PREDICT, Question(PREDICT, f'{{"rows": [{ROW}]}}')),
+        {"BENTOML_DO_NOT_TRACK": "True"},
+    ),
+    Rival("ray", _script("ray"), _questions("/", Question("/", ROW)), {"RAY_USAGE_STATS_ENABLED": "0"}),
+    Rival(OURS, _cortex, _questions("/", Question("/", ROW))),
+)
+
+
+def prepare(rival: Rival) -> None:
+    """Make the environment of a peer, unless it is there with these versions. Raises Failed, with the end of what pip said."""
+    if rival.name == OURS:
+        return
+    folder, pins = BUILD / rival.name, PEERS / f"{rival.name}.txt"
+    stamp = folder / "installed.txt"
+    if stamp.is_file() and stamp.read_text() == pins.read_text():
+        return
+    print(f"Installing {rival.name} {rival.version} into {folder} (once) ...", flush=True)
+    _run([sys.executable, "-m", "venv", "--clear", str(folder)])
+    _run([*_python(rival.name), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(pins)])
+    stamp.write_text(pins.read_text())
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Failed("could not be installed: " + _last_words(done.stderr))
+
+
+def make_network() -> None:
+    """Cortex's project for the work "batching": what is in mlp/, and the model, which the others take too."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    folder = BUILD / "mlp"
+    if (folder / "mlp.onnx").is_file():
+        return
+    random = np.random.default_rng(1)
+    nodes, weights, flowing = [], [], "row"
+    for number, shape in enumerate(zip(LAYERS, LAYERS[1:], strict=False)):
+        matrix = random.standard_normal(shape, dtype=np.float32) / np.float32(shape[0] ** 0.5)
+        weights.append(numpy_helper.from_array(matrix, f"weights{number}"))
+        nodes.append(helper.make_node("MatMul", [flowing, f"weights{number}"], [f"sum{number}"]))
+        flowing = f"layer{number}"
+        nodes.append(helper.make_node("Relu", [f"sum{number}"], [flowing]))
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", size])
+        for name, size in (("row", LAYERS[0]), (flowing, LAYERS[-1]))
+    ]
+    graph = helper.make_graph(nodes, "mlp", ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    shutil.copytree(HERE / "mlp", folder, dirs_exist_ok=True)
+    onnx.save(model, folder / "mlp.onnx")
+
+
+@contextmanager
+def serving(rival: Rival, work: str, cores: list[int]) -> Iterator[Serving]:
+    """A server that answers the work's question, pinned to cores. Raises Failed when it does not come to that."""
+    model = IRIS / "iris.onnx" if work == "iris" else BUILD / "mlp" / "mlp.onnx"
+    with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as folder:
+        scratch = Path(folder)
+        start = Start(work, free_port(), scratch)
+        command = pinned(cores, rival.command(start))
+        environment = os.environ | {"MODEL": str(model), "SCRATCH": folder, "BENTOML_HOME": folder}
+        environment |= {"PYTHONPATH": str(PEERS)} if rival.name != OURS else {}
+        with (scratch / "log").open("wb") as log:
+            began = time.perf_counter()
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment | dict(rival.environment), cwd=scratch
+            )
+        try:
+            question = rival.questions[work]
+            while not answers(start.port, question):
+                if process.poll() is not None or time.perf_counter() - began > START_TIMEOUT:
+                    raise Failed("did not start: " + _last_words((scratch / "log").read_text()))
+                time.sleep(0.005)
+            yield Serving(process, start.port, time.perf_counter() - began)
+        finally:
+            processes.end(process)
+
+
+def answers(port: int, question: Question) -> bool:
+    """Whether the server gives 200 to what will be measured."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request(
+            "POST", question.path, question.body.encode(), {"content-type": "application/json"}
+        )
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _last_words(said: str) -> str:
+    """The end of a log, in one line."""
+    return " / ".join(said.strip().splitlines()[-3:]) or "it said nothing"
