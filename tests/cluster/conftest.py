@@ -192,12 +192,31 @@ def post(kubectl: Kubectl, name: str, payload: Any) -> httpx.Response:
 @pytest.fixture(scope="session")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if given := os.environ.get("CORTEX_TEST_KUBECONFIG"):
+        if running := installed_operator(Kubectl(Path(given), "default")):
+            pytest.exit(running, returncode=2)
         install(Path(given))
         yield Path(given)
         return
     with DevCluster(tmp_path_factory.mktemp("cluster")) as cluster:
         install(cluster.kubeconfig)
         yield cluster.kubeconfig
+
+
+def installed_operator(kubectl: Kubectl) -> str | None:
+    """What to do about an operator that runs on the cluster, which would work on the tests' APIs beside the tests' own."""
+    found = kubectl.list(
+        "deployments", "--all-namespaces", "--selector=app.kubernetes.io/name=cortex-operator"
+    )
+    for deployment in found:
+        namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
+        replicas = deployment["spec"].get("replicas", 1)
+        if replicas or deployment.get("status", {}).get("replicas"):
+            scale = f"kubectl scale deployment {name} --namespace {namespace} --replicas"
+            return (
+                f"an operator is installed on this cluster and would work against the one of the tests:"
+                f" `{scale}=0` before them, `{scale}={replicas or 1}` after them"
+            )
+    return None
 
 
 def install(kubeconfig: Path) -> None:
