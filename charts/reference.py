@@ -26,6 +26,35 @@ helm test cortex --namespace cortex
 ```
 
 A value that is an object or a list is written in a file: `helm install ... --values values.yaml`.
+
+## Upgrades
+
+`helm upgrade` without values keeps those of the release, and with any it forgets the others; `--reuse-values` even keeps the old
+chart's defaults. So keep your values in a file, and have all else come from the new chart:
+
+<!-- not run: needs a cluster -->
+```sh
+helm upgrade cortex charts/cortex --namespace cortex --reset-values --values values.yaml
+```
+
+Without a file, `--reset-then-reuse-values` keeps what was given to the release. The kinds are upgraded with the chart. Pods
+of APIs are replaced where what runs in them changes: with `runtime.image`, whose tag is the chart's unless you name another.
+
+`helm uninstall` leaves the two kinds, and so all APIs, unless `crds.keep` is false.
+
+## Kinds that are there already
+
+Kinds that came by `kubectl apply -f crds/`, or that another release left, are not Helm's to change, and it refuses to install:
+"invalid ownership metadata". Hand them over to the release, here `cortex` in the namespace `cortex`:
+
+```sh
+kubectl label --overwrite crd realtimeapis.cortex.dev asyncapis.cortex.dev app.kubernetes.io/managed-by=Helm
+kubectl annotate --overwrite crd realtimeapis.cortex.dev asyncapis.cortex.dev \\
+  meta.helm.sh/release-name=cortex meta.helm.sh/release-namespace=cortex
+```
+
+`helm install --take-ownership` (Helm 3.17 and newer) does the same. Where the kinds are to stay apart from the release, leave
+them out with `--set crds.enabled=false`, and apply `crds/` before each upgrade.
 """
 
 
