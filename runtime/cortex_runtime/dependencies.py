@@ -22,6 +22,7 @@ from pathlib import Path
 
 from cortex_api.handler import BaseHandler
 from cortex_runtime.errors import StartError
+from cortex_runtime.lifeline import Lifeline
 
 log = logging.getLogger("cortex")
 
@@ -45,8 +46,9 @@ class Stopped(Exception):
 class Installer:
     """Makes a project's environment. `prepare` blocks; `stop` may be called by another thread; `close` at the end."""
 
-    def __init__(self, handler: BaseHandler, project: Path) -> None:
+    def __init__(self, handler: BaseHandler, project: Path, lifeline: Lifeline) -> None:
         self._project = project
+        self._lifeline = lifeline
         named = handler.dependencies
         self._pip = self._file("pip", named.pip if named else None, PIP)
         self._shell = self._file("shell", named.shell if named else None, SHELL)
@@ -101,10 +103,11 @@ class Installer:
         """What sourcing a file adds to the environment: the shell knows quotes, comments and references best."""
         script = 'set -a; . "$1" >&2; "$2" -c "import json, os; print(json.dumps(dict(os.environ)))"'
         done = subprocess.run(
-            ["bash", "-e", "-c", script, "bash", str(path), sys.executable],
+            self._lifeline.command(["bash", "-e", "-c", script, "bash", str(path), sys.executable]),
             cwd=self._project,
             capture_output=True,
             text=True,
+            start_new_session=True,
         )
         if done.returncode != 0:
             raise StartError("InvalidSpec", f".env can't be read by bash:\n{_last(done.stderr.splitlines())}")
@@ -154,7 +157,7 @@ class Installer:
             raise Stopped
         try:
             process = subprocess.Popen(
-                command,
+                self._lifeline.command(command),
                 cwd=self._project,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

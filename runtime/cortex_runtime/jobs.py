@@ -27,6 +27,7 @@ from cortex_runtime.board import Board
 from cortex_runtime.errors import StartError, UserError, last_lines
 from cortex_runtime.execution import Threads
 from cortex_runtime.handler import JOB, Method
+from cortex_runtime.lifeline import hold
 from cortex_runtime.order import Order
 from cortex_runtime.payload import parse
 from cortex_runtime.program import Program, prepare
@@ -175,6 +176,7 @@ class _Reporter:
 def main(argument: str) -> int:
     """Exit status: 0 after a stop, 1 when the API can't start."""
     order = Order(**json.loads(argument))
+    hold(order.lifeline)
     control = socket.socket(fileno=order.control)
     try:
         document = Document.read(order.config)

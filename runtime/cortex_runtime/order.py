@@ -6,16 +6,20 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is started with. listener, board, control: file descriptors; slot: its row of the board."""
+    """What a worker is started with.
+
+    lifeline: the name of the supervisor's Lifeline. listener, board, control: file descriptors. slot: its row of the board.
+    """
 
     config: str
     project: str
     models: str
-    listener: int
-    board: int
-    control: int
-    slot: int
-    slots: int
+    lifeline: str
+    listener: int = -1
+    board: int = -1
+    control: int = -1
+    slot: int = 0
+    slots: int = 0
 
     def to_json(self) -> str:
         """For the command line."""

@@ -22,6 +22,7 @@ from cortex_runtime.board import Board
 from cortex_runtime.dependencies import Installer
 from cortex_runtime.dependencies import Stopped as InstallStopped
 from cortex_runtime.errors import StartError
+from cortex_runtime.lifeline import Lifeline
 from cortex_runtime.metrics import Metrics
 from cortex_runtime.models.progress import Stopped
 from cortex_runtime.models.project import ProjectSource
@@ -79,7 +80,8 @@ class Supervisor:
         self._loads: deque[int] = deque(maxlen=round(LOAD_WINDOW / LOOK))
         self._source = ProjectSource(document.spec.handler, options.project, options.models)
         project = self._source.folder
-        self._order = Order(str(options.config), str(project), str(options.models), -1, -1, -1, 0, 0)
+        self._lifeline = Lifeline()
+        self._order = Order(str(options.config), str(project), str(options.models), self._lifeline.name)
         self._installer: Installer | None = None
         self._load_failures: Counter[str] = Counter()
         self._sync: Sync | None = None
@@ -117,7 +119,7 @@ class Supervisor:
     async def _get_ready(self) -> None:
         """What the workers find when they start. Raises StartError, InstallStopped and Stopped."""
         await asyncio.to_thread(self._source.fetch)
-        self._installer = Installer(self._document.spec.handler, self._source.folder)
+        self._installer = Installer(self._document.spec.handler, self._source.folder, self._lifeline)
         if self._stopping.is_set():
             raise Stopped
         await asyncio.to_thread(self._installer.prepare)

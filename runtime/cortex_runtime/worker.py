@@ -24,6 +24,7 @@ from cortex_runtime.app import App
 from cortex_runtime.board import Board
 from cortex_runtime.errors import StartError, last_lines
 from cortex_runtime.execution import Threads
+from cortex_runtime.lifeline import hold
 from cortex_runtime.order import Order
 from cortex_runtime.program import Program
 from cortex_runtime.program import prepare as program_of
@@ -121,6 +122,7 @@ def _follow(program: Program) -> None:
 def main(argument: str) -> int:
     """Exit status: 0 after a stop, 1 when the API can't start."""
     order = Order(**json.loads(argument))
+    hold(order.lifeline)
     control = socket.socket(fileno=order.control)
     listener = socket.socket(fileno=order.listener)
     try:

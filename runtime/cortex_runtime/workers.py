@@ -13,6 +13,7 @@ from typing import Any
 
 from cortex_runtime.board import Board
 from cortex_runtime.errors import StartError
+from cortex_runtime.lifeline import end_group
 from cortex_runtime.order import Order
 
 log = logging.getLogger("cortex")
@@ -159,6 +160,7 @@ class Seat:
                 log.error("a worker can't start again: %s", error)
             finally:
                 self.ready = False
+                end_group(worker.process.pid)
                 self._vacate(worker.slot)
                 worker.control.close()
             if self._leaving:

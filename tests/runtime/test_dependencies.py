@@ -9,6 +9,9 @@ import pytest
 from cortex_api.handler import RealtimeHandler
 from cortex_runtime.dependencies import FOLDER, Installer
 from cortex_runtime.errors import StartError
+from cortex_runtime.lifeline import Lifeline
+
+LIFELINE = Lifeline()
 
 
 def wheel(folder, name="flowerpot", version="1.0", requires=(), module="KIND = 'terracotta'\n"):
@@ -36,7 +39,7 @@ def install(tmp_path):
         handler = RealtimeHandler.model_validate(
             {"type": "python", "path": "handler.py", "dependencies": dependencies or None}
         )
-        installers.append(Installer(handler, tmp_path))
+        installers.append(Installer(handler, tmp_path, LIFELINE))
         installers[-1].prepare()
 
     yield run

@@ -132,24 +132,6 @@ def test_sigterm_answers_what_runs_and_what_waits_then_exits_0(serve):
     assert api.process.wait(30) == 0
 
 
-def test_workers_end_with_their_supervisor(serve):
-    api = serve(GATED)
-    worker = httpx.get(api.url).json()["pid"]
-    api.process.kill()
-    api.process.wait()
-
-    def gone():
-        try:
-            os.kill(worker, 0)
-        except ProcessLookupError:
-            return True
-        with open(f"/proc/{worker}/stat") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] == "Z"
-
-    while not gone():
-        pass
-
-
 def test_reload_serves_the_change_and_keeps_the_last_good_code(serve):
     source = "class Handler:\n    def handle_get(self):\n        return 'one'\n"
     api = serve(source, "--reload")

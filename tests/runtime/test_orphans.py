@@ -1,0 +1,131 @@
+"""Nothing outlives its supervisor, though that is killed by force while the user's code holds the interpreter; and nothing that a
+worker has started outlives the worker.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cortex_api import Document, parse
+
+STARTS_A_CHILD = """
+import os, re, subprocess
+def note():
+    child = subprocess.Popen(["sleep", "600"])
+    with open("pids", "w") as file:
+        file.write(f"{os.getpid()} {child.pid}\\n")
+def hold():
+    re.match("(a+)+$", "a" * 60 + "b")  # No other thread runs meanwhile, and it takes years.
+"""
+WHILE_IMPORTED = STARTS_A_CHILD + "note()\nhold()\n"
+WHILE_CALLED = (
+    STARTS_A_CHILD
+    + """
+class Handler:
+    def handle_post(self):
+        note()
+        hold()
+    def handle_put(self):
+        note()
+"""
+)
+
+
+def runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(condition):
+    end = time.monotonic() + 30
+    while not (result := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return result
+
+
+@contextmanager
+def noted(project):
+    """Waits for what note() has written: the processes that must end."""
+    file = project / "pids"
+    pids = until(lambda: file.exists() and file.read_text().endswith("\n") and file.read_text().split())
+    try:
+        assert all(runs(pid) for pid in pids)
+        yield pids
+        until(lambda: not any(runs(pid) for pid in pids))
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def test_a_worker_that_is_still_starting_ends_with_its_supervisor(serve):
+    api = serve(WHILE_IMPORTED, wait=False)
+    with noted(api.project):
+        api.process.kill()
+
+
+def test_a_worker_in_a_call_ends_with_its_supervisor(serve):
+    api = serve(WHILE_CALLED)
+    with pytest.raises(httpx.TimeoutException):
+        httpx.post(api.url, timeout=0.1)
+    with noted(api.project):
+        api.process.kill()
+
+
+def test_an_installation_ends_with_its_supervisor(serve, tmp_path):
+    folder = tmp_path / "filled"
+    folder.mkdir()
+    (folder / "dependencies.sh").write_text('sleep 600 &\necho "$$ $!" > pids\nwait\n')
+    api = serve(None, wait=False, project=folder)
+    with noted(api.project):
+        api.process.kill()
+
+
+CONSUMER = """
+import asyncio, sys
+from cortex_runtime.board import Board
+from cortex_runtime.lifeline import Lifeline
+from cortex_runtime.order import Order
+from cortex_runtime.queues.worker import start
+async def main():
+    folder, lifeline = sys.argv[1], Lifeline()
+    order = Order(folder + "/api.json", folder, folder, lifeline.name)
+    worker = await start(order, Board.create(1), 0, print, 1, print)
+    await worker.started()
+asyncio.run(main())
+"""
+
+
+def test_a_process_of_jobs_ends_with_its_consumer(tmp_path):
+    (tmp_path / "handler.py").write_text(WHILE_IMPORTED)
+    manifest = {
+        "apiVersion": "cortex.dev/v1alpha1",
+        "kind": "AsyncAPI",
+        "metadata": {"name": "tested"},
+        "spec": {"handler": {"type": "python", "path": "handler.py"}},
+    }
+    (tmp_path / "api.json").write_bytes(Document.of(parse(manifest)).to_json())
+    with subprocess.Popen([sys.executable, "-c", CONSUMER, str(tmp_path)]) as consumer:
+        try:
+            with noted(tmp_path):
+                consumer.kill()
+        finally:
+            consumer.kill()
+
+
+def test_what_a_worker_has_started_ends_with_it(serve):
+    api = serve(WHILE_CALLED)
+    httpx.put(api.url)
+    with noted(api.project) as pids:
+        os.kill(int(pids[0]), signal.SIGKILL)
+    api.wait_ready()
