@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cortex_api import Document
-from cortex_runtime import dependencies, stages
+from cortex_runtime import dependencies, recognition, stages
 from cortex_runtime import handler as interfaces
 from cortex_runtime.clients import Client, open_client
 from cortex_runtime.errors import StartError
@@ -76,7 +76,7 @@ def prepare(
     """
     spec = document.spec.handler
     _import_from(project, spec.python_path)
-    code = interfaces.load(project / spec.path if spec.path else None, spec.type, document.kind)
+    code = recognition.load(project / spec.path if spec.path else None, spec.type, document.kind)
     values: dict[str, Any] = {
         "config": spec.config,
         "metadata": spec.config,

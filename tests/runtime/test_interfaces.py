@@ -7,7 +7,8 @@ import pytest
 
 from cortex_runtime import handler
 from cortex_runtime.errors import StartError
-from cortex_runtime.handler import JOB, construct, load, methods
+from cortex_runtime.handler import JOB, construct, methods
+from cortex_runtime.recognition import load
 
 
 def write(tmp_path, source):
