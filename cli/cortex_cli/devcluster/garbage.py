@@ -146,6 +146,9 @@ class Garbage:
     async def _empty(self, key: Key) -> None:
         """Deletes all that is in a namespace; once nothing is left, the namespace itself."""
         name, left = key[1], 0
+        spaces = self._informers.get("v1/namespaces")
+        if spaces is None or spaces.get("", name) is None:
+            return  # gone meanwhile
         for resource in [*self._tasks, "v1/events"]:
             informer = self._informers.get(resource)
             found = informer.list(name) if informer else []
