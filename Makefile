@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := crds operator runtime cli
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
-.PHONY: help demo demo-async test lint types bench bench-operator bench-async test-cluster generate sbom lock format clean
+.PHONY: help demo demo-async test lint types bench bench-peers bench-operator bench-async test-cluster generate sbom lock format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -32,6 +32,9 @@ test-cluster: .venv/.dev ## tests/cluster on the cluster of KUBECONFIG
 
 bench: .venv/.dev ## requests/s as ratios to limits written by hand, in one run
 	@$(BIN)/python benchmarks/run.py
+
+bench-peers: .venv/.dev ## the runtime beside other model servers, each in an environment of its own in build/peers (half an hour)
+	@$(BIN)/python benchmarks/peers_.py
 
 bench-operator: .venv/.dev ## 1,000 APIs through the operator against writing the same objects raw (on KUBECONFIG, or a dev cluster)
 	@$(BIN)/python benchmarks/operator_.py

@@ -39,7 +39,9 @@ def memory(members: list[Member]) -> tuple[float, float]:
     for member in members:
         with suppress(OSError):
             lines = Path(f"/proc/{member.pid}/smaps_rollup").read_text().splitlines()
-            sizes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines[1:])}
+            sizes = {
+                name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines[1:])
+            }
             resident, share = resident + sizes["Rss"], share + sizes["Pss"]
     return resident / _MIB, share / _MIB
 

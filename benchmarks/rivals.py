@@ -4,7 +4,6 @@ What a peer runs is in peers/, and its versions are in peers/NAME.txt.
 """
 
 import http.client
-import importlib.metadata
 import json
 import os
 import re
@@ -16,11 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import processes
 from run import FLOWER, HERE, TRIVIAL, Contestant, Failed, free_port, pinned
+
+import cortex_api
 
 PEERS = HERE / "peers"
 BUILD = HERE.parent / "build" / "peers"
@@ -61,7 +63,7 @@ class Rival:
     @property
     def version(self) -> str:
         if self.name == OURS:
-            return importlib.metadata.version("cortex-serving")
+            return cortex_api.__version__
         found = re.search(rf"^{self.name}==(\S+)$", (PEERS / f"{self.name}.txt").read_text(), re.MULTILINE)
         return found[1] if found else "?"
 
@@ -124,7 +126,12 @@ RIVALS = (
         _questions(PREDICT, Question(PREDICT, f'{{"rows": [{ROW}]}}')),
         {"BENTOML_DO_NOT_TRACK": "True"},
     ),
-    Rival("ray", _script("ray"), _questions("/", Question("/", ROW)), {"RAY_USAGE_STATS_ENABLED": "0"}),
+    Rival(
+        "ray",
+        _script("ray"),
+        _questions("/", Question("/", ROW)),
+        {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
+    ),
     Rival(OURS, _cortex, _questions("/", Question("/", ROW))),
 )
 
@@ -159,7 +166,7 @@ def make_network() -> None:
         return
     random = np.random.default_rng(1)
     nodes, weights, flowing = [], [], "row"
-    for number, shape in enumerate(zip(LAYERS, LAYERS[1:], strict=False)):
+    for number, shape in enumerate(pairwise(LAYERS)):
         matrix = random.standard_normal(shape, dtype=np.float32) / np.float32(shape[0] ** 0.5)
         weights.append(numpy_helper.from_array(matrix, f"weights{number}"))
         nodes.append(helper.make_node("MatMul", [flowing, f"weights{number}"], [f"sum{number}"]))

@@ -54,5 +54,7 @@ class Batching(kserve.Model):
 if __name__ == "__main__":
     model = {"trivial": Trivial, "iris": Iris, "batching": Batching}[sys.argv[1]]("bench")
     model.load()
-    server = kserve.ModelServer(http_port=int(sys.argv[2]), workers=1, enable_grpc=False, enable_latency_logging=False)
+    server = kserve.ModelServer(
+        http_port=int(sys.argv[2]), workers=1, enable_grpc=False, enable_latency_logging=False
+    )
     server.start([model])

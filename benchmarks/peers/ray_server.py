@@ -64,7 +64,9 @@ if __name__ == "__main__":
         _node_ip_address="127.0.0.1",
         _temp_dir=os.environ["SCRATCH"],
     )
-    serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])}, logging_config=OPTIONS["logging_config"])
+    serve.start(
+        http_options={"host": "127.0.0.1", "port": int(sys.argv[2])}, logging_config=OPTIONS["logging_config"]
+    )
     serve.run({"trivial": Trivial, "iris": Iris, "batching": Batching}[sys.argv[1]].bind(), route_prefix="/")
     ended.wait()
     ray.shutdown()
