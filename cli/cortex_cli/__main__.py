@@ -1,25 +1,41 @@
 """The `cortex` command: tries and checks APIs on this machine, and shows those of a cluster."""
 
+from importlib import import_module
+
 import click
 
 from cortex_api import __version__
-from cortex_cli.convert.command import convert
-from cortex_cli.doctor import doctor
-from cortex_cli.get import get
-from cortex_cli.logs import logs
-from cortex_cli.predict import predict
-from cortex_cli.run import run
-from cortex_cli.validate import validate
+
+_MODULES = {
+    "run": "run",
+    "validate": "validate",
+    "convert": "convert.command",
+    "get": "get",
+    "predict": "predict",
+    "logs": "logs",
+    "doctor": "doctor",
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Imports only the command that is called: each needs libraries that the others don't."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """In the order of --help."""
+        return list(_MODULES)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """One of them, or None."""
+        if name not in _MODULES:
+            return None
+        command: click.Command = getattr(import_module(f"cortex_cli.{_MODULES[name]}"), name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="cortex")
 def main() -> None:
     """Serve models on Kubernetes, and on this machine."""
-
-
-for command in (run, validate, convert, get, predict, logs, doctor):
-    main.add_command(command)
 
 
 def plugin() -> None:

@@ -13,7 +13,7 @@ _MARKS = {"good": ("ok  ", "green"), "note": ("..  ", "yellow"), "bad": ("BAD ",
 _OPERATOR = "app.kubernetes.io/name=cortex-operator"
 
 
-@click.command()
+@click.command(short_help="Say what is wrong with an API, and what to do.")
 @click.argument("name", required=False)
 @asks_a_cluster
 def doctor(cluster: Cluster, name: str | None) -> None:

@@ -15,7 +15,7 @@ _LOOK_AGAIN = 0.5
 """Seconds between two looks at the manifest."""
 
 
-@click.command()
+@click.command(short_help="Serve an API on this machine.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--port", default=8080, show_default=True, help="Port of the API.")
 @click.option("--admin-port", default=8081, show_default=True, help="Port of health, readiness and metrics.")

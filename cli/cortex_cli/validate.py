@@ -8,7 +8,7 @@ import click
 from cortex_cli import manifests
 
 
-@click.command()
+@click.command(short_help="Check manifests, without a cluster.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
 def validate(files: tuple[Path, ...]) -> None:
     """Check manifests of RealtimeAPIs and AsyncAPIs by the API server's rules, without one.

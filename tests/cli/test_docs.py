@@ -2,64 +2,40 @@
 
 A document is a session: files that it shows are written ("`NAME`:" above a block), blocks marked sh are run in turn, and what
 `cortex run` serves is there until the next one. The cluster is a dev cluster with the operator.
+`python -m tests.cli.documents` lists the commands.
 """
 
+import itertools
 import os
 import re
+import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import click
+import helm_python
 import pytest
 import yaml
 
+from cortex_api import GROUP, VERSION, parse
+from cortex_cli.__main__ import main
 from cortex_cli.devcluster import DevCluster
+from cortex_cli.ports import free_port
+from tests.chart.rendering import CHART, render
+from tests.cli.documents import DOCUMENTS, ROOT, Block, blocks, inline
 
-ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+API = f"{GROUP}/{VERSION}"
 LIMIT = 120
-
-
-@dataclass(frozen=True)
-class Block:
-    kind: str
-    text: str
-    file: str | None
-    reason: str | None
-    """Why it isn't run."""
-
-
-def blocks(document: Path) -> list[Block]:
-    found: list[Block] = []
-    kind, text, above = None, "", ""
-    for line in document.read_text().splitlines():
-        if kind is None and line.startswith("```"):
-            kind, text = line[3:], ""
-        elif kind is not None and line == "```":
-            file = re.fullmatch(r"`([\w./-]+)`:", above)
-            reason = re.fullmatch(r"<!-- not run: (.+) -->", above)
-            found.append(Block(kind, text, file and file[1], reason and reason[1]))
-            kind = None
-        elif kind is not None:
-            text += f"{line}\n"
-        elif line.strip():
-            above = line.strip()
-            continue
-        if kind is None and line == "```":
-            above = ""
-    return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+KINDS = {"sh", "yaml", "python", "json", "lua", ""}
+"""Of blocks; "" is a picture."""
+TOOLS = ("cortex", "kubectl", "helm", "make", "curl", "docker", "kind", "pip", ".venv/bin/")
 
 
 @dataclass
@@ -86,12 +62,11 @@ class Session:
             "NO_PROXY": "*",
         }
 
-    def run(self, script: str) -> None:
-        for command in re.sub(r"\\\n", " ", script).splitlines():
-            if command.startswith(("cortex run", ".venv/bin/cortex run")):
-                self.serve(command)
-            elif command.strip():
-                self.one(command)
+    def run(self, command: str) -> None:
+        if command.startswith(("cortex run", ".venv/bin/cortex run")):
+            self.serve(command)
+        else:
+            self.one(command)
 
     def serve(self, command: str) -> None:
         """`cortex run`, in another terminal; the ports of the documents are others here."""
@@ -172,7 +147,8 @@ def test_its_commands_run(document, cluster, tmp_path):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(block.text)
             elif block.kind == "sh" and block.reason is None:
-                session.run(block.text)
+                for command in block.commands:
+                    session.run(command)
     finally:
         session.stop()
         session.one(f"kubectl delete namespace {session.namespace} --wait=false")
@@ -186,7 +162,66 @@ def test_its_links_lead_somewhere(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_its_yaml_is_yaml(document):
+def test_its_commands_are_in_blocks_that_are_run(document):
+    for block in blocks(document):
+        assert block.kind in KINDS
+        assert block.kind == "sh" or not block.text.startswith(TOOLS), block.text
+        assert block.reason is None or block.commands
+        # A test that is said to run it is there.
+        for path in re.findall(r"tests/\S+\.py", block.reason or ""):
+            assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_commands_and_options_that_it_names_are_there(document):
+    makefile = (ROOT / "Makefile").read_text()
+    context = click.Context(main)
+    known = {
+        name: {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
+        for name in main.list_commands(context)
+        if (command := main.get_command(context, name))
+    }
+    written = [*inline(document), *(command for block in blocks(document) for command in block.commands)]
+    for words in (command.replace(".venv/bin/", "").split() for command in written):
+        if words[0] == "make" and len(words) > 1:
+            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
+        elif words[0] == "cortex" and len(words) > 1 and words[1] not in OLD:
+            options = {word.split("=")[0] for word in words[2:] if word.startswith("--")}
+            assert options <= known[words[1]], words
+
+
+OLD = ("deploy", "refresh", "delete")
+"""Commands of the old Cortex, which the page on migration names."""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_chart_takes_the_values_that_it_gives(document):
+    for block in blocks(document):
+        for command in block.commands:
+            if command.startswith(("helm install", "helm upgrade")):
+                words = shlex.split(command)
+                given = [value for word, value in itertools.pairwise(words) if word == "--set"]
+                assert render(helm_python.parse_set_string(",".join(given)))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_its_yaml_is_what_its_readers_take(document):
     for block in blocks(document):
         if block.kind == "yaml":
-            list(yaml.safe_load_all(block.text))
+            for found in yaml.safe_load_all(block.text):
+                check(block, found)
+
+
+def check(block: Block, found: dict[str, Any]) -> None:
+    """A manifest, values of the chart, a part of a spec (or of its handler), a cortex.yaml, or one for another program."""
+    if isinstance(found, list) or "syncPolicy" in found.get("spec", {}):
+        assert block.file == "cortex.yaml" or "ignoreDifferences" in found["spec"]
+    elif found.get("apiVersion") == API:
+        parse(found)
+    elif set(found) <= set(yaml.safe_load((CHART / "values.yaml").read_text())):
+        assert render(found)
+    else:
+        spec = {"handler": {"type": "python", "path": "handler.py"}, **found}
+        if "models" in found:
+            spec = {"handler": {"type": "onnx", **found}}
+        parse({"apiVersion": API, "kind": "RealtimeAPI", "metadata": {"name": "x"}, "spec": spec})
