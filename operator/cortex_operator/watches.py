@@ -46,9 +46,7 @@ async def run(registry: kopf.OperatorRegistry, platform: Platform, started: Call
 
 
 class _NoDiffs(kopf.DiffBaseStorage):
-    """Spares kopf the copies of every object by which it tells handlers of changes what has changed: there are none of them, and
-    the copies were half of the operator's work.
-    """
+    """Spares kopf the deep copies of every object by which it tells handlers of changes what has changed: there are none."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
         return cast(kopf.BodyEssence, {})
