@@ -44,9 +44,6 @@ class Client(Protocol):
     def problems(self) -> dict[str, str]:
         """What is wrong with models now, by model ("iris 3")."""
 
-    def failures(self) -> dict[str, int]:
-        """How often a load has failed in this process, by model."""
-
     def close(self) -> None:
         """Let go of all models."""
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 
 from cortex_runtime.clients import say_served
+from cortex_runtime.clients.cached import Cached
 from cortex_runtime.errors import UserError
 from cortex_runtime.models.cache import Cache
 from cortex_runtime.models.store import LoadFailed, Store, Version
@@ -91,7 +92,7 @@ class Loaded:
     inputs: tuple[Input, ...]
 
 
-class ONNXClient:
+class ONNXClient(Cached[Loaded]):
     """The models of one API. A single model has no name to give; several are asked for by name."""
 
     argument = "onnx_client"
@@ -99,11 +100,9 @@ class ONNXClient:
     def __init__(
         self, store: Store, threads: int, *, size: int | None = None, limit_bytes: int | None = None
     ) -> None:
-        self._store = store
-        self._cache: Cache[Loaded] = Cache(
-            store, lambda version: _load(version, threads), size=size, limit_bytes=limit_bytes
-        )
-        self.may_wait = self._cache.limited
+        cache = Cache(store, lambda version: _load(version, threads), size=size, limit_bytes=limit_bytes)
+        super().__init__(store, cache)
+        self.may_wait = cache.limited
 
     def predict(
         self, model_input: Any, model_name: str | None = None, model_version: str | int | None = "latest"
@@ -153,41 +152,8 @@ class ONNXClient:
         """Inputs and outputs of a model, with shapes and types; None in a shape is a dimension that is free."""
         return _signature(self._cache.get(model_name, model_version))
 
-    def info(self) -> list[dict[str, Any]]:
-        """Names, versions, what is loaded, and the signature of the highest version that is, for GET /info."""
-        loaded: dict[str, dict[int, Loaded]] = {}
-        for version, model in self._cache.loaded():
-            loaded.setdefault(version.name, {})[version.version] = model
-        return [
-            {
-                "name": None if self._store.single else name,
-                "versions": [str(number) for number in self._store.versions(name)],
-                "loaded": [str(number) for number in sorted(loaded.get(name, ()))],
-                **(_signature(loaded[name][max(loaded[name])]) if name in loaded else {}),
-            }
-            for name in self._store.names()
-        ]
-
-    def preload(self) -> None:
-        """Load all models, when no limit stands against it. Raises StartError (ModelInvalid)."""
-        self._cache.preload()
-
-    def refresh(self) -> None:
-        """Follow the index of models."""
-        if self._store.refresh():
-            self._cache.refresh()
-
-    def problems(self) -> dict[str, str]:
-        """What is wrong with models now, by model."""
-        return self._cache.problems()
-
-    def failures(self) -> dict[str, int]:
-        """How often a load has failed, by model."""
-        return dict(self._cache.failures)
-
-    def close(self) -> None:
-        """Let go of all models."""
-        self._cache.close()
+    def _signature_of(self, model: Loaded) -> dict[str, Any]:
+        return _signature(model)
 
 
 def intra_op_threads(workers: int) -> int:

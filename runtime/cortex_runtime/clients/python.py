@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cortex_runtime.clients import say_served
+from cortex_runtime.clients.cached import Cached
 from cortex_runtime.models.cache import Cache
 from cortex_runtime.models.store import Store, Version
 
@@ -17,7 +18,7 @@ class Loaded:
     model: Any
 
 
-class PythonClient:
+class PythonClient(Cached[Loaded]):
     """The models of one API. A single model has no name to give; several are asked for by name."""
 
     argument = "python_client"
@@ -31,13 +32,10 @@ class PythonClient:
         size: int | None = None,
         limit_bytes: int | None = None,
     ) -> None:
-        self._store = store
-        self._cache: Cache[Loaded] = Cache(
-            store,
-            lambda version: Loaded(version, load_model(str(version.path))),
-            size=size,
-            limit_bytes=limit_bytes,
-        )
+        def load(version: Version) -> Loaded:
+            return Loaded(version, load_model(str(version.path)))
+
+        super().__init__(store, Cache(store, load, size=size, limit_bytes=limit_bytes))
 
     def get_model(self, model_name: str | None = None, model_version: str | int | None = "latest") -> Any:
         """What load_model returned for a model. model_version: a number, or "latest", None or "" for the highest.
@@ -61,36 +59,3 @@ class PythonClient:
     ) -> dict[str, Any]:
         """Nothing is known of the inputs of a Python model."""
         return {"inputs": {}, "outputs": {}}
-
-    def info(self) -> list[dict[str, Any]]:
-        """Names, versions and what is loaded for GET /info."""
-        loaded = {(version.name, version.version) for version, _ in self._cache.loaded()}
-        return [
-            {
-                "name": None if self._store.single else name,
-                "versions": [str(number) for number in self._store.versions(name)],
-                "loaded": [str(number) for number in self._store.versions(name) if (name, number) in loaded],
-            }
-            for name in self._store.names()
-        ]
-
-    def preload(self) -> None:
-        """Load all models, when no limit stands against it. Raises StartError (ModelInvalid)."""
-        self._cache.preload()
-
-    def refresh(self) -> None:
-        """Follow the index of models."""
-        if self._store.refresh():
-            self._cache.refresh()
-
-    def problems(self) -> dict[str, str]:
-        """What is wrong with models now, by model."""
-        return self._cache.problems()
-
-    def failures(self) -> dict[str, int]:
-        """How often load_model has raised, by model."""
-        return dict(self._cache.failures)
-
-    def close(self) -> None:
-        """Let go of all models."""
-        self._cache.close()

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from cortex_api import units
 from cortex_api.handler import Models
 from cortex_runtime.clients import say_served
+from cortex_runtime.clients.cached import Cached
 from cortex_runtime.clients.tfserving.model import Model, NotLoaded
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.cache import Cache
@@ -47,7 +48,7 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-class TensorFlowClient:
+class TensorFlowClient(Cached[Model[Any]]):
     """The models of one API. A single model has no name to give; several are asked for by name.
 
     cache: of models that the backend has loaded. waits: whether a prediction waits for another process.
@@ -56,9 +57,8 @@ class TensorFlowClient:
     argument = "tensorflow_client"
 
     def __init__(self, store: Store, backend: Backend, cache: "Cache[Model[Any]]", *, waits: bool) -> None:
-        self._store = store
+        super().__init__(store, cache)
         self._backend = backend
-        self._cache = cache
         self.may_wait = waits or cache.limited
 
     def predict(
@@ -102,46 +102,20 @@ class TensorFlowClient:
         """
         return self._cache.get(model_name, model_version).signature.to_dict()
 
-    def info(self) -> list[dict[str, Any]]:
-        """Names, versions, what is loaded, and the signature of the highest version that is known, for GET /info."""
-        known: dict[str, dict[int, Model[Any]]] = {}
-        for version, model in self._cache.loaded():
-            known.setdefault(version.name, {})[version.version] = model
-        entries = []
-        for name in self._store.names():
-            models = known.get(name, {})
-            loaded = [number for number in sorted(models) if self._backend.is_loaded(models[number])]
-            entries.append(
-                {
-                    "name": None if self._store.single else name,
-                    "versions": [str(number) for number in self._store.versions(name)],
-                    "loaded": [str(number) for number in loaded],
-                    **(models[max(models)].signature.to_dict() if models else {}),
-                }
-            )
-        return entries
-
     def preload(self) -> None:
         """Load all models, when no limit stands against it. Raises StartError (ModelInvalid)."""
         with _starting():
-            self._cache.preload()
-
-    def refresh(self) -> None:
-        """Follow the index of models."""
-        if self._store.refresh():
-            self._cache.refresh()
-
-    def problems(self) -> dict[str, str]:
-        """What is wrong with models now, by model."""
-        return self._cache.problems()
-
-    def failures(self) -> dict[str, int]:
-        """How often a load has failed, by model."""
-        return dict(self._cache.failures)
+            super().preload()
 
     def close(self) -> None:
         """Let go of all models; in a server they stay, for the other processes of this replica."""
         self._backend.close()
+
+    def _is_loaded(self, model: Model[Any]) -> bool:
+        return self._backend.is_loaded(model)
+
+    def _signature_of(self, model: Model[Any]) -> dict[str, Any]:
+        return model.signature.to_dict()
 
 
 def open_client(

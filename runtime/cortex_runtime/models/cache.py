@@ -9,7 +9,6 @@ import itertools
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -101,8 +100,6 @@ class Cache(Generic[T]):
         self._refreshing = threading.Lock()
         self._clock = itertools.count()
         self._thread = threading.local()
-        self.failures: Counter[str] = Counter()
-        """How often a load has failed, by model."""
         store.in_memory(lambda: {held.version.stamp for held in tuple(self._held.values())})
 
     @property
@@ -326,8 +323,6 @@ class Cache(Generic[T]):
         again = before is not None and before.stamp == version.stamp
         pause = min(before.pause * 2, _LONGEST_PAUSE) if before is not None and again else _FIRST_PAUSE
         self._failed[key] = _Failure(version.stamp, str(error), pause, time.monotonic() + pause)
-        with self._changed:
-            self.failures[key[0]] += 1
         self._store.failed(problem_key(key[0]))
         log.error("%s", error, exc_info=None if again else error.__cause__)
 

@@ -86,13 +86,17 @@ def double(session_double: Any) -> Any:
 
 @dataclass
 class Opener:
-    """Opens clients as the supervisor and a worker do. address: of the server; None for in process."""
+    """Opens clients as the supervisor and a worker do.
+
+    address: of the server; None for in process. failed: the models of which a load has failed, as often as it has.
+    """
 
     folder: Path
     address: str | None
     document: Any = None
     syncs: list[Sync] = field(default_factory=list)
     clients: list[TensorFlowClient] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
     def __call__(self, spec: dict[str, Any], timeout: float = 30, again: bool = False) -> TensorFlowClient:
         """again: one more process of the same replica."""
@@ -107,6 +111,7 @@ class Opener:
                 sync.start()
                 self.syncs.append(sync)
             store = Store.open(document.spec.handler, self.folder, self.folder)
+            store.failed = self.failed.append
         models = document.spec.handler.models
         client = client_module.open_client(
             store, models, self.address, size=models.cache_size, timeout=timeout
