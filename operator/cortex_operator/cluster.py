@@ -56,7 +56,10 @@ class Cluster:
             config.load_incluster_config()
         except config.ConfigException:
             await config.load_kube_config(os.environ.get("KUBECONFIG"))
-        return cls(client.ApiClient())
+        api = client.ApiClient()
+        # Proxies by environment are not kopf's either, and looking for them takes two threads' turns in each call.
+        api.configuration.client_session_kwargs = {"trust_env": False}
+        return cls(api)
 
     async def close(self) -> None:
         """End the connection."""
