@@ -39,6 +39,7 @@ from cortex_runtime import logs
 from cortex_runtime.admin import Admin
 from cortex_runtime.errors import StartError
 from cortex_runtime.gateway_app import Gateway, send_json
+from cortex_runtime.protocol import OrderlyProtocol
 from cortex_runtime.queues.base import QueueError, Unreachable
 from cortex_runtime.queues.connect import VARIABLE, connect
 from cortex_runtime.queues.metrics import GatewayMetrics
@@ -214,7 +215,7 @@ def _config(app: Gateway | GatewayAdmin) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=OrderlyProtocol if isinstance(app, Gateway) else "httptools",
         ws="none",
         lifespan="off",
         log_config=None,

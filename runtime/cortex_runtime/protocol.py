@@ -1,9 +1,15 @@
-"""uvicorn's HTTP protocol with a short way: a request for a method that runs in place is answered as soon as it is parsed.
+"""uvicorn's HTTP protocol, with two things added.
+
+At the server's end, a connection on which a request is on its way is not closed before that is answered. And there is a short
+way: a request for a method that runs in place is answered as soon as it is parsed.
 
 No task, no ASGI messages: the whole of a small request is mostly in the first piece of data, and its method returns within a
 fraction of a millisecond, so all that is left is to write the response. Whatever doesn't fit goes the way of every ASGI server.
 """
 
+import array
+import fcntl
+import termios
 from typing import Any, Protocol
 
 from starlette.types import ASGIApp
@@ -26,7 +32,49 @@ class InPlace(Protocol):
         """The answer, or an application that gives it, or None when nothing was run and the request has to go the long way."""
 
 
-class InPlaceProtocol(HttpToolsProtocol):
+_LINGER = 0.5
+"""Seconds in which a connection that has no request may bring one, once the server is to end."""
+
+
+class OrderlyProtocol(HttpToolsProtocol):
+    """One connection of a server whose application says `connection: close` from when it drains."""
+
+    _begun = False
+    _lingered = False
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._begun = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """From here on uvicorn knows of the request."""
+        self._begun = False
+        super().on_headers_complete()
+
+    def shutdown(self) -> None:
+        """Close after what runs, and after what a client has sent before it could know: it would count as lost there."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            super().shutdown()
+        elif not self._lingered or self._begun or self._unread():
+            self._lingered = True
+            self.loop.call_later(_LINGER, self.shutdown)
+        else:
+            self.transport.close()
+
+    def _unread(self) -> bool:
+        """Whether the kernel holds something of the client's."""
+        waiting = array.array("i", [0])
+        try:
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, waiting)
+        except OSError:
+            return False
+        return waiting[0] > 0
+
+
+class InPlaceProtocol(OrderlyProtocol):
     """One connection. config.app is an `InPlace`."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
@@ -47,12 +95,14 @@ class InPlaceProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins; what only ASGI needs waits until that is sure to be needed."""
+        self._begun = True
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
 
     def on_headers_complete(self) -> None:
         """Hold the request back when it may be answered at once."""
+        self._begun = False
         cycle, url = self.cycle, self.url
         if (
             (url == b"/" or url[:2] == b"/?")
@@ -114,10 +164,10 @@ class InPlaceProtocol(HttpToolsProtocol):
 
     def _begin(self) -> None:
         url, headers, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
+        HttpToolsProtocol.on_message_begin(self)
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
-        super().on_headers_complete()
+        HttpToolsProtocol.on_headers_complete(self)
 
     def _default_headers(self) -> bytes:
         headers = self.server_state.default_headers

@@ -229,6 +229,8 @@ class Supervisor:
             await asyncio.sleep(self._options.drain_delay)
         for seat in self._seats:
             seat.tell("stop")
+        # Once the workers have closed theirs too, whoever still comes is refused at once, and doesn't wait for nobody.
+        self._listener.close()
         limit = units.seconds(self._document.spec.handler.request_timeout)
         await asyncio.wait([seat.task for seat in self._seats], timeout=limit)
 

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
+from tests.runtime.queues.servers import listens
+
 GATED = """
 import os, pathlib, time
 class Handler:
@@ -111,7 +113,7 @@ def test_a_killed_worker_costs_only_its_own_requests(serve):
 
 def test_metrics_add_up_over_the_processes(serve):
     api = serve(GATED, processesPerReplica=2)
-    pids = {httpx.get(api.url).json()["pid"] for _ in range(40)}
+    pids = {PLAIN.get(api.url).json()["pid"] for _ in range(40)}
     assert api.metric('cortex_requests_total{method="GET",status="200"}') == 40
     assert api.metric("cortex_request_duration_seconds_count") == 40
     assert api.metric("cortex_workers_ready") == 2
@@ -129,6 +131,23 @@ def test_sigterm_answers_what_runs_and_what_waits_then_exits_0(serve):
         assert api.ready().json()["reason"] == "Draining"
         open_gate(payload)
         assert [r.result().status_code for r in running] == [200, 200, 200]
+    assert api.process.wait(30) == 0
+
+
+def test_a_request_that_is_on_its_way_at_the_end_is_answered(serve):
+    api = serve("class Handler:\n    def handle_post(self, payload):\n        return payload\n")
+    with socket.create_connection(("127.0.0.1", api.port)) as halfway:
+        halfway.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-le")
+        # Answered after the server has read what was sent before.
+        assert api.post(1).status_code == 200
+        api.process.send_signal(signal.SIGTERM)
+        api.until(lambda: not listens(api.port))
+        halfway.sendall(b"ngth: 2\r\ncontent-type: application/json\r\n\r\n42")
+        halfway.settimeout(30)
+        answer = b"".join(iter(lambda: halfway.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer.lower()
+    assert answer.endswith(b"\r\n\r\n42")
     assert api.process.wait(30) == 0
 
 
