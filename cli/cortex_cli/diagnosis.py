@@ -16,6 +16,8 @@ Object = dict[str, Any]
 Level = Literal["good", "note", "bad"]
 _WANTED = ("Starting", "Paused", "ScaledToZero", "Deleting")
 """Reasons of not being ready that nobody need mend."""
+_BEFORE = ("InvalidSpec", "NameTaken", "NoQueue", "SourceUnavailable", "DeploymentRefused")
+"""Reasons that keep the operator from making a Deployment."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _of_conditions(api: API) -> list[Finding]:
 
 def _of_deployments(seen: Seen) -> list[Finding]:
     if not seen.deployments:
-        if seen.api.outdated or seen.api.ready["reason"] == "InvalidSpec":
+        if seen.api.outdated or seen.api.ready["reason"] in _BEFORE:
             return [Finding("note", "Deployment", "is not made yet")]
         return [
             Finding(
@@ -208,10 +210,13 @@ def _of_events(seen: Seen) -> list[Finding]:
     if seen.api.ready["status"] == "True":
         return []
     mine = {seen.api.name, seen.api.service, *(pod["metadata"]["name"] for pod in seen.pods)}
+    said = {condition.get("message") for condition in seen.api.status.get("conditions") or ()}
     warnings = [
         event
         for event in seen.events
-        if event.get("type") == "Warning" and (event.get("involvedObject") or {}).get("name") in mine
+        if event.get("type") == "Warning"
+        and (event.get("involvedObject") or {}).get("name") in mine
+        and event.get("message") not in said
     ]
     latest: dict[tuple[str, str], Object] = {}
     for event in sorted(

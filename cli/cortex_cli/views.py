@@ -90,9 +90,12 @@ def detail(api: API, pods: list[dict[str, Any]], replicas: Replicas) -> Iterator
     head.add_row("endpoint", str(api.status.get("url", "-")))
     traffic = replicas.traffic
     head.add_row("requests", requests(traffic))
-    head.add_row("latency", f"{latency(traffic)} on average")
+    head.add_row("latency", latency(traffic) + (" on average" if traffic.seconds is not None else ""))
     if failure := api.status.get("lastFailure"):
-        head.add_row("last failure", f"{failure['reason']}: {failure['message']} (pod {failure['pod']})")
+        words = (
+            "that" if failure["message"] == ready["message"] else f"{failure['reason']}: {failure['message']}"
+        )
+        head.add_row("last failure", f"{words}, in pod {failure['pod']}")
     for pod, why in replicas.silent.items():
         head.add_row("", Text(f"pod {pod} gave no numbers: {why}", style="yellow"))
     yield head

@@ -348,18 +348,17 @@ def test_the_age_is_what_all_fields_have_in_common():
     assert (old.age, old.repaired) == (Age(19, 24), False)
 
 
-OLD_EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*/cortex.yaml"))
-
-
-@pytest.mark.parametrize("file", OLD_EXAMPLES, ids=lambda path: path.parent.name)
-def test_the_examples_are_what_their_old_files_convert_to(file):
-    result = CliRunner().invoke(main, ["convert", str(file), "--source=image"])
-    assert result.exit_code == 0, result.output
-    converted = yaml.safe_load(result.stdout)
-    example = next(
-        d
-        for d in yaml.safe_load_all((file.parent / "api.yaml").read_text())
-        if d["kind"] == converted["kind"]
-    )
-    for name, value in converted["spec"]["handler"].items():
-        assert example["spec"]["handler"].get(name) == value, name
+def test_numbers_that_are_none_are_refused_with_their_lines(convert):
+    text = """\
+- name: a
+  kind: RealtimeAPI
+  predictor:
+    type: python
+    path: p.py
+    processes_per_replica: two
+  autoscaling:
+    target_replica_concurrency: many
+"""
+    _, said = convert(text, code=1)
+    for line, field in ((6, "spec.handler.processesPerReplica"), (8, "spec.autoscaling.targetInFlight")):
+        assert f":{line}: not valid: {field}: must be a" in said

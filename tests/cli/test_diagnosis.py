@@ -128,6 +128,8 @@ def test_pods_that_the_cluster_refuses():
 def test_children_that_are_missing():
     found = bad(live("Starting"), deployments=[])
     assert [finding.where for finding in found] == ["Deployment"]
+    assert bad(live("SourceUnavailable"), deployments=[])[0].where == "Ready"
+    assert len(bad(live("SourceUnavailable"), deployments=[])) == 1
     found = bad(live("Starting"), service=None)
     assert [finding.where for finding in found] == ["Service api-iris"]
 
@@ -154,8 +156,12 @@ def test_warnings_are_shown_while_it_does_not_answer():
         "involvedObject": {"kind": "Pod", "name": "api-iris-x"},
     }
     other = {**event, "involvedObject": {"kind": "Pod", "name": "another"}}
-    found = diagnose(Seen(live("Starting"), [deployment(0)], [pod()], {"metadata": {}}, [event, other], []))
+    mine = {"kind": "RealtimeAPI", "name": "iris"}
+    again = {**event, "message": live("Starting").ready["message"], "involvedObject": mine}
+    events = [event, other, again]
+    found = diagnose(Seen(live("Starting"), [deployment(0)], [pod()], {"metadata": {}}, events, []))
     events = [finding for finding in found if finding.where.startswith("Event")]
+    # What the operator has said already is not said again.
     assert [(finding.where, finding.what) for finding in events] == [
         ("Event on Pod api-iris-x", 'FailedMount: secret "x" not found')
     ]

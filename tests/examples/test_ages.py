@@ -16,6 +16,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
+
+from cortex_cli.__main__ import main
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NAMES = ("request-handler", "init-predict", "mpg-estimator", "text-analyzer", "onnx-multi-model")
@@ -64,10 +67,8 @@ def post(url: str, payload: object, **query: str) -> httpx.Response:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_old_file_becomes_the_manifest(name: str) -> None:
-    command = [sys.executable, "-m", "cortex_cli", "convert", "--source", "image"]
-    done = subprocess.run(
-        [*command, str(EXAMPLES / name / "cortex.yaml")], capture_output=True, text=True, check=True
-    )
+    done = CliRunner().invoke(main, ["convert", "--source=image", str(EXAMPLES / name / "cortex.yaml")])
+    assert done.exit_code == 0, done.stderr
     assert done.stdout == (EXAMPLES / name / "api.yaml").read_text()
 
 

@@ -1,14 +1,15 @@
 """The examples of single features, as their READMEs run them."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 
 import httpx
 import yaml
+from click.testing import CliRunner
 
 from cortex_api import parse
+from cortex_cli.__main__ import main
 from cortex_operator.platform import Platform
 from cortex_operator.render import render
 
@@ -39,12 +40,8 @@ def test_a_model_of_scikit_learn_is_trained_and_served(run: Callable[..., tuple[
 
 
 def test_the_example_with_a_gpu_gives_it_to_tensorflow_serving() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "cortex_cli", "validate", str(EXAMPLES / "gpu" / "api.yaml")],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = CliRunner().invoke(main, ["validate", str(EXAMPLES / "gpu" / "api.yaml")])
+    assert done.exit_code == 0, done.output
     children = render(parse(yaml.safe_load((EXAMPLES / "gpu" / "api.yaml").read_text())), Platform(), None)
     deployment = next(child for child in children if child["kind"] == "Deployment")
     (server,) = deployment["spec"]["template"]["spec"]["initContainers"]

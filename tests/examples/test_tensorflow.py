@@ -16,6 +16,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
+
+from cortex_cli.__main__ import main
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NAMES = ("tensorflow-async", "tensorflow-iris", "tensorflow-multi-model")
@@ -64,9 +67,8 @@ def run(tmp_path: Path) -> Iterator[Callable[[str], tuple[str, str]]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_old_file_becomes_the_manifest(name):
-    command = [sys.executable, "-m", "cortex_cli", "convert", "--source", "image"]
-    command.append(str(EXAMPLES / name / "cortex.yaml"))
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = CliRunner().invoke(main, ["convert", "--source=image", str(EXAMPLES / name / "cortex.yaml")])
+    assert done.exit_code == 0, done.stderr
     assert done.stdout == (EXAMPLES / name / "api.yaml").read_text()
 
 

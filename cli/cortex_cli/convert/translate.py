@@ -1,5 +1,6 @@
 """An entry of a cortex.yaml to a manifest of today, with a remark on each thing that has another name now or stays behind."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -312,8 +313,8 @@ def _autoscaling(to: Translation) -> None:
         for name in _SCALING:
             to.carry(f"{parent}{name}", f"spec.autoscaling.{_camel(name)}")
         to.carry(f"{parent}target_cpu_utilization", "spec.autoscaling.targetCpuUtilization")
-    to.carry("autoscaling.target_replica_concurrency", "spec.autoscaling.targetInFlight", float)
-    to.carry("autoscaling.target_in_flight", "spec.autoscaling.targetInFlight", float)
+    to.carry("autoscaling.target_replica_concurrency", "spec.autoscaling.targetInFlight")
+    to.carry("autoscaling.target_in_flight", "spec.autoscaling.targetInFlight")
     to.carry("autoscaling.max_replica_concurrency", "spec.handler.maxReplicaConcurrency")
     to.carry("autoscaling.workers_per_replica", "spec.handler.processesPerReplica")
     to.carry("autoscaling.threads_per_worker", "spec.handler.threadsPerProcess")
@@ -323,8 +324,9 @@ def _autoscaling(to: Translation) -> None:
         scaling.setdefault("targetCpuUtilization", 80)
     else:
         handler = to.manifest["spec"]["handler"]
-        slots = handler.get("processesPerReplica", 1) * handler.get("threadsPerProcess", 1)
-        scaling.setdefault("targetInFlight", float(slots))
+        slots = [handler.get(name, 1) for name in ("processesPerReplica", "threadsPerProcess")]
+        if all(isinstance(number, int) for number in slots):
+            scaling.setdefault("targetInFlight", math.prod(slots))
     scaling.setdefault("minReplicas", 1)
     scaling.setdefault("maxReplicas", 100)
     if added := {name: value for name, value in scaling.items() if name not in before}:
