@@ -1,26 +1,27 @@
-"""The tables of `make bench-peers`, from its rows: medians of the rounds, and medians of the rounds' ratios. Pure."""
+"""The tables of `make bench-peers`, from its rows: medians, and medians of the ratios of what was measured in turn. Pure."""
 
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 OURS = "cortex"
+OPEN_LOOP = "iris"
 TITLES = {
     "trivial": "A trivial synchronous handler, 200 bytes of JSON",
     "iris": "A small ONNX model (iris)",
-    "batching": "An ONNX model of 25 million weights, server-side batching (16 rows, 5 ms)",
+    "batching": "An ONNX model of 25 million weights, batches of 16 rows or 5 ms",
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """One value of one round. at: whose capacity the load was half of, for those measured under a Poisson load."""
+    """One value. peer: the pair in which contestant (it, or Cortex) was measured. number: of the round or the slice."""
 
     work: str
+    peer: str
     contestant: str
-    round: int
+    number: int
     measured: str
-    at: str
     value: str
 
 
@@ -29,50 +30,63 @@ class Values:
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows = list(rows)
-        self.contestants = list(dict.fromkeys(row.contestant for row in self.rows if row.contestant))
+        self.peers = list(dict.fromkeys(row.peer for row in self.rows if row.peer))
         self.works = [work for work in TITLES if any(row.work == work for row in self.rows)]
 
-    def of(self, work: str, name: str, measured: str, at: str = "") -> dict[int, float]:
-        """Round to value."""
+    def of(self, work: str, peer: str, contestant: str, measured: str) -> dict[int, float]:
+        """Number of the round or slice to value."""
         return {
-            row.round: float(row.value)
+            row.number: float(row.value)
             for row in self.rows
-            if (row.work, row.contestant, row.measured, row.at) == (work, name, measured, at)
+            if (row.work, row.peer, row.contestant, row.measured) == (work, peer, contestant, measured)
         }
 
-    def said(self, name: str, measured: str) -> str:
-        """A word of the whole run."""
-        return next((r.value for r in self.rows if r.contestant == name and r.measured == measured), "")
+    def ours(self, work: str, measured: str) -> list[float]:
+        """Cortex's, beside whichever peer."""
+        return [value for peer in self.peers for value in self.of(work, peer, OURS, measured).values()]
 
+    def theirs(self, work: str, peer: str, measured: str) -> list[float]:
+        return list(self.of(work, peer, peer, measured).values())
 
-def ratio(ours: dict[int, float], theirs: dict[int, float]) -> str:
-    """The median of the ratios of rounds that have both, and the lowest and the highest, which tell how sure it is."""
-    found = [ours[number] / theirs[number] for number in ours if theirs.get(number)]
-    if not found:
-        return "-"
-    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+    def ratio(self, work: str, peer: str, measured: str, own: str = "") -> str:
+        """Cortex's to the peer's: the median, the lowest and the highest of those taken in turn. own: what Cortex's is called."""
+        theirs = self.of(work, peer, peer, measured)
+        found = [
+            value / theirs[number]
+            for number, value in self.of(work, peer, OURS, own or measured).items()
+            if theirs.get(number)
+        ]
+        return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" if found else "-"
 
-
-def middle(values: dict[int, float], digits: int = 0) -> str:
-    return f"{statistics.median(values.values()):,.{digits}f}" if values else "-"
+    def best_first(self, work: str, measured: str, highest: bool) -> list[str]:
+        """Peers that have a value."""
+        medians = {
+            peer: statistics.median(found)
+            for peer in self.peers
+            if (found := self.theirs(work, peer, measured))
+        }
+        return sorted(medians, key=lambda peer: medians[peer], reverse=highest)
 
 
 def tables(rows: Iterable[Row]) -> str:
     """All tables of a run, as Markdown."""
     values = Values(rows)
-    parts = [_method(values)]
-    parts += [_throughput(values, work) for work in values.works]
-    if "iris" in values.works:
+    parts = [_method(values), *(_throughput(values, work) for work in values.works)]
+    if OPEN_LOOP in values.works:
         parts += [_tail(values), _start(values)]
     return "\n\n".join([*parts, *_failures(values)])
 
 
 def _method(values: Values) -> str:
-    loads = values.of("", "", "load_average").values()
-    versions = ", ".join(f"{name} {values.said(name, 'version')}" for name in values.contestants)
-    lines = [f"{values.said('', 'how')}. {versions}."]
+    said = {row.contestant: row.value for row in values.rows if row.measured == "version"}
+    how = next((row.value for row in values.rows if row.measured == "how"), "")
+    lines = [f"{how}.", ", ".join(f"{name} {version}" for name, version in said.items()) + "."]
+    loads = [float(row.value) for row in values.rows if row.measured == "load_average"]
     if loads:
-        lines.append(f"Load average of the machine when a round began: {min(loads):.1f} to {max(loads):.1f}.")
+        lines.append(
+            f"Load average of the machine before a pair: {min(loads):.1f} to {max(loads):.1f}, "
+            f"median {statistics.median(loads):.1f}."
+        )
     return "\n".join(lines)
 
 
@@ -81,69 +95,62 @@ def _table(heads: list[str], lines: Iterable[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [heads, ruled, *lines])
 
 
-def _by_median(values: Values, work: str, measured: str, highest_first: bool) -> list[str]:
-    """Contestants that have a value, the best first."""
-    medians = {
-        name: statistics.median(found.values())
-        for name in values.contestants
-        if (found := values.of(work, name, measured))
-    }
-    return sorted(medians, key=lambda name: medians[name], reverse=highest_first)
+def _middle(values: list[float], digits: int = 0) -> str:
+    return f"{statistics.median(values):,.{digits}f}" if values else "-"
 
 
 def _throughput(values: Values, work: str) -> str:
-    ours = values.of(work, OURS, "requests_per_second")
-    lines = []
-    for name in _by_median(values, work, "requests_per_second", highest_first=True):
-        rates = values.of(work, name, "requests_per_second")
-        shown = "" if name == OURS else ratio(ours, rates)
-        lines.append([name, middle(rates), shown, middle(values.of(work, name, "cpu_us"))])
-    heads = ["", "requests/s", "cortex is x times that", "CPU per request, µs"]
+    rates = values.ours(work, "requests_per_second")
+    lines = [[OURS, _middle(rates), "", _middle(values.ours(work, "cpu_us")), ""]]
+    for peer in values.best_first(work, "requests_per_second", highest=True):
+        line = [peer, _middle(values.theirs(work, peer, "requests_per_second"))]
+        line += [values.ratio(work, peer, "requests_per_second")]
+        line += [_middle(values.theirs(work, peer, "cpu_us")), values.ratio(work, peer, "cpu_us")]
+        lines.append(line)
+    heads = ["", "requests/s", "Cortex's as a ratio", "CPU a request, µs", "Cortex's as a ratio"]
     return f"### {TITLES[work]}\n\n" + _table(heads, lines)
 
 
 def _tail(values: Values) -> str:
-    own = values.of("iris", OURS, "p99_ms", OURS)
-    lines = []
-    for name in _by_median(values, "iris", "requests_per_second", highest_first=True):
-        rate = middle(values.of("iris", name, "rate", name))
-        theirs = values.of("iris", name, "p99_ms", name)
-        cells = [name, rate, middle(values.of("iris", name, "p50_ms", name), 2), middle(theirs, 2)]
-        if name == OURS:
-            lines.append([*cells, "", "", ""])
-        else:
-            beside = values.of("iris", OURS, "p99_ms", name)
-            lines.append([*cells, middle(beside, 2), ratio(beside, theirs), ratio(own, theirs)])
-    heads = ["", "requests/s (half of its capacity)", "p50, ms", "p99, ms", "cortex's p99 at this rate, ms"]
-    heads += ["ratio at this rate", "ratio, each at half of its own capacity"]
+    own = [_middle(values.ours(OPEN_LOOP, f"own_{name}"), 2) for name in ("p50_ms", "p99_ms")]
+    lines = [[OURS, _middle(values.ours(OPEN_LOOP, "own_rate")), *own, "", "", ""]]
+    for peer in values.best_first(OPEN_LOOP, "requests_per_second", highest=True):
+        line = [peer, _middle(values.theirs(OPEN_LOOP, peer, "rate"))]
+        line += [_middle(values.theirs(OPEN_LOOP, peer, name), 2) for name in ("p50_ms", "p99_ms")]
+        line += [_middle(list(values.of(OPEN_LOOP, peer, OURS, "p99_ms").values()), 2)]
+        line += [
+            values.ratio(OPEN_LOOP, peer, "p99_ms"),
+            values.ratio(OPEN_LOOP, peer, "p99_ms", "own_p99_ms"),
+        ]
+        lines.append(line)
+    heads = ["", "requests/s: half of what it can", "p50, ms", "p99, ms", "Cortex's p99 at this rate, ms"]
+    heads += ["as a ratio", "Cortex's at half of what it can, as a ratio"]
     return "### Poisson arrivals at half load (iris)\n\n" + _table(heads, lines)
 
 
 def _start(values: Values) -> str:
-    lines = []
-    for name in _by_median(values, "iris", "start_s", highest_first=False):
-        starts, share = values.of("iris", name, "start_s"), values.of("iris", name, "pss_mib")
-        cells = [name, middle(starts, 2), ratio(values.of("iris", OURS, "start_s"), starts)]
-        cells += [middle(share), ratio(values.of("iris", OURS, "pss_mib"), share)]
-        if name == OURS:
-            cells[2] = cells[4] = ""
-        cells += [middle(values.of("iris", name, "rss_mib")), middle(values.of("iris", name, "processes"))]
-        lines.append(cells)
+    measured = {"start_s": 2, "pss_mib": 0, "rss_mib": 0, "processes": 0}
+    ours = [_middle(values.ours(OPEN_LOOP, name), digits) for name, digits in measured.items()]
+    lines = [[OURS, ours[0], "", ours[1], "", *ours[2:]]]
+    for peer in values.best_first(OPEN_LOOP, "start_s", highest=False):
+        theirs = [_middle(values.theirs(OPEN_LOOP, peer, name), digits) for name, digits in measured.items()]
+        ratios = [values.ratio(OPEN_LOOP, peer, name) for name in ("start_s", "pss_mib")]
+        lines.append([peer, theirs[0], ratios[0], theirs[1], ratios[1], *theirs[2:]])
     heads = [
         "",
         "start to first answer, s",
-        "cortex's as a ratio",
+        "Cortex's as a ratio",
         "memory (PSS), MiB",
-        "cortex's as a ratio",
+        "Cortex's as a ratio",
     ]
-    heads += ["RSS, added up, MiB", "processes"]
+    heads += ["RSS added up, MiB", "processes"]
     return "### Start and memory (iris)\n\n" + _table(heads, lines)
 
 
 def _failures(values: Values) -> list[str]:
-    failed = [row for row in values.rows if row.measured == "failed"]
     lines = [
-        f"- {row.contestant}{f', {row.work}, round {row.round}' if row.work else ''}: {row.value}"
-        for row in failed
+        f"- {row.peer}{f', {row.work}, round {row.number}' if row.work else ''}: {row.value}"
+        for row in values.rows
+        if row.measured == "failed"
     ]
     return ["### Not measured\n\n" + "\n".join(lines)] if lines else []

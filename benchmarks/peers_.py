@@ -1,8 +1,8 @@
 """`make bench-peers`: the runtime beside other model servers, all in one run; only the ratios mean anything.
 
-Servers on one core, load on another, one process that serves each where it can be. In every round each contestant is started
-for each work, asked, and stopped again before the next: none runs beside another. Rows go to benchmarks/results/, and
-`peers_.py --from FILE` prints the tables of a run again.
+Servers on one core, load on another, one serving process each where it can be. For each work and peer, in every round, Cortex
+and that peer are started one after the other and asked in turn, slice by slice, so that a busy machine slows both alike; no
+other server runs meanwhile. Rows go to benchmarks/results/; `peers_.py --from FILE` prints the tables of a run again.
 """
 
 import argparse
@@ -11,114 +11,129 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import processes
-from peer_tables import Row, tables
-from rivals import OURS, RIVALS, Rival, make_network, prepare, serving
+from peer_tables import OPEN_LOOP, OURS, Row, tables
+from rivals import CORTEX, PEERS, Rival, Serving, make_network, prepare, serving
 from run import HERE, Failed, measure, output_of, pinned
 
 CONNECTIONS = {"trivial": 16, "iris": 16, "batching": 32}
-OPEN_LOOP = "iris"
 IDLE_S = 1.0
+TRIES = 2
+ARRIVALS = 3
+"""Poisson arrivals go on for this many slices."""
 
 
 class Run:
-    """What is measured with, and the rows so far. seconds: of load at a time; cores: the last one is the load's."""
+    """What is measured with, and the rows so far. seconds: of each slice; cores: the last one is the load's."""
 
-    def __init__(self, seconds: float, cores: list[int]) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, slices: int, cores: list[int]) -> None:
+        self.seconds, self.slices = seconds, slices
         self.server, self.load = cores[:1], cores[-1]
         self.wrk = shutil.which("wrk")
         self.rows: list[Row] = []
-        self.failed: set[str] = set()
 
-    def note(
-        self, work: str, name: str, number: int, measured: str, value: float | str, at: str = ""
-    ) -> None:
-        said = value if isinstance(value, str) else f"{value:.4g}" if value < 1000 else f"{value:.0f}"
-        self.rows.append(Row(work, name, number, measured, at, said))
+    def pair(self, work: str, peer: Rival, number: int) -> None:
+        """One round of one work: Cortex and a peer. Raises Failed when one of them fails; rows up to then stay."""
+        with ExitStack() as stack:
+            two = [
+                (rival, stack.enter_context(self._up(work, peer, rival, number))) for rival in (CORTEX, peer)
+            ]
+            for rival, server in two:
+                self._load(work, rival, server, 1)  # Warm.
+            rates: dict[str, list[float]] = {rival.name: [] for rival, _ in two}
+            for part in range(self.slices):
+                for rival, server in two:
+                    before = _cpu(server)
+                    rate = self._load(work, rival, server, self.seconds)
+                    spent = _cpu(server) - before
+                    rates[rival.name].append(rate)
+                    row = Row(work, peer.name, rival.name, (number - 1) * self.slices + part + 1, "", "")
+                    self._note(row, "requests_per_second", rate)
+                    self._note(row, "cpu_us", spent / (rate * max(1, round(self.seconds))) * 1e6)
+            if work == OPEN_LOOP:
+                half = {name: sum(found) / len(found) / 2 for name, found in rates.items()}
+                for rival, server in reversed(two):
+                    self._open_loop("", peer, rival, server, half[peer.name], number)
+                self._open_loop("own_", peer, CORTEX, two[0][1], half[OURS], number)
 
-    def turn(self, work: str, rival: Rival, number: int, capacities: dict[str, float]) -> None:
-        """One contestant with one work, from its start to its end. Adds its requests a second to capacities."""
-        question, name = rival.questions[work], rival.name
+    @contextmanager
+    def _up(self, work: str, peer: Rival, rival: Rival, number: int) -> Iterator[Serving]:
+        """A server that has answered once and been left alone for a moment; notes how long it took, and its memory."""
         with serving(rival, work, self.server) as server:
             time.sleep(IDLE_S)
             members = processes.family(server.process.pid)
             resident, share = processes.memory(members)
-            self.note(work, name, number, "start_s", server.start_s)
-            self.note(work, name, number, "rss_mib", resident)
-            self.note(work, name, number, "pss_mib", share)
-            self.note(work, name, number, "processes", len(members))
+            row = Row(work, peer.name, rival.name, number, "", "")
+            self._note(row, "start_s", server.start_s)
+            self._note(row, "rss_mib", resident)
+            self._note(row, "pss_mib", share)
+            self._note(row, "processes", len(members))
+            yield server
 
-            def load(seconds: float) -> float:
-                connections = CONNECTIONS[work]
-                return measure(
-                    server.port,
-                    question.body,
-                    seconds,
-                    self.load,
-                    self.wrk,
-                    path=question.path,
-                    connections=connections,
-                )
+    def _load(self, work: str, rival: Rival, server: Serving, seconds: float) -> float:
+        question, connections = rival.questions[work], CONNECTIONS[work]
+        return measure(
+            server.port,
+            question.body,
+            seconds,
+            self.load,
+            self.wrk,
+            path=question.path,
+            connections=connections,
+        )
 
-            load(1)  # Warm.
-            before = _cpu(server.process.pid)
-            rate = capacities[name] = load(self.seconds)
-            spent = _cpu(server.process.pid) - before
-            self.note(work, name, number, "requests_per_second", rate)
-            self.note(work, name, number, "cpu_us", spent / (rate * max(1, round(self.seconds))) * 1e6)
-            if work == OPEN_LOOP:
-                others = capacities if name == OURS else [name]
-                for other in others:
-                    self._open_loop(rival, server.port, number, other, capacities[other] / 2)
-
-    def _open_loop(self, rival: Rival, port: int, number: int, other: str, rate: float) -> None:
-        """Poisson arrivals at half of what another (or the same) contestant can do."""
+    def _open_loop(
+        self, prefix: str, peer: Rival, rival: Rival, server: Serving, rate: float, number: int
+    ) -> None:
+        """Poisson arrivals; the same ones for both at the same rate."""
         question = rival.questions[OPEN_LOOP]
-        command = [sys.executable, str(HERE / "poisson.py"), str(port), question.path, str(rate)]
-        command += [str(2 * self.seconds), str(number)]
+        command = [sys.executable, str(HERE / "poisson.py"), str(server.port), question.path, str(rate)]
+        command += [str(ARRIVALS * self.seconds), str(number)]
         found = json.loads(output_of(pinned([self.load], command), question.body))
-        for measured, value in (
-            ("rate", rate),
-            ("p50_ms", found["p50"] * 1e3),
-            ("p99_ms", found["p99"] * 1e3),
-        ):
-            self.note(OPEN_LOOP, rival.name, number, measured, value, other)
-        self.note(OPEN_LOOP, rival.name, number, "client_late_ms", found["late"] * 1e3, other)
+        row = Row(OPEN_LOOP, peer.name, rival.name, number, "", "")
+        self._note(row, f"{prefix}rate", rate)
+        for name in ("p50", "p99", "late"):
+            self._note(row, f"{prefix}{name}_ms", found[name] * 1e3)
+
+    def _note(self, row: Row, measured: str, value: float) -> None:
+        said = f"{value:.4g}" if value < 1000 else f"{value:.0f}"
+        self.rows.append(Row(row.work, row.peer, row.contestant, row.number, measured, said))
 
 
-def _cpu(root: int) -> float:
-    return sum(member.cpu for member in processes.family(root))
+def _cpu(server: Serving) -> float:
+    return sum(member.cpu for member in processes.family(server.process.pid))
 
 
 def how(options: argparse.Namespace, cores: list[int], wrk: str | None) -> str:
     """The machine and the method, in one line."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     tool = "wrk" if wrk else "load.py, which flattens the ratios"
     return (
-        f"{len(cores)} cores ({model}), Python {platform.python_version()}; {options.rounds} rounds of "
-        f"{options.seconds:g} s of load by {tool} and {2 * options.seconds:g} s of Poisson arrivals"
+        f"{len(cores)} cores ({models[0] if models else platform.machine()}), Python {platform.python_version()}; "
+        f"{options.rounds} rounds of {options.slices} slices of {options.seconds:g} s by {tool}, "
+        f"and {ARRIVALS * options.seconds:g} s of Poisson arrivals"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of load at a time")
-    parser.add_argument("--peers", default=",".join(rival.name for rival in RIVALS if rival.name != OURS))
-    parser.add_argument("--works", default=",".join(CONNECTIONS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slices", type=int, default=3, help="of load, for each of a pair, in a round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a slice")
+    parser.add_argument("--peers", default=",".join(PEERS), help="which, separated by commas")
+    parser.add_argument("--works", default=",".join(CONNECTIONS), help="which, separated by commas")
+    parser.add_argument(
+        "--out", type=Path, help="the file for the rows, instead of one in benchmarks/results"
+    )
     parser.add_argument(
         "--from",
         dest="file",
@@ -130,45 +145,52 @@ def main() -> None:
         print(tables(read(options.file)))
         return
     names, works = options.peers.split(","), options.works.split(",")
-    unknown = (set(names) - {rival.name for rival in RIVALS}) | (set(works) - set(CONNECTIONS))
+    unknown = [*(set(names) - set(PEERS)), *(set(works) - set(CONNECTIONS))]
     if unknown:
-        parser.error(f"there is no {', '.join(sorted(unknown))}")
+        parser.error(f"there is no {', '.join(unknown)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Ends what was started, as Ctrl-C does.
     cores = sorted(os.sched_getaffinity(0))
-    run = Run(options.seconds, cores)
-    contestants = []
-    for rival in RIVALS:
-        if rival.name in names or rival.name == OURS:
-            run.note("", rival.name, 0, "version", rival.version)
-            try:
-                prepare(rival)
-                contestants.append(rival)
-            except Failed as failure:
-                run.note("", rival.name, 0, "failed", str(failure))
+    run = Run(options.seconds, options.slices, cores)
+    run.rows.append(Row("", "", "", 0, "how", how(options, cores, run.wrk)))
+    run.rows.append(Row("", "", OURS, 0, "version", CORTEX.version))
+    ready = []
+    for name in names:
+        run.rows.append(Row("", name, name, 0, "version", PEERS[name].version))
+        try:
+            prepare(PEERS[name])
+            ready.append(PEERS[name])
+        except Failed as failure:
+            run.rows.append(Row("", name, name, 0, "failed", str(failure)))
     make_network()
     if shutil.which("taskset"):
         os.sched_setaffinity(0, {run.load})
-    run.note("", "", 0, "how", how(options, cores, run.wrk))
-    file = HERE / "results" / f"peers-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
+    file = options.out or HERE / "results" / f"peers-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
     for number in range(1, options.rounds + 1):
-        run.note("", "", number, "load_average", os.getloadavg()[0])
         for work in works:
-            capacities: dict[str, float] = {}
-            for rival in contestants:  # Cortex last: it is asked at the others' rates too.
-                try:
-                    run.turn(work, rival, number, capacities)
-                except Failed as failure:
-                    run.note(work, rival.name, number, "failed", str(failure))
-                last = capacities.get(rival.name)
-                said = f"{last:,.0f} requests/s" if last else run.rows[-1].value
-                print(f"round {number}: {work}: {rival.name}: {said}", file=sys.stderr, flush=True)
+            for peer in ready:
+                busy = f"{os.getloadavg()[0]:.1f}"
+                run.rows.append(Row(work, peer.name, "", number, "load_average", busy))
+                for attempt in range(1, TRIES + 1):
+                    before = len(run.rows)
+                    try:
+                        run.pair(work, peer, number)
+                        break
+                    except Failed as failure:
+                        if attempt == TRIES:
+                            run.rows.append(Row(work, peer.name, peer.name, number, "failed", str(failure)))
+                        else:
+                            del run.rows[before:]
+                print(
+                    f"round {number}: {work}: {peer.name} (load average {busy})", file=sys.stderr, flush=True
+                )
         write(file, run.rows)
     print(tables(run.rows))
-    print(f"\nEvery round is in {file}")
+    print(f"\nEvery slice is in {file}")
 
 
 def read(file: Path) -> list[Row]:
     with file.open(newline="") as rows:
-        return [Row(**(row | {"round": int(row["round"])})) for row in csv.DictReader(rows)]
+        return [Row(**(row | {"number": int(row["number"])})) for row in csv.DictReader(rows)]
 
 
 def write(file: Path, rows: list[Row]) -> None:
@@ -177,7 +199,7 @@ def write(file: Path, rows: list[Row]) -> None:
         writer = csv.writer(output, lineterminator="\n")
         writer.writerow(Row.__dataclass_fields__)
         writer.writerows(
-            (row.work, row.contestant, row.round, row.measured, row.at, row.value) for row in rows
+            (row.work, row.peer, row.contestant, row.number, row.measured, row.value) for row in rows
         )
 
 

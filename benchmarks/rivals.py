@@ -20,11 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import processes
+from peer_tables import OURS
 from run import FLOWER, HERE, TRIVIAL, Contestant, Failed, free_port, pinned
 
 import cortex_api
 
-PEERS = HERE / "peers"
+SERVERS = HERE / "peers"
 BUILD = HERE.parent / "build" / "peers"
 IRIS = HERE.parent / "examples" / "iris-onnx"
 START_TIMEOUT = 90.0
@@ -64,7 +65,7 @@ class Rival:
     def version(self) -> str:
         if self.name == OURS:
             return cortex_api.__version__
-        found = re.search(rf"^{self.name}==(\S+)$", (PEERS / f"{self.name}.txt").read_text(), re.MULTILINE)
+        found = re.search(rf"^{self.name}==(\S+)$", (SERVERS / f"{self.name}.txt").read_text(), re.MULTILINE)
         return found[1] if found else "?"
 
 
@@ -84,14 +85,14 @@ def _cortex(start: Start) -> list[str]:
 
 def _script(name: str) -> Callable[[Start], list[str]]:
     def command(start: Start) -> list[str]:
-        return [*_python(name), str(PEERS / f"{name}_server.py"), start.work, str(start.port)]
+        return [*_python(name), str(SERVERS / f"{name}_server.py"), start.work, str(start.port)]
 
     return command
 
 
 def _bentoml(start: Start) -> list[str]:
     service = f"bentoml_server:{start.work.capitalize()}"
-    command = [*_python("bentoml"), "-m", "bentoml", "serve", service, "--working-dir", str(PEERS)]
+    command = [*_python("bentoml"), "-m", "bentoml", "serve", service, "--working-dir", str(SERVERS)]
     return [*command, "--host", "127.0.0.1", "--port", str(start.port)]
 
 
@@ -113,10 +114,10 @@ def _questions(path: str, batching: Question) -> dict[str, Question]:
     return {"trivial": Question(path, TRIVIAL), "iris": Question(path, FLOWER), "batching": batching}
 
 
-OURS = "cortex"
 PREDICT = "/predict"
 KSERVE = "/v1/models/bench:predict"
-RIVALS = (
+CORTEX = Rival(OURS, _cortex, _questions("/", Question("/", ROW)))
+_PEERS = (
     Rival("kserve", _script("kserve"), _questions(KSERVE, Question(KSERVE, f'{{"instances": [{ROW}]}}'))),
     Rival("mlserver", _mlserver, _questions(PREDICT, Question("/v2/models/bench/infer", json.dumps(V2)))),
     Rival("litserve", _script("litserve"), _questions(PREDICT, Question(PREDICT, ROW))),
@@ -132,21 +133,19 @@ RIVALS = (
         _questions("/", Question("/", ROW)),
         {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
     ),
-    Rival(OURS, _cortex, _questions("/", Question("/", ROW))),
 )
+PEERS = {peer.name: peer for peer in _PEERS}
 
 
-def prepare(rival: Rival) -> None:
+def prepare(peer: Rival) -> None:
     """Make the environment of a peer, unless it is there with these versions. Raises Failed, with the end of what pip said."""
-    if rival.name == OURS:
-        return
-    folder, pins = BUILD / rival.name, PEERS / f"{rival.name}.txt"
+    folder, pins = BUILD / peer.name, SERVERS / f"{peer.name}.txt"
     stamp = folder / "installed.txt"
     if stamp.is_file() and stamp.read_text() == pins.read_text():
         return
-    print(f"Installing {rival.name} {rival.version} into {folder} (once) ...", flush=True)
+    print(f"Installing {peer.name} {peer.version} into {folder} (once) ...", flush=True)
     _run([sys.executable, "-m", "venv", "--clear", str(folder)])
-    _run([*_python(rival.name), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(pins)])
+    _run([*_python(peer.name), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(pins)])
     stamp.write_text(pins.read_text())
 
 
@@ -191,7 +190,7 @@ def serving(rival: Rival, work: str, cores: list[int]) -> Iterator[Serving]:
         start = Start(work, free_port(), scratch)
         command = pinned(cores, rival.command(start))
         environment = os.environ | {"MODEL": str(model), "SCRATCH": folder, "BENTOML_HOME": folder}
-        environment |= {"PYTHONPATH": str(PEERS)} if rival.name != OURS else {}
+        environment |= {"PYTHONPATH": str(SERVERS)} if rival.name != OURS else {}
         with (scratch / "log").open("wb") as log:
             began = time.perf_counter()
             process = subprocess.Popen(
