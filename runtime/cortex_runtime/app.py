@@ -4,11 +4,9 @@ POST, GET, PUT, PATCH and DELETE of "/" go to the handler; GET /info tells what 
 """
 
 import asyncio
-import inspect
 import logging
-import math
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -24,7 +22,7 @@ from cortex_runtime.batching import batcher_of
 from cortex_runtime.board import Row
 from cortex_runtime.clients import served
 from cortex_runtime.errors import UserError
-from cortex_runtime.execution import LeftEarly, Overdue, Pace, Threads, guarded
+from cortex_runtime.execution import LeftEarly, Overdue, Pace, Threads, Timed, guarded
 from cortex_runtime.handler import Method
 from cortex_runtime.logs import AccessLog, RequestIds, request_id
 from cortex_runtime.payload import ClientGone, decompress, parse, parse_json, read_body
@@ -37,6 +35,7 @@ log = logging.getLogger("cortex")
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
 _CLIENT_GONE = 499
 RETRY_AFTER = b"1"
+INFO = "/info"
 
 
 class App:
@@ -117,7 +116,7 @@ class App:
             if full:
                 extra.append((b"retry-after", RETRY_AFTER))
                 message = f"too many requests: {self._limit} are running or waiting in this replica"
-                status = await _send_error(send, 503, message, extra)
+                status = await respond.send_error(send, 503, message, extra)
             else:
                 status = await self._route(scope, receive, send, headers, extra)
         except ClientGone:
@@ -211,7 +210,9 @@ class App:
         """Count and log a request that is over."""
         seconds = perf_counter() - began
         self._row.end()
-        self._row.answered(method, status, seconds)
+        if path != INFO:
+            # Not a request to the API: it would pass for a quick prediction.
+            self._row.answered(method, status, seconds)
         if status >= self._access.least_status:
             self._access.add(method, path, status, seconds, identity)
 
@@ -228,7 +229,7 @@ class App:
         if self._keys.admits(headers):
             return await self._answer(scope, receive, send, headers, extra)
         extra.append(self._keys.challenge)
-        return await _send_error(send, 401, api_keys.MESSAGE, extra)
+        return await respond.send_error(send, 401, api_keys.MESSAGE, extra)
 
     async def _answer(
         self,
@@ -241,18 +242,20 @@ class App:
         """Answer one admitted request. Returns the status sent; raises ClientGone."""
         verb = scope["method"]
         if scope["path"] != "/":
-            if scope["path"] == "/info" and verb == "GET":
+            if scope["path"] == INFO and verb == "GET":
                 # A client may have to ask its server.
                 info = await asyncio.to_thread(self._info)
-                return await _send(send, 200, respond.JSON, respond.to_json(info), extra)
-            return await _send_error(
+                return await respond.send(send, 200, respond.JSON, respond.to_json(info), extra)
+            return await respond.send_error(
                 send, 404, f"there is nothing at {scope['path']}; the API is at /", extra
             )
         method = self._methods.get(verb)
         if method is None:
             allowed = self._allow.decode()
             extra.append((b"allow", self._allow))
-            return await _send_error(send, 405, f"{verb} is not handled by this API; it has {allowed}", extra)
+            return await respond.send_error(
+                send, 405, f"{verb} is not handled by this API; it has {allowed}", extra
+            )
         return await self._deliver(
             self._result(verb, method, scope, receive, headers), scope, receive, send, extra
         )
@@ -273,7 +276,7 @@ class App:
         extra: list[tuple[bytes, bytes]],
     ) -> int:
         """Send what a method returns, or what its exception tells the client. Returns the status sent; raises ClientGone."""
-        started = _Started(send)
+        started = respond.Started(send)
         try:
             value, callback = respond.split_callback(await result)
             debug.show("prediction", value)
@@ -294,13 +297,13 @@ class App:
             if self._tracker is not None and not respond.is_stream(value):
                 self._tracker.note(value)
             if callback is not None:
-                await self._after(callback)
+                await self._threads.run_after(callback, "its response had been sent")
             return status
         if started.yes:
             # Half a response is out: all that is left is to break the connection, which the server does.
             log.error("the response broke off after its start")
             return status
-        return await _send_error(send, status, message, extra)
+        return await respond.send_error(send, status, message, extra)
 
     async def _arguments(
         self, method: Method, scope: Scope, receive: Receive, headers: dict[bytes, bytes]
@@ -339,14 +342,19 @@ class App:
                 return guarded(partial(method.function, **arguments))
             finally:
                 pace.note(perf_counter() - began)
-        timed = _Timed(method.function, arguments)
+        timed = Timed(method.function, arguments)
         try:
             return await self._threads.run(timed, receive, self._timeout)
         finally:
             pace.note(timed.seconds)
 
     async def _send_result(
-        self, result: Any, scope: Scope, receive: Receive, send: "_Started", extra: list[tuple[bytes, bytes]]
+        self,
+        result: Any,
+        scope: Scope,
+        receive: Receive,
+        send: respond.Started,
+        extra: list[tuple[bytes, bytes]],
     ) -> int:
         if respond.is_stream(result):
             accepts = next((value for name, value in scope["headers"] if name == b"accept"), b"")
@@ -356,16 +364,7 @@ class App:
         if isinstance(result, Response):
             return await respond.send_response(result, scope, receive, send, with_versions(extra))
         kind, body = respond.encode(result)
-        return await _send(send, 200, kind, body, with_versions(extra))
-
-    async def _after(self, callback: Callable[[], Any]) -> None:
-        try:
-            if inspect.iscoroutinefunction(callback):
-                await callback()
-            else:
-                await self._threads.run_plain(callback)
-        except Exception:
-            log.exception("the callback failed; its response had been sent")
+        return await respond.send(send, 200, kind, body, with_versions(extra))
 
 
 async def _returned(result: Any) -> Any:
@@ -374,54 +373,3 @@ async def _returned(result: Any) -> Any:
     if isinstance(result, BaseException):
         raise LeftEarly(f"the handler raised {type(result).__name__}") from result
     return result
-
-
-class _Started:
-    """A send that knows whether the response has begun."""
-
-    __slots__ = ("_send", "yes")
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.yes = False
-
-    async def __call__(self, message: Any) -> None:
-        self.yes = True
-        await self._send(message)
-
-
-class _Timed:
-    """A call that notes how long it took."""
-
-    __slots__ = ("_call", "seconds")
-
-    def __init__(self, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
-        self._call = partial(function, **arguments)
-        self.seconds = math.inf
-
-    def __call__(self) -> Any:
-        began = perf_counter()
-        try:
-            return self._call()
-        finally:
-            self.seconds = perf_counter() - began
-
-
-async def _send(
-    send: Send | _Started, status: int, kind: bytes, body: bytes, extra: list[tuple[bytes, bytes]]
-) -> int:
-    length = str(len(body)).encode()
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [(b"content-type", kind), (b"content-length", length), *extra],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})
-    return status
-
-
-async def _send_error(send: Send, status: int, message: Any, extra: list[tuple[bytes, bytes]]) -> int:
-    body = respond.to_json({"error": message, "requestId": request_id.get()})
-    return await _send(send, status, respond.JSON, body, extra)

@@ -8,6 +8,9 @@ do two calls run at once.
 
 import asyncio
 import contextvars
+import inspect
+import logging
+import math
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +24,8 @@ from starlette.types import Receive
 
 from cortex_runtime.board import Row
 from cortex_runtime.payload import ClientGone, disconnect
+
+log = logging.getLogger("cortex")
 
 
 class Overdue(Exception):
@@ -250,6 +255,16 @@ class Threads:
         """Run something that no client waits for, such as a callback, or the next part of a stream."""
         return await asyncio.wrap_future(self._submit(function))
 
+    async def run_after(self, callback: Callable[[], Any], state: str) -> None:
+        """Run what the user wants done once a response has been sent or a job is over. state: that, for the log."""
+        try:
+            if inspect.iscoroutinefunction(callback):
+                await callback()
+            else:
+                await self.run_plain(callback)
+        except Exception:
+            log.exception("the callback failed; %s", state)
+
     def _submit(self, function: Callable[[], Any]) -> "Future[Any]":
         loop = asyncio.get_running_loop()
         self._count(1)
@@ -277,3 +292,21 @@ def guarded(function: Callable[[], Any]) -> Any:
         raise
     except BaseException as error:
         raise LeftEarly(f"the handler raised {type(error).__name__}") from error
+
+
+class Timed:
+    """A call that notes how long it took. seconds: infinite until then."""
+
+    __slots__ = ("_call", "seconds")
+
+    def __init__(self, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        self._call = partial(function, **arguments)
+        self.seconds = math.inf
+
+    def __call__(self) -> Any:
+        """Make it."""
+        began = perf_counter()
+        try:
+            return self._call()
+        finally:
+            self.seconds = perf_counter() - began

@@ -1,10 +1,9 @@
 """One process of a consumer, in which the user's code works on jobs. Started by the consumer, and ends when that ends.
 
-`python -m cortex_runtime.jobs ORDER`, where ORDER is the JSON of an `Order`. queues/worker.py is the other end of the control
-socket."""
+`python -m cortex_runtime.jobs ORDER`, as child.py has it. queues/worker.py is the other end of the control socket.
+"""
 
 import asyncio
-import inspect
 import json
 import logging
 import os
@@ -22,15 +21,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from cortex_api import Document
-from cortex_runtime import logs, respond
+from cortex_runtime import child, logs, respond
 from cortex_runtime.board import Board
-from cortex_runtime.errors import StartError, UserError, last_lines
+from cortex_runtime.errors import UserError
 from cortex_runtime.execution import Threads
 from cortex_runtime.handler import JOB, Method
-from cortex_runtime.lifeline import hold
 from cortex_runtime.order import Order
 from cortex_runtime.payload import parse
-from cortex_runtime.program import Program, prepare
+from cortex_runtime.program import Program
+from cortex_runtime.program import prepare as program_of
 from cortex_runtime.progress import reporter
 from cortex_runtime.queues.worker import jobs_per_process
 from cortex_runtime.tally import Tally
@@ -74,15 +73,9 @@ class Jobs:
                 payload = orders.read(head.get("size", 0))
                 loop.call_soon_threadsafe(self._take, head, payload)
             elif order == b"models\n":
-                threading.Thread(target=self._follow, daemon=True).start()
+                threading.Thread(target=child.follow, args=(self._program,), daemon=True).start()
         # The consumer is gone, and with it the hold on all jobs here.
         os._exit(1)
-
-    def _follow(self) -> None:
-        try:
-            self._program.refresh()
-        except StartError as error:
-            log.error("the change of the models is not followed: %s", error)
 
     def _take(self, head: dict[str, Any], payload: bytes) -> None:
         if "cancel" in head:
@@ -128,7 +121,7 @@ class Jobs:
             self._program.tracker.note(value)
         self._send({"event": "done", "id": identity, "size": len(data)}, data)
         if callback is not None:
-            await self._after(callback)
+            await self._threads.run_after(callback, "its job had been completed")
 
     async def _call(self, identity: str, content_type: str, payload: bytes) -> Any:
         method = self._method
@@ -140,15 +133,6 @@ class Jobs:
         if method.is_async:
             return await method.function(**arguments)
         return await self._threads.run_plain(partial(method.function, **arguments))
-
-    async def _after(self, callback: Callable[[], Any]) -> None:
-        try:
-            if inspect.iscoroutinefunction(callback):
-                await callback()
-            else:
-                await self._threads.run_plain(callback)
-        except Exception:
-            log.exception("the callback failed; its job had been completed")
 
     def _failed(self, identity: str, reason: str, message: str, again: bool) -> None:
         self._send({"event": "failed", "id": identity, "reason": reason, "message": message, "again": again})
@@ -173,52 +157,29 @@ class _Reporter:
             self._send({"event": "progress", "id": self._identity, "progress": fraction, "note": note})
 
 
-def main(argument: str) -> int:
-    """Exit status: 0 after a stop, 1 when the API can't start."""
-    order = Order(**json.loads(argument))
-    hold(order.lifeline)
-    control = socket.socket(fileno=order.control)
-    try:
-        document = Document.read(order.config)
-        logs.configure(document.spec.handler.log_level, capture_prints=True)
-        board = Board(order.board, order.slots)
-        threads = Threads(jobs_per_process(document.spec.handler), board.row(order.slot))
-        program = prepare(
-            document,
-            Path(order.project),
-            Path(order.models),
-            Tally(board.region(order.slot)),
-            threads.call,
-            lambda name: _report(control, event="model_failed", model=name),
-        )
-    except StartError as error:
-        return _fail(control, error.reason, error.message)
-    except (OSError, ValueError) as error:
-        return _fail(control, "InvalidSpec", last_lines(error))
+def prepare(document: Document, order: Order, control: socket.socket) -> Callable[[], None]:
+    """Load models and code and construct the handler. Returns what then works. Raises StartError."""
+    board = Board(order.board, order.slots)
+    threads = Threads(jobs_per_process(document.spec.handler), board.row(order.slot))
+    program = program_of(
+        document,
+        Path(order.project),
+        Path(order.models),
+        Tally(board.region(order.slot)),
+        threads.call,
+        lambda name: child.report(control, event="model_failed", model=name),
+    )
+    jobs = Jobs(program, threads, control)
     is_async = program.methods[JOB].is_async
-    threads.drive(uvloop.new_event_loop(), _run(Jobs(program, threads, control)), together=is_async)
-    return 0
+    return lambda: threads.drive(uvloop.new_event_loop(), _run(jobs), together=is_async)
 
 
 async def _run(jobs: Jobs) -> None:
     try:
         await jobs.run()
-        sys.stdout.flush()
     finally:
-        # A call of a cancelled job may still hold its thread, and must not hold the process.
-        os._exit(0)
-
-
-def _fail(control: socket.socket, reason: str, message: str) -> int:
-    _report(control, event="failed", reason=reason, message=message)
-    return 1
-
-
-def _report(control: socket.socket, **report: str) -> None:
-    control.sendall(json.dumps(report).encode() + b"\n")
+        child.end(0)
 
 
 if __name__ == "__main__":
-    status = main(sys.argv[1])
-    # A thread that the user's code started must not hold the process.
-    os._exit(status)
+    child.run(sys.argv[1], prepare)

@@ -10,6 +10,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from cortex_runtime.logs import request_id
 from cortex_runtime.payload import ClientGone, disconnect
 
 JSON, TEXT, BINARY, LINES, EVENTS = (
@@ -175,3 +176,37 @@ async def send_response(
 
     await response(scope, receive, adding)
     return response.status_code
+
+
+class Started:
+    """A send that knows whether the response has begun."""
+
+    __slots__ = ("_send", "yes")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.yes = False
+
+    async def __call__(self, message: Any) -> None:
+        """Pass a message on."""
+        self.yes = True
+        await self._send(message)
+
+
+async def send(to: Send | Started, status: int, kind: bytes, body: bytes, headers: Headers) -> int:
+    """Send a whole response. Returns its status."""
+    length = str(len(body)).encode()
+    await to(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", kind), (b"content-length", length), *headers],
+        }
+    )
+    await to({"type": "http.response.body", "body": body})
+    return status
+
+
+async def send_error(to: Send | Started, status: int, message: Any, headers: Headers) -> int:
+    """Send what went wrong, with the request's id. Returns the status."""
+    return await send(to, status, JSON, to_json({"error": message, "requestId": request_id.get()}), headers)

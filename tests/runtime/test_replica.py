@@ -10,6 +10,8 @@ import httpx
 
 from tests.runtime.queues.servers import listens
 
+from .conftest import PLAIN
+
 GATED = """
 import os, pathlib, time
 class Handler:

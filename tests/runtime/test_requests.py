@@ -149,6 +149,10 @@ def test_unknown_paths_and_verbs_are_told_what_there_is(api):
     refused = httpx.delete(api.url)
     assert refused.status_code == 405
     assert "POST" in refused.headers["allow"]
+
+
+def test_info_tells_what_is_served_and_is_no_request_to_the_api(api):
+    before = api.metric("cortex_request_duration_seconds_count")
     assert httpx.get(f"{api.url}/info").json() == {
         "api": "tested",
         "kind": "RealtimeAPI",
@@ -156,6 +160,8 @@ def test_unknown_paths_and_verbs_are_told_what_there_is(api):
         "interface": "Handler",
         "models": [],
     }
+    api.post([1])
+    assert api.metric("cortex_request_duration_seconds_count") == before + 1
 
 
 def test_a_request_id_that_is_not_sane_is_replaced(api):

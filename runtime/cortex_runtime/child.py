@@ -1,0 +1,65 @@
+"""How a process of the user's code starts and ends, whether it answers requests (worker.py) or works on jobs (jobs.py).
+
+It is started with the JSON of an `Order`. Over the control socket it tells its supervisor, a JSON line each, that it is ready or
+why it can't start, and which model it can't load.
+"""
+
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from cortex_api import Document
+from cortex_runtime import logs
+from cortex_runtime.errors import StartError, last_lines
+from cortex_runtime.lifeline import hold
+from cortex_runtime.order import Order
+from cortex_runtime.program import Program
+
+log = logging.getLogger("cortex")
+
+Prepare = Callable[[Document, Order, socket.socket], Callable[[], None]]
+"""Loads models and code, and returns what then runs until the process is told to stop. Raises StartError."""
+
+
+def run(argument: str, prepare: Prepare) -> NoReturn:
+    """A process's whole life. Exit status: 0 after a stop, 1 when the API can't start. argument: the order."""
+    order = Order(**json.loads(argument))
+    hold(order.lifeline)
+    control = socket.socket(fileno=order.control)
+    try:
+        document = Document.read(order.config)
+        logs.configure(document.spec.handler.log_level, capture_prints=True)
+        serve = prepare(document, order, control)
+    except StartError as error:
+        report(control, event="failed", reason=error.reason, message=error.message)
+    except (OSError, ValueError) as error:
+        report(control, event="failed", reason="InvalidSpec", message=last_lines(error))
+    else:
+        serve()
+        end(0)
+    end(1)
+
+
+def end(status: int) -> NoReturn:
+    """Leave at once: neither a call that is overdue nor a thread that the user's code has started may hold the process."""
+    try:
+        sys.stdout.flush()
+    finally:
+        os._exit(status)
+
+
+def report(control: socket.socket, **words: str) -> None:
+    """Tell the supervisor."""
+    control.sendall(json.dumps(words).encode() + b"\n")
+
+
+def follow(program: Program) -> None:
+    """Serve models as their index has them now; as before, when that can't be read."""
+    try:
+        program.refresh()
+    except StartError as error:
+        log.error("the change of the models is not served: %s", error)
