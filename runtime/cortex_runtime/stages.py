@@ -3,7 +3,7 @@
 The query's `model` and `version` choose among several.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -13,8 +13,6 @@ from cortex_runtime.clients import Client
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler import JOB, STAGES, Code, Method
 from cortex_runtime.signatures import arguments_of, is_async
-
-Stage = Callable[..., Any]
 
 
 def methods(

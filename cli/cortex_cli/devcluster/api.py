@@ -1,7 +1,8 @@
 """The API server over HTTP: paths and bodies in, registry calls, JSON out.
 
-Speaks what kubectl, kopf and the client libraries ask for; discovery documents come from `discovery.py`, watches from
-`watching.py`. Everybody may do everything: there is no authentication, so it must listen on loopback only.
+Speaks what kubectl, kopf and the client libraries ask for; `asked.py` reads requests, discovery documents come from
+`discovery.py`, watches from `watching.py`. Everybody may do everything: there is no authentication, so it must listen on loopback
+only.
 """
 
 from __future__ import annotations
@@ -11,40 +12,23 @@ import re
 from typing import Any
 
 import orjson
-import yaml
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from cortex_cli.devcluster import discovery, passing, patch, protobuf, tables, watching
+from cortex_cli.devcluster import discovery, passing, tables, watching
+from cortex_cli.devcluster.asked import Target, accept, body, group_version, intent, patched, selector
 from cortex_cli.devcluster.errors import APIError
 from cortex_cli.devcluster.ownership import Object
-from cortex_cli.devcluster.registry import Registry, Write
+from cortex_cli.devcluster.registry import Registry
 from cortex_cli.devcluster.resources import REVIEW_KINDS, REVIEWS, Resource
 from cortex_cli.devcluster.scale import scale_of, scaled
-from cortex_cli.devcluster.selectors import Matcher, at, fields, labels, now
+from cortex_cli.devcluster.selectors import Matcher, at, now
 
 VERSION = {"major": "1", "minor": "37", "gitVersion": "v1.37.0+cortex-dev", "platform": "linux/amd64"}
 OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-
-
-class Target:
-    """What a path names: a kind, perhaps a namespace, a name and a subresource."""
-
-    def __init__(self, registry: Registry, group: str, version: str, path: str) -> None:
-        parts = [part for part in path.split("/") if part]
-        self.namespace = ""
-        if parts[:1] == ["namespaces"] and len(parts) >= 3 and parts[2] not in ("status", "finalize"):
-            self.namespace, parts = parts[1], parts[2:]
-        self.plural = parts[0] if parts else ""
-        self.name = parts[1] if len(parts) > 1 else ""
-        self.sub = "/".join(parts[2:])
-        found = registry.kinds.find(group, version, self.plural)
-        if found is None or (self.name and found.namespaced and not self.namespace):
-            raise APIError(404, "the server could not find the requested resource")
-        self.resource: Resource = found
 
 
 class API:
@@ -80,7 +64,7 @@ class API:
 
     def _aggregated(self, request: Request, core: bool) -> Response | None:
         wanted = re.search(
-            r"g=apidiscovery\.k8s\.io;v=(v2(?:beta1)?);as=APIGroupDiscoveryList", _accept(request)
+            r"g=apidiscovery\.k8s\.io;v=(v2(?:beta1)?);as=APIGroupDiscoveryList", accept(request)
         )
         if not wanted:
             return None
@@ -95,7 +79,7 @@ class API:
         return reply(discovery.group(self.registry.kinds, group))
 
     async def _resources(self, request: Request) -> Response:
-        group, version = _group_version(request)
+        group, version = group_version(request)
         if version not in self.registry.kinds.groups().get(group, {}):
             raise APIError(404, "the server could not find the requested resource")
         return reply(discovery.resource_list(self.registry.kinds, group, version))
@@ -108,7 +92,7 @@ class API:
         return reply(discovery.openapi(self.registry.kinds, group, version))
 
     async def _dispatch(self, request: Request) -> Response:
-        group, version = _group_version(request)
+        group, version = group_version(request)
         path = request.path_params["path"]
         if path in REVIEWS.get((group, version), ()) and request.method == "POST":
             return review(path, await body(request))
@@ -133,20 +117,20 @@ class API:
         if query.get("watch") in ("true", "1"):
             if target.name:
                 match = _named(target.name, match)
-            stream = watching.Watch.of(target.resource, target.namespace, match, query, _accept(request))
+            stream = watching.Watch.of(target.resource, target.namespace, match, query, accept(request))
             return StreamingResponse(stream.events(self.registry.store), media_type="application/json")
         include = query.get("includeObject", "Metadata")
         if target.name:
             obj = self.registry.get(target.resource, target.namespace, target.name)
-            if watching.as_table(_accept(request)):
+            if watching.as_table(accept(request)):
                 meta = {"resourceVersion": obj["metadata"]["resourceVersion"]}
                 return reply(tables.table(target.resource, [obj], meta, include))
             return reply(obj)
         found = [obj for obj in self.registry.store.list(target.resource.key, target.namespace) if match(obj)]
         found, meta = page(found, query, self.registry.store.version)
-        if watching.as_table(_accept(request)):
+        if watching.as_table(accept(request)):
             return reply(tables.table(target.resource, found, meta, include))
-        partial = "as=PartialObjectMetadataList" in _accept(request)
+        partial = "as=PartialObjectMetadataList" in accept(request)
         if partial:
             listed = [watching.partial(obj) for obj in found]
             return reply(
@@ -173,7 +157,7 @@ class API:
         return [obj if obj["apiVersion"] == version else {**obj, "apiVersion": version} for obj in found]
 
     async def _write(self, request: Request, target: Target) -> Response:
-        write, resource = self._intent(request, target), target.resource
+        write, resource = intent(request, target), target.resource
         if request.method == "POST":
             given = await body(request)
             warnings = self.registry.strict(resource, given, write)
@@ -206,29 +190,10 @@ class API:
         return self._reply(request, target, obj, warnings)
 
     @staticmethod
-    def _intent(request: Request, target: Target) -> Write:
-        query = request.query_params
-        apply = request.headers.get("content-type", "").startswith("application/apply-patch")
-        if apply and not query.get("fieldManager"):
-            raise APIError(
-                422,
-                'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch',
-            )
-        agent = request.headers.get("user-agent", "unknown").split("/")[0]
-        return Write(
-            query.get("fieldManager") or agent,
-            query.get("fieldValidation") or "Warn",
-            bool(query.get("dryRun")),
-            target.sub,
-            apply,
-            query.get("force") == "true",
-        )
-
-    @staticmethod
     def _reply(
         request: Request, target: Target, obj: Object, warnings: list[str], code: int = 200
     ) -> Response:
-        if watching.as_table(_accept(request)):
+        if watching.as_table(accept(request)):
             obj = tables.table(
                 target.resource, [obj], {}, request.query_params.get("includeObject", "Metadata")
             )
@@ -290,7 +255,7 @@ class API:
                 request.headers["content-type"].split(";")[0],
                 target.resource,
             )
-        write = self._intent(request, target)
+        write = intent(request, target)
         new = scaled(obj, given, target.resource)
         return reply(
             scale_of(
@@ -358,66 +323,6 @@ async def _no_path(request: Request, error: Exception) -> Response:
     return await refuse(request, APIError(404, "the server could not find the requested resource"))
 
 
-async def body(request: Request, optional: bool = False) -> Any:
-    """The request's JSON or YAML."""
-    raw = await request.body()
-    if not raw and optional:
-        return {}
-    kind = request.headers.get("content-type", "application/json")
-    if "protobuf" in kind:
-        try:
-            return protobuf.decode(raw)
-        except protobuf.Unreadable as error:
-            raise APIError(415, f"the body of the request was in an unknown format - {error}") from error
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        if "yaml" not in kind:
-            raise APIError(400, f"invalid JSON in the body of the request: {error}") from error
-    try:
-        return yaml.load(raw, _Json)
-    except yaml.YAMLError as error:
-        raise APIError(400, f"invalid YAML in the body of the request: {error}") from error
-
-
-class _Json(yaml.SafeLoader):
-    """YAML without timestamps, which JSON doesn't have."""
-
-
-_Json.yaml_implicit_resolvers = {
-    key: [(tag, regexp) for tag, regexp in found if tag != "tag:yaml.org,2002:timestamp"]
-    for key, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def patched(old: Object, given: Any, kind: str, resource: Resource) -> Object:
-    """The object that a patch makes. Raises 422 when the patch doesn't fit, 415 for an unknown format."""
-    try:
-        if kind == "application/json-patch+json":
-            return dict(patch.json_patch(old, given))
-        if kind == "application/merge-patch+json":
-            return dict(patch.merge(old, given))
-        if kind == "application/strategic-merge-patch+json" and resource.schema is None:
-            return dict(patch.strategic(old, given))
-    except patch.PatchError as error:
-        raise APIError(
-            422, f"the server rejected our request due to an error in our request: {error}"
-        ) from error
-    raise APIError(
-        415,
-        "the body of the request was in an unknown format - accepted media types include: "
-        "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
-    )
-
-
-def selector(query: Any) -> Matcher:
-    try:
-        by_label, by_field = labels(query.get("labelSelector", "")), fields(query.get("fieldSelector", ""))
-    except ValueError as error:
-        raise APIError(400, str(error)) from error
-    return lambda obj: by_label(obj) and by_field(obj)
-
-
 def _named(name: str, match: Matcher) -> Matcher:
     return lambda obj: obj["metadata"]["name"] == name and match(obj)
 
@@ -443,11 +348,3 @@ def review(plural: str, given: Object) -> Response:
     else:
         answer["status"] = {"allowed": True}
     return reply(answer, 201)
-
-
-def _accept(request: Request) -> str:
-    return request.headers.get("accept", "")
-
-
-def _group_version(request: Request) -> tuple[str, str]:
-    return request.path_params.get("group", ""), request.path_params.get("version", "v1")

@@ -1,0 +1,124 @@
+"""From a request to what it asks for: its path's target, its body, the patch in it, who writes, and which objects are meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import yaml
+from starlette.requests import Request
+
+from cortex_cli.devcluster import patch, protobuf
+from cortex_cli.devcluster.errors import APIError
+from cortex_cli.devcluster.ownership import Object
+from cortex_cli.devcluster.registry import Registry, Write
+from cortex_cli.devcluster.resources import Resource
+from cortex_cli.devcluster.selectors import Matcher, fields, labels
+
+
+class Target:
+    """What a path names: a kind, perhaps a namespace, a name and a subresource."""
+
+    def __init__(self, registry: Registry, group: str, version: str, path: str) -> None:
+        parts = [part for part in path.split("/") if part]
+        self.namespace = ""
+        if parts[:1] == ["namespaces"] and len(parts) >= 3 and parts[2] not in ("status", "finalize"):
+            self.namespace, parts = parts[1], parts[2:]
+        self.plural = parts[0] if parts else ""
+        self.name = parts[1] if len(parts) > 1 else ""
+        self.sub = "/".join(parts[2:])
+        found = registry.kinds.find(group, version, self.plural)
+        if found is None or (self.name and found.namespaced and not self.namespace):
+            raise APIError(404, "the server could not find the requested resource")
+        self.resource: Resource = found
+
+
+def intent(request: Request, target: Target) -> Write:
+    """Who writes, and how. Raises 422 for an apply patch without a field manager."""
+    query = request.query_params
+    apply = request.headers.get("content-type", "").startswith("application/apply-patch")
+    if apply and not query.get("fieldManager"):
+        raise APIError(
+            422,
+            'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch',
+        )
+    agent = request.headers.get("user-agent", "unknown").split("/")[0]
+    return Write(
+        query.get("fieldManager") or agent,
+        query.get("fieldValidation") or "Warn",
+        bool(query.get("dryRun")),
+        target.sub,
+        apply,
+        query.get("force") == "true",
+    )
+
+
+async def body(request: Request, optional: bool = False) -> Any:
+    """The request's JSON or YAML."""
+    raw = await request.body()
+    if not raw and optional:
+        return {}
+    kind = request.headers.get("content-type", "application/json")
+    if "protobuf" in kind:
+        try:
+            return protobuf.decode(raw)
+        except protobuf.Unreadable as error:
+            raise APIError(415, f"the body of the request was in an unknown format - {error}") from error
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        if "yaml" not in kind:
+            raise APIError(400, f"invalid JSON in the body of the request: {error}") from error
+    try:
+        return yaml.load(raw, _Json)
+    except yaml.YAMLError as error:
+        raise APIError(400, f"invalid YAML in the body of the request: {error}") from error
+
+
+class _Json(yaml.SafeLoader):
+    """YAML without timestamps, which JSON doesn't have."""
+
+
+_Json.yaml_implicit_resolvers = {
+    key: [(tag, regexp) for tag, regexp in found if tag != "tag:yaml.org,2002:timestamp"]
+    for key, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def patched(old: Object, given: Any, kind: str, resource: Resource) -> Object:
+    """The object that a patch makes. Raises 422 when the patch doesn't fit, 415 for an unknown format."""
+    try:
+        if kind == "application/json-patch+json":
+            return dict(patch.json_patch(old, given))
+        if kind == "application/merge-patch+json":
+            return dict(patch.merge(old, given))
+        if kind == "application/strategic-merge-patch+json" and resource.schema is None:
+            return dict(patch.strategic(old, given))
+    except patch.PatchError as error:
+        raise APIError(
+            422, f"the server rejected our request due to an error in our request: {error}"
+        ) from error
+    raise APIError(
+        415,
+        "the body of the request was in an unknown format - accepted media types include: "
+        "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+    )
+
+
+def selector(query: Any) -> Matcher:
+    """What `labelSelector` and `fieldSelector` let through."""
+    try:
+        by_label, by_field = labels(query.get("labelSelector", "")), fields(query.get("fieldSelector", ""))
+    except ValueError as error:
+        raise APIError(400, str(error)) from error
+    return lambda obj: by_label(obj) and by_field(obj)
+
+
+def accept(request: Request) -> str:
+    """What the client wants to get."""
+    return request.headers.get("accept", "")
+
+
+def group_version(request: Request) -> tuple[str, str]:
+    """The API group that a path names, "" for the core's, and its version."""
+    return request.path_params.get("group", ""), request.path_params.get("version", "v1")
