@@ -10,7 +10,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import httpx
 from cortex_cli import queueserver
 from cortex_cli.devcluster import DevCluster, StartFailed
 from cortex_cli.guard import Guard
+from cortex_cli.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = '{"texts": ["to be or not to be", "the rest is silence"]}'
@@ -88,12 +88,17 @@ def kubectl() -> str:
 @contextmanager
 def operator(kubeconfig: Path, log: Path, guard: Guard, platform: Path) -> Iterator[None]:
     """The operator as a process of this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cortex_operator", "--config", str(platform), "--health-port", str(port)],
+            [
+                sys.executable,
+                "-m",
+                "cortex_operator",
+                "--config",
+                str(platform),
+                "--health-port",
+                str(free_port()),
+            ],
             env={**os.environ, "KUBECONFIG": str(kubeconfig)},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -238,12 +243,13 @@ def explain(steps: Steps, story: Story, operator_log: Path) -> None:
 def keep(steps: Steps, story: Story) -> None:
     """Leave it running until the person has seen enough."""
     kubectl_command = kubectl()
+    proxied = any(os.environ.get(name) for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"))
     cortex = Path(sys.executable).parent / "cortex"
     print(
         f"""
 It goes on running. In another terminal:
 
-  export KUBECONFIG={steps.kubeconfig}
+  export KUBECONFIG={steps.kubeconfig}{" NO_PROXY='*' no_proxy='*'" if proxied else ""}
   {kubectl_command} get {story.kind}s --watch
   {kubectl_command} describe {story.kind} {story.name}
   {cortex} get {story.name}

@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cortex_cli.ports import free_port
+
 HANDLER = "class Handler:\n    def handle_post(self, payload): return {'answer': %s}\n"
 API = """\
 apiVersion: cortex.dev/v1alpha1
@@ -24,12 +26,6 @@ spec:
   handler: {type: python, path: handler.py}
 """
 TIMEOUT = 60
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Run:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,9 +53,11 @@ def until(demo: subprocess.Popen[str], words: str) -> str:
     raise AssertionError(f"{words!r} was not said:\n{said}")
 
 
-def run_demo(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_demo(
+    tmp_path: Path, *words: str, python: str = sys.executable, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        COMMAND,
+        [python, *COMMAND[1:], *words],
         env={**os.environ, "TMPDIR": str(tmp_path), "KEEP": "", **environment},
         capture_output=True,
         text=True,
@@ -104,30 +107,34 @@ def test_a_demo_that_is_stopped_midway_leaves_nothing(tmp_path, number):
         time.sleep(0.1)
 
 
+def with_other_kubectl(folder: Path, script: str) -> Path:
+    """A Python like this one, with another kubectl beside it."""
+    environment = Path(sys.prefix)
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").symlink_to(sys.executable)
+    (folder / "lib").symlink_to(environment / "lib")
+    shutil.copy(environment / "pyvenv.cfg", folder)
+    kubectl = folder / "bin" / "kubectl"
+    kubectl.write_text(f'#!/bin/sh\n{script}\nexec {environment}/bin/kubectl "$@"\n')
+    kubectl.chmod(0o755)
+    return folder / "bin" / "python"
+
+
 @pytest.mark.timeout(LIMIT + 30)
 def test_a_demo_that_fails_shows_why_and_leaves_nothing(tmp_path):
-    (tmp_path / "bin").mkdir()
-    curl = tmp_path / "bin" / "curl"
-    curl.write_text("#!/bin/sh\necho no way >&2\nexit 7\n")
-    curl.chmod(0o755)
-    demo = run_demo(tmp_path, PATH=f"{curl.parent}:{os.environ['PATH']}")
+    refusing = 'if [ "$3" = examples/iris-onnx/ ]; then echo no way >&2; exit 7; fi'
+    python = with_other_kubectl(tmp_path / "venv", refusing)
+    demo = run_demo(tmp_path, python=str(python))
     assert demo.returncode == 1, demo.stdout
-    assert "The demo failed: curl" in demo.stderr
-    assert "no way" in demo.stderr
+    assert "The demo failed: kubectl apply -f examples/iris-onnx/: no way" in demo.stderr
     assert "The operator's last words" in demo.stderr
     assert processes_with(f"TMPDIR={tmp_path}") == []
-    assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+    assert [path.name for path in tmp_path.iterdir()] == ["venv"]
 
 
 @pytest.mark.timeout(LIMIT + 30)
 def test_the_demo_of_a_job_ends_with_its_result_and_leaves_nothing(tmp_path):
-    demo = subprocess.run(
-        [*COMMAND, "words"],
-        env={**os.environ, "TMPDIR": str(tmp_path), "KEEP": ""},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
+    demo = run_demo(tmp_path, "words")
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert "asyncapi.cortex.dev/words condition met" in demo.stdout
     assert '"status":"completed"' in demo.stdout

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 
 import httpx
 import yaml
@@ -13,13 +12,12 @@ from cortex_cli.__main__ import main
 from cortex_operator.platform import Platform
 from cortex_operator.render import render
 
-from .test_ages import EXAMPLES, post
-from .test_ages import run as run  # the fixture
+from .conftest import EXAMPLES, Run, post
 
 FLOWER = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 
 
-def test_words_come_one_by_one_as_lines_or_as_events(run: Callable[..., tuple[str, str]]) -> None:
+def test_words_come_one_by_one_as_lines_or_as_events(run: Run) -> None:
     url, _ = run("streaming")
     with httpx.stream("POST", url, json={"text": "to be"}, timeout=30) as answer:
         words = [json.loads(line)["word"] for line in answer.iter_lines() if line]
@@ -32,7 +30,7 @@ def test_words_come_one_by_one_as_lines_or_as_events(run: Callable[..., tuple[st
     assert post(url, {"no": "text"}).status_code == 400
 
 
-def test_a_model_of_scikit_learn_is_trained_and_served(run: Callable[..., tuple[str, str]]) -> None:
+def test_a_model_of_scikit_learn_is_trained_and_served(run: Run) -> None:
     url, metrics = run("scikit-learn", prepare=[sys.executable, "train.py"])
     assert post(url, FLOWER).json() == {"label": "setosa"}
     assert post(url, {}).status_code == 400

@@ -3,73 +3,13 @@
 import functools
 import http.server
 import json
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx
 import pytest
-from click.testing import CliRunner
 
-from cortex_cli.__main__ import main
-
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-NAMES = ("tensorflow-async", "tensorflow-iris", "tensorflow-multi-model")
-LIMIT = 150
-"""Seconds; the import of TensorFlow takes most of them when this machine has much to do."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[[str], tuple[str, str]]]:
-    """Serves an example; gives the URLs of the API and of its metrics, once it is ready."""
-    processes = []
-
-    def start(name: str) -> tuple[str, str]:
-        # A copy, so that nothing is written beside the example.
-        shutil.copytree(EXAMPLES / name, tmp_path / name)
-        port, admin_port = free_port(), free_port()
-        command = [sys.executable, "-m", "cortex_cli", "run", "--port", str(port)]
-        command += ["--admin-port", str(admin_port), str(tmp_path / name / "api.yaml")]
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "CORTEX_TENSORFLOW_SERVING": ""}
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        )
-        processes.append(process)
-        late = threading.Timer(LIMIT, process.kill)
-        late.start()
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if f"http://127.0.0.1:{port}" in line:
-                late.cancel()
-                threading.Thread(target=process.stdout.read, daemon=True).start()
-                return f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}/metrics"
-        raise AssertionError("".join(said))
-
-    yield start
-    for process in processes:
-        process.send_signal(signal.SIGINT)
-        process.wait(LIMIT)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_old_file_becomes_the_manifest(name):
-    done = CliRunner().invoke(main, ["convert", "--source=image", str(EXAMPLES / name / "cortex.yaml")])
-    assert done.exit_code == 0, done.stderr
-    assert done.stdout == (EXAMPLES / name / "api.yaml").read_text()
+from .conftest import EXAMPLES, LIMIT
 
 
 @pytest.mark.timeout(LIMIT + 60)

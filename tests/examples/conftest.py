@@ -1,0 +1,61 @@
+"""An example that `cortex run` serves."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cortex_cli.ports import free_port
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+LIMIT = 150
+"""Seconds; the import of TensorFlow takes most of them when this machine has much to do."""
+Run = Callable[..., tuple[str, str]]
+
+
+def post(url: str, payload: object, **query: str) -> httpx.Response:
+    return httpx.post(url, json=payload, params=query, timeout=30)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Serves an example, after a command in its folder; gives the URLs of the API and of its metrics once it is ready."""
+    processes = []
+
+    def start(name: str, prepare: list[str] | None = None) -> tuple[str, str]:
+        # A copy, so that nothing is written beside the example.
+        folder = tmp_path / name
+        shutil.copytree(EXAMPLES / name, folder)
+        if prepare is not None:
+            subprocess.run(prepare, cwd=folder, check=True)
+        port, admin_port = free_port(), free_port()
+        command = [sys.executable, "-m", "cortex_cli", "run", "--port", str(port)]
+        command += ["--admin-port", str(admin_port), str(folder / "api.yaml")]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "CORTEX_TENSORFLOW_SERVING": ""}
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+        processes.append(process)
+        late = threading.Timer(LIMIT, process.kill)
+        late.start()
+        said = []
+        for line in process.stdout or ():
+            said.append(line)
+            if f"http://127.0.0.1:{port}" in line:
+                late.cancel()
+                threading.Thread(target=process.stdout.read, daemon=True).start()
+                return f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}/metrics"
+        raise AssertionError("".join(said))
+
+    yield start
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    for process in processes:
+        process.wait(LIMIT)
