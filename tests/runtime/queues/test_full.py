@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from cortex_runtime.queues.base import Full, Status
 from cortex_runtime.queues.queue import Queue
@@ -68,3 +70,68 @@ async def test_jobs_are_refused_until_the_room_for_ending_them_is_whole_again(sm
         await gateway.cancel(identity)
     await gateway.backend.expire(1)
     await other.submit(b"x", "text/plain")
+
+
+class Quota:
+    """A test double of an S3 store with a quota: a real one behind it, and no more objects while `full`."""
+
+    def __init__(self, behind: str) -> None:
+        self._behind = behind
+        self.full = False
+        self.url = ""
+
+    async def run(self, runner: web.AppRunner) -> None:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        if self.full and request.method == "PUT":
+            error = "<Error><Code>QuotaExceeded</Code><Message>the bucket is full</Message></Error>"
+            return web.Response(status=403, text=f'<?xml version="1.0"?>{error}')
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.request(
+                request.method, self._behind + request.raw_path, headers=request.headers, data=body
+            ) as answer,
+        ):
+            kept = {k: v for k, v in answer.headers.items() if k.lower() in ("etag", "content-type")}
+            return web.Response(status=answer.status, body=await answer.read(), headers=kept)
+
+
+async def test_a_full_bucket_refuses_jobs_and_what_was_accepted_ends_once_there_is_room(
+    sqs_url: str, queue_of: Any
+) -> None:
+    address, _, store = sqs_url.rpartition("&s3=")
+    quota = Quota(store)
+    app = web.Application(client_max_size=2**30)
+    app.router.add_route("*", "/{path:.*}", quota.answer)
+    runner = web.AppRunner(app)
+    await quota.run(runner)
+    try:
+        make = queue_of(f"{address}&s3={quota.url}")
+        gateway, worker = await make(lease="2s"), await make(lease="2s")
+        accepted = [await gateway.submit(b"x" * size, "text/plain") for size in (10, 300_000)]
+        quota.full = True
+        with pytest.raises(Full):
+            await gateway.submit(b"x" * 300_000, "text/plain", patience=0)
+        # Not even its start can be recorded, so it is not started.
+        assert await worker.take(1, 1) == []
+        for identity in accepted:
+            record = await gateway.status(identity)
+            assert record is not None
+            assert record.status is Status.IN_QUEUE
+        quota.full = False
+        ended = set()
+        async with asyncio.timeout(60):
+            while ended != set(accepted):
+                for job in await worker.take(2, 1):
+                    await worker.complete(job, b'"done"')
+                    ended.add(job.id)
+        for identity in accepted:
+            record = await gateway.status(identity)
+            assert record is not None
+            assert (record.status, record.attempt) == (Status.COMPLETED, 1)
+    finally:
+        await runner.cleanup()
