@@ -1,10 +1,7 @@
 """`serve`: starts the real runtime on free ports, from a handler's source and a few fields of the spec."""
 
-import json
 import os
 import shutil
-import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -17,44 +14,15 @@ import httpx
 import pytest
 
 from cortex_api import Document, parse
-
-
-class Plain:
-    """httpx with a connection for each request. It reads no certificates, which takes longer than most of what is asked."""
-
-    def __init__(self) -> None:
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-    def get(self, url: str, **more: Any) -> httpx.Response:
-        return httpx.get(url, verify=self._context, trust_env=False, **more)
-
-    def post(self, url: str, **more: Any) -> httpx.Response:
-        return httpx.post(url, verify=self._context, trust_env=False, **more)
-
-
-PLAIN = Plain()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.runtime.programs import PLAIN, Program
+from tests.runtime.queues.servers import free_port
 
 
 @dataclass
-class Replica:
+class Replica(Program):
     """A running runtime."""
 
-    process: subprocess.Popen[bytes]
     project: Path
-    port: int
-    admin_port: int
-    log: Path
-    termination_log: Path
-
-    def __post_init__(self) -> None:
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.admin = f"http://127.0.0.1:{self.admin_port}"
 
     def post(self, json: Any = None, **more: Any) -> httpx.Response:
         if json is not None or not more:
@@ -62,10 +30,7 @@ class Replica:
         return PLAIN.post(self.url, **more, timeout=30)
 
     def ready(self) -> httpx.Response | None:
-        try:
-            return PLAIN.get(f"{self.admin}/readyz", timeout=5)
-        except httpx.TransportError:
-            return None
+        return self.readiness()
 
     def wait_ready(self) -> None:
         self.until(lambda: (answer := self.ready()) is not None and answer.status_code == 200)
@@ -79,25 +44,6 @@ class Replica:
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.02)
         raise AssertionError(f"not within {seconds} s; log:\n{self.log.read_text()}")
-
-    def metric(self, line: str) -> float:
-        """The value of a line of /metrics, 0 when it is not there."""
-        for text in PLAIN.get(f"{self.admin}/metrics").text.splitlines():
-            if text.startswith(line + " "):
-                return float(text.rsplit(" ", 1)[1])
-        return 0.0
-
-    def cause_of_death(self) -> tuple[str, str]:
-        """(reason, message) once the process has given up."""
-        assert self.process.wait(30) == 1, self.log.read_text()
-        content = self.termination_log.read_bytes()
-        assert len(content) <= 4096
-        cause = json.loads(content)
-        return cause["reason"], cause["message"]
-
-    def lines(self) -> list[dict[str, Any]]:
-        """The log; every line of it must be JSON."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
 def _starter(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
@@ -137,7 +83,7 @@ def _starter(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
         command += ["--termination-log", str(folder / "termination"), *arguments]
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ))
-        replica = Replica(process, project, port, admin_port, log, folder / "termination")
+        replica = Replica(process, port, admin_port, log, folder / "termination", project)
         replicas.append(replica)
         if wait:
             replica.wait_ready()

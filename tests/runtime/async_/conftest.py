@@ -1,6 +1,5 @@
 """`api`: a whole AsyncAPI of real processes: NATS, gateways and consumers, each of which can be killed."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,54 +14,26 @@ import httpx
 import pytest
 
 from cortex_api import Document, parse
+from tests.runtime.programs import PLAIN, Program
 from tests.runtime.queues.servers import Nats, free_port, until
 
 FAULTY = Path(__file__).parent / "faulty.py"
 
 
 @dataclass
-class Program:
+class Part(Program):
     """A gateway or consumer."""
 
     name: str
-    process: subprocess.Popen[bytes]
-    port: int
-    admin_port: int
-    log: Path
-    termination_log: Path
-
-    def __post_init__(self) -> None:
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.admin = f"http://127.0.0.1:{self.admin_port}"
 
     def ready(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
-        try:
-            return httpx.get(f"{self.admin}/readyz", timeout=5).status_code == 200
-        except httpx.TransportError:
-            return False
+        answer = self.readiness()
+        return answer is not None and answer.is_success
 
     def problem(self) -> dict[str, Any]:
-        try:
-            return httpx.get(f"{self.admin}/readyz", timeout=5).json()
-        except httpx.TransportError:
-            return {}
-
-    def metric(self, line: str) -> float:
-        """The value of a line of /metrics, 0 when it is not there."""
-        for text in httpx.get(f"{self.admin}/metrics").text.splitlines():
-            if text.startswith(line + " "):
-                return float(text.rsplit(" ", 1)[1])
-        return 0.0
-
-    def cause_of_death(self) -> tuple[str, str]:
-        assert self.process.wait(30) == 1, self.log.read_text()
-        cause = json.loads(self.termination_log.read_bytes())
-        return cause["reason"], cause["message"]
-
-    def lines(self) -> list[dict[str, Any]]:
-        """The log; every line of it must be JSON."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        answer = self.readiness()
+        return {} if answer is None else answer.json()
 
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
@@ -83,7 +54,7 @@ class Api:
     queue_url: str
     nats: Nats
     name: str
-    programs: list[Program] = field(default_factory=list)
+    programs: list[Part] = field(default_factory=list)
 
     def write(self, source: str | None, spec: dict[str, Any], handler: dict[str, Any]) -> None:
         (self.folder / "project").mkdir(parents=True, exist_ok=True)
@@ -97,10 +68,10 @@ class Api:
         }
         (self.folder / "api.json").write_bytes(Document.of(parse(manifest)).to_json())
 
-    def gateway(self, wait: bool = True, fault: str = "", **env: str) -> Program:
+    def gateway(self, wait: bool = True, fault: str = "", **env: str) -> Part:
         return self._start("gateway", free_port(), ["--drain-delay", "0"], wait, fault, env)
 
-    def consumer(self, *arguments: str, wait: bool = True, fault: str = "", **env: str) -> Program:
+    def consumer(self, *arguments: str, wait: bool = True, fault: str = "", **env: str) -> Part:
         folders = ["--project", str(self.folder / "project"), "--models", str(self.folder / "models")]
         return self._start("consume", None, [*folders, *arguments], wait, fault, env)
 
@@ -112,7 +83,7 @@ class Api:
         wait: bool,
         fault: str,
         env: dict[str, str],
-    ) -> Program:
+    ) -> Part:
         """fault: where it kills itself, as faulty.py has it."""
         admin_port = free_port()
         name = f"{command}-{len(self.programs)}"
@@ -126,7 +97,7 @@ class Api:
         environment = {**os.environ, "CORTEX_QUEUE_URL": self.queue_url, **env}
         with log.open("wb") as output:
             process = subprocess.Popen(line, stdout=output, stderr=subprocess.STDOUT, env=environment)
-        program = Program(name, process, port or 0, admin_port, log, termination)
+        program = Part(process, port or 0, admin_port, log, termination, name)
         self.programs.append(program)
         if wait:
             until(program.ready, 30, f"{name} is ready")
@@ -140,7 +111,7 @@ class Api:
     def post(self, json: Any = None, **more: Any) -> httpx.Response:
         if "content" not in more:
             more["json"] = json
-        return httpx.post(self.url, timeout=30, **more)
+        return PLAIN.post(self.url, timeout=30, **more)
 
     def submit(self, json: Any = None, **more: Any) -> str:
         answer = self.post(json, **more)
@@ -149,7 +120,7 @@ class Api:
         return answer.json()["id"]
 
     def get(self, identity: str, wait: str = "") -> dict[str, Any]:
-        answer = httpx.get(f"{self.url}/{identity}", params={"wait": wait} if wait else {}, timeout=70)
+        answer = PLAIN.get(f"{self.url}/{identity}", params={"wait": wait} if wait else {}, timeout=70)
         assert answer.status_code == 200, answer.text
         return answer.json()
 

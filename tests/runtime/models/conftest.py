@@ -4,14 +4,12 @@ import hashlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +21,11 @@ import pytest
 from botocore.config import Config
 from onnx import TensorProto, helper
 
+from tests.runtime.models.local_http import serving
+from tests.runtime.queues.servers import free_port
+
 KEY, SECRET = "tester", "tester-secret"
 READER, READER_SECRET = "reader", "reader-secret"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass
@@ -224,24 +219,14 @@ class _Files(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault == "lie":
             content = bytes(len(content))
-        try:
-            self.wfile.write(content)
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True
+        self.wfile.write(content)
 
 
 @pytest.fixture
 def web() -> Iterator[Web]:
     state = Web()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Files", (_Files,), {"web": state}))
-    server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield state
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(type("Files", (_Files,), {"web": state})) as state.url:
+        yield state
 
 
 @pytest.fixture(autouse=True)

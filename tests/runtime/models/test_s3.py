@@ -1,8 +1,7 @@
 """Buckets, on a real S3 server."""
 
 import hashlib
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import httpx
 import pytest
@@ -12,6 +11,7 @@ from cortex_runtime.models.disk import download
 from cortex_runtime.models.listing import Changed
 from cortex_runtime.models.progress import Progress
 from cortex_runtime.models.storage import open_source
+from tests.runtime.models.local_http import serving
 
 LARGE = bytes(range(256)) * 40_000  # 10 MB: more than one chunk of the server's
 
@@ -152,14 +152,9 @@ class Between(BaseHTTPRequestHandler):
 def between(s3, monkeypatch):
     """A way to the S3 server on which requests get lost."""
     handler = type("Handler", (Between,), {"faults": [], "upstream": s3.endpoint, "seen": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    yield handler
-    server.shutdown()
-    server.server_close()
+    with serving(handler) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        yield handler
 
 
 def test_a_download_that_breaks_goes_on_where_it_broke(s3, between, fetch):
