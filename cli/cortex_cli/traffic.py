@@ -36,7 +36,8 @@ class Traffic:
 
     classes: status class ("2XX") to number. seconds: the average time of one, or None when there was none. predictions: class
     to number, most frequent first, of a tracked classification; values: of a tracked regression; skipped: why a response could
-    not be counted, to number.
+    not be counted, to number. jobs: how those of an AsyncAPI ended, to number; job_seconds: the average time of one from
+    acceptance to end.
     """
 
     classes: dict[str, int] = field(default_factory=dict)
@@ -45,6 +46,8 @@ class Traffic:
     predictions: dict[str, int] = field(default_factory=dict)
     values: Values | None = None
     skipped: dict[str, int] = field(default_factory=dict)
+    jobs: dict[str, int] = field(default_factory=dict)
+    job_seconds: float | None = None
 
 
 def samples(text: str) -> Iterator[Sample]:
@@ -68,6 +71,7 @@ def add_up(texts: Iterable[str]) -> Traffic:
     classes: Counter[str] = Counter()
     predictions: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
+    jobs: Counter[str] = Counter()
     found: defaultdict[str, list[float]] = defaultdict(list)
     for text in texts:
         for sample in samples(text):
@@ -78,17 +82,26 @@ def add_up(texts: Iterable[str]) -> Traffic:
                     predictions[sample.labels.get("class", "")] += int(sample.value)
                 case "cortex_tracker_skipped_total":
                     skipped[sample.labels.get("reason", "")] += int(sample.value)
+                case "cortex_async_jobs_total":
+                    jobs[sample.labels.get("status", "")] += int(sample.value)
                 case _:
                     found[sample.name].append(sample.value)
-    answered = sum(found["cortex_request_duration_seconds_count"])
     return Traffic(
         dict(sorted(classes.items())),
-        sum(found["cortex_request_duration_seconds_sum"]) / answered if answered else None,
+        _average(found, "cortex_request_duration_seconds"),
         int(sum(found["cortex_requests_in_flight"])),
         dict(predictions.most_common()),
         _values(found),
         dict(skipped.most_common()),
+        dict(sorted(jobs.items())),
+        _average(found, "cortex_async_finish_seconds"),
     )
+
+
+def _average(found: Mapping[str, list[float]], name: str) -> float | None:
+    """Of a histogram; None when nothing was counted."""
+    count = sum(found.get(f"{name}_count", ()))
+    return sum(found.get(f"{name}_sum", ())) / count if count else None
 
 
 def _values(found: Mapping[str, list[float]]) -> Values | None:

@@ -65,7 +65,7 @@ def table(found: list[tuple[API, Replicas]], with_namespace: bool) -> Table:
             Text(api.ready["status"], style=_READY.get(api.ready["status"], "yellow")),
             api.ready["reason"],
             replicas_of(api),
-            latency(traffic),
+            latency(api, traffic),
             *numbers,
             apis.age(api.live["metadata"].get("creationTimestamp")),
         )
@@ -89,8 +89,14 @@ def detail(api: API, pods: list[dict[str, Any]], replicas: Replicas) -> Iterator
         head.add_row("scaling", scaling)
     head.add_row("endpoint", str(api.status.get("url", "-")))
     traffic = replicas.traffic
-    head.add_row("requests", requests(traffic))
-    head.add_row("latency", latency(traffic) + (" on average" if traffic.seconds is not None else ""))
+    if api.kind == "AsyncAPI":
+        head.add_row("jobs", jobs(api, traffic))
+        of_what = " on average, from acceptance to end"
+    else:
+        head.add_row("requests", requests(traffic))
+        of_what = " on average"
+    average = latency(api, traffic)
+    head.add_row("latency", average if average == "-" else average + of_what)
     if failure := api.status.get("lastFailure"):
         words = (
             "that" if failure["message"] == ready["message"] else f"{failure['reason']}: {failure['message']}"
@@ -165,12 +171,19 @@ def replicas_of(api: API) -> str:
     return str(ready) if wanted is None else f"{ready}/{wanted}"
 
 
-def latency(traffic: Traffic) -> str:
-    """The average, in a unit that fits."""
-    if traffic.seconds is None:
+def latency(api: API, traffic: Traffic) -> str:
+    """The average of a request, or of a job, in a unit that fits."""
+    seconds = traffic.job_seconds if api.kind == "AsyncAPI" else traffic.seconds
+    if seconds is None:
         return "-"
-    milliseconds = traffic.seconds * 1000
-    return f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{traffic.seconds:.3g} s"
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def jobs(api: API, traffic: Traffic) -> str:
+    """Those in the queue, as the operator counts them, and how the others ended."""
+    queue = api.status.get("queue") or {}
+    ended = ", ".join(f"{count} {status}" for status, count in traffic.jobs.items()) or "none ended"
+    return f"{queue.get('queued', 0)} queued, {queue.get('inFlight', 0)} in progress; {ended}"
 
 
 def requests(traffic: Traffic) -> str:

@@ -162,7 +162,7 @@ def pod(name: str, number: int, said: dict[str, str]) -> dict[str, Any]:
         "env": [{"name": key, "value": value} for key, value in values.items()],
         "readinessProbe": {"httpGet": {"port": 8081, "path": "/metrics"}, "periodSeconds": 1},
     }
-    labels = {"cortex.dev/api": name, "cortex.dev/kind": "RealtimeAPI"}
+    labels = {"cortex.dev/api": name, "cortex.dev/kind": said.get("KIND", "RealtimeAPI")}
     return {
         "apiVersion": "v1",
         "kind": "Pod",

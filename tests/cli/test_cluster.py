@@ -17,6 +17,10 @@ CLASSES = METRICS + 'cortex_tracker_predictions_total{class="setosa"} 30\n'
 MORE_CLASSES = METRICS + (
     'cortex_tracker_predictions_total{class="virginica"} 10\ncortex_tracker_skipped_total{reason="missing key"} 2\n'
 )
+JOBS = METRICS + (
+    'cortex_async_jobs_total{status="completed"} 3\ncortex_async_jobs_total{status="failed"} 1\n'
+    "cortex_async_finish_seconds_count 4\ncortex_async_finish_seconds_sum 6\n"
+)
 VALUES = "cortex_tracker_value_count 4\ncortex_tracker_value_sum 10\ncortex_tracker_value_min 1\ncortex_tracker_value_max 4\n"
 HANDLER = {"type": "python", "path": "handler.py"}
 LOCKED = {"apiKeys": {"secret": {"name": "keys"}}}
@@ -33,8 +37,9 @@ def place(workplace: Workplace) -> Workplace:
     )
     workplace.api("prices", tracker={"modelType": "regression"})
     workplace.replicas("prices", {"METRICS": VALUES})
-    workplace.api("letters", kind="AsyncAPI", handler=HANDLER | LOCKED)
-    workplace.replicas("letters", {"KEY": "s3cret"})
+    queue = {"queue": {"queued": 2, "inFlight": 1}}
+    workplace.api("letters", kind="AsyncAPI", handler=HANDLER | LOCKED, status=queue)
+    workplace.replicas("letters", {"KEY": "s3cret", "METRICS": JOBS, "KIND": "AsyncAPI"})
     workplace.api("locked", handler=HANDLER | LOCKED | {"models": {"path": "s3://bucket/x/"}})
     workplace.replicas("locked", {"KEY": "s3cret", "INFO": INFO})
     workplace.api("broken", ready=False)
@@ -48,7 +53,7 @@ def test_get_is_a_table_of_all_apis(place):
     assert [line[:-1] for line in lines[1:]] == [
         ["broken", "RealtimeAPI", "False", "HandlerNotFound", "0/1", "-", "-", "-", "-"],
         ["flowers", "RealtimeAPI", "True", "Ready", "1/2", "5", "ms", "60", "4", "-"],
-        ["letters", "AsyncAPI", "True", "Ready", "1/1", "-", "-", "-", "-"],
+        ["letters", "AsyncAPI", "True", "Ready", "1/1", "1.5", "s", "30", "2", "-"],
         ["locked", "RealtimeAPI", "True", "Ready", "1/1", "5", "ms", "30", "2", "-"],
         ["prices", "RealtimeAPI", "True", "Ready", "1/1", "-", "-", "-", "-"],
     ]
@@ -77,6 +82,13 @@ def test_get_of_a_classification_shows_classes_as_bars(place):
 def test_get_of_a_regression_shows_its_range(place):
     words = " ".join(place.cortex("get", "prices").stdout.split())
     assert "MIN MAX AVERAGE COUNT 1 4 2.5 4" in words
+
+
+def test_get_of_an_async_api_speaks_of_jobs(place):
+    words = " ".join(place.cortex("get", "letters").stdout.split())
+    assert "jobs 2 queued, 1 in progress; 3 completed, 1 failed" in words
+    assert "latency 1.5 s on average, from acceptance to end" in words
+    assert "requests" not in words
 
 
 def test_get_says_why_an_api_is_not_ready(place):

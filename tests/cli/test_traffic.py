@@ -28,6 +28,13 @@ def test_the_average_latency_weighs_replicas_by_their_requests():
     assert add_up([one, two]).seconds == 0.5
 
 
+def test_jobs_are_counted_where_they_ended():
+    text = 'cortex_async_jobs_total{{status="{}"}} {}\ncortex_async_finish_seconds_count {}\ncortex_async_finish_seconds_sum {}\n'
+    one, two = text.format("completed", 3, 3, 6), text.format("failed", 1, 1, 2)
+    traffic = add_up([one, two, "cortex_async_queued 4\n"])
+    assert (traffic.jobs, traffic.job_seconds) == ({"completed": 3, "failed": 1}, 2.0)
+
+
 def test_tracked_values_of_all_replicas_are_one_range():
     one = "cortex_tracker_value_count 2\ncortex_tracker_value_sum 3\ncortex_tracker_value_min 1\ncortex_tracker_value_max 2\n"
     two = "cortex_tracker_value_count 1\ncortex_tracker_value_sum 9\ncortex_tracker_value_min 9\ncortex_tracker_value_max 9\n"
