@@ -12,7 +12,7 @@ from cortex_runtime.metrics_client import MetricsClient
 from cortex_runtime.tally import MOST_SERIES, Tally, merge
 from cortex_runtime.tracker import MOST_CLASSES, OTHER, Tracker
 
-from .test_onnx import write_model
+from .onnx_models import write_model
 
 TRACKED = """
 from starlette.responses import JSONResponse

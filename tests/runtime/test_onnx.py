@@ -1,9 +1,8 @@
 """Type onnx: models by path, version and name; a caller's wrong input is a 400 with the reason."""
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
+
+from .onnx_models import write_model
 
 HANDLER = """
 class Handler:
@@ -12,21 +11,6 @@ class Handler:
     def handle_post(self, payload, query_params):
         return self.client.predict(payload, query_params.get("model"), query_params.get("version"))[0]
 """
-
-
-def write_model(path, factor):
-    """A model y = factor * x with x of shape [n, 2]."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shape = ["n", 2]
-    graph = helper.make_graph(
-        [helper.make_node("Mul", ["x", "factor"], ["y"])],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-        [onnx.numpy_helper.from_array(np.array([factor], np.float32), "factor")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, path)
 
 
 def test_a_model_with_versions_answers_with_the_latest_unless_told(serve, tmp_path):

@@ -15,13 +15,11 @@ from typing import Any
 
 import boto3
 import botocore.exceptions
-import numpy as np
-import onnx
 import pytest
 from botocore.config import Config
-from onnx import TensorProto, helper
 
 from tests.runtime.models.local_http import serving
+from tests.runtime.onnx_models import onnx_model
 from tests.runtime.queues.servers import free_port
 
 KEY, SECRET = "tester", "tester-secret"
@@ -237,26 +235,12 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def onnx_bytes() -> Callable[[float], bytes]:
-    return _onnx_bytes
+    return onnx_model
 
 
 @pytest.fixture(scope="session")
 def write() -> Callable[..., Path]:
     return _write
-
-
-def _onnx_bytes(factor: float) -> bytes:
-    """A model y = factor * x with x of shape [n, 2]."""
-    shape = ["n", 2]
-    graph = helper.make_graph(
-        [helper.make_node("Mul", ["x", "factor"], ["y"])],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-        [onnx.numpy_helper.from_array(np.array([factor], np.float32), "factor")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return model.SerializeToString()
 
 
 def _write(folder: Path, files: dict[str, bytes | str]) -> Path:
