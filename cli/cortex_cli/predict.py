@@ -6,12 +6,12 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from cortex_cli import apis, logs
+from cortex_cli import apis, jobs, logs
 from cortex_cli.apis import API
 from cortex_cli.connection import Answer, Cluster, ClusterError, asks_a_cluster, path
 from cortex_cli.keys import HEADER, HOW, asks, headers, shows_a_key
@@ -20,7 +20,6 @@ from cortex_cli.loglines import parsed, readable
 _TIMEOUT = 300.0
 _LOG_SECONDS = 2.0
 """For how long the log of a request is waited for."""
-_RUNNING = ("in_queue", "in_progress")
 
 
 @click.command()
@@ -42,6 +41,7 @@ _RUNNING = ("in_queue", "in_progress")
     "--debug", is_flag=True, help="Show status, headers, time, and what the log says of this request."
 )
 @click.option("--wait/--no-wait", default=True, help="Of an AsyncAPI: wait for the result of the job.")
+@click.option("--job", metavar="ID", help="Of an AsyncAPI: ask for this job, and send nothing.")
 @shows_a_key
 @asks_a_cluster
 def predict(
@@ -54,6 +54,7 @@ def predict(
     method: str | None,
     debug: bool,
     wait: bool,
+    job: str | None,
     api_key: str | None,
 ) -> None:
     """Ask an API for a prediction, through the cluster's API server.
@@ -61,35 +62,49 @@ def predict(
     PAYLOAD is JSON, @FILE for the content of a file, or - for standard input. Exits with 1 when the answer is no success.
     """
     api = apis.find(cluster, name)
-    body, kind = read(payload)
-    key = headers(api, api_key)
-    sent = {"x-request-id": f"cortex-{uuid.uuid4().hex[:12]}", **key, **_headers(header)}
-    if body is not None:
-        sent["content-type"] = content_type or sent.get("content-type", kind)
-    parameters = [_pair(one, "=") for one in query] + ([("debug", "true")] if debug else [])
     where = path("v1/services", api.namespace, f"{api.service}:{apis.PORT}", "proxy/")
-    began = time.monotonic()
-    try:
+    sent = {**headers(api, api_key), **_headers(header)}
+    key = {HEADER: sent[HEADER]} if HEADER in sent else {}
+    if job is not None:
+        if api.kind != "AsyncAPI" or payload is not None:
+            raise click.UsageError("--job asks an AsyncAPI for a job that it has: it takes no payload")
+        if not wait:
+            with _why_it_is_silent(api):
+                _report(api, jobs.ask(cluster, where, job, key))
+            return
+    else:
+        body, kind = read(payload)
+        sent = {"x-request-id": f"cortex-{uuid.uuid4().hex[:12]}", **sent}
+        if body is not None:
+            sent["content-type"] = content_type or sent.get("content-type", kind)
+        parameters = [_pair(one, "=") for one in query] + ([("debug", "true")] if debug else [])
+        began = time.monotonic()
         verb = (method or ("GET" if body is None else "POST")).upper()
-        answer = cluster.request(verb, where, parameters, body, sent, _TIMEOUT)
+        with _why_it_is_silent(api):
+            answer = cluster.request(verb, where, parameters, body, sent, _TIMEOUT)
+        if debug:
+            _explain(cluster, api, answer, sent["x-request-id"], time.monotonic() - began)
+        if api.kind != "AsyncAPI" or answer.status != 202 or not wait:
+            _report(api, answer)
+            return
+        job = str(json.loads(answer.body)["id"])
+        click.echo(f"job {job} is queued", err=True)
+    with _why_it_is_silent(api):
+        ended = jobs.follow(cluster, where, job, key, _TIMEOUT)
+    _report(api, ended.answer)
+    sys.exit(0 if ended.completed else 1)
+
+
+@contextmanager
+def _why_it_is_silent(api: API) -> Iterator[None]:
+    """Where the API server finds nobody to answer, the API's own condition says why."""
+    try:
+        yield
     except ClusterError as error:
         if error.status in (404, 503):
-            raise ClusterError(
-                f"{api.name} doesn't answer: {api.ready['reason']}: {api.ready['message']}"
-            ) from error
+            why = f"{api.ready['reason']}: {api.ready['message']}"
+            raise ClusterError(f"{api.name} doesn't answer: {why}") from error
         raise
-    if debug:
-        _explain(cluster, api, answer, sent["x-request-id"], time.monotonic() - began)
-    if api.kind == "AsyncAPI" and answer.status == 202 and wait:
-        shown = {HEADER: sent[HEADER]} if HEADER in sent else {}
-        result = _result(cluster, where, answer, shown)
-        _show(result.answer)
-        sys.exit(0 if result.completed else 1)
-    _show(answer)
-    if not 200 <= answer.status < 300:
-        hint = f": give a valid key by {HOW}" if answer.status == 401 and asks(api) else ""
-        click.echo(f"the answer is {answer.status}{hint}", err=True)
-        sys.exit(1)
 
 
 def read(payload: str | None) -> tuple[bytes | None, str]:
@@ -142,6 +157,15 @@ def _pair(text: str, mark: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def _report(api: API, answer: Answer) -> None:
+    """Show an answer; exit with 1 when it is no success."""
+    _show(answer)
+    if not 200 <= answer.status < 300:
+        hint = f": give a valid key by {HOW}" if answer.status == 401 and asks(api) else ""
+        click.echo(f"the answer is {answer.status}{hint}", err=True)
+        sys.exit(1)
+
+
 def _show(answer: Answer) -> None:
     try:
         text = (
@@ -178,22 +202,3 @@ def _lines_of(cluster: Cluster, api: API, request: str) -> Iterator[str]:
             if content and content.get("requestId") == request:
                 content.pop("requestId")
                 yield readable(json.dumps(content), f"{logs.short(pod, api)} ")
-
-
-def _result(cluster: Cluster, where: str, accepted: Answer, key: dict[str, str]) -> "_Ended":
-    """What became of a job, once it has ended. Raises ClusterError when it takes too long."""
-    job = str(json.loads(accepted.body)["id"])
-    click.echo(f"job {job} is queued", err=True)
-    end = time.monotonic() + _TIMEOUT
-    while time.monotonic() < end:
-        answer = cluster.request("GET", f"{where}{job}", {"wait": "20s"}, headers=key)
-        status = json.loads(answer.body).get("status") if answer.status == 200 else None
-        if status not in _RUNNING:
-            return _Ended(answer, status == "completed")
-    raise ClusterError(f"job {job} has not ended after {_TIMEOUT:.0f} s; it goes on")
-
-
-@dataclass(frozen=True)
-class _Ended:
-    answer: Answer
-    completed: bool

@@ -40,7 +40,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         known = {'/metrics': metrics, '/info': info}
         for job, status in (('good', 'completed'), ('bad', 'failed')):
-            known[f'/{job}?wait=20s'] = json.dumps({'id': job, 'status': status, 'result': 7})
+            known[f'/{job}?wait=20s'] = known[f'/{job}'] = json.dumps({'id': job, 'status': status, 'result': 7})
         self.answer(200 if self.path in known else 404, known.get(self.path, 'nothing here'))
     def do_POST(self):
         body = self.rfile.read(int(self.headers['content-length']))

@@ -179,7 +179,19 @@ def test_predict_of_an_async_api_waits_for_the_job(place, payload, code, status)
     words = ("predict", "letters", payload, "-q", "job=1", "--api-key", "s3cret")
     result = place.cortex(*words)
     assert (result.exit_code, json.loads(result.stdout)["status"]) == (code, status), result.output
-    assert json.loads(place.cortex(*words, "--no-wait").stdout)["id"]
+    job = json.loads(place.cortex(*words, "--no-wait").stdout)["id"]
+    again = place.cortex("predict", "letters", "--job", job, "--api-key", "s3cret")
+    assert (again.exit_code, again.stdout) == (code, result.stdout)
+    look = place.cortex("predict", "letters", "--job", job, "--no-wait", "--api-key", "s3cret")
+    assert (look.exit_code, look.stdout) == (0, result.stdout)
+
+
+def test_jobs_that_cannot_be_asked_for(place):
+    unknown = place.cortex("predict", "letters", "--job", "none", "--api-key", "s3cret")
+    assert (unknown.exit_code, "the answer is 404" in unknown.stderr) == (1, True)
+    for words in (["letters", "{}"], ["flowers"]):
+        result = place.cortex("predict", *words, "--job", "good")
+        assert (result.exit_code, "--job asks an AsyncAPI" in result.stderr) == (2, True)
 
 
 def test_an_api_that_asks_for_a_key_is_shown_it(place, tmp_path, monkeypatch):
