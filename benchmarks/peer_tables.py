@@ -129,21 +129,23 @@ def _tail(values: Values) -> str:
 
 
 def _start(values: Values) -> str:
-    measured = {"start_s": 2, "pss_mib": 0, "rss_mib": 0, "processes": 0}
+    measured = {"start_s": 2, "start_cpu_s": 2, "pss_mib": 0, "rss_mib": 0, "processes": 0}
+    compared = ("start_s", "start_cpu_s", "pss_mib")
     ours = [_middle(values.ours(OPEN_LOOP, name), digits) for name, digits in measured.items()]
-    lines = [[OURS, ours[0], "", ours[1], "", *ours[2:]]]
+    lines = [[OURS, ours[0], "", ours[1], "", ours[2], "", *ours[3:]]]
     for peer in values.best_first(OPEN_LOOP, "start_s", highest=False):
         theirs = [_middle(values.theirs(OPEN_LOOP, peer, name), digits) for name, digits in measured.items()]
-        ratios = [values.ratio(OPEN_LOOP, peer, name) for name in ("start_s", "pss_mib")]
-        lines.append([peer, theirs[0], ratios[0], theirs[1], ratios[1], *theirs[2:]])
+        ratios = [values.ratio(OPEN_LOOP, peer, name) for name in compared]
+        beside = [cell for pair in zip(theirs, ratios, strict=False) for cell in pair]
+        lines.append([peer, *beside, *theirs[len(compared) :]])
     heads = [
         "",
         "start to first answer, s",
         "Cortex's as a ratio",
-        "memory (PSS), MiB",
+        "CPU until then, s",
         "Cortex's as a ratio",
     ]
-    heads += ["RSS added up, MiB", "processes"]
+    heads += ["memory (PSS), MiB", "Cortex's as a ratio", "RSS added up, MiB", "processes"]
     return "### Start and memory (iris)\n\n" + _table(heads, lines)
 
 

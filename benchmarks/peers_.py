@@ -10,6 +10,7 @@ import csv
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import sys
@@ -68,11 +69,13 @@ class Run:
     def _up(self, work: str, peer: Rival, rival: Rival, number: int) -> Iterator[Serving]:
         """A server that has answered once and been left alone for a moment; notes how long it took, and its memory."""
         with serving(rival, work, self.server) as server:
+            spent = _cpu(server)
             time.sleep(IDLE_S)
             members = processes.family(server.process.pid)
             resident, share = processes.memory(members)
             row = Row(work, peer.name, rival.name, number, "", "")
             self._note(row, "start_s", server.start_s)
+            self._note(row, "start_cpu_s", spent)
             self._note(row, "rss_mib", resident)
             self._note(row, "pss_mib", share)
             self._note(row, "processes", len(members))
@@ -140,9 +143,17 @@ def main() -> None:
         type=Path,
         help="print the tables of an earlier run's file, and measure nothing",
     )
+    parser.add_argument("--page", type=Path, help="with --from: the page whose tables become these")
     options = parser.parse_args()
     if options.file:
-        print(tables(read(options.file)))
+        text = tables(read(options.file))
+        print(text)
+        if options.page:
+            shown = f"<!-- from benchmarks/results/{options.file.name} -->\n\n{text}\n\n<!-- end -->"
+            page = options.page.read_text()
+            options.page.write_text(
+                re.sub(r"<!-- from \S+ -->.*?<!-- end -->", lambda _: shown, page, flags=re.DOTALL)
+            )
         return
     names, works = options.peers.split(","), options.works.split(",")
     unknown = [*(set(names) - set(PEERS)), *(set(works) - set(CONNECTIONS))]
@@ -180,10 +191,9 @@ def main() -> None:
                             run.rows.append(Row(work, peer.name, peer.name, number, "failed", str(failure)))
                         else:
                             del run.rows[before:]
-                print(
-                    f"round {number}: {work}: {peer.name} (load average {busy})", file=sys.stderr, flush=True
-                )
-        write(file, run.rows)
+                write(file, run.rows)
+                done = f"round {number}: {work}: {peer.name} (load average {busy})"
+                print(done, file=sys.stderr, flush=True)
     print(tables(run.rows))
     print(f"\nEvery slice is in {file}")
 

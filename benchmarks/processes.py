@@ -15,7 +15,10 @@ END_S = 10.0
 
 @dataclass(frozen=True)
 class Member:
-    """A process. began: its start, in ticks, which tells it from a later one with its number. cpu: seconds used."""
+    """A process. began: its start, in ticks, which tells it from a later one with its number.
+
+    cpu: seconds used, with those of its children that have ended.
+    """
 
     pid: int
     parent: int
@@ -81,4 +84,4 @@ def _read(pid: int) -> Member | None:
         return None
     if fields[0] in "ZX":
         return None
-    return Member(pid, int(fields[1]), int(fields[19]), (int(fields[11]) + int(fields[12])) / _TICKS)
+    return Member(pid, int(fields[1]), int(fields[19]), sum(map(int, fields[11:15])) / _TICKS)
