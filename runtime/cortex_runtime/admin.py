@@ -14,7 +14,8 @@ class Admin:
     """GET /healthz, /readyz, /metrics, /load.
 
     problem: gives (reason, message) of why the replica isn't ready, or None. metrics: gives the text. load: requests in flight.
-    average: their number over the last ten seconds, which the operator scales by.
+    average: their number over the last ten seconds, which the operator scales by. failure: why a worker died last, which /readyz
+    tells as "lastFailure".
     """
 
     def __init__(
@@ -23,11 +24,13 @@ class Admin:
         metrics: Callable[[], bytes],
         load: Callable[[], int],
         average: Callable[[], float] | None = None,
+        failure: Callable[[], dict[str, str] | None] = lambda: None,
     ) -> None:
         self._problem = problem
         self._metrics = metrics
         self._load = load
         self._average = average
+        self._failure = failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -42,11 +45,12 @@ class Admin:
         if path == "/healthz":
             return 200, _JSON, b'{"ok":true}'
         if path == "/readyz":
-            problem = self._problem()
+            problem, failure = self._problem(), self._failure()
+            last = {} if failure is None else {"lastFailure": failure}
             if problem is None:
-                return 200, _JSON, b'{"ready":true}'
+                return 200, _JSON, orjson.dumps({"ready": True, **last})
             reason, message = problem
-            return 503, _JSON, orjson.dumps({"ready": False, "reason": reason, "message": message})
+            return 503, _JSON, orjson.dumps({"ready": False, "reason": reason, "message": message, **last})
         if path == "/metrics":
             return 200, CONTENT_TYPE, self._metrics()
         if path == "/load":

@@ -10,6 +10,7 @@ import socket
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +137,10 @@ class Supervisor:
             while not stop.done():
                 await asyncio.wait((stop,), timeout=LOOK)
                 self._loads.append(self._board.in_flight())
-                problems = [seat.problem for seat in self._seats if not seat.ready and seat.problem]
-                lost = [p for p in problems if p.reason != "CrashLoop"]
-                if lost and len(problems) == len(self._seats):
-                    raise lost[0]
+                down = [seat for seat in self._seats if not seat.ready and seat.problem]
+                stuck = [seat.problem for seat in down if seat.stuck and seat.problem]
+                if stuck and len(down) == len(self._seats):
+                    raise stuck[0]
         finally:
             stop.cancel()
             for task in others:
@@ -260,6 +261,15 @@ class Supervisor:
             return "Starting", downloading
         return "Starting", f"{ready} of {self._processes} processes answer"
 
+    def _last_failure(self) -> dict[str, str] | None:
+        """Why a worker died last, though another serves by now."""
+        lost = [seat.lost for seat in self._seats if seat.lost is not None]
+        if not lost:
+            return None
+        error, seconds = max(lost, key=lambda each: each[1])
+        when = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+        return {"reason": error.reason, "message": error.message, "time": when.replace("+00:00", "Z")}
+
     def _average_load(self) -> float:
         return sum(self._loads) / len(self._loads) if self._loads else 0.0
 
@@ -272,7 +282,7 @@ class Supervisor:
     def _admin_server(self) -> Server:
         metrics = Metrics(self._document, self._board, self._workers, self._model_failures)
         config = uvicorn.Config(
-            Admin(self._problem, metrics.text, self._board.in_flight, self._average_load),
+            Admin(self._problem, metrics.text, self._board.in_flight, self._average_load, self._last_failure),
             loop="asyncio",
             http="httptools",
             ws="none",

@@ -7,10 +7,12 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cortex_runtime import memory
 from cortex_runtime.board import Board
 from cortex_runtime.errors import StartError
 from cortex_runtime.lifeline import end_group
@@ -34,6 +36,7 @@ class Worker:
     reports: asyncio.StreamReader
     slot: int
     heed: Callable[[dict[str, Any]], None] = _ignore
+    kills: int = field(init=False, default_factory=memory.kills)
 
     async def started(self) -> None:
         """Wait until it answers. Raises StartError with its reason, or with how the process ended."""
@@ -46,7 +49,16 @@ class Worker:
                 raise StartError(report["reason"], report["message"])
             self.heed(report)
         status = await self.process.wait()
-        raise StartError("HandlerInitError", f"a worker {ending(status)} while it started")
+        raise self.failure("HandlerInitError", f"a worker {ending(status)} while it started", status)
+
+    def failure(self, reason: str, message: str, status: int) -> StartError:
+        """Why it has ended: this, unless it is known that it was killed for memory."""
+        if status != -signal.SIGKILL or memory.kills() == self.kills:
+            return StartError(reason, message)
+        return StartError(
+            "OutOfMemory",
+            "a worker was killed: the container needed more memory than its limit. Raise compute.mem or need less",
+        )
 
     async def listen(self) -> None:
         """Pass on what it reports after it has started."""
@@ -98,7 +110,8 @@ async def start(
 class Seat:
     """One of the replica's workers: when the process dies, the next takes its place, after a pause that grows.
 
-    ready: whether its worker serves. lost_at: when its last worker died, in seconds of the loop's clock.
+    ready: whether its worker serves. stuck: whether the next one can't start. lost_at: when its last worker died, in seconds of
+    the loop's clock. lost: why, and when in seconds since the epoch; it stays when the next worker serves.
     """
 
     def __init__(self, launch: Callable[[], "asyncio.Future[Worker]"], vacate: Callable[[int], None]) -> None:
@@ -106,8 +119,9 @@ class Seat:
         self._vacate = vacate
         self._worker: Worker | None = None
         self._leaving = False
-        self.ready = False
+        self.ready = self.stuck = False
         self.lost_at = float("-inf")
+        self.lost: tuple[StartError, float] | None = None
         self.restarts = 0
         self.problem: StartError | None = None
         self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -138,7 +152,7 @@ class Seat:
                 if self._leaving:
                     worker.process.kill()
                 await worker.started()
-                self.ready, self.problem = True, None
+                self.ready, self.stuck, self.problem = True, False, None
                 if not self.first.done():
                     self.first.set_result(None)
                 listening = asyncio.create_task(worker.listen())
@@ -148,12 +162,12 @@ class Seat:
                 listening.cancel()
                 self.lost_at = loop.time()
                 if not self._leaving:
-                    log.error("worker %s %s; it is started again", worker.process.pid, ending(status))
-                    self.problem = StartError(
-                        "CrashLoop", f"a worker {ending(status)} and is being started again"
-                    )
+                    said = f"a worker {ending(status)} and is being started again"
+                    self.problem = worker.failure("CrashLoop", said, status)
+                    self.lost = self.problem, time.time()
+                    log.error("process %s: %s", worker.process.pid, self.problem.message)
             except StartError as error:
-                self.problem = error
+                self.problem, self.stuck = error, True
                 if not self.first.done():
                     self.first.set_exception(error)
                     return

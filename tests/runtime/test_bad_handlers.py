@@ -83,6 +83,8 @@ def test_a_process_that_dies_costs_its_request_and_is_started_again(serve):
         assert api.post("hello").status_code == 200
         api.until(lambda: api.ready().status_code == 200)
         api.until(lambda words=words: words in api.log.read_text())
+        # It says so when all is well again, too.
+        assert words in api.ready().json()["lastFailure"]["message"]
     assert api.metric("cortex_worker_restarts_total") == 2
 
 

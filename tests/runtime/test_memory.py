@@ -1,0 +1,47 @@
+"""A worker that the kernel kills for memory, in a container that lives on: the cause gets its name."""
+
+import asyncio
+import socket
+import sys
+
+import pytest
+
+from cortex_runtime import memory
+from cortex_runtime.errors import StartError
+from cortex_runtime.workers import Worker
+
+
+@pytest.fixture
+def counted(tmp_path, monkeypatch):
+    """Writes the cgroup's count of processes killed for memory."""
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+
+    def write(kills):
+        (tmp_path / "memory.events").write_text(f"low 0\nhigh 0\nmax 7\noom 1\noom_kill {kills}\n")
+
+    write(3)
+    return write
+
+
+@pytest.mark.parametrize(
+    ("kills", "reason", "words"),
+    [(4, "OutOfMemory", "Raise compute.mem"), (3, "HandlerInitError", "was killed by SIGKILL")],
+)
+async def test_the_kernels_count_tells_whether_it_was_for_memory(counted, kills, reason, words):
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=-1)
+        reports, control = await asyncio.open_connection(sock=ours)
+        worker = Worker(process, control, reports, 0)
+        counted(kills)
+        process.kill()
+    with pytest.raises(StartError) as raised:
+        await worker.started()
+    assert raised.value.reason == reason
+    assert words in raised.value.message
+    control.close()
+
+
+def test_without_a_cgroup_nothing_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "CGROUP", tmp_path / "nowhere")
+    assert memory.kills() == 0
