@@ -156,7 +156,8 @@ def _container(
         "resources": _resources(api, platform, component, asked),
         "volumeMounts": mounts,
         "startupProbe": {**_probe("/readyz"), "periodSeconds": 1, "failureThreshold": 1800},
-        "readinessProbe": {**_probe("/readyz"), "periodSeconds": 2, "failureThreshold": 1},
+        # While a dead process is started again, requests wait for it; a Service without a ready pod would refuse them.
+        "readinessProbe": {**_probe("/readyz"), "periodSeconds": 2, "failureThreshold": 3},
         "livenessProbe": {**_probe("/healthz"), "periodSeconds": 10, "failureThreshold": 3},
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
