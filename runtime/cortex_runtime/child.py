@@ -10,22 +10,26 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from cortex_api import Document
 from cortex_runtime import logs
+from cortex_runtime.board import Board
 from cortex_runtime.errors import StartError, last_lines
+from cortex_runtime.execution import Threads
 from cortex_runtime.lifeline import hold
 from cortex_runtime.order import Order
-from cortex_runtime.program import Program
+from cortex_runtime.program import Program, prepare
+from cortex_runtime.tally import Tally
 
 log = logging.getLogger("cortex")
 
-Prepare = Callable[[Document, Order, socket.socket], Callable[[], None]]
+Ready = Callable[[Document, Order, socket.socket], Callable[[], None]]
 """Loads models and code, and returns what then runs until the process is told to stop. Raises StartError."""
 
 
-def run(argument: str, prepare: Prepare) -> NoReturn:
+def run(argument: str, ready: Ready) -> NoReturn:
     """A process's whole life. Exit status: 0 after a stop, 1 when the API can't start. argument: the order."""
     order = Order(**json.loads(argument))
     hold(order.lifeline)
@@ -33,7 +37,7 @@ def run(argument: str, prepare: Prepare) -> NoReturn:
     try:
         document = Document.read(order.config)
         logs.configure(document.spec.handler.log_level, capture_prints=True)
-        serve = prepare(document, order, control)
+        serve = ready(document, order, control)
     except StartError as error:
         report(control, event="failed", reason=error.reason, message=error.message)
     except (OSError, ValueError) as error:
@@ -42,6 +46,20 @@ def run(argument: str, prepare: Prepare) -> NoReturn:
         serve()
         end(0)
     end(1)
+
+
+def program(
+    document: Document, order: Order, control: socket.socket, board: Board, threads: Threads
+) -> Program:
+    """Models and code, loaded, and the handler constructed. Raises StartError."""
+    return prepare(
+        document,
+        Path(order.project),
+        Path(order.models),
+        Tally(board.region(order.slot)),
+        threads.call,
+        lambda name: report(control, event="model_failed", model=name),
+    )
 
 
 def end(status: int) -> NoReturn:

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import uvloop
@@ -29,10 +28,8 @@ from cortex_runtime.handler import JOB, Method
 from cortex_runtime.order import Order
 from cortex_runtime.payload import parse
 from cortex_runtime.program import Program
-from cortex_runtime.program import prepare as program_of
 from cortex_runtime.progress import reporter
 from cortex_runtime.queues.worker import jobs_per_process
-from cortex_runtime.tally import Tally
 
 log = logging.getLogger("cortex")
 
@@ -161,14 +158,7 @@ def prepare(document: Document, order: Order, control: socket.socket) -> Callabl
     """Load models and code and construct the handler. Returns what then works. Raises StartError."""
     board = Board(order.board, order.slots)
     threads = Threads(jobs_per_process(document.spec.handler), board.row(order.slot))
-    program = program_of(
-        document,
-        Path(order.project),
-        Path(order.models),
-        Tally(board.region(order.slot)),
-        threads.call,
-        lambda name: child.report(control, event="model_failed", model=name),
-    )
+    program = child.program(document, order, control, board, threads)
     jobs = Jobs(program, threads, control)
     is_async = program.methods[JOB].is_async
     return lambda: threads.drive(uvloop.new_event_loop(), _run(jobs), together=is_async)

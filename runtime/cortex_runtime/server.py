@@ -3,8 +3,10 @@
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 
 class Server(uvicorn.Server):
@@ -23,3 +25,10 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Install nothing."""
         yield
+
+
+def plain(app: ASGIApp, **own: Any) -> uvicorn.Config:
+    """uvicorn's settings for HTTP alone, without its log, which is not JSON. own: what this server wants beside them."""
+    return uvicorn.Config(
+        app, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False, **own
+    )

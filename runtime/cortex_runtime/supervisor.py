@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
 from cortex_api import Document, units
 from cortex_runtime import logs
 from cortex_runtime.admin import Admin
@@ -29,7 +27,7 @@ from cortex_runtime.models.progress import Stopped
 from cortex_runtime.models.project import ProjectSource
 from cortex_runtime.models.sync import Sync
 from cortex_runtime.order import Order
-from cortex_runtime.server import Server
+from cortex_runtime.server import Server, plain
 from cortex_runtime.spec import require_supported
 from cortex_runtime.workers import Seat, Worker, listen, start
 
@@ -281,17 +279,10 @@ class Supervisor:
 
     def _admin_server(self) -> Server:
         metrics = Metrics(self._document, self._board, self._workers, self._model_failures)
-        config = uvicorn.Config(
-            Admin(self._problem, metrics.text, self._board.in_flight, self._average_load, self._last_failure),
-            loop="asyncio",
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
+        admin = Admin(
+            self._problem, metrics.text, self._board.in_flight, self._average_load, self._last_failure
         )
+        config = plain(admin, loop="asyncio", http="httptools", timeout_graceful_shutdown=1)
         return Server(config, lambda: None)
 
 

@@ -10,9 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-import uvicorn
 import uvloop
 
 from cortex_api import Document, units
@@ -22,10 +20,8 @@ from cortex_runtime.board import Board
 from cortex_runtime.execution import Threads
 from cortex_runtime.order import Order
 from cortex_runtime.program import Program
-from cortex_runtime.program import prepare as program_of
 from cortex_runtime.protocol import InPlaceProtocol
-from cortex_runtime.server import Server
-from cortex_runtime.tally import Tally
+from cortex_runtime.server import Server, plain
 
 
 def prepare(document: Document, order: Order, control: socket.socket) -> Callable[[], None]:
@@ -36,14 +32,7 @@ def prepare(document: Document, order: Order, control: socket.socket) -> Callabl
     board = Board(order.board, order.slots)
     row = board.row(order.slot)
     threads = Threads(spec.threads_per_process, row)
-    program = program_of(
-        document,
-        Path(order.project),
-        Path(order.models),
-        Tally(board.region(order.slot)),
-        threads.call,
-        lambda name: child.report(control, event="model_failed", model=name),
-    )
+    program = child.program(document, order, control, board, threads)
     app = App(
         program,
         threads,
@@ -62,17 +51,12 @@ def serve(
     document: Document, app: App, program: Program, listener: socket.socket, control: socket.socket
 ) -> None:
     """Answer requests until told to stop and all running ones are over."""
-    config = uvicorn.Config(
+    config = plain(
         app,
         loop="uvloop",
         http=InPlaceProtocol,
         interface="asgi3",
         proxy_headers=False,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
         backlog=2048,
         timeout_graceful_shutdown=max(1, int(units.seconds(document.spec.handler.request_timeout))),
     )

@@ -39,33 +39,20 @@ class Handler:
 """
 
 
+CASES = ("bounded", "recursion", "stop iteration", "interrupt", "cycle", "surrogate", "generator exit")
+
+
 def test_no_error_of_a_handler_takes_the_process_with_it(serve):
     api = serve(GREEDY)
     process = api.post("hello").json()
-    for case in (
-        "bounded",
-        "recursion",
-        "stop iteration",
-        "interrupt",
-        "cycle",
-        "surrogate",
-        "generator exit",
-    ) * 3:
+    for case in CASES * 3:
         answer = api.post(case)
         assert (answer.status_code, answer.json()["error"]) == (500, "internal server error"), case
     # The same once the methods are called in place.
     with httpx.Client() as client:
         for _ in range(200):
             client.post(api.url, json="hello")
-    for case in (
-        "bounded",
-        "recursion",
-        "stop iteration",
-        "interrupt",
-        "cycle",
-        "surrogate",
-        "generator exit",
-    ):
+    for case in CASES:
         assert api.post(case).status_code == 500, case
     assert api.post("hello").json() == process
     assert api.metric("cortex_requests_in_flight") == 0
