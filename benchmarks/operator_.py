@@ -180,7 +180,7 @@ async def measure(kubeconfig: Path, apis: int, idle: float, folder: Path) -> Obj
             await asyncio.sleep(idle)
             after = metrics(address)
         for space in spaces:
-            kubectl(kubeconfig, "delete", "namespace", space, "--wait=false")
+            kubectl(kubeconfig, "delete", "namespace", space)
     finally:
         await cluster.close()
     return {

@@ -1,0 +1,113 @@
+"""The benches: they start, their pages show what their results say, and their open-loop load counts every request."""
+
+import re
+import runpy
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+POISSON = runpy.run_path(str(BENCHMARKS / "poisson.py"))
+TABLES = runpy.run_path(str(BENCHMARKS / "peer_tables.py"))
+Row, tables = TABLES["Row"], TABLES["tables"]
+
+
+def bench(*arguments: str) -> str:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("script", ["run.py", "peers_.py"])
+def test_it_tells_its_options(script: str) -> None:
+    assert "--rounds" in bench(script, "--help")
+
+
+def test_the_page_shows_what_the_results_say() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    shown = re.findall(r"<!-- from benchmarks/(\S+) -->\n\n(.*?)\n\n<!-- end -->", page, re.DOTALL)
+    assert shown
+    for file, tables in shown:
+        assert bench("peers_.py", "--from", file).rstrip("\n") == tables
+
+
+def test_a_peer_is_measured_in_the_version_that_is_pinned() -> None:
+    files = sorted((BENCHMARKS / "peers").glob("*.txt"))
+    assert files
+    for file in files:
+        pins = file.read_text().splitlines()
+        assert [pin for pin in pins if re.fullmatch(r"[A-Za-z0-9._-]+==[\w.+]+", pin)] == pins
+        assert any(pin.startswith(f"{file.stem}==") for pin in pins)
+
+
+def test_ratios_are_of_what_was_measured_in_turn() -> None:
+    rates = {("cortex", 1): 100, ("peer", 1): 10, ("cortex", 2): 30, ("peer", 2): 6, ("cortex", 3): 90}
+    rows = [
+        Row("trivial", "peer", name, number, "requests_per_second", str(rate))
+        for (name, number), rate in rates.items()
+    ]
+    assert "| peer | 8 | 7.50 (5.00 to 10.00) | - | - |" in tables(rows)
+
+
+def test_a_peer_that_could_not_be_measured_is_named_with_the_reason() -> None:
+    text = tables([Row("", "peer", "peer", 0, "failed", "could not be installed: no disk")])
+    assert "- peer: could not be installed: no disk" in text
+
+
+class Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200 if self.path == "/" else 500)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+def request(path: str) -> bytes:
+    return f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}".encode()
+
+
+def test_the_open_loop_load_waits_for_every_answer(port: int) -> None:
+    due = POISSON["arrivals"](200, 0.2, 1)
+    assert due == POISSON["arrivals"](200, 0.2, 1) != POISSON["arrivals"](200, 0.2, 2)
+    took, _ = POISSON["load"](port, request("/"), due)
+    assert len(took) == len(due) > 0
+    assert min(took) > 0
+
+
+def test_the_open_loop_load_refuses_errors(port: int) -> None:
+    with pytest.raises(RuntimeError, match=r"not 200: HTTP/1\.1 500"):
+        POISSON["load"](port, request("/other"), [0.0])
+
+
+@pytest.mark.parametrize(
+    ("received", "whole"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", True),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", True),
+    ],
+)
+def test_an_answer_in_parts_is_read_to_its_end(received: bytes, whole: bool) -> None:
+    assert POISSON["complete"](received) is whole
