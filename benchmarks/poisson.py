@@ -10,6 +10,7 @@ import re
 import select
 import socket
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -56,10 +57,18 @@ def load(port: int, request: bytes, due: list[float]) -> tuple[list[float], floa
 
     Raises RuntimeError when an answer is not 200 or does not come.
     """
-    poll = select.epoll()
+    with ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(CONNECTIONS)
+        ]
+        return _exchange(sockets, stack.enter_context(select.epoll()), request, due)
+
+
+def _exchange(
+    sockets: list[socket.socket], poll: select.epoll, request: bytes, due: list[float]
+) -> tuple[list[float], float]:
     idle, by_number = [], {}
-    for _ in range(CONNECTIONS):
-        connection = Connection(socket.create_connection(("127.0.0.1", port)))
+    for connection in map(Connection, sockets):
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         poll.register(connection.socket, select.EPOLLIN)
         by_number[connection.socket.fileno()] = connection

@@ -76,6 +76,8 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128  # All connections of the load come at once.
     daemon_threads = True
 
+    def handle_error(self, *_: object) -> None: ...
+
 
 @pytest.fixture
 def port() -> Iterator[int]:
