@@ -23,6 +23,14 @@ KUBECTL = Path(sys.executable).with_name("kubectl")
 _numbers = itertools.count(1)
 
 
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 class Kubectl:
     """The real kubectl in one namespace."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from cortex_cli.devcluster import DevCluster, StartFailed
+from tests.devcluster.conftest import alive
 
 CHILD = """
 import sys, time
@@ -21,14 +21,6 @@ with DevCluster(Path(sys.argv[1])) as cluster:
     print(cluster.kubeconfig, flush=True)
     time.sleep(600)
 """
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_pods_end_when_the_parent_is_killed(tmp_path: Path, home: Path, make: Any) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
+
+from tests.devcluster.conftest import alive
 
 
 def state(kubectl: Any, name: str) -> dict[str, Any]:
@@ -14,14 +15,6 @@ def state(kubectl: Any, name: str) -> dict[str, Any]:
 
 def waiting(kubectl: Any, name: str) -> str:
     return str(state(kubectl, name)["state"].get("waiting", {}).get("reason"))
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_environment_files_and_arguments_reach_the_process(kubectl: Any, make: Any) -> None:
