@@ -80,7 +80,11 @@ def tables(rows: Iterable[Row]) -> str:
 def _method(values: Values) -> str:
     said = {row.contestant: row.value for row in values.rows if row.measured == "version"}
     how = next((row.value for row in values.rows if row.measured == "how"), "")
-    lines = [f"{how}.", ", ".join(f"{name} {version}" for name, version in said.items()) + "."]
+    rounds = max((row.number for row in values.rows if row.measured == "load_average"), default=0)
+    lines = [
+        f"{how}; {rounds} rounds.",
+        ", ".join(f"{name} {version}" for name, version in said.items()) + ".",
+    ]
     loads = [float(row.value) for row in values.rows if row.measured == "load_average"]
     if loads:
         lines.append(

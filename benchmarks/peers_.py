@@ -122,7 +122,7 @@ def how(options: argparse.Namespace, cores: list[int], wrk: str | None) -> str:
     tool = "wrk" if wrk else "load.py, which flattens the ratios"
     return (
         f"{len(cores)} cores ({models[0] if models else platform.machine()}), Python {platform.python_version()}; "
-        f"{options.rounds} rounds of {options.slices} slices of {options.seconds:g} s by {tool}, "
+        f"in each round {options.slices} slices of {options.seconds:g} s by {tool}, "
         f"and {ARRIVALS * options.seconds:g} s of Poisson arrivals"
     )
 

@@ -222,5 +222,6 @@ def answers(port: int, question: Question) -> bool:
 
 
 def _last_words(said: str) -> str:
-    """The end of a log, in one line."""
-    return " / ".join(said.strip().splitlines()[-3:]) or "it said nothing"
+    """The end of a log, in one line that is not too long."""
+    last = " / ".join(said.strip().splitlines()[-2:])
+    return (f"... {last[-300:]}" if len(last) > 300 else last) or "it said nothing"

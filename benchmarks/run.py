@@ -196,6 +196,8 @@ def measure(
     rate = re.search(r"Requests/sec:\s*([\d.]+)", output)
     if rate is None:
         raise Failed(f"wrk gave no rate:\n{output}")
+    if not float(rate[1]):
+        raise Failed(f"no answer in {seconds:g} s")
     return float(rate[1])
 
 
