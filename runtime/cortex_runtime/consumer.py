@@ -127,7 +127,10 @@ class Consumer(Supervisor):
         server = super()._admin_server()
         metrics = Metrics(self._document, self._board, self._workers, self._model_failures)
         server.config.app = Admin(
-            self._problem, lambda: metrics.text() + self._counts.text(), self._dispatcher.running
+            self._problem,
+            lambda: metrics.text() + self._counts.text(),
+            self._dispatcher.running,
+            failure=self._last_failure,
         )
         return server
 

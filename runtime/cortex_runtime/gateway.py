@@ -28,6 +28,7 @@ import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 import uvicorn
@@ -45,7 +46,7 @@ from cortex_runtime.queues.connect import VARIABLE, connect
 from cortex_runtime.queues.metrics import GatewayMetrics
 from cortex_runtime.queues.queue import Queue
 from cortex_runtime.queues.state import QueueState
-from cortex_runtime.server import Server
+from cortex_runtime.server import Server, plain
 from cortex_runtime.workers import listen
 
 log = logging.getLogger("cortex")
@@ -212,16 +213,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _config(app: Gateway | GatewayAdmin) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        loop="uvloop",
-        http=OrderlyProtocol if isinstance(app, Gateway) else "httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        backlog=2048,
-        timeout_graceful_shutdown=30,
+    http: Any = OrderlyProtocol if isinstance(app, Gateway) else "httptools"
+    return plain(
+        app, loop="uvloop", http=http, proxy_headers=False, backlog=2048, timeout_graceful_shutdown=30
     )
