@@ -143,7 +143,7 @@ def main() -> None:
         type=Path,
         help="print the tables of an earlier run's file, and measure nothing",
     )
-    parser.add_argument("--page", type=Path, help="with --from: the page whose tables become these")
+    parser.add_argument("--page", type=Path, help="with --from: the page whose first tables become these")
     options = parser.parse_args()
     if options.file:
         text = tables(read(options.file))
@@ -152,7 +152,7 @@ def main() -> None:
             shown = f"<!-- from benchmarks/results/{options.file.name} -->\n\n{text}\n\n<!-- end -->"
             page = options.page.read_text()
             options.page.write_text(
-                re.sub(r"<!-- from \S+ -->.*?<!-- end -->", lambda _: shown, page, flags=re.DOTALL)
+                re.sub(r"<!-- from \S+ -->.*?<!-- end -->", lambda _: shown, page, count=1, flags=re.DOTALL)
             )
         return
     names, works = options.peers.split(","), options.works.split(",")
