@@ -38,7 +38,11 @@ class Rule:
 
 
 class Model(BaseModel):
-    """A part of a resource: camelCase on the wire, no coercion of types, no unknown field."""
+    """A part of a resource: camelCase on the wire, no coercion of types, no unknown field.
+
+    The string below a field is its description, which schema.py reads where it is needed: each program that reads a document
+    would else parse these sources at its start.
+    """
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -46,7 +50,7 @@ class Model(BaseModel):
         validate_by_alias=True,
         extra="forbid",
         strict=True,
-        use_attribute_docstrings=True,
+        defer_build=True,
     )
 
     rules: ClassVar[tuple[Rule, ...]] = ()

@@ -4,6 +4,11 @@ No default is written into a schema: defaults are filled in memory by whoever re
 ever differs from what is stored.
 """
 
+import ast
+import functools
+import inspect
+import itertools
+import textwrap
 from typing import Any
 
 from pydantic import BaseModel
@@ -119,6 +124,32 @@ def structural(model: Any) -> dict[str, Any]:
     return _convert(schema, schema.get("$defs", {}), _models(model))
 
 
+def descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """What each field of a model means: the string below it in the source."""
+    found: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if issubclass(base, Model):
+            found |= _described(base)
+    return found
+
+
+@functools.cache
+def _described(model: type[Model]) -> dict[str, str]:
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for field, below in itertools.pairwise(definition.body):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+            and isinstance(below.value.value, str)
+        ):
+            found[field.target.id] = inspect.cleandoc(below.value.value)
+    return found
+
+
 def _models(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
     """Every model below Model by its name: names are unique, so the JSON schema's definitions are found again."""
     found: dict[str, type[BaseModel]] = {}
@@ -151,9 +182,12 @@ def _convert(
             result[bound], result[exclusive] = schema[exclusive], True
     if "const" in schema:
         result["enum"] = [schema["const"]]
+    model = models.get(schema.get("title", ""))
     if "properties" in schema:
+        texts = {} if model is None else _texts(model)
         result["properties"] = {
-            name: _convert(child, definitions, models) for name, child in schema["properties"].items()
+            name: _convert({**child, **texts.get(name, {})}, definitions, models)
+            for name, child in schema["properties"].items()
         }
     if isinstance(schema.get("items"), dict):
         result["items"] = _convert(schema["items"], definitions, models)
@@ -165,10 +199,15 @@ def _convert(
             result[integral] = int(result[integral])
     if result.get("description"):
         result["description"] = " ".join(result["description"].split())
-    model = models.get(schema.get("title", ""))
     if model is not None and (validations := _validations(model)):
         result["x-kubernetes-validations"] = validations
     return result
+
+
+def _texts(model: type[BaseModel]) -> dict[str, dict[str, str]]:
+    texts = descriptions(model)
+    fields = model.model_fields.items()
+    return {field.alias or name: {"description": texts[name]} for name, field in fields if name in texts}
 
 
 def _validations(model: type[BaseModel]) -> list[dict[str, str]]:

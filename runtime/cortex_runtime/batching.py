@@ -15,11 +15,11 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 from starlette.types import Receive
 
 from cortex_api.handler import ServerSideBatching
 from cortex_api.units import seconds as seconds_of
+from cortex_runtime.arrays import is_array
 from cortex_runtime.board import Row
 from cortex_runtime.clients import served
 from cortex_runtime.errors import StartError
@@ -190,9 +190,7 @@ def batcher_of(
 
 
 def _checked(returned: Any, wanted: int) -> list[Any]:
-    if not isinstance(returned, list | tuple | np.ndarray) or (
-        isinstance(returned, np.ndarray) and returned.ndim == 0
-    ):
+    if not (isinstance(returned, list | tuple) or (is_array(returned) and returned.ndim > 0)):
         raise WrongLength(
             f"with serverSideBatching a list with one result for each request must be returned, not a "
             f"{type(returned).__name__}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
+from cortex_runtime.arrays import is_array, is_scalar
 
 showing: ContextVar[bool] = ContextVar("showing", default=False)
 """Whether the stages of the request that is handled are to be shown."""
@@ -39,9 +39,9 @@ def short(value: Any, depth: int = 0) -> Any:
         return f"{bytes(value[:50])!r} ({len(value)} bytes)"
     if depth >= DEEPEST:
         return "..."
-    if isinstance(value, np.generic):
+    if is_scalar(value):
         return short(value.item(), depth)
-    if isinstance(value, np.ndarray):
+    if is_array(value):
         return {
             "shape": list(value.shape),
             "dtype": str(value.dtype),

@@ -5,11 +5,11 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-import numpy as np
 import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from cortex_runtime.arrays import is_array, is_scalar
 from cortex_runtime.logs import request_id
 from cortex_runtime.payload import ClientGone, disconnect
 
@@ -34,7 +34,7 @@ class NotSerialisable(TypeError):
 
 
 def _default(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
+    if is_array(value) or is_scalar(value):
         return value.tolist()
     for cls in type(value).__mro__:
         # pandas is not ours to import: a user who returns its objects has done so.

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
 import orjson
 from starlette.responses import Response
 
 from cortex_api.scaling import Tracker as Spec
+from cortex_runtime.arrays import is_array, is_bool
 from cortex_runtime.tally import Tally
 
 log = logging.getLogger("cortex")
@@ -79,12 +79,12 @@ class Tracker:
             value = value[self._key]
         elif isinstance(value, Mapping):
             raise _Skip("an object, and tracker.key is not set")
-        if isinstance(value, np.ndarray) and value.size == 1:
+        if is_array(value) and value.size == 1:
             value = value.item()
         return value
 
     def _class(self, value: Any) -> str:
-        if isinstance(value, bool | np.bool_):
+        if is_bool(value):
             name = "true" if value else "false"
         elif isinstance(value, str | Integral):
             name = str(value)[:_LONGEST_CLASS]
@@ -98,7 +98,7 @@ class Tracker:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+    if is_bool(value) or not isinstance(value, Real):
         raise _Skip("wrong type")
     number = float(value)
     if not math.isfinite(number):
