@@ -39,14 +39,17 @@ class LeftEarly(RuntimeError):
 class Pace:
     """How quick a method has been lately, and so whether it may run in place.
 
-    It moves in place once quick calls outnumber the slow ones by enough, and out when several of its last calls were slow, or one
-    was very slow: on a busy machine any call may have to wait for a processor in the midst of its work. Each move out that
-    comes soon asks for more quick calls before the next, so a method that is slow now and then stays in its thread.
+    It moves in place once quick calls outnumber the slow ones by enough, and out when many of its last calls were slow, or their
+    average was: a few may have waited for a processor in the midst of their work, for longer than all the others took
+    together, which they would do in a thread as well. Each move out that comes soon asks for more quick calls before the next,
+    so a method that is slow now and then stays in its thread.
     """
 
     QUICK = 0.0003
-    SLOW_AVERAGE = 0.0005
-    SLOW_CALL, VERY_SLOW_CALL = 0.005, 0.1
+    SLOW, MOST_SLOW = 0.0005, 0.3
+    """Seconds from which a call is slow, and the part of the last calls that may be."""
+    SLOW_AVERAGE, LONGEST = 0.005, 0.1
+    """Seconds; no call counts as a longer one."""
     STREAK, LONGEST_STREAK = 32, 4096
     SETTLED = 1000
     """Calls in place after which it is not held against a method that it moves out again."""
@@ -54,7 +57,7 @@ class Pace:
     def __init__(self, allowed: bool) -> None:
         self.in_place = False
         self._allowed = allowed
-        self._average = 0.0
+        self._average = self._slow = 0.0
         self._streak = 0
         self._stayed = 0
         self._needed = self.STREAK
@@ -63,8 +66,9 @@ class Pace:
         """Note how long one call took."""
         if self.in_place:
             self._stayed += 1
-            self._average += (min(seconds, self.SLOW_CALL) - self._average) / 16
-            if self._average > self.SLOW_AVERAGE or seconds > self.VERY_SLOW_CALL:
+            self._slow += ((seconds > self.SLOW) - self._slow) / 16
+            self._average += (min(seconds, self.LONGEST) - self._average) / 16
+            if self._slow > self.MOST_SLOW or self._average > self.SLOW_AVERAGE:
                 self.in_place = False
                 self._streak = 0
                 longer = min(self._needed * 2, self.LONGEST_STREAK)
@@ -73,7 +77,7 @@ class Pace:
             self._streak = self._streak + 1 if seconds < self.QUICK else max(0, self._streak - 1)
             if self._streak >= self._needed:
                 self.in_place = True
-                self._average = 0.0
+                self._average = self._slow = 0.0
                 self._stayed = 0
 
 
