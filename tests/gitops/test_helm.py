@@ -1,6 +1,6 @@
 """`helm install`, `upgrade` and `uninstall` by the real helm, on a cluster whose kinds kubectl has applied before.
 
-Its pods don't run: there are no images. What it keeps of releases is in its memory.
+Its pods don't run: there are no images.
 """
 
 import re
@@ -44,7 +44,7 @@ def helm(tmp_path: Path) -> Iterator[Helm]:
         kubectl("create", "namespace", NAMESPACE)
         kubectl("apply", "-f", str(ROOT / "crds"))
         with helm_python.Config(
-            kubeconfig_path=cluster.kubeconfig, namespace=NAMESPACE, storage_driver="memory"
+            kubeconfig_path=cluster.kubeconfig, namespace=NAMESPACE, storage_driver="secret"
         ) as config:
             yield Helm(config, kubectl)
 

@@ -64,6 +64,11 @@ TYPES: Mapping[str, Mapping[int, Field]] = {
         5: Field("hostIP"),
     },
     "EnvVar": {1: Field("name"), 2: Field("value")},
+    "DeleteOptions": {
+        1: Field("gracePeriodSeconds", "int"), 2: Field("preconditions", "Preconditions"),
+        3: Field("orphanDependents", "bool"), 4: Field("propagationPolicy"), 5: Field("dryRun", shape="list"),
+    },
+    "Preconditions": {1: Field("uid"), 2: Field("resourceVersion")},
 }  # fmt: skip
 
 
