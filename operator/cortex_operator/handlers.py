@@ -105,7 +105,13 @@ def _watch_apis(
         if event["type"] is None:
             relisted()
         for concerned in cache.put_api(key, live, event["type"] == "DELETED"):
-            queue.add(concerned)
+            queue.add(concerned, urgent=concerned == key and _is_awaited(live))
+
+
+def _is_awaited(live: Mapping[str, Any]) -> bool:
+    """Whether the status does not tell of this spec yet: somebody has just written it, and waits."""
+    observed = live.get("status", {}).get("observedGeneration")
+    return bool(observed != live["metadata"].get("generation"))
 
 
 def _watch_children(

@@ -1,6 +1,8 @@
-"""A queue of keys: a key that is added again while it waits is one entry, and no key is worked on twice at the same time."""
+"""A queue of keys: a key that is added again while it waits is worked on once, and no key twice at the same time. Urgent ones go
+first."""
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable
@@ -30,8 +32,9 @@ class WorkQueue(Generic[K]):
         self._work = work
         self._describe = describe
         self._workers = workers
-        self._ready: asyncio.Queue[K] = asyncio.Queue()
-        self._waiting: set[K] = set()
+        self._ready: asyncio.PriorityQueue[tuple[bool, int, K]] = asyncio.PriorityQueue()
+        self._numbers = itertools.count()
+        self._waiting: dict[K, bool] = {}
         self._running: dict[K, float] = {}
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
@@ -42,13 +45,13 @@ class WorkQueue(Generic[K]):
             "cortex_operator_reconcile_seconds", "Duration of a reconciliation", registry=None
         )
 
-    def add(self, key: K) -> None:
-        """Have a key worked on, soon."""
+    def add(self, key: K, urgent: bool = False) -> None:
+        """Have a key worked on, soon. urgent: before all that are not, such as those which a new watch has listed."""
         if key in self._running:
             self._again.add(key)
-        elif key not in self._waiting:
-            self._waiting.add(key)
-            self._ready.put_nowait(key)
+        elif key not in self._waiting or (urgent and not self._waiting[key]):
+            self._waiting[key] = urgent
+            self._ready.put_nowait((not urgent, next(self._numbers), key))
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._again)
@@ -65,8 +68,9 @@ class WorkQueue(Generic[K]):
 
     async def _run_one(self) -> None:
         while True:
-            key = await self._ready.get()
-            self._waiting.discard(key)
+            _, _, key = await self._ready.get()
+            if self._waiting.pop(key, None) is None:
+                continue  # it got urgent while it waited, and has been worked on
             if retry := self._retries.pop(key, None):
                 retry.cancel()
             begun = self._running[key] = time.monotonic()

@@ -32,6 +32,30 @@ async def test_a_key_that_waits_already_is_one_entry() -> None:
     assert sorted(seen) == ["a", "b", "last"]
 
 
+async def test_what_is_urgent_goes_before_what_waited_longer() -> None:
+    seen: list[str] = []
+    over = asyncio.Event()
+
+    async def work(key: str) -> None:
+        seen.append(key)
+        if key == "end":
+            over.set()
+
+    queue: WorkQueue[str] = WorkQueue(work, workers=1)
+    for key in ("a", "b", "c"):
+        queue.add(key)
+    queue.add("new", urgent=True)
+    queue.add("c", urgent=True)
+    queue.add("end")
+    assert len(queue) == 5
+    task = asyncio.create_task(queue.run())
+    await asyncio.wait_for(over.wait(), 5)
+    assert seen == ["new", "c", "a", "b", "end"]
+    assert len(queue) == 0
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_key_is_worked_on_once_at_a_time_and_again_when_it_was_added_meanwhile() -> None:
     started, release, twice = asyncio.Event(), asyncio.Event(), asyncio.Event()
     at_once, most, runs = 0, 0, 0
