@@ -79,6 +79,8 @@ class Supervisor:
         self._loads: deque[int] = deque(maxlen=round(LOAD_WINDOW / LOOK))
         self._source = ProjectSource(document.spec.handler, options.project, options.models)
         project = self._source.folder
+        self._watched = {project, options.config}
+        self._before: dict[str, tuple[int, int]] = {}
         self._lifeline = Lifeline()
         self._order = Order(str(options.config), str(project), str(options.models), self._lifeline.name)
         self._installer: Installer | None = None
@@ -124,6 +126,11 @@ class Supervisor:
         await asyncio.to_thread(self._installer.prepare)
         if self._sync is not None:
             await asyncio.to_thread(self._sync.start)
+        if self._options.reload:
+            from cortex_runtime.changes import snapshot
+
+            # From before the first worker reads them.
+            self._before = await asyncio.to_thread(snapshot, self._watched)
 
     async def _watch(self) -> None:
         """Return when told to stop. Raises StartError when no worker is left and none can start."""
@@ -184,10 +191,9 @@ class Supervisor:
         self._free.append(slot)
 
     async def _reload_on_change(self) -> None:
-        from watchfiles import awatch
+        from cortex_runtime.changes import changes
 
-        paths = {self._source.folder, self._options.config}
-        async for _ in awatch(*paths, stop_event=self._stopping):
+        async for _ in changes(self._watched, self._before, self._stopping):
             log.info("the project changed; loading it again")
             try:
                 seats = await self._generation()

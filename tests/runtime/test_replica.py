@@ -165,6 +165,15 @@ def test_reload_serves_the_change_and_keeps_the_last_good_code(serve):
     assert api.ready().status_code == 200
 
 
+def test_a_change_that_comes_before_the_watch_is_served(serve):
+    """The file changes while the worker that has read it starts."""
+    source = "class Handler:\n    def handle_get(self):\n        return 'one'\n"
+    edit = "import pathlib\nme = pathlib.Path(__file__)\nme.write_text(me.read_text().split('# end')[1])\n# end\n"
+    api = serve(edit + source.replace("one", "two"), "--reload")
+    api.until(lambda: "loading it again" in api.log.read_text())
+    api.until(lambda: httpx.get(api.url).text == "two")
+
+
 def test_prints_and_logging_become_json_lines_with_the_request_id(serve):
     source = (
         "import logging\nclass Handler:\n    def handle_get(self):\n        print('printed')\n"

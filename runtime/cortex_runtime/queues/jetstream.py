@@ -81,6 +81,11 @@ class JetStream:
         with translated():
             await self._connected().publish(subject, data)
 
+    async def flush(self) -> None:
+        """Return once what was sent has arrived."""
+        with translated():
+            await self._connected().flush()
+
     async def listen(
         self, subject: str, heard: Callable[[Msg], Awaitable[None]] | None = None
     ) -> Subscription:
