@@ -180,7 +180,8 @@ async def measure(kubeconfig: Path, apis: int, idle: float, folder: Path) -> Obj
             await asyncio.sleep(idle)
             after = metrics(address)
         for space in spaces:
-            kubectl(kubeconfig, "delete", "namespace", space)
+            # Its figures are not lost to a cluster that takes long to forget.
+            kubectl(kubeconfig, "delete", "namespace", space, "--timeout=5m", check=False)
     finally:
         await cluster.close()
     return {
@@ -195,9 +196,9 @@ async def measure(kubeconfig: Path, apis: int, idle: float, folder: Path) -> Obj
     }
 
 
-def kubectl(kubeconfig: Path, *arguments: str) -> None:
+def kubectl(kubeconfig: Path, *arguments: str, check: bool = True) -> None:
     command = [str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", str(kubeconfig), *arguments]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=check, stdout=subprocess.DEVNULL)
 
 
 def main() -> int:
