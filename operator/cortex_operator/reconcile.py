@@ -78,7 +78,8 @@ class Reconciler:
             return
         api, children = rendered
         live = await self._retention.hold(key, api, live)
-        problem, unfinished = None if first == key else self._endpoint_taken(api, first), None
+        problem = None if first == key else self._endpoint_taken(api, first)
+        unfinished = None
         found = await asyncio.gather(*(self._find(key, child) for child in children))
         if taken := next((other for other in found if other is not None and not _is_owned(other, api)), None):
             what = f"{taken['kind']} {taken['metadata']['name']}"

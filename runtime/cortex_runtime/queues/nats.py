@@ -83,6 +83,7 @@ class NatsBackend:
     async def close(self) -> None:
         """Let go of the connection, once what was sent has arrived."""
         self._inboxes.clear()
+        self._listening = False
         await self._server.close()
 
     async def destroy(self) -> None:
