@@ -12,15 +12,19 @@ import yaml
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
 
 STDIN = Path("-")
+_FORMER_FIELDS = {
+    "kind",
+    "predictor",
+    "handler",
+    "model",
+    "python",
+    "tensorflow",
+    "onnx",
+    "pod",
+    "apis",
+    "definition",
+}
 _SUFFIXES = (".yaml", ".yml", ".json")
-
-
-@dataclass(frozen=True)
-class Found:
-    """What one document of a file is: an API, or None with the problems that keep it from being one."""
-
-    api: RealtimeAPI | AsyncAPI | None
-    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,26 @@ class Part:
     node: yaml.Node
 
 
+@dataclass(frozen=True)
+class Found:
+    """What one document of a file is: an API, a ConfigMap, or neither with the problems that keep it from being one.
+
+    path, part: where it is; part is None for a file that can't be read.
+    """
+
+    path: Path
+    part: Part | None = None
+    api: RealtimeAPI | AsyncAPI | None = None
+    config_map: dict[str, Any] | None = None
+    problems: tuple[str, ...] = ()
+
+    def place(self, field: str) -> str:
+        """FILE:LINE of a field."""
+        return _place(self.path, line_of(self.part.node, field) if self.part else None)
+
+
 class Unreadable(ValueError):
-    """A text that is no YAML; line: where, counted from 1, or None."""
+    """A text that is not valid YAML; line: where, counted from 1, or None."""
 
     def __init__(self, message: str, line: int | None) -> None:
         super().__init__(message)
@@ -47,7 +69,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def read(path: Path, of_folder: bool = False) -> list[Found]:
-    """The APIs of a file ("-" is standard input), in its order; other kinds of manifest beside them are passed over.
+    """The APIs and ConfigMaps of a file ("-" is standard input), in its order; other manifests are passed over.
 
     Problems read "FILE:LINE: spec.field: what is wrong". A file that can't be read is a problem too, and so is one that holds
     no API. of_folder: it was not named itself, so it may hold none.
@@ -56,15 +78,20 @@ def read(path: Path, of_folder: bool = False) -> list[Found]:
         text = sys.stdin.read() if path == STDIN else path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        return [Found(None, (f"{path}: can't be read: {reason}",))]
+        return [Found(path, problems=(f"{path}: can't be read: {reason}",))]
     found: list[Found] = []
+    lines: dict[tuple[str, ...], str] = {}
     try:
-        found.extend(_found(path, part) for part in parts(text) if not _is_foreign(part.content, of_folder))
+        for part in parts(text):
+            if _is_config_map(part.content):
+                found.append(Found(path, part, config_map=part.content))
+            elif not _is_foreign(part.content, of_folder):
+                found.append(_found(path, part, lines))
     except Unreadable as error:
-        found.append(Found(None, (f"{_place(path, error.line)}: is no YAML: {error}",)))
-    if found or of_folder:
+        found.append(Found(path, problems=(f"{_place(path, error.line)}: is not valid YAML: {error}",)))
+    if of_folder or any(document.config_map is None for document in found):
         return found
-    return [Found(None, (f"{path}: no RealtimeAPI or AsyncAPI in it",))]
+    return [*found, Found(path, problems=(f"{path}: no RealtimeAPI or AsyncAPI in it",))]
 
 
 def problems(found: list[Found]) -> Iterator[str]:
@@ -134,16 +161,50 @@ def twice(node: yaml.Node, path: str = "") -> Iterator[tuple[str, int]]:
             yield from twice(item, f"{path}[{index}]")
 
 
-def _found(path: Path, part: Part) -> Found:
+def _found(path: Path, part: Part, lines: dict[tuple[str, ...], str]) -> Found:
+    """lines: the place of each API that was found in the file before."""
+    if is_former(part.content):
+        place = _place(path, part.node.start_mark.line + 1)
+        words = f"{place}: is a file of the former Cortex: `cortex convert {path}` makes manifests of it"
+        return Found(path, part, problems=(words,))
     wrong = [(line, f"{field}: is given twice") for field, line in twice(part.node)]
     api = None
     try:
         api = parse(part.content)
     except InvalidManifest as invalid:
         wrong += [(line_of(part.node, problem.path), str(problem)) for problem in invalid.problems]
+    if api is not None:
+        name = (api.kind, api.metadata.namespace, api.metadata.name)
+        line = line_of(part.node, "metadata.name")
+        if (first := lines.setdefault(name, _place(path, line))) != _place(path, line):
+            what = f"{api.kind} {api.metadata.name}"
+            wrong.append((line, f"metadata.name: {what} is at {first} already; applied, only the last stays"))
     if not wrong:
-        return Found(api)
-    return Found(None, tuple(f"{_place(path, line)}: {message}" for line, message in sorted(wrong)))
+        return Found(path, part, api)
+    return Found(
+        path, part, problems=tuple(f"{_place(path, line)}: {message}" for line, message in sorted(wrong))
+    )
+
+
+def is_former(document: Any) -> bool:
+    """Whether a document is of a cortex.yaml of the former Cortex: a list of APIs, or one of its APIs alone."""
+    items = document if isinstance(document, list) else [document]
+    return any(
+        isinstance(item, dict)
+        and not item.keys() & {"apiVersion", "metadata", "spec"}
+        and "name" in item
+        and bool(item.keys() & _FORMER_FIELDS)
+        for item in items
+    )
+
+
+def _is_config_map(document: Any) -> bool:
+    return (
+        isinstance(document, dict)
+        and document.get("kind") == "ConfigMap"
+        and document.get("apiVersion") == "v1"
+        and isinstance(document.get("metadata"), dict)
+    )
 
 
 def _place(path: Path, line: int | None) -> str:

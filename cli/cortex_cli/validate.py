@@ -18,16 +18,17 @@ def validate(files: tuple[Path, ...]) -> None:
     """
     failed = False
     for path in files:
-        found = 0
-        for file in manifests.files_of(path):
-            for document in manifests.read(file, of_folder=file != path):
-                found += 1
-                for problem in document.problems:
-                    click.echo(problem, err=True)
-                    failed = True
-                if document.api is not None:
-                    click.echo(f"{file}: {document.api.kind} {document.api.metadata.name} is valid")
-        if not found:
-            click.echo(f"{path}: no RealtimeAPI or AsyncAPI in it", err=True)
+        within = manifests.files_of(path)
+        documents = [one for file in within for one in manifests.read(file, of_folder=file != path)]
+        for document in documents:
+            for problem in document.problems:
+                click.echo(problem, err=True)
+                failed = True
+            if document.api is not None:
+                click.echo(f"{document.path}: {document.api.kind} {document.api.metadata.name} is valid")
+        if all(document.config_map is not None for document in documents):
+            former = next((file for file in within if file.name == "cortex.yaml"), None)
+            hint = f"; `cortex convert {former}` makes manifests of that" if former else ""
+            click.echo(f"{path}: no RealtimeAPI or AsyncAPI in it{hint}", err=True)
             failed = True
     sys.exit(1 if failed else 0)

@@ -77,7 +77,8 @@ def _problems(model: type[BaseModel], detail: ErrorDetails) -> list[Problem]:
             hint = f", did you mean {near[0]}?" if near else ";"
             return [Problem(path, f"unknown field{hint} allowed: {', '.join(allowed)}")]
         case "missing":
-            return [Problem(path, "is required")]
+            # metadata has one field that a manifest must have.
+            return [Problem("metadata.name" if path == "metadata" else path, "is required")]
         case "literal_error":
             allowed_values = detail["ctx"]["expected"].replace("'", "")
             return [Problem(path, f"must be one of {allowed_values}, not {_shown(detail['input'])}")]

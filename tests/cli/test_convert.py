@@ -1,5 +1,6 @@
 """`cortex convert`: every age's cortex.yaml becomes manifests of today; what changes and what is lost is said with its line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from click.testing import CliRunner, Result
 from cortex_api import parse
 from cortex_cli.__main__ import main
 from cortex_cli.convert.ages import FIELDS, Age
-from cortex_cli.convert.reading import Entry, read
-from cortex_cli.convert.translate import Remark, translate
+from cortex_cli.convert.reading import Unusable, fields, read
+from tests.cli.former import FILES, REFUSED
 
 
 @pytest.fixture
@@ -240,7 +241,7 @@ def test_ages_that_never_met_are_refused_with_both_lines(convert):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: [1", "cortex.yaml:1: is no YAML"),
+        ("a: [1", "cortex.yaml:1: is not valid YAML"),
         ("", "cortex.yaml: has no API in it"),
         ("- 1\n", "cortex.yaml:1: an API is a mapping"),
         ("- name: a\n  kind: RealTimeAPI\n", "cortex.yaml:2: kind: RealTimeAPI was never one of Cortex's"),
@@ -283,7 +284,7 @@ def test_kinds_that_have_no_successor_are_named_and_the_others_converted(convert
     )
     assert [api["metadata"]["name"] for api in found] == ["a"]
     assert (
-        "! cortex.yaml:5: TrafficSplitter is not carried over: traffic is split by the platform's gateway"
+        "! cortex.yaml:5: TrafficSplitter is not carried over: the platform's gateway splits traffic: apply an HTTPRoute"
         in said
     )
 
@@ -305,25 +306,93 @@ def test_a_lone_predictor_is_not_given_what_it_had_not(convert):
     assert "compute" not in api["spec"]
 
 
+@pytest.mark.parametrize("release", FILES)
+def test_every_field_of_every_release_is_carried_over_or_named(convert, release):
+    text = FILES[release]
+    apis, said = convert(text, "--source=image")
+    assert len(apis) == sum(entry.kind != "deployment" for entry in read(text).entries)
+    lines = said.splitlines()
+    for entry in read(text).entries:
+        for path, _ in fields(entry):
+            if path == "kind" or entry.kind == "deployment":
+                continue  # They have tests of their own.
+            whole = path.split("[")[0]
+            named = any(f": {whole} is " in line or f": {whole} of the " in line for line in lines)
+            value = entry.get(path)
+            assert named or value is None or any(_has(api, value) for api in apis), path
+
+
+def test_the_files_of_all_releases_have_every_field():
+    seen = {pattern for text, *_ in REFUSED.values() for pattern in _patterns(text)}
+    seen |= {pattern for text in FILES.values() for pattern in _patterns(text)}
+    missing = {name for name in FIELDS if name not in seen}
+    assert not missing
+
+
+def _patterns(text: str) -> set[str]:
+    try:
+        return {pattern for entry in read(text).entries for _, pattern in fields(entry)}
+    except Unusable:
+        return set()
+
+
+def _has(manifest: Any, value: Any) -> bool:
+    """Whether a value is in a manifest, as text or as it is."""
+    below = (
+        manifest.values() if isinstance(manifest, dict) else manifest if isinstance(manifest, list) else ()
+    )
+    return str(manifest) == str(value) or any(_has(part, value) for part in below)
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_can_not_be_served_is_refused_with_its_line(convert, what):
+    text, line, words = REFUSED[what]
+    _, said = convert(text, code=1)
+    assert re.search(rf"cortex\.yaml:{line}: .*{re.escape(words)}", said), said
+
+
+def test_what_was_the_default_of_its_release_is_written_out(convert):
+    (five,), _ = convert("- kind: api\n  name: a\n  model: s3://b/m.zip\n  compute: {replicas: 1}\n")
+    assert five["spec"]["compute"] == {"cpu": "400m"}
+    (seven,), _ = convert(
+        "- {kind: api, name: a, model: s3://b/m.onnx, model_format: onnx, compute: {init_replicas: 2}}"
+    )
+    assert seven["spec"]["autoscaling"] == {
+        "initReplicas": 2,
+        "targetCpuUtilization": 80,
+        "minReplicas": 1,
+        "maxReplicas": 100,
+    }
+
+
+def test_tags_are_labels_as_far_as_they_can_be(convert):
+    api = "- kind: api\n  name: a\n  model: s3://b/m.onnx\n  tags: "
+    (labelled,), _ = convert(api + "{team: flowers, year: 2019}\n")
+    assert labelled["metadata"] == {"name": "a", "labels": {"team": "flowers", "year": "2019"}}
+    (plain,), said = convert(api + "{team: flowers and trees}\n")
+    assert plain["metadata"] == {"name": "a"}
+    assert "! cortex.yaml:4: tags is not carried over: not valid as a label: team: flowers and trees" in said
+
+
 @pytest.mark.parametrize(
-    "pattern", [name for name in FIELDS if name not in ("kind",) and not name.startswith(("pod", "node_"))]
+    ("text", "logged"),
+    [
+        ("- kind: api\n  name: a\n  model: s3://b/m.onnx\n  request_handler: h.py\n", True),
+        ("- kind: api\n  name: a\n  python: {inference: i.py}\n", True),
+        ("- name: a\n  predictor: {type: python, path: p.py}\n", True),
+        ("- name: a\n  kind: RealtimeAPI\n  predictor: {type: python, path: p.py}\n", False),
+    ],
 )
-def test_no_field_of_any_age_is_dropped_in_silence(pattern):
-    value: Any = {"a": 1} if pattern.endswith("*") else "7"
-    for name in reversed(pattern.rstrip("*").split(".")):
-        value = {name.removesuffix("[]"): [value] if name.endswith("[]") else value}
-    content = {"name": "a", **value}
-    (entry,) = _entries(content)
-    result = translate(entry, Age(5, 35), None, None, "image")
-    assert not isinstance(result, Remark)
-    said = " ".join(remark.text for remark in result.remarks)
-    assert "nothing here does the same" not in said, said
+def test_debug_by_a_request_is_remarked_on_where_it_was(convert, text, logged):
+    _, said = convert(text)
+    assert ("?debug=true (Cortex 0.8 to 0.15)" in said and "spec.handler.debug" in said) == logged
 
 
-def _entries(content: dict[str, Any]) -> list[Entry]:
-    text = yaml.safe_dump([content])
-    node = yaml.compose(text)
-    return [Entry(content, node.value[0])]
+def test_what_else_a_deployment_had_is_named(convert):
+    _, said = convert(
+        "- kind: deployment\n  name: d\n  tags: {a: b}\n- kind: api\n  name: a\n  model: s3://b/m.onnx\n"
+    )
+    assert "! cortex.yaml:3: tags of the deployment is not carried over: set it on each API" in said
 
 
 def test_files_are_read_from_a_pipe_too():

@@ -66,7 +66,7 @@ def test_problems_of_every_document_have_their_lines(manifest):
     assert result.exit_code == 1
     first, second = result.stderr.splitlines()
     assert first == f"{file}:12: spec.handler.path: must be a string, not a list"
-    assert second.startswith(f"{file}:15: is no YAML: ")
+    assert second.startswith(f"{file}:15: is not valid YAML: ")
     assert result.stdout == f"{file}: RealtimeAPI good is valid\n"
 
 
@@ -117,7 +117,7 @@ def test_standard_input_is_a_dash():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: [1", "is no YAML"),
+        ("a: [1", "is not valid YAML"),
         ("", "no RealtimeAPI or AsyncAPI in it"),
         ("apiVersion: v1\nkind: ConfigMap\n", "no RealtimeAPI or AsyncAPI in it"),
         ("- 1\n", "a manifest is a mapping"),
@@ -142,3 +142,58 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def test_version():
     assert CliRunner().invoke(main, ["--version"]).output == f"cortex, version {__version__}\n"
+
+
+def test_an_api_twice_in_a_file(manifest):
+    file = manifest(GOOD + "---\n" + GOOD + "---\n" + GOOD.replace("RealtimeAPI", "AsyncAPI"))
+    result = validate(file)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"{file}:9: metadata.name: RealtimeAPI good is at {file}:3 already; applied, only the last stays\n"
+    )
+
+
+def test_a_manifest_without_metadata_lacks_its_name(manifest):
+    file = manifest(GOOD.replace("metadata: {name: good}\n", ""))
+    assert validate(file).stderr == f"{file}:1: metadata.name: is required\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- name: a\n  kind: RealtimeAPI\n  predictor: {type: python, path: p.py}\n",
+        "- kind: deployment\n  name: a\n",
+        "name: a\nkind: RealtimeAPI\nhandler: {type: python, path: p.py}\n",
+    ],
+)
+@pytest.mark.parametrize("command", ["validate", "run"])
+def test_a_file_of_the_former_cortex_is_pointed_to_convert(manifest, command, text):
+    file = manifest(text, "cortex.yaml")
+    result = CliRunner().invoke(main, [command, str(file)])
+    assert result.exit_code == 1
+    assert (
+        f"{file}:1: is a file of the former Cortex: `cortex convert {file}` makes manifests of it"
+        in result.stderr
+    )
+
+
+def test_a_folder_with_nothing_but_a_file_of_the_former_cortex(manifest, tmp_path):
+    file = manifest("- name: a\n  kind: RealtimeAPI\n", "cortex.yaml")
+    assert f"no RealtimeAPI or AsyncAPI in it; `cortex convert {file}`" in validate(tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("deploy", "kubectl apply -f api.yaml"),
+        ("refresh", "kubectl rollout restart"),
+        ("delete", "kubectl delete"),
+        ("cluster", "the Helm chart"),
+        ("version", "cortex --version"),
+        ("valdate", "Did you mean 'validate'?"),
+        ("frobnicate", "No such command 'frobnicate'."),
+    ],
+)
+def test_a_command_that_is_gone_is_answered_with_what_does_it_now(command, words):
+    result = CliRunner().invoke(main, [command, "cortex.yaml"])
+    assert (result.exit_code, words in result.stderr) == (2, True), result.stderr

@@ -12,10 +12,13 @@ CONTAINERS = 36
 """From here on an API is containers of the user's own, which no runtime loads code into."""
 
 _TABLE = """
-name                                 5    42
-kind                                 5    42
-# Models with request handlers
-model                                5    9
+name                                 1    42
+kind                                 1    42
+tags*                                1    9
+# Models: trained by Cortex itself, then exported ones
+model_name                           1    3
+external_model.path external_model.region   4   4
+model                                4    9
 model_format                         6    9
 request_handler                      6    9
 tf_signature_key                     8    9
@@ -23,11 +26,11 @@ tf_signature_key                     8    9
 key model_type                       8    9
 min_replicas max_replicas init_replicas target_cpu_utilization cpu gpu mem   6   9
 tracker.key tracker.model_type       8    16
-monitoring.key monitoring.model_type 17   24
-compute.replicas                     5    5
+monitoring.key monitoring.model_type 17   25
+compute.replicas                     1    5
 compute.min_replicas compute.max_replicas compute.init_replicas compute.target_cpu_utilization  6  13
 compute.max_surge compute.max_unavailable   13   13
-compute.cpu compute.gpu compute.mem  5    35
+compute.cpu compute.gpu compute.mem  1    35
 compute.inf                          18   35
 compute.node_groups                  34   35
 # Functions
@@ -56,12 +59,13 @@ predictor.server_side_batching.max_batch_size predictor.server_side_batching.bat
 predictor.multi_model_reloading.path predictor.multi_model_reloading.dir   25   33
 predictor.multi_model_reloading.paths[].name predictor.multi_model_reloading.paths[].path   25   33
 predictor.multi_model_reloading.cache_size predictor.multi_model_reloading.disk_cache_size   25   33
+predictor.multi_model_reloading.signature_key predictor.multi_model_reloading.paths[].signature_key   25   33
 predictor.log_level predictor.shm_size   26   33
 predictor.dependencies.pip predictor.dependencies.conda predictor.dependencies.shell   30   33
 predictor.protobuf_path              32   33
 networking.endpoint                  18   42
 networking.api_gateway               18   25
-networking.local_port                18   24
+networking.local_port                18   25
 autoscaling.min_replicas autoscaling.max_replicas autoscaling.init_replicas   14   42
 autoscaling.window autoscaling.downscale_stabilization_period autoscaling.upscale_stabilization_period   14   42
 autoscaling.max_downscale_factor autoscaling.max_upscale_factor   14   42
@@ -81,6 +85,7 @@ models.path models.dir models.paths[].name models.paths[].path models.paths[].si
 models.cache_size models.disk_cache_size
 multi_model_reloading.path multi_model_reloading.dir multi_model_reloading.paths[].name multi_model_reloading.paths[].path
 multi_model_reloading.cache_size multi_model_reloading.disk_cache_size
+multi_model_reloading.signature_key multi_model_reloading.paths[].signature_key
 server_side_batching.max_batch_size server_side_batching.batch_interval
 dependencies.pip dependencies.conda dependencies.shell protobuf_path log_level shm_size
 """
@@ -121,14 +126,30 @@ def _fields() -> dict[str, Age]:
 
 
 FIELDS = _fields()
+TRAINING = {
+    **dict.fromkeys(
+        ("app", "environment", "raw_column", "transformed_column", "aggregate", "aggregator", "transformer"),
+        Age(1, 7),
+    ),
+    **dict.fromkeys(("constant", "model"), Age(1, 7)),
+    "app": Age(1, 4),
+    "estimator": Age(4, 7),
+}
+"""Kinds of the time when Cortex trained models itself."""
+TEXTS = {"template": Age(1, 7), "embed": Age(1, 7)}
+"""Kinds that wrote other entries of the file."""
+JOBS = {"BatchAPI": Age(19, 42), "TaskAPI": Age(27, 42), "TrafficSplitter": Age(19, 42)}
+"""Kinds that are no API with a handler or a model, and do not become a resource here."""
 KINDS = {
+    **TRAINING,
+    **TEXTS,
     "deployment": Age(5, 12),
-    "api": Age(5, 12),
+    "api": Age(1, 12),
     "RealtimeAPI": Age(19, 42),
     "AsyncAPI": Age(31, 42),
-    "BatchAPI": Age(19, 42),
-    "TaskAPI": Age(28, 42),
-    "TrafficSplitter": Age(19, 42),
+    **JOBS,
 }
 WITHOUT_KIND = Age(13, 18)
-EVERY = Age(5, 42)
+EVERY = Age(1, 42)
+DEBUG = Age(8, 15)
+"""Releases that logged the payload of a request with `?debug=true`, without being asked to in the file."""

@@ -8,7 +8,7 @@ import click
 import yaml
 
 from cortex_api import InvalidManifest, parse
-from cortex_cli.convert.reading import OldFile, Unusable, read
+from cortex_cli.convert.reading import Entry, OldFile, Unusable, fields, read
 from cortex_cli.convert.translate import Remark, Translation, translate
 
 
@@ -59,11 +59,11 @@ def converted(
     """The manifests of a file, the remarks, and whether one is missing or not valid."""
     deployments = [str(entry.get("name")) for entry in old.entries if entry.kind == "deployment"]
     manifests, remarks, failed = [], [], False
+    names: dict[Any, int] = {}
+    endpoints: dict[Any, int] = {}
     for entry in old.entries:
         if entry.kind == "deployment":
-            remarks.append(
-                Remark(entry.line("kind"), "kind: deployment is gone: each API is a resource of its own")
-            )
+            remarks += _deployment(entry)
             continue
         result = translate(entry, old.age, deployments[0] if deployments else None, folder, source)
         if isinstance(result, Remark):
@@ -72,6 +72,9 @@ def converted(
             continue
         remarks += result.remarks
         problems = checked(result)
+        problems += _repeated(result, "name", result.manifest["metadata"].get("name"), names)
+        endpoint = result.manifest["spec"].get("networking", {}).get("endpoint")
+        problems += _repeated(result, "networking.endpoint", endpoint, endpoints)
         remarks += problems
         failed = failed or bool(problems) or result.contradiction
         manifests.append(result.manifest)
@@ -84,10 +87,35 @@ def checked(result: Translation) -> list[Remark]:
         parse(result.manifest)
     except InvalidManifest as invalid:
         return [
-            Remark(_origin(result, problem.path), f"not valid: {problem}", lost=True)
+            # A field that is missing is named as the old file would name it.
+            Remark(result.entry.line(), "not valid: name is required", lost=True)
+            if problem.path == "metadata.name" and result.entry.get("name") is None
+            else Remark(_origin(result, problem.path), f"not valid: {problem}", lost=True)
             for problem in invalid.problems
         ]
     return []
+
+
+def _deployment(entry: Entry) -> list[Remark]:
+    """What is said of a `kind: deployment`, of which only the name is used."""
+    remarks = [Remark(entry.line("kind"), "kind: deployment is gone: each API is a resource of its own")]
+    for path, _ in fields(entry):
+        if path not in ("kind", "name") and entry.get(path) is not None:
+            text = f"{path} of the deployment is not carried over: set it on each API"
+            remarks.append(Remark(entry.line(path), text, lost=True))
+    return remarks
+
+
+def _repeated(result: Translation, field: str, value: Any, seen: dict[Any, int]) -> list[Remark]:
+    """That another API of the file has the same name or endpoint: applied, only one of them would be served."""
+    line = result.lines.get("metadata.name" if field == "name" else f"spec.{field}", result.entry.line())
+    if not isinstance(value, str) or seen.setdefault(value, line) == line:
+        return []
+    return [
+        Remark(
+            line, f"not valid: {field} {value} is already that of the API at line {seen[value]}", lost=True
+        )
+    ]
 
 
 def _origin(result: Translation, path: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from cortex_cli import manifests
-from cortex_cli.convert.ages import EVERY, FIELDS, KINDS, WITHOUT_KIND, Age
+from cortex_cli.convert.ages import EVERY, FIELDS, JOBS, KINDS, TEXTS, TRAINING, WITHOUT_KIND, Age
 
 
 class Unusable(ValueError):
@@ -61,9 +61,9 @@ def read(text: str) -> OldFile:
         parts, repaired = list(manifests.parts(text)), False
     except manifests.Unreadable as error:
         try:
-            parts, repaired = list(manifests.parts(_indented(text))), True
+            parts, repaired = _repaired(text)
         except manifests.Unreadable:
-            raise Unusable((error.line, f"is no YAML: {error}")) from error
+            raise Unusable((error.line, f"is not valid YAML: {error}")) from error
     entries: list[Entry] = []
     for part in parts:
         listed = isinstance(part.content, list) and isinstance(part.node, yaml.SequenceNode)
@@ -75,6 +75,10 @@ def read(text: str) -> OldFile:
             if "apiVersion" in content:
                 raise Unusable((line, "is a Kubernetes manifest already: cortex validate checks it"))
             entries.append(Entry(content, node))
+        if repeated := list(manifests.twice(part.node)):
+            raise Unusable(
+                *((line, f"{re.sub(r'^.[0-9]+..?', '', field)}: is given twice") for field, line in repeated)
+            )
     if not entries:
         raise Unusable((None, "has no API in it"))
     return OldFile(entries, _age(entries), repaired)
@@ -110,7 +114,7 @@ def _age(entries: list[Entry]) -> Age:
             unknown.append((entry.line("kind"), f"kind: {entry.kind} was never one of Cortex's"))
         else:
             told.append((WITHOUT_KIND, entry.line(), "an API without kind"))
-        if entry.kind in ("BatchAPI", "TaskAPI", "TrafficSplitter"):
+        if entry.kind in (*JOBS, *TRAINING, *TEXTS):
             continue
         if "predictor" in entry.content and entry.get("predictor.type") is None:
             told.append((Age(10, 11), entry.line("predictor"), "a predictor without type"))
@@ -146,6 +150,16 @@ def _unknown(pattern: str) -> str:
     known = [name.rstrip("*") for name in FIELDS]
     near = difflib.get_close_matches(pattern, known, 1, 0.8)
     return "was never a field of Cortex's" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _repaired(text: str) -> tuple[list[manifests.Part], bool]:
+    """The documents of a text that YAML refuses, and whether indentation was added. Raises Unreadable."""
+    # Up to 0.7 "@name" referred to another entry, and needed no quotes.
+    quoted = re.sub(r"(?<![\w\"'@])@[\w.]+", lambda found: f'"{found[0]}"', text)
+    try:
+        return list(manifests.parts(quoted)), False
+    except manifests.Unreadable:
+        return list(manifests.parts(_indented(quoted))), True
 
 
 def _indented(text: str) -> str:

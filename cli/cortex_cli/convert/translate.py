@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from cortex_api.kinds import API_VERSION
-from cortex_cli.convert.ages import CONTAINERS, Age
+from cortex_cli.convert.ages import CONTAINERS, DEBUG, TEXTS, TRAINING, Age
 from cortex_cli.convert.reading import Entry, fields
 
 _OTHER_KINDS = {
-    "BatchAPI": "batch jobs are no part of this: a Kubernetes Job runs them",
-    "TaskAPI": "tasks are no part of this: a Kubernetes Job runs them",
-    "TrafficSplitter": "traffic is split by the platform's gateway: an HTTPRoute with weights over the APIs' Services",
+    "BatchAPI": "there are no batch jobs here: run a Kubernetes Job, or post each item to an AsyncAPI",
+    "TaskAPI": "there are no tasks here: run a Kubernetes Job",
+    "TrafficSplitter": "the platform's gateway splits traffic: apply an HTTPRoute with a weight for each API's Service"
+    " (docs/migration.md has one)",
+    **dict.fromkeys(
+        TRAINING,
+        "models are not trained here: export the model to a bucket, and name it in handler.models.path",
+    ),
+    **dict.fromkeys(TEXTS, "templates are not expanded: write out the entries that the template makes"),
 }
-_EXPORTED = ("model", "model_format", "request_handler", "tf_signature_key")
+_EXPORTED = ("model", "model_name", "external_model", "model_format", "request_handler", "tf_signature_key")
 _MODEL_FIELDS = ("path", "dir", "signature_key", "cache_size", "disk_cache_size")
 _SCALING = (
     "min_replicas",
@@ -32,9 +38,12 @@ _SCALING = (
 )
 
 
+_LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
+
+
 @dataclass(frozen=True)
 class Remark:
-    """Something that a reader of the old file should know. lost: whether it was left behind."""
+    """Something that a reader of the old file should know. lost: whether it needs a decision or was left behind."""
 
     line: int
     text: str
@@ -86,7 +95,7 @@ class Translation:
             self.remarks.append(Remark(self.entry.line(old), f"{old} is not carried over: {why}", lost=True))
 
     def contradict(self, old: str, why: str) -> None:
-        """Something that the old Cortex refused as well."""
+        """Something that can't be served: the old Cortex refused it as well, or this runtime has nothing of the kind."""
         self.contradiction = True
         self.remarks.append(Remark(self.entry.line(old), f"not valid: {why}", lost=True))
 
@@ -106,12 +115,19 @@ def translate(
     if age.first >= CONTAINERS or "pod" in entry.content:
         why = "an API of containers (Cortex 0.36 and later) runs images of your own: apply a Deployment and a Service of them"
         return Remark(entry.line("pod"), f"{entry.get('name')} is not carried over: {why}", lost=True)
+    for old in ("model_name", "model"):
+        model = entry.get(old)
+        if model is not None and (old == "model_name" or str(model).startswith("@")):
+            why = f"model {model} was trained by Cortex: {_OTHER_KINDS['model']}"
+            return Remark(entry.line(old), f"{entry.get('name')} is not carried over: {why}", lost=True)
     to = Translation(entry, age)
     to.manifest |= {
         "apiVersion": API_VERSION,
         "kind": "AsyncAPI" if entry.kind == "AsyncAPI" else "RealtimeAPI",
     }
+    to.manifest["metadata"] = {}
     to.carry("name", "metadata.name")
+    _tags(to)
     to.manifest["spec"] = {"handler": {}}
     _handler(to)
     _source(to, folder, source)
@@ -120,6 +136,7 @@ def translate(
     _autoscaling(to)
     _update_strategy(to)
     _networking(to, deployment)
+    _debug(to)
     for path, _ in fields(entry):
         # A field of the tables that nothing above knows: better said than dropped.
         if path != "kind" and entry.get(path) is not None and not _seen(to, path):
@@ -166,6 +183,16 @@ def _handler(to: Translation) -> None:
 
 def _exported_model(to: Translation) -> None:
     """A model with a request handler: its format is said, or shows in its name."""
+    if to.entry.get("external_model") is not None:
+        to.put(
+            "spec.handler.type",
+            "tensorflow",
+            "external_model",
+            "external_model is served with type tensorflow",
+        )
+        to.carry("external_model.path", "spec.handler.models.path")
+        to.leave("external_model.region", "set AWS_REGION in handler.env where the bucket's region is needed")
+        return
     model, said = str(to.entry.get("model") or ""), to.entry.get("model_format")
     if said is None and model:
         kind = "onnx" if model.endswith(".onnx") else "tensorflow"
@@ -191,7 +218,10 @@ def _section(to: Translation, section: str) -> None:
     to.carry(f"{section}.type", f"{at}.type")
     path = to.entry.get(f"{section}.path")
     if isinstance(path, str) and path.endswith((".pickle", ".pkl")):
-        to.leave(f"{section}.path", "a pickled class is not loaded: write it into a .py file")
+        to.seen.add(f"{section}.path")
+        to.contradict(
+            f"{section}.path", "a pickled class is not loaded: write it into a .py file, and name that"
+        )
     else:
         to.carry(f"{section}.path", f"{at}.path")
     for old in ("model", "model_path"):
@@ -204,10 +234,15 @@ def _section(to: Translation, section: str) -> None:
             for name in _MODEL_FIELDS:
                 to.carry(f"{models}.{name}", f"{at}.models.{_camel(name)}")
             _paths(to, f"{models}.paths")
+    if to.entry.get(f"{section}.multi_model_reloading.signature_key") is not None:
+        # The runtime of the time refused it too.
+        to.contradict(
+            f"{section}.multi_model_reloading.signature_key", "models of a Python handler have no signature"
+        )
     for old in ("config", "metadata"):
         to.carry(f"{section}.{old}", f"{at}.config")
     to.carry(f"{section}.python_path", f"{at}.pythonPath", _folder)
-    to.carry(f"{section}.env", f"{at}.env", _environment)
+    to.carry(f"{section}.env", f"{at}.env", _environment, ", a list of name and value")
     for name in ("processes_per_replica", "threads_per_process", "log_level", "shm_size"):
         to.carry(f"{section}.{name}", f"{at}.{_camel(name)}")
     for name in ("max_batch_size", "batch_interval"):
@@ -293,6 +328,8 @@ def _compute(to: Translation) -> None:
                 f"spec.compute.{name}",
                 _quantity if name in ("cpu", "mem") else lambda v: v,
             )
+    if to.age.last <= 7 and to.entry.get("compute.cpu") is None:
+        to.put("spec.compute.cpu", "400m", "compute", "spec.compute.cpu: 400m, which was the default")
     compute = to.entry.get("compute")
     if isinstance(compute, dict) and "cpu" in compute and compute["cpu"] is None:
         # It meant: no request.
@@ -309,6 +346,8 @@ def _autoscaling(to: Translation) -> None:
     if entry.get("compute.replicas") is not None:
         to.carry("compute.replicas", "spec.replicas")
         return
+    if to.age.last <= 5:
+        return  # One replica, then as now.
     for parent in ("autoscaling.", "compute.", ""):
         for name in _SCALING:
             to.carry(f"{parent}{name}", f"spec.autoscaling.{_camel(name)}")
@@ -356,6 +395,35 @@ def _networking(to: Translation, deployment: str | None) -> None:
     )
     for old in ("local_port", "networking.local_port"):
         to.leave(old, "cortex run --port chooses it")
+
+
+def _tags(to: Translation) -> None:
+    """Tags were scalars of any kind; a label has a syntax of its own."""
+    tags = to.entry.get("tags")
+    labels = {str(name): _text(value) for name, value in tags.items()} if isinstance(tags, dict) else {}
+    wrong = [
+        f"{name}: {value}" for name, value in labels.items() if not (_LABEL.match(name) and _is_label(value))
+    ]
+    if wrong:
+        to.leave("tags", f"not valid as a label: {', '.join(wrong)}; write it into metadata.annotations")
+    elif labels:
+        to.carry("tags", "metadata.labels", lambda _: labels)
+    to.seen.add("tags")
+
+
+def _is_label(value: str) -> bool:
+    return not value or bool(_LABEL.match(value))
+
+
+def _debug(to: Translation) -> None:
+    """In some releases a request alone decided whether its payload was logged."""
+    if (to.age & DEBUG).empty:
+        return
+    text = (
+        f"?debug=true (Cortex {DEBUG}) logs the stages of a request only where spec.handler.debug is true,"
+        " because that puts payloads into the log"
+    )
+    to.remarks.append(Remark(to.entry.line(), text, lost=True))
 
 
 def _camel(name: str) -> str:
