@@ -39,6 +39,10 @@ class Document:
         an image gets on with it, and its upgrade replaces no pod.
         """
         spec = self.spec.model_dump(by_alias=True, include=_READ_BY_THE_RUNTIME, exclude_defaults=True)
+        if "queue" in spec:
+            spec["queue"].pop("deletionPolicy", None)
+        if spec.get("queue") == {}:
+            del spec["queue"]
         content = {
             "version": VERSION,
             "kind": self.kind,

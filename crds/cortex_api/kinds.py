@@ -113,6 +113,9 @@ class Queue(Model):
     """How long results are kept."""
     deletion_policy: Literal["Retain", "Delete"] = "Retain"
     """What becomes of the queue and its results when the API is deleted."""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None = None
+    """Which queue of the namespace the API uses. Absent: with Retain the one of the API's name, so that an API which is created
+    again finds its jobs and results; with Delete one of its own, of its UID."""
 
 
 class Gateway(Model):

@@ -43,6 +43,10 @@ REASONS: dict[str, Reason] = {
         "The platform has no queue for AsyncAPIs.",
         "Set `queue.url` in the values of the chart (docs/async.md).",
     ),
+    "QueueTaken": Reason(
+        "An older AsyncAPI uses the queue that this one names; two APIs would run each other's jobs.",
+        "Set another `queue.name`, or delete the older API.",
+    ),
     "SourceUnavailable": Reason(
         "The code can't be fetched: the ConfigMap is missing, or the archive at `source.uri` can't be read.",
         "Create the ConfigMap in the API's namespace, or correct address and credentials.",

@@ -98,3 +98,5 @@ class Status(Model):
     """Who scales the API, and the last decision."""
     queue: QueueStatus | None = None
     """What waits in the queue of an AsyncAPI."""
+    queue_name: str | None = None
+    """The queue of an AsyncAPI, as `spec.queue.name` has it."""

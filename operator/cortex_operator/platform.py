@@ -96,8 +96,13 @@ class Platform(Settings):
     queue: QueueRef | None = None
     network_policy: NetworkPolicyRef | None = None
     lease_namespace: str | None = None
-    """Namespace of the Lease by which one of several operators is the leader; absent: this one is alone."""
+    """The operator's own namespace, with the Lease by which one of several operators is the leader; absent: this one is alone."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def own_namespace(self) -> str:
+        """Where the operator runs pods of its own: those that remove the queues of deleted namespaces."""
+        return self.lease_namespace or "default"
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:

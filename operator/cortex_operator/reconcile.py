@@ -67,17 +67,23 @@ class Reconciler:
             self._reported.pop(key, None)
             return  # Its children are garbage-collected.
         if live["metadata"].get("deletionTimestamp"):
-            if problem := await self._retention.let_go(key, live):
+            problem, watched = await self._retention.delete_queue(key, live)
+            if problem is not None:
                 await self._report(key, live, status.refused(live, problem))
+                if not watched:
+                    raise Unfinished(problem.message)
             return
         way_in = self._platform.gateway or self._platform.ingress
         first = self._cache.first_at_endpoint(key) if way_in else key
         rendered = await self._render(key, live, routed=first == key)
+        live = self._cache.api(key) or live
         if isinstance(rendered, Problem):
             await self._report(key, live, status.refused(live, rendered))
+            if rendered.reason == "QueueTaken":
+                raise Unfinished(rendered.message)  # That the other one goes is no event of this one's.
             return
         api, children = rendered
-        live = await self._retention.hold(key, api, live)
+        live = await self._retention.ensure_finalizer(key, api, live)
         problem = None if first == key else self._endpoint_taken(api, first)
         unfinished = None
         found = await asyncio.gather(*(self._find(key, child) for child in children))
@@ -114,6 +120,11 @@ class Reconciler:
             return Problem(
                 "NoQueue", "this cluster has no queue for AsyncAPIs: set queue.url in the values of the chart"
             )
+        if isinstance(api, AsyncAPI):
+            named = await self._retention.name_queue(key, api, live)
+            if isinstance(named, Problem):
+                return named
+            api = named
         name = source_name(live)
         source = self._cache.source(key)
         if name and source is None:

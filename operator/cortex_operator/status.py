@@ -81,7 +81,16 @@ def refused(live: Object, problem: Problem) -> Object:
     generation = live["metadata"].get("generation", 0)
     kept = {
         name: previous[name]
-        for name in ("url", "replicas", "readyReplicas", "selector", "autoscaling", "queue", "lastFailure")
+        for name in (
+            "url",
+            "replicas",
+            "readyReplicas",
+            "selector",
+            "autoscaling",
+            "queue",
+            "queueName",
+            "lastFailure",
+        )
         if name in previous
     }
     return {
@@ -108,6 +117,7 @@ def compute(api: RealtimeAPI | AsyncAPI, live: Object, observed: Observed) -> Ob
         "conditions": _conditions(verdict, generation, previous),
         "autoscaling": _autoscaling(api, observed),
         "queue": _queue(observed.scaling),
+        "queueName": (api.spec.queue.name or api.metadata.name) if isinstance(api, AsyncAPI) else None,
     }
     if failure is not None and failure.pod:
         status["lastFailure"] = failure.to_status()

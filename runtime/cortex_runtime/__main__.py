@@ -20,13 +20,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(name: str, text: str) -> Parser:
+    def command(name: str, text: str, of_document: bool = True) -> Parser:
         added: Parser = commands.add_parser(
             name, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
-        added.add_argument(
-            "--config", type=Path, default=Path("/etc/cortex/api.json"), help="the API's document"
-        )
+        if of_document:
+            added.add_argument(
+                "--config", type=Path, default=Path("/etc/cortex/api.json"), help="the API's document"
+            )
         added.add_argument(
             "--termination-log",
             type=Path,
@@ -48,7 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     gateway = command("gateway", "take the jobs of an AsyncAPI")
     _ports(gateway, with_port=True)
     _drain_delay(gateway)
-    command("destroy", "remove the queue of an AsyncAPI, with all jobs and results")
+    destroy = command(
+        "destroy", "remove the queue of an AsyncAPI, with all jobs and results", of_document=False
+    )
+    destroy.add_argument("--queue", required=True, help="the queue: cortex-NAMESPACE-NAME")
     options = vars(parser.parse_args(arguments))
     for name in ("config", "project", "models"):
         if name in options:

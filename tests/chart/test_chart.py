@@ -172,8 +172,25 @@ def test_a_list_of_namespaces_gives_rights_in_these_alone() -> None:
     rendered = render({"watchNamespaces": ["a", "b"]})
     assert of("ClusterRole", rendered) == []
     roles = {(role["metadata"]["namespace"], role["metadata"]["name"]) for role in of("Role", rendered)}
-    lease = ("cortex-system", "cortex-operator-lease")
-    assert roles == {("a", "cortex-operator"), ("b", "cortex-operator"), lease}
+    own = ("cortex-system", "cortex-operator-own")
+    assert roles == {("a", "cortex-operator"), ("b", "cortex-operator"), own}
+
+
+@pytest.mark.parametrize("values", [{"nats": {"enabled": True}}, {"queue": {"secretName": "q"}}])
+def test_the_queue_of_a_listed_namespace_can_be_removed_while_the_namespace_ends(values: Object) -> None:
+    """The namespace takes Role and RoleBinding away first; what releases its AsyncAPIs must outlive them."""
+    rendered = render({"watchNamespaces": ["a"], **values})
+    (role,) = of("ClusterRole", rendered)
+    assert {
+        (resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]
+    } == {
+        *(("asyncapis", verb) for verb in ("get", "list", "watch", "patch")),
+        ("asyncapis/status", "patch"),
+    }
+    (binding,) = of("ClusterRoleBinding", rendered)
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    (own,) = (found for found in of("Role", rendered) if found["metadata"]["name"] == "cortex-operator-own")
+    assert {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "create", "delete"]} in own["rules"]
 
 
 @pytest.mark.parametrize("values", EVERYTHING)

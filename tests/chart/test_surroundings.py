@@ -15,7 +15,7 @@ import yaml
 
 from cortex_api import parse
 from cortex_operator.platform import NetworkPolicyRef, Platform
-from cortex_operator.render import names
+from cortex_operator.render import destroy, names
 from tests.chart.rendering import Object, of, render
 from tests.runtime.queues.servers import free_port
 
@@ -150,7 +150,13 @@ def test_only_pods_of_async_apis_reach_the_queue() -> None:
     }
     assert peer["podSelector"]["matchLabels"].items() <= names.labels(parse(manifest)).items()
     (expression,) = peer["namespaceSelector"]["matchExpressions"]
-    assert expression["values"] == ["a", "b"]
+    assert expression["values"] == [
+        "a",
+        "b",
+        "cortex-system",
+    ]  # Where queues of deleted namespaces are removed.
+    pod = destroy.in_own_namespace("uid", "a", Platform.model_validate({"queue": {"url": "nats://n"}}), "q")
+    assert peer["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
     assert [port["port"] for port in queue["ports"]] == ["nats"]
     assert routes["from"][0]["podSelector"]["matchLabels"] == policy["spec"]["podSelector"]["matchLabels"]
     everywhere = of("NetworkPolicy", render({"nats": {"enabled": True}}))[0]

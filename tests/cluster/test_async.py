@@ -3,6 +3,7 @@
 from typing import Any
 
 import httpx
+import nats as nats_client
 
 from .conftest import Kubectl, api, eventually
 
@@ -66,10 +67,35 @@ def test_deletion_leaves_the_queue_unless_it_is_to_go_too(kubectl: Kubectl) -> N
     outcome(kubectl, job)
     assert "finalizers" not in kubectl.get("asyncapi", "jobs")["metadata"]
     kubectl("delete", "asyncapi", "jobs")
-    kubectl.apply(jobs(queue={"deletionPolicy": "Delete"}))
+    kubectl.apply(jobs())
     kubectl.wait_reason("jobs", "Ready", "asyncapi")
+    assert outcome(kubectl, job)["result"] == {"double": 14}
+    kubectl.apply(jobs(queue={"deletionPolicy": "Delete"}))
+    eventually(lambda: kubectl.get("asyncapi", "jobs")["metadata"].get("finalizers"), bool)
     assert outcome(kubectl, job)["result"] == {"double": 14}
     kubectl("delete", "asyncapi", "jobs")
     kubectl.apply(jobs())
     kubectl.wait_reason("jobs", "Ready", "asyncapi")
     assert httpx.get(f"{kubectl.address('jobs')}/{job}", timeout=10).status_code == 404
+
+
+async def streams(url: str, namespace: str) -> list[str]:
+    """The streams of a namespace's queues."""
+    connection = await nats_client.connect(url)
+    try:
+        found = await connection.jetstream().streams_info()
+        return [stream.config.name or "" for stream in found if namespace in (stream.config.name or "")]
+    finally:
+        await connection.close()
+
+
+async def test_a_deleted_namespace_takes_its_queues_along(kubectl: Kubectl, nats: str) -> None:
+    kubectl.apply(jobs(queue={"deletionPolicy": "Delete"}))
+    kubectl.wait_reason("jobs", "Ready", "asyncapi")
+    uid = kubectl.get("asyncapi", "jobs")["metadata"]["uid"]
+    assert {f"cortex-{kubectl.namespace}-{uid}-jobs"} <= set(await streams(nats, kubectl.namespace))
+    kubectl("delete", "namespace", kubectl.namespace, "--timeout=100s")
+    assert await streams(nats, kubectl.namespace) == []
+    kubectl("create", "namespace", kubectl.namespace)
+    pods = kubectl.list("pods", "--all-namespaces", "--selector=cortex.dev/component=destroy")
+    assert [pod["metadata"]["name"] for pod in pods if uid in pod["metadata"]["name"]] == []

@@ -23,7 +23,9 @@ class FakeCluster:
 
     def __init__(self, told: Callable[[str, Object], None]) -> None:
         self.objects: dict[Place, Object] = {}
+        self.terminating: set[str] = set()
         self.writes = self.reads = 0
+        self.events: list[Object] = []
         self.fault: Callable[[], int | None] = lambda: None
         self._told = told
         self._versions = itertools.count(1)
@@ -51,7 +53,7 @@ class FakeCluster:
 
     async def delete(self, child: Object) -> None:
         self._maybe_fail()
-        self.remove(child["kind"], child["metadata"]["name"])
+        self.remove(child["kind"], child["metadata"]["name"], child["metadata"]["namespace"])
 
     async def write_status(self, live: Object, status: Object) -> Object:
         self._maybe_fail()
@@ -61,7 +63,27 @@ class FakeCluster:
         return self._put({**known, "status": copy.deepcopy(status)}, "MODIFIED")
 
     async def create(self, thing: Object) -> Object:
-        return thing
+        self._maybe_fail()
+        if thing["metadata"]["namespace"] in self.terminating:
+            raise ended(thing["metadata"]["namespace"])
+        if thing["kind"] == "Event":
+            self.events.append(thing)
+            return thing
+        if _place(thing) in self.objects:
+            raise ApiException(status=409)
+        made = copy.deepcopy(thing)
+        made["metadata"] |= {"uid": f"u{next(self._uids)}", "generation": 1}
+        return self._put(made, "ADDED")
+
+    async def write_finalizers(self, live: Object, finalizers: list[str]) -> Object:
+        self._maybe_fail()
+        known = self.objects[_place(live)]
+        written = {**known, "metadata": {**known["metadata"], "finalizers": finalizers}}
+        if written["metadata"].get("deletionTimestamp") and not finalizers:
+            self.objects[_place(live)] = written
+            self.remove(live["kind"], live["metadata"]["name"], live["metadata"]["namespace"])
+            return written
+        return self._put(written, "MODIFIED")
 
     def edit(self, kind: str, name: str, change: Object) -> None:
         """Somebody changes an object."""
@@ -81,9 +103,15 @@ class FakeCluster:
             made["status"] = known["status"]
         self._put(made, "MODIFIED" if known else "ADDED")
 
-    def remove(self, kind: str, name: str) -> None:
-        """An object is deleted, and what it owns."""
-        gone = self.objects.pop((kind, "default", name), None)
+    def remove(self, kind: str, name: str, namespace: str = "default") -> None:
+        """An object is deleted, and what it owns; one with finalizers is marked, and stays."""
+        known = self.objects.get((kind, namespace, name))
+        if known and known["metadata"].get("finalizers"):
+            self._put(
+                {**known, "metadata": {**known["metadata"], "deletionTimestamp": "2026-01-01"}}, "MODIFIED"
+            )
+            return
+        gone = self.objects.pop((kind, namespace, name), None)
         if gone is None:
             return
         gone["metadata"]["resourceVersion"] = str(next(self._versions))
@@ -91,7 +119,7 @@ class FakeCluster:
         for child in list(self.objects.values()):
             owners = child["metadata"].get("ownerReferences", ())
             if any(owner["uid"] == gone["metadata"]["uid"] for owner in owners):
-                self.remove(child["kind"], child["metadata"]["name"])
+                self.remove(child["kind"], child["metadata"]["name"], namespace)
 
     def collect(self) -> None:
         """Garbage collection: what has an owner that is no more goes."""
@@ -111,6 +139,13 @@ class FakeCluster:
     def _maybe_fail(self) -> None:
         if status := self.fault():
             raise ApiException(status=status, reason="a fault of the test")
+
+
+def ended(namespace: str) -> ApiException:
+    """What the API server answers to a create in a namespace that is being deleted."""
+    error = ApiException(status=403)
+    error.body = f"unable to create new content in namespace {namespace} because it is being terminated"
+    return error
 
 
 def _place(thing: Object) -> Place:

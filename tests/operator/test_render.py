@@ -281,7 +281,7 @@ def test_the_pod_that_removes_a_queue_needs_no_keys() -> None:
     }
     api = parse(manifest)
     assert isinstance(api, AsyncAPI)
-    assert keys_of(destroy.render(api, PLATFORM)) == (None, [])
+    assert keys_of(destroy.in_namespace_of(api, PLATFORM, "cortex-default-iris")) == (None, [])
 
 
 @pytest.mark.parametrize("kind", ["RealtimeAPI", "AsyncAPI"])

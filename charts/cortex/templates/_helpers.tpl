@@ -111,10 +111,10 @@ nats://{{ include "cortex.natsName" . }}.{{ .Release.Namespace }}.svc:4222{{ if 
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
-# The pod that removes a queue (queue.deletionPolicy: Delete).
+# The pod that removes a queue (queue.deletionPolicy: Delete); it is replaced when what it was given is corrected.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [create]
+  verbs: [create, delete]
 - apiGroups: [""]
   resources: [events]
   verbs: [create]

@@ -39,6 +39,14 @@ CONTAINER_SECURITY = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
+POD_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 _COMMANDS = {API: "serve", WORKER: "consume", GATEWAY: "gateway"}
 
 
@@ -83,14 +91,7 @@ def _spec(api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, code:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": _grace(api, component),
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": POD_SECURITY,
         "containers": [_container(api, platform, component, asked, code, claims)],
         "volumes": _volumes(api, component, code, claims),
         "topologySpreadConstraints": [
@@ -109,9 +110,14 @@ def _spec(api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, code:
         pod["nodeSelector"] = asked.node_selector
     if tolerations := compute.tolerations(asked):
         pod["tolerations"] = tolerations
-    if platform.image_pull_secrets:
-        pod["imagePullSecrets"] = [{"name": name} for name in platform.image_pull_secrets]
-    return pod
+    return {**pod, **pull_secrets(platform)}
+
+
+def pull_secrets(platform: Platform) -> Object:
+    """The field of a pod that names the Secrets for pulling images; nothing where there are none."""
+    if not platform.image_pull_secrets:
+        return {}
+    return {"imagePullSecrets": [{"name": name} for name in platform.image_pull_secrets]}
 
 
 def _grace(api: RealtimeAPI | AsyncAPI, component: str) -> int:

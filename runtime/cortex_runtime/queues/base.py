@@ -194,7 +194,7 @@ class Backend(Protocol):
         """Let go of the connection."""
 
     async def destroy(self) -> None:
-        """Remove the queue with all that is in it."""
+        """Connect and remove the queue with all that is in it; one that is not there is fine. Creates nothing."""
 
     async def read(self, id: str, *, fresh: bool = False) -> Entry | None:
         """A job's record. fresh: from where writes are decided, not from a copy that may lag."""

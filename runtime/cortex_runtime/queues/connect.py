@@ -8,6 +8,7 @@
   from the URL: `?region=eu-west-1&sqs=http://host:1&s3=http://host:2`.
 """
 
+from collections.abc import Mapping
 from urllib.parse import parse_qs, urlsplit
 
 from cortex_api import Document, units
@@ -28,16 +29,16 @@ def connect(url: str, document: Document) -> Queue:
     )
     # One delivery of a webhook, with time to spare.
     hook_lease = _HOOK_SLACK + (units.seconds(spec.webhook.timeout) if spec.webhook is not None else 0.0)
-    return Queue(_backend(url, document, settings.lease, hook_lease), settings)
+    name = f"cortex-{document.namespace}-{spec.queue.name or document.name}"
+    return Queue(backend_of(url, name, {"jobs": settings.lease, "hooks": hook_lease}), settings)
 
 
-def _backend(url: str, document: Document, lease: float, hook_lease: float) -> Backend:
+def backend_of(url: str, name: str, leases: Mapping[Channel, float]) -> Backend:
+    """The backend of the queue `name`. leases: of the messages of each channel, in seconds. Raises StartError as above."""
     if not url:
         raise StartError("InvalidSpec", f"{VARIABLE} is not set: it says where the queue is")
     parts = urlsplit(url)
     given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    name = f"cortex-{document.namespace}-{document.name}"
-    leases: dict[Channel, float] = {"jobs": lease, "hooks": hook_lease}
     if parts.scheme in ("nats", "tls"):
         _check(parts.scheme, given, ("replicas", "credentials"))
         from cortex_runtime.queues.nats import NatsBackend

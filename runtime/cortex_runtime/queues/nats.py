@@ -87,7 +87,8 @@ class NatsBackend:
         await self._server.close()
 
     async def destroy(self) -> None:
-        """Remove the queue with all that is in it."""
+        """Connect and remove the queue with all that is in it; one that is not there is fine."""
+        await self._server.open()
         for suffix in self._streams():
             with contextlib.suppress(Missing):
                 await self._server.ask(f"STREAM.DELETE.{self._stream(suffix)}")

@@ -86,7 +86,7 @@ class SqsBackend:
             client.close()
 
     async def destroy(self) -> None:
-        """Remove the queue with all that is in it."""
+        """Connect and remove the queue with all that is in it; one that is not there is fine."""
         await self._run(self._destroy)
 
     async def read(self, id: str, *, fresh: bool = False) -> Entry | None:
@@ -199,7 +199,7 @@ class SqsBackend:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, functools.partial(function, *arguments, **more))
 
-    def _open(self) -> None:
+    def _connect(self) -> tuple[Any, Any]:
         with _translated():
             if self._clients is None:
                 session = boto3.session.Session()
@@ -219,7 +219,11 @@ class SqsBackend:
                 s3 = session.client("s3", endpoint_url=self._endpoints.get("s3"), **options)
                 sqs = session.client("sqs", endpoint_url=self._endpoints.get("sqs"), **options)
                 self._clients = (s3, sqs)
-            s3, sqs = self._clients
+            return self._clients
+
+    def _open(self) -> None:
+        s3, sqs = self._connect()
+        with _translated():
             s3.head_bucket(Bucket=self._bucket)
             for channel, name in self._names.items():
                 # 14 days is the longest that SQS keeps a message.
@@ -232,10 +236,12 @@ class SqsBackend:
         return self._clients
 
     def _destroy(self) -> None:
-        _, sqs = self._services()
-        for url in self._urls.values():
-            with _translated(), contextlib.suppress(sqs.exceptions.QueueDoesNotExist):
-                sqs.delete_queue(QueueUrl=url)
+        s3, sqs = self._connect()
+        with _translated():
+            s3.head_bucket(Bucket=self._bucket)
+            for name in self._names.values():
+                with contextlib.suppress(sqs.exceptions.QueueDoesNotExist):
+                    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=name)["QueueUrl"])
         for key, _ in self._list(""):
             self._delete(key)
 
@@ -260,13 +266,13 @@ class SqsBackend:
             return etag
 
     def _delete(self, key: str) -> None:
-        s3, _ = self._services()
+        s3, _ = self._connect()
         with _translated():
             s3.delete_object(Bucket=self._bucket, Key=f"{self._prefix}/{key}")
 
     def _list(self, below: str) -> list[tuple[str, float]]:
         """(key, Unix time of its last change) of all objects below."""
-        s3, _ = self._services()
+        s3, _ = self._connect()
         found = []
         with _translated():
             pages = s3.get_paginator("list_objects_v2").paginate(
