@@ -40,7 +40,8 @@ class Interface:
 
     name: of the class, or of what a reader would call it. types: the spec.handler.type that it is for. methods: by kind of
     API, method name to HTTP verb (or JOB). more: what methods may ask for beside the parts of the request. after: the method
-    that runs once the response has been sent. since: the releases of the original that introduced it.
+    that runs once the response has been sent. flat_outputs: whether its TensorFlow client returns flat lists, as the original's
+    did. since: the releases of the original that introduced it.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Interface:
     constructor: tuple[str, ...] = ("config", "metadata", "metrics_client")
     more: tuple[str, ...] = ()
     after: str | None = None
+    flat_outputs: bool = False
     since: str = ""
 
     def arguments(self, kind: str) -> tuple[str, ...]:
@@ -68,7 +70,13 @@ INTERFACES: tuple[Interface, ...] = (
     Interface("Handler", Form.CLASS, _ALL, _HANDLE, since="0.34"),
     Interface("PythonPredictor", Form.CLASS, ("python",), _PREDICT, after="post_predict", since="0.12"),
     Interface(
-        "TensorFlowPredictor", Form.CLASS, ("tensorflow",), _PREDICT, after="post_predict", since="0.12"
+        "TensorFlowPredictor",
+        Form.CLASS,
+        ("tensorflow",),
+        _PREDICT,
+        after="post_predict",
+        flat_outputs=True,
+        since="0.12",
     ),
     Interface("ONNXPredictor", Form.CLASS, ("onnx",), _PREDICT, after="post_predict", since="0.12"),
     Interface(

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cortex_api import Document
-from cortex_runtime import dependencies, recognition, stages
+from cortex_api.handler import BaseHandler
+from cortex_runtime import dependencies, old_modules, recognition, stages
 from cortex_runtime import handler as interfaces
 from cortex_runtime.clients import Client, open_client
 from cortex_runtime.errors import StartError
@@ -84,9 +85,14 @@ def prepare(
     }
     loaders: list[Callable[[str], Any]] = []
     load_model = (lambda path: loaders[0](path)) if code.loads_models else None
+    if load_model is None and code.interface.form is Form.FUNCTIONS:
+        # In 0.10 and 0.11 `init` got the path and loaded the model itself.
+        load_model = str
     client = open_client(document, models, project, load_model, failed)
+    if code.interface.form is Form.FUNCTIONS:
+        values["model_path"] = _model_path(code, client, spec)
     if client is not None:
-        values |= dict.fromkeys((*code.clients, client.argument), client)
+        values |= dict.fromkeys((*code.clients, client.argument), _as_argument(code, client))
         _require_client(code)
     instance = call(lambda: interfaces.construct(code, values, loaders.append))
     if client is not None:
@@ -114,14 +120,38 @@ def _import_from(project: Path, python_path: str | None) -> None:
     if installed is not None:
         # At the end: what the runtime brings goes before it, and nothing hides the standard library.
         site.addsitedir(str(installed))
+    old_modules.install()
 
 
 def _require_client(code: Code) -> None:
     """A Python handler that has models and takes no client could never reach them."""
-    if code.type != "python" or code.asks_for(*code.clients):
+    names = (*code.clients, *(("model_path",) if code.interface.form is Form.FUNCTIONS else ()))
+    if code.type != "python" or code.asks_for(*names):
         return
+    where = "init" if code.interface.form is Form.FUNCTIONS else "the constructor"
     raise StartError(
         "HandlerInvalid",
-        f"{code.where}: handler.models is given, so the constructor must take {' or '.join(code.clients)}, which hands "
-        "out the models",
+        f"{code.where}: handler.models is given, so {where} must take {' or '.join(names)}; without it the handler "
+        "cannot reach the models",
     )
+
+
+def _as_argument(code: Code, client: Client) -> Any:
+    """Return the client as the constructor gets it."""
+    if not code.interface.flat_outputs:
+        return client
+    from cortex_runtime.clients.classic import FlatTensorFlowClient
+
+    return FlatTensorFlowClient(client)
+
+
+def _model_path(code: Code, client: Any, spec: BaseHandler) -> str | None:
+    """Return the local path of the model, a file or a folder, for an `init` that asks for it; None without a model."""
+    if spec.models is None or not code.asks_for("model_path"):
+        return None
+    if spec.models.path is None:
+        raise StartError(
+            "HandlerInvalid",
+            f"{code.where}: init takes model_path, so name one model with handler.models.path",
+        )
+    return client.path()

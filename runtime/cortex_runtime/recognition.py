@@ -25,7 +25,7 @@ from cortex_runtime.handler import (
     Interface,
     constructor_arguments,
 )
-from cortex_runtime.signatures import arguments_of, suggestion
+from cortex_runtime.signatures import NOT_SERVED, arguments_of, suggestion
 
 
 def load(path: Path | None, handler_type: str, kind: str = "RealtimeAPI") -> Code:
@@ -133,6 +133,8 @@ def _not_found(
             f"{where}: a function predict is for handler.type python; with type {handler_type} define class Handler "
             f"{alternatives}",
         )
+    if inspect.isclass(names.get("Task")):
+        return StartError("HandlerNotFound", f"{where}: class Task: {NOT_SERVED['Task']} {alternatives}")
     known = [name for name, value in names.items() if inspect.isclass(value) and not name.startswith("_")]
     for target in classes_wanted:
         near = [name for name in known if name.lower() == target.lower()]
@@ -154,6 +156,7 @@ def _not_found(
 
 def _check_class(code: Code, available: tuple[str, ...]) -> None:
     cls, interface, where = code.target, code.interface, code.where
+    constructor_arguments(code)
     _near_misses(code)
     defined = [name for name in code.verbs if getattr(cls, name, None) is not None]
     if not defined:
@@ -167,7 +170,6 @@ def _check_class(code: Code, available: tuple[str, ...]) -> None:
             + ", ".join(code.verbs)
             + (f"; did you mean {close[0]}?" if close else ""),
         )
-    constructor_arguments(code)
     checked: dict[str, tuple[str, ...]] = dict.fromkeys(defined, available)
     if interface.after and getattr(cls, interface.after, None) is not None:
         checked[interface.after] = ("response", *available)
@@ -184,6 +186,10 @@ def _check_class(code: Code, available: tuple[str, ...]) -> None:
 def _near_misses(code: Code) -> None:
     """Methods that look as if they should be called and never are."""
     cls, interface, where = code.target, code.interface, code.where
+    if not any(hasattr(cls, verb) for verb in code.verbs) and hasattr(cls, "handle_batch"):
+        raise StartError(
+            "HandlerInvalid", f"{where}: {interface.name}.handle_batch: {NOT_SERVED['handle_batch']}"
+        )
     elsewhere = {
         name: kind for kind, names in interface.methods.items() for name in names if kind != code.kind
     }

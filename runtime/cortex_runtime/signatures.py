@@ -9,6 +9,20 @@ from typing import Any
 
 from cortex_runtime.errors import StartError
 
+_BATCH = "BatchAPI is not served: run a Kubernetes Job, or an AsyncAPI"
+_GRPC = "gRPC services of your own are not served: use HTTP"
+NOT_SERVED = {
+    "job_spec": _BATCH,
+    "batch_id": _BATCH,
+    "handle_batch": _BATCH,
+    "on_job_complete": _BATCH,
+    "proto_module_pb2": _GRPC,
+    "module_proto_pb2": _GRPC,
+    "context": _GRPC,
+    "Task": "TaskAPI is not served: run a Kubernetes Job",
+}
+"""Names that belong to kinds of the original that do not exist here, with what to do instead."""
+
 _NEEDS_A_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -61,6 +75,11 @@ def arguments_of(
         elif parameter.name in available:
             wanted.append(parameter.name)
         elif parameter.default is inspect.Parameter.empty:
+            if parameter.name in NOT_SERVED:
+                raise StartError(
+                    "HandlerInvalid",
+                    f"{where}: argument {parameter.name!r} can't be provided: {NOT_SERVED[parameter.name]}",
+                )
             raise StartError(
                 "HandlerInvalid",
                 f"{where}: argument {parameter.name!r} can't be provided{suggestion(parameter.name, available)} "

@@ -5,7 +5,6 @@ The query's `model` and `version` choose among several.
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from cortex_runtime import debug
@@ -42,6 +41,9 @@ class Pipeline:
             where = f"{code.where}: {name}"
             self._wanted[name] = arguments_of(function, available, where, bound=True, first=True)
         self._stages = {name: code.stages.get(name) for name in STAGES}
+        # All releases that had these functions demanded `metadata`, so a function without it is of today's form.
+        self._classic = frozenset(name for name, wanted in self._wanted.items() if "metadata" in wanted)
+        self._flat = code.type == "tensorflow" and "post_inference" in self._classic
         asked = {name for names in self._wanted.values() for name in names}
         own = ("payload",) if JOB in code.verbs.values() else ("payload", "query_params")
         extra = [
@@ -114,6 +116,10 @@ class Pipeline:
     def after(self, given: Mapping[str, Any], result: Any) -> Any:
         """What goes to the client."""
         debug.show("inference", result)
+        if self._flat:
+            from cortex_runtime.clients.classic import FlatOutputs
+
+            result = FlatOutputs(result)
         return self._apply("post_inference", result, given)
 
     def _apply(self, stage: str, value: Any, given: Mapping[str, Any]) -> Any:
@@ -124,15 +130,24 @@ class Pipeline:
         more: dict[str, Any] = {name: given[name] for name in wanted if name in given}
         if "config" in wanted:
             more["config"] = self._config
-        signature = partial(self.client.signature, *which(given))
-        if "signature" in wanted:
-            more["signature"] = signature()
-        if "metadata" in wanted:
-            # Beside `signature` it is the API's; alone it was the model's signature, until release 0.10.
-            more["metadata"] = self._config if "signature" in wanted else signature()
+        if stage in self._classic:
+            signature = self._classic_signature(stage, given)
+            # Alone, as up to 0.9, it is the model's signature; beside `signature`, from 0.10, it is the API's.
+            more["metadata"] = self._config if "signature" in wanted else signature
+            if "signature" in wanted:
+                more["signature"] = signature
+        elif "signature" in wanted:
+            more["signature"] = self.client.signature(*which(given))
         result = function(value, **more)
         debug.show(stage, result)
         return result
+
+    def _classic_signature(self, stage: str, given: Mapping[str, Any]) -> Any:
+        """Return the signature as the old forms of the functions read it, which today's form can read as well."""
+        read = getattr(self.client, "classic_signature", None)
+        if read is None:
+            return self.client.signature(*which(given))
+        return read("inputs" if stage == "pre_inference" else "outputs", *which(given))
 
 
 def which(given: Mapping[str, Any]) -> tuple[str | None, str | None]:

@@ -15,7 +15,10 @@ served: ContextVar[list[tuple[str, int]] | None] = ContextVar("served", default=
 
 
 class Client(Protocol):
-    """What the runtime wants of a client; the handler sees the methods of its own kind as well."""
+    """What the runtime wants of a client; the handler sees the methods of its own kind as well.
+
+    Clients of models that Cortex served up to 0.11 also have `classic_signature(part, model_name, model_version)`.
+    """
 
     argument: str
     """The constructor argument that it is injected as. "python_client" is also known as "model_client"."""

@@ -15,6 +15,10 @@ class Cached(Generic[T]):
         self._store = store
         self._cache = cache
 
+    def names(self) -> list[str]:
+        """Return the names of all models; of a single model the name that it has inside."""
+        return self._store.names()
+
     def info(self) -> list[dict[str, Any]]:
         """Names, versions, what is loaded, and the signature of the highest version in memory, for GET /info."""
         held: dict[str, dict[int, T]] = {}

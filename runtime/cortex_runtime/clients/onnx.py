@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from cortex_runtime.clients import say_served
-from cortex_runtime.clients.cached import Cached
+from cortex_runtime.clients.classic import Nodes, ONNXAttributes
 from cortex_runtime.errors import UserError
 from cortex_runtime.models.cache import Cache
 from cortex_runtime.models.store import LoadFailed, Store, Version
@@ -69,7 +69,10 @@ class Input:
             return array
         target = [dimension if isinstance(dimension, int) else -1 for dimension in self.shape]
         if target.count(-1) > 1:
-            raise UserError(f'input "{self.name}": expected shape {self.wanted}, got {list(array.shape)}')
+            # Values without the free dimensions have 1 in each, as in releases up to 0.20.
+            target = [abs(size) for size in target]
+            if [size for size in array.shape if size != 1] != [size for size in target if size != 1]:
+                raise UserError(f'input "{self.name}": expected shape {self.wanted}, got {list(array.shape)}')
         try:
             return array.reshape(target)
         except ValueError as error:
@@ -92,7 +95,7 @@ class Loaded:
     inputs: tuple[Input, ...]
 
 
-class ONNXClient(Cached[Loaded]):
+class ONNXClient(ONNXAttributes[Loaded]):
     """The models of one API. A single model has no name to give; several are asked for by name."""
 
     argument = "onnx_client"
@@ -142,7 +145,7 @@ class ONNXClient(Cached[Loaded]):
             "session": loaded.session,
             "signatures": loaded.session.get_inputs(),
             "input_signatures": {
-                i.name: {"shape": list(i.shape), "type": f"numpy.{i.dtype.__name__}"} for i in loaded.inputs
+                i.name: {"shape": list(i.shape), "type": i.dtype.__name__} for i in loaded.inputs
             },
         }
 
@@ -151,6 +154,14 @@ class ONNXClient(Cached[Loaded]):
     ) -> dict[str, Any]:
         """Inputs and outputs of a model, with shapes and types; None in a shape is a dimension that is free."""
         return _signature(self._cache.get(model_name, model_version))
+
+    def classic_signature(
+        self, part: str, model_name: str | None = None, model_version: str | int | None = "latest"
+    ) -> Nodes:
+        """Return the inputs or the outputs of a model as onnxruntime's list of nodes. part: "inputs" or "outputs"."""
+        loaded = self._cache.get(model_name, model_version)
+        session = loaded.session
+        return Nodes(session.get_inputs() if part == "inputs" else session.get_outputs(), _signature(loaded))
 
     def _signature_of(self, model: Loaded) -> dict[str, Any]:
         return _signature(model)

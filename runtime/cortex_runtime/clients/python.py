@@ -6,8 +6,9 @@ from typing import Any
 
 from cortex_runtime.clients import say_served
 from cortex_runtime.clients.cached import Cached
+from cortex_runtime.errors import StartError
 from cortex_runtime.models.cache import Cache
-from cortex_runtime.models.store import Store, Version
+from cortex_runtime.models.store import LoadFailed, Store, Version
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,13 @@ class PythonClient(Cached[Loaded]):
         loaded = self._cache.get(model_name, model_version)
         say_served(loaded.version.name, loaded.version.version)
         return loaded.model
+
+    def path(self) -> str:
+        """Return the local path of the latest version of the only model, a file or a folder. Raises StartError."""
+        try:
+            return str(self._store.find().path)
+        except LoadFailed as error:
+            raise StartError("ModelNotFound", str(error)) from error
 
     def predict(
         self, model_input: Any, model_name: str | None = None, model_version: str | int | None = "latest"

@@ -19,6 +19,7 @@ from cortex_api import units
 from cortex_api.handler import Models
 from cortex_runtime.clients import say_served
 from cortex_runtime.clients.cached import Cached
+from cortex_runtime.clients.classic import SignatureDefs
 from cortex_runtime.clients.tfserving.model import Model, NotLoaded
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.cache import Cache
@@ -101,6 +102,12 @@ class TensorFlowClient(Cached[Model[Any]]):
         In a shape -1 is a dimension that is free, and a shape that is None is of any rank.
         """
         return self._cache.get(model_name, model_version).signature.to_dict()
+
+    def classic_signature(
+        self, part: str, model_name: str | None = None, model_version: str | int | None = "latest"
+    ) -> SignatureDefs:
+        """Return the signature of a model as a map of SignatureDefs, which holds inputs and outputs whatever the part is."""
+        return SignatureDefs(self.signature(model_name, model_version))
 
     def preload(self) -> None:
         """Load all models, when no limit stands against it. Raises StartError (ModelInvalid)."""
