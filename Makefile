@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := crds operator runtime cli
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
-.PHONY: help demo demo-async test lint types bench bench-peers bench-operator bench-async test-cluster generate sbom lock format clean
+.PHONY: help demo demo-async test mutants snapshots lint types bench bench-peers bench-operator bench-async test-cluster generate sbom lock format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -25,6 +25,12 @@ lint: .venv/.dev ## style, types, layers, generated files
 	@$(BIN)/lint-imports --no-cache > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
 	@$(BIN)/python -m cortex_api --check --docs docs crds charts/cortex/files/crds
 	@$(BIN)/python charts/reference.py --check
+
+mutants: .venv/.dev ## which small changes of the code does no test notice? (an hour; OF=render, or a file, for a part of it)
+	@$(BIN)/python -m tests.mutants $(OF)
+
+snapshots: .venv/.dev ## the rendered objects that tests/operator/test_snapshots.py compares with
+	@$(BIN)/python -m tests.operator.test_snapshots
 
 test-cluster: .venv/.dev ## tests/cluster on the cluster of KUBECONFIG
 	@[ -n "$(KUBECONFIG)" ] || { echo "KUBECONFIG is not set: it names the cluster, for example make test-cluster KUBECONFIG=~/.kube/config" >&2; exit 1; }

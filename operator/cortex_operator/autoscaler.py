@@ -76,14 +76,12 @@ def decide(
     loads = (*(entry for entry in state.loads if entry[0] > now - rules.window), (now, load))
     average = sum(value for _, value in loads) / len(loads)
     wanted = _recommend(rules, average, current)
-    if current == 0 and load > 0:
-        wanted = max(1, wanted)  # Somebody waits, whatever the average says.
     longest = max(rules.downscale_period, rules.upscale_period)
     kept = tuple(entry for entry in state.recommendations if entry[0] >= now - longest)
     recommendations = (*kept, (now, wanted))
     after = State(state.since, loads, recommendations)
     replicas, why = current, None
-    if not rules.lowest <= current <= rules.highest and not (current == 0 and rules.lowest > 0 and load == 0):
+    if not rules.lowest <= current <= rules.highest:
         replicas = min(max(current, rules.lowest), rules.highest)
     elif wanted < current:
         if not scale_in:

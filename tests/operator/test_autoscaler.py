@@ -88,3 +88,89 @@ def test_noise_around_a_load_makes_no_flapping() -> None:
     settled = curve[60:]
     assert max(settled) - min(settled) <= 1
     assert sum(a != b for a, b in pairwise(settled)) <= 1
+
+
+def test_the_rules_are_those_of_the_spec() -> None:
+    spec = RealtimeAutoscaling.model_validate(
+        {
+            "targetInFlight": 3,
+            "minReplicas": 2,
+            "maxReplicas": 7,
+            "window": "30s",
+            "downscaleStabilizationPeriod": "2m",
+            "upscaleStabilizationPeriod": "20s",
+            "maxDownscaleFactor": 0.5,
+            "maxUpscaleFactor": 3,
+            "downscaleTolerance": 0.1,
+            "upscaleTolerance": 0.2,
+        }
+    )
+    assert Rules.of(spec) == Rules(
+        target=3,
+        lowest=2,
+        highest=7,
+        window=30,
+        downscale_period=120,
+        upscale_period=20,
+        downscale_factor=0.5,
+        upscale_factor=3,
+        downscale_tolerance=0.1,
+        upscale_tolerance=0.2,
+    )
+
+
+def one_decision(
+    state: State, now: float, current: int, load: float, rules: Rules = RULES
+) -> tuple[State, int]:
+    after, decision = decide(rules, state, now, current, load)
+    return after, decision.replicas
+
+
+def test_the_average_is_of_the_window_and_forgets_what_is_older() -> None:
+    rules = replace(RULES, window=60.0)
+    state = State(since=0.0, loads=((40.0, 100.0), (40.5, 2.0)))
+    after, decision = decide(rules, state, 100.0, 1, 4.0)
+    assert decision.load == 3.0
+    assert after.loads == ((40.5, 2.0), (100.0, 4.0))
+
+
+def test_recommendations_are_kept_for_the_longest_period_and_used_for_their_own() -> None:
+    rules = replace(RULES, downscale_period=100.0, upscale_period=50.0)
+    state = State(since=0.0, recommendations=((899.0, 9), (900.0, 5), (950.0, 3), (960.0, 2)))
+    after, replicas = one_decision(state, 1000.0, 6, 0.0, rules)
+    assert replicas == 5
+    assert [time for time, _ in after.recommendations] == [900.0, 950.0, 960.0, 1000.0]
+    # Scaling out follows the least that was recommended in the last 50 s, and never scales in.
+    up = State(since=0.0, recommendations=((940.0, 1), (950.0, 3)))
+    assert one_decision(up, 1000.0, 2, 100.0, rules)[1] == 3
+    assert one_decision(State(since=0.0, recommendations=((950.0, 1),)), 1000.0, 2, 100.0, rules)[1] == 2
+
+
+def test_scaling_in_begins_when_the_period_since_the_start_is_over() -> None:
+    rules = replace(RULES, downscale_period=100.0)
+    assert one_decision(State(since=500.0), 599.0, 4, 0.0, rules)[1] == 4
+    assert one_decision(State(since=500.0), 600.0, 4, 0.0, rules)[1] == 3
+
+
+def test_from_zero_the_first_request_starts_one_replica_and_none_starts_without_it() -> None:
+    rules = replace(RULES, lowest=0)
+    recent = State(since=0.0, recommendations=((990.0, 0),))
+    assert one_decision(recent, 1000.0, 0, 0.1, rules)[1] == 1
+    assert one_decision(recent, 1000.0, 0, 0.0, rules)[1] == 0
+    # What was scaled to zero by hand returns to the minimum.
+    assert one_decision(recent, 1000.0, 0, 0.0, replace(RULES, lowest=2))[1] == 2
+
+
+def test_one_replica_more_or_less_is_always_possible() -> None:
+    """Factors near 1 round to no change for few replicas; a step of one is allowed all the same."""
+    near = replace(RULES, upscale_factor=1.01, downscale_factor=0.99)
+    assert one_decision(State(since=-1000.0), 0.0, 2, 100.0, near)[1] == 3
+    assert one_decision(State(since=-1000.0), 0.0, 2, 0.0, near)[1] == 1
+
+
+def test_at_the_edge_of_a_tolerance_the_change_is_made() -> None:
+    rules = replace(RULES, target=1.0, downscale_tolerance=0.25, upscale_tolerance=0.25)
+    assert one_decision(State(since=-1000.0), 0.0, 4, 5.0, rules)[1] == 5
+    assert one_decision(State(since=-1000.0), 0.0, 4, 4.9, rules)[1] == 4
+    assert one_decision(State(since=-1000.0), 0.0, 4, 3.0, rules)[1] == 3
+    assert one_decision(State(since=-1000.0), 0.0, 4, 3.1, rules)[1] == 4

@@ -118,7 +118,8 @@ def test_a_gpu_is_request_and_limit_and_tolerated_and_absent_otherwise() -> None
     resources = pod["containers"][0]["resources"]
     assert resources["requests"]["nvidia.com/mig-1g.10gb"] == "2"
     assert resources["limits"]["nvidia.com/mig-1g.10gb"] == "2"
-    assert pod["tolerations"][0]["key"] == "nvidia.com/mig-1g.10gb"
+    tolerated = {"key": "nvidia.com/mig-1g.10gb", "operator": "Exists", "effect": "NoSchedule"}
+    assert pod["tolerations"] == [tolerated]
     assert "nvidia" not in str(template())
 
 
@@ -136,6 +137,9 @@ def test_an_autoscaler_owns_the_replicas() -> None:
     assert "replicas" not in found["Deployment/api-iris"]["spec"]
     hpa = found["HorizontalPodAutoscaler/api-iris"]["spec"]
     assert (hpa["minReplicas"], hpa["maxReplicas"]) == (2, 5)
+    (metric,) = hpa["metrics"]
+    assert metric["containerResource"]["container"] == "api"
+    assert metric["containerResource"]["target"] == {"type": "Utilization", "averageUtilization": 80}
     assert hpa["behavior"]["scaleUp"]["policies"] == [{"type": "Percent", "value": 100, "periodSeconds": 15}]
     assert hpa["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 300
     assert "HorizontalPodAutoscaler/api-iris" not in children()
@@ -201,6 +205,25 @@ def test_tensorflow_serving_has_the_gpu_and_its_half() -> None:
     assert own["resources"]["requests"] == half
     assert {"name": "CORTEX_TENSORFLOW_SERVING", "value": "localhost:9000"} in own["env"]
     assert "initContainers" not in template()["spec"]
+
+
+@pytest.mark.parametrize("gpu", [0, 1])
+def test_the_image_of_tensorflow_serving_is_the_one_that_the_api_names(gpu: int) -> None:
+    handler = {
+        "type": "tensorflow",
+        "models": {"path": "s3://b/m/"},
+        "tensorflowServingImage": "own/serving:1",
+    }
+    (server,) = template(handler=handler, compute={"gpu": gpu})["spec"]["initContainers"]
+    assert server["image"] == "own/serving:1"
+
+
+def test_an_http_route_removes_the_endpoint_from_the_path() -> None:
+    route = children(platform=PLATFORM, networking={"endpoint": "/a/b"})["HTTPRoute/api-iris"]["spec"]
+    (rule,) = route["rules"]
+    assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/a/b"}}]
+    rewrite = {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}
+    assert rule["filters"] == [{"type": "URLRewrite", "urlRewrite": rewrite}]
 
 
 def test_tensorflow_without_a_server_is_left_to_the_image() -> None:

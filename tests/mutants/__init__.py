@@ -1,0 +1,1 @@
+"""Mutation testing: `make mutants` changes the code in small ways and reports which changes no test notices."""
