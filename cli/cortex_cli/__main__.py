@@ -11,6 +11,7 @@ _MODULES = {
     "run": "run",
     "validate": "validate",
     "convert": "convert.command",
+    "pack": "pack",
     "get": "get",
     "predict": "predict",
     "logs": "logs",

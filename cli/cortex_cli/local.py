@@ -21,7 +21,7 @@ import click
 import httpx
 
 from cortex_api import AsyncAPI, Document, RealtimeAPI
-from cortex_cli import queueserver
+from cortex_cli import queueserver, sources
 from cortex_cli.guard import Guard, kill_group
 from cortex_cli.loglines import readable
 from cortex_cli.ports import HOST, free_port
@@ -56,9 +56,26 @@ class Scratch:
     def __exit__(self, *_: object) -> None:
         self.guard.close()
 
-    def write(self, api: RealtimeAPI | AsyncAPI, project: Path) -> Path:
-        """The API's document and, when they stand in the manifest, its files. Returns the folder of the project."""
+    def write(self, api: RealtimeAPI | AsyncAPI, file: Path) -> Path:
+        """The API's document and, when they stand in a manifest, its files. Returns the folder of the project.
+
+        That is the folder of the manifest, unless code is inline, or in a ConfigMap and not in that folder. file: the manifest.
+        Raises ClickException.
+        """
+        project = file.absolute().parent
         source = api.spec.handler.source
+        if source is not None and source.config_map is not None:
+            missing = [path for path in sources.wanted(api) if not (project / path).exists()]
+            config_map = sources.find_near(api, file) if missing else None
+            if config_map is not None:
+                project = self.folder / "project"
+                sources.unpack(config_map, self.folder / "packed", project)
+            elif missing:
+                raise click.ClickException(
+                    f"{missing[0]} is not in {project}, and no manifest there has ConfigMap {source.config_map.name}"
+                )
+            else:
+                api = _without_source(api)
         for path, content in (source.files or {}).items() if source else ():
             project = self.folder / "project"
             target = project / path
@@ -204,6 +221,12 @@ class Runtime:
             except (OSError, ValueError, KeyError):
                 continue
         return f"the runtime ended with status {status}; its log above says why"
+
+
+def _without_source(api: RealtimeAPI | AsyncAPI) -> RealtimeAPI | AsyncAPI:
+    """The API with code in the folder that its runtime is given."""
+    handler = api.spec.handler.model_copy(update={"source": None})
+    return api.model_copy(update={"spec": api.spec.model_copy(update={"handler": handler})})
 
 
 def _show(process: subprocess.Popen[str], prefix: str) -> None:

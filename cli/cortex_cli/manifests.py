@@ -1,5 +1,6 @@
 """Manifests from files: what `cortex run` and `cortex validate` read, and every problem in it with its file and line."""
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import yaml
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
 
 STDIN = Path("-")
+NO_API = "no RealtimeAPI or AsyncAPI in it"
 _FORMER_FIELDS = {
     "kind",
     "predictor",
@@ -24,7 +26,7 @@ _FORMER_FIELDS = {
     "apis",
     "definition",
 }
-_SUFFIXES = (".yaml", ".yml", ".json")
+SUFFIXES = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Unreadable(ValueError):
 def files_of(path: Path) -> list[Path]:
     """What an argument names: a file, or the manifests in a folder and in those below it."""
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
+        return sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
     return [path]
 
 
@@ -72,7 +74,7 @@ def read(path: Path, of_folder: bool = False) -> list[Found]:
     """The APIs and ConfigMaps of a file ("-" is standard input), in its order; other manifests are passed over.
 
     Problems read "FILE:LINE: spec.field: what is wrong". A file that can't be read is a problem too, and so is one that holds
-    no API. of_folder: it was not named itself, so it may hold none.
+    none of these. of_folder: it was not named itself, so it may hold none.
     """
     try:
         text = sys.stdin.read() if path == STDIN else path.read_text()
@@ -89,9 +91,9 @@ def read(path: Path, of_folder: bool = False) -> list[Found]:
                 found.append(_found(path, part, lines))
     except Unreadable as error:
         found.append(Found(path, problems=(f"{_place(path, error.line)}: is not valid YAML: {error}",)))
-    if of_folder or any(document.config_map is None for document in found):
+    if found or of_folder:
         return found
-    return [*found, Found(path, problems=(f"{path}: no RealtimeAPI or AsyncAPI in it",))]
+    return [Found(path, problems=(f"{path}: {NO_API}",))]
 
 
 def problems(found: list[Found]) -> Iterator[str]:
@@ -159,6 +161,24 @@ def twice(node: yaml.Node, path: str = "") -> Iterator[tuple[str, int]]:
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             yield from twice(item, f"{path}[{index}]")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as blocks, as a person would: their changes can be read in a diff."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def dump(documents: list[dict[str, Any]]) -> str:
+    """Manifests as YAML, one document each."""
+    # PyYAML writes these line breaks as they are, where its own reader takes them for line feeds.
+    plain = not re.search("[\x85\u2028\u2029]", json.dumps(documents, ensure_ascii=False, default=str))
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=plain)
 
 
 def _found(path: Path, part: Part, lines: dict[tuple[str, ...], str]) -> Found:

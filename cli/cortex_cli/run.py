@@ -22,7 +22,7 @@ _LOOK_AGAIN = 0.5
 @click.option("--name", help="Which API, when the file holds several.")
 @click.option("--reload", is_flag=True, help="Load code and manifest again when they change.")
 def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) -> None:
-    """Serve an API on this machine, with the code in the folder of FILE.
+    """Serve an API on this machine, with the code in the folder of FILE, or in a ConfigMap in it.
 
     An AsyncAPI has its gateway at the port, and a worker and a queue beside it: the one that CORTEX_QUEUE_URL names, or one
     that goes with this command. Ctrl-C lets the requests in flight end; a second one doesn't.
@@ -30,8 +30,7 @@ def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) 
     api = choose(file, name)
     require_free({"--port": port, "--admin-port": admin_port})
     with Scratch() as scratch:
-        folder = file.absolute().parent
-        programs = scratch.programs(api, scratch.write(api, folder), port, admin_port, reload)
+        programs = scratch.programs(api, scratch.write(api, file), port, admin_port, reload)
         queue = isinstance(api, AsyncAPI) and QUEUE not in os.environ
         runtime = Runtime(programs, scratch.guard, {QUEUE: scratch.queue()} if queue else {})
         if runtime.wait_ready():
@@ -44,7 +43,7 @@ def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) 
             seen = stamp(file)
             while (status := runtime.wait(_LOOK_AGAIN)) is None:
                 if seen != (seen := stamp(file)):
-                    follow(file, api.metadata.name, scratch, folder)
+                    follow(file, api.metadata.name, scratch)
         else:
             status = runtime.wait()
         if status == 1:
@@ -59,6 +58,8 @@ def choose(file: Path, name: str | None) -> RealtimeAPI | AsyncAPI:
     if problems := list(manifests.problems(found)):
         raise click.ClickException("\n".join(problems))
     apis = {document.api.metadata.name: document.api for document in found if document.api is not None}
+    if not apis:
+        raise click.ClickException(f"{file}: {manifests.NO_API}")
     known = ", ".join(apis)
     if name is None and len(apis) > 1:
         raise click.ClickException(f"{file} holds several APIs: choose one with --name ({known})")
@@ -89,9 +90,9 @@ def stamp(file: Path) -> int:
         return 0
 
 
-def follow(file: Path, name: str, scratch: Scratch, folder: Path) -> None:
+def follow(file: Path, name: str, scratch: Scratch) -> None:
     """Give a changed manifest to the runtime, which loads it again; a bad one changes nothing."""
     try:
-        scratch.write(choose(file, name), folder)
+        scratch.write(choose(file, name), file)
     except click.ClickException as error:
         click.echo(f"The change is not served: {error.message}", err=True)

@@ -17,6 +17,8 @@ from cortex_api.base import (
     stays_inside,
 )
 
+PACKED = ("project.zip", "project.tar.gz", "project.tgz")
+"""Keys of a ConfigMap's binaryData that are a whole project, with its folders; a ConfigMap has at most one of them."""
 _LOCATION = r"^((s3|gs|http|https|file|pvc)://.+|[^:]+)$"
 
 
@@ -54,7 +56,8 @@ class Source(Model):
     files: Annotated[dict[RelativePath, str], Field(max_length=64)] | None = None
     """Path in the project to text: small projects, inline."""
     config_map: NamedConfigMap | None = None
-    """A ConfigMap whose keys are the files of the project; a change of it rolls the pods."""
+    """A ConfigMap with the project: its keys are files, and project.zip or project.tar.gz in binaryData is unpacked; a change
+    of it rolls the pods."""
     uri: Location | None = None
     """An archive (.zip, .tar.gz) or a prefix: s3://, gs://, http(s)://."""
 

@@ -48,8 +48,8 @@ REASONS: dict[str, Reason] = {
         "Set another `queue.name`, or delete the older API.",
     ),
     "SourceUnavailable": Reason(
-        "The code can't be fetched: the ConfigMap is missing, or the archive at `source.uri` can't be read.",
-        "Create the ConfigMap in the API's namespace, or correct address and credentials.",
+        "The code can't be fetched: the ConfigMap is missing, or the archive in it or at `source.uri` can't be read.",
+        "Create the ConfigMap in the API's namespace (`cortex pack` makes it), or correct address and credentials.",
     ),
     # The pods.
     "ImagePullFailed": Reason(

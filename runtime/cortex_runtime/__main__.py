@@ -54,14 +54,17 @@ def main(arguments: list[str] | None = None) -> int:
     )
     destroy.add_argument("--queue", required=True, help="the queue: cortex-NAMESPACE-NAME")
     options = vars(parser.parse_args(arguments))
-    for name in ("config", "project", "models"):
-        if name in options:
+    for name in ("config", "project", "packed", "models"):
+        if options.get(name) is not None:
             options[name] = options[name].absolute()
     return _run(options.pop("command"), options)
 
 
 def _code(command: Parser) -> None:
     command.add_argument("--project", type=Path, default=Path("/mnt/project"), help="folder of the code")
+    command.add_argument(
+        "--packed", type=Path, help="folder with the project as an archive, which is unpacked into --project"
+    )
     command.add_argument("--models", type=Path, default=Path("/mnt/models"), help="folder for fetched models")
     command.add_argument(
         "--reload", action="store_true", help="load the project again when a file of it changes"

@@ -77,6 +77,7 @@ def prepare(
     """
     spec = document.spec.handler
     _import_from(project, spec.python_path)
+    _require_folder(spec, project)
     code = recognition.load(project / spec.path if spec.path else None, spec.type, document.kind)
     values: dict[str, Any] = {
         "config": spec.config,
@@ -106,6 +107,20 @@ def prepare(
         methods = interfaces.methods(code, instance, values)
     tracker = Tracker(document.spec.tracker, tally) if document.spec.tracker else None
     return Program(document, code, methods, client, tracker)
+
+
+def _require_folder(handler: BaseHandler, project: Path) -> None:
+    """A ConfigMap that is not packed can't hold a file that is in a folder."""
+    path, source = handler.path, handler.source
+    if path is None or source is None or source.config_map is None or "/" not in path:
+        return
+    if not (project / path).is_file():
+        name = source.config_map.name
+        raise StartError(
+            "HandlerNotFound",
+            f"handler.path: there is no file {path}. Keys of a ConfigMap hold no folders, and {name} has no such file in an"
+            f" archive: pack the project with `cortex pack FOLDER --name {name}`",
+        )
 
 
 def _import_from(project: Path, python_path: str | None) -> None:

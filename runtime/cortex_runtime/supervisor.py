@@ -47,7 +47,11 @@ _LONGEST_MESSAGE = 3500
 
 @dataclass(frozen=True)
 class Options:
-    """The command line of `serve`. drain_delay: seconds for which new connections are still taken after SIGTERM."""
+    """The command line of `serve`.
+
+    packed: folder of a ConfigMap that holds the project as an archive. drain_delay: seconds for which new connections are still
+    taken after SIGTERM.
+    """
 
     config: Path
     project: Path
@@ -56,6 +60,7 @@ class Options:
     port: int
     admin_port: int
     termination_log: Path
+    packed: Path | None = None
     drain_delay: float = 1.0
     reload: bool = False
 
@@ -77,7 +82,7 @@ class Supervisor:
         self._stopping: asyncio.Event = asyncio.Event()
         self._at_once = False
         self._loads: deque[int] = deque(maxlen=round(LOAD_WINDOW / LOOK))
-        self._source = ProjectSource(document.spec.handler, options.project, options.models)
+        self._source = ProjectSource(document.spec.handler, options.project, options.models, options.packed)
         project = self._source.folder
         self._watched = {project, options.config}
         self._before: dict[str, tuple[int, int]] = {}

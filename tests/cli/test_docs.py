@@ -190,7 +190,7 @@ def test_the_commands_and_options_that_it_names_are_there(document):
             assert options <= known[words[1]], words
 
 
-OLD = ("deploy", "refresh", "delete")
+OLD = ("deploy", "refresh", "delete", "cluster", "env")
 """Commands of the old Cortex, which the page on migration names."""
 
 
@@ -215,9 +215,12 @@ def test_its_yaml_is_what_its_readers_take(document):
 def check(block: Block, found: dict[str, Any]) -> None:
     """A manifest, values of the chart, a part of a spec (or of its handler), a cortex.yaml, or one for another program."""
     if isinstance(found, list) or "syncPolicy" in found.get("spec", {}):
-        assert block.file == "cortex.yaml" or "ignoreDifferences" in found["spec"]
+        assert (block.file or "").endswith("cortex.yaml") or found["spec"]["syncPolicy"]["syncOptions"]
     elif found.get("apiVersion") == API:
         parse(found)
+    elif found.get("kind") == "HTTPRoute":
+        for backend in found["spec"]["rules"][0]["backendRefs"]:
+            assert (backend["name"].split("-")[0], backend["port"]) == ("api", 8080)
     elif set(found) <= set(yaml.safe_load((CHART / "values.yaml").read_text())):
         assert render(found)
     else:

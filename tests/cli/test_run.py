@@ -14,7 +14,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from cortex_cli.__main__ import main
 from cortex_cli.ports import free_port
 
 HANDLER = "class Handler:\n    def handle_post(self, payload): return {'answer': %s}\n"
@@ -295,3 +297,66 @@ def test_an_async_api_runs_with_a_queue_of_its_own(run, project):
     assert job["result"] == {"twice": 8}
     running.process.send_signal(signal.SIGINT)
     assert running.end()[0] == 0
+
+
+def packed(folder, answer):
+    files = {
+        "handlers/main.py": HANDLER % "WORD",
+        "handlers/__init__.py": "",
+        "words.py": f"WORD = {answer}\n",
+    }
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "handlers/main.py").write_text("from words import WORD\n" + HANDLER % "WORD")
+    return CliRunner().invoke(main, ["pack", str(folder), "--name", "code"]).stdout
+
+
+PACKED = API.replace("NAME", "packed").replace(
+    "handler.py}", "handlers/main.py, source: {configMap: {name: code}}}"
+)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_code_in_a_config_map_is_served_where_the_folder_has_none(tmp_path, run, apart):
+    code = packed(tmp_path / "project", 4)
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    file = manifests / "api.yaml"
+    file.write_text(PACKED if apart else f"{code}---\n{PACKED}")
+    if apart:
+        (manifests / "code.yaml").write_text(code)
+    one = run(str(file))
+    one.until("is ready at")
+    assert one.post().json() == {"answer": 4}
+
+
+def test_a_packed_change_is_followed(tmp_path, run):
+    file = tmp_path / "api.yaml"
+    file.write_text(f"{packed(tmp_path / 'project', 1)}---\n{PACKED}")
+    one = run(str(file), "--reload")
+    one.until("is ready at")
+    assert one.post().json() == {"answer": 1}
+    file.write_text(f"{packed(tmp_path / 'project', 2)}---\n{PACKED}")
+    one.until("the change is served")
+    assert one.post().json() == {"answer": 2}
+
+
+def test_the_folder_goes_before_the_config_map(tmp_path, run):
+    code = packed(tmp_path, 1)
+    (tmp_path / "words.py").write_text("WORD = 2\n")
+    (tmp_path / "project.zip").write_text("not the project")
+    file = tmp_path / "api.yaml"
+    file.write_text(f"{code}---\n{PACKED}")
+    one = run(str(file))
+    one.until("is ready at")
+    assert one.post().json() == {"answer": 2}
+
+
+def test_code_that_is_nowhere(tmp_path, run):
+    file = tmp_path / "api.yaml"
+    file.write_text(PACKED)
+    status, said = run(str(file)).end()
+    assert status == 1
+    assert f"handlers/main.py is not in {tmp_path}, and no manifest there has ConfigMap code" in said

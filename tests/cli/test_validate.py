@@ -197,3 +197,11 @@ def test_a_folder_with_nothing_but_a_file_of_the_former_cortex(manifest, tmp_pat
 def test_a_command_that_is_gone_is_answered_with_what_does_it_now(command, words):
     result = CliRunner().invoke(main, [command, "cortex.yaml"])
     assert (result.exit_code, words in result.stderr) == (2, True), result.stderr
+
+
+def test_config_maps_alone_are_no_apis(manifest):
+    code = manifest("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: code}\n", "code.yaml")
+    for command in ("validate", "run"):
+        result = CliRunner().invoke(main, [command, str(code)])
+        assert (result.exit_code, f"{code}: no RealtimeAPI or AsyncAPI in it" in result.stderr) == (1, True)
+    assert validate(code, manifest(GOOD)).exit_code == 0

@@ -330,3 +330,27 @@ def test_no_credential_is_copied_into_what_is_rendered(kind: str) -> None:
                     assert set(variable["valueFrom"]) == {"secretKeyRef"}
                     assert "value" not in variable
             assert not any("SECRET" in word or "token" in word.lower() for word in container["args"])
+
+
+def test_a_packed_config_map_is_unpacked_into_the_project_and_rolls_the_pods() -> None:
+    handler = {"path": "handlers/iris.py", "source": {"configMap": {"name": "iris-code"}}}
+
+    def rendered(**sections: Any) -> Any:
+        config_map = {"metadata": {"name": "iris-code"}, **sections}
+        return template(handler=handler, source=config_map)
+
+    plain = rendered(data={"handler.py": "x"})
+    first, second = (rendered(binaryData={"project.zip": content}) for content in ("AAAA", "BBBB"))
+    assert first["metadata"]["annotations"] != second["metadata"]["annotations"]
+    (container,) = first["spec"]["containers"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    assert (mounts["code"]["mountPath"], mounts["code"]["readOnly"]) == ("/mnt/packed", True)
+    assert mounts["project"] == {"name": "project", "mountPath": "/mnt/project"}
+    assert container["args"][container["args"].index("--packed") + 1] == "/mnt/packed"
+    volumes = {volume["name"]: volume for volume in first["spec"]["volumes"]}
+    assert (volumes["code"]["configMap"], volumes["project"]["emptyDir"]) == ({"name": "iris-code"}, {})
+    (container,) = plain["spec"]["containers"]
+    assert {"name": "code", "mountPath": "/mnt/project", "readOnly": True} in container["volumeMounts"]
+    assert "--packed" not in container["args"]
+    inline = template(handler={"source": {"files": {"handler.py": "x", "project.zip": "y"}}})
+    assert "--packed" not in inline["spec"]["containers"][0]["args"]

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from cortex_api import InvalidManifest, parse
+from cortex_cli.convert.code import Code
 from cortex_cli.convert.reading import Entry, OldFile, Unusable, fields, read
-from cortex_cli.convert.translate import Remark, Translation, translate
+from cortex_cli.convert.translate import translate
+from cortex_cli.convert.translation import Remark, Translation
+from cortex_cli.manifests import dump
 
 
 @click.command()
@@ -19,13 +21,13 @@ from cortex_cli.convert.translate import Remark, Translation, translate
     default="configmap",
     show_default=True,
     metavar="configmap | image | URI",
-    help="Where the pods get the code from: ConfigMaps, the image, or an archive or prefix in a bucket.",
+    help="Where the pods get the code from: a ConfigMap, the image, or an archive or prefix in a bucket.",
 )
 def convert(file: Path, source: str) -> None:
-    """Turn a cortex.yaml of Cortex 0.5 to 0.35 into manifests.
+    """Turn a cortex.yaml of Cortex 0.1 to 0.35 into manifests.
 
-    Prints the manifests, and on standard error, line by line, which fields have other names now and what could not be carried
-    over. Exits with 1 when a manifest is missing or not valid.
+    Prints the manifests, with a ConfigMap of the project in FILE's folder. Standard error says, line by line, which fields have
+    other names now and what could not be carried over. Exits with 1 when a manifest is missing or not valid.
     """
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
@@ -43,29 +45,32 @@ def convert(file: Path, source: str) -> None:
         click.echo(
             f"{file}: fields that were not indented below their list item are taken as its own", err=True
         )
-    folder = None if str(file) == "-" else file.absolute().parent
-    manifests, remarks, failed = converted(old, folder, source)
+    apis = [entry for entry in old.entries if entry.kind != "deployment"]
+    name = next((entry.get("name") for entry in apis if entry.get("name")), "project")
+    piped = str(file) == "-"
+    code = Code(None if piped else file.absolute().parent, source, f"{name}-code", None if piped else file)
+    manifests, remarks, failed = converted(old, code)
     for remark in sorted(remarks, key=lambda remark: remark.line):
         mark = click.style("! ", fg="yellow") if remark.lost else "  "
         click.echo(f"{mark}{file}:{remark.line}: {remark.text}", err=True)
     if manifests:
-        click.echo(yaml.safe_dump_all(manifests, sort_keys=False, width=110).rstrip())
+        click.echo(dump(manifests), nl=False)
     sys.exit(1 if failed else 0)
 
 
-def converted(
-    old: OldFile, folder: Path | None, source: str
-) -> tuple[list[dict[str, Any]], list[Remark], bool]:
-    """The manifests of a file, the remarks, and whether one is missing or not valid."""
+def converted(old: OldFile, code: Code) -> tuple[list[dict[str, Any]], list[Remark], bool]:
+    """The manifests of a file, the ConfigMap with its code first, the remarks, and whether one is missing or not valid."""
     deployments = [str(entry.get("name")) for entry in old.entries if entry.kind == "deployment"]
-    manifests, remarks, failed = [], [], False
+    apis: list[Translation] = []
+    remarks: list[Remark] = []
+    failed = False
     names: dict[Any, int] = {}
     endpoints: dict[Any, int] = {}
     for entry in old.entries:
         if entry.kind == "deployment":
             remarks += _deployment(entry)
             continue
-        result = translate(entry, old.age, deployments[0] if deployments else None, folder, source)
+        result = translate(entry, old.age, deployments[0] if deployments else None, code)
         if isinstance(result, Remark):
             remarks.append(result)
             failed = True
@@ -77,8 +82,10 @@ def converted(
         problems += _repeated(result, "networking.endpoint", endpoint, endpoints)
         remarks += problems
         failed = failed or bool(problems) or result.contradiction
-        manifests.append(result.manifest)
-    return manifests, remarks, failed
+        apis.append(result)
+    packed, said, missing = code.config_map(apis)
+    manifests = [*([packed.manifest] if packed else []), *(api.manifest for api in apis)]
+    return manifests, remarks + said, failed or missing
 
 
 def checked(result: Translation) -> list[Remark]:

@@ -2,14 +2,13 @@
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from cortex_api.kinds import API_VERSION
 from cortex_cli.convert.ages import CONTAINERS, DEBUG, TEXTS, TRAINING, Age
+from cortex_cli.convert.code import Code, locations
 from cortex_cli.convert.reading import Entry, fields
+from cortex_cli.convert.translation import Remark, Translation, camel
 
 _OTHER_KINDS = {
     "BatchAPI": "there are no batch jobs here: run a Kubernetes Job, or post each item to an AsyncAPI",
@@ -41,72 +40,10 @@ _SCALING = (
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
 
 
-@dataclass(frozen=True)
-class Remark:
-    """Something that a reader of the old file should know. lost: whether it needs a decision or was left behind."""
-
-    line: int
-    text: str
-    lost: bool = False
-
-
-@dataclass
-class Translation:
-    """A manifest in the making.
-
-    lines: the line of the old file that each of its fields comes from. seen: the old fields that were looked at. contradiction:
-    whether the old file says two things that can't both hold.
-    """
-
-    entry: Entry
-    age: Age
-    manifest: dict[str, Any] = field(default_factory=dict)
-    remarks: list[Remark] = field(default_factory=list)
-    lines: dict[str, int] = field(default_factory=dict)
-    seen: set[str] = field(default_factory=set)
-    contradiction: bool = False
-
-    def put(self, new: str, value: Any, old: str, remark: str = "") -> None:
-        """Set a field of the manifest, from the line of an old one."""
-        parent = self.manifest
-        *above, last = new.split(".")
-        for name in above:
-            parent = parent.setdefault(name, {})
-        parent[last] = value
-        self.lines[new] = self.entry.line(old)
-        if remark:
-            self.remarks.append(Remark(self.lines[new], remark))
-
-    def carry(
-        self, old: str, new: str, change: Callable[[Any], Any] = lambda value: value, note: str = ""
-    ) -> None:
-        """Take a field to its new place, if it is there and not null; say so when it has another name there."""
-        self.seen.add(old)
-        value = self.entry.get(old)
-        if value is None:
-            return
-        same = _camel(old) == new.removeprefix("spec.") or old == "name"
-        self.put(new, change(value), old, "" if same and not note else f"{old} is {new} now{note}")
-
-    def leave(self, old: str, why: str) -> None:
-        """A field that stays behind, if it is there."""
-        self.seen.add(old)
-        if self.entry.get(old) is not None:
-            self.remarks.append(Remark(self.entry.line(old), f"{old} is not carried over: {why}", lost=True))
-
-    def contradict(self, old: str, why: str) -> None:
-        """Something that can't be served: the old Cortex refused it as well, or this runtime has nothing of the kind."""
-        self.contradiction = True
-        self.remarks.append(Remark(self.entry.line(old), f"not valid: {why}", lost=True))
-
-
-def translate(
-    entry: Entry, age: Age, deployment: str | None, folder: Path | None, source: str
-) -> Translation | Remark:
+def translate(entry: Entry, age: Age, deployment: str | None, code: Code) -> Translation | Remark:
     """The manifest of one API; a Remark when it can't become one.
 
-    deployment: the name of the file's `kind: deployment`, which was part of the endpoint. folder: where the file stands, to see
-    which files of dependencies there are. source: "configmap", "image", or the URI of the project.
+    deployment: the name of the file's `kind: deployment`, which was part of the endpoint. code: where its code comes from.
     """
     if entry.kind in _OTHER_KINDS:
         return Remark(
@@ -130,7 +67,8 @@ def translate(
     _tags(to)
     to.manifest["spec"] = {"handler": {}}
     _handler(to)
-    _source(to, folder, source)
+    code.carry(to)
+    _local_models(to)
     _tracker(to)
     _compute(to)
     _autoscaling(to)
@@ -232,7 +170,7 @@ def _section(to: Translation, section: str) -> None:
     for models in (f"{section}.models", f"{section}.multi_model_reloading"):
         if isinstance(to.entry.get(models), dict):
             for name in _MODEL_FIELDS:
-                to.carry(f"{models}.{name}", f"{at}.models.{_camel(name)}")
+                to.carry(f"{models}.{name}", f"{at}.models.{camel(name)}")
             _paths(to, f"{models}.paths")
     if to.entry.get(f"{section}.multi_model_reloading.signature_key") is not None:
         # The runtime of the time refused it too.
@@ -244,10 +182,10 @@ def _section(to: Translation, section: str) -> None:
     to.carry(f"{section}.python_path", f"{at}.pythonPath", _folder)
     to.carry(f"{section}.env", f"{at}.env", _environment, ", a list of name and value")
     for name in ("processes_per_replica", "threads_per_process", "log_level", "shm_size"):
-        to.carry(f"{section}.{name}", f"{at}.{_camel(name)}")
+        to.carry(f"{section}.{name}", f"{at}.{camel(name)}")
     for name in ("max_batch_size", "batch_interval"):
         batching = f"{section}.server_side_batching.{name}"
-        to.carry(batching, f"{at}.serverSideBatching.{_camel(name)}")
+        to.carry(batching, f"{at}.serverSideBatching.{camel(name)}")
     to.carry(f"{section}.dependencies.pip", f"{at}.dependencies.pip")
     to.carry(f"{section}.dependencies.shell", f"{at}.dependencies.shell")
     to.leave(
@@ -292,26 +230,12 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _source(to: Translation, folder: Path | None, source: str) -> None:
-    """Where the code comes from, which used to be the folder of the file; and its files of dependencies, by their old names."""
-    handler, name = to.manifest["spec"]["handler"], to.entry.get("name")
-    if handler.get("path"):
-        if source == "configmap":
-            handler["source"] = {"configMap": {"name": f"{name}-code"}}
-            text = f"the code of {name} comes from a ConfigMap: kubectl create configmap {name}-code --from-file=FOLDER"
-            to.remarks.append(Remark(to.entry.line(), text))
-        elif source != "image":
-            handler["source"] = {"uri": source}
-    given = handler.get("dependencies", {})
-    for kind, file in (("pip", "requirements.txt"), ("shell", "dependencies.sh")):
-        if kind not in given and folder is not None and (folder / file).exists() and handler.get("path"):
-            handler.setdefault("dependencies", {})[kind] = file
-            to.remarks.append(
-                Remark(to.entry.line(), f"{file} was installed by its name alone: it is named now")
-            )
-    if folder is not None and (folder / "conda-packages.txt").exists():
-        text = "conda-packages.txt is not carried over: write its packages into requirements.txt, or an image"
-        to.remarks.append(Remark(to.entry.line(), text, lost=True))
+def _local_models(to: Translation) -> None:
+    """Releases 0.22 to 0.24 could serve models of the machine that they ran on."""
+    for location in locations(to.manifest["spec"]["handler"]):
+        if location.startswith(("/", "~")):
+            text = f"{location} is a path of one machine, which pods don't have: upload the model to a bucket, and name that"
+            to.remarks.append(Remark(to.entry.line(), text, lost=True))
 
 
 def _tracker(to: Translation) -> None:
@@ -350,7 +274,7 @@ def _autoscaling(to: Translation) -> None:
         return  # One replica, then as now.
     for parent in ("autoscaling.", "compute.", ""):
         for name in _SCALING:
-            to.carry(f"{parent}{name}", f"spec.autoscaling.{_camel(name)}")
+            to.carry(f"{parent}{name}", f"spec.autoscaling.{camel(name)}")
         to.carry(f"{parent}target_cpu_utilization", "spec.autoscaling.targetCpuUtilization")
     to.carry("autoscaling.target_replica_concurrency", "spec.autoscaling.targetInFlight")
     to.carry("autoscaling.target_in_flight", "spec.autoscaling.targetInFlight")
@@ -376,7 +300,7 @@ def _autoscaling(to: Translation) -> None:
 def _update_strategy(to: Translation) -> None:
     for parent in ("update_strategy", "compute"):
         for name in ("max_surge", "max_unavailable"):
-            to.carry(f"{parent}.{name}", f"spec.updateStrategy.{_camel(name)}")
+            to.carry(f"{parent}.{name}", f"spec.updateStrategy.{camel(name)}")
 
 
 def _networking(to: Translation, deployment: str | None) -> None:
@@ -424,7 +348,3 @@ def _debug(to: Translation) -> None:
         " because that puts payloads into the log"
     )
     to.remarks.append(Remark(to.entry.line(), text, lost=True))
-
-
-def _camel(name: str) -> str:
-    return re.sub(r"_([a-z])", lambda found: found[1].upper(), name)

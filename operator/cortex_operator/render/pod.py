@@ -8,7 +8,7 @@ from cortex_api.scaling import Compute
 from cortex_api.units import seconds
 from cortex_operator.platform import Platform
 from cortex_operator.render import compute, tensorflow
-from cortex_operator.render.configmap import code_items
+from cortex_operator.render.configmap import code_items, is_packed
 from cortex_operator.render.names import (
     ADMIN_PORT,
     API,
@@ -146,7 +146,11 @@ def _container(
     if component != GATEWAY:
         mounts += models_mounts(claims)
         args += ["--project", "/mnt/project", "--models", "/mnt/models"]
-        if code is not None:
+        if is_packed(code):
+            mounts.append({"name": "code", "mountPath": "/mnt/packed", "readOnly": True})
+            mounts.append({"name": "project", "mountPath": "/mnt/project"})
+            args += ["--packed", "/mnt/packed"]
+        elif code is not None:
             mounts.append({"name": "code", "mountPath": "/mnt/project", "readOnly": True})
         elif handler.source is not None and handler.source.uri is not None:
             mounts.append({"name": "project", "mountPath": "/mnt/project"})
@@ -284,7 +288,7 @@ def _volumes(
         if items := code_items(api):
             volume["items"] = items
         volumes.append({"name": "code", "configMap": volume})
-    elif handler.source is not None and handler.source.uri is not None:
+    if is_packed(code) or (handler.source is not None and handler.source.uri is not None):
         volumes.append({"name": "project", "emptyDir": {}})
     if handler.shm_size is not None:
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(handler.shm_size)}})

@@ -1,4 +1,4 @@
-"""handler.source.uri: the project is fetched, and nobody's own files are touched."""
+"""handler.source: the project is fetched or unpacked, and nobody's own files are touched."""
 
 import io
 import tarfile
@@ -10,7 +10,7 @@ import pytest
 
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.progress import Stopped
-from cortex_runtime.models.project import fetch_source
+from cortex_runtime.models.project import fetch_source, unpack_source
 
 FILES = {"handler.py": b"x = 1", "lib/util.py": b"y = 2", ".env": b"A=1"}
 
@@ -120,3 +120,85 @@ def test_code_that_is_not_there_is_the_cause_of_death(serve, s3):
     api = serve(None, wait=False, source={"uri": "s3://code/missing/"})
     reason, message = api.cause_of_death()
     assert (reason, "nothing at s3://code/missing/" in message) == ("SourceUnavailable", True)
+
+
+def mounted(folder, keys, version="1"):
+    """A ConfigMap as the kubelet mounts it: each key is a link into the folder of its version."""
+    (folder / f"..{version}").mkdir(parents=True)
+    for name, content in keys.items():
+        (folder / f"..{version}" / name).write_bytes(content)
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"..data/{name}")
+    (folder / "..data_tmp").symlink_to(f"..{version}")
+    (folder / "..data_tmp").rename(folder / "..data")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"), [("project.zip", zipped), ("project.tar.gz", tarred), ("project.tgz", tarred)]
+)
+def test_a_packed_config_map_is_unpacked_with_its_plain_keys(tmp_path, name, pack):
+    keys = {name: pack(FILES), "settings.json": b"{}"}
+    unpack_source(mounted(tmp_path / "packed", keys), tmp_path / "project")
+    assert files_in(tmp_path / "project") == {**FILES, "settings.json": b"{}"}
+
+
+def test_a_config_map_without_an_archive_is_its_keys(tmp_path):
+    unpack_source(mounted(tmp_path / "packed", {"handler.py": b"x"}), tmp_path / "project")
+    assert files_in(tmp_path / "project") == {"handler.py": b"x"}
+
+
+def test_what_is_unpacked_again_replaces_what_was_unpacked_before(tmp_path):
+    packed = mounted(tmp_path / "packed", {"project.zip": zipped(FILES)})
+    unpack_source(packed, tmp_path / "project")
+    mounted(packed, {"project.zip": zipped({"handler.py": b"x = 2"})}, version="2")
+    unpack_source(packed, tmp_path / "project")
+    assert files_in(tmp_path / "project") == {"handler.py": b"x = 2"}
+
+
+def linked():
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        link = tarfile.TarInfo("passwords")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"project.zip": zipped({"../evil.py": b""})}, "outside of the folder"),
+        ({"project.zip": zipped({"/etc/evil.py": b""})}, "outside of the folder"),
+        ({"project.tar.gz": linked()}, "neither a file nor a folder"),
+        ({"project.zip": zipped(FILES)[:-30]}, "project.zip is no whole archive"),
+        ({"project.zip": b""}, "project.zip is no whole archive"),
+        ({"project.zip": zipped(FILES), "handler.py": b"y"}, "handler.py is a key, and also in project.zip"),
+        ({"project.zip": zipped(FILES), "lib": b"y"}, "lib is a key, and also in project.zip"),
+        ({"project.zip": zipped(FILES), "project.tgz": tarred(FILES)}, "are both projects"),
+    ],
+)
+def test_a_packed_config_map_that_is_wrong_leaves_what_is_there(tmp_path, keys, words):
+    unpack_source(mounted(tmp_path / "good", {"project.zip": zipped(FILES)}), tmp_path / "project")
+    with pytest.raises(StartError, match=words) as caught:
+        unpack_source(mounted(tmp_path / "packed", keys), tmp_path / "project")
+    assert caught.value.reason == "SourceUnavailable"
+    assert caught.value.message.startswith("handler.source.configMap: ")
+    assert files_in(tmp_path / "project") == FILES
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_a_replica_serves_packed_code(serve, tmp_path):
+    files = {"handlers/served.py": HANDLER, "lib/words.py": b"WORD = 'packed'"}
+    packed = mounted(tmp_path / "packed", {"project.zip": zipped(files)})
+    source = {"configMap": {"name": "code"}}
+    api = serve(None, "--packed", str(packed), path="handlers/served.py", source=source)
+    assert httpx.get(api.url).text == "packed"
+
+
+def test_a_file_in_a_folder_that_a_plain_config_map_can_not_have(serve):
+    api = serve("", wait=False, path="handlers/served.py", source={"configMap": {"name": "code"}})
+    reason, message = api.cause_of_death()
+    assert reason == "HandlerNotFound"
+    assert "there is no file handlers/served.py" in message
+    assert "`cortex pack FOLDER --name code`" in message
