@@ -141,8 +141,18 @@ def test_what_others_do_to_our_children_is_put_right(kubectl: Kubectl) -> None:
     )
     kubectl("delete", "service", "api-echo")
     eventually(lambda: kubectl.list("services"), bool)
+    before = {pod["metadata"]["uid"] for pod in kubectl.list("pods")}
     kubectl("delete", "deployment", "api-echo")
     eventually(lambda: kubectl.list("deployments"), bool)
+    # The status of before may be read for a moment: the pods are new, and they answer.
+    eventually(
+        lambda: kubectl.list("pods"), lambda pods: pods and not before & {p["metadata"]["uid"] for p in pods}
+    )
+    eventually(
+        lambda: kubectl.get("deployment", "api-echo")["status"].get("readyReplicas", 0),
+        lambda ready: ready == 1,
+    )
+    assert post(kubectl, "echo", 1).json() == {"got": 1}
     kubectl.wait_reason("echo", "Ready")
 
 

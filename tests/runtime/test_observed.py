@@ -59,6 +59,8 @@ def test_classes_are_counted_over_all_processes_and_nothing_fails_a_request(serv
     assert skipped == {"not an object": 4, "missing key": 1, "wrong type": 2}
     told = [line for line in api.lines() if "tracker can't count" in line["message"]]
     assert {line["level"] for line in told} == {"warning"}
+    for words in ("not an object", "missing key", "wrong type"):
+        assert any(words in line["message"] for line in told), words
     # Once for each reason in each process.
     assert len(told) == len({(line["process"], line["message"]) for line in told})
 
