@@ -30,11 +30,13 @@ class Rule:
     cel: the condition for the API server, where `self` is the object of the model and absent fields are absent.
     message: what the user reads when it does not hold.
     holds: the same condition over the model's instance, defaults filled.
+    field: the field below the model that is wrong ("metadata.name"), where it is one alone; the message does not name it then.
     """
 
     cel: str
     message: str
     holds: Callable[[Any], bool]
+    field: str = ""
 
 
 class Model(BaseModel):
@@ -57,9 +59,11 @@ class Model(BaseModel):
 
     @model_validator(mode="after")
     def _rules_hold(self) -> Self:
-        broken = [rule.message for rule in self.rules if not rule.holds(self)]
+        broken = [rule for rule in self.rules if not rule.holds(self)]
         if broken:
-            raise PydanticCustomError("rules", "{text}", {"text": "; ".join(broken), "messages": broken})
+            text = "; ".join(rule.message for rule in broken)
+            found = [(rule.field, rule.message) for rule in broken]
+            raise PydanticCustomError("rules", "{text}", {"text": text, "broken": found})
         return self
 
 

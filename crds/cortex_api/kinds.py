@@ -186,8 +186,9 @@ class Resource(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             f"self.metadata.name.matches('{_NAME}') && self.metadata.name.size() <= 50",
-            "metadata.name must be at most 50 characters: lower case letters, digits and '-', beginning with a letter",
+            "must be at most 50 characters: lower case letters, digits and '-', beginning with a letter",
             lambda r: re.match(_NAME, r.metadata.name) is not None and len(r.metadata.name) <= 50,
+            field="metadata.name",
         ),
     )
 

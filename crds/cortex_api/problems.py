@@ -70,7 +70,10 @@ def _problems(model: type[BaseModel], detail: ErrorDetails) -> list[Problem]:
     path = _path(location)
     match detail["type"]:
         case "rules":
-            return [Problem(path, message) for message in detail["ctx"]["messages"]]
+            return [
+                Problem(".".join(filter(None, (path, field))), message)
+                for field, message in detail["ctx"]["broken"]
+            ]
         case "extra_forbidden":
             allowed = _fields(model, location[:-1])
             near = difflib.get_close_matches(str(location[-1]), allowed, 1)

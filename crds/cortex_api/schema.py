@@ -108,7 +108,8 @@ def _resource_schema(kind: type[Resource]) -> dict[str, Any]:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            "metadata": {"type": "object"},
+            # The name is there for the rule that names it.
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
             "spec": structural(kind.model_fields["spec"].annotation),
             "status": structural(Status),
         },
@@ -211,4 +212,7 @@ def _texts(model: type[BaseModel]) -> dict[str, dict[str, str]]:
 
 
 def _validations(model: type[BaseModel]) -> list[dict[str, str]]:
-    return [{"rule": rule.cel, "message": rule.message} for rule in getattr(model, "rules", ())]
+    return [
+        {"rule": rule.cel, "message": rule.message, **({"fieldPath": f".{rule.field}"} if rule.field else {})}
+        for rule in getattr(model, "rules", ())
+    ]

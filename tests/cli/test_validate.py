@@ -205,3 +205,8 @@ def test_config_maps_alone_are_no_apis(manifest):
         result = CliRunner().invoke(main, [command, str(code)])
         assert (result.exit_code, f"{code}: no RealtimeAPI or AsyncAPI in it" in result.stderr) == (1, True)
     assert validate(code, manifest(GOOD)).exit_code == 0
+
+
+def test_a_name_that_can_not_be_is_placed_at_the_name(manifest):
+    file = manifest(GOOD.replace("name: good", "name: 9to5"))
+    assert validate(file).stderr.startswith(f"{file}:3: metadata.name: must be at most 50 characters")

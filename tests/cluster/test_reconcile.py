@@ -216,3 +216,13 @@ def test_the_api_server_refuses_what_the_schema_refuses(kubectl: Kubectl) -> Non
     wrong = api(replicas="many")
     assert "spec.replicas" in kubectl("apply", "-f", "-", stdin=json.dumps(wrong), ok=False)
     assert kubectl.list("realtimeapis") == []
+
+
+def test_the_refusal_of_a_name_names_the_field(kubectl: Kubectl) -> None:
+    for name in ("9to5", "a.b", "a" * 51):
+        said = kubectl("apply", "-f", "-", stdin=json.dumps(api(name)), ok=False)
+        assert (
+            f'The RealtimeAPI "{name}" is invalid: metadata.name: Invalid value: must be at most 50 characters'
+            in said
+        )
+    assert kubectl.list("realtimeapis") == []

@@ -125,11 +125,11 @@ def test_all_that_is_wrong_is_said_at_once(widgets: Any) -> None:
 
 def test_rules_speak_at_their_place(widgets: Any) -> None:
     said = widgets.fails("apply", "-f", "-", stdin=widget(size="small", count=20, limit="2Gi"))
-    assert 'spec: Invalid value: "object": small ones have fewer than 10' in said
-    assert 'spec: Invalid value: "object": at most 1Gi' in said
+    assert "spec: Invalid value: small ones have fewer than 10" in said
+    assert "spec: Invalid value: at most 1Gi" in said
     widgets("apply", "-f", "-", stdin=widget(size="small", frozen="a", limit=5))
     said = widgets.fails("apply", "-f", "-", stdin=widget(size="small", frozen="b", limit=5))
-    assert 'spec.frozen: Invalid value: "string": frozen never changes' in said
+    assert 'spec.frozen: Invalid value: "b": frozen never changes' in said
 
 
 def test_keyed_lists_merge_in_server_side_apply(widgets: Any) -> None:

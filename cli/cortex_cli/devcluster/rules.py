@@ -8,6 +8,7 @@ any is refused.
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -166,13 +167,14 @@ class Checker:
             if result.type() == _T.BOOL and result.plain_value():
                 continue
             where = path + rule.get("fieldPath", "") if path else rule.get("fieldPath", "").lstrip(".")
-            yield FieldError(where or "<nil>", _message(rule, result, data, schema))
+            yield FieldError(where or "<nil>", _message(rule, result, data, value))
 
 
-def _message(rule: Mapping[str, Any], result: Any, data: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    kind = schema.get("type", "object")
+def _message(rule: Mapping[str, Any], result: Any, data: Mapping[str, Any], value: Any) -> str:
+    # A mapping or a list is not shown.
+    shown = "" if isinstance(value, dict | list) else f"{json.dumps(value)}: "
     if result.type() != _T.BOOL:
-        return f'Invalid value: "{kind}": rule evaluation error: {result.plain_value()}'
+        return f"Invalid value: {shown}rule evaluation error: {result.plain_value()}"
     text = rule.get("message", "").strip() or f"failed rule: {rule['rule'].strip()}"
     if rule.get("messageExpression"):
         said = compiled(rule["messageExpression"]).eval(data=data)
@@ -182,4 +184,4 @@ def _message(rule: Mapping[str, Any], result: Any, data: Mapping[str, Any], sche
         return f"Required value: {text}"
     if rule.get("reason") == "FieldValueForbidden":
         return f"Forbidden: {text}"
-    return f'Invalid value: "{kind}": {text}'
+    return f"Invalid value: {shown}{text}"
