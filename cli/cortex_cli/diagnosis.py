@@ -8,13 +8,13 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cortex_api import reasons
+from cortex_api import reasons, scheduling
 from cortex_cli import apis
 from cortex_cli.apis import API
 
 Object = dict[str, Any]
 Level = Literal["good", "note", "bad"]
-_WANTED = ("Starting", "Paused", "ScaledToZero", "Deleting")
+_WANTED = ("Starting", "Updating", "Paused", "ScaledToZero", "Deleting", "NamespaceTerminating")
 """Reasons of not being ready that nobody need mend."""
 _BEFORE = ("InvalidSpec", "NameTaken", "NoQueue", "SourceUnavailable", "DeploymentRefused")
 """Reasons that keep the operator from making a Deployment."""
@@ -167,12 +167,8 @@ def _of_pod(pod: Object, api: API) -> Finding:
         return Finding("note" if restarts else "good", where, f"answers{again}")
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return Finding(
-                "bad",
-                where,
-                f"no node takes it: {condition.get('message', '')}",
-                remedy("Unschedulable", api.name),
-            )
+            said = str(condition.get("message", ""))
+            return Finding("bad", where, f"no node can run it: {said}", "; ".join(scheduling.advice(said)))
     for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
         waiting = (container.get("state") or {}).get("waiting") or {}
         ended = (container.get("state") or {}).get("terminated") or (container.get("lastState") or {}).get(

@@ -97,11 +97,12 @@ def detail(api: API, pods: list[dict[str, Any]], replicas: Replicas) -> Iterator
         of_what = " on average"
     average = latency(api, traffic)
     head.add_row("latency", average if average == "-" else average + of_what)
-    if failure := api.status.get("lastFailure"):
+    if (failure := api.status.get("lastFailure")) and not failure.get("recoveredAt"):
         words = (
             "that" if failure["message"] == ready["message"] else f"{failure['reason']}: {failure['message']}"
         )
-        head.add_row("last failure", f"{words}, in pod {failure['pod']}")
+        when = f" at {failure['time']}" if failure.get("time") else ""
+        head.add_row("last failure", f"{words}, in pod {failure['pod']}{when}")
     for pod, why in replicas.silent.items():
         head.add_row("", Text(f"pod {pod} gave no numbers: {why}", style="yellow"))
     yield head

@@ -1,4 +1,7 @@
-"""Every reason that Ready can have: what it means, and what to do. Operator and runtime use these words and no others."""
+"""Every reason that Ready can have: what it means, and what to do. Operator and runtime use these words and no others.
+
+Ready has one of them also while it is true: when something is wrong although requests are answered.
+"""
 
 from dataclasses import dataclass
 
@@ -15,16 +18,29 @@ _LOG = "`kubectl logs` of the pod (or `cortex logs NAME`) has all of it."
 
 REASONS: dict[str, Reason] = {
     # All is as it should be, or on its way.
-    "Ready": Reason("Enough pods of the current generation answer; for an AsyncAPI, its gateway does too."),
+    "Ready": Reason(
+        "Pods of the current generation answer requests, and nothing is wrong; for an AsyncAPI, its gateway answers too."
+    ),
     "Starting": Reason(
-        "Pods are being made, or load code and models. A rollout whose old pods still answer says how many.",
-        "Wait. The message says how far it is; large models take their time.",
+        "The first pods are created, or load code and models.",
+        "Wait. The message says what a replica is doing, and since when; large models take their time.",
+    ),
+    "Updating": Reason(
+        "Pods of a new generation start, or too few of them answer yet; those of the previous one still answer.",
+        "Wait. The message says how many pods of each answer.",
+    ),
+    "Scaling": Reason(
+        "Requests are answered while replicas are added or removed; only Progressing has this reason."
     ),
     "Paused": Reason("`spec.paused` is true: no pods run.", "Set it to false to go on."),
     "ScaledToZero": Reason("`spec.replicas` is 0.", "`kubectl scale realtimeapi/NAME --replicas=1`."),
     "Deleting": Reason(
         "The API is being deleted and its queue with it, as `queue.deletionPolicy: Delete` asks.",
         "Wait; or set it to Retain, which lets the API go and keeps the queue.",
+    ),
+    "NamespaceTerminating": Reason(
+        "The namespace is being deleted, and the API with it.",
+        "Nothing; or apply the API to another namespace.",
     ),
     # The manifest.
     "InvalidSpec": Reason(
@@ -65,8 +81,8 @@ REASONS: dict[str, Reason] = {
         "Ask for less, raise the quota, or adapt the pods by `spec.pod`.",
     ),
     "Unschedulable": Reason(
-        "No node can run a pod; the message says which resource is short.",
-        "Ask for less in `compute`, or add a node. A node autoscaler may be about to.",
+        "No node can run a pod. The message has the scheduler's words, and what to do about each cause that they name.",
+        "Follow the message. Where nodes are short of resources, a node autoscaler may be about to add one.",
     ),
     "RolloutBlocked": Reason(
         "The new pod waits for a GPU (or the like) that the pods of the previous generation hold.",
@@ -79,16 +95,30 @@ REASONS: dict[str, Reason] = {
         "A pod runs, was ready, and says that it isn't any more: its processes are being replaced, or its queue is away.",
         f"It goes on by itself when the cause is gone. {_LOG}",
     ),
+    "NodeLost": Reason(
+        "The node of a pod does not report to the cluster; the pod counts as lost.",
+        "Repair the node. The pod is replaced once the node's taint evicts it, mostly after five minutes.",
+    ),
     "Evicted": Reason(
         "The node ended a pod: it ran out of a resource, or is going.", "A new pod is made by itself."
     ),
     "OutOfMemory": Reason(
-        "A container needed more memory than its limit and was killed.",
+        "A container, or a worker process in it, needed more memory than the container's limit and was killed.",
         "Raise `compute.mem`, or need less: fewer processes, `models.cacheSize`, smaller batches.",
     ),
     "CrashLoop": Reason(
-        "A container ends again and again, and did not say why in words that are known here.",
+        "A container, or a worker process in it, ended and is started again; it did not say why in words that are known here.",
         f"The message has its last lines. {_LOG}",
+    ),
+    # The autoscaler.
+    "MetricsUnavailable": Reason(
+        "The autoscaler gets no metrics, so the number of replicas stays as it is.",
+        "For `targetCpuUtilization`, install or repair metrics-server. For `targetInFlight`, let the operator reach port 8081"
+        " of the pods.",
+    ),
+    "AutoscalerFailed": Reason(
+        "The HorizontalPodAutoscaler cannot read or write the number of replicas.",
+        "The message has its words; `kubectl describe hpa` has more.",
     ),
     # The user's code.
     "HandlerNotFound": Reason(
@@ -151,7 +181,7 @@ ROUTE_NOT_ACCEPTED = Reason(
     "The Gateway does not take the API's HTTPRoute; `status.url` is the address within the cluster.",
     "Allow routes from the API's namespace at the Gateway's listener.",
 )
-"""For RouteNotAccepted, which stands in the message and in Degraded, never in Ready."""
+"""For RouteNotAccepted."""
 
 
 def of(reason: str) -> Reason | None:

@@ -11,7 +11,7 @@ class Condition(Model):
     """One aspect of the state, as Kubernetes writes conditions."""
 
     type: str
-    """Ready, Progressing or Degraded."""
+    """Ready, Available, Progressing or Degraded."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     reason: str
@@ -39,6 +39,8 @@ class LastFailure(Model):
     """What it said when it ended."""
     time: str | None = None
     """When it ended."""
+    recovered_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """Since when the API has been ready without a failure; absent while the failure matters."""
 
 
 class AutoscalingStatus(Model):
@@ -91,7 +93,7 @@ class Status(Model):
         ]
         | None
     ) = None
-    """Ready, Progressing, Degraded."""
+    """Ready, Available, Progressing, Degraded."""
     last_failure: LastFailure | None = None
     """The last time that a pod failed."""
     autoscaling: AutoscalingStatus | None = None

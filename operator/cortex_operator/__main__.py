@@ -20,7 +20,9 @@ from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import TROUBLE, Cluster, said
 from cortex_operator.lease import Lease
 from cortex_operator.platform import Platform
+from cortex_operator.podclient import PodClient
 from cortex_operator.reconcile import Reconciler
+from cortex_operator.replicas import Replicas
 from cortex_operator.scaler import Scaler
 from cortex_operator.workqueue import WorkQueue
 
@@ -66,9 +68,13 @@ class Operator:
         cluster = await Cluster.connect()
         cache = Cache()
         self._queue = WorkQueue(lambda key: reconciler.reconcile(key), describe=said)
-        scaler = Scaler(cache, cluster, self._queue.add)
+        pods = PodClient()
+        replicas = Replicas(cache, self._queue.add, pods)
+        scaler = Scaler(cache, cluster, self._queue.add, replicas, pods)
         lease = self._lease(cluster)
-        collector = health.OperatorCollector(cache, self._queue, cluster, lambda: lease is None or lease.held)
+        collector = health.OperatorCollector(
+            cache, self._queue, cluster, replicas, lambda: lease is None or lease.held
+        )
         runner = await health.serve(self._health_port, collector, self._problem)
         self._start("stop", stop.wait())
         try:
@@ -76,12 +82,15 @@ class Operator:
                 return 0
             audit = Audit(cache, cluster, self._settings)
             capabilities = await self._get_to_know(cluster, audit)
-            reconciler = Reconciler(cache, cluster, self._settings, scaler, capabilities)
+            reconciler = Reconciler(
+                cache, cluster, self._settings, scaler, capabilities, replicas, self._queue.add_after
+            )
             registry = kopf.get_default_registry()
             handlers.register(registry, cache, self._queue, self._settings, audit.relisted)
             self._start("queue", self._queue.run())
             self._start("watch", watches.run(registry, self._settings, lambda: _on_signals(stop.set)))
             self._start("audit", audit.run(self._queue))
+            self._start("replicas", replicas.run())
             self._start("scaler", scaler.run())
             if lease is not None:
                 self._start("lease", lease.keep())

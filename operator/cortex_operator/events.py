@@ -1,4 +1,4 @@
-"""Kubernetes Events: one for each new reason of Ready, and none for anything else."""
+"""Kubernetes Events: one for each new reason of Ready, which names what is wrong also while the API answers."""
 
 from typing import Any
 
@@ -6,16 +6,17 @@ from cortex_operator.cluster import MANAGER
 
 Object = dict[str, Any]
 
-_CALM = {"Starting", "Paused", "ScaledToZero", "Deleting"}
+_CALM = {"Starting", "Updating", "Paused", "ScaledToZero", "Deleting", "NamespaceTerminating"}
 
 
 def of_transition(live: Object, before: Object, after: Object, now: str) -> Object | None:
     """The Event that tells of the step from one status to the next; None when Ready and its reason stay as they are."""
-    old, new = _ready(before), _ready(after)
+    old, new = _condition(before, "Ready"), _condition(after, "Ready")
     if (old.get("status"), old.get("reason")) == (new["status"], new["reason"]):
         return None
     metadata = live["metadata"]
-    fine = new["status"] == "True" or new["reason"] in _CALM
+    degraded = _condition(after, "Degraded").get("status") == "True"
+    fine = not degraded and (new["status"] == "True" or new["reason"] in _CALM)
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -38,5 +39,5 @@ def of_transition(live: Object, before: Object, after: Object, now: str) -> Obje
     }
 
 
-def _ready(status: Object) -> Object:
-    return next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
+def _condition(status: Object, kind: str) -> Object:
+    return next((c for c in status.get("conditions", ()) if c["type"] == kind), {})

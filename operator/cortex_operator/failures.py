@@ -2,9 +2,16 @@
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from cortex_api import scheduling
+from cortex_operator.reports import Report
+
 Object = dict[str, Any]
+
+RECENT = 300.0
+"""Seconds after a failure for which an API that answers again counts as degraded."""
 
 KILLED = 137
 """Exit code of a process that was killed by signal 9."""
@@ -48,16 +55,44 @@ class Failure:
 
 def of_pods(pods: list[Object]) -> Failure | None:
     """The failure that explains most: the last container that ended badly, else what keeps a pod from starting."""
-    found = [failure for pod in pods if not is_ready(pod) for failure in _of_pod(pod)]
-    ended = [failure for failure in found if failure.time]
-    if ended:
-        return max(ended, key=lambda failure: (failure.time or "", failure.pod))
-    return min(found, key=lambda failure: failure.pod, default=None)
+    return _most_telling([failure for pod in pods if not is_ready(pod) for failure in _of_pod(pod)])
 
 
 def of_pod(pod: Object) -> Failure | None:
     """What is wrong with one pod."""
     return of_pods([pod])
+
+
+def reported(pods: list[Object], reports: dict[str, Report]) -> Failure | None:
+    """Why replicas that run are not ready, in their own words, or because their node is gone."""
+    found = [f for pod in pods if not is_ready(pod) and (f := _of_silent(pod, reports)) is not None]
+    return _most_telling(found)
+
+
+def recent(pods: list[Object], reports: dict[str, Report], now: datetime) -> Failure | None:
+    """The last failure of pods that answer again, as long as it is not older than RECENT: a container or a worker ended."""
+    found = [
+        failure
+        for pod in pods
+        if is_ready(pod)
+        for failure in (*_past(pod), *_of_worker(pod, reports.get(pod["metadata"]["name"])))
+        if age(failure, now) < RECENT
+    ]
+    return _most_telling(found)
+
+
+def age(failure: Failure, now: datetime) -> float:
+    """Seconds since a failure; 0 for one whose time is not known."""
+    if failure.time is None:
+        return 0.0
+    return max(0.0, (now - datetime.fromisoformat(failure.time)).total_seconds())
+
+
+def _most_telling(found: list[Failure]) -> Failure | None:
+    ended = [failure for failure in found if failure.time]
+    if ended:
+        return max(ended, key=lambda failure: (failure.time or "", failure.pod))
+    return min(found, key=lambda failure: failure.pod, default=None)
 
 
 def is_ready(pod: Object) -> bool:
@@ -68,12 +103,29 @@ def is_ready(pod: Object) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
+def has_been_ready(pod: Object) -> bool:
+    """Whether a pod has been ready since its container started, so that it lost it again.
+
+    `started` alone says too much: a kubelet reports it some moments before the first readiness.
+    """
+    if pod["metadata"].get("deletionTimestamp"):
+        return False
+    status = pod.get("status", {})
+    containers = status.get("containerStatuses", ())
+    if not containers or not all(container.get("started") for container in containers):
+        return False
+    begun = max(c.get("state", {}).get("running", {}).get("startedAt") or "" for c in containers)
+    return any(
+        c["type"] == "Ready" and c.get("lastTransitionTime", "") > begun for c in status.get("conditions", ())
+    )
+
+
 def _of_pod(pod: Object) -> list[Failure]:
     if pod["metadata"].get("deletionTimestamp"):
         return []
     name, status = pod["metadata"]["name"], pod.get("status", {})
-    statuses = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
-    found = [failure for container in statuses if (failure := _of_container(name, container))]
+    # How a container ended before the one that was ready explains nothing about the present.
+    found = [] if has_been_ready(pod) else _past(pod)
     if not found and status.get("phase") == "Failed":
         reason = status.get("reason") or "the node gave no reason"
         text = f"the node ended the pod: {status.get('message') or reason}"
@@ -82,6 +134,49 @@ def _of_pod(pod: Object) -> list[Failure]:
     blocked = [c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"]
     found.extend(_unschedulable(name, condition) for condition in blocked)
     return found
+
+
+def _past(pod: Object) -> list[Failure]:
+    """What the containers of a pod say, and how they ended last."""
+    status = pod.get("status", {})
+    statuses = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+    name = pod["metadata"]["name"]
+    return [failure for container in statuses if (failure := _of_container(name, container))]
+
+
+def _of_silent(pod: Object, reports: dict[str, Report]) -> Failure | None:
+    """Why a pod that has been ready is so no more; or what a replica that starts again and again says."""
+    if pod["metadata"].get("deletionTimestamp"):
+        return None
+    name = pod["metadata"]["name"]
+    if _is_on_a_lost_node(pod):
+        node = pod.get("spec", {}).get("nodeName", "its node")
+        text = (
+            f"node {node} does not report to the cluster, so pod {name} counts as lost. It is replaced once the node's"
+            " taint evicts it, after 5 minutes unless its tolerations say otherwise: repair the node, or delete the pod"
+        )
+        return Failure("NodeLost", text, name)
+    report = reports.get(name)
+    if report is None or report.ready or report.starting or not report.reason:
+        return None
+    if report.reason == "Draining":
+        return None
+    return Failure(report.reason, report.message, name, container="api")
+
+
+def _is_on_a_lost_node(pod: Object) -> bool:
+    """Whether the node controller, not the kubelet, has taken a pod's readiness: its containers still count as ready."""
+    conditions = {c["type"]: c for c in pod.get("status", {}).get("conditions", ())}
+    ready = conditions.get("Ready", {})
+    containers = conditions.get("ContainersReady", {}).get("status")
+    return ready.get("status") == "False" and containers == "True" and not ready.get("reason")
+
+
+def _of_worker(pod: Object, report: Report | None) -> list[Failure]:
+    if report is None or report.failure is None:
+        return []
+    last = report.failure
+    return [Failure(last.reason, last.message, pod["metadata"]["name"], container="api", time=last.time)]
 
 
 def _of_container(pod: str, container: Object) -> Failure | None:
@@ -127,9 +222,8 @@ def _tail(text: str, lines: int = 10) -> str:
 
 
 def _unschedulable(pod: str, condition: Object) -> Failure:
-    said = condition.get("message", "no node has room")
-    text = f"no node can run the pod: {said} Ask for less in compute, or add such a node."
-    return Failure("Unschedulable", text, pod)
+    said = condition.get("message") or "no node has room"
+    return Failure("Unschedulable", f"no node can run the pod: {scheduling.explain(said)}", pod)
 
 
 def holds_its_own_devices(failure: Failure | None, older: list[Object]) -> str | None:
@@ -149,6 +243,10 @@ def of_deployment(deployment: Object | None) -> Failure | None:
     """Why no pod was even made: a quota, an admission policy."""
     for condition in (deployment or {}).get("status", {}).get("conditions", ()):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            text = f"the cluster refuses the pods: {condition.get('message', 'no reason given')}"
-            return Failure("PodsRefused", text, "")
+            said = condition.get("message", "no reason given")
+            if "being terminated" in said:
+                return Failure(
+                    "NamespaceTerminating", "the namespace is being deleted, and the API with it", ""
+                )
+            return Failure("PodsRefused", f"the cluster refuses the pods: {said}", "")
     return None

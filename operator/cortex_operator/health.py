@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from cortex_api import __version__
 from cortex_operator.cache import Cache, Key
 from cortex_operator.cluster import Cluster
+from cortex_operator.replicas import Replicas
 from cortex_operator.workqueue import WorkQueue
 
 
@@ -18,11 +19,17 @@ class OperatorCollector(Collector):
     """Reads the queue, the cache and the connection when it is asked."""
 
     def __init__(
-        self, cache: Cache, queue: WorkQueue[Key], cluster: Cluster, leads: Callable[[], bool]
+        self,
+        cache: Cache,
+        queue: WorkQueue[Key],
+        cluster: Cluster,
+        replicas: Replicas,
+        leads: Callable[[], bool],
     ) -> None:
         self._cache = cache
         self._queue = queue
         self._cluster = cluster
+        self._replicas = replicas
         self._leads = leads
 
     def collect(self) -> Iterator[Metric]:
@@ -38,6 +45,12 @@ class OperatorCollector(Collector):
         yield from self._queue.seconds.collect()
         yield GaugeMetricFamily("cortex_operator_queue_depth", "APIs waiting", value=len(self._queue))
         yield self._apis()
+        polls = CounterMetricFamily(
+            "cortex_operator_replica_polls", "Replicas asked for their state", labels=("answered",)
+        )
+        polls.add_metric(("no",), self._replicas.unanswered)
+        polls.add_metric(("yes",), self._replicas.asked - self._replicas.unanswered)
+        yield polls
         calls = CounterMetricFamily(
             "cortex_operator_api_calls", "Calls to the API server, 0: no answer", labels=("verb", "status")
         )
@@ -50,15 +63,18 @@ class OperatorCollector(Collector):
         yield build
 
     def _apis(self) -> Metric:
-        family = GaugeMetricFamily(
-            "cortex_operator_apis", "APIs by kind and state", labels=("kind", "ready", "reason")
-        )
-        counts: dict[tuple[str, str, str], int] = {}
+        labels = ("kind", "ready", "available", "degraded", "reason")
+        family = GaugeMetricFamily("cortex_operator_apis", "APIs by kind and state", labels=labels)
+        counts: dict[tuple[str, ...], int] = {}
         for key in self._cache.apis():
             live = self._cache.api(key) or {}
-            conditions = (live.get("status") or {}).get("conditions", ())
-            ready: dict[str, str] = next((c for c in conditions if c["type"] == "Ready"), {})
-            place = (key.kind, ready.get("status", "Unknown"), ready.get("reason", ""))
+            found: dict[str, dict[str, str]] = {
+                condition["type"]: condition for condition in (live.get("status") or {}).get("conditions", ())
+            }
+            held = [
+                found.get(kind, {}).get("status", "Unknown") for kind in ("Ready", "Available", "Degraded")
+            ]
+            place = (key.kind, *held, found.get("Ready", {}).get("reason", ""))
             counts[place] = counts.get(place, 0) + 1
         for place, count in sorted(counts.items()):
             family.add_metric(place, count)

@@ -8,6 +8,8 @@ Level-triggered: it may be called at any time, any number of times, and asks not
 import asyncio
 import copy
 import logging
+import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,14 +20,16 @@ from cortex_operator import events, status
 from cortex_operator.cache import Cache, Key, source_name
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import MANAGER, REPLICAS_MANAGER, Cluster, ends_namespace, said
+from cortex_operator.conditions import Component, Observed, Problem, judge
 from cortex_operator.handlers import CONFIG_MAP, ChildKind, child_kinds
 from cortex_operator.platform import Platform
 from cortex_operator.render import gateway, render, route
 from cortex_operator.render.deployment import birth_replicas
-from cortex_operator.render.names import GATEWAY, HASH_ANNOTATION, child_name
+from cortex_operator.render.names import DESTROY, GATEWAY, HASH_ANNOTATION, child_name
+from cortex_operator.replicas import Replicas
 from cortex_operator.retention import Retention
 from cortex_operator.scaler import Scaler
-from cortex_operator.status import Component, Observed, Problem, component_of
+from cortex_operator.status import component_of
 
 Object = dict[str, Any]
 API = RealtimeAPI | AsyncAPI
@@ -45,12 +49,17 @@ class Reconciler:
         platform: Platform,
         scaler: Scaler,
         capabilities: Capabilities | None = None,
+        replicas: Replicas | None = None,
+        again: Callable[[Key, float], None] = lambda key, seconds: None,
     ) -> None:
+        """again: has an API reconciled once so many seconds have passed."""
         self._cache = cache
         self._cluster = cluster
         self._platform = platform
         self._scaler = scaler
         self._capabilities = capabilities
+        self._replicas = replicas or Replicas(cache, lambda key: None)
+        self._again = again
         self._retention = Retention(cache, cluster, platform)
         self._pruned: list[ChildKind] = [k for k in (*child_kinds(platform), CONFIG_MAP) if k.pruned]
         self._settled: dict[Key, dict[str, tuple[str, str]]] = {}
@@ -69,7 +78,7 @@ class Reconciler:
         if live["metadata"].get("deletionTimestamp"):
             problem, watched = await self._retention.delete_queue(key, live)
             if problem is not None:
-                await self._report(key, live, status.refused(live, problem))
+                await self._refuse(key, live, problem)
                 if not watched:
                     raise Unfinished(problem.message)
             return
@@ -78,7 +87,7 @@ class Reconciler:
         rendered = await self._render(key, live, routed=first == key)
         live = self._cache.api(key) or live
         if isinstance(rendered, Problem):
-            await self._report(key, live, status.refused(live, rendered))
+            await self._refuse(key, live, rendered)
             if rendered.reason == "QueueTaken":
                 raise Unfinished(rendered.message)  # That the other one goes is no event of this one's.
             return
@@ -90,24 +99,29 @@ class Reconciler:
         if taken := next((other for other in found if other is not None and not _is_owned(other, api)), None):
             what = f"{taken['kind']} {taken['metadata']['name']}"
             words = f"{what} exists and is not this API's: rename the API, or delete the {taken['kind']}"
-            await self._report(key, live, status.refused(live, Problem("NameTaken", words)))
+            await self._refuse(key, live, Problem("NameTaken", words))
             return
         for child, there in zip(children, found, strict=True):
             try:
                 await self._apply(key, api, child, there)
             except ApiException as error:
                 if ends_namespace(error):
-                    return  # The API goes with it.
+                    words = "the namespace is being deleted, and the API with it"
+                    await self._refuse(key, live, Problem("NamespaceTerminating", words))
+                    return
                 if error.status >= 500 or error.status == 429 or error.status == 0:
                     raise
                 words = f"the cluster refuses {child['kind']} {child['metadata']['name']}: {said(error)}"
                 unfinished = Problem(f"{child['kind']}Refused", words)
                 if child["kind"] not in OPTIONAL:
-                    await self._report(key, live, status.refused(live, unfinished))
+                    await self._refuse(key, live, unfinished)
                     raise Unfinished(words) from error
         await self._prune(key, children)
         observed = self._observe(key, api, children, problem or unfinished)
-        await self._report(key, live, status.compute(api, live, observed))
+        verdict = judge(api, observed)
+        await self._report(key, live, status.compute(api, live, observed, verdict))
+        if verdict.until < math.inf:
+            self._again(key, verdict.until + 1)
         if unfinished is not None:
             raise Unfinished(unfinished.message)
 
@@ -204,12 +218,7 @@ class Reconciler:
                     await self._cluster.delete({**child, "apiVersion": kind.api_version})
 
     def _observe(self, key: Key, api: API, children: list[Object], problem: Problem | None) -> Observed:
-        pods = self._cache.children(key, "Pod")
-        front = [pod for pod in pods if component_of(pod) == GATEWAY]
-        main = self._cache.child(key, "Deployment", child_name(api))
-        taken_in = None
-        if isinstance(api, AsyncAPI):
-            taken_in = Component(self._cache.child(key, "Deployment", child_name(api, GATEWAY)), front)
+        main, front = self._components(key, child_name(api))
         way = next((child for child in children if child["kind"] in ("HTTPRoute", "Ingress")), None)
         routed = way is not None and (problem is None or problem.reason != f"{way['kind']}Refused")
         if way is not None and routed and problem is None:
@@ -217,18 +226,40 @@ class Reconciler:
             routed = problem is None
         return Observed(
             url=route.best_url(api, self._platform, routed),
-            main=Component(main, [pod for pod in pods if component_of(pod) != GATEWAY]),
-            gateway=taken_in,
+            main=main,
+            gateway=front,
             hpa=self._cache.child(key, "HorizontalPodAutoscaler", child_name(api)),
             scaling=self._scaler.watched(key),
             problem=problem,
         )
+
+    async def _refuse(self, key: Key, live: Object, problem: Problem) -> None:
+        """Report an API whose children cannot be made, with what its pods do meanwhile."""
+        main, front = self._components(key, f"api-{key.name}")
+        await self._report(key, live, status.refused(live, problem, Observed(main=main, gateway=front)))
+
+    def _components(self, key: Key, name: str) -> tuple[Component, Component | None]:
+        """The component that runs the user's code, and the gateway of an AsyncAPI. name: of the first one's Deployment."""
+        pods = self._cache.children(key, "Pod")
+        said = self._replicas.reports(key)
+        of_gateway = [pod for pod in pods if component_of(pod) == GATEWAY]
+        main = Component(
+            self._cache.child(key, "Deployment", name),
+            [pod for pod in pods if component_of(pod) not in (GATEWAY, DESTROY)],
+            said,
+        )
+        if key.kind != "AsyncAPI":
+            return main, None
+        return main, Component(self._cache.child(key, "Deployment", f"{name}-{GATEWAY}"), of_gateway, said)
 
     async def _report(self, key: Key, live: Object, wanted: Object) -> None:
         """Write the status if it says anything new, and tell of a new reason by an Event."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         for condition in wanted["conditions"]:
             condition["lastTransitionTime"] = condition["lastTransitionTime"] or now
+        last = wanted.get("lastFailure")
+        if last is not None and "recoveredAt" in last:
+            wanted["lastFailure"] = {**last, "recoveredAt": last["recoveredAt"] or now}
         told = live.get("status") or {}
         if wanted == told or self._reported.get(key) == (wanted, told):
             return

@@ -8,9 +8,9 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-import aiohttp
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
@@ -19,17 +19,15 @@ from cortex_operator.autoscaler import Decision, Rules, State, decide
 from cortex_operator.cache import Cache, Key
 from cortex_operator.cluster import Cluster, said
 from cortex_operator.failures import is_ready
-from cortex_operator.render.names import ADMIN_PORT, COMPONENT_LABEL, GATEWAY, child_name
+from cortex_operator.podclient import PodClient
+from cortex_operator.render.names import COMPONENT_LABEL, GATEWAY, child_name
+from cortex_operator.replicas import Replicas
 
 Object = dict[str, Any]
 log = logging.getLogger("cortex.scaler")
 
 PERIOD = 10.0
 """Seconds between two looks at an API, as in Cortex."""
-ANSWER_TIMEOUT = 3.0
-"""Seconds that a pod has to tell its load."""
-AT_ONCE = 64
-"""Pods that are asked at the same time."""
 
 
 @dataclass
@@ -45,13 +43,16 @@ class Queue:
 class Watched:
     """What the loop knows of one API.
 
-    told: the last decision in words, as it stands in the status. last: each pod's last load, by name.
+    told: the last decision in words, as it is in the status. last: each pod's last load, by name. queue_problem: why the queue
+    of an AsyncAPI does not answer, as its gateway reports it. blind_since: since when too few pods report their load.
     """
 
     state: State
     told: str = ""
     desired: int | None = None
     queue: Queue | None = None
+    queue_problem: str = ""
+    blind_since: datetime | None = None
     last: dict[str, float] = field(default_factory=dict)
 
 
@@ -61,12 +62,20 @@ class Scaler:
     changed: called with the APIs whose status has something new to say.
     """
 
-    def __init__(self, cache: Cache, cluster: Cluster, changed: Callable[[Key], None]) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        cluster: Cluster,
+        changed: Callable[[Key], None],
+        replicas: Replicas | None = None,
+        client: PodClient | None = None,
+    ) -> None:
         self._cache = cache
         self._cluster = cluster
         self._changed = changed
         self._watched: dict[Key, Watched] = {}
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._client = client or PodClient()
+        self._replicas = replicas or Replicas(cache, changed, self._client)
 
     def watched(self, key: Key) -> Watched | None:
         """What is known of an API; None when it is none of this loop's."""
@@ -74,21 +83,18 @@ class Scaler:
 
     async def run(self) -> None:
         """Look at all APIs again and again, until cancelled."""
-        timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT)
-        connector = aiohttp.TCPConnector(limit=AT_ONCE, force_close=True)
-        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
-            while True:
-                begun = time.monotonic()
-                await self._round(session)
-                await asyncio.sleep(max(1.0, begun + PERIOD - time.monotonic()))
+        while True:
+            begun = time.monotonic()
+            await self._round()
+            await asyncio.sleep(max(1.0, begun + PERIOD - time.monotonic()))
 
-    async def _round(self, session: aiohttp.ClientSession) -> None:
+    async def _round(self) -> None:
         keys = self._cache.apis()
         for gone in self._watched.keys() - set(keys):
             del self._watched[gone]
-        await asyncio.gather(*(self._look(session, key) for key in keys))
+        await asyncio.gather(*(self._look(key) for key in keys))
 
-    async def _look(self, session: aiohttp.ClientSession, key: Key) -> None:
+    async def _look(self, key: Key) -> None:
         live = self._cache.api(key)
         deployment = live and self._cache.child(key, "Deployment", f"api-{key.name}")
         if live is None or not deployment or live["metadata"].get("deletionTimestamp"):
@@ -107,7 +113,7 @@ class Scaler:
             return
         watched = self._watched.setdefault(key, Watched(State(time.monotonic())))
         try:
-            load = await self._load(session, key, api, watched)
+            load = await self._load(key, api, watched)
             if scales:
                 await self._scale(key, api, deployment, watched, load)
         except ApiException as error:
@@ -115,27 +121,14 @@ class Scaler:
         except Exception:  # One API's trouble is not the others'.
             log.exception("%s can't be scaled", key)
 
-    async def _load(
-        self, session: aiohttp.ClientSession, key: Key, api: RealtimeAPI | AsyncAPI, watched: Watched
-    ) -> float | None:
-        """The API's load, or None when too few of its pods tell."""
+    async def _load(self, key: Key, api: RealtimeAPI | AsyncAPI, watched: Watched) -> float | None:
+        """The API's load, or None when too few of its pods report it."""
         pods = [pod for pod in self._cache.children(key, "Pod") if is_ready(pod)]
         if isinstance(api, AsyncAPI):
-            gateways = [p for p in pods if p["metadata"]["labels"].get(COMPONENT_LABEL) == GATEWAY]
-            for pod in gateways:
-                answer = await self._ask(session, pod, "/queue")
-                if answer is None:
-                    continue
-                age = answer.get("oldest_seconds")
-                oldest = None if age is None else round(time.time() - age)
-                self._note_queue(key, watched, Queue(answer["queued"], answer["in_flight"], oldest))
-                return float(answer["queued"] + answer["in_flight"])
-            return None
-        answers = await asyncio.gather(*(self._ask(session, pod, "/load") for pod in pods))
+            return await self._queue_load(key, pods, watched)
+        answers = await asyncio.gather(*(self._load_of(key, pod) for pod in pods))
         told = {
-            pod["metadata"]["name"]: float(answer["average"] if "average" in answer else answer["inFlight"])
-            for pod, answer in zip(pods, answers, strict=True)
-            if answer is not None
+            pod["metadata"]["name"]: load for pod, load in zip(pods, answers, strict=True) if load is not None
         }
         if pods and 2 * len(told) < len(pods):
             return None
@@ -143,16 +136,41 @@ class Scaler:
         watched.last = told | {name: watched.last.get(name, 0.0) for name in silent}
         return sum(watched.last.values())
 
-    async def _ask(self, session: aiohttp.ClientSession, pod: Object, path: str) -> Object | None:
-        address = pod.get("status", {}).get("podIP")
-        if not address:
-            return None
-        host = f"[{address}]" if ":" in address else address
-        try:
-            async with self._turn, session.get(f"http://{host}:{ADMIN_PORT}{path}") as answer:
-                return await answer.json() if answer.status == 200 else None
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
-            return None
+    async def _load_of(self, key: Key, pod: Object) -> float | None:
+        report = await self._replicas.ask(key, pod)
+        if report is None or report.load is not None:
+            return None if report is None else report.load
+        # An older runtime, whose reports are without it.
+        answer = await self._client.get(pod, "/load")
+        found = answer[1] if answer is not None and isinstance(answer[1], dict) else {}
+        load = found.get("average", found.get("inFlight"))
+        return float(load) if isinstance(load, int | float) else None
+
+    async def _queue_load(self, key: Key, pods: list[Object], watched: Watched) -> float | None:
+        """Jobs that wait and run, from the first gateway that answers."""
+        for pod in pods:
+            if pod["metadata"]["labels"].get(COMPONENT_LABEL) != GATEWAY:
+                continue
+            status, answer = await self._client.get(pod, "/queue") or (0, None)
+            if not isinstance(answer, dict):
+                continue
+            if status == 503:
+                self._note_queue_problem(key, watched, str(answer.get("message", "no reason given"))[:1000])
+                return None
+            try:
+                age, counts = answer["oldest_seconds"], (int(answer["queued"]), int(answer["in_flight"]))
+                oldest = None if age is None else round(time.time() - age)
+            except (KeyError, TypeError, ValueError):
+                continue
+            self._note_queue_problem(key, watched, "")
+            self._note_queue(key, watched, Queue(*counts, oldest))
+            return float(sum(counts))
+        return None
+
+    def _note_queue_problem(self, key: Key, watched: Watched, problem: str) -> None:
+        if watched.queue_problem != problem:
+            watched.queue_problem = problem
+            self._changed(key)
 
     def _note_queue(self, key: Key, watched: Watched, queue: Queue) -> None:
         before = watched.queue
@@ -178,10 +196,12 @@ class Scaler:
             who = (
                 "no gateway answers"
                 if isinstance(api, AsyncAPI)
-                else "fewer than half of the pods tell their load"
+                else "fewer than half of the pods report their load"
             )
+            watched.blind_since = watched.blind_since or datetime.now(UTC)
             self._tell(key, watched, f"held at {current}: {who}", current)
             return
+        watched.blind_since = None
         pods = self._cache.children(key, "Pod")
         blocked = any(f.reason == "Unschedulable" for f in map(failures.of_pod, pods) if f is not None)
         now = time.monotonic()

@@ -1,244 +1,109 @@
-"""Observed objects to status: conditions with reason and message. Pure, and silent about time: nothing here ticks."""
+"""The status of an API: conditions, counts, the last failure, autoscaling and queue. Pure; `now` comes with what was observed."""
 
-import math
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
-from cortex_operator import failures
+from cortex_operator.conditions import Component, Observed, Problem, Verdict, judge, refuse
 from cortex_operator.failures import Failure, is_ready
-from cortex_operator.render.names import COMPONENT_LABEL, TEMPLATE_LABEL, main_component, selector
+from cortex_operator.render.names import COMPONENT_LABEL, main_component, selector
 from cortex_operator.scaler import Watched
 
 Object = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong beside the pods. reason: one word. message: what, and what to do."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Component:
-    """One Deployment of an API and its pods, as they are in the cluster."""
-
-    deployment: Object | None = None
-    pods: list[Object] = field(default_factory=list)
-
-    def current(self) -> list[Object]:
-        """Pods of the Deployment's current template."""
-        if self.deployment is None:
-            return []
-        template = self.deployment["spec"]["template"]["metadata"]["labels"].get(TEMPLATE_LABEL)
-        labelled = [(pod["metadata"].get("labels", {}).get(TEMPLATE_LABEL), pod) for pod in self.pods]
-        return [pod for label, pod in labelled if label == template]
-
-    def older(self) -> list[Object]:
-        """Pods of previous templates that still answer."""
-        current = {pod["metadata"]["name"] for pod in self.current()}
-        return [pod for pod in self.pods if is_ready(pod) and pod["metadata"]["name"] not in current]
-
-    def failure(self) -> Failure | None:
-        """Why pods of the current template don't run."""
-        return failures.of_pods(self.current()) or failures.of_deployment(self.deployment)
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What there is of an API in the cluster.
-
-    main: the component that runs the user's code. gateway: the front of an AsyncAPI. scaling: what the operator's own
-    autoscaler knows. url: where the API is reached. problem: what of its surroundings could not be made.
-    """
-
-    url: str = ""
-    main: Component = field(default_factory=Component)
-    gateway: Component | None = None
-    hpa: Object | None = None
-    scaling: Watched | None = None
-    problem: Problem | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Ready, Progressing and Degraded in one: the first says why, the others follow."""
-
-    ready: bool
-    reason: str
-    message: str
-    progressing: bool = False
-    degraded: bool = False
-
-
-def refused(live: Object, problem: Problem) -> Object:
-    """The status of an API that can't be rendered or applied; what it says of running pods stays."""
-    previous = live.get("status") or {}
-    verdict = Verdict(False, problem.reason, problem.message, degraded=True)
-    generation = live["metadata"].get("generation", 0)
-    kept = {
-        name: previous[name]
-        for name in (
-            "url",
-            "replicas",
-            "readyReplicas",
-            "selector",
-            "autoscaling",
-            "queue",
-            "queueName",
-            "lastFailure",
-        )
-        if name in previous
-    }
-    return {
+def refused(live: Object, problem: Problem, observed: Observed | None = None) -> Object:
+    """The status of an API whose children cannot be rendered or applied. Its pods go on, and are reported as they are."""
+    previous, generation = live.get("status") or {}, live["metadata"].get("generation", 0)
+    seen = observed or Observed()
+    verdict = refuse(problem, seen, _was_ready(previous, generation))
+    names = ("url", "selector", "autoscaling", "queue", "queueName")
+    kept = {name: previous[name] for name in names if name in previous}
+    status = {
         **kept,
+        **(_counts(seen.main) if seen.main.pods or "replicas" in previous else {}),
         "observedGeneration": generation,
         "conditions": _conditions(verdict, generation, previous),
+        "lastFailure": _last_failure(verdict, previous),
     }
+    return {name: value for name, value in status.items() if value is not None}
 
 
-def compute(api: RealtimeAPI | AsyncAPI, live: Object, observed: Observed) -> Object:
-    """The status of an API whose children are applied."""
-    previous = live.get("status") or {}
-    generation = api.metadata.generation
-    main = observed.main
-    verdict = judge(api, observed)
-    failure = main.failure() or (observed.gateway.failure() if observed.gateway else None)
+def compute(
+    api: RealtimeAPI | AsyncAPI, live: Object, observed: Observed, verdict: Verdict | None = None
+) -> Object:
+    """The status of an API whose children are applied. verdict: that of `judge`, where it is known already."""
+    previous, generation = live.get("status") or {}, api.metadata.generation
+    verdict = verdict or judge(api, observed)
     chosen = selector(api, main_component(api))
     status: Object = {
         "observedGeneration": generation,
         "url": observed.url,
-        "replicas": len([pod for pod in main.pods if not pod["metadata"].get("deletionTimestamp")]),
-        "readyReplicas": len([pod for pod in main.current() if is_ready(pod)]),
+        **_counts(observed.main),
         "selector": ",".join(f"{key}={value}" for key, value in chosen.items()),
         "conditions": _conditions(verdict, generation, previous),
         "autoscaling": _autoscaling(api, observed),
         "queue": _queue(observed.scaling),
         "queueName": (api.spec.queue.name or api.metadata.name) if isinstance(api, AsyncAPI) else None,
+        "lastFailure": _last_failure(verdict, previous),
     }
-    if failure is not None and failure.pod:
-        status["lastFailure"] = failure.to_status()
-    elif "lastFailure" in previous:
-        status["lastFailure"] = previous["lastFailure"]
     return {name: value for name, value in status.items() if value is not None}
 
 
-def judge(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Verdict:
-    """Whether the API answers as its current generation wants it, and why not."""
-    if api.spec.paused:
-        return Verdict(False, "Paused", "spec.paused is true: the API is out of service")
-    verdict = _judge_main(api, observed.main)
-    if observed.gateway is not None:
-        gateway = _judge_pods(observed.gateway, max_unavailable=0, least=1)
-        if verdict.ready and not gateway.ready:
-            verdict = Verdict(
-                False, gateway.reason, f"gateway: {gateway.message}", gateway.progressing, gateway.degraded
-            )
-    if observed.problem is not None:
-        reason, message = observed.problem.reason, observed.problem.message
-        if reason == "EndpointTaken" and verdict.ready:
-            return Verdict(False, reason, message, verdict.progressing, degraded=True)
-        return Verdict(
-            verdict.ready,
-            verdict.reason,
-            f"{verdict.message}; {reason}: {message}",
-            verdict.progressing,
-            True,
-        )
-    return verdict
+def _counts(main: Component) -> Object:
+    alive = [pod for pod in main.pods if not pod["metadata"].get("deletionTimestamp")]
+    return {"replicas": len(alive), "readyReplicas": len([pod for pod in main.current() if is_ready(pod)])}
 
 
-def _judge_main(api: RealtimeAPI | AsyncAPI, main: Component) -> Verdict:
-    if main.deployment is not None and main.deployment["spec"].get("replicas", 1) == 0:
-        scaling = api.spec.autoscaling
-        if isinstance(api, AsyncAPI) and scaling is not None and scaling.min_replicas == 0:
-            return Verdict(True, "Ready", "no job waits, so no worker runs: the first job starts one")
-        return Verdict(False, "ScaledToZero", "no replicas are wanted: spec.replicas is 0")
-    return _judge_pods(main, api.spec.update_strategy.max_unavailable)
+def _was_ready(previous: Object, generation: int) -> bool:
+    """Whether the API was ready at this very generation already."""
+    return any(
+        c["type"] == "Ready" and c["status"] == "True" and c.get("observedGeneration") == generation
+        for c in previous.get("conditions", ())
+    )
 
 
-def _judge_pods(component: Component, max_unavailable: int | str, least: int | None = None) -> Verdict:
-    """Whether enough pods of the current template answer. least: how many are enough; as maxUnavailable says when absent."""
-    deployment = component.deployment
-    wanted = 1 if deployment is None else deployment["spec"].get("replicas", 1)
-    current, older = component.current(), component.older()
-    ready = sum(map(is_ready, current))
-    needed = max(1, wanted - _pods(max_unavailable, wanted)) if least is None else least
-    failure = component.failure()
-    count = f"{ready} of {wanted} replicas answer"
-    if ready >= wanted:
-        return Verdict(True, "Ready", count, progressing=bool(older))
-    if ready >= needed:
-        if failure is not None:
-            return Verdict(True, "Ready", f"{count}; {failure.reason}: {failure.message}", degraded=True)
-        return Verdict(True, "Ready", count, progressing=True)
-    behind = f" ({len(older)} of the previous generation still answer)" if older else ""
-    if device := failures.holds_its_own_devices(failure, older):
-        text = (
-            f"the new pod waits for {device}, which the pods of the previous generation hold until it answers{behind}."
-            " Set updateStrategy {maxSurge: 0, maxUnavailable: 1} to have them go first, or add a node."
-        )
-        return Verdict(False, "RolloutBlocked", text, degraded=True)
-    if failure is not None:
-        return Verdict(False, failure.reason, f"{failure.message}{behind}", degraded=True)
-    silent = [pod for pod in current if not is_ready(pod) and _has_been_ready(pod)]
-    if silent and not older:
-        name = silent[0]["metadata"]["name"]
-        text = f"{count}: pod {name} runs but says that it isn't ready; its log tells why"
-        return Verdict(False, "NotAnswering", text, degraded=True)
-    if _gave_up(deployment):
-        text = f"{count}{behind}: no new pod became ready within the time that a rollout may take"
-        return Verdict(False, "RolloutStuck", text, degraded=True)
-    return Verdict(False, "Starting", f"{count}{behind}", progressing=True)
+def _last_failure(verdict: Verdict, previous: Object) -> Object | None:
+    """The failure of a pod that is seen now, or else the last one.
 
-
-def _has_been_ready(pod: Object) -> bool:
-    """Whether a pod has been ready since its container started, so that it lost it again.
-
-    `started` alone says too much: a kubelet reports it some moments before the first readiness.
+    It is over once the API is ready and no failure counts any more; recoveredAt is left open (None) where that is new, for the
+    writer to fill in.
     """
-    if pod["metadata"].get("deletionTimestamp"):
-        return False
-    status = pod.get("status", {})
-    containers = status.get("containerStatuses", ())
-    if not containers or not all(container.get("started") for container in containers):
-        return False
-    begun = max(c.get("state", {}).get("running", {}).get("startedAt") or "" for c in containers)
-    return any(
-        c["type"] == "Ready" and c.get("lastTransitionTime", "") > begun for c in status.get("conditions", ())
-    )
-
-
-def _gave_up(deployment: Object | None) -> bool:
-    conditions = (deployment or {}).get("status", {}).get("conditions", ())
-    return any(
-        c["type"] == "Progressing" and c.get("reason") == "ProgressDeadlineExceeded" for c in conditions
-    )
-
-
-def _pods(share: int | str, wanted: int) -> int:
-    """maxUnavailable in pods, rounded down as Deployments do."""
-    return share if isinstance(share, int) else math.floor(wanted * int(share.rstrip("%")) / 100)
+    before: Object | None = previous.get("lastFailure")
+    failure: Failure | None = verdict.failure
+    if failure is not None and failure.pod:
+        return failure.to_status()
+    if before is None or "recoveredAt" in before or not verdict.ready or verdict.degraded:
+        return before
+    return {**before, "recoveredAt": None}
 
 
 def _conditions(verdict: Verdict, generation: int, previous: Object) -> list[Object]:
-    """The three conditions; lastTransitionTime is left open (None) where the status is a new one, for the writer to fill."""
+    """All conditions; lastTransitionTime is left open (None) where the status is a new one, for the writer to fill in."""
     before = {condition["type"]: condition for condition in previous.get("conditions", ())}
-    wanted = {"Ready": verdict.ready, "Progressing": verdict.progressing, "Degraded": verdict.degraded}
+    wanted = {
+        "Ready": (verdict.ready, verdict.reason, verdict.message),
+        "Available": (verdict.available, "Available" if verdict.available else verdict.reason, ""),
+        "Progressing": (
+            bool(verdict.progressing),
+            verdict.progressing or "NotProgressing",
+            verdict.message if verdict.progressing else "",
+        ),
+        "Degraded": (
+            verdict.degraded,
+            verdict.reason if verdict.degraded else "NotDegraded",
+            verdict.message if verdict.degraded else "",
+        ),
+    }
     conditions = []
-    for kind, holds in wanted.items():
-        status = "True" if holds else "False"
-        told = kind == "Ready" or holds
-        old = before.get(kind, {})
+    for kind, (holds, reason, message) in wanted.items():
+        status, old = "True" if holds else "False", before.get(kind, {})
         conditions.append(
             {
                 "type": kind,
                 "status": status,
-                "reason": verdict.reason if told else f"Not{kind}",
-                "message": verdict.message if told else "",
+                "reason": reason,
+                "message": message,
                 "observedGeneration": generation,
                 "lastTransitionTime": old.get("lastTransitionTime") if old.get("status") == status else None,
             }

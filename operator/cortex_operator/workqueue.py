@@ -39,6 +39,7 @@ class WorkQueue(Generic[K]):
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
         self._retries: dict[K, asyncio.TimerHandle] = {}
+        self._later: dict[K, asyncio.TimerHandle] = {}
         self.done = 0
         self.failed = 0
         self.seconds = Histogram(
@@ -52,6 +53,20 @@ class WorkQueue(Generic[K]):
         elif key not in self._waiting or (urgent and not self._waiting[key]):
             self._waiting[key] = urgent
             self._ready.put_nowait((not urgent, next(self._numbers), key))
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Have a key worked on once so many seconds have passed; of several such times the earliest counts."""
+        loop = asyncio.get_running_loop()
+        known = self._later.get(key)
+        if known is not None:
+            if known.when() <= loop.time() + seconds:
+                return
+            known.cancel()
+        self._later[key] = loop.call_later(seconds, self._add_now, key)
+
+    def _add_now(self, key: K) -> None:
+        self._later.pop(key, None)
+        self.add(key)
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._again)

@@ -13,10 +13,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cortex_api import Document, parse
+from cortex_api.situations import SITUATIONS, Situation
 from cortex_operator.cache import Cache, Key
 from cortex_operator.health import OperatorCollector
 from cortex_operator.platform import Platform
 from cortex_operator.render import pod
+from cortex_operator.replicas import Replicas
 from cortex_operator.workqueue import WorkQueue
 from cortex_runtime.board import Board
 from cortex_runtime.metrics import Metrics
@@ -66,7 +68,8 @@ def operator() -> str:
 
     registry = CollectorRegistry()
     calls: Any = SimpleNamespace(calls={("GET", 200): 1})
-    registry.register(OperatorCollector(cache, WorkQueue(nothing), calls, lambda: True))
+    replicas = Replicas(cache, lambda key: None)
+    registry.register(OperatorCollector(cache, WorkQueue(nothing), calls, replicas, lambda: True))
     return generate_latest(registry).decode()
 
 
@@ -178,6 +181,35 @@ def test_every_alert_says_what_it_is_and_what_to_do() -> None:
         assert asked <= {
             label for part in re.findall(r"by \(([^)]*)\)", alert["expr"]) for label in part.split(", ")
         }
+
+
+def selected(expression: str, labels: dict[str, str]) -> bool:
+    """Whether an alert's only selector takes a series of these labels."""
+    (selector,) = re.findall(r"\{([^}]*)\}", expression)
+    for name, operation, value in re.findall(r'(\w+)(!=|!~|=~|=)"([^"]*)"', selector):
+        found = labels.get(name, "")
+        matches = bool(re.fullmatch(value, found)) if "~" in operation else found == value
+        if matches == operation.startswith("!"):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("case", SITUATIONS, ids=lambda case: case.name)
+def test_alerts_agree_with_the_conditions(case: Situation) -> None:
+    """An API that answers no requests is critical unless that is asked for; one that is degraded is a warning."""
+    (rule,) = of("PrometheusRule", render({"metrics": ALL}))
+    alerts = {alert["alert"]: alert for group in rule["spec"]["groups"] for alert in group["rules"]}
+    labels = {
+        "namespace": "cortex-system",
+        "available": str(case.available),
+        "degraded": str(case.degraded),
+        "ready": str(case.ready),
+        "reason": case.reason,
+    }
+    wanted = {"CortexAPINotAvailable": not case.available, "CortexAPIDegraded": case.degraded}
+    if case.reason in ("Paused", "ScaledToZero"):
+        wanted["CortexAPINotAvailable"] = False
+    assert {name: selected(alerts[name]["expr"], labels) for name in wanted} == wanted
 
 
 def test_thresholds_are_the_values() -> None:

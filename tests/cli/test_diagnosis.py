@@ -66,8 +66,8 @@ def test_what_is_wanted_is_not_wrong(reason):
                     {"type": "PodScheduled", "status": "False", "message": "0/3 nodes: Insufficient cpu"}
                 ]
             },
-            "no node takes it: 0/3 nodes: Insufficient cpu",
-            "Ask for less in `compute`",
+            "no node can run it: 0/3 nodes: Insufficient cpu",
+            "ask for less cpu (compute.cpu)",
         ),
         (
             {

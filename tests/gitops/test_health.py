@@ -10,8 +10,11 @@ import yaml
 from cel_expr_python import cel
 
 from cortex_api import KINDS, RealtimeAPI, parse
+from cortex_api.situations import SITUATIONS, Situation
+from cortex_operator.conditions import Component, Observed, Problem
 from cortex_operator.render.names import TEMPLATE_LABEL
-from cortex_operator.status import Component, Observed, Problem, compute, refused
+from cortex_operator.status import compute, refused
+from tests.operator.situations import SEEN
 
 ROOT = Path(__file__).resolve().parents[2]
 ARGO, FLUX = ROOT / "examples" / "argocd", ROOT / "examples" / "flux"
@@ -180,6 +183,19 @@ def test_the_operators_own_words_are_judged_as_they_are_meant() -> None:
         "paused": "Suspended",
         "refused": "Degraded",
     }
+
+
+@pytest.mark.parametrize("case", SITUATIONS, ids=lambda case: case.name)
+def test_argo_cd_and_flux_agree_with_the_conditions(case: Situation) -> None:
+    """What is ready is healthy, what is on its way is waited for, and what needs a change fails at once."""
+    live = {**resource(None), "status": SEEN[case.name]()}
+    if case.ready:
+        wanted = ("Healthy", "Current")
+    elif case.reason in ("Paused", "ScaledToZero"):
+        wanted = ("Suspended", "Current")
+    else:
+        wanted = ("Degraded", "Failed") if case.degraded else ("Progressing", "InProgress")
+    assert (argo("cortex.dev_RealtimeAPI", live)[0], flux("RealtimeAPI", live)) == wanted
 
 
 def test_the_examples_install_this_chart_and_wave_by_wave() -> None:

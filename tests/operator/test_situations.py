@@ -1,0 +1,209 @@
+"""The conditions in each situation are those that docs/troubleshooting.md promises, and what is around them agrees."""
+
+from typing import Any
+
+import pytest
+
+from cortex_api.situations import SITUATIONS, Situation
+from cortex_operator import events
+from cortex_operator.conditions import Component
+from cortex_operator.reports import Report
+
+from .situations import (
+    IMPORT_ERROR,
+    OLD_FAILURE,
+    SCALING,
+    SEEN,
+    TERMINATING,
+    WAS_READY,
+    at,
+    crashed,
+    deployment,
+    died,
+    ended,
+    hpa,
+    pod,
+    quiet,
+    ready,
+    refusal,
+    resource,
+    status,
+    unschedulable,
+)
+
+Object = dict[str, Any]
+
+
+def of(status: Object, kind: str) -> Object:
+    return next(condition for condition in status["conditions"] if condition["type"] == kind)
+
+
+def held(status: Object) -> tuple[bool, ...]:
+    return tuple(
+        of(status, kind)["status"] == "True" for kind in ("Ready", "Available", "Progressing", "Degraded")
+    )
+
+
+@pytest.mark.parametrize("case", SITUATIONS, ids=lambda case: case.name)
+def test_the_conditions_of_each_situation(case: Situation) -> None:
+    found = SEEN[case.name]()
+    assert held(found) == (case.ready, case.available, case.progressing, case.degraded)
+    assert of(found, "Ready")["reason"] == case.reason
+    assert of(found, "Ready")["message"]
+    for kind in ("Progressing", "Degraded"):
+        condition = of(found, kind)
+        assert bool(condition["message"]) == (condition["status"] == "True")
+    if case.degraded:
+        assert of(found, "Degraded")["reason"] == case.reason
+
+
+def test_every_situation_is_one_of_the_table() -> None:
+    assert set(SEEN) == {case.name for case in SITUATIONS}
+
+
+@pytest.mark.parametrize("wanted", range(1, 12))
+def test_no_step_of_a_scale_out_or_scale_in_makes_an_api_not_ready(wanted: int) -> None:
+    """Whatever the number of replicas that are wanted, and of those that answer already."""
+    for answering in range(1, 12):
+        pods = [ready(f"r{i}") for i in range(answering)] + [pod(f"s{i}") for i in range(wanted - answering)]
+        found = status(*pods, replicas=wanted, before=WAS_READY)
+        assert of(found, "Ready")["status"] == "True"
+        assert of(found, "Degraded")["status"] == "False"
+        assert (of(found, "Progressing")["status"] == "True") == (answering != wanted)
+
+
+@pytest.mark.parametrize(
+    ("answering", "is_ready"), [(0, False), (1, False), (2, False), (3, True), (4, True)]
+)
+def test_a_rollout_is_ready_once_as_many_new_pods_answer_as_stay_available(
+    answering: int, is_ready: bool
+) -> None:
+    new = [ready(f"n{i}") for i in range(answering)]
+    found = status(*new, ready("o", "old"), replicas=4)
+    assert (of(found, "Ready")["status"] == "True") == is_ready
+    assert of(found, "Available")["status"] == "True"
+    assert of(found, "Progressing")["reason"] == "Updating"
+    assert "1 of the previous generation still answer" in of(found, "Ready")["message"]
+
+
+def test_a_failure_is_in_last_failure_with_its_time_until_the_next_and_marked_once_it_is_over() -> None:
+    found = status(ready(), reports={"p": died("OutOfMemory", 5)}, before=WAS_READY)
+    assert found["lastFailure"] == {
+        "pod": "p",
+        "container": "api",
+        "reason": "OutOfMemory",
+        "message": "a worker process ended",
+        "time": at(5),
+    }
+    starting = status(pod(), before={**WAS_READY, **OLD_FAILURE})
+    assert "recoveredAt" not in starting["lastFailure"]
+    over = status(ready(), before={**WAS_READY, **OLD_FAILURE})
+    # Open, for the one that writes the status to fill in.
+    assert over["lastFailure"] == {**OLD_FAILURE["lastFailure"], "recoveredAt": None}
+    kept = {"lastFailure": {**OLD_FAILURE["lastFailure"], "recoveredAt": at(50)}}
+    assert status(ready(), before={**WAS_READY, **kept})["lastFailure"] == kept["lastFailure"]
+    assert "recoveredAt" not in status(crashed(), before={**WAS_READY, **kept})["lastFailure"]
+
+
+def test_how_a_container_ended_long_ago_does_not_explain_why_a_pod_is_silent_now() -> None:
+    silent = quiet()
+    silent["status"]["containerStatuses"][0]["lastState"] = ended(90_000, 137, reason="OOMKilled")
+    assert of(status(silent), "Ready")["reason"] == "NotAnswering"
+    unreachable = {"p": Report(False, "QueueUnreachable", "NATS: no answer")}
+    assert of(status(silent, reports=unreachable), "Ready")["reason"] == "QueueUnreachable"
+
+
+def test_a_start_says_what_the_replica_does_and_since_when() -> None:
+    report = Report(False, "Starting", "constructing the handler", at(170))
+    message = of(status(pod(), reports={"p": report}), "Ready")["message"]
+    assert message == f"0 of 1 replicas answer; pod p: constructing the handler since {at(170)}"
+    waiting = pod(
+        startTime=at(40), containerStatuses=[{"name": "api", "state": {"waiting": {"reason": "x"}}}]
+    )
+    waiting["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] = "ContainerCreating"
+    message = of(status(waiting), "Ready")["message"]
+    assert message == f"0 of 1 replicas answer; pod p: images are pulled and volumes mounted since {at(40)}"
+    assert f"runs since {at(600)}" in of(status(pod()), "Ready")["message"]
+
+
+def test_pods_that_cannot_be_created_because_the_namespace_ends_are_no_quota() -> None:
+    found = status(replicas=1, deployed=TERMINATING)
+    assert of(found, "Ready")["reason"] == "NamespaceTerminating"
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        (
+            "unable to get metrics for resource cpu: unable to fetch metrics from resource metrics API: the server could not"
+            " find the requested resource (get pods.metrics.k8s.io)",
+            "Install metrics-server",
+        ),
+        (
+            "unable to fetch metrics from resource metrics API: the server is currently unable to handle the request",
+            "APIS",
+        ),
+        ("no metrics returned from resource metrics API", "kubectl top pods"),
+        ("did not receive metrics for targeted pods (pods might be unready)", "kubectl top pods"),
+        ("missing request for cpu in container api of Pod a", "compute.cpu"),
+        ("pods by selector x are controlled by multiple HPAs", "delete it"),
+    ],
+)
+def test_an_hpa_without_metrics_says_what_to_do(said: str, advice: str) -> None:
+    seen = hpa(300)
+    seen["status"]["conditions"][1]["message"] = said
+    message = of(status(ready(), spec=SCALING, hpa=seen), "Ready")["message"]
+    assert said in message
+    assert advice in message
+
+
+def test_an_hpa_that_does_not_count_pods_of_an_api_scaled_to_zero_is_fine() -> None:
+    seen = hpa(300)
+    seen["status"]["conditions"][1]["reason"] = "ScalingDisabled"
+    assert of(status(ready(), spec=SCALING, hpa=seen), "Degraded")["status"] == "False"
+
+
+def test_counts_and_last_failure_of_an_api_that_is_refused_are_those_of_its_pods() -> None:
+    before = {**WAS_READY, **OLD_FAILURE, "replicas": 7, "readyReplicas": 7, "url": "http://x"}
+    found = refusal("InvalidSpec", ready("p"), pod("q"), before=before)
+    assert (found["replicas"], found["readyReplicas"], found["url"]) == (2, 1, "http://x")
+    assert found["lastFailure"] == OLD_FAILURE["lastFailure"]
+
+
+def test_a_spec_that_is_refused_does_not_become_ready_by_being_looked_at_again() -> None:
+    first = refusal("SourceUnavailable", ready("p", "old"), before={"conditions": []})
+    assert of(refusal("SourceUnavailable", ready(), before=first), "Ready")["status"] == "False"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind"),
+    [
+        (WAS_READY, status(ready(), reports={"p": died("OutOfMemory", 5)}), "Warning"),
+        (WAS_READY, status(pod()), "Normal"),
+        (WAS_READY, status(ready("o", "old"), pod()), "Normal"),
+        (WAS_READY, status(ready("o", "old"), crashed(message=IMPORT_ERROR)), "Warning"),
+        (status(ready(), reports={"p": died("OutOfMemory", 5)}), status(ready()), "Normal"),
+        (WAS_READY, status(ready(), pod("q"), replicas=2), None),
+        (status(crashed()), status(crashed()), None),
+    ],
+)
+def test_an_event_tells_of_each_new_reason_and_warns_of_what_is_wrong(
+    before: Object, after: Object, kind: str | None
+) -> None:
+    event = events.of_transition(resource(), before, after, at(0))
+    assert (event and event["type"]) == kind
+    if event:
+        assert event["reason"] == of(after, "Ready")["reason"]
+
+
+def test_workers_without_a_node_keep_an_api_degraded_with_the_advice_for_the_cause() -> None:
+    cordoned = unschedulable(message="0/1 nodes are available: 1 node(s) were unschedulable.")
+    message = of(status(cordoned), "Degraded")["message"]
+    assert "kubectl uncordon" in message
+    assert "compute" not in message
+
+
+def test_a_component_without_a_deployment_is_starting() -> None:
+    gateway = Component(deployment(), [ready("g")])
+    found = status(kind="AsyncAPI", gateway=gateway)
+    assert of(found, "Ready")["reason"] == "Starting"
