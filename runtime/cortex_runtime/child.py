@@ -16,12 +16,13 @@ from typing import NoReturn
 from cortex_api import Document
 from cortex_runtime import logs
 from cortex_runtime.board import Board
-from cortex_runtime.errors import StartError, last_lines
+from cortex_runtime.errors import StartError
 from cortex_runtime.execution import Threads
 from cortex_runtime.lifeline import hold
 from cortex_runtime.order import Order
 from cortex_runtime.program import Program, prepare
 from cortex_runtime.tally import Tally
+from cortex_runtime.tracebacks import brief
 
 log = logging.getLogger("cortex")
 
@@ -41,7 +42,7 @@ def run(argument: str, ready: Ready) -> NoReturn:
     except StartError as error:
         report(control, event="failed", reason=error.reason, message=error.message)
     except (OSError, ValueError) as error:
-        report(control, event="failed", reason="InvalidSpec", message=last_lines(error))
+        report(control, event="failed", reason="InvalidSpec", message=brief(error))
     else:
         serve()
         end(0)
@@ -66,7 +67,9 @@ def end(status: int) -> NoReturn:
     """Leave at once: neither a call that is overdue nor a thread that the user's code has started may hold the process."""
     try:
         sys.stdout.flush()
+        sys.stderr.flush()
     finally:
+        logs.flush()
         os._exit(status)
 
 

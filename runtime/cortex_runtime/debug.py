@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from cortex_runtime.arrays import is_array, is_scalar
+from cortex_runtime.tracebacks import in_one_line
 
 showing: ContextVar[bool] = ContextVar("showing", default=False)
 """Whether the stages of the request that is handled are to be shown."""
@@ -15,14 +16,17 @@ showing: ContextVar[bool] = ContextVar("showing", default=False)
 MOST_ITEMS, MOST_CHARACTERS, DEEPEST = 10, 500, 6
 
 _log = logging.getLogger("cortex.debug")
-# Whoever asks for it wants to see it, whatever level the API has.
-_log.setLevel(logging.INFO)
 
 
 def show(stage: str, value: Any) -> None:
     """Log a value, if the request asked for it. stage: sample, pre_inference, inference, post_inference or prediction."""
     if showing.get():
-        _log.info("debug: %s", stage, extra={"stage": stage, "value": short(value)})
+        try:
+            shown = short(value)
+        except Exception as error:
+            # An object of the user's that can't be shown must not fail the request.
+            shown = f"<{type(value).__name__} that can't be shown: {in_one_line(error)}>"
+        _log.info("debug: %s", stage, extra={"stage": stage, "value": shown})
 
 
 def short(value: Any, depth: int = 0) -> Any:

@@ -1,6 +1,6 @@
 """The errors that carry a message for somebody: the caller of an API, or whoever deployed it."""
 
-import traceback
+from cortex_runtime.tracebacks import printable
 
 
 class UserError(Exception):
@@ -21,18 +21,8 @@ class StartError(Exception):
     """Why an API can't start: a reason as the API's status shows it, and a message that a user can act on."""
 
     def __init__(self, reason: str, message: str) -> None:
+        # A client of the admin port and the operator read it as UTF-8.
+        message = printable(message)
         super().__init__(f"{reason}: {message}")
         self.reason = reason
         self.message = message
-
-
-def last_lines(error: BaseException, lines: int = 12) -> str:
-    """The last lines of the traceback of an error."""
-    text = "".join(traceback.format_exception(error))
-    return "\n".join(text.rstrip().splitlines()[-lines:])
-
-
-def in_one_line(error: BaseException) -> str:
-    """Type and message of an error, as far as one line goes: what a table can show."""
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

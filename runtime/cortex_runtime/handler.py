@@ -10,8 +10,9 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
-from cortex_runtime.errors import StartError, in_one_line, last_lines
+from cortex_runtime.errors import StartError
 from cortex_runtime.signatures import arguments_of, is_async
+from cortex_runtime.tracebacks import brief, in_one_line
 
 REQUEST_ARGUMENTS = ("payload", "query_params", "headers")
 JOB_ARGUMENTS = ("payload", "request_id")
@@ -281,5 +282,5 @@ def _run_constructor(where: str, constructor: Callable[[], Any]) -> Any:
         raise
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         raise StartError(
-            "HandlerInitError", f"{where} raised {in_one_line(error)}\n{last_lines(error)}"
+            "HandlerInitError", f"{where} raised {in_one_line(error)}\n{brief(error)}"
         ) from error

@@ -30,6 +30,7 @@ from cortex_runtime.payload import parse
 from cortex_runtime.program import Program
 from cortex_runtime.progress import reporter
 from cortex_runtime.queues.worker import jobs_per_process
+from cortex_runtime.tracebacks import printable, text_of
 
 log = logging.getLogger("cortex")
 
@@ -106,7 +107,7 @@ class Jobs:
             self._failed(identity, "ResultInvalid", str(error), False)
             return
         except HTTPException as error:
-            self._failed(identity, "Rejected", str(error.detail), error.status_code >= 500)
+            self._failed(identity, "Rejected", error.detail, error.status_code >= 500)
             return
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             log.exception("the handler failed")
@@ -131,8 +132,9 @@ class Jobs:
             return await method.function(**arguments)
         return await self._threads.run_plain(partial(method.function, **arguments))
 
-    def _failed(self, identity: str, reason: str, message: str, again: bool) -> None:
-        self._send({"event": "failed", "id": identity, "reason": reason, "message": message, "again": again})
+    def _failed(self, identity: str, reason: str, message: object, again: bool) -> None:
+        said = printable(text_of(message))
+        self._send({"event": "failed", "id": identity, "reason": reason, "message": said, "again": again})
 
     def _send(self, report: dict[str, Any], data: bytes = b"") -> None:
         with self._sending:
@@ -151,7 +153,8 @@ class _Reporter:
         now = time.monotonic()
         if now - self._last >= _PROGRESS_SECONDS:
             self._last = now
-            self._send({"event": "progress", "id": self._identity, "progress": fraction, "note": note})
+            said = printable(note)
+            self._send({"event": "progress", "id": self._identity, "progress": fraction, "note": said})
 
 
 def prepare(document: Document, order: Order, control: socket.socket) -> Callable[[], None]:

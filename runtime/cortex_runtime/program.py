@@ -13,7 +13,7 @@ from typing import Any
 
 from cortex_api import Document
 from cortex_api.handler import BaseHandler
-from cortex_runtime import dependencies, old_modules, recognition, stages
+from cortex_runtime import dependencies, old_modules, recognition, stages, tracebacks
 from cortex_runtime import handler as interfaces
 from cortex_runtime.clients import Client, open_client
 from cortex_runtime.errors import StartError
@@ -76,6 +76,7 @@ def prepare(
     be loaded.
     """
     spec = document.spec.handler
+    tracebacks.set_project(project)
     _import_from(project, spec.python_path)
     _require_folder(spec, project)
     code = recognition.load(project / spec.path if spec.path else None, spec.type, document.kind)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cortex_runtime.errors import StartError, in_one_line, last_lines
+from cortex_runtime.errors import StartError
 from cortex_runtime.handler import (
     INTERFACES,
     REQUEST_ARGUMENTS,
@@ -26,6 +26,7 @@ from cortex_runtime.handler import (
     constructor_arguments,
 )
 from cortex_runtime.signatures import NOT_SERVED, arguments_of, suggestion
+from cortex_runtime.tracebacks import brief, in_one_line
 
 
 def load(path: Path | None, handler_type: str, kind: str = "RealtimeAPI") -> Code:
@@ -215,9 +216,7 @@ def _refuse_two_definitions(path: Path) -> None:
     try:
         tree = ast.parse(path.read_bytes(), str(path))
     except (SyntaxError, ValueError) as error:
-        raise StartError(
-            "HandlerImportError", f"{path.name} does not parse:\n{last_lines(error, 4)}"
-        ) from error
+        raise StartError("HandlerImportError", f"{path.name} does not parse:\n{brief(error)}") from error
     for interface in INTERFACES:
         lines = [
             str(node.lineno)
@@ -246,6 +245,6 @@ def _import_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise StartError(
-            "HandlerImportError", f"{path.name} raised {in_one_line(error)}\n{last_lines(error)}"
+            "HandlerImportError", f"{path.name} raised {in_one_line(error)}\n{brief(error)}"
         ) from error
     return module

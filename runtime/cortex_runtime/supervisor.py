@@ -29,6 +29,7 @@ from cortex_runtime.models.sync import Sync
 from cortex_runtime.order import Order
 from cortex_runtime.server import Server, plain
 from cortex_runtime.spec import require_supported
+from cortex_runtime.tracebacks import last_lines
 from cortex_runtime.workers import Seat, Worker, listen, start
 
 log = logging.getLogger("cortex")
@@ -41,8 +42,6 @@ RESPAWN = 2.0
 """Seconds after the death of the last worker for which a replica counts as ready: connections wait for the next one, which is
 mostly there by then; were the replica unready at once, they would be refused.
 """
-
-_LONGEST_MESSAGE = 3500
 
 
 @dataclass(frozen=True)
@@ -326,10 +325,16 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def record_termination(path: Path, error: StartError) -> None:
-    """Write the cause of death where Kubernetes takes it from: JSON of at most 4,096 bytes, the end of a long message."""
-    message = error.message
+    """Write the cause of death where Kubernetes takes it from: JSON of at most 4,096 bytes.
+
+    Of a longer message, the first line and the last ones, each whole.
+    """
+    first, _, rest = error.message.partition("\n")
+    message, limit = error.message, 4096
     while len(content := json.dumps({"reason": error.reason, "message": message}).encode()) > 4096:
-        message = "..." + message[-min(_LONGEST_MESSAGE, len(message) * 3 // 4) :]
+        limit = limit * 7 // 8
+        head = last_lines(first, limit // 4 if rest else limit)
+        message = head + (f"\n{last_lines(rest, limit - len(head))}" if rest else "")
     try:
         path.write_bytes(content)
     except OSError as problem:

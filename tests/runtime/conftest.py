@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -56,6 +56,7 @@ def _starter(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
         wait: bool = True,
         spec: dict[str, Any] | None = None,
         project: Path | None = None,
+        output: IO[bytes] | None = None,
         **handler: Any,
     ):
         folder = tmp_path / str(len(replicas))
@@ -81,8 +82,10 @@ def _starter(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
         command += ["--models", str(folder / "models")]
         command += ["--port", str(port), "--admin-port", str(admin_port)]
         command += ["--termination-log", str(folder / "termination"), *arguments]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ))
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command, stdout=output or file, stderr=subprocess.STDOUT, env=dict(os.environ)
+            )
         replica = Replica(process, port, admin_port, log, folder / "termination", project)
         replicas.append(replica)
         if wait:
