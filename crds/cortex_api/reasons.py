@@ -126,14 +126,16 @@ REASONS: dict[str, Reason] = {
         "Check the path, counted from the project's root, and the names (docs/handlers.md).",
     ),
     "HandlerImportError": Reason(
-        "Importing the file raised an error.", "Fix it; the message has the traceback's end."
+        "Importing the file raised an error.",
+        "Fix it; the message has the traceback, from the first line of your code on.",
     ),
     "HandlerInvalid": Reason(
         "The class or its methods are not as they must be: two handlers, an unknown argument, a misspelt method.",
         "The message names it and what was expected.",
     ),
     "HandlerInitError": Reason(
-        "The constructor raised an error.", "Fix it; the message has the traceback's end."
+        "The constructor raised an error.",
+        "Fix it; the message has the traceback, from the first line of your code on.",
     ),
     "DependencyInstallFailed": Reason(
         "pip or the shell script of `handler.dependencies` failed.",
