@@ -15,7 +15,6 @@ NOT_SERVED = {
     "job_spec": _BATCH,
     "batch_id": _BATCH,
     "handle_batch": _BATCH,
-    "on_job_complete": _BATCH,
     "proto_module_pb2": _GRPC,
     "module_proto_pb2": _GRPC,
     "context": _GRPC,
