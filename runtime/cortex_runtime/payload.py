@@ -8,12 +8,12 @@ from collections.abc import AsyncGenerator, Mapping
 from email.message import Message
 from typing import Any
 
-import orjson
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 from starlette.types import Message as AsgiMessage
 from starlette.types import Receive
 
+from cortex_runtime import json_parser
 from cortex_runtime.errors import UserError
 
 
@@ -124,8 +124,8 @@ async def parse(body: bytes, content_type: bytes) -> Any:
 def parse_json(body: bytes) -> Any:
     """The value of a JSON body. Raises UserError."""
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        return json_parser.loads(body)
+    except ValueError as error:
         raise UserError(f"the body is not valid JSON: {error}") from error
 
 

@@ -5,11 +5,11 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from cortex_runtime.arrays import is_array, is_scalar
+from cortex_runtime.json_encoder import NotSerialisable
+from cortex_runtime.json_encoder import dumps as to_json
 from cortex_runtime.logs import request_id
 from cortex_runtime.payload import ClientGone, disconnect
 
@@ -29,42 +29,13 @@ class Stalled(Exception):
     """A generator gave no further part in time."""
 
 
-class NotSerialisable(TypeError):
-    """A handler returned what can't be sent."""
-
-
-def _default(value: Any) -> Any:
-    if is_array(value) or is_scalar(value):
-        return value.tolist()
-    for cls in type(value).__mro__:
-        # pandas is not ours to import: a user who returns its objects has done so.
-        if cls.__module__.startswith("pandas."):
-            return value.to_dict(orient="records") if cls.__name__ == "DataFrame" else value.tolist()
-    if isinstance(value, set | frozenset):
-        return list(value)
-    raise TypeError
-
-
-def to_json(value: Any) -> bytes:
-    """A value as JSON. Raises NotSerialisable, naming the type."""
-    try:
-        return orjson.dumps(value, default=_default, option=orjson.OPT_SERIALIZE_NUMPY)
-    except TypeError:
-        # Keys that are no strings make every dump slower, so they get a second try.
-        try:
-            return orjson.dumps(
-                value, default=_default, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-            )
-        except TypeError as error:
-            raise NotSerialisable(
-                f"the handler returned a {type(value).__name__} that is not JSON: {error}"
-            ) from error
-
-
 def encode(value: Any) -> tuple[bytes, bytes]:
     """(content type, body) of a plain value."""
     if isinstance(value, str):
-        return TEXT, value.encode()
+        try:
+            return TEXT, value.encode()
+        except UnicodeEncodeError as error:
+            raise NotSerialisable(f"result is a str that UTF-8 can't encode: {error.reason}") from error
     if isinstance(value, bytes | bytearray | memoryview):
         return BINARY, bytes(value)
     return JSON, to_json(value)

@@ -8,20 +8,28 @@ from typing import Any
 
 import numpy as np
 
-from cortex_runtime.clients.onnx import Input
+from cortex_runtime.clients.onnx import TYPES, Input
+from cortex_runtime.clients.values import check_names
 from cortex_runtime.errors import UserError
 
 Feed = dict[str, np.ndarray]
 
 
 def inputs_of(signature: Mapping[str, Any]) -> list[Input] | None:
-    """The inputs of a model if it takes any number of rows in each, else None. signature: as a client gives it."""
+    """The inputs of a model if it takes any number of rows in each, and returns as many in each output; else None.
+
+    signature: as a client gives it. A model with optional inputs is none of these, since their values apply to all rows.
+    """
+    for each in signature["outputs"].values():
+        if not each["shape"] or isinstance(each["shape"][0], int):
+            return None
     found = []
     for name, each in signature["inputs"].items():
-        dtype = getattr(np, each["type"], None)
-        if dtype is None or not each["shape"] or isinstance(each["shape"][0], int):
+        if not each["shape"] or isinstance(each["shape"][0], int) or "optional" in each:
             return None
-        found.append(Input(name, tuple(each["shape"]), dtype))
+        if each["type"] not in TYPES:
+            return None
+        found.append(Input(name, tuple(each["shape"]), TYPES[each["type"]]))
     return found or None
 
 
@@ -31,10 +39,7 @@ def feed_of(value: Any, inputs: Sequence[Input]) -> Feed:
         if len(inputs) > 1:
             raise UserError(f"the model takes several inputs, by name: {', '.join(i.name for i in inputs)}")
         value = {inputs[0].name: value}
-    missing = [each.name for each in inputs if each.name not in value]
-    if missing:
-        known = ", ".join(each.name for each in inputs)
-        raise UserError(f"missing input {', '.join(missing)} (the model takes {known})")
+    check_names(value, [each.name for each in inputs])
     return {each.name: each.convert(value[each.name]) for each in inputs}
 
 

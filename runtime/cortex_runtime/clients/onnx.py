@@ -1,89 +1,150 @@
-"""`onnx_client`: runs ONNX models in this process. What a caller sent wrongly becomes a UserError, which reaches him as 400."""
+"""`onnx_client`: runs ONNX models in this process. What a caller sent wrongly becomes a UserError, which reaches them as 400."""
 
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from cortex_runtime.clients import say_served
 from cortex_runtime.clients.classic import Nodes, ONNXAttributes
+from cortex_runtime.clients.onnx_file import inputs_of_any_rank
+from cortex_runtime.clients.values import NumberType, check_names, texts
 from cortex_runtime.errors import UserError
 from cortex_runtime.models.cache import Cache
 from cortex_runtime.models.store import LoadFailed, Store, Version
 
 onnxruntime.disable_telemetry_events()  # What is served here is nobody else's business.
 
-_NUMPY_TYPES = {
-    "tensor(float16)": np.float16,
-    "tensor(float)": np.float32,
-    "tensor(double)": np.float64,
-    "tensor(int8)": np.int8,
-    "tensor(int16)": np.int16,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-    "tensor(uint8)": np.uint8,
-    "tensor(uint16)": np.uint16,
-    "tensor(uint32)": np.uint32,
-    "tensor(uint64)": np.uint64,
-    "tensor(bool)": np.bool_,
-    "tensor(string)": np.str_,
+_NUMBERS = {
+    name: NumberType.of(dtype.__name__, dtype)
+    for name, dtype in {
+        "tensor(float16)": np.float16,
+        "tensor(float)": np.float32,
+        "tensor(double)": np.float64,
+        "tensor(int8)": np.int8,
+        "tensor(int16)": np.int16,
+        "tensor(int32)": np.int32,
+        "tensor(int64)": np.int64,
+        "tensor(uint8)": np.uint8,
+        "tensor(uint16)": np.uint16,
+        "tensor(uint32)": np.uint32,
+        "tensor(uint64)": np.uint64,
+        "tensor(bool)": np.bool_,
+    }.items()
 }
+_STRING = "tensor(string)"
+TYPES = {**{number.name: number for number in _NUMBERS.values()}, "str_": None}
+"""Types of numpy's by name; None for text."""
+_SMALL = (
+    "tensor(bfloat16)",
+    "tensor(float8",
+    "tensor(int4)",
+    "tensor(uint4)",
+    "tensor(int2)",
+    "tensor(uint2)",
+)
+"""How the names of the types in `packed` begin."""
+_OWN_FAULT = re.compile(r"memory|alloc|CUDA|cudnn|cublas|TensorRT|ROCm|HIP |not implemented", re.IGNORECASE)
+"""In messages of failures that are not the caller's."""
+_NODE = re.compile(r"Non-zero status code returned while running (\w+) node\.")
 
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a model. shape: integers, and None or a name for a dimension that is free."""
+    """One input of a model.
+
+    shape: integers, and None or a name for a dimension that is free; None as a whole when any rank will do. number: None for
+    text. packed: for the types that numpy has not. optional: whether the model has a value of its own.
+    """
 
     name: str
-    shape: tuple[int | str | None, ...]
-    dtype: type[np.generic]
+    shape: tuple[int | str | None, ...] | None
+    number: NumberType | None
+    packed: Any = None
+    optional: bool = False
 
     def convert(self, value: Any) -> np.ndarray:
-        """A value as the array that the model takes, reshaped when at most one dimension is free.
+        """A value as an array of the numpy type that carries the input's, in the input's shape.
 
+        Where one dimension at most is free, lists that are flat, or nested deeper or less deep, are brought into the shape.
         Raises UserError, naming the input.
         """
-        if isinstance(value, np.ndarray) and value.dtype == self.dtype:
-            array = value
-        else:
-            try:
-                given = np.asarray(value)
-                # A cast that changes what the number means is an error of the caller, not a rounding.
-                if self.dtype is not np.str_ and given.size and given.dtype.kind not in "biuf":
-                    raise ValueError(f"expected numbers, got {given.dtype.name}")
-                if np.issubdtype(self.dtype, np.integer) and given.size and given.dtype.kind == "f":
-                    raise ValueError("expected whole numbers, got fractions")
-                array = given.astype(object if self.dtype is np.str_ else self.dtype)
-            except (ValueError, TypeError, OverflowError) as error:
-                raise UserError(
-                    f'input "{self.name}" can\'t be read as {self.dtype.__name__} of shape {self.wanted}: {error}'
-                ) from error
-        if len(array.shape) == len(self.shape) and all(
-            not isinstance(want, int) or want == have
-            for want, have in zip(self.shape, array.shape, strict=True)
+        try:
+            array = texts(value) if self.number is None else self.number.convert(value)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise UserError(
+                f'input "{self.name}" can\'t be read as {self.type_name} of shape {self.wanted}: {error}'
+            ) from error
+        shape = self.shape
+        if shape is None or (
+            len(array.shape) == len(shape)
+            and all(
+                not isinstance(want, int) or want == have
+                for want, have in zip(shape, array.shape, strict=True)
+            )
         ):
             return array
-        target = [dimension if isinstance(dimension, int) else -1 for dimension in self.shape]
-        if target.count(-1) > 1:
-            # Values without the free dimensions have 1 in each, as in releases up to 0.20.
-            target = [abs(size) for size in target]
-            if [size for size in array.shape if size != 1] != [size for size in target if size != 1]:
-                raise UserError(f'input "{self.name}": expected shape {self.wanted}, got {list(array.shape)}')
-        try:
-            return array.reshape(target)
-        except ValueError as error:
-            raise UserError(
-                f'input "{self.name}": expected shape {self.wanted}, got {list(array.shape)}'
-            ) from error
+        target = _reshaped(array.shape, shape)
+        if target is None:
+            raise UserError(f'input "{self.name}": expected shape {self.wanted}, got {list(array.shape)}')
+        return array.reshape(target)
+
+    @property
+    def type_name(self) -> str:
+        """numpy's name of the type; ONNX's for a type that numpy has not."""
+        return "str_" if self.number is None else self.number.name
 
     @property
     def wanted(self) -> str:
         """The shape as words."""
+        if self.shape is None:
+            return "any"
         return "[" + ", ".join("?" if d is None else str(d) for d in self.shape) + "]"
+
+
+def _reshaped(given: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> tuple[int, ...] | None:
+    """The shape in which values of the shape `given` are what a model wants, or None.
+
+    Dimensions may be split, or joined, but not both: [3, 2] is never read as [2, 3].
+    """
+    free = [place for place, size in enumerate(wanted) if not isinstance(size, int)]
+    fixed = prod(size for size in wanted if isinstance(size, int))
+    count = prod(given)
+    if len(free) > 1:
+        # Values without the free dimensions have 1 in each, as in releases up to 0.20.
+        target = tuple(size if isinstance(size, int) else 1 for size in wanted)
+        return (
+            target
+            if [size for size in given if size != 1] == [size for size in target if size != 1]
+            else None
+        )
+    if count % fixed if fixed and free else count != fixed:
+        return None
+    if free and not fixed:
+        return None
+    target = tuple(size if isinstance(size, int) else count // fixed for size in wanted)
+    return target if _splits(given, target) or _splits(target, given) else None
+
+
+def _splits(coarse: tuple[int, ...], fine: tuple[int, ...]) -> bool:
+    """Whether each dimension of one shape is the product of adjacent dimensions of the other, apart from ones."""
+    if 0 in coarse:
+        return True
+    rest = [size for size in fine if size != 1]
+    for size in coarse:
+        product = 1
+        while product < size and rest:
+            product *= rest.pop(0)
+        if product != size:
+            return False
+    return not rest
 
 
 @dataclass(frozen=True)
@@ -92,7 +153,76 @@ class Loaded:
 
     version: Version
     session: onnxruntime.InferenceSession
-    inputs: tuple[Input, ...]
+    inputs: Mapping[str, Input]
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    packed_outputs: tuple[Any, ...] | None
+    """For each output its type in `packed`, or None; None as a whole when no output is of such a type."""
+
+    def feed(self, model_input: Any) -> dict[str, np.ndarray]:
+        """Arrays by input. Raises UserError."""
+        inputs, required = self.inputs, self.required
+        if not isinstance(model_input, Mapping):
+            if len(required) == 1:
+                return {required[0]: inputs[required[0]].convert(model_input)}
+            if required:
+                raise UserError(f"the model takes several inputs, by name: {', '.join(inputs)}")
+            if model_input is not None and (not isinstance(model_input, list | bytes | str) or model_input):
+                known = f"only by name: {', '.join(inputs)}" if inputs else "no input"
+                raise UserError(f"the model takes {known}")
+            return {}
+        if len(model_input) != len(required) or not all(name in model_input for name in required):
+            check_names(model_input, required, self.optional)
+        return {name: inputs[name].convert(value) for name, value in model_input.items()}
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> list[Any]:
+        """Outputs of a feed. Raises UserError for what the model refuses."""
+        packed = self.packed_outputs
+        given: dict[str, Any] = {}
+        try:
+            for name, array in feed.items():
+                each = self.inputs[name]
+                given[name] = array if each.packed is None else each.packed.to_ort(array)
+        except ValueError as error:
+            raise UserError(f'input "{name}" can\'t be read as {each.type_name}: {error}') from error
+        try:
+            if packed is None:
+                outputs: list[Any] = self.session.run(None, given)
+                return outputs
+            values = {
+                name: onnxruntime.OrtValue.ortvalue_from_numpy(value)
+                if isinstance(value, np.ndarray)
+                else value
+                for name, value in given.items()
+            }
+            return [
+                value.numpy() if kind is None else kind.from_ort(value)
+                for kind, value in zip(packed, self.session.run_with_ort_values(None, values), strict=True)
+            ]
+        except (errors.InvalidArgument, errors.Fail, errors.RuntimeException) as error:
+            message = str(error)
+            if not isinstance(error, errors.InvalidArgument) and (
+                _NODE.search(message) is None or _OWN_FAULT.search(message)
+            ):
+                raise
+            raise UserError(f"the model refused its input: {self._why(message, feed)}") from error
+
+    def _why(self, message: str, feed: Mapping[str, np.ndarray]) -> str:
+        """onnxruntime's words without places in its source, and dimensions of one name that differ in size."""
+        text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", message)
+        text = re.sub(r"\S+\.(?:h|cc|cpp|cu|cuh):\d+ ", "", text)
+        text = re.sub(r"Status Message: .* was false\. ", "Status Message: ", text)
+        text = _NODE.sub(r"\1 node", text).replace("Name:'' ", "").replace("Status Message: ", "").strip()
+        sizes: dict[str, list[tuple[int, str]]] = {}
+        for name, array in feed.items():
+            for size, have in zip(self.inputs[name].shape or (), array.shape, strict=False):
+                if isinstance(size, str):
+                    sizes.setdefault(size, []).append((have, name))
+        for dimension, found in sizes.items():
+            if len({have for have, _ in found}) > 1:
+                words = ", ".join(f'{have} in "{name}"' for have, name in found)
+                text = f'dimension "{dimension}" is {words}; {text}'
+        return " ".join(text.split())
 
 
 class ONNXClient(ONNXAttributes[Loaded]):
@@ -112,26 +242,13 @@ class ONNXClient(ONNXAttributes[Loaded]):
     ) -> list[Any]:
         """Run a model. Returns its outputs, in its order, as numpy arrays.
 
-        model_input: a mapping of input name to value; or, with one input, its value. model_version: a number, or "latest".
-        Raises UserError for an unknown model or version, a missing input and a value of the wrong type or shape, and LoadFailed.
+        model_input: a mapping of input name to value; or, with one input that is required, its value. Inputs for which the
+        model has a value of its own may be left out. model_version: a number, or "latest".
+        Raises UserError for an unknown model or version, missing and unknown inputs, values of the wrong type or shape, and
+        what the model refuses; and LoadFailed.
         """
         loaded = self._cache.get(model_name, model_version)
-        inputs = loaded.inputs
-        if isinstance(model_input, Mapping):
-            given = model_input
-        elif len(inputs) == 1:
-            given = {inputs[0].name: model_input}
-        else:
-            raise UserError(f"the model takes several inputs, by name: {', '.join(i.name for i in inputs)}")
-        missing = [i.name for i in inputs if i.name not in given]
-        if missing:
-            known = ", ".join(i.name for i in inputs)
-            raise UserError(f"missing input {', '.join(missing)} (the model takes {known})")
-        feed = {i.name: i.convert(given[i.name]) for i in inputs}
-        try:
-            outputs: list[Any] = loaded.session.run(None, feed)
-        except onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument as error:
-            raise UserError(f"the model refused its input: {error}") from error
+        outputs = loaded.run(loaded.feed(model_input))
         say_served(loaded.version.name, loaded.version.version)
         return outputs
 
@@ -145,7 +262,7 @@ class ONNXClient(ONNXAttributes[Loaded]):
             "session": loaded.session,
             "signatures": loaded.session.get_inputs(),
             "input_signatures": {
-                i.name: {"shape": list(i.shape), "type": i.dtype.__name__} for i in loaded.inputs
+                i.name: {"shape": list(i.shape or ()), "type": i.type_name} for i in loaded.inputs.values()
             },
         }
 
@@ -195,25 +312,74 @@ def _load(version: Version, threads: int) -> Loaded:
         )
     except Exception as error:
         raise LoadFailed(f"{path} can't be loaded as an ONNX model: {error}") from error
-    inputs = []
-    for node in session.get_inputs():
-        dtype = _NUMPY_TYPES.get(node.type)
-        if dtype is None:
-            raise LoadFailed(f'{path}: input "{node.name}" has the type {node.type}, which is not served')
-        inputs.append(Input(node.name, tuple(node.shape), dtype))
-    return Loaded(version, session, tuple(inputs))
+    return _loaded(version, path, session)
+
+
+def _loaded(version: Version, path: Path, session: onnxruntime.InferenceSession) -> Loaded:
+    required, optional = session.get_inputs(), session.get_overridable_initializers()
+    defaults = {node.name for node in optional}
+    any_rank: set[str] = set()
+    if any(not node.shape for node in required):
+        # onnxruntime shows the same for a single value.
+        try:
+            any_rank = inputs_of_any_rank(path)
+        except (OSError, ValueError, IndexError):
+            any_rank = {node.name for node in required if not node.shape}
+    inputs = {}
+    for node in (*required, *optional):
+        number, packed = _NUMBERS.get(node.type), None
+        if number is None and node.type != _STRING:
+            packed = _packed(node.type)
+            if packed is None:
+                raise LoadFailed(f'{path}: input "{node.name}" has the type {node.type}, which is not served')
+            number = packed.number
+        shape = None if node.name in any_rank and not node.shape else tuple(node.shape)
+        inputs[node.name] = Input(node.name, shape, number, packed, node.name in defaults)
+    outputs = tuple(_packed(node.type) for node in session.get_outputs())
+    for node in session.get_outputs():
+        if any(outputs) and not node.type.startswith("tensor("):
+            raise LoadFailed(f'{path}: output "{node.name}" has the type {node.type}, which is not served')
+    if any(outputs) and any(each.number is None for each in inputs.values()):
+        # onnxruntime returns numbers of such types only for a feed of OrtValues, and makes none of text.
+        kinds = ", ".join(node.type for node in session.get_outputs())
+        raise LoadFailed(f"{path}: a model with text as input and outputs {kinds} is not served")
+    return Loaded(
+        version,
+        session,
+        inputs,
+        tuple(node.name for node in required),
+        tuple(node.name for node in optional),
+        outputs if any(outputs) else None,
+    )
+
+
+def _packed(kind: str) -> Any:
+    """What converts a type that numpy has not; None for other types. Raises LoadFailed."""
+    if not kind.startswith(_SMALL):
+        return None
+    from cortex_runtime.clients.packed import TYPES
+
+    return TYPES.get(kind)
 
 
 def _signature(loaded: Loaded) -> dict[str, Any]:
-    def described(nodes: Iterable[Any]) -> dict[str, Any]:
-        return {node.name: {"shape": list(node.shape), "type": _type_name(node.type)} for node in nodes}
-
-    return {
-        "inputs": described(loaded.session.get_inputs()),
-        "outputs": described(loaded.session.get_outputs()),
+    inputs = {
+        each.name: {
+            "shape": None if each.shape is None else list(each.shape),
+            "type": each.type_name,
+            **({"optional": True} if each.optional else {}),
+        }
+        for each in loaded.inputs.values()
     }
+    outputs = {
+        node.name: {"shape": list(node.shape), "type": _type_name(node.type)}
+        for node in loaded.session.get_outputs()
+    }
+    return {"inputs": inputs, "outputs": outputs}
 
 
-def _type_name(name: str) -> str:
-    dtype = _NUMPY_TYPES.get(name)
-    return name if dtype is None else dtype.__name__
+def _type_name(kind: str) -> str:
+    number = _NUMBERS.get(kind)
+    if number is not None:
+        return number.name
+    return "str_" if kind == _STRING else kind.removeprefix("tensor(").removesuffix(")")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cortex_runtime.clients.values import BFLOAT16, NumberType, check_names, object_array
 from cortex_runtime.errors import StartError, UserError
 
 NUMPY_TYPES: Mapping[str, type[np.generic]] = {
@@ -39,8 +40,11 @@ NUMPY_TYPES: Mapping[str, type[np.generic]] = {
 """TensorFlow's name of a type to the numpy type in which its values travel here. numpy has no bfloat16: float32 holds it whole.
 Strings travel as objects, bytes on the way in."""
 
-_NUMBERS = {"b": "b", "i": "biu", "u": "biu", "f": "biuf", "c": "biufc"}
-"""Kind of numpy type to the kinds that become it without a change of meaning."""
+_NUMBERS = {
+    name: NumberType.of(name, dtype)
+    for name, dtype in NUMPY_TYPES.items()
+    if name not in ("bfloat16", "string")
+} | {"bfloat16": BFLOAT16}
 
 _NO_CAUSE = ("Graph execution error:", "Detected at node", "<stack traces unavailable>")
 """How lines begin that TensorFlow writes around the cause of an error."""
@@ -61,15 +65,9 @@ class Tensor:
 
         value: an array, nested lists or a scalar; for bytes in JSON, {"b64": ...}. Raises UserError, naming the input.
         """
-        dtype = NUMPY_TYPES[self.dtype]
         try:
-            if dtype is np.object_:
-                array = _strings(value)
-            elif isinstance(value, np.ndarray) and value.dtype == dtype:
-                array = value
-            else:
-                array = _numbers(_array(value, dtype), np.dtype(dtype))
-        except (ValueError, TypeError, OverflowError, FloatingPointError) as error:
+            array = _strings(value) if self.dtype == "string" else _NUMBERS[self.dtype].convert(value)
+        except (ValueError, TypeError, OverflowError) as error:
             raise UserError(f'input "{self.name}": expected {self.wanted}: {error}') from error
         if self.shape is not None and not self._fits(array.shape):
             raise UserError(f'input "{self.name}": expected {self.wanted}, got shape {_words(array.shape)}')
@@ -108,16 +106,12 @@ class Signature:
         model_input: a mapping of input name to value; or, with one input, its value. Raises UserError.
         """
         inputs = self.inputs
-        known = ", ".join(inputs)
         if not isinstance(model_input, Mapping) or self._is_one_string(model_input):
             if len(inputs) != 1:
-                raise UserError(f"the model takes several inputs, by name: {known}")
+                raise UserError(f"the model takes several inputs, by name: {', '.join(inputs)}")
             (tensor,) = inputs.values()
             return {tensor.name: tensor.convert(model_input)}
-        if missing := [name for name in inputs if name not in model_input]:
-            raise UserError(f"missing input {', '.join(missing)} (the model takes {known})")
-        if unknown := [str(name) for name in model_input if name not in inputs]:
-            raise UserError(f"unknown input {', '.join(unknown)} (the model takes {known})")
+        check_names(model_input, inputs)
         return {name: tensor.convert(model_input[name]) for name, tensor in inputs.items()}
 
     def _is_one_string(self, model_input: Mapping[Any, Any]) -> bool:
@@ -201,37 +195,8 @@ def objects(values: list[Any], shape: tuple[int, ...]) -> np.ndarray:
     return array.reshape(shape)
 
 
-def _array(value: Any, dtype: type[np.generic]) -> np.ndarray:
-    if dtype is np.uint64 and isinstance(value, list):
-        # Of small integers and such as only uint64 holds together, numpy makes floats, and loses digits.
-        exact = np.asarray(value, object)
-        if exact.size and all(type(item) is int for item in exact.ravel()):
-            return exact.astype(np.uint64)
-    return np.asarray(value)
-
-
-def _numbers(given: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    if given.dtype.name == "bfloat16":
-        # ml_dtypes' own; it fits into any of the floats.
-        given = given.astype(np.float32)
-    # A cast that changes what a number means is an error of the caller, not a rounding.
-    if given.size and given.dtype.kind not in _NUMBERS[dtype.kind]:
-        if given.dtype.kind == "f":
-            raise ValueError("got fractions where whole numbers belong")
-        if given.dtype.kind == "O":
-            raise ValueError("not all values are numbers that fit")
-        raise ValueError(f"got {_kind(given.dtype)}")
-    if given.size and dtype.kind in "iu" and given.dtype != dtype:
-        limits = np.iinfo(dtype)
-        low, high = int(given.min()), int(given.max())
-        if low < limits.min or high > limits.max:
-            raise ValueError(f"{low if low < limits.min else high} does not fit into {dtype.name}")
-    with np.errstate(over="raise"):
-        return given.astype(dtype)
-
-
 def _strings(value: Any) -> np.ndarray:
-    given = np.asarray(value, dtype=object)
+    given = object_array(value)
     return objects([_bytes(item) for item in given.ravel()], given.shape)
 
 
@@ -239,7 +204,7 @@ def _bytes(item: Any) -> bytes:
     if isinstance(item, str):
         return item.encode()
     if isinstance(item, bytes):
-        return item
+        return bytes(item)
     if isinstance(item, bytearray | memoryview):
         return bytes(item)
     if isinstance(item, Mapping) and item.keys() == {"b64"}:
@@ -250,12 +215,6 @@ def _bytes(item: Any) -> bytes:
     if isinstance(item, list):
         raise ValueError("the lists in it differ in length")
     raise ValueError(f"got {type(item).__name__} where strings or bytes belong")
-
-
-def _kind(dtype: np.dtype) -> str:
-    return {"U": "strings", "S": "strings", "b": "booleans", "c": "complex numbers"}.get(
-        dtype.kind, dtype.name
-    )
 
 
 def _words(shape: Iterable[int | None]) -> str:

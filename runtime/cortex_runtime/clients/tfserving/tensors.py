@@ -6,6 +6,7 @@ import numpy as np
 
 from cortex_runtime.clients.tfserving import serving_pb2, tensor_pb2
 from cortex_runtime.clients.tfserving.signature import Signature, Tensor, objects, text_where_possible
+from cortex_runtime.clients.values import bfloat16_bits, bfloat16_numbers
 
 _NAMES = {
     "DT_HALF": "float16",
@@ -16,6 +17,16 @@ CODES: dict[str, int] = {}
 for _name, _code in tensor_pb2.DataType.items():
     CODES[_NAMES.get(_name, _name.removeprefix("DT_").lower())] = _code
 TYPES = {code: name for name, code in CODES.items()}
+
+# Types that are refused by name when a model is loaded.
+TYPES |= {
+    24: "float8_e5m2",
+    25: "float8_e4m3fn",
+    26: "float8_e4m3fnuz",
+    27: "float8_e4m3b11fnuz",
+    28: "float8_e5m2fnuz",
+}
+TYPES |= {29: "int4", 30: "uint4", 31: "int2", 32: "uint2"}
 
 _FIELDS = {
     "float16": ("half_val", np.uint16),
@@ -51,7 +62,7 @@ def write(array: np.ndarray, dtype: str, proto: tensor_pb2.TensorProto) -> None:
     if dtype == "string":
         proto.string_val.extend(array.ravel().tolist())
     elif dtype == "bfloat16":
-        proto.tensor_content = _bfloat16(array).tobytes()
+        proto.tensor_content = bfloat16_bits(array).tobytes()
     else:
         proto.tensor_content = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
@@ -82,7 +93,7 @@ def read(proto: tensor_pb2.TensorProto) -> np.ndarray:
     if dtype == "float16":
         values = values.view(np.float16)
     elif dtype == "bfloat16":
-        values = (values.astype(np.uint32) << 16).view(np.float32)
+        values = bfloat16_numbers(values)
     elif dtype.startswith("complex"):
         values = values.view(dtype)
     if 0 < len(values) < size:
@@ -107,10 +118,3 @@ def _tensor(name: str, info: serving_pb2.TensorInfo) -> Tensor:
     if not info.tensor_shape.unknown_rank:
         shape = tuple(None if d.size < 0 else d.size for d in info.tensor_shape.dim)
     return Tensor(name, TYPES.get(info.dtype, f"number {info.dtype}"), shape)
-
-
-def _bfloat16(array: np.ndarray) -> np.ndarray:
-    """The upper halves of float32 numbers, rounded to nearest, ties to even."""
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(array), 0x7FC0, rounded).astype("<u2")

@@ -1,0 +1,159 @@
+"""Types of ONNX that numpy has not: as numbers that numpy has, and back into the bits that onnxruntime holds.
+
+bfloat16 and the 8-bit floats travel as float32, the integers of 2 and 4 bits as int8 and uint8. All of them fit.
+"""
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from cortex_runtime.clients.values import BFLOAT16, NumberType, bfloat16_bits, bfloat16_numbers
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One type. code: its number in ONNX. encode: an array to unsigned integers of `bits` bits. decode: the way back."""
+
+    number: NumberType
+    code: int
+    bits: int
+    encode: Callable[[np.ndarray], np.ndarray]
+    decode: Callable[[np.ndarray], np.ndarray]
+
+    def to_ort(self, array: np.ndarray) -> Any:
+        """The OrtValue of an array as `NumberType.convert` returns it. Raises ValueError for a number that does not fit."""
+        value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(array.shape), self.code)
+        content = self._pack(self.encode(array.ravel())).tobytes()
+        ctypes.memmove(value.data_ptr(), content, len(content))
+        return value
+
+    def from_ort(self, value: Any) -> np.ndarray:
+        """The numbers of an OrtValue in this machine's memory."""
+        shape = tuple(value.shape())
+        count = int(np.prod(shape, dtype=np.int64))
+        content = ctypes.string_at(value.data_ptr(), -(-count * self.bits // 8)) if count else b""
+        return self.decode(self._unpack(content, count)).reshape(shape)
+
+    def _pack(self, codes: np.ndarray) -> np.ndarray:
+        if self.bits >= 8:
+            return codes
+        each = 8 // self.bits
+        padded = np.zeros(-(-len(codes) // each) * each, np.uint8)
+        padded[: len(codes)] = codes
+        shifts = np.arange(each, dtype=np.uint8) * np.uint8(self.bits)
+        return np.bitwise_or.reduce(padded.reshape(-1, each) << shifts, axis=1).astype(np.uint8)
+
+    def _unpack(self, content: bytes, count: int) -> np.ndarray:
+        if self.bits >= 8:
+            return np.frombuffer(content, np.uint16 if self.bits == 16 else np.uint8)
+        shifts = np.arange(8 // self.bits, dtype=np.uint8) * np.uint8(self.bits)
+        parts = np.frombuffer(content, np.uint8)[:, None] >> shifts
+        return (parts & np.uint8(2**self.bits - 1)).ravel()[:count]
+
+
+def _floats(
+    name: str, code: int, exponent_bits: int, bias: int, *, ieee: bool = False, fnuz: bool = False
+) -> Packed:
+    """An 8-bit float with a sign. ieee: its last exponent is for infinity and NaN. fnuz: it has no -0, whose place has NaN."""
+    mantissa_bits = 7 - exponent_bits
+    magnitudes = np.empty(128)
+    for bits in range(128):
+        exponent, mantissa = bits >> mantissa_bits, bits & (2**mantissa_bits - 1)
+        fraction = mantissa / 2**mantissa_bits
+        magnitudes[bits] = (
+            (1 + fraction) * 2.0 ** (exponent - bias) if exponent else fraction * 2.0 ** (1 - bias)
+        )
+    last = 2**exponent_bits - 1
+    if ieee:
+        magnitudes[last << mantissa_bits] = np.inf
+        magnitudes[(last << mantissa_bits) + 1 :] = np.nan
+    elif not fnuz:
+        magnitudes[127] = np.nan
+    table = np.concatenate([magnitudes, -magnitudes]).astype(np.float32)
+    if fnuz:
+        table[128] = np.nan
+    finite = magnitudes[np.isfinite(magnitudes)]
+    middles = (finite[:-1] + finite[1:]) / 2
+    step = finite[-1] - finite[-2]
+    nan = 128 if fnuz else 127
+
+    def encode(array: np.ndarray) -> np.ndarray:
+        if np.isinf(array).any() and not ieee:
+            raise ValueError(f"infinity does not fit into {name}")
+        size = np.abs(array.astype(np.float64))
+        codes = np.searchsorted(middles, np.where(np.isnan(size), 0, size))
+        # Halfway between two, the one with an even code.
+        tie = (codes < len(middles)) & (middles[np.minimum(codes, len(middles) - 1)] == size)
+        codes = codes + (tie & (codes % 2 == 1))
+        codes = np.where(np.isinf(size), last << mantissa_bits, codes)
+        negative = np.signbit(array) & ~(fnuz & (codes == 0))
+        return np.where(np.isnan(array), nan, codes + 128 * negative).astype(np.uint8)
+
+    # Up to half a step beyond the largest a number is rounded to it; the half itself goes to the even code.
+    limit = finite[-1] + step / 2
+    if (len(finite) - 1) % 2:
+        limit = float(np.nextafter(np.float32(limit), np.float32(0)))
+    number = NumberType(name, np.dtype(np.float32), largest=float(limit), is_part=True)
+    return Packed(number, code, 8, encode, lambda bits: table[bits])
+
+
+def _powers() -> Packed:
+    """The powers of two from 2**-127 to 2**127."""
+    table = np.concatenate([2.0 ** np.arange(-127, 128), [np.nan]])
+    name = "float8e8m0"
+
+    def encode(array: np.ndarray) -> np.ndarray:
+        size = array.astype(np.float64)
+        number = ~np.isnan(size)
+        if (size[number] <= 0).any() or np.isinf(size).any():
+            raise ValueError(f"{name} holds only powers of two from 2**-127 to 2**127")
+        codes = np.searchsorted((table[:254] + table[1:255]) / 2, np.where(number, size, 1), side="right")
+        return np.where(number, codes, 255).astype(np.uint8)
+
+    number = NumberType(
+        name,
+        np.dtype(np.float32),
+        largest=float(np.nextafter(np.float32(table[254] * 1.5), np.float32(0))),
+        is_part=True,
+    )
+    return Packed(number, 24, 8, encode, lambda bits: table[bits].astype(np.float32))
+
+
+def _integers(name: str, code: int, bits: int, *, signed: bool) -> Packed:
+    low = -(2 ** (bits - 1)) if signed else 0
+    high = low + 2**bits - 1
+    number = NumberType.of(name, np.int8 if signed else np.uint8, low, high)
+    mask = np.uint8(2**bits - 1)
+
+    def encode(array: np.ndarray) -> np.ndarray:
+        return array.astype(np.uint8) & mask
+
+    def decode(codes: np.ndarray) -> np.ndarray:
+        if not signed:
+            return codes.astype(np.uint8)
+        shift = 8 - bits
+        return (codes << np.uint8(shift)).astype(np.uint8).view(np.int8) >> np.int8(shift)
+
+    return Packed(number, code, bits, encode, decode)
+
+
+TYPES = {
+    f"tensor({each.number.name})": each
+    for each in (
+        Packed(BFLOAT16, 16, 16, bfloat16_bits, bfloat16_numbers),
+        _floats("float8e4m3fn", 17, 4, 7),
+        _floats("float8e4m3fnuz", 18, 4, 8, fnuz=True),
+        _floats("float8e5m2", 19, 5, 15, ieee=True),
+        _floats("float8e5m2fnuz", 20, 5, 16, fnuz=True),
+        _powers(),
+        _integers("uint4", 21, 4, signed=False),
+        _integers("int4", 22, 4, signed=True),
+        _integers("uint2", 25, 2, signed=False),
+        _integers("int2", 26, 2, signed=True),
+    )
+}
+"""onnxruntime's name of a type to the type."""

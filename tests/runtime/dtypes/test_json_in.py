@@ -1,0 +1,78 @@
+"""Numbers in JSON arrive with all their digits, or the body is refused."""
+
+import json
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cortex_runtime import json_parser
+
+LARGE = 200_000
+"""Bytes of a body that is searched in another way than a small one."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "18446744073709551615",
+        "18446744073709551616",
+        "-9223372036854775808",
+        "-9223372036854775809",
+        "123456789012345678901234567890",
+        '{"a": [1, -99999999999999999999], "b": "99999999999999999999"}',
+        "[1.5, 10000000000000000000000, 0.1234567890123456789012345, 1e3]",
+        str(10**300),
+    ],
+)
+@pytest.mark.parametrize("padding", [0, LARGE, 5 * LARGE], ids=["small", "large", "very large"])
+def test_integers_keep_all_digits(text, padding):
+    body = f'[{text}, "{"x7" * (padding // 2)}", [{"1234.567890123456," * (padding // 17)}0]]'
+    value = json_parser.loads(body.encode())
+    assert value == json.loads(body)
+    assert repr(value[0]) == repr(json.loads(text))
+
+
+@pytest.mark.parametrize("offset", range(40))
+def test_a_large_integer_is_found_at_any_place_of_a_large_body(offset):
+    body = b" " * (LARGE + offset) + b"[18446744073709551616]" + b" " * LARGE
+    assert json_parser.loads(body) == [18446744073709551616]
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(10**25), 10**25)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]))
+    | st.from_regex("[0-9]{15,25}", fullmatch=True),
+    lambda inside: (
+        st.lists(inside, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=3), inside, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+@given(json_values)
+def test_whatever_is_sent_arrives_as_it_is(value):
+    assert json_parser.loads(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[18446744073709551616,]",
+        b"[18446744073709551616, NaN]",
+        b"[1e400, 18446744073709551616]",
+        b'[18446744073709551616, "\\ud800"]',
+        b'[18446744073709551616, "\xff"]',
+        b"018446744073709551616",
+        b"1" * 400,
+    ],
+)
+def test_a_body_with_large_integers_is_as_strict_as_any(body):
+    with pytest.raises(orjson.JSONDecodeError):
+        json_parser.loads(body)
