@@ -110,7 +110,10 @@ def test_what_the_model_refuses_is_the_callers_error(client):
         ({"a": A, "b": B, "c": B}, "unknown input c (the model takes a, b)"),
         (A, "several inputs, by name: a, b"),
         ({"a": A, "b": [[1, 2]]}, 'input "b": expected float32 of shape [?, 3], got shape [1, 2]'),
-        ({"a": A, "b": [["x", "y", "z"]]}, 'input "b": expected float32 of shape [?, 3]: expected numbers, got text'),
+        (
+            {"a": A, "b": [["x", "y", "z"]]},
+            'input "b": expected float32 of shape [?, 3]: expected numbers, got text',
+        ),
         ({"a": A, "b": None}, 'input "b": expected float32 of shape [?, 3]'),
         ({"a": A * 3, "b": B * 2}, "refused its input: Incompatible shapes: [2,3] vs. [3,3]"),
     ],
