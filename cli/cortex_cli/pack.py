@@ -150,7 +150,7 @@ def _too_large(folder: Path, size: int, sizes: Mapping[str, int], how: str) -> U
     largest = sorted(sizes.items(), key=lambda item: -item[1])[:_LISTED]
     listed = ", ".join(f"{path} ({_size(bytes_)})" for path, bytes_ in largest)
     return Unpackable(
-        f"{folder} has {_size(size)}{how}, and a ConfigMap holds {_size(LIMIT)}; its largest files{how}: {listed}."
+        f"{folder} has {size} bytes{how}, and a ConfigMap holds {LIMIT} (1 MiB); its largest files{how}: {listed}."
         " Name files that are not needed in .cortexignore, put models into a bucket (handler.models), or put the project"
         " there as an archive (handler.source.uri)"
     )
@@ -159,7 +159,7 @@ def _too_large(folder: Path, size: int, sizes: Mapping[str, int], how: str) -> U
 def _size(count: int) -> str:
     for unit, factor in (("MiB", 1024 * 1024), ("KiB", 1024)):
         if count >= factor:
-            return f"{count / factor:.3g} {unit}"
+            return f"{count / factor:.1f} {unit}"
     return f"{count} B"
 
 
