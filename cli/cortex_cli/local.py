@@ -74,8 +74,6 @@ class Scratch:
                 raise click.ClickException(
                     f"{missing[0]} is not in {project}, and no manifest there has ConfigMap {source.config_map.name}"
                 )
-            else:
-                api = _without_source(api)
         for path, content in (source.files or {}).items() if source else ():
             project = self.folder / "project"
             target = project / path
@@ -221,12 +219,6 @@ class Runtime:
             except (OSError, ValueError, KeyError):
                 continue
         return f"the runtime ended with status {status}; its log above says why"
-
-
-def _without_source(api: RealtimeAPI | AsyncAPI) -> RealtimeAPI | AsyncAPI:
-    """The API with code in the folder that its runtime is given."""
-    handler = api.spec.handler.model_copy(update={"source": None})
-    return api.model_copy(update={"spec": api.spec.model_copy(update={"handler": handler})})
 
 
 def _show(process: subprocess.Popen[str], prefix: str) -> None:

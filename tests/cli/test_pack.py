@@ -93,6 +93,8 @@ def test_the_same_files_make_the_same_manifest(tmp_path):
     (second / "handlers/iris.py").chmod(0o755)
     same = [cortex("pack", folder, "--name", "code").stdout for folder in (first, second, first)]
     assert len(set(same)) == 1
+    archive = zipfile.ZipFile(io.BytesIO(values(yaml.safe_load(same[0]))["project.zip"]))
+    assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     (second / "data.bin").write_bytes(b"\x00\xfe")
     assert cortex("pack", second, "--name", "code").stdout != same[0]
 
@@ -133,7 +135,8 @@ def test_the_manifest_that_is_written_into_the_folder_does_not_hold_itself(tmp_p
             subprocess.run(command, cwd=folder, stdout=output, stderr=subprocess.PIPE, check=True)
         texts.append((folder / "code.txt").read_text())
     assert texts[0] == texts[1]
-    assert "iris-code" not in texts[0]
+    archive = zipfile.ZipFile(io.BytesIO(values(yaml.safe_load(texts[0]))["project.zip"]))
+    assert sorted(archive.namelist()) == sorted(NESTED)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +181,10 @@ def test_a_project_over_the_limit_names_its_size_its_largest_files_and_what_to_d
     folder = write(tmp_path / "project", {**files, "handler.py": b""})
     said = cortex("pack", folder, code=1).stderr
     assert f"{folder} has 2101" in said
-    assert "bytes packed, and a ConfigMap holds 1048576 (1 MiB); its largest files packed: data/6.bin (586.1 KiB)" in said
+    assert (
+        "bytes packed, and a ConfigMap holds 1048576 (1 MiB); its largest files packed: data/6.bin (586.1 KiB)"
+        in said
+    )
     assert "data/2.bin" in said
     assert "data/1.bin" not in said
     for remedy in (".cortexignore", "handler.models", "handler.source.uri"):
@@ -263,6 +269,13 @@ def test_convert_brings_the_code_of_a_project_with_folders(tmp_path):
     assert f"cortex pack {file.parent} --name iris-code | kubectl apply -f -" in result.stderr
     (tmp_path / "api.yaml").write_text(result.stdout)
     cortex("validate", tmp_path / "api.yaml")
+
+
+def test_the_old_file_is_not_a_part_of_the_project(tmp_path):
+    file = old_project(tmp_path).rename(tmp_path / "cortex_gpu.yaml")
+    config_map, _ = yaml.safe_load_all(cortex("convert", file).stdout)
+    archive = zipfile.ZipFile(io.BytesIO(values(config_map)["project.zip"]))
+    assert sorted(archive.namelist()) == sorted(NESTED)
 
 
 def test_apis_of_one_file_share_the_code(tmp_path):
