@@ -63,6 +63,10 @@ REASONS: dict[str, Reason] = {
         "An older AsyncAPI uses the queue that this one names; two APIs would run each other's jobs.",
         "Set another `queue.name`, or delete the older API.",
     ),
+    "FieldsOverwritten": Reason(
+        "Another writer changes an object of the API each time that the operator sets it back. The message names it.",
+        "Stop the other writer, or exempt the object from it. Add to the pods by `spec.pod`.",
+    ),
     "SourceUnavailable": Reason(
         "The code can't be fetched: the ConfigMap is missing, or the archive in it or at `source.uri` can't be read.",
         "Create the ConfigMap in the API's namespace (`cortex pack` makes it), or correct address and credentials.",

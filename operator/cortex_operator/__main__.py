@@ -92,6 +92,7 @@ class Operator:
             self._start("audit", audit.run(self._queue))
             self._start("replicas", replicas.run())
             self._start("scaler", scaler.run())
+            self._start("standby", reconciler.standby.run(self._queue.add))
             if lease is not None:
                 self._start("lease", lease.keep())
             log.info("watching %s", ", ".join(self._settings.watch_namespaces) or "all namespaces")

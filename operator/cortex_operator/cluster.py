@@ -98,6 +98,11 @@ class Cluster:
         query = [("fieldManager", manager), ("force", "true")]
         return await self._call("PATCH", _path_of(child), query, child, "application/apply-patch+yaml")
 
+    async def patch(self, thing: Object, operations: list[Object]) -> Object:
+        """Change an object by a JSON patch (RFC 6902). Returns it as it is then; ApiException (409) when it has changed since."""
+        query = [("fieldManager", MANAGER)]
+        return await self._call("PATCH", _path_of(thing), query, operations, "application/json-patch+json")
+
     async def scale(self, deployment: Object, replicas: int) -> None:
         """Give a Deployment another number of replicas, through its scale subresource."""
         path = _path_of({**deployment, "apiVersion": "apps/v1", "kind": "Deployment"}) + "/scale"
@@ -146,7 +151,7 @@ class Cluster:
         method: str,
         path: str,
         query: list[tuple[str, str]] | None = None,
-        body: Object | None = None,
+        body: Object | list[Object] | None = None,
         content_type: str = "application/json",
     ) -> Object:
         headers = {"Accept": "application/json", "Content-Type": content_type}

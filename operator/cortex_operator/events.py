@@ -1,4 +1,5 @@
-"""Kubernetes Events: one for each new reason of Ready, which names what is wrong also while the API answers."""
+"""Kubernetes Events: one for each new reason of Ready, which names what is wrong also while the API answers, and one for each
+change by others that was set back."""
 
 from typing import Any
 
@@ -14,9 +15,18 @@ def of_transition(live: Object, before: Object, after: Object, now: str) -> Obje
     old, new = _condition(before, "Ready"), _condition(after, "Ready")
     if (old.get("status"), old.get("reason")) == (new["status"], new["reason"]):
         return None
-    metadata = live["metadata"]
     degraded = _condition(after, "Degraded").get("status") == "True"
     fine = not degraded and (new["status"] == "True" or new["reason"] in _CALM)
+    return _event(live, "Normal" if fine else "Warning", new["reason"], new["message"], now)
+
+
+def warning(live: Object, reason: str, message: str, now: str) -> Object:
+    """An Event about something that happened to a resource and is in none of its conditions."""
+    return _event(live, "Warning", reason, message, now)
+
+
+def _event(live: Object, kind: str, reason: str, message: str, now: str) -> Object:
+    metadata = live["metadata"]
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -28,9 +38,9 @@ def of_transition(live: Object, before: Object, after: Object, now: str) -> Obje
             "namespace": metadata["namespace"],
             "uid": metadata["uid"],
         },
-        "type": "Normal" if fine else "Warning",
-        "reason": new["reason"],
-        "message": new["message"][:1024],
+        "type": kind,
+        "reason": reason,
+        "message": message[:1024],
         "source": {"component": MANAGER},
         "reportingComponent": MANAGER,
         "firstTimestamp": now,

@@ -6,7 +6,6 @@ Level-triggered: it may be called at any time, any number of times, and asks not
 """
 
 import asyncio
-import copy
 import logging
 import math
 from collections.abc import Callable
@@ -17,18 +16,19 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
 from cortex_operator import events, status
+from cortex_operator.applier import Applied, Applier
 from cortex_operator.cache import Cache, Key, source_name
 from cortex_operator.capabilities import Capabilities
-from cortex_operator.cluster import MANAGER, REPLICAS_MANAGER, Cluster, ends_namespace, said
+from cortex_operator.cluster import Cluster, ends_namespace, said
 from cortex_operator.conditions import Component, Observed, Problem, judge
 from cortex_operator.handlers import CONFIG_MAP, ChildKind, child_kinds
 from cortex_operator.platform import Platform
-from cortex_operator.render import gateway, render, route
-from cortex_operator.render.deployment import birth_replicas
-from cortex_operator.render.names import DESTROY, GATEWAY, HASH_ANNOTATION, child_name
+from cortex_operator.render import render, route
+from cortex_operator.render.names import DESTROY, GATEWAY, child_name
 from cortex_operator.replicas import Replicas
 from cortex_operator.retention import Retention
 from cortex_operator.scaler import Scaler
+from cortex_operator.standby import Standby
 from cortex_operator.status import component_of
 
 Object = dict[str, Any]
@@ -60,9 +60,10 @@ class Reconciler:
         self._capabilities = capabilities
         self._replicas = replicas or Replicas(cache, lambda key: None)
         self._again = again
+        self.standby = Standby(cache, cluster, platform)
         self._retention = Retention(cache, cluster, platform)
         self._pruned: list[ChildKind] = [k for k in (*child_kinds(platform), CONFIG_MAP) if k.pruned]
-        self._settled: dict[Key, dict[str, tuple[str, str]]] = {}
+        self._applier = Applier(cache, cluster)
         self._reported: dict[Key, tuple[Object, Object]] = {}
 
     async def reconcile(self, key: Key) -> None:
@@ -72,9 +73,11 @@ class Reconciler:
         """
         live = self._cache.api(key)
         if live is None:
-            self._settled.pop(key, None)
+            self._applier.forget(key)
             self._reported.pop(key, None)
             return  # Its children are garbage-collected.
+        if await self.standby.leaves_alone(key):
+            return
         if live["metadata"].get("deletionTimestamp"):
             problem, watched = await self._retention.delete_queue(key, live)
             if problem is not None:
@@ -95,21 +98,22 @@ class Reconciler:
         live = await self._retention.ensure_finalizer(key, api, live)
         problem = None if first == key else self._endpoint_taken(api, first)
         unfinished = None
-        found = await asyncio.gather(*(self._find(key, child) for child in children))
+        found = await asyncio.gather(*(self._applier.find(key, child) for child in children))
         if taken := next((other for other in found if other is not None and not _is_owned(other, api)), None):
             what = f"{taken['kind']} {taken['metadata']['name']}"
             words = f"{what} exists and is not this API's: rename the API, or delete the {taken['kind']}"
             await self._refuse(key, live, Problem("NameTaken", words))
             return
+        applied = Applied()
         for child, there in zip(children, found, strict=True):
             try:
-                await self._apply(key, api, child, there)
+                await self._applier.apply(key, api, child, there, applied)
             except ApiException as error:
                 if ends_namespace(error):
                     words = "the namespace is being deleted, and the API with it"
                     await self._refuse(key, live, Problem("NamespaceTerminating", words))
                     return
-                if error.status >= 500 or error.status == 429 or error.status == 0:
+                if error.status >= 500 or error.status in (0, 409, 429):
                     raise
                 words = f"the cluster refuses {child['kind']} {child['metadata']['name']}: {said(error)}"
                 unfinished = Problem(f"{child['kind']}Refused", words)
@@ -117,9 +121,13 @@ class Reconciler:
                     await self._refuse(key, live, unfinished)
                     raise Unfinished(words) from error
         await self._prune(key, children)
-        observed = self._observe(key, api, children, problem or unfinished)
+        for reason, message in applied.events:
+            await self._tell(events.warning(live, reason, message, _now()))
+        observed = self._observe(key, api, children, problem or unfinished or applied.problem)
         verdict = judge(api, observed)
         await self._report(key, live, status.compute(api, live, observed, verdict))
+        if applied.again is not None:
+            self._again(key, applied.again)
         if verdict.until < math.inf:
             self._again(key, verdict.until + 1)
         if unfinished is not None:
@@ -155,60 +163,6 @@ class Reconciler:
             f" Inside the cluster the API is at {route.best_url(api, self._platform, routed=False)}"
         )
         return Problem("EndpointTaken", text)
-
-    async def _find(self, key: Key, child: Object) -> Object | None:
-        """What there is under the name of a child, whoever's it is."""
-        kind, name = child["kind"], child["metadata"]["name"]
-        if known := self._cache.child(key, kind, name):
-            return known
-        try:
-            return await self._cluster.get(child["apiVersion"], kind, key.namespace, name)
-        except ApiException as error:
-            if error.status == 403:
-                return None  # Nor may it be applied, which is reported then.
-            raise
-
-    async def _apply(self, key: Key, api: API, child: Object, live: Object | None) -> None:
-        """Apply a child unless it is as it should be already. live: what there is under its name."""
-        if live is not None and self._is_settled(key, child, live):
-            return
-        if child["kind"] == "Deployment" and "replicas" not in child["spec"]:
-            await self._hand_over_replicas(api, child, live)
-        applied = await self._cluster.apply(child)
-        self._settled.setdefault(key, {})[applied["metadata"]["uid"]] = _token(child, applied)
-        self._cache.put_child(applied)
-
-    def _is_settled(self, key: Key, child: Object, live: Object) -> bool:
-        """Whether a live child is what was rendered: the same fingerprint, and nobody has edited it since."""
-        if live["metadata"].get("deletionTimestamp"):
-            return False
-        settled, uid, token = self._settled.setdefault(key, {}), live["metadata"]["uid"], _token(child, live)
-        if settled.get(uid) == token:
-            return True
-        same = live["metadata"].get("annotations", {}).get(HASH_ANNOTATION) == token[0]
-        if same and contains(live, child):
-            settled[uid] = token
-            return True
-        return False
-
-    async def _hand_over_replicas(self, api: API, child: Object, live: Object | None) -> None:
-        """Give spec.replicas a holder before it leaves what we apply; else the API server would set it back to 1."""
-        first = birth_replicas(api)
-        if isinstance(api, AsyncAPI) and child["metadata"]["name"] == child_name(api, GATEWAY):
-            first = gateway.birth_replicas(api)
-        if live is None:
-            born = copy.deepcopy(child)
-            born["spec"]["replicas"] = first
-            live = await self._cluster.apply(born)
-        if not _holds_replicas(live):
-            return
-        identity = {
-            "apiVersion": child["apiVersion"],
-            "kind": child["kind"],
-            "metadata": {"name": child["metadata"]["name"], "namespace": child["metadata"]["namespace"]},
-        }
-        replicas = live["spec"]["replicas"] or first
-        await self._cluster.apply({**identity, "spec": {"replicas": replicas}}, REPLICAS_MANAGER)
 
     async def _prune(self, key: Key, children: list[Object]) -> None:
         wanted = {(child["kind"], child["metadata"]["name"]) for child in children}
@@ -254,7 +208,7 @@ class Reconciler:
 
     async def _report(self, key: Key, live: Object, wanted: Object) -> None:
         """Write the status if it says anything new, and tell of a new reason by an Event."""
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = _now()
         for condition in wanted["conditions"]:
             condition["lastTransitionTime"] = condition["lastTransitionTime"] or now
         last = wanted.get("lastFailure")
@@ -292,35 +246,12 @@ class Unfinished(Exception):
     """Something could not be done, has been reported, and may be possible later."""
 
 
-def contains(live: Any, wanted: Any) -> bool:
-    """Whether everything in `wanted` stands in `live` as well; live may have more fields, but no more list items."""
-    if isinstance(wanted, dict):
-        return isinstance(live, dict) and all(k in live and contains(live[k], v) for k, v in wanted.items())
-    if isinstance(wanted, list):
-        same = isinstance(live, list) and len(live) == len(wanted)
-        return same and all(contains(a, b) for a, b in zip(live, wanted, strict=True))
-    return live == wanted
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _is_owned(live: Object, api: API) -> bool:
     return any(owner["uid"] == api.metadata.uid for owner in live["metadata"].get("ownerReferences", ()))
-
-
-def _token(child: Object, live: Object) -> tuple[str, str]:
-    """What was applied, and the state that it was applied to: a generation where the kind has one."""
-    metadata = live["metadata"]
-    state = metadata.get("generation") or metadata["resourceVersion"]
-    return child["metadata"]["annotations"][HASH_ANNOTATION], str(state)
-
-
-def _holds_replicas(deployment: Object) -> bool:
-    """Whether spec.replicas is ours by server-side apply."""
-    return any(
-        entry.get("manager") == MANAGER
-        and entry.get("operation") == "Apply"
-        and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
-        for entry in deployment["metadata"].get("managedFields", ())
-    )
 
 
 def _not_accepted(way: Object | None) -> Problem | None:

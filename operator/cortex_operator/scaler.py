@@ -99,6 +99,9 @@ class Scaler:
         deployment = live and self._cache.child(key, "Deployment", f"api-{key.name}")
         if live is None or not deployment or live["metadata"].get("deletionTimestamp"):
             return
+        if key in self._cache.left_alone:
+            self._watched.pop(key, None)
+            return
         if key.kind == "RealtimeAPI" and "targetInFlight" not in (live["spec"].get("autoscaling") or ()):
             self._watched.pop(key, None)
             return

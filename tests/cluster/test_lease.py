@@ -1,5 +1,6 @@
 """Two operators: one leads, the other takes over when it is gone."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,3 +33,38 @@ def test_the_second_stands_by_and_takes_over_from_a_killed_first(
     assert not operator.leads()
     second.stop()
     eventually(operator.leads, bool, seconds=20)
+
+
+@pytest.fixture
+def apart(
+    kubeconfig: Path, platform: Path, tmp_path: Path, operator: Operator, kubectl: Kubectl
+) -> Iterator[Operator]:
+    """An operator with a Lease of its own, in the test's namespace."""
+    settings = json.loads(platform.read_text())
+    config = tmp_path / "platform.yaml"
+    config.write_text(json.dumps({**settings, "leaseNamespace": kubectl.namespace, "logLevel": "debug"}))
+    apart = Operator(kubeconfig, config, tmp_path / "log")
+    apart.start()
+    yield apart
+    apart.stop()
+
+
+def test_an_operator_with_another_lease_leaves_alone_what_the_first_manages(
+    kubectl: Kubectl, operator: Operator, apart: Operator
+) -> None:
+    eventually(apart.leads, bool)
+    kubectl.apply(api())
+    kubectl.wait_reason("echo", "Ready")
+    kubectl.apply(api(replicas=2))
+    eventually(
+        lambda: kubectl.get("realtimeapi", "echo")["status"].get("readyReplicas"), lambda ready: ready == 2
+    )
+    before = kubectl.get("deployment", "api-echo")["metadata"]
+    writes = [o.metric('cortex_operator_api_calls_total{method="PATCH"') for o in (operator, apart)]
+    kubectl("annotate", "realtimeapi", "echo", "note=x")
+    marks = {child["metadata"]["annotations"]["cortex.dev/operator"] for child in kubectl.list("deployments")}
+    assert len(marks) == 1
+    loser = operator if marks == {kubectl.namespace} else apart
+    assert "leaves it alone" in loser.log.read_text()
+    assert kubectl.get("deployment", "api-echo")["metadata"]["generation"] == before["generation"]
+    assert [o.metric('cortex_operator_api_calls_total{method="PATCH"') for o in (operator, apart)] == writes

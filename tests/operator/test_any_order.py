@@ -124,7 +124,8 @@ class World:
             # How many replicas there are is the autoscaler's, which goes on from where it is.
             if kind == "Deployment" and ("HorizontalPodAutoscaler", "default", name) in self.cluster.objects:
                 del content["spec"]["replicas"]
-            if ("HorizontalPodAutoscaler", "default", f"api-{name}") in self.cluster.objects:
+            scaled = ("HorizontalPodAutoscaler", "default", f"api-{name}") in self.cluster.objects
+            if scaled and name not in refused:
                 for condition in (content["status"] or {}).get("conditions", ()):
                     del condition["message"]
             found[f"{kind}/{name}"] = content

@@ -41,7 +41,7 @@ def render(
     children += disruption.render(api)
     children.append(networkpolicy.render(api, platform))
     children.append(route.render(api, platform) if routed else None)
-    return [finish(api, child) for child in children if child is not None]
+    return [finish(api, child, platform.lease_namespace) for child in children if child is not None]
 
 
 __all__ = ["Object", "render"]

@@ -11,6 +11,8 @@ KIND_LABEL = "cortex.dev/kind"
 COMPONENT_LABEL = "cortex.dev/component"
 TEMPLATE_LABEL = "cortex.dev/template"
 HASH_ANNOTATION = "cortex.dev/applied-hash"
+OPERATOR_ANNOTATION = "cortex.dev/operator"
+"""The namespace of the operator that manages the object."""
 PORT = 8080
 ADMIN_PORT = 8081
 
@@ -60,8 +62,8 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def finish(api: RealtimeAPI | AsyncAPI, child: dict[str, Any]) -> dict[str, Any]:
-    """A child with namespace, labels, owner, and the fingerprint of all that is applied."""
+def finish(api: RealtimeAPI | AsyncAPI, child: dict[str, Any], operator: str | None = None) -> dict[str, Any]:
+    """A child with namespace, labels, owner, the mark of its operator, and the fingerprint of all that is applied."""
     metadata = child["metadata"]
     metadata["namespace"] = api.metadata.namespace
     metadata["labels"] = {**metadata.get("labels", {}), **labels(api)}
@@ -75,5 +77,7 @@ def finish(api: RealtimeAPI | AsyncAPI, child: dict[str, Any]) -> dict[str, Any]
             "blockOwnerDeletion": False,
         }
     ]
+    if operator is not None:
+        metadata["annotations"] = {**metadata.get("annotations", {}), OPERATOR_ANNOTATION: operator}
     metadata["annotations"] = {**metadata.get("annotations", {}), HASH_ANNOTATION: digest(child)}
     return child

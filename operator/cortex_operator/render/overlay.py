@@ -2,7 +2,7 @@
 
 from typing import Any
 
-_KEYS = {
+KEYS = {
     "containers": "name",
     "initContainers": "name",
     "env": "name",
@@ -32,7 +32,7 @@ def merge(base: Any, patch: Any, field: str = "") -> Any:
     if isinstance(base, list) and isinstance(patch, list):
         if field in _APPENDED:
             return base + [item for item in patch if item not in base]
-        if key := _KEYS.get(field):
+        if key := KEYS.get(field):
             return _merge_by(key, base, patch, whole=field in _REPLACED)
     return patch
 

@@ -1,0 +1,183 @@
+"""Brings one child to what was rendered, by server-side apply, and takes back what others have changed of it.
+
+Nothing is asked or written for a child that is as it should be already: that is judged by what the watches have told.
+"""
+
+import copy
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubernetes.aio.client.exceptions import ApiException
+
+from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_operator.cache import Cache, Key
+from cortex_operator.cluster import MANAGER, REPLICAS_MANAGER, Cluster
+from cortex_operator.conditions import Problem
+from cortex_operator.contest import Contests
+from cortex_operator.ownership import changes, differences, removal
+from cortex_operator.render import gateway
+from cortex_operator.render.deployment import birth_replicas
+from cortex_operator.render.names import GATEWAY, HASH_ANNOTATION, child_name
+
+Object = dict[str, Any]
+API = RealtimeAPI | AsyncAPI
+
+TO_ADD = "To add to the pods, use spec.pod of the API"
+
+
+@dataclass
+class Applied:
+    """What there is to tell of a reconciliation's children. events: reason and message. again: seconds until the children should
+    be looked at again, though nothing may happen; None when that is not needed."""
+
+    events: list[tuple[str, str]] = field(default_factory=list)
+    problem: Problem | None = None
+    again: float | None = None
+
+
+class Applier:
+    """Applies children, one API after the other."""
+
+    def __init__(self, cache: Cache, cluster: Cluster) -> None:
+        self._cache = cache
+        self._cluster = cluster
+        self._settled: dict[Key, dict[str, tuple[str, str]]] = {}
+        self._altered: dict[str, frozenset[str]] = {}
+        """Paths at which a child is not what was applied, though nobody has changed it since: the API server writes a quantity in
+        another way, does not know a field, or has an admission webhook."""
+        self._contests = Contests()
+
+    def forget(self, key: Key) -> None:
+        """The API is gone, and its children with it."""
+        for uid in self._settled.pop(key, ()):
+            self._contests.forget(uid)
+            self._altered.pop(uid, None)
+
+    async def find(self, key: Key, child: Object) -> Object | None:
+        """What there is under the name of a child, whoever's it is."""
+        kind, name = child["kind"], child["metadata"]["name"]
+        if known := self._cache.child(key, kind, name):
+            return known
+        try:
+            return await self._cluster.get(child["apiVersion"], kind, key.namespace, name)
+        except ApiException as error:
+            if error.status == 403:
+                return None  # Nor may it be applied, which is reported then.
+            raise
+
+    async def apply(self, key: Key, api: API, child: Object, live: Object | None, told: Applied) -> None:
+        """Apply a child unless it is as it should be. live: what there is under its name. told: what to tell is added to it."""
+        if live is not None and not self._is_settled(key, child, live):
+            if words := self._changed_by_others(key, child, live):
+                what = f"{child['kind']} {child['metadata']['name']}"
+                if self._contests.pause(live["metadata"]["uid"], time.monotonic(), f"{words} of {what}"):
+                    self._note_contest(live, told)
+                    return
+                told.events.append(("ChangeReverted", f"{words} of {what}; it is set back. {TO_ADD}."))
+            await self._write(key, api, child, live, told)
+        elif live is None:
+            await self._write(key, api, child, live, told)
+        if live is not None:
+            self._note_contest(live, told)
+
+    async def _write(self, key: Key, api: API, child: Object, live: Object | None, told: Applied) -> None:
+        if child["kind"] == "Deployment" and "replicas" not in child["spec"]:
+            await self._hand_over_replicas(api, child, live)
+        applied = await self._cluster.apply(child)
+        if additions := [change for change in changes(applied, child) if change.pointer]:
+            applied = await self._cluster.patch(applied, removal(applied, additions))
+            if left := [change.path for change in changes(applied, child) if change.item]:
+                # What the answer still has was put back on its way.
+                what = f"{child['kind']} {child['metadata']['name']}"
+                text = f"an admission webhook adds {', '.join(left[:3])} to {what} whenever it is written, so that stays"
+                told.events.append(("ChangedByAdmission", text))
+        uid = applied["metadata"]["uid"]
+        self._settled.setdefault(key, {})[uid] = _token(child, applied)
+        self._cache.put_child(applied)
+        if altered := frozenset(differences(applied, child)):
+            self._altered[uid] = altered
+        else:
+            self._altered.pop(uid, None)
+
+    def _is_settled(self, key: Key, child: Object, live: Object) -> bool:
+        """Whether a live child is what was rendered: the same fingerprint, and nobody has changed it since."""
+        if live["metadata"].get("deletionTimestamp"):
+            return False
+        settled, uid, token = self._settled.setdefault(key, {}), live["metadata"]["uid"], _token(child, live)
+        if settled.get(uid) == token:
+            return True
+        if _fingerprint(live) != token[0] or changes(live, child):
+            return False
+        if self._altered.get(uid, frozenset()).issuperset(differences(live, child)):
+            settled[uid] = token
+            return True
+        return False
+
+    def _changed_by_others(self, key: Key, child: Object, live: Object) -> str | None:
+        """Who changed what of a child that is not as it should be; None where the cause is this operator's: another spec, say."""
+        if live["metadata"].get("deletionTimestamp"):
+            return None
+        uid, wanted = live["metadata"]["uid"], _fingerprint(child)
+        before = self._settled.get(key, {}).get(uid)
+        if before is not None and before[0] == wanted != _fingerprint(live):
+            return f'another operator with the field manager "{MANAGER}" applied another state'
+        if _fingerprint(live) != wanted:
+            return None
+        found = changes(live, child)
+        paths = [change.path for change in found]
+        if before is not None:
+            paths += sorted(set(differences(live, child)) - self._altered.get(uid, frozenset()))
+        if not paths:
+            return None
+        managers = sorted({f'"{change.manager}"' for change in found if change.manager})
+        who = f"field manager {' and '.join(managers)}" if managers else "another writer"
+        paths = list(dict.fromkeys(paths))
+        more = f" and {len(paths) - 3} more fields" if len(paths) > 3 else ""
+        return f"{who} changed {', '.join(paths[:3])}{more}"
+
+    def _note_contest(self, live: Object, told: Applied) -> None:
+        if ongoing := self._contests.ongoing(live["metadata"]["uid"], time.monotonic()):
+            words, seconds = ongoing
+            told.again = seconds if told.again is None else min(told.again, seconds)
+            text = f"{words} again each time that it was set back, so the operator waits longer and longer in between"
+            told.problem = Problem("FieldsOverwritten", f"{text}. Stop the other writer. {TO_ADD}.")
+
+    async def _hand_over_replicas(self, api: API, child: Object, live: Object | None) -> None:
+        """Give spec.replicas a holder before it leaves what we apply; else the API server would set it back to 1."""
+        first = birth_replicas(api)
+        if isinstance(api, AsyncAPI) and child["metadata"]["name"] == child_name(api, GATEWAY):
+            first = gateway.birth_replicas(api)
+        if live is None:
+            born = copy.deepcopy(child)
+            born["spec"]["replicas"] = first
+            live = await self._cluster.apply(born)
+        if not _holds_replicas(live):
+            return
+        identity = {
+            "apiVersion": child["apiVersion"],
+            "kind": child["kind"],
+            "metadata": {"name": child["metadata"]["name"], "namespace": child["metadata"]["namespace"]},
+        }
+        replicas = live["spec"]["replicas"] or first
+        await self._cluster.apply({**identity, "spec": {"replicas": replicas}}, REPLICAS_MANAGER)
+
+
+def _fingerprint(child: Object) -> str:
+    return str((child["metadata"].get("annotations") or {}).get(HASH_ANNOTATION, ""))
+
+
+def _token(child: Object, live: Object) -> tuple[str, str]:
+    """What was applied, and the state that it was applied to: a generation where the kind has one."""
+    metadata = live["metadata"]
+    return _fingerprint(child), str(metadata.get("generation") or metadata["resourceVersion"])
+
+
+def _holds_replicas(deployment: Object) -> bool:
+    """Whether spec.replicas is ours by server-side apply."""
+    return any(
+        entry.get("manager") == MANAGER
+        and entry.get("operation") == "Apply"
+        and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+        for entry in deployment["metadata"].get("managedFields", ())
+    )

@@ -1,0 +1,179 @@
+"""What others have changed of a child: found in the live object's managedFields and by comparison with what was rendered.
+
+Server-side apply brings back the fields that it applies, and leaves what others add: a container, a variable, a key of a
+ConfigMap. Pure; the applier removes what is found here.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cortex_operator.cluster import MANAGER, REPLICAS_MANAGER
+from cortex_operator.render.overlay import KEYS
+
+Object = dict[str, Any]
+Pointer = tuple[str | int, ...]
+
+_LIST_KEYS = {**KEYS, "ports": "containerPort", "ownerReferences": "uid"}
+_ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Change:
+    """One field that is not as it was rendered.
+
+    path: as people write it. manager: who owns it in managedFields; empty where no other manager does (an admission webhook).
+    pointer: where an addition is, to be removed; None for a field whose value differs, which an apply brings back. item: whether
+    the addition is an item of a list.
+    """
+
+    path: str
+    manager: str
+    pointer: Pointer | None = None
+    item: bool = False
+
+
+def changes(live: Object, wanted: Object) -> list[Change]:
+    """What of `live` is not as in `wanted`, but for what the API server fills in and what others may add: labels, annotations,
+    status, and the replicas of a Deployment whose number was not rendered.
+    """
+    found: dict[Pointer, Change] = {}
+    for entry in live["metadata"].get("managedFields", ()):
+        manager = entry.get("manager", "")
+        if entry.get("subresource") or manager == REPLICAS_MANAGER or _is_ours(entry):
+            continue
+        for change in _owned(entry.get("fieldsV1", {}), live, wanted, (), "", manager):
+            found.setdefault(change.pointer or (change.path,), change)
+    for change in _items(live, wanted, (), ""):
+        found.setdefault(change.pointer or (), change)
+    return list(found.values())
+
+
+def removal(live: Object, additions: list[Change]) -> list[Object]:
+    """The JSON patch (RFC 6902) that takes additions away, and nothing if the object has changed since it was read."""
+    pointers = sorted((change.pointer for change in additions if change.pointer), key=_from_the_end)
+    outermost = [
+        p for p in pointers if not any(p != other and p[: len(other)] == other for other in pointers)
+    ]
+    version = live["metadata"]["resourceVersion"]
+    return [
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
+        *({"op": "remove", "path": "".join(f"/{_escape(part)}" for part in p)} for p in outermost),
+    ]
+
+
+def differences(live: Any, wanted: Any, path: str = "") -> Iterator[str]:
+    """Paths at which `live` has another value than `wanted`, or none; what else it has does not count."""
+    if isinstance(wanted, dict) and isinstance(live, dict):
+        for name, value in wanted.items():
+            yield from differences(live.get(name, _ABSENT), value, f"{path}.{name}" if path else name)
+    elif isinstance(wanted, list) and isinstance(live, list) and (key := _key_of(path, wanted)):
+        items = {item.get(key): item for item in live}
+        for item in wanted:
+            there = items.get(item[key], _ABSENT)
+            yield from differences(there, item, f"{path}[{key}={item[key]}]")
+    elif isinstance(wanted, list) and isinstance(live, list) and len(live) == len(wanted):
+        for index, (there, item) in enumerate(zip(live, wanted, strict=True)):
+            yield from differences(there, item, f"{path}[{index}]")
+    elif live != wanted:
+        yield path
+
+
+def _is_ours(entry: Object) -> bool:
+    return entry.get("manager") == MANAGER and entry.get("operation") == "Apply"
+
+
+def _owned(
+    fields: Object, live: Any, wanted: Any, pointer: Pointer, path: str, manager: str
+) -> Iterator[Change]:
+    """Walk another manager's fields (FieldsV1)."""
+    for step, below in fields.items():
+        kind, _, text = step.partition(":")
+        if kind == "f":
+            place = f"{path}.{text}" if path else text
+            if not isinstance(live, dict) or text not in live or _may_differ(place, wanted):
+                continue
+            part: str | int = text
+            mine = wanted.get(text, _ABSENT) if isinstance(wanted, dict) else _ABSENT
+        elif kind in ("k", "v") and isinstance(live, list):
+            sought = json.loads(text)
+            index = _index(live, sought)
+            if index is None:
+                continue
+            part, place = index, f"{path}[{_words(sought)}]"
+            at = _index(wanted, sought) if isinstance(wanted, list) else None
+            mine = _ABSENT if at is None else wanted[at]
+        else:
+            continue
+        there = live[part]
+        if mine is _ABSENT:
+            yield Change(place, manager, (*pointer, part), item=isinstance(part, int))
+        elif isinstance(mine, dict | list) and below:
+            yield from _owned(below, there, mine, (*pointer, part), place, manager)
+        elif there != mine and step != ".":
+            yield Change(place, manager)
+
+
+def _items(live: Any, wanted: Any, pointer: Pointer, path: str) -> Iterator[Change]:
+    """Items of `live` that `wanted` does not have, in the lists that it has: nobody needs to own them."""
+    if isinstance(wanted, dict) and isinstance(live, dict):
+        for name, value in wanted.items():
+            place = f"{path}.{name}" if path else name
+            if name in live and place != "metadata":
+                yield from _items(live[name], value, (*pointer, name), place)
+    elif isinstance(wanted, list) and isinstance(live, list) and (key := _key_of(path, wanted)):
+        mine = {item[key]: item for item in wanted}
+        for index, item in enumerate(live):
+            if not isinstance(item, dict) or key not in item:
+                continue
+            place = f"{path}[{key}={item[key]}]"
+            if item[key] in mine:
+                yield from _items(item, mine[item[key]], (*pointer, index), place)
+            else:
+                yield Change(place, "", (*pointer, index), item=True)
+
+
+def _may_differ(path: str, wanted: Any) -> bool:
+    if path in ("apiVersion", "kind", "metadata", "status"):
+        return True
+    if path == "spec.replicas":
+        return not (isinstance(wanted, dict) and "replicas" in wanted)
+    # Annotations and labels of the pods: `kubectl rollout restart` restarts by one.
+    return path == "spec.template.metadata"
+
+
+def _key_of(path: str, wanted: list[Any]) -> str | None:
+    key = _LIST_KEYS.get(path.rpartition(".")[2])
+    if key == "containerPort" and path == "spec.ports":
+        key = "port"  # A Service's.
+    return key if key and wanted and all(isinstance(i, dict) and key in i for i in wanted) else None
+
+
+def _index(items: list[Any], sought: Any) -> int | None:
+    """The place of an item by its keys, or of a value in a set."""
+    for index, item in enumerate(items):
+        if item == sought:
+            return index
+        if (
+            isinstance(sought, dict)
+            and isinstance(item, dict)
+            and sought.items() <= {"protocol": "TCP", **item}.items()
+        ):
+            return index
+    return None
+
+
+def _words(sought: Any) -> str:
+    if isinstance(sought, dict):
+        return ",".join(f"{key}={value}" for key, value in sought.items() if key != "protocol")
+    return str(sought)
+
+
+def _from_the_end(pointer: Pointer) -> list[tuple[int, str]]:
+    """A sort key by which later items of a list come first, so that a removal does not move the others."""
+    return [(-part, "") if isinstance(part, int) else (0, part) for part in pointer]
+
+
+def _escape(part: str | int) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
