@@ -60,11 +60,16 @@ def test_an_operator_with_another_lease_leaves_alone_what_the_first_manages(
         lambda: kubectl.get("realtimeapi", "echo")["status"].get("readyReplicas"), lambda ready: ready == 2
     )
     before = kubectl.get("deployment", "api-echo")["metadata"]
-    writes = [o.metric('cortex_operator_api_calls_total{method="PATCH"') for o in (operator, apart)]
+    writes = [
+        o.metric('cortex_operator_api_calls_total{status="200",verb="PATCH"') for o in (operator, apart)
+    ]
+    assert sum(writes) > 0
     kubectl("annotate", "realtimeapi", "echo", "note=x")
     marks = {child["metadata"]["annotations"]["cortex.dev/operator"] for child in kubectl.list("deployments")}
     assert len(marks) == 1
     loser = operator if marks == {kubectl.namespace} else apart
     assert "leaves it alone" in loser.log.read_text()
     assert kubectl.get("deployment", "api-echo")["metadata"]["generation"] == before["generation"]
-    assert [o.metric('cortex_operator_api_calls_total{method="PATCH"') for o in (operator, apart)] == writes
+    assert [
+        o.metric('cortex_operator_api_calls_total{status="200",verb="PATCH"') for o in (operator, apart)
+    ] == writes
