@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -49,6 +50,7 @@ class _Item:
     receive: Receive
     identity: str | None
     served: list[tuple[str, int]] | None
+    context: Context
 
 
 class Batcher:
@@ -71,7 +73,15 @@ class Batcher:
     async def run(self, arguments: dict[str, Any], receive: Receive, timeout: float) -> Any:
         """The result for one request. Raises what it raised for this one, Overdue, and ClientGone when it had not begun."""
         loop = asyncio.get_running_loop()
-        item = _Item(arguments, loop.create_future(), perf_counter(), receive, request_id.get(), served.get())
+        item = _Item(
+            arguments,
+            loop.create_future(),
+            perf_counter(),
+            receive,
+            request_id.get(),
+            served.get(),
+            copy_context(),
+        )
         self._waiting.append(item)
         self._row.gathers(len(self._waiting))
         if self._work is None:
@@ -108,7 +118,8 @@ class Batcher:
         if items:
             now = perf_counter()
             self._row.batched([now - item.since for item in items])
-            self._work = asyncio.create_task(self._handle(items))
+            # The current context may be that of the batch before, in which user code has run.
+            self._work = asyncio.get_running_loop().create_task(self._handle(items), context=items[0].context)
 
     async def _handle(self, items: list[_Item]) -> None:
         began = perf_counter()
@@ -182,7 +193,7 @@ def batcher_of(
     async def call(arguments: dict[str, list[Any]]) -> Any:
         if method.is_async:
             return await method.function(**arguments)
-        return await threads.run_plain(partial(method.function, **arguments))
+        return await threads.run_plain(partial(method.function, **arguments), copy_context())
 
     return Batcher(
         call, row, most=spec.max_batch_size, interval=seconds_of(spec.batch_interval), give_up=timeout

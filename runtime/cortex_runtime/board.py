@@ -39,7 +39,7 @@ class Board:
         self._table = -(-rows * _WIDTH * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
         self._memory = memoryview(mmap.mmap(descriptor, self._table + rows * REGION))
         self.cells = self._memory[: rows * _WIDTH * 8].cast("d")
-        self._in_flight = [row * _WIDTH + _IN_FLIGHT for row in range(rows)]
+        self._in_flight = self.cells[_IN_FLIGHT::_WIDTH]
 
     @classmethod
     def create(cls, rows: int) -> "Board":
@@ -63,8 +63,7 @@ class Board:
 
     def in_flight(self) -> int:
         """Requests running and waiting in the whole replica."""
-        cells = self.cells
-        return int(sum([cells[i] for i in self._in_flight]))
+        return int(sum(self._in_flight))
 
     def waiting(self) -> int:
         """Requests that wait for a thread."""

@@ -7,7 +7,6 @@ do two calls run at once.
 """
 
 import asyncio
-import contextvars
 import inspect
 import logging
 import math
@@ -15,6 +14,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import Context, copy_context
 from functools import partial
 from queue import SimpleQueue
 from time import perf_counter
@@ -23,6 +23,7 @@ from typing import Any
 from starlette.types import Receive
 
 from cortex_runtime.board import Row
+from cortex_runtime.environment import Detached, adopt, clean_copy, user_context
 from cortex_runtime.payload import ClientGone, disconnect
 
 log = logging.getLogger("cortex")
@@ -97,6 +98,7 @@ class Home:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._back = threading.Semaphore(0)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.detached = Detached()
         self._moving: asyncio.Future[bool] | None = None
         self._leaving = False
         self._calm = self._needed = 0
@@ -107,7 +109,7 @@ class Home:
     ) -> None:
         """Run main to its end, on the calling thread or beside it. together: whether the loop begins on this thread."""
         self._loop = loop
-        task = loop.create_task(main)
+        task = loop.create_task(main, context=clean_copy())
         threading.Thread(target=self._beside, args=(task, together), name="loop", daemon=True).start()
         while (job := self._jobs.get()) is not None:
             job()
@@ -206,8 +208,16 @@ class Threads:
         return self.home is not None and self.home.together
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """Run something before the server starts, and wait for it. With one thread, that is the caller's."""
-        return self._pool.submit(function).result() if self._pool else function()
+        """Run something before the server starts, and wait for it. With one thread, that is the caller's.
+
+        The caller's context then has what the function sets in its own.
+        """
+        if self._pool is None:
+            return function()
+        context = copy_context()
+        result = self._pool.submit(context.run, function).result()
+        adopt(context)
+        return result
 
     def drive(
         self, loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None], together: bool = False
@@ -216,7 +226,7 @@ class Threads:
         if self.home is not None:
             self.home.drive(loop, main, together)
         else:
-            loop.run_until_complete(main)
+            loop.run_until_complete(loop.create_task(main, context=clean_copy()))
 
     async def come(self, timeout: float) -> bool:
         """Let what runs end, and see whether a call can then be made in place. timeout: seconds. Raises Overdue."""
@@ -255,24 +265,34 @@ class Threads:
         finally:
             gone.cancel()
 
-    async def run_plain(self, function: Callable[[], Any]) -> Any:
-        """Run something that no client waits for, such as a callback, or the next part of a stream."""
-        return await asyncio.wrap_future(self._submit(function))
+    def run_inline(self, function: Callable[[], Any]) -> Any:
+        """Call a request's function here and now, on the event loop's thread. Call this in a task, only while `in_place`."""
+        assert self.home is not None
+        loop = asyncio.get_running_loop()
+        return self.home.detached.run_in_task(loop, user_context(), guarded, {"function": function})
+
+    async def run_plain(self, function: Callable[[], Any], context: Context | None = None) -> Any:
+        """Run something that no client waits for, such as a callback, or the next part of a stream.
+
+        context: in which it runs; that of the current request by default.
+        """
+        return await asyncio.wrap_future(self._submit(function, context))
 
     async def run_after(self, callback: Callable[[], Any], state: str) -> None:
         """Run what the user wants done once a response has been sent or a job is over. state: that, for the log."""
         try:
             if inspect.iscoroutinefunction(callback):
+                adopt()
                 await callback()
             else:
                 await self.run_plain(callback)
         except Exception:
             log.exception("the callback failed; %s", state)
 
-    def _submit(self, function: Callable[[], Any]) -> "Future[Any]":
+    def _submit(self, function: Callable[[], Any], context: Context | None = None) -> "Future[Any]":
         loop = asyncio.get_running_loop()
         self._count(1)
-        job = partial(contextvars.copy_context().run, partial(guarded, function))
+        job = partial((context or user_context()).run, guarded, function)
         future = self._pool.submit(job) if self._pool else self.home.submit(job)  # type: ignore[union-attr]
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
         return future

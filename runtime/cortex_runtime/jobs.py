@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextvars
 import json
 import logging
 import os
@@ -49,10 +50,11 @@ class Jobs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopped = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._context = contextvars.Context()
 
     async def run(self) -> None:
         """Work until told to stop and all jobs are over."""
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._context = asyncio.get_running_loop(), contextvars.copy_context()
         threading.Thread(target=self._obey, daemon=True).start()
         self._send({"event": "ready"})
         await self._stopped.wait()
@@ -69,7 +71,7 @@ class Jobs:
             elif order.startswith(b"{"):
                 head = json.loads(order)
                 payload = orders.read(head.get("size", 0))
-                loop.call_soon_threadsafe(self._take, head, payload)
+                loop.call_soon_threadsafe(self._take, head, payload, context=self._context)
             elif order == b"models\n":
                 threading.Thread(target=child.follow, args=(self._program,), daemon=True).start()
         # The consumer is gone, and with it the hold on all jobs here.

@@ -8,12 +8,13 @@ fraction of a millisecond, so all that is left is to write the response. Whateve
 """
 
 import array
+import contextvars
 import fcntl
 import termios
 from typing import Any, Protocol
 
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 Headers = list[tuple[bytes, bytes]]
 Answer = tuple[bytes, bytes, bytes]
@@ -41,6 +42,16 @@ class OrderlyProtocol(HttpToolsProtocol):
 
     _begun = False
     _lingered = False
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._context = contextvars.copy_context()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Start in a context of its own: a request that has waited for the one before it would inherit that one's."""
+        task = self.loop.create_task(cycle.run_asgi(app), context=self._context.copy())
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def on_message_begin(self) -> None:
         """A request begins."""

@@ -17,6 +17,17 @@ from cortex_api import Document, parse
 from tests.runtime.programs import PLAIN, Program
 from tests.runtime.queues.servers import free_port
 
+INLINE = """
+def inline():
+    # Whether the caller runs on the event loop's thread, called from the loop: that can be seen on the stack alone.
+    import sys
+    frame = sys._getframe()
+    while frame is not None and frame.f_code.co_name not in ("answer_in_place", "run_inline"):
+        frame = frame.f_back
+    return frame is not None
+"""
+"""Source of a function for handlers."""
+
 
 @dataclass
 class Replica(Program):

@@ -5,7 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-BOUND = """
+from .conftest import INLINE
+
+BOUND = (
+    INLINE
+    + """
 import sqlite3, threading, time
 
 class Handler:
@@ -22,7 +26,7 @@ class Handler:
         self.database.execute("insert into seen values (1)")
         (count,) = self.database.execute("select count(*) from seen").fetchone()
         self.inside -= 1
-        return {"count": count, "same": threading.get_ident() == self.thread, "loop": in_the_loop()}
+        return {"count": count, "same": threading.get_ident() == self.thread, "inline": inline()}
 
     def handle_put(self):
         for part in range(3):
@@ -34,15 +38,8 @@ class Handler:
 
     async def handle_delete(self):
         return "gone"
-
-def in_the_loop():
-    import asyncio
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 """
+)
 
 QUICK_AT_LAST = 120
 """Seconds; on a machine that is busy with other things, few calls are quick."""
@@ -61,13 +58,13 @@ def test_an_object_that_belongs_to_its_thread_works_whatever_the_pace(serve):
             assert (answer.json()["same"], answer.json()["count"]) == (True, count)
             return answer.json()
 
-        api.until(lambda: any(post()["loop"] for _ in range(100)), QUICK_AT_LAST)
+        api.until(lambda: any(post()["inline"] for _ in range(100)), QUICK_AT_LAST)
         # A slow call, a stream and a callback each make the loop leave; quick ones bring it back.
         assert client.put(api.url).text == "012"
-        assert not post(seconds=0.03)["loop"]
+        assert not post(seconds=0.03)["inline"]
         assert client.get(api.url).json() == count
         assert client.delete(api.url).text == "gone"
-        api.until(lambda: any(post()["loop"] for _ in range(100)), QUICK_AT_LAST)
+        api.until(lambda: any(post()["inline"] for _ in range(100)), QUICK_AT_LAST)
     assert not [line for line in api.lines() if line["level"] == "error"]
 
 

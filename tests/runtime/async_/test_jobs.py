@@ -13,18 +13,25 @@ from tests.runtime.async_.conftest import Api
 from tests.runtime.queues.servers import until
 
 VARIOUS = """
-import asyncio, os, sys, time
+import asyncio, contextvars, os, sys, time
 import numpy as np
 from cortex_runtime import UserError
 from cortex_runtime.progress import report_progress
 
+at_start, of_job = contextvars.ContextVar("at_start"), contextvars.ContextVar("of_job", default="unset")
+
 class Handler:
     def __init__(self):
+        at_start.set("constructor")
         self.calls = {}
 
     def handle_async(self, payload, request_id):
         self.calls[request_id] = self.calls.get(request_id, 0) + 1
         what = payload["what"] if isinstance(payload, dict) else type(payload).__name__
+        if what == "context":
+            found = [at_start.get(), of_job.get()]
+            of_job.set("an earlier job")
+            return found
         if what == "its id":
             return request_id
         if what == "array":
@@ -92,6 +99,11 @@ def test_a_compressed_body_arrives_as_it_was(various: Api) -> None:
     body = gzip.compress(json.dumps({"what": "compressed"}).encode())
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
     assert various.end(various.submit(content=body, headers=headers))["result"] == "compressed"
+
+
+def test_each_job_has_a_context_of_its_own(various: Api) -> None:
+    for _ in range(2):
+        assert various.end(various.submit({"what": "context"}))["result"] == ["constructor", "unset"]
 
 
 def test_numpy_is_json(various: Api) -> None:
