@@ -298,11 +298,9 @@ class App:
             status = await self._send_result(value, scope, receive, started, extra)
         except ClientGone:
             raise
-        except UserError as error:
-            status, message = error.status, error.message
-        except HTTPException as error:
-            status, message = error.status_code, error.detail
-            extra.extend((k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items())
+        except (UserError, HTTPException) as error:
+            status, message, more = respond.refusal(error)
+            extra.extend(more)
         except (Overdue, respond.Stalled):
             status, message = 504, f"the request took longer than {self._timeout:g} s (requestTimeout)"
         except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit):
@@ -330,7 +328,8 @@ class App:
                 encoding = headers.get(b"content-encoding")
                 if encoding is not None:
                     body = decompress(body, encoding.strip().lower(), self._max_body)
-                arguments["payload"] = await parse(body, headers.get(b"content-type", b""))
+                kind = headers.get(b"content-type", b"")
+                arguments["payload"] = await parse(body, kind, self._max_body)
             elif name == "query_params":
                 arguments["query_params"] = QueryParams(scope["query_string"])
             else:

@@ -14,7 +14,7 @@ from cortex_api import Document, units
 from cortex_runtime import api_keys
 from cortex_runtime.errors import UserError
 from cortex_runtime.logs import AccessLog, RequestIds, request_id
-from cortex_runtime.payload import ClientGone, decompress, read_body
+from cortex_runtime.payload import ClientGone, as_utf8, decompress, is_json, media_type, read_body
 from cortex_runtime.queues.base import Full, Missing, Record, Status, Unreachable
 from cortex_runtime.queues.metrics import GatewayMetrics
 from cortex_runtime.queues.queue import OtherRequest, Queue
@@ -153,8 +153,9 @@ class Gateway:
         if (encoding := headers.get(b"content-encoding")) is not None:
             body = decompress(body, encoding.strip().lower(), self._max_body)
         kind = headers.get(b"content-type", b"")
-        if kind[:16].lower() == b"application/json":
-            _check_json(body)
+        named, parameters = media_type(kind)
+        if is_json(named):
+            _check_json(as_utf8(body, parameters))
         identity = await self._queue.submit(body, kind.decode("latin-1"), key=key, webhook=webhook)
         self._state.accepted()
         self._metrics.accepted()

@@ -20,7 +20,7 @@ import uvloop
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from cortex_api import Document
+from cortex_api import Document, units
 from cortex_runtime import child, logs, respond
 from cortex_runtime.board import Board
 from cortex_runtime.errors import UserError
@@ -44,6 +44,7 @@ class Jobs:
     def __init__(self, program: Program, threads: Threads, control: socket.socket) -> None:
         self._program = program
         self._method: Method = program.methods[JOB]
+        self._max_body = units.parse_bytes(program.document.spec.handler.max_body_size)
         self._threads = threads
         self._control = control
         self._sending = threading.Lock()
@@ -127,7 +128,7 @@ class Jobs:
         method = self._method
         arguments: dict[str, Any] = {}
         if method.takes_payload:
-            arguments["payload"] = await parse(payload, content_type.encode("latin-1"))
+            arguments["payload"] = await parse(payload, content_type.encode("latin-1"), self._max_body)
         if "request_id" in method.arguments:
             arguments["request_id"] = identity
         if method.is_async:

@@ -3,18 +3,24 @@
 import asyncio
 import gzip
 import io
+import re
 import zlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from email.message import Message
+from email.utils import collapse_rfc2231_value
 from typing import Any
 
-from starlette.datastructures import FormData, Headers
-from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 from starlette.types import Message as AsgiMessage
 from starlette.types import Receive
 
 from cortex_runtime import json_parser
 from cortex_runtime.errors import UserError
+from cortex_runtime.forms import parse_multipart, parse_urlencoded
+
+_MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+").fullmatch
+_PLAIN_JSON = frozenset(
+    (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
+)
 
 
 class ClientGone(Exception):
@@ -95,7 +101,7 @@ def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
     """The body of a request that came with a content-encoding. Raises UserError: 400, 413 or 415."""
     if encoding in (b"", b"identity"):
         return body
-    if encoding != b"gzip":
+    if encoding not in (b"gzip", b"x-gzip"):
         raise UserError(f"content-encoding {encoding.decode('latin-1')!r} is not supported: gzip is", 415)
     try:
         content = gzip.GzipFile(fileobj=io.BytesIO(body)).read(limit + 1)
@@ -106,18 +112,54 @@ def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
     return content
 
 
-async def parse(body: bytes, content_type: bytes) -> Any:
+async def parse(body: bytes, content_type: bytes, limit: int) -> Any:
     """JSON as its value, forms as Starlette's FormData, text as str, anything else as bytes.
 
-    Raises UserError when the body is not what its content type says.
+    limit: maxBodySize in bytes, which bounds the number of a form's fields too. Raises UserError when the body is not what its
+    content type says.
     """
-    kind = content_type[:33].lower()
-    if kind.startswith(b"application/json"):
+    if content_type in _PLAIN_JSON:
         return parse_json(body)
-    if kind.startswith((b"multipart/form", b"application/x-www-form-urlencoded")):
-        return await _form(body, content_type)
-    if kind.startswith(b"text/plain"):
-        return _text(body, content_type)
+    kind, parameters = media_type(content_type)
+    if is_json(kind):
+        return parse_json(as_utf8(body, parameters))
+    if kind == "multipart/form-data":
+        return await parse_multipart(body, content_type, limit)
+    if kind == "application/x-www-form-urlencoded":
+        return await parse_urlencoded(body, parameters.get("charset", "utf-8"), limit)
+    if kind == "text/plain":
+        return _decode(body, parameters.get("charset", "utf-8"))
+    return body
+
+
+def media_type(content_type: bytes) -> tuple[str, dict[str, str]]:
+    """Return the type in lower case, and its parameters by their names in lower case; ("", {}) of what is no media type.
+
+    The syntax is that of RFC 9110, section 8.3.1.
+    """
+    message = Message()
+    message["content-type"] = content_type.decode("latin-1")
+    found = message.get_params([])
+    kind = found[0][0].strip().lower() if found else ""
+    if not _MEDIA_TYPE(kind):
+        return "", {}
+    parameters: dict[str, str] = {}
+    for name, value in found[1:]:
+        # The first of two is what Starlette and browsers take.
+        parameters.setdefault(name.lower(), collapse_rfc2231_value(value).strip())
+    return kind, parameters
+
+
+def is_json(kind: str) -> bool:
+    """Whether a media type is JSON: itself, or by its suffix (RFC 6839)."""
+    return kind == "application/json" or (kind.endswith("+json") and "/" in kind)
+
+
+def as_utf8(body: bytes, parameters: Mapping[str, str]) -> bytes:
+    """Return JSON in UTF-8, as which RFC 8259 defines it, though its client has declared another charset. Raises UserError."""
+    charset = parameters.get("charset", "utf-8")
+    if charset.lower().replace("-", "").replace("_", "") not in ("utf8", "usascii", "ascii"):
+        return _decode(body, charset).encode(errors="surrogatepass")
     return body
 
 
@@ -129,27 +171,11 @@ def parse_json(body: bytes) -> Any:
         raise UserError(f"the body is not valid JSON: {error}") from error
 
 
-async def _form(body: bytes, content_type: bytes) -> FormData:
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
-        yield b""
-
-    headers = Headers(raw=[(b"content-type", content_type)])
-    parser = MultiPartParser if content_type[:9].lower() == b"multipart" else FormParser
-    try:
-        return await parser(headers, stream()).parse()
-    except (MultiPartException, KeyError, ValueError) as error:
-        reason = getattr(error, "message", None) or str(error)
-        raise UserError(f"the body is not a valid form: {reason}") from error
-
-
-def _text(body: bytes, content_type: bytes) -> str:
-    message = Message()
-    message["content-type"] = content_type.decode("latin-1")
-    charset = message.get_content_charset("utf-8")
+def _decode(body: bytes, charset: str) -> str:
     try:
         return body.decode(charset)
     except LookupError as error:
         raise UserError(f"charset {charset!r} is unknown", 415) from error
-    except UnicodeDecodeError as error:
+    except ValueError as error:
+        # Some codecs raise UnicodeError itself, and a name can be one that no codec may have.
         raise UserError(f"the body is not valid {charset}: {error}") from error

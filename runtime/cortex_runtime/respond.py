@@ -1,17 +1,23 @@
 """What a handler returned, as an HTTP response: bytes, text, JSON (numpy and pandas included), Starlette responses, streams."""
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from cortex_runtime.errors import UserError
 from cortex_runtime.json_encoder import NotSerialisable
 from cortex_runtime.json_encoder import dumps as to_json
 from cortex_runtime.logs import request_id
 from cortex_runtime.payload import ClientGone, disconnect
+from cortex_runtime.tracebacks import printable, text_of
+
+log = logging.getLogger("cortex")
 
 JSON, TEXT, BINARY, LINES, EVENTS = (
     b"application/json",
@@ -21,8 +27,10 @@ JSON, TEXT, BINARY, LINES, EVENTS = (
     b"text/event-stream; charset=utf-8",
 )
 Headers = list[tuple[bytes, bytes]]
+_WITHOUT_BODY = (204, 205, 304)
 _END = object()
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
+_BREAK = re.compile(rb"[\r\n\0]").search
 
 
 class Stalled(Exception):
@@ -72,6 +80,8 @@ class Stream:
         self._timeout = timeout
         self._encode = _event if as_events else _line
         self._as_events = as_events
+        self._timer: asyncio.Timeout | None = None
+        self._left = self._stepping = self._abandoned = False
 
     async def send(
         self, receive: Receive, send: Send, headers: Headers, complete: Callable[[Headers], Headers]
@@ -82,8 +92,11 @@ class Stream:
         sent. Raises ClientGone and Stalled; the generator is closed in any case.
         """
         gone = asyncio.ensure_future(disconnect(receive))
+        gone.add_done_callback(self._leave)
         try:
             part = await self._next()
+            if self._left:
+                raise ClientGone
             kind, body = (
                 self._encode(part) if part is not _END else (EVENTS if self._as_events else BINARY, b"")
             )
@@ -91,7 +104,7 @@ class Stream:
             await send({"type": "http.response.start", "status": 200, "headers": [*own, *complete(headers)]})
             while part is not _END:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
-                if gone.done():
+                if self._left:
                     raise ClientGone
                 part = await self._next()
                 if part is not _END:
@@ -102,23 +115,52 @@ class Stream:
             gone.cancel()
             await self._close()
 
+    def _leave(self, gone: "asyncio.Future[None]") -> None:
+        """The client has gone: an async generator is not awaited any longer. A thread can't be interrupted."""
+        if not gone.cancelled():
+            self._left = True
+            if self._timer is not None and isinstance(self._parts, AsyncIterator):
+                self._timer.reschedule(0)
+
     async def _next(self) -> Any:
         try:
             async with asyncio.timeout(self._timeout) as timer:
+                self._timer = timer
                 if isinstance(self._parts, AsyncIterator):
                     return await anext(self._parts, _END)
-                return await self._in_thread(lambda: next(self._parts, _END))
+                return await self._in_thread(self._step)
         except TimeoutError:
             if timer.expired():
-                raise Stalled from None
+                raise (ClientGone if self._left else Stalled) from None
             raise
+        finally:
+            self._timer = None
+
+    def _step(self) -> Any:
+        self._stepping = True
+        try:
+            return next(self._parts, _END)
+        finally:
+            self._stepping = False
+            if self._abandoned:
+                self._close_here()
 
     async def _close(self) -> None:
-        """Let the generator run its `finally`, wherever it stands."""
+        """Let the generator run its `finally`, wherever it stands; after its step, when one still runs in a thread."""
         if hasattr(self._parts, "aclose"):
             await self._parts.aclose()
         elif hasattr(self._parts, "close") and getattr(self._parts, "gi_frame", None) is not None:
-            await self._in_thread(self._parts.close)
+            self._abandoned = True
+            if not self._stepping:
+                await self._in_thread(self._close_here)
+
+    def _close_here(self) -> None:
+        try:
+            self._parts.close()
+        except ValueError:
+            # It runs in another thread, which closes it.
+            if not getattr(self._parts, "gi_running", False):
+                raise
 
 
 def _line(part: Any) -> tuple[bytes, bytes]:
@@ -179,5 +221,33 @@ async def send(to: Send | Started, status: int, kind: bytes, body: bytes, header
 
 
 async def send_error(to: Send | Started, status: int, message: Any, headers: Headers) -> int:
-    """Send what went wrong, with the request's id. Returns the status."""
-    return await send(to, status, JSON, to_json({"error": message, "requestId": request_id.get()}), headers)
+    """Send what went wrong, with the request's id; what is no JSON as text. Returns the status."""
+    if status in _WITHOUT_BODY:
+        return await send(to, status, TEXT, b"", headers)
+    try:
+        body = to_json({"error": message, "requestId": request_id.get()})
+    except Exception:
+        body = to_json({"error": printable(text_of(message)), "requestId": request_id.get()})
+    return await send(to, status, JSON, body, headers)
+
+
+def refusal(error: UserError | HTTPException) -> tuple[int, Any, Headers]:
+    """Status, message and headers of what a handler raised for its client; a 500, when that is no valid response."""
+    try:
+        if isinstance(error, UserError):
+            return _status(error.status), error.message, []
+        headers = [
+            (name.lower().encode(), value.encode("latin-1")) for name, value in (error.headers or {}).items()
+        ]
+        if any(_BREAK(name) or _BREAK(value) for name, value in headers):
+            raise ValueError("a header has a line break in it")
+        return _status(error.status_code), error.detail, headers
+    except Exception:
+        log.exception("the handler raised a %s that can't be sent", type(error).__name__)
+        return 500, "internal server error", []
+
+
+def _status(status: int) -> int:
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise ValueError(f"the status of an error must be 200 to 599; got {status!r}")
+    return int(status)

@@ -1,0 +1,106 @@
+"""Bodies of HTML forms as Starlette's FormData. A field may be as long as the body; maxBodySize bounds how many there may be."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from starlette.datastructures import FormData, Headers
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from cortex_runtime.errors import UserError
+
+_LARGE = 1 << 18
+"""Bytes from which on a form is parsed in a thread: many small fields take long."""
+
+
+class _Parser(MultiPartParser):
+    """Starlette's, which remembers whether the last boundary was there.
+
+    The whole body is in memory, so its files are too: nothing waits for a disk.
+    """
+
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
+def most_fields(limit: int) -> int:
+    """Return how many fields a form may have where bodies have up to limit bytes: they need more memory than the body."""
+    return max(10_000, limit // 64)
+
+
+def most_files(limit: int) -> int:
+    """The same for files."""
+    return max(1_000, limit // 1024)
+
+
+async def parse_multipart(body: bytes, content_type: bytes, limit: int) -> FormData:
+    """Parse multipart/form-data. limit: maxBodySize. Raises UserError, also when the closing boundary is missing."""
+    if len(body) < _LARGE:
+        return _multipart(body, content_type, limit)
+    return await asyncio.to_thread(_multipart, body, content_type, limit)
+
+
+def _multipart(body: bytes, content_type: bytes, limit: int) -> FormData:
+    parser = _Parser(
+        Headers(raw=[(b"content-type", content_type)]),
+        _once(body),
+        max_files=most_files(limit),
+        max_fields=most_fields(limit),
+        max_part_size=len(body),
+    )
+    parser.spool_max_size = len(body) + 1
+    try:
+        form: FormData = _run(parser.parse())
+    except (MultiPartException, KeyError, ValueError) as error:
+        raise _invalid(getattr(error, "message", None) or error) from error
+    if not parser.ended:
+        raise _invalid("it ends before its closing boundary")
+    return form
+
+
+def _invalid(reason: object) -> UserError:
+    return UserError(f"the body is not a valid form: {reason}")
+
+
+async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
+    yield body
+
+
+def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run what awaits nothing that has to wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    coroutine.close()
+    raise RuntimeError("a form in memory was waited for")
+
+
+async def parse_urlencoded(body: bytes, charset: str, limit: int) -> FormData:
+    """Parse application/x-www-form-urlencoded, as https://url.spec.whatwg.org defines it.
+
+    limit: maxBodySize. Raises UserError: 400, and 415 for an unknown charset. What the charset can't decode is an error.
+    """
+    if len(body) < _LARGE:
+        return _urlencoded(body, charset, limit)
+    return await asyncio.to_thread(_urlencoded, body, charset, limit)
+
+
+def _urlencoded(body: bytes, charset: str, limit: int) -> FormData:
+    most = most_fields(limit)
+    if body.count(b"&") >= most:
+        raise _invalid(f"it has more than {most} fields")
+    pairs = [field.partition(b"=") for field in body.split(b"&") if field]
+    try:
+        return FormData([(_text(name, charset), _text(value, charset)) for name, _, value in pairs])
+    except LookupError as error:
+        raise UserError(f"charset {charset!r} is unknown", 415) from error
+    except ValueError as error:
+        raise _invalid(error) from error
+
+
+def _text(data: bytes, charset: str) -> str:
+    return unquote_to_bytes(data.replace(b"+", b" ")).decode(charset)
