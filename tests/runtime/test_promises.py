@@ -38,7 +38,7 @@ def test_the_format_is_read_off_the_models_name(convert, model, kind):
 
 
 WRONG = [
-    ("  model: s3://b/m.onnx\n", "metadata: is required"),
+    ("  model: s3://b/m.onnx\n", "name is required"),
     ("  name: a\n  model: s3://b/m\n  model_format: pytorch\n", 'tensorflow or onnx, not "pytorch"'),
     (
         "  name: a\n  model: s3://b/m.onnx\n  model_format: tensorflow\n",
