@@ -114,6 +114,12 @@ REASONS: dict[str, Reason] = {
         "A container, or a worker process in it, ended and is started again; it did not say why in words that are known here.",
         f"The message has its last lines. {_LOG}",
     ),
+    "WorkerHung": Reason(
+        "A worker process answers no requests although it runs: its calls take longer than `handler.requestTimeout`, or block"
+        " its event loop.",
+        "Look for a deadlock or a call without a timeout; the log has the stack of each thread. The process is ended and started"
+        " again when a call takes twice `requestTimeout`.",
+    ),
     # The autoscaler.
     "MetricsUnavailable": Reason(
         "The autoscaler gets no metrics, so the number of replicas stays as it is.",

@@ -29,10 +29,11 @@ reads each kubelet every 15 s, and an HPA looks every 15 s.
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong besides the pods. reason: one word. message: what, and what to do."""
+    """What is wrong besides the pods. reason: one word. message: what, and what to do. waits: whether time alone solves it."""
 
     reason: str
     message: str
+    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,14 +139,13 @@ def refuse(problem: Problem, observed: Observed, was_ready: bool) -> Verdict:
     text = problem.message
     if answers and not ready:
         text += " (pods of a previous generation still answer)"
-    calm = problem.reason in ("Deleting", "NamespaceTerminating")
     return Verdict(
-        ready and not calm,
+        ready and not problem.waits,
         problem.reason,
         text,
         available=answers,
-        progressing=problem.reason if calm else "",
-        degraded=not calm,
+        progressing=problem.reason if problem.waits else "",
+        degraded=not problem.waits,
     )
 
 

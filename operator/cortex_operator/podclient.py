@@ -33,7 +33,7 @@ class PodClient:
         try:
             async with self._turn, asyncio.timeout(ANSWER_TIMEOUT):
                 return _parse(await self._exchange(host, path))
-        except (OSError, TimeoutError, ValueError):
+        except (OSError, TimeoutError, ValueError, RecursionError):
             return None
 
     async def _exchange(self, host: str, path: str) -> bytes:
@@ -42,8 +42,10 @@ class PodClient:
             # HTTP/1.0: the answer is not chunked, and ends with the connection.
             writer.write(f"GET {path} HTTP/1.0\r\nhost: {host}\r\n\r\n".encode("ascii"))
             content = bytearray()
-            while (part := await reader.read(65536)) and len(content) <= _LONGEST:
+            while part := await reader.read(65536):
                 content += part
+                if len(content) > _LONGEST:
+                    raise ValueError("the answer is too long")
             return bytes(content)
         finally:
             writer.transport.abort()

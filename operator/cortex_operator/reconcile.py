@@ -111,7 +111,7 @@ class Reconciler:
             except ApiException as error:
                 if ends_namespace(error):
                     words = "the namespace is being deleted, and the API with it"
-                    await self._refuse(key, live, Problem("NamespaceTerminating", words))
+                    await self._refuse(key, live, Problem("NamespaceTerminating", words, waits=True))
                     return
                 if error.status >= 500 or error.status in (0, 409, 429):
                     raise

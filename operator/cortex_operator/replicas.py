@@ -108,11 +108,11 @@ class Replicas:
         replica.silent = 0 if report is not None else replica.silent + 1
         period = PERIOD if is_ready(pod) else STARTING_PERIOD
         self._schedule(replica, min(LONGEST_PERIOD, period * 2 ** min(replica.silent, 10)))
-        if report is not None and report != replica.report:
-            replica.report = report
-            self._changed(replica.key)
-        elif report is not None:
-            replica.report = report
+        if report is not None:
+            # That all is well is no news.
+            before, replica.report = replica.report or Report(True), report
+            if report != before:
+                self._changed(replica.key)
         return report
 
     async def _get(self, pod: Object) -> Report | None:
@@ -155,4 +155,4 @@ def _runs(pod: Object) -> bool:
     if pod["metadata"].get("deletionTimestamp"):
         return False
     status = pod.get("status", {})
-    return any(c.get("state", {}).get("running") for c in status.get("containerStatuses", ()))
+    return any("running" in c.get("state", {}) for c in status.get("containerStatuses", ()))

@@ -86,7 +86,7 @@ class Retention:
             return None, True
         waits_for, watched = await self._remove(key, live)
         if waits_for:
-            return Problem("Deleting", waits_for), watched
+            return Problem("Deleting", waits_for, waits=_HINT not in waits_for), watched
         await self._write(key, live, [name for name in finalizers if name != FINALIZER])
         return None, True
 

@@ -1,6 +1,7 @@
 """The admin port's ASGI application: health, readiness, metrics and load of the replica. No user code runs in its process."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -10,17 +11,25 @@ from cortex_runtime.metrics import CONTENT_TYPE
 _JSON = "application/json"
 
 
+class Unready(NamedTuple):
+    """Why a replica is not ready. since: when it began to do what the message says, RFC 3339; empty where that says nothing."""
+
+    reason: str
+    message: str
+    since: str = ""
+
+
 class Admin:
     """GET /healthz, /readyz, /metrics, /load.
 
-    problem: gives (reason, message) of why the replica isn't ready, or None. metrics: gives the text. load: requests in flight.
+    problem: returns why the replica isn't ready, or None. metrics: gives the text. load: requests in flight.
     average: their number over the last ten seconds, which the operator scales by. failure: why a worker died last, which /readyz
     tells as "lastFailure".
     """
 
     def __init__(
         self,
-        problem: Callable[[], tuple[str, str] | None],
+        problem: Callable[[], Unready | None],
         metrics: Callable[[], bytes],
         load: Callable[[], int],
         average: Callable[[], float] | None = None,
@@ -46,14 +55,21 @@ class Admin:
             return 200, _JSON, b'{"ok":true}'
         if path == "/readyz":
             problem, failure = self._problem(), self._failure()
-            last = {} if failure is None else {"lastFailure": failure}
+            more: dict[str, Any] = self._loads()
+            if failure is not None:
+                more["lastFailure"] = failure
             if problem is None:
-                return 200, _JSON, orjson.dumps({"ready": True, **last})
-            reason, message = problem
-            return 503, _JSON, orjson.dumps({"ready": False, "reason": reason, "message": message, **last})
+                return 200, _JSON, orjson.dumps({"ready": True, **more})
+            if problem.since:
+                more["since"] = problem.since
+            why = {"reason": problem.reason, "message": problem.message}
+            return 503, _JSON, orjson.dumps({"ready": False, **why, **more})
         if path == "/metrics":
             return 200, CONTENT_TYPE, self._metrics()
         if path == "/load":
-            average = {} if self._average is None else {"average": round(self._average(), 3)}
-            return 200, _JSON, orjson.dumps({"inFlight": self._load(), **average})
+            return 200, _JSON, orjson.dumps(self._loads())
         return 404, _JSON, b'{"error":"there are /healthz, /readyz, /metrics and /load"}'
+
+    def _loads(self) -> dict[str, float]:
+        average = {} if self._average is None else {"average": round(self._average(), 3)}
+        return {"inFlight": self._load(), **average}

@@ -4,6 +4,7 @@ It is started with the JSON of an `Order`. Over the control socket it tells its 
 why it can't start, and which model it can't load.
 """
 
+import faulthandler
 import json
 import logging
 import os
@@ -35,6 +36,8 @@ def run(argument: str, ready: Ready) -> NoReturn:
     order = Order(**json.loads(argument))
     hold(order.lifeline)
     control = socket.socket(fileno=order.control)
+    # A process that dies of its native code, or is ended because it hangs, leaves the stack of each thread in the log.
+    faulthandler.enable(file=2)
     try:
         document = Document.read(order.config)
         logs.configure(document.spec.handler.log_level, capture_prints=True)
@@ -60,6 +63,7 @@ def program(
         Tally(board.region(order.slot)),
         threads.call,
         lambda name: report(control, event="model_failed", model=name),
+        lambda what: report(control, event="doing", what=what),
     )
 
 
@@ -73,7 +77,7 @@ def end(status: int) -> NoReturn:
         os._exit(status)
 
 
-def report(control: socket.socket, **words: str) -> None:
+def report(control: socket.socket, **words: str | int) -> None:
     """Tell the supervisor."""
     control.sendall(json.dumps(words).encode() + b"\n")
 

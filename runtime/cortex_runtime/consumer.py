@@ -21,7 +21,7 @@ import uvloop
 
 from cortex_api import Document
 from cortex_runtime import logs
-from cortex_runtime.admin import Admin
+from cortex_runtime.admin import Admin, Unready
 from cortex_runtime.dependencies import Stopped as InstallStopped
 from cortex_runtime.errors import StartError
 from cortex_runtime.gateway import read_document
@@ -48,6 +48,9 @@ class ConsumerOptions(Options):
 
 class Consumer(Supervisor):
     """One replica. `run` returns the exit status."""
+
+    watches_workers = False
+    """A job may take any time."""
 
     def __init__(self, options: ConsumerOptions, document: Document, queue: Queue) -> None:
         super().__init__(replace(options, port=0), document)
@@ -117,10 +120,10 @@ class Consumer(Supervisor):
             self._order, self._board, slot, self._heed, self._capacity, self._dispatcher.notice
         )
 
-    def _problem(self) -> tuple[str, str] | None:
+    def _problem(self) -> Unready | None:
         problem = super()._problem()
         if problem is None and self._dispatcher.problem:
-            return "QueueUnreachable", self._dispatcher.problem
+            return Unready("QueueUnreachable", self._dispatcher.problem)
         return problem
 
     def _admin_server(self) -> Server:

@@ -195,7 +195,7 @@ class Threads:
 
     def __init__(self, threads: int, row: Row) -> None:
         self.size = threads
-        self.pending = 0
+        self.pending = self.finished = 0
         self.home = Home(lambda: self.pending) if threads == 1 else None
         self._row = row
         self._pool = None if self.home else ThreadPoolExecutor(threads, thread_name_prefix="handler")
@@ -299,6 +299,7 @@ class Threads:
 
     def _count(self, change: int) -> None:
         self.pending += change
+        self.finished += change < 0
         if self.pending:
             self._idle.clear()
         else:

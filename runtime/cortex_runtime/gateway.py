@@ -37,7 +37,7 @@ from starlette.types import Receive, Scope, Send
 
 from cortex_api import Document, units
 from cortex_runtime import logs
-from cortex_runtime.admin import Admin
+from cortex_runtime.admin import Admin, Unready
 from cortex_runtime.errors import StartError
 from cortex_runtime.gateway_app import Gateway, send_json
 from cortex_runtime.protocol import OrderlyProtocol
@@ -51,6 +51,8 @@ from cortex_runtime.workers import listen
 
 log = logging.getLogger("cortex")
 
+_QUEUE_SECONDS = 2.0
+"""Seconds that the queue has to tell its length; less than the operator waits for an answer."""
 _SWEEP_SECONDS = (60.0, 3600.0)
 
 
@@ -79,9 +81,11 @@ class GatewayAdmin:
             await self._admin(scope, receive, send)
             return
         try:
-            depth = await self._state.fresh()
-        except Unreachable as error:
-            await send_json(send, 503, orjson.dumps({"error": "QueueUnreachable", "message": str(error)}), ())
+            async with asyncio.timeout(_QUEUE_SECONDS):
+                depth = await self._state.fresh()
+        except (Unreachable, TimeoutError) as error:
+            message = str(error) or f"no answer within {_QUEUE_SECONDS:g} s"
+            await send_json(send, 503, orjson.dumps({"error": "QueueUnreachable", "message": message}), ())
             return
         fields = {"queued": depth.waiting, "in_flight": depth.taken, "oldest_seconds": depth.oldest}
         await send_json(send, 200, orjson.dumps(fields), ())
@@ -139,10 +143,10 @@ async def _run(options: GatewayOptions, document: Document, queue: Queue, limit:
     metrics = GatewayMetrics(document, lambda: state.depth)
     app = Gateway(document, queue, state, limit, metrics)
 
-    def problem() -> tuple[str, str] | None:
+    def problem() -> Unready | None:
         if stopping.is_set():
-            return "Draining", "the gateway is shutting down"
-        return None if state.reached else ("QueueUnreachable", state.problem)
+            return Unready("Draining", "the gateway is shutting down")
+        return None if state.reached else Unready("QueueUnreachable", state.problem)
 
     listeners = [_listen(options.host, port) for port in (options.port, options.admin_port)]
     admin = GatewayAdmin(Admin(problem, metrics.text, metrics.in_flight), state)

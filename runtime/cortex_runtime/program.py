@@ -69,16 +69,18 @@ def prepare(
     tally: Tally,
     call: Callable[[Callable[[], Any]], Any] = lambda function: function(),
     failed: Callable[[str], None] = lambda model: None,
+    doing: Callable[[str], None] = lambda what: None,
 ) -> Program:
     """Load code and models and construct the handler. Raises StartError.
 
     call: runs a function on the thread that the handler is to live on, and waits for it. failed: is told each model that can't
-    be loaded.
+    be loaded. doing: is told what begins.
     """
     spec = document.spec.handler
     tracebacks.set_project(project)
     _import_from(project, spec.python_path)
     _require_folder(spec, project)
+    doing("importing the code")
     code = recognition.load(project / spec.path if spec.path else None, spec.type, document.kind)
     values: dict[str, Any] = {
         "config": spec.config,
@@ -96,8 +98,10 @@ def prepare(
     if client is not None:
         values |= dict.fromkeys((*code.clients, client.argument), _as_argument(code, client))
         _require_client(code)
+    doing("constructing the handler")
     instance = call(lambda: interfaces.construct(code, values, loaders.append))
     if client is not None:
+        doing("loading the models")
         call(client.preload)
     if code.interface.form in (Form.MODEL, Form.STAGES):
         if client is None:

@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import socket
+import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 
 from cortex_api import Document, units
 from cortex_runtime import logs
-from cortex_runtime.admin import Admin
+from cortex_runtime.admin import Admin, Unready
 from cortex_runtime.board import Board
 from cortex_runtime.dependencies import Installer
 from cortex_runtime.dependencies import Stopped as InstallStopped
@@ -43,6 +44,9 @@ RESPAWN = 2.0
 mostly there by then; were the replica unready at once, they would be refused.
 """
 
+_COUNTED = 300.0
+"""Seconds before the last end of a worker for which others are counted with it."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -65,7 +69,9 @@ class Options:
 
 
 class Supervisor:
-    """One replica. `run` returns the exit status."""
+    """One replica. `run` returns the exit status. watches_workers: whether a worker that hangs is ended."""
+
+    watches_workers = True
 
     def __init__(self, options: Options, document: Document) -> None:
         self._options = options
@@ -79,6 +85,7 @@ class Supervisor:
         self._seats: list[Seat] = []
         self._restarts = 0
         self._stopping: asyncio.Event = asyncio.Event()
+        self._doing = ("starting", time.time())
         self._at_once = False
         self._loads: deque[int] = deque(maxlen=round(LOAD_WINDOW / LOOK))
         self._source = ProjectSource(document.spec.handler, options.project, options.models, options.packed)
@@ -123,18 +130,28 @@ class Supervisor:
 
     async def _get_ready(self) -> None:
         """What the workers find when they start. Raises StartError, InstallStopped and Stopped."""
+        self._do("fetching the project")
         await asyncio.to_thread(self._source.fetch)
         self._installer = Installer(self._document.spec.handler, self._source.folder, self._lifeline)
         if self._stopping.is_set():
             raise Stopped
+        if self._document.spec.handler.dependencies is not None:
+            self._do("installing dependencies")
         await asyncio.to_thread(self._installer.prepare)
         if self._sync is not None:
+            self._do("looking for models")
             await asyncio.to_thread(self._sync.start)
         if self._options.reload:
             from cortex_runtime.changes import snapshot
 
             # From before the first worker reads them.
             self._before = await asyncio.to_thread(snapshot, self._watched)
+
+    def _do(self, what: str) -> None:
+        """Note what the replica begins to do, for readiness."""
+        if what != self._doing[0]:
+            self._doing = (what, time.time())
+            log.debug("%s", what)
 
     async def _watch(self) -> None:
         """Return when told to stop. Raises StartError when no worker is left and none can start."""
@@ -143,8 +160,14 @@ class Supervisor:
         if self._sync is not None and self._sync.interval:
             others.append(asyncio.create_task(self._follow_models(self._sync)))
         try:
+            looked = asyncio.get_running_loop().time()
             while not stop.done():
                 await asyncio.wait((stop,), timeout=LOOK)
+                now = asyncio.get_running_loop().time()
+                for seat in self._seats:
+                    # Longer ones are those in which this process was suspended, and the workers with it.
+                    seat.watch(min(now - looked, 2 * LOOK))
+                looked = now
                 self._loads.append(self._board.in_flight())
                 down = [seat for seat in self._seats if not seat.ready and seat.problem]
                 stuck = [seat.problem for seat in down if seat.stuck and seat.problem]
@@ -158,7 +181,12 @@ class Supervisor:
 
     async def _generation(self) -> list[Seat]:
         """Workers on all seats, once all are ready. Raises StartError, with none of them left, when one can't start."""
-        seats = [Seat(self._launch, self._vacate) for _ in range(self._processes)]
+        if not self._seats:
+            self._do("starting the worker processes")
+        patience = None
+        if self.watches_workers:
+            patience = units.seconds(self._document.spec.handler.request_timeout)
+        seats = [Seat(self._launch, self._vacate, patience) for _ in range(self._processes)]
         started = asyncio.gather(*(seat.first for seat in seats))
         stop = asyncio.create_task(self._stopping.wait())
         try:
@@ -185,6 +213,8 @@ class Supervisor:
     def _heed(self, report: dict[str, Any]) -> None:
         if report["event"] == "model_failed":
             self._load_failures[report["model"]] += 1
+        elif report["event"] == "doing":
+            self._do(report["what"])
 
     def _model_failures(self) -> dict[str, int]:
         """How often a model could not be fetched or loaded, by model."""
@@ -255,28 +285,29 @@ class Supervisor:
         self._at_once = True
         self._stop()
 
-    def _problem(self) -> tuple[str, str] | None:
+    def _problem(self) -> Unready | None:
         if self._stopping.is_set():
-            return "Draining", "the replica is shutting down"
-        ready = sum(seat.ready for seat in self._seats)
+            return Unready("Draining", "the replica is shutting down")
+        answering = sum(seat.answers for seat in self._seats)
         now = asyncio.get_running_loop().time()
-        if ready or any(now - seat.lost_at < RESPAWN for seat in self._seats):
+        if answering or any(now - seat.lost_at < RESPAWN for seat in self._seats):
             return None
         for seat in self._seats:
-            if not seat.ready and seat.problem is not None:
-                return seat.problem.reason, seat.problem.message
+            if (problem := seat.hung or seat.problem) is not None and not seat.answers:
+                return Unready(problem.reason, problem.message)
         if self._sync is not None and (downloading := self._sync.status()):
-            return "Starting", downloading
-        return "Starting", f"{ready} of {self._processes} processes answer"
+            return Unready("Starting", f"downloading {downloading}", _rfc3339(self._doing[1]))
+        return Unready("Starting", self._doing[0], _rfc3339(self._doing[1]))
 
     def _last_failure(self) -> dict[str, str] | None:
-        """Why a worker died last, though another serves by now."""
+        """Why a worker died or hung last, though another serves by now."""
         lost = [seat.lost for seat in self._seats if seat.lost is not None]
         if not lost:
             return None
         error, seconds = max(lost, key=lambda each: each[1])
-        when = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-        return {"reason": error.reason, "message": error.message, "time": when.replace("+00:00", "Z")}
+        ends = sum(seconds - when <= _COUNTED for seat in self._seats for when in seat.ends)
+        often = f" ({ends} times within {_COUNTED / 60:g} minutes)" if ends > 1 else ""
+        return {"reason": error.reason, "message": f"{error.message}{often}", "time": _rfc3339(seconds)}
 
     def _average_load(self) -> float:
         return sum(self._loads) / len(self._loads) if self._loads else 0.0
@@ -294,6 +325,10 @@ class Supervisor:
         )
         config = plain(admin, loop="asyncio", http="httptools", timeout_graceful_shutdown=1)
         return Server(config, lambda: None)
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def serve(options: Options) -> int:

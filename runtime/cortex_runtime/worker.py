@@ -4,6 +4,7 @@
 are used), "models" (their index has changed) and "stop".
 """
 
+import asyncio
 import os
 import socket
 import sys
@@ -61,8 +62,9 @@ def serve(
         timeout_graceful_shutdown=max(1, int(units.seconds(document.spec.handler.request_timeout))),
     )
     server = Server(config, lambda: control.sendall(b'{"event": "ready"}\n'))
-    threading.Thread(target=_obey, args=(control, server, app, program), daemon=True).start()
-    app.threads.drive(uvloop.new_event_loop(), _serve(server, listener, app), together=app.all_async)
+    loop = uvloop.new_event_loop()
+    threading.Thread(target=_obey, args=(control, server, app, program, loop), daemon=True).start()
+    app.threads.drive(loop, _serve(server, listener, app), together=app.all_async)
 
 
 async def _serve(server: Server, listener: socket.socket, app: App) -> None:
@@ -73,11 +75,20 @@ async def _serve(server: Server, listener: socket.socket, app: App) -> None:
         child.end(0)
 
 
-def _obey(control: socket.socket, server: Server, app: App, program: Program) -> None:
+def _obey(
+    control: socket.socket,
+    server: Server,
+    app: App,
+    program: Program,
+    loop: asyncio.AbstractEventLoop,
+) -> None:
     with control.makefile("r") as orders:
         for order in orders:
             if order == "models\n":
                 threading.Thread(target=child.follow, args=(program,), daemon=True).start()
+            elif order == "ping\n":
+                # The loop itself answers, or does not.
+                loop.call_soon_threadsafe(_answer, control, app.threads)
             elif order == "drain\n":
                 app.draining = True
             elif order == "stop\n":
@@ -85,6 +96,11 @@ def _obey(control: socket.socket, server: Server, app: App, program: Program) ->
                 server.should_exit = True
     # The supervisor is gone, and with it whoever would end this process.
     os._exit(1)
+
+
+def _answer(control: socket.socket, threads: Threads) -> None:
+    """Tell the supervisor that the loop runs, and whether calls of the handler come to an end."""
+    child.report(control, event="alive", busy=threads.pending >= threads.size, finished=threads.finished)
 
 
 if __name__ == "__main__":

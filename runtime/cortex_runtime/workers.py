@@ -8,8 +8,10 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from cortex_runtime import memory
@@ -17,10 +19,13 @@ from cortex_runtime.board import Board
 from cortex_runtime.errors import StartError
 from cortex_runtime.lifeline import end_group
 from cortex_runtime.order import Order
+from cortex_runtime.watchdog import Watchdog
 
 log = logging.getLogger("cortex")
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _STEADY_SECONDS = 0.1, 10.0, 30.0
+_ABORT_SECONDS = 2.0
+_REMEMBERED_ENDS = 100
 
 
 def _ignore(report: dict[str, Any]) -> None:
@@ -37,6 +42,8 @@ class Worker:
     slot: int
     heed: Callable[[dict[str, Any]], None] = _ignore
     kills: int = field(init=False, default_factory=memory.kills)
+    watchdog: Watchdog | None = field(init=False, default=None)
+    ending: bool = field(init=False, default=False)
 
     async def started(self) -> None:
         """Wait until it answers. Raises StartError with its reason, or with how the process ended."""
@@ -63,10 +70,24 @@ class Worker:
     async def listen(self) -> None:
         """Pass on what it reports after it has started."""
         while line := await self.reports.readline():
-            self.heed(json.loads(line))
+            report = json.loads(line)
+            if report["event"] != "alive":
+                self.heed(report)
+            elif self.watchdog is not None:
+                self.watchdog.on_answer(report["busy"], report["finished"])
+
+    def end_with_stacks(self) -> None:
+        """End a process that hangs: SIGABRT has it write the stack of each thread to its log, and SIGKILL follows."""
+        self.ending = True
+        self.process.send_signal(signal.SIGABRT)
+        asyncio.get_running_loop().call_later(_ABORT_SECONDS, self._kill)
+
+    def _kill(self) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
 
     def tell(self, order: str) -> None:
-        """Send an order: drain, models or stop."""
+        """Send an order: drain, models, ping or stop."""
         if not self.control.is_closing():
             self.control.write(order.encode() + b"\n")
 
@@ -111,10 +132,16 @@ class Seat:
     """One of the replica's workers: when the process dies, the next takes its place, after a pause that grows.
 
     ready: whether its worker serves. stuck: whether the next one can't start. lost_at: when its last worker died, in seconds of
-    the loop's clock. lost: why, and when in seconds since the epoch; it stays when the next worker serves.
+    the loop's clock. lost: why, and when in seconds since the epoch; it stays when the next worker serves. ends: when its
+    workers died. hung: why its worker counts as hung. patience: seconds after which one may; None where that is not watched.
     """
 
-    def __init__(self, launch: Callable[[], "asyncio.Future[Worker]"], vacate: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        launch: Callable[[], "asyncio.Future[Worker]"],
+        vacate: Callable[[int], None],
+        patience: float | None = None,
+    ) -> None:
         self._launch = launch
         self._vacate = vacate
         self._worker: Worker | None = None
@@ -122,6 +149,9 @@ class Seat:
         self.ready = self.stuck = False
         self.lost_at = float("-inf")
         self.lost: tuple[StartError, float] | None = None
+        self.ends: deque[float] = deque(maxlen=_REMEMBERED_ENDS)
+        self.hung: StartError | None = None
+        self._patience = patience
         self.restarts = 0
         self.problem: StartError | None = None
         self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -135,6 +165,27 @@ class Seat:
                 self.kill()
         if self._worker is not None:
             self._worker.tell(order)
+
+    @property
+    def answers(self) -> bool:
+        """Whether its worker serves and does not hang."""
+        return self.ready and self.hung is None
+
+    def watch(self, seconds: float) -> None:
+        """Look whether the worker hangs, and end it when it has done so for long. seconds: since the last look."""
+        worker = self._worker
+        if not self.ready or worker is None or worker.watchdog is None:
+            return
+        worker.watchdog.advance(seconds)
+        problem = worker.watchdog.problem()
+        if problem is not None and self.hung is None:
+            self.lost = problem, time.time()
+            log.error("process %s: %s", worker.process.pid, problem.message)
+        elif problem is None and self.hung is not None:
+            log.info("process %s answers again", worker.process.pid)
+        self.hung = problem
+        if worker.watchdog.is_over and not worker.ending:
+            worker.end_with_stacks()
 
     def kill(self) -> None:
         """End the worker at once."""
@@ -152,6 +203,8 @@ class Seat:
                 if self._leaving:
                     worker.process.kill()
                 await worker.started()
+                if self._patience is not None:
+                    worker.watchdog = Watchdog(partial(worker.tell, "ping"), self._patience)
                 self.ready, self.stuck, self.problem = True, False, None
                 if not self.first.done():
                     self.first.set_result(None)
@@ -163,8 +216,9 @@ class Seat:
                 self.lost_at = loop.time()
                 if not self._leaving:
                     said = f"a worker {ending(status)} and is being started again"
-                    self.problem = worker.failure("CrashLoop", said, status)
+                    self.problem = self.hung or worker.failure("CrashLoop", said, status)
                     self.lost = self.problem, time.time()
+                    self.ends.append(self.lost[1])
                     log.error("process %s: %s", worker.process.pid, self.problem.message)
             except StartError as error:
                 self.problem, self.stuck = error, True
@@ -173,7 +227,7 @@ class Seat:
                     return
                 log.error("a worker can't start again: %s", error)
             finally:
-                self.ready = False
+                self.ready, self.hung = False, None
                 end_group(worker.process.pid)
                 self._vacate(worker.slot)
                 worker.control.close()

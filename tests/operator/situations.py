@@ -161,7 +161,8 @@ def status(
 
 def refusal(reason: str, *pods: Object, before: Object | None = None) -> Object:
     main = Component(deployment(), list(pods))
-    return refused(resource(status=before), Problem(reason, "words"), Observed(main=main, now=NOW))
+    problem = Problem(reason, "words", waits=reason in ("Deleting", "NamespaceTerminating"))
+    return refused(resource(status=before), problem, Observed(main=main, now=NOW))
 
 
 def blind(since: float) -> Watched:

@@ -17,6 +17,10 @@ from cortex_runtime.queues.base import Conflict, Full, Missing, Unreachable
 log = logging.getLogger("cortex")
 
 _TIMEOUT = 5.0
+_PING_SECONDS = 3
+"""Seconds between two pings; the connection counts as lost when three in a row are not answered."""
+_LATE = 1.0
+"""Seconds that an answer which is due may be late."""
 _WRONG_SEQUENCE = (10071, 10164)
 _FULL = (10002, 10023, 10028, 10047, 10077)
 """Error codes of the server: resources of the account or server exceeded, and a stream that can't store."""
@@ -122,7 +126,7 @@ class JetStream:
                         name=self._name,
                         connect_timeout=2,
                         max_reconnect_attempts=-1,
-                        ping_interval=10,
+                        ping_interval=_PING_SECONDS,
                         error_cb=_note_error,
                         disconnected_cb=self._note_loss,
                         reconnected_cb=_note_return,
@@ -178,14 +182,19 @@ class Inbox:
     async def _receive(self, messages: list[Msg], limit: int, seconds: float | None) -> None:
         """seconds: how long the server may wait for a message; None: not at all."""
         self._asked += 1
+        reconnects = self._client.stats["reconnects"]
         reply = f"{self._address}.{self._asked}"
         wait = {"no_wait": True} if seconds is None else {"expires": int(seconds * 1e9)}
         body = orjson.dumps({"batch": limit - len(messages), **wait})
         await self._client.publish(self._source, body, reply=reply)
         while len(messages) < limit:
             try:
-                message = await self._subscription.next_msg((seconds or 0.0) + (1.0 if seconds else _TIMEOUT))
+                message = await self._subscription.next_msg(
+                    (seconds or 0.0) + (_LATE if seconds else _TIMEOUT)
+                )
             except nats.errors.TimeoutError:
+                if self._client.stats["reconnects"] == reconnects:
+                    raise Unreachable(f"NATS: the server at {self._server()} does not answer") from None
                 # The request was lost with its connection.
                 return
             status = (message.headers or {}).get("Status")
@@ -196,6 +205,10 @@ class Inbox:
             elif message.subject == reply:
                 # No message, or the time is over. Answers to earlier requests may still come.
                 return
+
+    def _server(self) -> str:
+        url = self._client.connected_url
+        return url.netloc.rpartition("@")[2] if url is not None else "its address"
 
 
 def _checked(message: Msg) -> dict[str, Any]:
@@ -225,6 +238,8 @@ def translated() -> Iterator[None]:
         raise Unreachable("NATS: JetStream does not answer, or the stream is not there") from error
     except nats.errors.MaxPayloadError as error:
         raise Full("NATS: the server's max_payload is too small; 1MB or more is needed") from error
+    except nats.errors.TimeoutError as error:
+        raise Unreachable(f"NATS: the server did not answer within {_TIMEOUT:g} s") from error
     except (nats.errors.Error, TimeoutError, OSError) as error:
         what = str(error) or type(error).__name__
         raise Unreachable(what if what.startswith("nats: ") else f"NATS: {what}") from error

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import hmac
 import json
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -151,6 +153,32 @@ def test_without_a_queue_everything_says_so_and_goes_on_when_it_is_there(tmp_pat
         until(lambda: httpx.get(f"{made.url}/{identity}").status_code == 200, what="it is back")
         assert made.end(made.submit({"seconds": 0}))["status"] == "completed"
         assert made.get(identity)["status"] == "completed"
+    finally:
+        made.clear()
+        server.kill()
+
+
+def test_a_queue_that_is_frozen_is_named_as_the_cause_and_all_goes_on_when_it_thaws(tmp_path: Path) -> None:
+    """Its connections stay open, so only its silence tells."""
+    server = Nats(tmp_path)
+    server.start()
+    made = Api(tmp_path / "api", server.url, server, "frozen")
+    try:
+        made.write(ASYNC, {}, {})
+        gateway, consumer = made.gateway(), made.consumer()
+        assert made.end(made.submit({"seconds": 0}))["status"] == "completed"
+        assert server.process is not None
+        os.killpg(server.process.pid, signal.SIGSTOP)
+        until(lambda: consumer.problem().get("reason") == "QueueUnreachable", 20, "the consumer notices")
+        assert (
+            "does not answer" in consumer.problem()["message"]
+            or "did not answer" in consumer.problem()["message"]
+        )
+        answer = httpx.get(f"{gateway.admin}/queue", timeout=10)
+        assert (answer.status_code, answer.json()["error"]) == (503, "QueueUnreachable")
+        os.killpg(server.process.pid, signal.SIGCONT)
+        until(consumer.ready, 30, "the consumer works again")
+        assert made.end(made.submit({"seconds": 0}))["status"] == "completed"
     finally:
         made.clear()
         server.kill()

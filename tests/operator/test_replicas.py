@@ -1,0 +1,214 @@
+"""Replicas are asked how they are, over real connections; what they say is not trusted, and silence is not an error."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from cortex_operator import replicas, reports
+from cortex_operator.cache import Cache, Key
+from cortex_operator.podclient import PodClient
+from cortex_operator.render.names import API_LABEL, KIND_LABEL
+from cortex_operator.replicas import Replicas
+
+KEY = Key("RealtimeAPI", "default", "a")
+OUT_OF_MEMORY = {"reason": "OutOfMemory", "message": "a worker was killed", "time": "2026-01-01T00:00:00Z"}
+
+
+def pod(name: str = "p", ready: bool = True, uid: str = "u", **state: Any) -> dict[str, Any]:
+    return {
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "uid": uid,
+            "labels": {API_LABEL: "a", KIND_LABEL: "RealtimeAPI"},
+        },
+        "status": {
+            "podIP": "127.0.0.1",
+            "conditions": [{"type": "Ready", "status": str(ready)}],
+            "containerStatuses": [{"name": "api", "state": state or {"running": {}}}],
+        },
+    }
+
+
+@asynccontextmanager
+async def answering(answer: Callable[[str], Awaitable[bytes]]) -> AsyncIterator[int]:
+    """A pod's admin port; `answer` is given the path, and returns all of the response."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(await answer(head.split()[1].decode()))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def response(body: Any, status: int = 200) -> bytes:
+    content = json.dumps(body).encode()
+    return b"HTTP/1.1 %d x\r\ncontent-length: %d\r\n\r\n" % (status, len(content)) + content
+
+
+class World:
+    """A cache, the replicas, and which APIs changed."""
+
+    def __init__(self, port: int) -> None:
+        self.cache = Cache()
+        self.changes: asyncio.Queue[Key] = asyncio.Queue()
+        self.replicas = Replicas(self.cache, self.changes.put_nowait, PodClient(port))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.replicas.run())
+        await asyncio.sleep(0)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture(autouse=True)
+def short_periods(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "PERIOD", 0.05)
+    monkeypatch.setattr(replicas, "STARTING_PERIOD", 0.02)
+
+
+async def test_a_new_failure_of_a_worker_is_news_and_the_same_one_again_is_not() -> None:
+    said: dict[str, Any] = {"ready": True, "inFlight": 1}
+    asked = asyncio.Queue[str]()
+
+    async def answer(path: str) -> bytes:
+        asked.put_nowait(path)
+        said["inFlight"] += 1
+        return response(said)
+
+    async with answering(answer) as port:
+        world = World(port)
+        async with world.running():
+            world.cache.put_child(pod())
+            assert world.replicas.reports(KEY) == {}
+            for _ in range(3):
+                assert await asyncio.wait_for(asked.get(), 10) == "/readyz"
+            assert world.changes.empty()
+            said["lastFailure"] = OUT_OF_MEMORY
+            assert await asyncio.wait_for(world.changes.get(), 10) == KEY
+            report = world.replicas.reports(KEY)["p"]
+            assert report.failure == reports.WorkerFailure(*OUT_OF_MEMORY.values())
+            assert report.load is not None
+            assert report.load > 1
+
+
+async def test_a_pod_that_is_gone_replaced_or_ended_is_not_asked_any_more() -> None:
+    asked = asyncio.Queue[str]()
+
+    async def answer(path: str) -> bytes:
+        asked.put_nowait(path)
+        return response({"ready": False, "reason": "Starting", "message": "x"}, 503)
+
+    async with answering(answer) as port:
+        world = World(port)
+        async with world.running():
+            world.cache.put_child(pod(ready=False))
+            world.replicas.reports(KEY)
+            await asyncio.wait_for(world.changes.get(), 10)
+            assert world.replicas.reports(KEY)["p"].message == "x"
+            world.cache.put_child(pod(ready=False, uid="another"))
+            assert world.replicas.reports(KEY) == {}, "a namesake has not reported yet"
+            world.cache.put_child(pod(ready=False, uid="another", waiting={"reason": "CrashLoopBackOff"}))
+            assert world.replicas.reports(KEY) == {}
+            while not asked.empty():
+                asked.get_nowait()
+            await asyncio.sleep(0.1)
+            assert asked.empty()
+
+
+async def test_a_pod_that_never_answers_is_asked_less_and_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "LONGEST_PERIOD", 0.08)
+    waits: asyncio.Queue[float] = asyncio.Queue()
+
+    class Watched(Replicas):
+        def _schedule(self, replica: Any, seconds: float) -> None:
+            waits.put_nowait(round(seconds, 3))
+            super()._schedule(replica, seconds)
+
+    world = World(1)
+    world.replicas = Watched(world.cache, world.changes.put_nowait, PodClient(1))
+    async with world.running():
+        world.cache.put_child(pod(ready=False))
+        world.replicas.reports(KEY)
+        found = [await asyncio.wait_for(waits.get(), 10) for _ in range(5)]
+    assert found == [0.0, 0.04, 0.08, 0.08, 0.08]
+    assert world.changes.empty()
+    assert world.replicas.unanswered == world.replicas.asked >= 4
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"SSH-2.0\r\n\r\n{}",
+        b"HTTP/1.1 OK\r\n\r\n{}",
+        response([1]),
+        response({"ready": "yes"}),
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 200_000,
+        response({"ready": True, "message": "x" * 1_000_000}),
+    ],
+)
+async def test_an_answer_that_is_none_is_no_report(answer: bytes) -> None:
+    async def given(_: str) -> bytes:
+        return answer
+
+    async with answering(given) as port:
+        assert await World(port).replicas.ask(KEY, pod()) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({"reason": "Not a reason!"}, {"failure": None}),
+        ({"reason": 5}, {"failure": None}),
+        ({"message": None}, {"failure": None}),
+        ({"time": "yesterday"}, {"failure": None}),
+        ({"time": "2026-01-01T00:00:00"}, {"failure": None}),
+        (
+            {"message": "x" * 100_000},
+            {"failure": reports.WorkerFailure("OutOfMemory", "x" * 4000, OUT_OF_MEMORY["time"])},
+        ),
+    ],
+)
+def test_what_has_another_form_than_expected_is_left_out(
+    change: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    report = reports.parse({"ready": True, "lastFailure": {**OUT_OF_MEMORY, **change}, "average": "many"})
+    assert report == reports.Report(True, **kept)
+    assert report.load is None
+
+
+async def test_two_who_ask_at_once_share_one_question() -> None:
+    gate = asyncio.Event()
+    asked: asyncio.Queue[str] = asyncio.Queue()
+
+    async def answer(path: str) -> bytes:
+        asked.put_nowait(path)
+        await gate.wait()
+        return response({"ready": True, "average": 2.5})
+
+    async with answering(answer) as port:
+        world = World(port)
+        async with world.running():
+            world.cache.put_child(pod(ready=False))
+            world.replicas.reports(KEY)
+            both = asyncio.gather(*(world.replicas.ask(KEY, pod(ready=False)) for _ in range(2)))
+            await asyncio.wait_for(asked.get(), 10)
+            gate.set()
+            found = await both
+            assert [report and report.load for report in found] == [2.5, 2.5]
+            assert asked.empty()

@@ -1,0 +1,138 @@
+"""A worker process that runs and does no work: it is noticed, reported, ended with its stacks, and replaced."""
+
+import pytest
+
+from cortex_runtime.watchdog import PERIOD, Watchdog
+
+
+class Worker:
+    """What a worker answers, second by second."""
+
+    def __init__(self, timeout: float = 10) -> None:
+        self.asked = 0
+        self.watchdog = Watchdog(self.ask, timeout)
+        self.busy = self.answers = True
+        self.finished = 0
+
+    def ask(self) -> None:
+        self.asked += 1
+
+    def run(self, seconds: int) -> str | None:
+        """Let time pass; returns the problem after it."""
+        for _ in range(seconds):
+            before = self.asked
+            self.watchdog.advance(1.0)
+            if self.asked > before and self.answers:
+                self.watchdog.on_answer(self.busy, self.finished)
+        problem = self.watchdog.problem()
+        return problem.message if problem else None
+
+
+def test_a_worker_that_answers_and_ends_calls_never_hangs() -> None:
+    worker = Worker()
+    for _ in range(50):
+        worker.finished += 1
+        assert worker.run(2) is None
+    worker.busy = False
+    assert worker.run(100) is None
+    assert worker.asked == pytest.approx(200 / PERIOD, abs=1)
+
+
+def test_a_blocked_loop_is_noticed_after_the_timeout_and_ended_after_twice_that() -> None:
+    worker = Worker()
+    worker.answers = False
+    assert worker.run(int(PERIOD) + 9) is None
+    assert "its event loop has been blocked for longer than handler.requestTimeout (10 s)" in (
+        worker.run(2) or ""
+    )
+    assert not worker.watchdog.is_over
+    worker.run(10)
+    assert worker.watchdog.is_over
+
+
+def test_threads_that_finish_no_call_are_noticed_and_forgiven_when_one_does() -> None:
+    worker = Worker()
+    assert worker.run(int(PERIOD) + 9) is None
+    assert "all its threads run calls that take longer" in (worker.run(3) or "")
+    worker.finished += 1
+    assert worker.run(2) is None
+    assert not worker.watchdog.is_over
+
+
+def test_however_short_the_timeout_a_worker_has_five_seconds() -> None:
+    worker = Worker(timeout=0.1)
+    worker.answers = False
+    assert worker.run(int(PERIOD) + 4) is None
+    assert worker.run(2) is not None
+
+
+HANGS = """
+import asyncio, os, threading, time
+
+class Handler:
+    def handle_get(self):
+        return os.getpid()
+
+    def handle_post(self, payload):
+        threading.Lock().acquire()
+        lock = threading.Lock()
+        lock.acquire()
+        lock.acquire()  # here it hangs
+
+    async def handle_put(self, payload):
+        time.sleep(1000)  # here it blocks the loop
+"""
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "line"),
+    [("POST", "all its threads", "handle_post"), ("PUT", "its event loop", "handle_put")],
+)
+def test_a_handler_that_hangs_is_reported_ended_and_replaced(serve, verb, words, line):
+    import httpx
+
+    api = serve(HANGS, requestTimeout="1s")
+    before = httpx.get(api.url).json()
+    try:
+        assert httpx.request(verb, api.url, json=1, timeout=3).status_code == 504
+    except httpx.TimeoutException:
+        assert verb == "PUT", "a blocked loop cannot answer"
+
+    def reason() -> str:
+        return str(api.ready().json().get("reason"))
+
+    api.until(lambda: reason() == "WorkerHung")
+    assert api.ready().status_code == 503
+    assert words in api.ready().json()["message"]
+    api.until(lambda: api.ready().status_code == 200 and "lastFailure" in api.ready().json())
+    assert httpx.get(api.url).json() != before
+    last = api.ready().json()["lastFailure"]
+    assert last["reason"] == "WorkerHung"
+    assert f"in {line}" in api.log.read_text()
+
+
+def test_a_replica_that_starts_says_what_it_does_and_since_when(serve, tmp_path):
+    gate = tmp_path / "gate"
+    source = f"""
+import os, time
+
+class Handler:
+    def __init__(self, config):
+        while not os.path.exists({str(gate)!r}):
+            time.sleep(0.02)
+
+    def handle_post(self, payload):
+        return payload
+"""
+    api = serve(source, wait=False)
+    api.until(
+        lambda: (r := api.ready()) is not None and r.json().get("message") == "constructing the handler"
+    )
+    said = api.ready()
+    assert (said.status_code, said.json()["reason"]) == (503, "Starting")
+    since = said.json()["since"]
+    assert since.endswith("Z")
+    assert api.ready().json()["since"] == since
+    gate.touch()
+    api.wait_ready()
+    assert "since" not in api.ready().json()
