@@ -43,7 +43,6 @@ RESPAWN = 2.0
 """Seconds after the death of the last worker for which a replica counts as ready: connections wait for the next one, which is
 mostly there by then; were the replica unready at once, they would be refused.
 """
-
 _COUNTED = 300.0
 """Seconds before the last end of a worker for which others are counted with it."""
 
