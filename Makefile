@@ -52,7 +52,7 @@ generate: .venv/.dev ## the CustomResourceDefinitions and pages of the docs, fro
 	@$(BIN)/python -m cortex_api --docs docs crds charts/cortex/files/crds
 	@$(BIN)/python charts/reference.py
 
-sbom: .venv/.ready ## bills of materials of both images (CycloneDX), in build/sbom
+sbom: .venv/.ready ## bills of materials of the images (CycloneDX), in build/sbom
 	@$(BIN)/python requirements/sbom.py build/sbom
 
 format: .venv/.dev ## the code, as ruff wants it
@@ -60,8 +60,9 @@ format: .venv/.dev ## the code, as ruff wants it
 
 lock: .venv/.ready ## requirements/*.txt, from setup.cfg: dev first, and the others as parts of it
 	@$(BIN)/python -m pip install -q --disable-pip-version-check 'uv >=0.9'
-	@set -e; for set in dev local operator runtime; do \
+	@set -e; for set in dev local operator runtime runtime-tensorflow; do \
 	  case $$set in dev) extras="operator runtime cli tensorflow test"; within=;; local) extras="operator runtime cli"; within="-c requirements/dev.txt";; \
+	    runtime-tensorflow) extras="runtime tensorflow"; within="-c requirements/dev.txt";; \
 	    *) extras=$$set; within="-c requirements/dev.txt";; esac; \
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	    $$(printf -- '--extra %s ' $$extras) $$within --output-file requirements/$$set.txt setup.cfg; \

@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-IMAGES = {"cortex-operator": "operator", "cortex-runtime": "runtime"}
+IMAGES = {
+    "cortex-operator": "operator",
+    "cortex-runtime": "runtime",
+    "cortex-runtime-tensorflow": "runtime-tensorflow",
+}
 """Image to the lock that it is built from."""
 _PIN = re.compile(
     r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?:\s*;\s*(?P<marker>[^\\]+?))?\s*(?:\\|$)", re.M

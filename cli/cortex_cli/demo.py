@@ -240,6 +240,11 @@ def explain(steps: Steps, story: Story, operator_log: Path) -> None:
             print(f"\n{failed}", file=sys.stderr)
 
 
+def keeps_running() -> bool:
+    """Whether KEEP=1 asks for a cluster that stays."""
+    return os.environ.get("KEEP") not in (None, "", "0")
+
+
 def keep(steps: Steps, story: Story) -> None:
     """Leave it running until the person has seen enough."""
     kubectl_command = kubectl()
@@ -255,6 +260,9 @@ It goes on running. In another terminal:
   {cortex} get {story.name}
   {cortex} logs {story.name} --follow
   {shlex.join(story.tries(steps))}
+
+Any other example may be applied as well, AsyncAPIs included; those of type tensorflow need TensorFlow in .venv, which
+`make .venv/.dev` installs.
 
 Ctrl-C here stops and removes all of it.""",
         flush=True,
@@ -275,8 +283,11 @@ def main() -> int:
         with DevCluster(folder / "cluster") as cluster:
             steps = Steps(cluster.kubeconfig, [("Cluster started", time.monotonic() - began)])
             operator_log, platform = folder / "operator.log", folder / "platform.yaml"
-            queue = {"queue": {"url": queueserver.start(folder, guard)}} if story.queue else {}
-            platform.write_text(json.dumps(queue))
+            # The dev cluster has no image of TensorFlow Serving: TensorFlow runs in the API's process, where it is installed.
+            settings: dict[str, Any] = {"tensorflowServingImage": None}
+            if story.queue or keeps_running():
+                settings["queue"] = {"url": queueserver.start(folder, guard)}
+            platform.write_text(json.dumps(settings))
             with operator(cluster.kubeconfig, operator_log, guard, platform):
                 try:
                     story.show(steps)
@@ -286,7 +297,7 @@ def main() -> int:
                 print()
                 for title, seconds in steps.took:
                     print(f"{title:<16}{seconds:6.2f} s")
-                if os.environ.get("KEEP") not in (None, "", "0"):
+                if keeps_running():
                     kept = True
                     keep(steps, story)
     except (Failed, StartFailed, queueserver.NoServer) as failed:

@@ -186,6 +186,11 @@ def _of_container(pod: str, container: Object) -> Failure | None:
     if reason in _PULL_REASONS:
         image = container.get("image", "")
         text = f'image "{image}" of container {name} can\'t be pulled: {message or reason}. Check name, tag and pull secrets.'
+        if name == "tensorflow-serving":
+            text += (
+                " Where there is none for these nodes, set tensorflowServingImage: null (tensorflowServing.image in the values of"
+                " the chart): TensorFlow then runs in the API's own process."
+            )
         return Failure("ImagePullFailed", text, pod, name)
     if reason in _CONFIG_REASONS:
         text = f"container {name} can't be created: {message or reason}"

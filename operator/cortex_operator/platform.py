@@ -84,6 +84,8 @@ class Platform(Settings):
     """Image of the runtime, for APIs that name none."""
     tensorflow_serving_image: str | None = "tensorflow/serving:2.19.1"
     """Image of TensorFlow Serving, for APIs that name none; null: TensorFlow runs in the API's process, from its image."""
+    runtime_tensorflow_image: str | None = None
+    """Image of the runtime with TensorFlow in it, for APIs that run TensorFlow in their process; null: the runtime's image."""
     tensorflow_serving_gpu_image: str | None = None
     """Its image for APIs that ask for GPUs; absent: the above with -gpu at its end."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"

@@ -232,6 +232,15 @@ def test_tensorflow_without_a_server_is_left_to_the_image() -> None:
     pod = found["Deployment/api-iris"]["spec"]["template"]["spec"]
     assert "initContainers" not in pod
     assert "env" not in pod["containers"][0]
+    assert pod["containers"][0]["image"] == Platform().runtime_image
+    settings = {"tensorflowServingImage": None, "runtimeTensorflowImage": "runtime-tensorflow:1"}
+    images = [
+        children({**handler, **more}, platform=Platform.model_validate(settings))["Deployment/api-iris"][
+            "spec"
+        ]["template"]["spec"]["containers"][0]["image"]
+        for more in ({}, {"image": "own:1"}, {"type": "onnx"})
+    ]
+    assert images == ["runtime-tensorflow:1", "own:1", Platform().runtime_image]
 
 
 def test_an_async_api_has_a_gateway_and_workers_and_one_queue() -> None:

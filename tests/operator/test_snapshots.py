@@ -91,6 +91,13 @@ CASES: dict[str, dict[str, Any]] = {
         },
         "spec": {"compute": {"gpu": 1}},
     },
+    "tensorflow-in-process": {
+        "handler": {"type": "tensorflow", "models": {"path": "s3://bucket/model/"}},
+        "platform": {
+            "tensorflowServingImage": None,
+            "runtimeTensorflowImage": "registry/runtime-tensorflow:1",
+        },
+    },
     "configured-handler": {
         "handler": {
             "source": {"uri": "s3://bucket/project.zip"},

@@ -116,7 +116,9 @@ class Container:
                 )
             else:
                 short = image if "/" in image else f"docker.io/library/{image}"
+                had = ", ".join(sorted(self.around.images))
                 cause = f'failed to pull and unpack image "{short}": failed to resolve reference "{short}": {short}: not found'
+                cause += f" (the dev cluster pulls no images; it has {had})"
                 message = f'Failed to pull image "{image}": rpc error: code = NotFound desc = {cause}'
                 self._set("waiting", reason="ErrImagePull", message=message.split(": ", 1)[1])
                 await self.around.event("Normal", "Pulling", f'Pulling image "{image}"')

@@ -180,6 +180,17 @@ class Node:
             self._ending.pop(uid, None)
             self._addresses.give_back(uid)
 
+    def leaders(self, namespace: str, name: str) -> dict[str, int]:
+        """The process id of each running container of a pod, by the container's name."""
+        for worker, _ in self._workers.values():
+            meta = worker.pod["metadata"]
+            if (meta["namespace"], meta["name"]) == (namespace, name):
+                containers = [*worker.init, *worker.main]
+                return {
+                    c.name: c.process.pid for c in containers if c.process and c.process.returncode is None
+                }
+        return {}
+
     def find(self, namespace: str, name: str, container: str) -> Container | None:
         for worker, _ in self._workers.values():
             meta = worker.pod["metadata"]

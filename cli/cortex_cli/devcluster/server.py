@@ -16,6 +16,7 @@ import yaml
 
 from cortex_cli.devcluster import addresses
 from cortex_cli.devcluster.api import API
+from cortex_cli.devcluster.autoscalers import Autoscalers
 from cortex_cli.devcluster.client import Client
 from cortex_cli.devcluster.garbage import Garbage
 from cortex_cli.devcluster.node import Node
@@ -72,7 +73,8 @@ async def serve(
             Scheduler(control).run(),
             Proxy(kubelet).run(),
         ]
-        parts.append(Node(kubelet, NODE_NAME, images, state_dir, addresses.Block(42, block)).run())
+        runner = Node(kubelet, NODE_NAME, images, state_dir, addresses.Block(42, block))
+        parts += [runner.run(), Autoscalers(control, runner.leaders).run()]
     serving = asyncio.create_task(api._serve([listener]))
     while not api.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)

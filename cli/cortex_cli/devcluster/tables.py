@@ -97,10 +97,16 @@ def _ready_of(path: str) -> Callable[[Object], str]:
 
 def _hpa_targets(hpa: Object) -> str:
     texts = []
-    for metric in at(hpa, "spec.metrics") or ():
+    current = at(hpa, "status.currentMetrics") or ()
+    for number, metric in enumerate(at(hpa, "spec.metrics") or ()):
         source = metric.get("containerResource") or metric.get("resource") or {}
         goal = (source.get("target") or {}).get("averageUtilization")
-        texts.append(f"{source.get('name', metric.get('type'))}: <unknown>/{goal}%")
+        seen = current[number] if number < len(current) else {}
+        used = ((seen.get("containerResource") or seen.get("resource") or {}).get("current") or {}).get(
+            "averageUtilization"
+        )
+        value = "<unknown>" if used is None else f"{used}%"
+        texts.append(f"{source.get('name', metric.get('type'))}: {value}/{goal}%")
     return ", ".join(texts) or "<none>"
 
 

@@ -158,7 +158,7 @@ def _container(
             mounts.append({"name": "shm", "mountPath": "/dev/shm"})
     container: Object = {
         "name": component if component == GATEWAY else "api",
-        "image": (handler.image if component != GATEWAY else None) or platform.runtime_image,
+        "image": platform.runtime_image if component == GATEWAY else _image(api, platform),
         "imagePullPolicy": platform.image_pull_policy,
         "command": ["python", "-m", "cortex_runtime", _COMMANDS[component]],
         "args": args,
@@ -178,6 +178,16 @@ def _container(
         container["lifecycle"] = {"preStop": {"sleep": {"seconds": PRE_STOP}}}
     _add_environment(container, api, platform, component)
     return container
+
+
+def _image(api: RealtimeAPI | AsyncAPI, platform: Platform) -> str:
+    """The image that runs the user's code: the API's own, or the platform's, with TensorFlow where it runs in the process."""
+    handler = api.spec.handler
+    if handler.image is not None:
+        return handler.image
+    if handler.type == "tensorflow" and not tensorflow.has_server(api, platform):
+        return platform.runtime_tensorflow_image or platform.runtime_image
+    return platform.runtime_image
 
 
 def _add_environment(

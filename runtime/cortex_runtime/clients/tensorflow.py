@@ -150,8 +150,8 @@ def open_client(
         if find_spec("tensorflow") is None:
             raise StartError(
                 "InvalidSpec",
-                f"handler.type tensorflow needs a TensorFlow Serving, whose host:port {ADDRESS} names; or TensorFlow in this "
-                "environment: pip install tensorflow-cpu",
+                f"handler.type tensorflow needs TensorFlow Serving, whose host:port {ADDRESS} names, or TensorFlow in this "
+                "environment: build the image with REQUIREMENTS=runtime-tensorflow, or pip install tensorflow-cpu",
             )
         from cortex_runtime.clients.tfserving.inprocess import InProcess
 

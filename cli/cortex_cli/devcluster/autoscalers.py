@@ -1,0 +1,262 @@
+"""The controller of HorizontalPodAutoscalers: reads what the containers of this machine's node use, and scales Deployments.
+
+Metrics of processor time alone (Resource and ContainerResource `cpu` with a target of type Utilization): no others are rendered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+
+from cortex_cli.devcluster import quantity
+from cortex_cli.devcluster.autoscaling import History, decide, recommend
+from cortex_cli.devcluster.client import Client, Informer, Key, Refused
+from cortex_cli.devcluster.events import Recorder
+from cortex_cli.devcluster.selectors import at, matches, now
+from cortex_cli.devcluster.workloads import DEPLOYMENTS, PODS, pod_ready
+
+Object = dict[str, Any]
+HPAS = "autoscaling/v2/horizontalpodautoscalers"
+PERIOD = 5.0
+"""Seconds between two decisions (15 in a cluster); processor time is averaged over them."""
+log = logging.getLogger(__name__)
+
+Leaders = Callable[[str, str], dict[str, int]]
+"""The process id of each running container of a pod (namespace, name), by the container's name."""
+
+
+class Autoscalers:
+    """One loop over all autoscalers."""
+
+    def __init__(self, client: Client, leaders: Leaders, period: float = PERIOD) -> None:
+        self._client = client
+        self._leaders = leaders
+        self._period = period
+        self._hpas, self._deployments, self._pods = (
+            Informer(client, kind) for kind in (HPAS, DEPLOYMENTS, PODS)
+        )
+        self._events = Recorder(client, "horizontal-pod-autoscaler")
+        self._histories: dict[str, History] = defaultdict(History)
+        self._used: dict[tuple[str, str], tuple[float, float]] = {}
+
+    async def run(self) -> None:
+        """Decide every period until cancelled."""
+        informers = (self._hpas, self._deployments, self._pods)
+        async with asyncio.TaskGroup() as tasks:
+            for informer in informers:
+                tasks.create_task(informer.run())
+            for informer in informers:
+                await informer.synced.wait()
+            while True:
+                await self._tick()
+                await asyncio.sleep(self._period)
+
+    async def _tick(self) -> None:
+        hpas = self._hpas.list()
+        if not hpas:
+            self._used.clear()
+            return
+        usage = self._measure()
+        known = {hpa["metadata"]["uid"] for hpa in hpas}
+        self._histories = defaultdict(History, {u: h for u, h in self._histories.items() if u in known})
+        for hpa in hpas:
+            try:
+                await self._sync(hpa, usage)
+            except (Refused, aiohttp.ClientError) as error:
+                if not (isinstance(error, Refused) and error.code in (404, 409)):
+                    log.warning("autoscaler %s: %s", hpa["metadata"]["name"], error)
+
+    def _measure(self) -> dict[tuple[str, str], float]:
+        """CPUs used since the last tick by each container that ran then already, by (uid of its pod, name)."""
+        seconds, moment = cpu_seconds(), time.monotonic()
+        before, self._used = self._used, {}
+        usage = {}
+        for pod in self._pods.list():
+            meta = pod["metadata"]
+            for name, leader in self._leaders(meta["namespace"], meta["name"]).items():
+                key = (meta["uid"], name)
+                used = seconds.get(leader, 0.0)
+                self._used[key] = used, moment
+                if key in before and moment > before[key][1]:
+                    # Less than before: a process has ended whose parent did not wait for it.
+                    usage[key] = max(0.0, used - before[key][0]) / (moment - before[key][1])
+        return usage
+
+    async def _sync(self, hpa: Object, usage: dict[tuple[str, str], float]) -> None:
+        spec, meta = hpa["spec"], hpa["metadata"]
+        key = meta["namespace"], spec["scaleTargetRef"]["name"]
+        deployment = self._deployments.get(*key)
+        if spec["scaleTargetRef"]["kind"] != "Deployment" or deployment is None:
+            message = (
+                f'the HPA controller was unable to get the target\'s current scale: "{key[1]}" not found'
+            )
+            await self._report(hpa, {}, {"AbleToScale": ("False", "FailedGetScale", message)})
+            return
+        current = deployment["spec"].get("replicas", 1)
+        if current == 0:
+            idle = (
+                "False",
+                "ScalingDisabled",
+                "scaling is disabled since the replica count of the target is zero",
+            )
+            able = (
+                "True",
+                "SucceededGetScale",
+                "the HPA controller was able to get the target's current scale",
+            )
+            await self._report(
+                hpa,
+                {"currentReplicas": 0, "desiredReplicas": 0},
+                {"AbleToScale": able, "ScalingActive": idle},
+            )
+            return
+        selector = deployment["spec"]["selector"]
+        pods = self._pods.list(key[0], lambda pod: matches(selector, pod["metadata"].get("labels")))
+        try:
+            recommended, metrics = self._recommend(spec, current, pods, usage)
+        except LookupError as error:
+            active = ("False", "FailedGetContainerResourceMetric", str(error))
+            await self._report(hpa, {"currentReplicas": current}, {"ScalingActive": active})
+            return
+        history = self._histories[meta["uid"]]
+        decision = decide(spec, history, time.monotonic(), current, recommended)
+        able = decision.able
+        numbers: Object = {
+            "currentReplicas": current,
+            "desiredReplicas": decision.replicas,
+            "currentMetrics": metrics,
+        }
+        if decision.replicas != current:
+            await self._scale(key, hpa, current, decision.replicas)
+            history.changes = [*history.changes[-100:], (time.monotonic(), decision.replicas - current)]
+            numbers["lastScaleTime"] = now()
+            able = (
+                "True",
+                "SucceededRescale",
+                f"the HPA controller was able to update the target scale to {decision.replicas}",
+            )
+        found = "the HPA was able to successfully calculate a replica count from cpu container resource utilization"
+        active = ("True", "ValidMetricFound", f"{found} (percentage of request)")
+        conditions = {"AbleToScale": able, "ScalingActive": active, "ScalingLimited": decision.limited}
+        await self._report(hpa, numbers, conditions)
+
+    def _recommend(
+        self, spec: Object, current: int, pods: list[Object], usage: dict[tuple[str, str], float]
+    ) -> tuple[int, list[Object]]:
+        """The greatest number that any metric recommends, and the metrics as status shows them. Raises LookupError."""
+        wanted: list[int] = []
+        shown: list[Object] = []
+        for metric in spec.get("metrics") or ():
+            field = {"ContainerResource": "containerResource", "Resource": "resource"}.get(metric["type"], "")
+            source = metric.get(field) or {}
+            target, container = at(source, "target.averageUtilization"), source.get("container")
+            if source.get("name") != "cpu" or target is None:
+                raise LookupError(
+                    f"the dev cluster supports the utilization of cpu only, not {metric['type']}"
+                )
+            requests = [_cpu_request(pod, container) for pod in pods]
+            if not all(requests):
+                raise LookupError("failed to get cpu utilization: missing request for cpu")
+            ready = [pod for pod in pods if pod_ready(pod)]
+            seen = {pod["metadata"]["uid"]: _used(pod, container, usage) for pod in ready}
+            measured = {uid: used for uid, used in seen.items() if used is not None}
+            if not measured:
+                raise LookupError(
+                    "failed to get cpu utilization: no metrics returned from the ready pods yet"
+                )
+            request = requests[0]
+            wanted.append(
+                recommend(spec, current, measured, request, target / 100, len(pods) - len(measured))
+            )
+            average = sum(measured.values()) / len(measured)
+            value = {
+                "averageUtilization": round(average / request * 100),
+                "averageValue": f"{round(average * 1000)}m",
+            }
+            named: Object = {
+                "name": "cpu",
+                "current": value,
+                **({"container": container} if container else {}),
+            }
+            shown.append({"type": metric["type"], field: named})
+        if not wanted:
+            raise LookupError("the HPA has no metrics")
+        return max(wanted), shown
+
+    async def _scale(self, key: Key, hpa: Object, current: int, replicas: int) -> None:
+        change = {"spec": {"replicas": replicas}}
+        await self._client.patch(DEPLOYMENTS, *key, change, "scale")
+        why = "cpu container resource utilization (percentage of request) " + (
+            "above target" if replicas > current else "below target"
+        )
+        await self._events.record(hpa, "Normal", "SuccessfulRescale", f"New size: {replicas}; reason: {why}")
+
+    async def _report(
+        self, hpa: Object, numbers: Object, conditions: dict[str, tuple[str, str, str]]
+    ) -> None:
+        meta, before = hpa["metadata"], hpa.get("status") or {}
+        known = {condition["type"]: condition for condition in before.get("conditions") or ()}
+        for kind, (status, reason, message) in conditions.items():
+            old = known.get(kind, {})
+            since = old["lastTransitionTime"] if old.get("status") == status else now()
+            known[kind] = {
+                "type": kind,
+                "status": status,
+                "reason": reason,
+                "message": message,
+                "lastTransitionTime": since,
+            }
+        after = {**before, **numbers, "conditions": list(known.values())}
+        if after != before:
+            name = meta["name"]
+            self._hpas.learn(
+                await self._client.patch(HPAS, meta["namespace"], name, {"status": after}, "status")
+            )
+
+
+def _containers(pod: Object, container: str | None) -> list[Object]:
+    return [c for c in pod["spec"]["containers"] if container in (None, c["name"])]
+
+
+def _cpu_request(pod: Object, container: str | None) -> float:
+    """CPUs that a container, or the whole pod, requests; 0 where one requests none."""
+    asked = [at(c, "resources.requests.cpu") for c in _containers(pod, container)]
+    return float(sum(quantity.parse(a) for a in asked)) if all(asked) else 0.0
+
+
+def _used(pod: Object, container: str | None, usage: dict[tuple[str, str], float]) -> float | None:
+    found = [usage.get((pod["metadata"]["uid"], c["name"])) for c in _containers(pod, container)]
+    return None if any(used is None for used in found) else sum(used for used in found if used is not None)
+
+
+def cpu_seconds() -> dict[int, float]:
+    """Processor time of each process of this machine, its ended and its living descendants included, by process id."""
+    tick = os.sysconf("SC_CLK_TCK")
+    own: dict[int, float] = {}
+    children: dict[int, list[int]] = defaultdict(list)
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                # The name of the program is in parentheses, and may have spaces and parentheses in it.
+                fields = file.read().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        children[int(fields[1])].append(int(name))
+        own[int(name)] = sum(map(int, fields[11:15])) / tick
+    total: dict[int, float] = {}
+
+    def add(process: int) -> float:
+        total[process] = own.get(process, 0.0) + sum(map(add, children.get(process, ())))
+        return total[process]
+
+    for process in own:
+        if process not in total:
+            add(process)
+    return total
