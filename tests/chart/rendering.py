@@ -32,7 +32,11 @@ EVERYTHING: list[Object] = [
         "runtime": {"image": {"digest": f"sha256:{'b' * 64}"}},
         "nats": {"enabled": True, "image": {"digest": f"sha256:{'c' * 64}"}},
     },
-    {"operator": {"replicas": 1}, "runtime": {"tensorflowImage": "t:1"}, "tensorflowServing": {"image": None, "gpuImage": "g:1"}},
+    {
+        "operator": {"replicas": 1},
+        "runtime": {"tensorflowImage": "t:1"},
+        "tensorflowServing": {"image": None, "gpuImage": "g:1"},
+    },
     {
         "gateway": {"name": "g", "namespace": "n", "sectionName": "s", "hostname": "h", "scheme": "https"},
         "queue": {"url": "nats://nats:4222", "secretName": "q"},
