@@ -4,6 +4,7 @@ NaN and the infinities, which JSON has not, become null.
 """
 
 import base64
+import re
 import sys
 from collections.abc import Mapping, Sequence, Set, ValuesView
 from dataclasses import fields, is_dataclass
@@ -19,6 +20,7 @@ from cortex_runtime.arrays import is_array, is_scalar
 
 _DEEPEST = 250
 """Levels of lists and objects. orjson stops at 254."""
+_MOMENT = re.compile(rb"T\d\d:\d\d:\d\d")
 _NUMBERS = "?bhilqBHILQefd"
 """Codes of numpy's types that orjson writes."""
 _ATTOSECONDS = {"W": 604800, "D": 86400, "h": 3600, "m": 60, "s": 1}
@@ -32,7 +34,11 @@ class NotSerialisable(TypeError):
 def dumps(value: Any) -> bytes:
     """A value as JSON. Raises NotSerialisable, naming the path to what can't be sent and its type."""
     try:
-        return orjson.dumps(value, default=_default)
+        data = orjson.dumps(value, default=_default, option=orjson.OPT_SERIALIZE_NUMPY)
+        if b"T" in data and "numpy" in sys.modules and _MOMENT.search(data):
+            # Of numpy's times orjson drops the nanoseconds, and makes a date of what is no time.
+            return orjson.dumps(value, default=_default)
+        return data
     except TypeError:
         # Keys that are no strings and integers of more than 64 bits take longer, and so does finding the path to an error.
         plain = _plain(value, (), 0)

@@ -6,13 +6,15 @@ import dataclasses
 import logging
 import math
 from collections.abc import Mapping
+from decimal import Decimal
+from enum import Enum
 from numbers import Integral, Real
 from typing import Any
 
-import orjson
 from starlette.responses import Response
 
 from cortex_api.scaling import Tracker as Spec
+from cortex_runtime import json_parser
 from cortex_runtime.arrays import is_array, is_bool
 from cortex_runtime.tally import Tally
 
@@ -68,7 +70,7 @@ class Tracker:
             body = getattr(value, "body", None)
             if not body or not value.headers.get("content-type", "").startswith("application/json"):
                 raise _Skip("not JSON")
-            value = orjson.loads(body)
+            value = json_parser.loads(body)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = vars(value)
         if self._key is not None:
@@ -81,6 +83,8 @@ class Tracker:
             raise _Skip("an object, and tracker.key is not set")
         if is_array(value) and value.size == 1:
             value = value.item()
+        if isinstance(value, Enum):
+            value = value.value
         return value
 
     def _class(self, value: Any) -> str:
@@ -98,7 +102,7 @@ class Tracker:
 
 
 def _number(value: Any) -> float:
-    if is_bool(value) or not isinstance(value, Real):
+    if is_bool(value) or not isinstance(value, Real | Decimal):
         raise _Skip("wrong type")
     number = float(value)
     if not math.isfinite(number):

@@ -1,10 +1,14 @@
 """What is counted and what is shown: the tracker, the handler's own metrics, and the stages of a request with ?debug=true."""
 
+import enum
 import math
 import threading
+from decimal import Decimal
 
 import httpx
+import numpy as np
 import pytest
+from starlette.responses import JSONResponse
 
 from cortex_runtime.board import Board
 from cortex_runtime.metrics import named
@@ -104,6 +108,38 @@ def test_a_value_that_is_not_finite_is_skipped(value):
     board = Board.create(1)
     Tracker(spec(modelType="regression"), Tally(board.region(0))).note(value)
     assert counts(board) == {(("reason", "not finite"),): (1,)}
+
+
+class Kind(enum.Enum):
+    ROSE = "rose"
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (np.int8(-3), "-3"),
+        (np.array([7]), "7"),
+        (np.bool_(True), "true"),
+        (np.array("rose"), "rose"),
+        (Kind.ROSE, "rose"),
+        (2**70, str(2**70)),
+        (JSONResponse(2**70), str(2**70)),
+    ],
+    ids=repr,
+)
+def test_classes_of_any_type_are_counted_by_the_text_that_is_sent(value, name):
+    board = Board.create(1)
+    Tracker(spec(modelType="classification"), Tally(board.region(0))).note(value)
+    assert counts(board) == {(("class", name),): (1,)}
+
+
+@pytest.mark.parametrize(
+    "value", [np.float32(0.5), np.array([[0.5]], ">f8"), Decimal("0.5"), np.longdouble(0.5)]
+)
+def test_numbers_of_any_type_are_values(value):
+    board = Board.create(1)
+    Tracker(spec(modelType="regression"), Tally(board.region(0))).note(value)
+    assert [values[:2] for values in counts(board).values()] == [(1, 0.5)]
 
 
 def test_a_successor_counts_on_and_gauges_keep_what_was_set_last():

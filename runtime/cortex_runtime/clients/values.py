@@ -30,6 +30,8 @@ _KINDS = {
     "m": "durations",
     "V": "records",
 }
+_NUMPY = "?bhilqpBHILQPefdgFDGOUSMm"
+"""Codes of numpy's own types."""
 _SMALL_TYPES = ("bfloat16", "float8_", "float6_", "float4_", "int4", "int2", "uint4", "uint2")
 """How the names of ml_dtypes' types begin. Each fits into float32 or int8/uint8."""
 
@@ -75,7 +77,7 @@ class NumberType:
             given = _read(value)
         if not given.size:
             return given.astype(self.dtype)
-        if given.dtype.name.startswith(_SMALL_TYPES):
+        if given.dtype.char not in _NUMPY and given.dtype.name.startswith(_SMALL_TYPES):
             given = given.astype(np.float32 if "float" in given.dtype.name else np.int8)
         kind = given.dtype.kind
         if kind == "O":
@@ -234,7 +236,7 @@ def check_names(given: Mapping[Any, Any], required: Collection[str], optional: C
 
 def _read(value: Any) -> np.ndarray:
     try:
-        return _without_mask(np.asarray(value))
+        return np.asarray(value)
     except ValueError as error:
         raise ValueError(_ragged(error)) from error
 

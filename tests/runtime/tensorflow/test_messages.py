@@ -133,3 +133,9 @@ def same(array, values):
         flat = [value.encode() if isinstance(value, str) else value for value in array.ravel()]
         return flat == [value.encode() for value in values]
     return (array.ravel() == np.array(values, array.dtype)).all()
+
+
+def test_types_that_are_not_served_have_tensorflows_names(tf):
+    for number, name in tensors.TYPES.items():
+        if number not in tensor_pb2.DataType.values():
+            assert tf.dtypes.DType(number).name == name

@@ -177,3 +177,38 @@ def test_missing_and_superfluous_inputs_are_named(model_input, words):
     with pytest.raises(UserError) as raised:
         TWO.feed(model_input)
     assert words in raised.value.message
+
+
+INTEGERS = {name: np.iinfo(dtype) for name, dtype in NUMPY_TYPES.items() if np.issubdtype(dtype, np.integer)}
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integers_are_taken_up_to_the_limits_of_each_type_and_refused_beyond(dtype):
+    low, high = int(INTEGERS[dtype].min), int(INTEGERS[dtype].max)
+    assert convert(dtype, [low, high, 0, 1.0, True]).tolist() == [low, high, 0, 1, 1]
+    for value in (low - 1, high + 1, 10**30, 0.5, 2.0**53, float("nan"), None, "1"):
+        if isinstance(value, float) and value == 2.0**53 and high < value:
+            continue
+        with pytest.raises(UserError):
+            convert(dtype, [value, 1])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_floats_are_rounded_to_the_nearest_and_refused_beyond_the_largest(dtype):
+    largest = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38, "float32": 3.4028234663852886e38}.get(
+        dtype, 1.7976931348623157e308
+    )
+    assert convert(dtype, [largest, -largest, float("inf")]).tolist() == [largest, -largest, float("inf")]
+    assert convert(dtype, [2049, 0.1]).tolist() == convert(dtype, np.array([2049, 0.1])).tolist()
+    for value in (largest * 1.2 if dtype != "float64" else 10**400, 10**5000, "1", None, 1j):
+        with pytest.raises(UserError):
+            convert(dtype, [value])
+
+
+def test_a_misspelt_name_is_refused_with_the_closest():
+    named = Signature("s", {"length": PAIR, "width": PAIR}, {})
+    with pytest.raises(UserError) as raised:
+        named.feed({"lenght": [[1, 2]], "width": [[1, 2]]})
+    assert raised.value.message == (
+        "missing input length and unknown input lenght (the model takes length, width); did you mean length?"
+    )
