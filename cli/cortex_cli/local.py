@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -32,12 +32,13 @@ _POLL = 0.1
 
 @dataclass(frozen=True)
 class Program:
-    """One of the runtime's programs. name: stands before its log lines when there are several."""
+    """One of the runtime's programs. name: stands before its log lines when there are several. environment: its own variables."""
 
     name: str
     command: list[str]
     admin_port: int
     termination_log: Path
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 class Scratch:
@@ -88,15 +89,22 @@ class Scratch:
         return project
 
     def programs(
-        self, api: RealtimeAPI | AsyncAPI, project: Path, port: int, admin_port: int, reload: bool
+        self,
+        api: RealtimeAPI | AsyncAPI,
+        project: Path,
+        port: int,
+        admin_port: int,
+        reload: bool,
+        variables: dict[str, str],
     ) -> list[Program]:
-        """What a pod of the API would run; of an AsyncAPI, its gateway's and its worker's pod."""
+        """What a pod of the API would run; of an AsyncAPI, its gateway's and its worker's pod. variables: of the user's code."""
         code = ["--project", str(project), "--models", str(self.models), *(["--reload"] if reload else [])]
         if isinstance(api, RealtimeAPI):
-            return [self._program("serve", admin_port, "--port", str(port), *code)]
+            serve = self._program("serve", admin_port, "--port", str(port), *code)
+            return [replace(serve, environment=variables)]
         return [
-            self._program("gateway", admin_port, "--port", str(port)),
-            self._program("consume", free_port(), *code),
+            self._program("gateway", free_port(), "--port", str(port)),
+            replace(self._program("consume", free_port(), *code), environment=variables),
         ]
 
     def _program(self, name: str, admin_port: int, *options: str) -> Program:
@@ -151,7 +159,7 @@ class Runtime:
             stdout=subprocess.PIPE if for_person else None,
             text=True,
             errors="replace",
-            env={**os.environ, **environment},
+            env={**os.environ, **program.environment, **environment},
             start_new_session=True,
         )
         self._guard.watch(process.pid)

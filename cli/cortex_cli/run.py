@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from cortex_api import AsyncAPI, RealtimeAPI
-from cortex_cli import manifests
+from cortex_cli import manifests, surroundings
+from cortex_cli.adminport import AdminPort
 from cortex_cli.local import QUEUE, Runtime, Scratch
 from cortex_cli.ports import HOST, taken
 
@@ -24,15 +25,24 @@ _LOOK_AGAIN = 0.5
 def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) -> None:
     """Serve an API on this machine, with the code in the folder of FILE, or in a ConfigMap in it.
 
+    Variables of handler.env that come from Secrets and ConfigMaps are taken from the environment of this command.
+
     An AsyncAPI has its gateway at the port, and a worker and a queue beside it: the one that CORTEX_QUEUE_URL names, or one
     that goes with this command. Ctrl-C lets the requests in flight end; a second one doesn't.
     """
+    seen = stamp(file)
     api = choose(file, name)
+    variables = surroundings.environment(api, os.environ)
     require_free({"--port": port, "--admin-port": admin_port})
     with Scratch() as scratch:
-        programs = scratch.programs(api, scratch.write(api, file), port, admin_port, reload)
+        for note in surroundings.notes(api, os.environ):
+            click.echo(f"Note: {note}", err=True)
+        project = scratch.write(api, file)
+        programs = scratch.programs(api, project, port, admin_port, reload, variables)
         queue = isinstance(api, AsyncAPI) and QUEUE not in os.environ
         runtime = Runtime(programs, scratch.guard, {QUEUE: scratch.queue()} if queue else {})
+        if isinstance(api, AsyncAPI):
+            AdminPort(admin_port, *(program.admin_port for program in programs))
         if runtime.wait_ready():
             url = f"http://{HOST}:{port}"
             click.echo(f"{api.metadata.name} is ready at {url}")
@@ -40,10 +50,9 @@ def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) 
             if isinstance(api, AsyncAPI):
                 click.echo(f"curl {url}/<id> then tells of the job that it made")
         if reload:
-            seen = stamp(file)
             while (status := runtime.wait(_LOOK_AGAIN)) is None:
                 if seen != (seen := stamp(file)):
-                    follow(file, api.metadata.name, scratch)
+                    follow(file, api.metadata.name, scratch, variables)
         else:
             status = runtime.wait()
         if status == 1:
@@ -90,9 +99,17 @@ def stamp(file: Path) -> int:
         return 0
 
 
-def follow(file: Path, name: str, scratch: Scratch) -> None:
-    """Give a changed manifest to the runtime, which loads it again; a bad one changes nothing."""
+def follow(file: Path, name: str, scratch: Scratch, variables: dict[str, str]) -> None:
+    """Give a changed manifest to the runtime, which loads it again; a bad one changes nothing.
+
+    variables: those of handler.env with which the runtime has started.
+    """
     try:
-        scratch.write(choose(file, name), file)
+        api = choose(file, name)
+        if surroundings.environment(api, os.environ) != variables:
+            click.echo(
+                "Note: a change of handler.env takes effect when this command is started again", err=True
+            )
+        scratch.write(api, file)
     except click.ClickException as error:
         click.echo(f"The change is not served: {error.message}", err=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from click.testing import CliRunner
+from prometheus_client.parser import text_string_to_metric_families
 
 from cortex_cli.__main__ import main
 from cortex_cli.ports import free_port
@@ -360,3 +361,66 @@ def test_code_that_is_nowhere(tmp_path, run):
     status, said = run(str(file)).end()
     assert status == 1
     assert f"handlers/main.py is not in {tmp_path}, and no manifest there has ConfigMap code" in said
+
+
+def test_variables_of_the_manifest_reach_the_handler(run, project):
+    (project / "handler.py").write_text(
+        "import os\nGREETING = os.environ['GREETING']\nclass Handler:\n"
+        "    def handle_post(self, payload):\n        return {n: os.environ.get(n) for n in payload}\n"
+    )
+    env = "env: [{name: WHO, value: iris}, {name: GREETING, value: hello $(WHO)}, " + (
+        "{name: KEY, valueFrom: {secretKeyRef: {name: s, key: k}}}, "
+        "{name: MAYBE, valueFrom: {configMapKeyRef: {name: c, key: k, optional: true}}}, "
+        "{name: SPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}]"
+    )
+    text = API.replace("NAME", "first").replace("py}", f"py, shmSize: 1Gi, {env}}}")
+    (project / "api.yaml").write_text(text + "  networking: {endpoint: /x}\n")
+    status, output = run(str(project / "api.yaml")).end()
+    assert (status, output) == (
+        1,
+        "Error: spec.handler.env[2]: KEY comes from key k of Secret s in a cluster; here, set it in the environment of this "
+        "command: KEY=... cortex run ...\n",
+    )
+    running = run(str(project / "api.yaml"), "--reload", KEY="secret", WHO="of the shell")
+    running.until("first is ready")
+    assert "Note: without effect on this machine: networking, handler.shmSize\n" in running.seen
+    names = ["GREETING", "WHO", "KEY", "MAYBE", "SPACE"]
+    answer = httpx.post(f"http://127.0.0.1:{running.port}", json=names, timeout=TIMEOUT).json()
+    assert answer == {
+        "GREETING": "hello iris", "WHO": "iris", "KEY": "secret", "MAYBE": None, "SPACE": "default",
+    }  # fmt: skip
+    (project / "api.yaml").write_text(text.replace("iris", "rose"))
+    running.until("a change of handler.env takes effect when this command is started again")
+
+
+def test_the_admin_port_of_an_async_api_has_the_metrics_of_its_handler(run, project):
+    (project / "handler.py").write_text(
+        "class Handler:\n    def __init__(self, metrics_client): self.metrics = metrics_client\n"
+        "    def handle_async(self, payload):\n"
+        "        self.metrics.increment('flowers', tags={'kind': payload})\n        return payload\n"
+    )
+    tracked = API.replace("RealtimeAPI", "AsyncAPI") + "  tracker: {modelType: classification}\n"
+    (project / "api.yaml").write_text(tracked.replace("NAME", "later"))
+    admin_port = free_port()
+    running = run(str(project / "api.yaml"), "--admin-port", str(admin_port))
+    running.until("later is ready")
+    url, admin = f"http://127.0.0.1:{running.port}", f"http://127.0.0.1:{admin_port}"
+    identity = httpx.post(url, json="iris", timeout=TIMEOUT).json()["id"]
+    assert httpx.get(f"{url}/{identity}?wait=30s", timeout=TIMEOUT).json()["result"] == "iris"
+    text = httpx.get(f"{admin}/metrics").text
+    samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+    values = dict(samples)
+    assert len(values) == len(samples)
+    assert values['flowers_total{kind="iris"}'] == "1.0"
+    assert values['cortex_tracker_predictions_total{class="iris"}'] == "1.0"
+    assert values["cortex_async_queued"] == "0.0"
+    assert values['cortex_async_jobs_total{status="completed"}'] == "1.0"
+    assert values["cortex_async_accepted_total"] == "1.0"
+    # Both have it: one of them gets a label.
+    builds = [name for name in values if name.startswith("cortex_build_info")]
+    assert ['component="worker"' in name for name in builds] == [False, True]
+    families = list(text_string_to_metric_families(text))
+    assert len({family.name for family in families}) == len(families)
+    assert httpx.get(f"{admin}/readyz").json()["ready"] is True
+    assert httpx.get(f"{admin}/queue").json()["queued"] == 0
+    assert httpx.get(f"{admin}/nothing").status_code == 404
