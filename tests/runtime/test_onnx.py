@@ -29,7 +29,10 @@ def test_a_model_with_versions_answers_with_the_latest_unless_told(serve, tmp_pa
         ([1, 2, 3], "expected shape [n, 2], got [3]"),
         ([["a", "b"]], "expected numbers"),
         ([[1], [1, 2]], 'input "x" can\'t be read'),
-        ({"z": [1, 2]}, "missing input x"),
+        ({"z": [1, 2]}, "missing input x and unknown input z (the model takes x)"),
+        ({"x": [1, 2], "y": [1]}, "unknown input y (the model takes x)"),
+        ([1e39, 2], "1e+39 does not fit into float32"),
+        ([10**300, 2], "does not fit into float32"),
         (None, "expected numbers"),
     ],
 )

@@ -34,7 +34,7 @@ class Handler:
         if what == "callback":
             return "sent", lambda: self.done.append("called")
         if what == "unserialisable":
-            return object()
+            return {"scores": [1, 2, 3, object()]}
         return payload
 
     def handle_get(self, *, query_params):
@@ -142,6 +142,20 @@ def test_a_failure_is_in_the_log_with_its_traceback_and_request_id(api):
     api.post(params={"do": "bug"}, headers={"x-request-id": "find-me"})
     failed = next(line for line in api.lines() if "traceback" in line and line.get("requestId") == "find-me")
     assert "KeyError: 'secret'" in failed["traceback"]
+
+
+def test_a_result_that_is_not_json_is_in_the_log_with_the_path_to_what_is_wrong(api):
+    assert api.post(params={"do": "unserialisable"}, headers={"x-request-id": "find-path"}).status_code == 500
+    failed = next(
+        line for line in api.lines() if "traceback" in line and line.get("requestId") == "find-path"
+    )
+    assert 'result["scores"][3] is a object, which can\'t be written as JSON' in failed["traceback"]
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**300], ids=["2**64", "-2**63-1", "10**300"])
+def test_integers_of_any_size_arrive_and_are_returned(api, number):
+    assert api.post(number).json() == number
+    assert api.post(params={"do": "type"}, json=[number]).json()["value"] == repr([number])
 
 
 def test_unknown_paths_and_verbs_are_told_what_there_is(api):

@@ -134,6 +134,23 @@ def test_what_is_no_number_is_refused(echo, name, body):
     assert raised.value.status == 400
 
 
+@pytest.mark.parametrize(
+    ("name", "fits", "largest", "beyond"),
+    [
+        ("float16", 65519.9, 65504, 65520),
+        ("bfloat16", 3.3961e38, 3.3895313892515355e38, 3.3962e38),
+        ("float8e4m3fn", 464, 448, 464.1),
+        ("float8e4m3fnuz", 247.9, 240, 248),
+        ("float8e5m2", 61439, 57344, 61440),
+        ("float8e5m2fnuz", 61439, 57344, 61440),
+    ],
+)
+def test_numbers_just_beyond_the_largest_are_rounded_to_it(echo, name, fits, largest, beyond):
+    assert echo(name, f"[{fits!r}, -{fits!r}]") == pytest.approx([largest, -largest], rel=1e-6)
+    with pytest.raises(UserError, match="does not fit into"):
+        echo(name, f"[{beyond!r}]")
+
+
 @given(st.lists(st.floats(-400, 400) | st.integers(-400, 400), max_size=8))
 def test_small_floats_round_as_ml_dtypes_does(echo, values):
     import ml_dtypes
