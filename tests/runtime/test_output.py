@@ -1,0 +1,121 @@
+"""Lines reach whatever stdout is, in order; no writer waits for a reader that doesn't read."""
+
+import os
+import pty
+import socket
+import threading
+
+import pytest
+
+from cortex_runtime import output
+from cortex_runtime.output import MOST_WAITING, Output
+
+
+def ends(kind, tmp_path):
+    """(descriptor to write to, descriptor to read from)."""
+    if kind == "pipe":
+        reader, writer = os.pipe()
+    elif kind == "terminal":
+        reader, writer = pty.openpty()
+    elif kind == "socket":
+        first, second = socket.socketpair()
+        reader, writer = first.detach(), second.detach()
+    else:
+        writer = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+        reader = os.open(tmp_path / "log", os.O_RDONLY)
+    return writer, reader
+
+
+def read_lines(reader, last):
+    """All lines up to one that ends in these words."""
+    text = b""
+    while not text.rstrip(b"\r\n").endswith(last):
+        piece = os.read(reader, 1 << 16)
+        assert piece, text[-100:]
+        text += piece
+    return text.replace(b"\r", b"").decode().splitlines()
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Makes an Output on a kind of file. Returns it with its reader; all is closed afterwards."""
+    found = []
+
+    def make(kind):
+        writer, reader = ends(kind, tmp_path)
+        found.extend((writer, reader))
+        return Output(writer, lambda lines: b"%d lost\n" % lines), reader
+
+    yield make
+    for descriptor in found:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "terminal", "socket", "file"])
+def test_lines_arrive_in_order_and_whole(opened, kind):
+    out, reader = opened(kind)
+    for number in range(100):
+        out.write(b"line %d\n" % number)
+    out.write(*(b"line %d\n" % number for number in range(100, 120)))
+    assert read_lines(reader, b"line 119") == [f"line {number}" for number in range(120)]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "terminal", "socket", "polled pipe"])
+def test_no_writer_waits_and_what_has_no_room_is_counted(opened, kind, monkeypatch):
+    if kind == "polled pipe":
+        # As in a container whose /proc can't be used for it.
+        monkeypatch.setattr(output.os, "open", lambda *arguments: (_ for _ in ()).throw(OSError()))
+        kind = "pipe"
+    out, reader = opened(kind)
+    line = b"x" * 999 + b"\n"
+    number = 2 * MOST_WAITING // len(line)
+    writing = threading.Thread(target=lambda: [out.write(line) for _ in range(number)], daemon=True)
+    writing.start()
+    writing.join(60)
+    assert not writing.is_alive()
+    out.flush(0.05)
+    lines = read_lines(reader, b"lost")
+    whole = lines.count("x" * 999)
+    assert lines[-1] == f"{number - whole} lost"
+    assert len(lines) == whole + 1
+    assert whole * len(line) >= MOST_WAITING - len(line)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_reader_that_is_gone_costs_nothing(kind, tmp_path):
+    writer, reader = ends(kind, tmp_path)
+    out = Output(writer, lambda lines: b"lost\n")
+    os.close(reader)
+    for _ in range(100):
+        out.write(b"line\n")
+    out.flush(5)
+    os.close(writer)
+
+
+def test_a_stdout_that_is_closed_costs_nothing(tmp_path):
+    writer, reader = ends("pipe", tmp_path)
+    os.close(reader)
+    os.close(writer)
+    Output(writer, lambda lines: b"lost\n").write(b"line\n")
+
+
+def test_a_line_larger_than_the_pipe_arrives_whole(opened):
+    out, reader = opened("pipe")
+    out.write(b"a" * 500_000 + b"\n", b"after\n")
+    assert read_lines(reader, b"after") == ["a" * 500_000, "after"]
+
+
+def test_a_line_that_a_signal_handler_writes_within_another_arrives(opened):
+    """It finds the lock taken by its own thread."""
+    out, reader = opened("pipe")
+    send = out._send
+    within = [b"of the handler\n"]
+
+    def interrupted(data):
+        if within:
+            out.write(within.pop())
+        return send(data)
+
+    out._send = interrupted
+    out.write(b"interrupted\n")
+    assert read_lines(reader, b"of the handler") == ["interrupted", "of the handler"]
