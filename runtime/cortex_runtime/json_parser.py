@@ -15,7 +15,7 @@ _STEP = 9
 _LARGE = 64 * 1024
 _BEYOND_64_BITS = re.compile(rb"(?<![\d.])(?:\d{20}|(?<=-)\d{19})")
 """What may be such an integer; also digits in a string, and of numbers with an exponent."""
-_FOUR_DIGITS = 0x01010101
+_HIGH_HALVES, _DIGITS_HIGH = 0xF0F0F0F0, 0x30303030
 
 
 def loads(body: bytes) -> Any:
@@ -40,12 +40,12 @@ def _has_large_integers(body: bytes) -> bool:
     # Ten times as quick as bytes' methods; a body this large, and full of digits, is worth the import.
     import numpy as np
 
-    digits = (np.frombuffer(body, np.uint8) - 48) < 10
-    # A run of 19 has four times four digits at places that are multiples of four.
-    runs = digits[: len(body) // 4 * 4].view(np.uint32) == _FOUR_DIGITS
+    # A run of 19 has four times four digits at places that are multiples of four. Digits are 0x30 to 0x39.
+    runs = (np.frombuffer(body, np.uint32, len(body) // 4) & _HIGH_HALVES) == _DIGITS_HIGH
     runs = runs[:-1] & runs[1:]
     if not (runs[:-2] & runs[2:]).any():
         return False
+    digits = (np.frombuffer(body, np.uint8) - 48) < 10
     for length in (1, 2, 4, 8, 3):
         digits = digits[:-length] & digits[length:]
     starts = np.flatnonzero(digits[1:] & ~digits[:-1]) + 1
