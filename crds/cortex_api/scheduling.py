@@ -5,7 +5,10 @@ Operator and command line use it. The patterns follow the messages of kube-sched
 
 import re
 
-_PREEMPTION = re.compile(r"\.?\s*preemption: .*", re.DOTALL)
+_AFTERTHOUGHTS = re.compile(
+    r"\.\s+(?:preemption: |no new claims to deallocate|still not schedulable|not found\b).*", re.DOTALL
+)
+"""What the scheduler adds after the causes: plugins that tried to make room."""
 _TAINT = re.compile(r"taint(?:\(s\))? \{([^:}]+)")
 _AUTOMATIC_TAINTS = {
     "node.kubernetes.io/not-ready": "a node is not ready: wait for it, or repair it",
@@ -92,8 +95,8 @@ _RESOURCES = {
 
 
 def explain(message: str) -> str:
-    """The scheduler's message without its notes on preemption, and after it what to do about each cause it names."""
-    said = _PREEMPTION.sub("", message.strip()).rstrip(". ")
+    """The scheduler's message without its notes on making room, and after it what to do about each cause it names."""
+    said = _AFTERTHOUGHTS.sub("", message.strip()).rstrip(". ")
     remedies = advice(said)
     text = "; ".join(remedies)
     return f"{said}. {text[:1].upper()}{text[1:]}."

@@ -78,6 +78,16 @@ class Cluster:
                 return None
             raise
 
+    async def ends(self, namespace: str) -> bool:
+        """Whether a namespace is being deleted; False where that may not be asked."""
+        try:
+            found = await self._call("GET", f"/api/v1/namespaces/{namespace}")
+        except ApiException as error:
+            if error.status in (403, 404):
+                return False
+            raise
+        return bool(found["metadata"].get("deletionTimestamp"))
+
     async def list_labelled(
         self, api_version: str, kind: str, namespace: str | None, label: str | None
     ) -> list[Object]:

@@ -36,6 +36,11 @@ class Problem:
     waits: bool = False
 
 
+NAMESPACE_ENDS = Problem(
+    "NamespaceTerminating", "the namespace is being deleted, and the API with it", waits=True
+)
+
+
 @dataclass(frozen=True)
 class Component:
     """One Deployment of an API and its pods, as they are in the cluster. reports: what replicas say, by name of the pod."""
@@ -125,6 +130,17 @@ def judge(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Verdict:
                 verdict, ready=False, reason=observed.problem.reason, message=observed.problem.message
             )
     return verdict
+
+
+def may_end(observed: Observed, live: Object) -> bool:
+    """Whether the namespace may be about to go: all pods end although some are wanted, as they do first then."""
+    main = observed.main
+    if main.deployment is None or main.deployment["spec"].get("replicas", 1) == 0:
+        return False
+    if any(not pod["metadata"].get("deletionTimestamp") for pod in main.pods):
+        return False
+    told = (live.get("status") or {}).get("conditions", ())
+    return bool(main.pods) or any(c.get("reason") == NAMESPACE_ENDS.reason for c in told)
 
 
 def refuse(problem: Problem, observed: Observed, was_ready: bool) -> Verdict:

@@ -15,12 +15,12 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
-from cortex_operator import events, status
+from cortex_operator import conditions, events, status
 from cortex_operator.applier import Applied, Applier
 from cortex_operator.cache import Cache, Key, source_name
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import Cluster, ends_namespace, said
-from cortex_operator.conditions import Component, Observed, Problem, judge
+from cortex_operator.conditions import NAMESPACE_ENDS, Component, Observed, Problem, judge
 from cortex_operator.handlers import CONFIG_MAP, ChildKind, child_kinds
 from cortex_operator.platform import Platform
 from cortex_operator.render import render, route
@@ -110,8 +110,7 @@ class Reconciler:
                 await self._applier.apply(key, api, child, there, applied)
             except ApiException as error:
                 if ends_namespace(error):
-                    words = "the namespace is being deleted, and the API with it"
-                    await self._refuse(key, live, Problem("NamespaceTerminating", words, waits=True))
+                    await self._refuse(key, live, NAMESPACE_ENDS)
                     return
                 if error.status >= 500 or error.status in (0, 409, 429):
                     raise
@@ -125,6 +124,9 @@ class Reconciler:
             await self._tell(events.warning(live, reason, message, _now()))
         observed = self._observe(key, api, children, problem or unfinished or applied.problem)
         verdict = judge(api, observed)
+        if conditions.may_end(observed, live) and await self._cluster.ends(key.namespace):
+            await self._refuse(key, live, NAMESPACE_ENDS)
+            return
         await self._report(key, live, status.compute(api, live, observed, verdict))
         if applied.again is not None:
             self._again(key, applied.again)

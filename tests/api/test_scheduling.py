@@ -92,6 +92,25 @@ def test_messages_about_no_node_at_all(message: str, remedy: str) -> None:
     assert remedy in found
 
 
+@pytest.mark.parametrize(
+    ("message", "kept"),
+    [
+        (
+            "1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 x.",
+            "1 Insufficient cpu",
+        ),
+        ("1 Insufficient cpu. no new claims to deallocate,.", "1 Insufficient cpu"),
+        ("1 Insufficient cpu. still not schedulable, preemption: 1 x.", "1 Insufficient cpu"),
+        ('persistentvolumeclaim "a" not found. not found.', 'persistentvolumeclaim "a" not found'),
+        ('persistentvolumeclaim "a" not found. preemption: 1 x.', 'persistentvolumeclaim "a" not found'),
+    ],
+)
+def test_what_a_scheduler_of_1_36_adds_after_the_causes_is_left_out(message: str, kept: str) -> None:
+    assert explain(AVAILABLE + message).startswith(f"{AVAILABLE}{kept}. ")
+    assert "not found. not" not in explain(message)
+    assert "claims to" not in explain(message)
+
+
 def test_the_explanation_is_the_message_without_preemption_and_then_the_advice() -> None:
     assert explain(AVAILABLE + "3 node(s) were unschedulable." + NO_PREEMPTION) == (
         "0/3 nodes are available: 3 node(s) were unschedulable. A node is cordoned: `kubectl uncordon` it once its"

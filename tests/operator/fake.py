@@ -27,6 +27,7 @@ class FakeCluster:
         self.writes = self.reads = 0
         self.events: list[Object] = []
         self.fault: Callable[[], int | None] = lambda: None
+        self.ending = False
         self._told = told
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
@@ -35,6 +36,9 @@ class FakeCluster:
         self.reads += 1
         found = self.objects.get((kind, namespace, name))
         return copy.deepcopy(found)
+
+    async def ends(self, namespace: str) -> bool:
+        return self.ending
 
     async def apply(self, child: Object, manager: str = "") -> Object:
         self._maybe_fail()

@@ -6,7 +6,9 @@ import pytest
 
 from cortex_api.situations import SITUATIONS, Situation
 from cortex_operator import events
+from cortex_operator.cache import Key
 from cortex_operator.conditions import Component
+from cortex_operator.render.names import API_LABEL, COMPONENT_LABEL, KIND_LABEL
 from cortex_operator.reports import Report
 
 from .situations import (
@@ -30,6 +32,8 @@ from .situations import (
     status,
     unschedulable,
 )
+from .test_any_order import World
+from .test_any_order import resource as any_resource
 
 Object = dict[str, Any]
 
@@ -129,6 +133,28 @@ def test_a_start_says_what_the_replica_does_and_since_when() -> None:
 def test_pods_that_cannot_be_created_because_the_namespace_ends_are_no_quota() -> None:
     found = status(replicas=1, deployed=TERMINATING)
     assert of(found, "Ready")["reason"] == "NamespaceTerminating"
+
+
+async def test_an_api_whose_pods_all_end_with_the_namespace_says_so_until_it_is_gone() -> None:
+    world = World()
+    world.cluster.put(any_resource("a", {}))
+    await world.settle()
+
+    def reason() -> str:
+        return str(of(world.cluster.objects["RealtimeAPI", "default", "a"]["status"], "Ready")["reason"])
+
+    labels = {API_LABEL: "a", KIND_LABEL: "RealtimeAPI", COMPONENT_LABEL: "api"}
+    going = {"name": "p", "namespace": "default", "labels": labels, "deletionTimestamp": at(0)}
+    world.cluster.put({"kind": "Pod", "metadata": going})
+    await world.settle()
+    assert reason() == "Starting", "pods may end for other reasons"
+    world.cluster.ending = True
+    world.due.add(Key("RealtimeAPI", "default", "a"))
+    await world.settle()
+    assert reason() == "NamespaceTerminating"
+    world.cluster.remove("Pod", "p")
+    await world.settle()
+    assert reason() == "NamespaceTerminating"
 
 
 @pytest.mark.parametrize(
