@@ -127,8 +127,8 @@ REASONS: dict[str, Reason] = {
         " of the pods.",
     ),
     "AutoscalerFailed": Reason(
-        "The HorizontalPodAutoscaler cannot read or write the number of replicas.",
-        "The message has its words; `kubectl describe hpa` has more.",
+        "The HorizontalPodAutoscaler cannot read or write the number of replicas, or another one selects the same pods.",
+        "The message has its words; `kubectl describe hpa` has more. Delete an HPA of your own for the same pods.",
     ),
     # The user's code.
     "HandlerNotFound": Reason(

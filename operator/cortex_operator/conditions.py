@@ -311,10 +311,10 @@ def _autoscaler_problem(observed: Observed) -> tuple[Problem, datetime | None] |
             continue
         since = condition.get("lastTransitionTime")
         began = datetime.fromisoformat(since) if since else None
-        if condition["type"] == "ScalingActive":
+        if condition["type"] == "ScalingActive" and not reason.endswith("Selector"):
             text = f"autoscaling on CPU does nothing, the replicas stay as they are: {said}. {_metrics_advice(said)}"
             return Problem("MetricsUnavailable", text), began
-        if condition["type"] == "AbleToScale":
+        if condition["type"] in ("AbleToScale", "ScalingActive"):
             text = f"the HorizontalPodAutoscaler cannot scale the API: {reason}: {said}"
             return Problem("AutoscalerFailed", text), began
     return None
@@ -328,8 +328,6 @@ def _metrics_advice(said: str) -> str:
         return "Install metrics-server: the cluster does not serve metrics.k8s.io."
     if "unable to fetch metrics" in said:
         return "metrics-server does not answer: look at its pods and at APIService v1beta1.metrics.k8s.io."
-    if "selector" in said.lower():
-        return "Another HorizontalPodAutoscaler selects the same pods: delete it."
     return "Check that metrics-server runs and reads the kubelets: `kubectl top pods` must show the pods."
 
 

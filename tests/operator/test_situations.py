@@ -172,7 +172,6 @@ async def test_an_api_whose_pods_all_end_with_the_namespace_says_so_until_it_is_
         ("no metrics returned from resource metrics API", "kubectl top pods"),
         ("did not receive metrics for targeted pods (pods might be unready)", "kubectl top pods"),
         ("missing request for cpu in container api of Pod a", "compute.cpu"),
-        ("pods by selector x are controlled by multiple HPAs", "delete it"),
     ],
 )
 def test_an_hpa_without_metrics_says_what_to_do(said: str, advice: str) -> None:
@@ -181,6 +180,16 @@ def test_an_hpa_without_metrics_says_what_to_do(said: str, advice: str) -> None:
     message = of(status(ready(), spec=SCALING, hpa=seen), "Ready")["message"]
     assert said in message
     assert advice in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [("ScalingActive", "AmbiguousSelector"), ("AbleToScale", "FailedGetScale")]
+)
+def test_an_hpa_that_cannot_scale_for_another_reason_than_metrics(kind: str, why: str) -> None:
+    seen = {"status": {"conditions": [{**hpa(300)["status"]["conditions"][1], "type": kind, "reason": why}]}}
+    ready_now = of(status(ready(), spec=SCALING, hpa=seen), "Ready")
+    assert (ready_now["status"], ready_now["reason"]) == ("True", "AutoscalerFailed")
+    assert why in ready_now["message"]
 
 
 def test_an_hpa_that_does_not_count_pods_of_an_api_scaled_to_zero_is_fine() -> None:
