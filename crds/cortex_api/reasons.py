@@ -63,6 +63,10 @@ REASONS: dict[str, Reason] = {
         "An older AsyncAPI uses the queue that this one names; two APIs would run each other's jobs.",
         "Set another `queue.name`, or delete the older API.",
     ),
+    "PortInUse": Reason(
+        "Port 8080 or 8081 is in use: another container of the pod listens on it.",
+        "Remove that container, or have it use another port; `spec.pod` may have added it.",
+    ),
     "FieldsOverwritten": Reason(
         "Another writer changes an object of the API each time that the operator sets it back. The message names it.",
         "Stop the other writer, or exempt the object from it. Add to the pods by `spec.pod`.",

@@ -1,4 +1,4 @@
-"""Brings one child to what was rendered, by server-side apply, and takes back what others have changed of it.
+"""Brings one child to what was rendered, by server-side apply, and sets back what others have changed of it.
 
 Nothing is asked or written for a child that is as it should be already: that is judged by what the watches have told.
 """
@@ -15,7 +15,7 @@ from cortex_operator.cache import Cache, Key
 from cortex_operator.cluster import MANAGER, REPLICAS_MANAGER, Cluster
 from cortex_operator.conditions import Problem
 from cortex_operator.contest import Contests
-from cortex_operator.ownership import changes, differences, removal
+from cortex_operator.ownership import Change, changes, removal
 from cortex_operator.render import gateway
 from cortex_operator.render.deployment import birth_replicas
 from cortex_operator.render.names import GATEWAY, HASH_ANNOTATION, child_name
@@ -23,6 +23,8 @@ from cortex_operator.render.names import GATEWAY, HASH_ANNOTATION, child_name
 Object = dict[str, Any]
 API = RealtimeAPI | AsyncAPI
 
+ATTEMPTS = 5
+"""Times that additions are removed before the reconciliation begins again, while others change the object."""
 TO_ADD = "To add to the pods, use spec.pod of the API"
 
 
@@ -43,8 +45,8 @@ class Applier:
         self._cache = cache
         self._cluster = cluster
         self._settled: dict[Key, dict[str, tuple[str, str]]] = {}
-        self._altered: dict[str, frozenset[str]] = {}
-        """Paths at which a child is not what was applied, though nobody has changed it since: the API server writes a quantity in
+        self._usual: dict[str, frozenset[tuple[str, str]]] = {}
+        """Paths and values that are not what was applied, though nobody has changed it since: the API server writes a quantity in
         another way, does not know a field, or has an admission webhook."""
         self._contests = Contests()
 
@@ -52,7 +54,7 @@ class Applier:
         """The API is gone, and its children with it."""
         for uid in self._settled.pop(key, ()):
             self._contests.forget(uid)
-            self._altered.pop(uid, None)
+            self._usual.pop(uid, None)
 
     async def find(self, key: Key, child: Object) -> Object | None:
         """What there is under the name of a child, whoever's it is."""
@@ -68,37 +70,63 @@ class Applier:
 
     async def apply(self, key: Key, api: API, child: Object, live: Object | None, told: Applied) -> None:
         """Apply a child unless it is as it should be. live: what there is under its name. told: what to tell is added to it."""
-        if live is not None and not self._is_settled(key, child, live):
-            if words := self._changed_by_others(key, child, live):
-                what = f"{child['kind']} {child['metadata']['name']}"
-                if self._contests.pause(live["metadata"]["uid"], time.monotonic(), f"{words} of {what}"):
-                    self._note_contest(live, told)
-                    return
-                told.events.append(("ChangeReverted", f"{words} of {what}; it is set back. {TO_ADD}."))
+        if live is None:
             await self._write(key, api, child, live, told)
-        elif live is None:
-            await self._write(key, api, child, live, told)
-        if live is not None:
-            self._note_contest(live, told)
+            return
+        if not self._is_settled(key, child, live):
+            uid, reverted = live["metadata"]["uid"], self._changed_by_others(key, child, live)
+            if reverted and self._contests.pause(uid, time.monotonic(), _words(reverted, child)):
+                self._note_contest(live, told)
+                return
+            applied = await self._write(key, api, child, live, told)
+            left = {change.path for change in changes(applied, child)} if reverted else set()
+            if reverted := [change for change in reverted if change.path not in left]:
+                self._contests.count(uid, time.monotonic())
+                told.events.append(
+                    ("ChangeReverted", f"{_words(reverted, child)}; it is set back. {TO_ADD}.")
+                )
+        self._note_contest(live, told)
 
-    async def _write(self, key: Key, api: API, child: Object, live: Object | None, told: Applied) -> None:
-        if child["kind"] == "Deployment" and "replicas" not in child["spec"]:
-            await self._hand_over_replicas(api, child, live)
-        applied = await self._cluster.apply(child)
-        if additions := [change for change in changes(applied, child) if change.pointer]:
-            applied = await self._cluster.patch(applied, removal(applied, additions))
+    async def _write(self, key: Key, api: API, child: Object, live: Object | None, told: Applied) -> Object:
+        odd = self._odd(child, live) if live is not None and _fingerprint(live) == _fingerprint(child) else []
+        if live is not None and odd and all(change.pointer for change in odd):
+            applied = live  # Nothing is missing, so a removal is enough.
+        else:
+            if child["kind"] == "Deployment" and "replicas" not in child["spec"]:
+                await self._hand_over_replicas(api, child, live)
+            applied = await self._cluster.apply(child)
+        if any(change.pointer for change in changes(applied, child)):
+            applied = await self._remove_additions(child, applied)
             if left := [change.path for change in changes(applied, child) if change.item]:
                 # What the answer still has was put back on its way.
-                what = f"{child['kind']} {child['metadata']['name']}"
-                text = f"an admission webhook adds {', '.join(left[:3])} to {what} whenever it is written, so that stays"
+                text = f"an admission webhook adds {_list(left)} to {_name(child)} whenever it is written, so that stays"
                 told.events.append(("ChangedByAdmission", text))
         uid = applied["metadata"]["uid"]
         self._settled.setdefault(key, {})[uid] = _token(child, applied)
         self._cache.put_child(applied)
-        if altered := frozenset(differences(applied, child)):
-            self._altered[uid] = altered
+        if usual := frozenset((change.path, change.value) for change in changes(applied, child)):
+            self._usual[uid] = usual
         else:
-            self._altered.pop(uid, None)
+            self._usual.pop(uid, None)
+        return applied
+
+    async def _remove_additions(self, child: Object, live: Object) -> Object:
+        """Raises ApiException (409) when others change the object faster than it can be read."""
+        metadata = child["metadata"]
+        for _ in range(ATTEMPTS):
+            additions = [change for change in changes(live, child) if change.pointer]
+            if not additions:
+                return live
+            try:
+                return await self._cluster.patch(child, removal(live, additions))
+            except ApiException as error:
+                if error.status not in (409, 422):
+                    raise
+            place = (child["apiVersion"], child["kind"], metadata["namespace"], metadata["name"])
+            if (fresh := await self._cluster.get(*place)) is None:
+                break
+            live = fresh
+        raise ApiException(status=409, reason=f"{_name(child)} was changed meanwhile")
 
     def _is_settled(self, key: Key, child: Object, live: Object) -> bool:
         """Whether a live child is what was rendered: the same fingerprint, and nobody has changed it since."""
@@ -107,34 +135,30 @@ class Applier:
         settled, uid, token = self._settled.setdefault(key, {}), live["metadata"]["uid"], _token(child, live)
         if settled.get(uid) == token:
             return True
-        if _fingerprint(live) != token[0] or changes(live, child):
+        if _fingerprint(live) != token[0] or self._odd(child, live):
             return False
-        if self._altered.get(uid, frozenset()).issuperset(differences(live, child)):
-            settled[uid] = token
-            return True
-        return False
+        settled[uid] = token
+        return True
 
-    def _changed_by_others(self, key: Key, child: Object, live: Object) -> str | None:
-        """Who changed what of a child that is not as it should be; None where the cause is this operator's: another spec, say."""
+    def _odd(self, child: Object, live: Object) -> list[Change]:
+        """What is not as it was when it was last written."""
+        usual = self._usual.get(live["metadata"]["uid"], frozenset())
+        return [change for change in changes(live, child) if (change.path, change.value) not in usual]
+
+    def _changed_by_others(self, key: Key, child: Object, live: Object) -> list[Change]:
+        """What others have changed of a child; nothing where it is this operator that asks for another state."""
         if live["metadata"].get("deletionTimestamp"):
-            return None
-        uid, wanted = live["metadata"]["uid"], _fingerprint(child)
-        before = self._settled.get(key, {}).get(uid)
-        if before is not None and before[0] == wanted != _fingerprint(live):
-            return f'another operator with the field manager "{MANAGER}" applied another state'
+            return []
+        wanted = _fingerprint(child)
+        before = self._settled.get(key, {}).get(live["metadata"]["uid"])
         if _fingerprint(live) != wanted:
-            return None
-        found = changes(live, child)
-        paths = [change.path for change in found]
-        if before is not None:
-            paths += sorted(set(differences(live, child)) - self._altered.get(uid, frozenset()))
-        if not paths:
-            return None
-        managers = sorted({f'"{change.manager}"' for change in found if change.manager})
-        who = f"field manager {' and '.join(managers)}" if managers else "another writer"
-        paths = list(dict.fromkeys(paths))
-        more = f" and {len(paths) - 3} more fields" if len(paths) > 3 else ""
-        return f"{who} changed {', '.join(paths[:3])}{more}"
+            another = before is not None and before[0] == wanted
+            return [Change("its state", f"{MANAGER} of another operator", "")] if another else []
+        odd = self._odd(child, live)
+        if before is None:
+            # What is usual is not known yet.
+            odd = [change for change in odd if change.manager or change.item]
+        return odd
 
     def _note_contest(self, live: Object, told: Applied) -> None:
         if ongoing := self._contests.ongoing(live["metadata"]["uid"], time.monotonic()):
@@ -161,6 +185,22 @@ class Applier:
         }
         replicas = live["spec"]["replicas"] or first
         await self._cluster.apply({**identity, "spec": {"replicas": replicas}}, REPLICAS_MANAGER)
+
+
+def _name(child: Object) -> str:
+    return f"{child['kind']} {child['metadata']['name']}"
+
+
+def _list(paths: list[str]) -> str:
+    more = f" and {len(paths) - 3} more fields" if len(paths) > 3 else ""
+    return ", ".join(paths[:3]) + more
+
+
+def _words(found: list[Change], child: Object) -> str:
+    """Who changed which fields of a child."""
+    managers = sorted({f'"{change.manager}"' for change in found if change.manager})
+    who = f"field manager {' and '.join(managers)}" if managers else "another writer"
+    return f"{who} changed {_list([change.path for change in found])} of {_name(child)}"
 
 
 def _fingerprint(child: Object) -> str:

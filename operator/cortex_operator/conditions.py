@@ -125,6 +125,9 @@ def judge(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Verdict:
         verdict = _with_autoscaler(verdict, observed)
     if observed.problem is not None:
         verdict = _degraded(verdict, observed.problem)
+        if observed.problem.reason == "FieldsOverwritten" and not verdict.ready:
+            # What the pods run is the other writer's.
+            return replace(verdict, reason=observed.problem.reason)
         if observed.problem.reason == "EndpointTaken" and verdict.ready:
             return replace(
                 verdict, ready=False, reason=observed.problem.reason, message=observed.problem.message

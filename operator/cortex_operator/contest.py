@@ -31,7 +31,7 @@ class Contests:
         self._contests: dict[str, _Contest] = {}
 
     def pause(self, uid: str, now: float, words: str) -> float:
-        """Seconds for which a child that another writer has changed is to be left as it is. 0: set it back now, which counts.
+        """Seconds for which a child that another writer has changed must be left as it is; 0: set it back, and count that.
 
         words: who changed what.
         """
@@ -47,8 +47,11 @@ class Contests:
             contest.pause = min(LONGEST_PAUSE, 2 * contest.pause or FIRST_PAUSE)
             contest.until = now + contest.pause
             return contest.pause
-        reverted.append(now)
         return 0.0
+
+    def count(self, uid: str, now: float) -> None:
+        """A change by others was set back."""
+        self._contests.setdefault(uid, _Contest()).reverted.append(now)
 
     def ongoing(self, uid: str, now: float) -> tuple[str, float] | None:
         """Who changes what, and for how many seconds at least the child counts as contested; None when it does not."""

@@ -16,6 +16,7 @@ Object = dict[str, Any]
 Pointer = tuple[str | int, ...]
 
 _LIST_KEYS = {**KEYS, "ports": "containerPort", "ownerReferences": "uid"}
+_IDENTIFYING = ("name", "mountPath", "containerPort", "port", "topologyKey", "ip", "uid")
 _ABSENT = object()
 
 
@@ -23,61 +24,73 @@ _ABSENT = object()
 class Change:
     """One field that is not as it was rendered.
 
-    path: as people write it. manager: who owns it in managedFields; empty where no other manager does (an admission webhook).
-    pointer: where an addition is, to be removed; None for a field whose value differs, which an apply brings back. item: whether
-    the addition is an item of a list.
+    path: as people write it. manager: who owns it in managedFields; empty where no other manager does (an admission webhook, the
+    API server itself, or a field that was removed). value: what the live object has, as JSON. pointer: where an addition is, so
+    that it can be removed; None for a field whose value differs or is gone, which an apply brings back. item: whether it is an
+    item of a list.
     """
 
     path: str
     manager: str
+    value: str
     pointer: Pointer | None = None
     item: bool = False
 
 
 def changes(live: Object, wanted: Object) -> list[Change]:
     """What of `live` is not as in `wanted`, but for what the API server fills in and what others may add: labels, annotations,
-    status, and the replicas of a Deployment whose number was not rendered.
+    status, and the replicas of a Deployment whose number was not rendered. What others own comes first.
     """
-    found: dict[Pointer, Change] = {}
+    found: dict[str, Change] = {}
     for entry in live["metadata"].get("managedFields", ()):
         manager = entry.get("manager", "")
         if entry.get("subresource") or manager == REPLICAS_MANAGER or _is_ours(entry):
             continue
         for change in _owned(entry.get("fieldsV1", {}), live, wanted, (), "", manager):
-            found.setdefault(change.pointer or (change.path,), change)
-    for change in _items(live, wanted, (), ""):
-        found.setdefault(change.pointer or (), change)
+            found.setdefault(change.path, change)
+    for change in (*_items(live, wanted, (), ""), *_differences(live, wanted, "")):
+        found.setdefault(change.path, change)
     return list(found.values())
 
 
 def removal(live: Object, additions: list[Change]) -> list[Object]:
-    """The JSON patch (RFC 6902) that takes additions away, and nothing if the object has changed since it was read."""
+    """The JSON patch (RFC 6902) that takes additions away, and fails if the lists that they are in have changed since they were
+    read. Other changes, such as those that controllers make all the time, do not matter to it.
+    """
     pointers = sorted((change.pointer for change in additions if change.pointer), key=_from_the_end)
     outermost = [
         p for p in pointers if not any(p != other and p[: len(other)] == other for other in pointers)
     ]
-    version = live["metadata"]["resourceVersion"]
+    tests: dict[str, Any] = {}
+    for pointer in outermost:
+        node: Any = live
+        for depth, part in enumerate(pointer, 1):
+            node = node[part]
+            if isinstance(part, int):
+                key = next((k for k in _IDENTIFYING if isinstance(node, dict) and k in node), None)
+                at = _path(pointer[:depth]) + (f"/{key}" if key else "")
+                tests[at] = node[key] if key else node
     return [
-        {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
-        *({"op": "remove", "path": "".join(f"/{_escape(part)}" for part in p)} for p in outermost),
+        *({"op": "test", "path": path, "value": value} for path, value in tests.items()),
+        *({"op": "remove", "path": _path(pointer)} for pointer in outermost),
     ]
 
 
-def differences(live: Any, wanted: Any, path: str = "") -> Iterator[str]:
-    """Paths at which `live` has another value than `wanted`, or none; what else it has does not count."""
+def _differences(live: Any, wanted: Any, path: str) -> Iterator[Change]:
+    """Fields of `wanted` that have another value in `live`, or none."""
     if isinstance(wanted, dict) and isinstance(live, dict):
         for name, value in wanted.items():
-            yield from differences(live.get(name, _ABSENT), value, f"{path}.{name}" if path else name)
+            yield from _differences(live.get(name, _ABSENT), value, f"{path}.{name}" if path else name)
     elif isinstance(wanted, list) and isinstance(live, list) and (key := _key_of(path, wanted)):
         items = {item.get(key): item for item in live}
         for item in wanted:
             there = items.get(item[key], _ABSENT)
-            yield from differences(there, item, f"{path}[{key}={item[key]}]")
+            yield from _differences(there, item, f"{path}[{key}={item[key]}]")
     elif isinstance(wanted, list) and isinstance(live, list) and len(live) == len(wanted):
         for index, (there, item) in enumerate(zip(live, wanted, strict=True)):
-            yield from differences(there, item, f"{path}[{index}]")
+            yield from _differences(there, item, f"{path}[{index}]")
     elif live != wanted:
-        yield path
+        yield Change(path, "", "" if live is _ABSENT else _json(live))
 
 
 def _is_ours(entry: Object) -> bool:
@@ -108,11 +121,11 @@ def _owned(
             continue
         there = live[part]
         if mine is _ABSENT:
-            yield Change(place, manager, (*pointer, part), item=isinstance(part, int))
+            yield Change(place, manager, _json(there), (*pointer, part), item=isinstance(part, int))
         elif isinstance(mine, dict | list) and below:
             yield from _owned(below, there, mine, (*pointer, part), place, manager)
         elif there != mine and step != ".":
-            yield Change(place, manager)
+            yield Change(place, manager, _json(there))
 
 
 def _items(live: Any, wanted: Any, pointer: Pointer, path: str) -> Iterator[Change]:
@@ -131,7 +144,7 @@ def _items(live: Any, wanted: Any, pointer: Pointer, path: str) -> Iterator[Chan
             if item[key] in mine:
                 yield from _items(item, mine[item[key]], (*pointer, index), place)
             else:
-                yield Change(place, "", (*pointer, index), item=True)
+                yield Change(place, "", _json(item), (*pointer, index), item=True)
 
 
 def _may_differ(path: str, wanted: Any) -> bool:
@@ -175,5 +188,9 @@ def _from_the_end(pointer: Pointer) -> list[tuple[int, str]]:
     return [(-part, "") if isinstance(part, int) else (0, part) for part in pointer]
 
 
-def _escape(part: str | int) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")
+def _path(pointer: Pointer) -> str:
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in pointer)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

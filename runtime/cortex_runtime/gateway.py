@@ -213,7 +213,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return listen(host, port)
     except OSError as error:
-        raise StartError("InvalidSpec", f"can't listen on {host}:{port}: {error}") from error
+        raise StartError("PortInUse", f"can't listen on {host}:{port}: {error}") from error
 
 
 def _config(app: Gateway | GatewayAdmin) -> uvicorn.Config:

@@ -355,7 +355,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return listen(host, port)
     except OSError as error:
-        raise StartError("InvalidSpec", f"can't listen on {host}:{port}: {error.strerror}") from error
+        raise StartError("PortInUse", f"can't listen on {host}:{port}: {error.strerror}") from error
 
 
 def record_termination(path: Path, error: StartError) -> None:

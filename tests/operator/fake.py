@@ -26,6 +26,7 @@ class FakeCluster:
         self.terminating: set[str] = set()
         self.writes = self.reads = 0
         self.events: list[Object] = []
+        self.admission: Callable[[Object], None] = lambda thing: None
         self.fault: Callable[[], int | None] = lambda: None
         self.ending = False
         self._told = told
@@ -45,11 +46,35 @@ class FakeCluster:
         place = _place(child)
         known = self.objects.get(place)
         merged = _merge(known or {"metadata": {"uid": f"u{next(self._uids)}", "generation": 0}}, child)
+        self.admission(merged)
         if known is not None and _bare(merged) == _bare(known):
             return copy.deepcopy(known)
         if known is None or merged.get("spec") != known.get("spec"):
             merged["metadata"]["generation"] += 1
         return self._put(merged, "MODIFIED" if known else "ADDED")
+
+    async def patch(self, thing: Object, operations: list[Object]) -> Object:
+        """Tests and removals of a JSON patch."""
+        self._maybe_fail()
+        known = self.objects[_place(thing)]
+        changed = copy.deepcopy(known)
+        for operation in operations:
+            *way, last = (
+                part.replace("~1", "/").replace("~0", "~") for part in operation["path"][1:].split("/")
+            )
+            node: Any = changed
+            for part in way:
+                node = node[int(part) if isinstance(node, list) else part]
+            step: Any = int(last) if isinstance(node, list) else last
+            if operation["op"] == "test" and node[step] != operation["value"]:
+                raise ApiException(status=422)
+            if operation["op"] == "remove":
+                del node[step]
+        self.admission(changed)
+        if _bare(changed) == _bare(known):
+            return copy.deepcopy(known)
+        changed["metadata"]["generation"] += changed.get("spec") != known.get("spec")
+        return self._put(changed, "MODIFIED")
 
     async def scale(self, deployment: Object, replicas: int) -> None:
         self._maybe_fail()

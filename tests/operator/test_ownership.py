@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cortex_operator.contest import FIRST_PAUSE, LONGEST_PAUSE, Contests
-from cortex_operator.ownership import changes, differences, removal
+from cortex_operator.ownership import changes, removal
 
 Object = dict[str, Any]
 
@@ -201,7 +201,9 @@ def test_replicas_that_were_rendered_are_no_other_writers() -> None:
 def test_a_key_of_a_config_map_is_found() -> None:
     wanted = {"metadata": {"name": "c"}, "data": {"mine": "1"}}
     entry = {"manager": "m", "operation": "Update", "fieldsV1": {"f:data": {"f:theirs": {}}}}
-    found = changes({"metadata": {"managedFields": [entry]}, "data": {"mine": "1", "theirs": "2"}}, wanted)
+    found = changes(
+        {"metadata": {"name": "c", "managedFields": [entry]}, "data": {"mine": "1", "theirs": "2"}}, wanted
+    )
     assert [(change.path, change.pointer) for change in found] == [("data.theirs", ("data", "theirs"))]
 
 
@@ -213,8 +215,9 @@ def test_a_removal_takes_away_all_additions_and_nothing_else() -> None:
 
     changed = live(change, owner({"f:hostNetwork": {}}))
     patch = removal(changed, changes(changed, WANTED))
-    assert patch[0] == {"op": "replace", "path": "/metadata/resourceVersion", "value": "7"}
-    for operation in patch[1:]:
+    tests = {operation["path"]: operation["value"] for operation in patch if operation["op"] == "test"}
+    assert tests == {f"/{'/'.join(POD)}/containers/{n}/name": name for n, name in ((0, "one"), (2, "two"))}
+    for operation in patch[len(tests) :]:
         assert operation["op"] == "remove"
         *way, last = operation["path"].split("/")[1:]
         node: Any = changed
@@ -228,32 +231,45 @@ def test_a_removal_takes_away_all_additions_and_nothing_else() -> None:
 
 def test_a_path_is_escaped() -> None:
     changed = live(lambda pod: pod.update({"a/b~c": 1}), owner({"f:a/b~c": {}}))
-    assert removal(changed, changes(changed, WANTED))[1]["path"] == "/spec/template/spec/a~1b~0c"
+    assert removal(changed, changes(changed, WANTED))[0]["path"] == "/spec/template/spec/a~1b~0c"
 
 
-def test_differences_are_what_an_apply_would_bring_back() -> None:
-    changed = live(lambda pod: pod["containers"][0].update(image="other"))
+def test_a_field_that_is_gone_is_a_change() -> None:
+    changed = live()
     del changed["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
-    assert set(differences(changed, WANTED)) == {
-        "spec.template.spec.containers[name=api].image",
-        "spec.template.spec.containers[name=api].volumeMounts",
-    }
-    assert list(differences(live(), WANTED)) == []
+    (found,) = changes(changed, WANTED)
+    path = "spec.template.spec.containers[name=api].volumeMounts"
+    assert (found.path, found.value, found.pointer) == (path, "", None)
+
+
+def test_a_variable_is_removed_from_its_container_alone() -> None:
+    change, fields, _, _ = ADDITIONS["the first variable"]
+    changed = live(change, owner(fields))
+    test = removal(changed, changes(changed, WANTED))[0]
+    assert test == {"op": "test", "path": "/spec/template/spec/containers/0/name", "value": "api"}
+
+
+def change_by_another(contests: Contests, now: float) -> float:
+    """Another writer changes a child, which is set back unless there is a pause."""
+    pause = contests.pause("u", now, "w")
+    if not pause:
+        contests.count("u", now)
+    return pause
 
 
 def test_a_few_changes_are_set_back_at_once_and_then_fewer_and_fewer() -> None:
     contests = Contests()
-    assert [contests.pause("u", now, "w") for now in (0.0, 0.1, 0.2)] == [0, 0, 0]
+    assert [change_by_another(contests, now) for now in (0.0, 0.1, 0.2)] == [0, 0, 0]
     assert contests.ongoing("u", 0.2) is None
     now, lengths = 0.3, []
     for _ in range(8):
-        length = contests.pause("u", now, "w")
+        length = change_by_another(contests, now)
         lengths.append(length)
         assert 0 < contests.pause("u", now + length / 2, "w") < length, (
             "a pause is not prolonged by what happens in it"
         )
         now += length
-        assert contests.pause("u", now, "w") == 0
+        assert change_by_another(contests, now) == 0
         now += 0.1
         assert contests.ongoing("u", now) is not None
     assert lengths == [10, 20, 40, 80, 160, 300, 300, 300]
@@ -263,8 +279,8 @@ def test_a_few_changes_are_set_back_at_once_and_then_fewer_and_fewer() -> None:
 def test_a_contest_ends_when_the_other_stops() -> None:
     contests = Contests()
     for now in (0.0, 0.1, 0.2, 0.3):
-        contests.pause("u", now, "w")
-    assert contests.pause("u", 10.4, "w") == 0
+        change_by_another(contests, now)
+    assert change_by_another(contests, 10.4) == 0
     ongoing = contests.ongoing("u", 10.4)
     assert ongoing is not None
     assert contests.ongoing("u", 10.4 + ongoing[1] + 0.1) is None
@@ -273,5 +289,5 @@ def test_a_contest_ends_when_the_other_stops() -> None:
 
 def test_changes_that_are_rare_are_set_back_for_ever() -> None:
     contests = Contests()
-    assert {contests.pause("u", 300.0 * n, "w") for n in range(20)} == {0}
+    assert {change_by_another(contests, 300.0 * n) for n in range(20)} == {0}
     assert contests.ongoing("u", 6000.0) is None
