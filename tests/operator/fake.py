@@ -1,6 +1,7 @@
 """A test double of the cluster: objects in memory, server-side apply for a single manager, faults on demand.
 
-It knows of no defaults, schemas or field ownership: those are tested on a dev cluster and on a real one (tests/cluster).
+It knows of no defaults, schemas or ownership but that of spec.replicas: those are tested on a dev cluster and on a real one
+(tests/cluster).
 """
 
 import copy
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from kubernetes.aio.client.exceptions import ApiException
+
+from cortex_operator.cluster import MANAGER
 
 Object = dict[str, Any]
 Place = tuple[str, str, str]
@@ -41,11 +44,18 @@ class FakeCluster:
     async def ends(self, namespace: str) -> bool:
         return self.ending
 
-    async def apply(self, child: Object, manager: str = "") -> Object:
+    async def apply(self, child: Object, manager: str = MANAGER) -> Object:
         self._maybe_fail()
         place = _place(child)
         known = self.objects.get(place)
         merged = _merge(known or {"metadata": {"uid": f"u{next(self._uids)}", "generation": 0}}, child)
+        if child["kind"] == "Deployment":
+            # Who holds spec.replicas, the one field that passes from one manager to another.
+            fields = merged["metadata"].get("managedFields", ())
+            merged["metadata"]["managedFields"] = [entry for entry in fields if entry["manager"] != manager]
+            if "replicas" in child["spec"]:
+                entry = {"manager": manager, "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+                merged["metadata"]["managedFields"].append(entry)
         self.admission(merged)
         if known is not None and _bare(merged) == _bare(known):
             return copy.deepcopy(known)
