@@ -58,7 +58,7 @@ def diagnose(seen: Seen) -> list[Finding]:
 
 def remedy(reason: str, name: str) -> str:
     """What to do about a reason of the operator's, or ""."""
-    found = reasons.of(reason)
+    found = reasons.lookup(reason)
     return re.sub(r"\bNAME\b", name, found.remedy) if found else ""
 
 
@@ -168,7 +168,7 @@ def _of_pod(pod: Object, api: API) -> Finding:
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             said = str(condition.get("message", ""))
-            return Finding("bad", where, f"no node can run it: {said}", "; ".join(scheduling.advice(said)))
+            return Finding("bad", where, f"no node can run it: {said}", "; ".join(scheduling.remedies(said)))
     for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
         waiting = (container.get("state") or {}).get("waiting") or {}
         ended = (container.get("state") or {}).get("terminated") or (container.get("lastState") or {}).get(

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from cortex_api.handler import PACKED
+from cortex_api.handler import PROJECT_ARCHIVES
 from cortex_cli import manifests
 from cortex_cli.project import Unpackable, files_of
 
@@ -93,13 +93,13 @@ def pack_folder(folder: Path, name: str, without: Collection[Path] = ()) -> Pack
     content, packed_sizes = _archive(files)
     if len(content) > LIMIT:
         raise _too_large(folder, len(content), packed_sizes, " packed")
-    manifest = {**_config_map(name), "binaryData": {PACKED[0]: base64.b64encode(content).decode()}}
+    manifest = {**_config_map(name), "binaryData": {PROJECT_ARCHIVES[0]: base64.b64encode(content).decode()}}
     return Packed(manifest, len(files), len(content))
 
 
 def _plain(name: str, files: Mapping[str, bytes]) -> dict[str, Any] | None:
     """The ConfigMap with a key for each file, which can be read and edited; None where keys can't be the files."""
-    if not all(KEY.match(path) and path not in PACKED for path in files):
+    if not all(KEY.match(path) and path not in PROJECT_ARCHIVES for path in files):
         return None
     texts, binaries = {}, {}
     for path, content in files.items():

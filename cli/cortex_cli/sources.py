@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from cortex_api import AsyncAPI, RealtimeAPI
-from cortex_api.handler import PACKED
+from cortex_api.handler import PROJECT_ARCHIVES
 from cortex_cli import manifests
 from cortex_cli.pack import KEY, LIMIT
 
@@ -146,7 +146,7 @@ def _faults(api: API, config_map: dict[str, Any]) -> Iterator[str]:
             yield f"{key} is not a valid key: keys hold no folders; `cortex pack` packs them"
     if (size := sum(map(len, content.values()))) > LIMIT:
         yield f"has {size} bytes, and {LIMIT} is the most: put models into a bucket, or the project (handler.source.uri)"
-    archives = [name for name in PACKED if name in content]
+    archives = [name for name in PROJECT_ARCHIVES if name in content]
     if len(archives) > 1:
         yield f"{' and '.join(archives)} are both projects: keep one of them"
     inside = _names(archives[0], content[archives[0]]) if archives else set()

@@ -1,7 +1,7 @@
-"""The Cortex resources as typed models: the one place where RealtimeAPI and AsyncAPI are defined.
+"""Typed models of the Cortex resources, the only definition of RealtimeAPI and AsyncAPI.
 
-The CustomResourceDefinitions are generated from these models, the operator reads resources with them, the runtime reads its
-configuration with them, and `cortex validate` checks manifests with them. This package imports none of the others.
+The CustomResourceDefinitions are generated from these models. The operator, the runtime and `cortex validate` parse resources
+with them. This package imports no other package of the project.
 """
 
 __version__ = "0.1.0"

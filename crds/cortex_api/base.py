@@ -1,7 +1,7 @@
-"""What every model of the resources stands on: strict camelCase models, scalar types, and rules written once for two judges.
+"""Base class, scalar types and validation rules of the resource models.
 
-A `Rule` carries a CEL expression, which the API server evaluates, beside the same condition in Python, which `parse` evaluates.
-A test holds the two to the same verdict.
+A `Rule` states one condition twice: as a CEL expression for the API server and as a Python function for `parse`. A test checks
+that both always agree.
 """
 
 from collections.abc import Callable
@@ -25,12 +25,12 @@ from cortex_api import units
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition over several fields of one model.
+    """A condition on several fields of one model.
 
-    cel: the condition for the API server, where `self` is the object of the model and absent fields are absent.
-    message: what the user reads when it does not hold.
-    holds: the same condition over the model's instance, defaults filled.
-    field: the field below the model that is wrong ("metadata.name"), where it is one alone; the message does not name it then.
+    cel: the condition in CEL; `self` is the object as submitted, without defaults.
+    message: the error message when the condition is false.
+    holds: the same condition in Python, on a model instance with defaults.
+    field: the path of the invalid field below the model ("metadata.name"), if it is a single field. The message then omits it.
     """
 
     cel: str
@@ -40,10 +40,10 @@ class Rule:
 
 
 class Model(BaseModel):
-    """A part of a resource: camelCase on the wire, no coercion of types, no unknown field.
+    """Base class of all parts of a resource: camelCase names in JSON, no type coercion, no unknown fields.
 
-    The string below a field is its description, which schema.py reads where it is needed: each program that reads a document
-    would else parse these sources at its start.
+    The string below a field is its description. schema.py reads it from the source on demand, so that programs that only parse
+    documents start faster.
     """
 
     model_config = ConfigDict(
@@ -58,12 +58,12 @@ class Model(BaseModel):
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     @model_validator(mode="after")
-    def _rules_hold(self) -> Self:
+    def _check_rules(self) -> Self:
         broken = [rule for rule in self.rules if not rule.holds(self)]
         if broken:
             text = "; ".join(rule.message for rule in broken)
-            found = [(rule.field, rule.message) for rule in broken]
-            raise PydanticCustomError("rules", "{text}", {"text": text, "broken": found})
+            errors = [(rule.field, rule.message) for rule in broken]
+            raise PydanticCustomError("rules", "{text}", {"text": text, "broken": errors})
         return self
 
 
@@ -75,18 +75,18 @@ def _is_duration(value: str) -> str:
 def _is_quantity(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError(
-            f'{value} is not a quantity: write text with an optional unit, for example "500m" or "1Gi"'
+            f'{value} is not a quantity; use a string with an optional unit, for example "500m" or "1Gi"'
         )
     units.parse_bytes(value)
     return str(value)
 
 
-def _is_share(value: Any) -> int | str:
+def _is_int_or_percentage(value: Any) -> int | str:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     if isinstance(value, str) and value[:-1].isdecimal() and value.endswith("%"):
         return value
-    raise ValueError(f'{value!r} is neither a number of pods nor a percentage such as "25%"')
+    raise ValueError(f'must be a number of pods or a percentage such as "25%"; got {value!r}')
 
 
 Duration = Annotated[
@@ -94,35 +94,35 @@ Duration = Annotated[
     AfterValidator(_is_duration),
     WithJsonSchema({"type": "string", "pattern": units.DURATION_PATTERN, "maxLength": 32}),
 ]
-"""A duration as text, such as "10ms", "60s" or "5m"."""
+"""A duration as a string, such as "10ms", "60s" or "5m"."""
 
 Quantity = Annotated[
     str,
     BeforeValidator(_is_quantity),
     WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": units.QUANTITY_PATTERN, "maxLength": 32}),
 ]
-"""A Kubernetes quantity, such as "200m", "1Gi" or 2; kept as text."""
+"""A Kubernetes quantity, such as "200m", "1Gi" or 2, stored as a string."""
 
-Share = Annotated[
+IntOrPercentage = Annotated[
     int | str,
-    BeforeValidator(_is_share),
+    BeforeValidator(_is_int_or_percentage),
     WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": "^[0-9]+%$", "maxLength": 8}),
 ]
-"""A number of pods, or a percentage of them such as "25%"."""
+"""A number of pods or a percentage such as "25%"."""
 
-Text = Annotated[str, Field(min_length=1, max_length=1024)]
+NonEmptyString = Annotated[str, Field(min_length=1, max_length=1024)]
 RelativePath = Annotated[str, Field(min_length=1, max_length=512)]
-Anything = Annotated[
+FreeForm = Annotated[
     dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
 ]
-"""A mapping whose content is the user's own."""
+"""A mapping with arbitrary content."""
 
 
-def seconds_of(value: str | None) -> float:
-    """A duration in seconds; 0.0 when absent."""
+def to_seconds(value: str | None) -> float:
+    """Convert a duration to seconds; None becomes 0.0."""
     return units.seconds(value) if value is not None else 0.0
 
 
-def stays_inside(path: str) -> bool:
-    """Whether a path is relative and never leaves the folder that it counts from."""
+def is_inside_project(path: str) -> bool:
+    """Return whether a path is relative and has no `..` component."""
     return not path.startswith("/") and ".." not in path.split("/")

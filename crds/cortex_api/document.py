@@ -1,6 +1,6 @@
-"""The one JSON document that passes from the operator (or `cortex run`) to the runtime.
+"""The JSON document that the operator (or `cortex run`) passes to the runtime.
 
-It holds what the runtime reads and nothing else, so a change of autoscaling, replicas or networking leaves it as it is.
+It contains only the fields that the runtime reads. A change of autoscaling, replicas or networking does not change it.
 """
 
 import json
@@ -12,14 +12,15 @@ from cortex_api.kinds import KINDS, AsyncAPI, RealtimeAPI
 from cortex_api.problems import InvalidManifest, Problem, parse
 
 VERSION = "1"
-_READ_BY_THE_RUNTIME = {"handler", "tracker", "compute", "queue", "webhook"}
+_RUNTIME_FIELDS = {"handler", "tracker", "compute", "queue", "webhook"}
 
 
 @dataclass(frozen=True)
 class Document:
-    """An API as the runtime sees it.
+    """The part of an API that the runtime reads.
 
-    kind: RealtimeAPI or AsyncAPI. spec: the spec, defaults filled; what the runtime does not read has its default.
+    kind: RealtimeAPI or AsyncAPI.
+    spec: the spec with defaults; fields that the runtime does not read have their default values.
     """
 
     kind: str
@@ -29,16 +30,16 @@ class Document:
 
     @classmethod
     def of(cls, api: RealtimeAPI | AsyncAPI) -> Self:
-        """The document of a resource."""
+        """Return the document of a resource."""
         return cls(api.kind, api.metadata.name, api.metadata.namespace, api.spec)
 
     def to_json(self) -> bytes:
-        """The document as JSON (UTF-8), the same bytes for the same document.
+        """Return the document as UTF-8 JSON; equal documents have equal bytes.
 
-        What has its default is left out, for the reader to fill in: so an operator that knows more fields than the runtime of
-        an image gets on with it, and its upgrade replaces no pod.
+        Fields with default values are omitted. A newer operator therefore works with an older runtime image as long as its new
+        fields are not used, and an operator upgrade does not restart pods.
         """
-        spec = self.spec.model_dump(by_alias=True, include=_READ_BY_THE_RUNTIME, exclude_defaults=True)
+        spec = self.spec.model_dump(by_alias=True, include=_RUNTIME_FIELDS, exclude_defaults=True)
         if "queue" in spec:
             spec["queue"].pop("deletionPolicy", None)
         if spec.get("queue") == {}:
@@ -54,14 +55,14 @@ class Document:
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
-        """The document in a file.
+        """Read a document from a file.
 
-        Raises OSError when the file can't be read and InvalidManifest when it is no such document.
+        Raises OSError if the file cannot be read and InvalidManifest if its content is not a valid document.
         """
         try:
             content = json.loads(Path(path).read_bytes())
         except ValueError as error:
-            raise InvalidManifest([Problem("", f"{path} is not JSON: {error}")]) from error
+            raise InvalidManifest([Problem("", f"{path} is not valid JSON: {error}")]) from error
         if (
             not isinstance(content, dict)
             or content.get("version") != VERSION

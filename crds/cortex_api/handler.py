@@ -1,4 +1,4 @@
-"""`spec.handler`: the user's code, the models that it serves, and how one replica runs it."""
+"""`spec.handler`: the user's code, its models, and how one replica runs them."""
 
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -6,26 +6,26 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from cortex_api.base import (
-    Anything,
     Duration,
+    FreeForm,
     Model,
+    NonEmptyString,
     Quantity,
     RelativePath,
     Rule,
-    Text,
-    seconds_of,
-    stays_inside,
+    is_inside_project,
+    to_seconds,
 )
 
-PACKED = ("project.zip", "project.tar.gz", "project.tgz")
-"""Keys of a ConfigMap's binaryData that are a whole project, with its folders; a ConfigMap has at most one of them."""
+PROJECT_ARCHIVES = ("project.zip", "project.tar.gz", "project.tgz")
+"""Keys of a ConfigMap's binaryData that contain the whole project. A ConfigMap has at most one of them."""
 _LOCATION = r"^((s3|gs|http|https|file|pvc)://.+|[^:]+)$"
 
 
 def _is_location(value: str) -> str:
     if not re.match(_LOCATION, value):
         raise ValueError(
-            f'"{value}" is no location: s3://, gs://, http(s)://, file://, pvc://claim/path or a path'
+            f'"{value}" is not a valid location; use s3://, gs://, http(s)://, file://, pvc://claim/path or a path'
         )
     return value
 
@@ -38,68 +38,68 @@ Location = Annotated[
 SignatureKey = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-def one_of(*names: str) -> str:
-    """CEL: exactly one of the named fields is present."""
+def exactly_one(*names: str) -> str:
+    """Return a CEL expression: exactly one of the named fields is set."""
     return f"[{', '.join(f'has(self.{name})' for name in names)}].filter(x, x).size() == 1"
 
 
-class NamedConfigMap(Model):
-    """A ConfigMap in the API's namespace."""
+class ConfigMapReference(Model):
+    """A ConfigMap in the namespace of the API."""
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
     """Name of the ConfigMap."""
 
 
 class Source(Model):
-    """Where the project (code and small models) comes from. Exactly one of the three."""
+    """Source of the project (code and small models). Exactly one field must be set."""
 
     files: Annotated[dict[RelativePath, str], Field(max_length=64)] | None = None
-    """Path in the project to text: small projects, inline."""
-    config_map: NamedConfigMap | None = None
-    """A ConfigMap with the project: its keys are files, and project.zip or project.tar.gz in binaryData is unpacked; a change
-    of it rolls the pods."""
+    """Inline files: paths in the project, and their text."""
+    config_map: ConfigMapReference | None = None
+    """A ConfigMap that contains the project. Each key is a file; project.zip or project.tar.gz in binaryData is unpacked. A
+    change of the ConfigMap triggers a rolling update."""
     uri: Location | None = None
-    """An archive (.zip, .tar.gz) or a prefix: s3://, gs://, http(s)://."""
+    """URI of an archive (.zip, .tar.gz) or a prefix: s3://, gs://, http(s)://."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            one_of("files", "configMap", "uri"),
-            "exactly one of files, configMap and uri must be given",
+            exactly_one("files", "configMap", "uri"),
+            "exactly one of files, configMap and uri must be set",
             lambda s: sum(x is not None for x in (s.files, s.config_map, s.uri)) == 1,
         ),
         Rule(
             "!has(self.files) || self.files.all(path, !path.startsWith('/') && !path.contains('..'))",
-            "paths in files are relative to the project and must not contain '..'",
+            "paths in files must be relative to the project and must not contain '..'",
             lambda s: all(not path.startswith("/") and ".." not in path for path in s.files or ()),
         ),
     )
 
 
 class Dependencies(Model):
-    """What is installed in the pod before the handler is imported. Paths count from the project."""
+    """Dependencies that are installed in the pod before the handler is imported. Paths are relative to the project."""
 
     pip: RelativePath | None = None
-    """A requirements file."""
+    """Path of a requirements file."""
     shell: RelativePath | None = None
-    """A shell script."""
+    """Path of a shell script."""
 
 
 class NamedModel(Model):
-    """One of several models behind the endpoint."""
+    """One of several models of an API."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=128)]
-    """The name that requests and clients use."""
+    """Name of the model in requests and in the handler."""
     path: Location
-    """Where the model is: a file, or a directory with or without versions."""
+    """Location of the model: a file, or a directory with or without versions."""
     signature_key: SignatureKey | None = None
-    """Signature of the SavedModel; only with type tensorflow."""
+    """Signature of the SavedModel. Only with type tensorflow."""
 
 
 class Models(Model):
-    """The models that the API serves. Exactly one of path, paths and dir."""
+    """The models that the API serves. Exactly one of path, paths and dir must be set."""
 
     path: Location | None = None
-    """A single model: a file, or a directory with or without versions."""
+    """Location of a single model: a file, or a directory with or without versions."""
     paths: (
         Annotated[
             list[NamedModel],
@@ -113,22 +113,22 @@ class Models(Model):
     ) = None
     """Several models by name."""
     dir: Location | None = None
-    """A directory in which every sub-directory is a model."""
+    """Location of a directory; each subdirectory is a model."""
     signature_key: SignatureKey | None = None
-    """Signature of the SavedModels; only with type tensorflow."""
+    """Signature of the SavedModels. Only with type tensorflow."""
     cache_size: Annotated[int, Field(ge=1)] | None = None
-    """Models kept in memory; the least recently used leaves first. Absent: all."""
+    """Maximum number of models in memory. The least recently used model is evicted first. If absent, there is no limit."""
     cache_bytes: Quantity | None = None
-    """Bytes of models kept in memory. Absent: no bound."""
+    """Maximum size of the models in memory. If absent, there is no limit."""
     disk_cache_size: Annotated[int, Field(ge=1)] | None = None
-    """Models kept on disk. Absent: all."""
+    """Maximum number of models on disk. If absent, there is no limit."""
     poll_interval: Duration = "10s"
-    """How often the location is asked for changes; "0s" turns live reload off."""
+    """How often the location is polled for changes. "0s" disables live reload."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            one_of("path", "paths", "dir"),
-            "exactly one of path, paths and dir must be given",
+            exactly_one("path", "paths", "dir"),
+            "exactly one of path, paths and dir must be set",
             lambda m: sum(x is not None for x in (m.path, m.paths, m.dir)) == 1,
         ),
         Rule(
@@ -139,41 +139,41 @@ class Models(Model):
     )
 
     @model_validator(mode="after")
-    def _names_are_unique(self) -> Self:
-        # The API server sees to this by the list type `map`.
+    def _check_unique_names(self) -> Self:
+        # In the API server, the list type `map` enforces this.
         names = [model.name for model in self.paths or ()]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"paths: duplicate model name: {', '.join(twice)}")
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"paths: duplicate model name: {', '.join(duplicates)}")
         return self
 
 
 class ServerSideBatching(Model):
-    """Several requests handled in one call of the model."""
+    """Server-side batching: several requests are handled in one call of the model."""
 
     max_batch_size: Annotated[int, Field(ge=2, le=1024)]
-    """Requests in a batch, at most."""
+    """Maximum number of requests in a batch."""
     batch_interval: Duration
-    """How long the first request of a batch waits for others."""
+    """Maximum time that the first request of a batch waits for others."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "duration(self.batchInterval) > duration('0s')",
             "batchInterval must be greater than 0",
-            lambda b: seconds_of(b.batch_interval) > 0,
+            lambda b: to_seconds(b.batch_interval) > 0,
         ),
     )
 
 
 class EnvVar(Model):
-    """A variable of the container's environment, as Kubernetes has it."""
+    """An environment variable of the container, as in a Kubernetes pod spec."""
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
-    """Name of the variable; CORTEX_ is reserved."""
+    """Name of the variable. The prefix CORTEX_ is reserved."""
     value: Annotated[str, Field(max_length=32768)] | None = None
-    """Its value."""
-    value_from: Anything | None = None
-    """A source for its value: configMapKeyRef, secretKeyRef, fieldRef or resourceFieldRef."""
+    """Value of the variable."""
+    value_from: FreeForm | None = None
+    """Source of the value: configMapKeyRef, secretKeyRef, fieldRef or resourceFieldRef."""
 
 
 Env = Annotated[
@@ -198,18 +198,18 @@ EnvFrom = Annotated[
 _SHARED_RULES = (
     Rule(
         "self.type != 'python' || has(self.path)",
-        "path is required with type python: the file with the Handler class",
+        "path is required with type python; set it to the file with the Handler class",
         lambda h: h.type != "python" or h.path is not None,
     ),
     Rule(
         "self.type == 'python' || has(self.models)",
-        "models is required with type tensorflow and onnx: where the model is",
+        "models is required with type tensorflow or onnx; set it to the location of the model",
         lambda h: h.type == "python" or h.models is not None,
     ),
     Rule(
         "self.type == 'tensorflow' || !has(self.models) || (!has(self.models.signatureKey)"
         " && (!has(self.models.paths) || self.models.paths.all(m, !has(m.signatureKey))))",
-        "signatureKey is for type tensorflow only",
+        "signatureKey is only supported with type tensorflow",
         lambda h: (
             h.type == "tensorflow"
             or h.models is None
@@ -218,107 +218,110 @@ _SHARED_RULES = (
     ),
     Rule(
         "self.type == 'tensorflow' || !has(self.tensorflowServingImage)",
-        "tensorflowServingImage is for type tensorflow only",
+        "tensorflowServingImage is only supported with type tensorflow",
         lambda h: h.type == "tensorflow" or h.tensorflow_serving_image is None,
     ),
     Rule(
         "!has(self.path) || (!self.path.startsWith('/') && !self.path.contains('..') && self.path.endsWith('.py'))",
-        "path must name a .py file relative to the project, without '..'",
-        lambda h: h.path is None or (stays_inside(h.path) and ".." not in h.path and h.path.endswith(".py")),
+        "path must be a .py file relative to the project, without '..'",
+        lambda h: (
+            h.path is None or (is_inside_project(h.path) and ".." not in h.path and h.path.endswith(".py"))
+        ),
     ),
     Rule(
         "!has(self.pythonPath) || (!self.pythonPath.startsWith('/') && !self.pythonPath.contains('..'))",
         "pythonPath must be relative to the project, without '..'",
-        lambda h: h.python_path is None or (stays_inside(h.python_path) and ".." not in h.python_path),
+        lambda h: h.python_path is None or (is_inside_project(h.python_path) and ".." not in h.python_path),
     ),
     Rule(
         "!has(self.env) || self.env.all(e, !e.name.startsWith('CORTEX_'))",
-        "names in env must not start with CORTEX_, which is reserved",
+        "names in env must not start with CORTEX_ (reserved)",
         lambda h: all(not variable.name.startswith("CORTEX_") for variable in h.env),
     ),
 )
 
 
-class SecretOfKeys(Model):
-    """A Secret in the API's namespace."""
+class ApiKeySecret(Model):
+    """A Secret in the namespace of the API."""
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
     """Name of the Secret."""
     key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] | None = None
-    """The only key of the Secret that counts. Absent: the value of each of its keys is a valid API key."""
+    """Key of the Secret that contains the API key. If absent, the value of every key is a valid API key."""
 
 
 class ApiKeys(Model):
-    """What clients have to show: `Authorization: Bearer KEY` or `X-API-Key: KEY`; else 401."""
+    """API key authentication with `Authorization: Bearer KEY` or `X-API-Key: KEY`. Other requests get 401."""
 
-    secret: SecretOfKeys
-    """Where the keys are; a change of the Secret needs no restart."""
+    secret: ApiKeySecret
+    """The Secret that contains the API keys. A change of the Secret takes effect without a restart."""
 
 
 class BaseHandler(Model):
-    """What both kinds of API say of their code."""
+    """The handler fields that both kinds share."""
 
     type: Literal["python", "tensorflow", "onnx"]
-    """Which client the handler gets: python (its own models), tensorflow or onnx."""
+    """The client that the handler receives: python (none; the handler loads its models), tensorflow or onnx."""
     path: RelativePath | None = None
-    """The file with the Handler class, from the project. Absent with tensorflow and onnx: the model is served as it is."""
+    """Path of the file with the Handler class, relative to the project. If absent (tensorflow and onnx only), the model is served
+    directly."""
     source: Source | None = None
-    """Where the project comes from. Absent: it is in the image."""
-    config: Anything = Field(default_factory=dict)
-    """Given to the handler's constructor as it stands here."""
+    """Source of the project. If absent, the image contains the project."""
+    config: FreeForm = Field(default_factory=dict)
+    """Passed unchanged to the constructor of the handler."""
     env: Env = Field(default_factory=list)
-    """Variables of the container's environment."""
+    """Environment variables of the container."""
     env_from: EnvFrom = Field(default_factory=list)
-    """ConfigMaps and Secrets whose keys become variables of the container's environment."""
+    """ConfigMaps and Secrets whose keys become environment variables of the container."""
     dependencies: Dependencies | None = None
-    """What is installed in the pod before the handler is imported."""
+    """Dependencies that are installed in the pod before the handler is imported."""
     python_path: RelativePath | None = None
     """A folder of the project that is added to the import path."""
     models: Models | None = None
     """The models that the API serves."""
     processes_per_replica: Annotated[int, Field(ge=1, le=100)] = 1
-    """Serving processes in one pod."""
+    """Number of worker processes in one pod."""
     threads_per_process: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Requests that one process handles at the same time, when the method is not async."""
+    """Number of requests that one process handles concurrently, if the handler method is not async."""
     max_replica_concurrency: Annotated[int, Field(ge=1, le=30000)] = 1024
-    """Requests running and waiting in one replica; above it 503 with Retry-After."""
+    """Maximum number of running and queued requests in one replica. Further requests get 503 with Retry-After."""
     max_body_size: Quantity = "100Mi"
-    """Size of a request body, at most; above it 413."""
-    image: Text | None = None
-    """Image of the runtime. Absent: the platform's."""
-    tensorflow_serving_image: Text | None = None
-    """Image of TensorFlow Serving. Absent: the platform's."""
+    """Maximum size of a request body. Larger requests get 413."""
+    image: NonEmptyString | None = None
+    """Image of the runtime. Defaults to the image in the chart's values."""
+    tensorflow_serving_image: NonEmptyString | None = None
+    """Image of TensorFlow Serving. Defaults to the image in the chart's values."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least level of what is logged."""
+    """Minimum level of log messages."""
     shm_size: Quantity | None = None
-    """Size of /dev/shm. Absent: the container runtime's (64Mi)."""
+    """Size of /dev/shm. Defaults to the size that the container runtime sets (64Mi)."""
     debug: bool = False
-    """Whether ?debug=true logs the stages of a request, payloads included."""
+    """Log the stages of requests with ?debug=true, including payloads."""
     api_keys: ApiKeys | None = None
-    """Keys that clients have to show. Absent: whoever reaches the API may use it."""
+    """API keys that clients must send. If absent, clients need no key."""
 
     rules: ClassVar[tuple[Rule, ...]] = _SHARED_RULES
 
 
 class RealtimeHandler(BaseHandler):
-    """The code of a RealtimeAPI: answers each request while the client waits."""
+    """The handler of a RealtimeAPI, which answers requests synchronously."""
 
     server_side_batching: ServerSideBatching | None = None
-    """Several requests handled in one call."""
+    """Server-side batching: several requests are handled in one call."""
     request_timeout: Duration = "60s"
-    """How long a request may take, waiting included; above it 504."""
+    """Timeout of a request, including the time in the queue. Afterwards the client gets 504."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *_SHARED_RULES,
         Rule(
             "!has(self.requestTimeout) || duration(self.requestTimeout) > duration('0s')",
             "requestTimeout must be greater than 0",
-            lambda h: seconds_of(h.request_timeout) > 0,
+            lambda h: to_seconds(h.request_timeout) > 0,
         ),
         Rule(
             "!has(self.models) || !(has(self.models.cacheSize) || has(self.models.diskCacheSize))"
             " || !has(self.processesPerReplica) || self.processesPerReplica == 1",
-            "models.cacheSize and models.diskCacheSize need processesPerReplica 1",
+            "models.cacheSize and models.diskCacheSize require processesPerReplica 1",
             lambda h: (
                 h.models is None
                 or (h.models.cache_size is None and h.models.disk_cache_size is None)
@@ -329,7 +332,7 @@ class RealtimeHandler(BaseHandler):
 
 
 class AsyncHandler(BaseHandler):
-    """The code of an AsyncAPI: works off a queue."""
+    """The handler of an AsyncAPI, which processes jobs from a queue."""
 
     max_concurrency: Annotated[int, Field(ge=1, le=100)] = 1
-    """Jobs that one replica works on at the same time."""
+    """Number of jobs that one replica processes concurrently."""

@@ -1,4 +1,4 @@
-"""The two kinds, RealtimeAPI and AsyncAPI: metadata and spec. Their status is in `status.py`."""
+"""Metadata and spec of the two kinds, RealtimeAPI and AsyncAPI. status.py defines their status."""
 
 import re
 from typing import Annotated, ClassVar, Literal
@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from cortex_api import units
-from cortex_api.base import Anything, Duration, Model, Rule
+from cortex_api.base import Duration, FreeForm, Model, Rule
 from cortex_api.handler import AsyncHandler, RealtimeHandler
 from cortex_api.scaling import (
     AsyncAutoscaling,
@@ -24,7 +24,7 @@ _NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
 
 class Metadata(Model):
-    """The part of metadata that Cortex reads."""
+    """The fields of metadata that Cortex reads."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -39,7 +39,7 @@ class Metadata(Model):
 _SPEC_RULES = (
     Rule(
         "!(has(self.replicas) && has(self.autoscaling))",
-        "replicas and autoscaling exclude each other: with autoscaling, set minReplicas and maxReplicas",
+        "replicas and autoscaling are mutually exclusive; with autoscaling, set minReplicas and maxReplicas",
         lambda s: s.replicas is None or s.autoscaling is None,
     ),
     Rule(
@@ -54,38 +54,38 @@ _SPEC_RULES = (
     ),
     Rule(
         "self.handler.type != 'onnx' || !has(self.compute) || !has(self.compute.inf) || self.compute.inf == 0",
-        "compute.inf does not work with handler.type onnx",
+        "compute.inf is not supported with handler.type onnx",
         lambda s: s.handler.type != "onnx" or s.compute.inf == 0,
     ),
 )
 
 
 class BaseSpec(Model):
-    """What both kinds of API share."""
+    """The spec fields that both kinds share."""
 
     tracker: Tracker | None = None
-    """Which part of the responses is counted."""
+    """Prediction tracking: the part of the responses that is counted in metrics."""
     compute: Compute = Field(default_factory=Compute)
-    """What one replica asks for."""
+    """Compute resources of one replica."""
     replicas: Annotated[int, Field(ge=0, le=10000)] | None = None
-    """A fixed number of replicas, 1 when absent; `kubectl scale` writes it. Not with autoscaling."""
+    """Fixed number of replicas; defaults to 1. `kubectl scale` writes it. Mutually exclusive with autoscaling."""
     update_strategy: UpdateStrategy = Field(default_factory=UpdateStrategy)
     """How pods are replaced when the API changes."""
     networking: Networking = Field(default_factory=Networking)
-    """How the API is reached from outside the cluster."""
-    pod: Anything = Field(default_factory=dict)
-    """Laid over the rendered pod as a strategic merge patch: serviceAccountName, volumes, affinity, labels and the like."""
+    """How clients outside the cluster reach the API."""
+    pod: FreeForm = Field(default_factory=dict)
+    """Strategic merge patch that is applied to the pod template, for example serviceAccountName, volumes, affinity or labels."""
     paused: bool = False
-    """Whether the API is taken out of service: no replicas, everything else stays."""
+    """Pause the API: it has no replicas, and all other objects are kept."""
 
 
 class RealtimeSpec(BaseSpec):
-    """The wanted state of a RealtimeAPI."""
+    """The desired state of a RealtimeAPI."""
 
     handler: RealtimeHandler
-    """The user's code, the models that it serves, and how one replica runs it."""
+    """The user's code, its models, and how one replica runs them."""
     autoscaling: RealtimeAutoscaling | None = None
-    """How the number of replicas follows the load. Absent: `replicas` of them."""
+    """How the number of replicas follows the load. If absent, `replicas` sets a fixed number."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *_SPEC_RULES,
@@ -103,30 +103,30 @@ class RealtimeSpec(BaseSpec):
 
 
 class Queue(Model):
-    """How jobs are kept."""
+    """How jobs are stored and retried."""
 
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
-    """Times that a job is started, at most; then it has failed."""
+    """Maximum number of attempts per job. After the last attempt, the job has failed."""
     lease: Duration = "60s"
-    """A worker that does not renew its hold on a job for this long has lost it."""
+    """Duration of a worker's lease on a job. If the worker does not renew it in time, another worker takes the job."""
     retention: Duration = "168h"
-    """How long results are kept."""
+    """How long results are stored."""
     deletion_policy: Literal["Retain", "Delete"] = "Retain"
-    """What becomes of the queue and its results when the API is deleted."""
+    """Whether the queue and its results are kept or deleted when the API is deleted."""
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None = None
-    """Which queue of the namespace the API uses. Absent: with Retain the one of the API's name, so that an API which is created
-    again finds its jobs and results; with Delete one of its own, of its UID."""
+    """Name of the queue, unique in the namespace. If absent, deletionPolicy determines the name. Retain: the name of the API, so
+    that an API that is created again finds its jobs and results. Delete: a name derived from the UID of the API."""
 
 
 class Gateway(Model):
-    """The front of an AsyncAPI, which takes jobs and hands out results."""
+    """The HTTP server of an AsyncAPI, which accepts jobs and returns results."""
 
     min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Replicas of the gateway, at least."""
+    """Minimum number of gateway replicas."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 10
-    """Replicas of the gateway, at most."""
+    """Maximum number of gateway replicas."""
     compute: Compute = Field(default_factory=Compute)
-    """What one replica of the gateway asks for."""
+    """Compute resources of one gateway replica."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -147,46 +147,46 @@ class SecretKey(Model):
 
 
 class Webhook(Model):
-    """Who is told when a job has ended."""
+    """Notification of completed jobs."""
 
     url: Annotated[str, Field(pattern=r"^https?://.+", max_length=1024)] | None = None
-    """Where the result is posted, unless the request names another address."""
+    """URL that receives the results. A request may override it."""
     secret: SecretKey | None = None
-    """The key that signs what is posted (HMAC-SHA256)."""
+    """The key that signs each delivery (HMAC-SHA256)."""
     timeout: Duration = "10s"
-    """How long one delivery may take."""
+    """Timeout of one delivery."""
 
 
 class AsyncSpec(BaseSpec):
-    """The wanted state of an AsyncAPI."""
+    """The desired state of an AsyncAPI."""
 
     handler: AsyncHandler
-    """The user's code, the models that it serves, and how one replica runs it."""
+    """The user's code, its models, and how one replica runs them."""
     autoscaling: AsyncAutoscaling | None = None
-    """How the number of workers follows the queue. Absent: `replicas` of them."""
+    """How the number of workers follows the queue. If absent, `replicas` sets a fixed number."""
     queue: Queue = Field(default_factory=Queue)
-    """How jobs are kept."""
+    """How jobs are stored and retried."""
     gateway: Gateway = Field(default_factory=Gateway)
-    """The front, which takes jobs and hands out results."""
+    """The HTTP server that accepts jobs and returns results."""
     webhook: Webhook | None = None
-    """Who is told when a job has ended."""
+    """Notification of completed jobs."""
 
     rules: ClassVar[tuple[Rule, ...]] = _SPEC_RULES
 
 
 class Resource(Model):
-    """What a manifest of either kind has at its top."""
+    """The top-level fields that both kinds share."""
 
     model_config = ConfigDict(title="Resource")
 
     api_version: Literal["cortex.dev/v1alpha1"] = API_VERSION
     metadata: Metadata
-    status: Anything | None = None
+    status: FreeForm | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             f"self.metadata.name.matches('{_NAME}') && self.metadata.name.size() <= 50",
-            "must be at most 50 characters: lower case letters, digits and '-', beginning with a letter",
+            "must be at most 50 characters: lowercase letters, digits and '-', starting with a letter",
             lambda r: re.match(_NAME, r.metadata.name) is not None and len(r.metadata.name) <= 50,
             field="metadata.name",
         ),
@@ -194,7 +194,7 @@ class Resource(Model):
 
 
 class RealtimeAPI(Resource):
-    """A model or handler that answers HTTP requests while the client waits."""
+    """A handler or model that answers HTTP requests synchronously."""
 
     kind: Literal["RealtimeAPI"] = "RealtimeAPI"
     spec: RealtimeSpec
@@ -203,7 +203,7 @@ class RealtimeAPI(Resource):
 
 
 class AsyncAPI(Resource):
-    """A handler that works off a durable queue of requests."""
+    """A handler that processes requests from a durable queue."""
 
     kind: Literal["AsyncAPI"] = "AsyncAPI"
     spec: AsyncSpec

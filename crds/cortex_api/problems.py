@@ -1,4 +1,4 @@
-"""Reading a manifest: a typed resource, or every problem in it at once, each with its field and what is allowed."""
+"""Parse manifests into typed resources. Errors list all invalid fields at once, each with its path and the allowed values."""
 
 import difflib
 from dataclasses import dataclass
@@ -25,9 +25,10 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """One error in a manifest.
 
-    path: the field, such as "spec.handler.type" ("" for the manifest as a whole). message: what is wrong and what is allowed.
+    path: the field, such as "spec.handler.type"; "" for the manifest as a whole.
+    message: what is wrong and which values are allowed.
     """
 
     path: str
@@ -38,7 +39,7 @@ class Problem:
 
 
 class InvalidManifest(ValueError):
-    """A manifest that is no valid resource; `problems` lists everything that is wrong with it."""
+    """A manifest is not a valid resource. `problems` lists all errors."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems
@@ -46,28 +47,29 @@ class InvalidManifest(ValueError):
 
 
 def parse(manifest: Any) -> RealtimeAPI | AsyncAPI:
-    """The resource that a manifest (parsed YAML or JSON) describes. Raises InvalidManifest."""
+    """Parse a manifest (a mapping from YAML or JSON) into a resource. Raises InvalidManifest."""
     if not isinstance(manifest, dict):
         raise InvalidManifest(
-            [Problem("", "a manifest is a mapping with apiVersion, kind, metadata and spec")]
+            [Problem("", "a manifest must be a mapping with apiVersion, kind, metadata and spec")]
         )
     kind = manifest.get("kind")
     model = KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
-        raise InvalidManifest([Problem("kind", f"must be one of {', '.join(KINDS)}, not {_shown(kind)}")])
+        raise InvalidManifest([Problem("kind", f"must be one of {', '.join(KINDS)}; got {_format(kind)}")])
     version = manifest.get("apiVersion", API_VERSION)
     if version != API_VERSION:
-        raise InvalidManifest([Problem("apiVersion", f"must be {API_VERSION}, not {_shown(version)}")])
+        raise InvalidManifest([Problem("apiVersion", f"must be {API_VERSION}; got {_format(version)}")])
     try:
         return model.model_validate(manifest)
     except ValidationError as error:
-        problems = [problem for detail in error.errors() for problem in _problems(model, detail)]
+        problems = [problem for detail in error.errors() for problem in _convert(model, detail)]
         raise InvalidManifest(list(dict.fromkeys(problems))) from None
 
 
-def _problems(model: type[BaseModel], detail: ErrorDetails) -> list[Problem]:
+def _convert(model: type[BaseModel], detail: ErrorDetails) -> list[Problem]:
+    """Convert an error of pydantic to problems."""
     location = detail["loc"]
-    path = _path(location)
+    path = _join_path(location)
     match detail["type"]:
         case "rules":
             return [
@@ -75,37 +77,39 @@ def _problems(model: type[BaseModel], detail: ErrorDetails) -> list[Problem]:
                 for field, message in detail["ctx"]["broken"]
             ]
         case "extra_forbidden":
-            allowed = _fields(model, location[:-1])
-            near = difflib.get_close_matches(str(location[-1]), allowed, 1)
-            hint = f", did you mean {near[0]}?" if near else ";"
+            allowed = _allowed_fields(model, location[:-1])
+            matches = difflib.get_close_matches(str(location[-1]), allowed, 1)
+            hint = f"; did you mean {matches[0]}?" if matches else ";"
             return [Problem(path, f"unknown field{hint} allowed: {', '.join(allowed)}")]
         case "missing":
-            # metadata has one field that a manifest must have.
+            # metadata has only one required field.
             return [Problem("metadata.name" if path == "metadata" else path, "is required")]
         case "literal_error":
             allowed_values = detail["ctx"]["expected"].replace("'", "")
-            return [Problem(path, f"must be one of {allowed_values}, not {_shown(detail['input'])}")]
+            return [Problem(path, f"must be one of {allowed_values}; got {_format(detail['input'])}")]
         case "string_pattern_mismatch":
-            return [Problem(path, f"must match {detail['ctx']['pattern']}, not {_shown(detail['input'])}")]
+            return [Problem(path, f"must match {detail['ctx']['pattern']}; got {_format(detail['input'])}")]
         case "value_error":
             return [Problem(path, str(detail["ctx"]["error"]))]
         case kind if kind in _TYPES:
-            return [Problem(path, f"must be {_TYPES[kind]}, not {_shown(detail['input'])}")]
+            return [Problem(path, f"must be {_TYPES[kind]}; got {_format(detail['input'])}")]
         case _:
             return [
-                Problem(path, f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}")
+                Problem(
+                    path, f"{detail['msg'][0].lower()}{detail['msg'][1:]}; got {_format(detail['input'])}"
+                )
             ]
 
 
-def _path(location: tuple[str | int, ...]) -> str:
+def _join_path(location: tuple[str | int, ...]) -> str:
     text = ""
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
 
 
-def _fields(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """Names of the fields that are allowed at a location."""
+def _allowed_fields(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    """Return the names of the fields that are allowed at a location."""
     current: Any = model
     for part in location:
         if isinstance(part, int):
@@ -113,25 +117,25 @@ def _fields(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str
         fields = {info.alias or name: info for name, info in current.model_fields.items()}
         if part not in fields:
             return []
-        found = _model_in(fields[part].annotation)
-        if found is None:
+        nested = _nested_model(fields[part].annotation)
+        if nested is None:
             return []
-        current = found
+        current = nested
     return sorted(info.alias or name for name, info in current.model_fields.items())
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def _nested_model(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) in (Annotated, Union, UnionType, list):
         for argument in get_args(annotation):
-            found = _model_in(argument)
-            if found is not None:
-                return found
+            nested = _nested_model(argument)
+            if nested is not None:
+                return nested
     return None
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     match value:
         case None:
             return "null"

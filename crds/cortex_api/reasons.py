@@ -1,6 +1,6 @@
-"""Every reason that Ready can have: what it means, and what to do. Operator and runtime use these words and no others.
+"""All reasons of the condition Ready, each with its meaning and a remedy. The operator and the runtime use no others.
 
-Ready has one of them also while it is true: when something is wrong although requests are answered.
+Ready can have the reason of a problem while its status is True, if the API still serves requests.
 """
 
 from dataclasses import dataclass
@@ -8,202 +8,209 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reason:
-    """meaning: what has been found out. remedy: what to do; empty where there is nothing to do."""
+    """A documented reason.
+
+    meaning: what the reason means.
+    remedy: what to do; empty if no action is needed.
+    """
 
     meaning: str
     remedy: str = ""
 
 
-_LOG = "`kubectl logs` of the pod (or `cortex logs NAME`) has all of it."
+_LOG = "`kubectl logs` for the pod (or `cortex logs NAME`) shows the full log."
 
 REASONS: dict[str, Reason] = {
-    # All is as it should be, or on its way.
+    # Normal states.
     "Ready": Reason(
-        "Pods of the current generation answer requests, and nothing is wrong; for an AsyncAPI, its gateway answers too."
+        "Pods of the current generation serve requests, and no problem is known. For an AsyncAPI, the gateway is ready too."
     ),
     "Starting": Reason(
-        "The first pods are created, or load code and models.",
-        "Wait. The message says what a replica is doing, and since when; large models take their time.",
+        "The first pods are being created, or load code and models.",
+        "Wait. The message shows the current step of a replica and its start time. Large models take longer.",
     ),
     "Updating": Reason(
-        "Pods of a new generation start, or too few of them answer yet; those of the previous one still answer.",
-        "Wait. The message says how many pods of each answer.",
+        "A rolling update is in progress: not enough pods of the new generation are ready. Old pods still serve requests.",
+        "Wait. The message shows how many pods of each generation are ready.",
     ),
     "Scaling": Reason(
-        "Requests are answered while replicas are added or removed; only Progressing has this reason."
+        "The API serves requests while replicas are added or removed. Only Progressing has this reason."
     ),
-    "Paused": Reason("`spec.paused` is true: no pods run.", "Set it to false to go on."),
+    "Paused": Reason("`spec.paused` is true, so no pods run.", "Set it to false to resume."),
     "ScaledToZero": Reason("`spec.replicas` is 0.", "`kubectl scale realtimeapi/NAME --replicas=1`."),
     "Deleting": Reason(
-        "The API is being deleted and its queue with it, as `queue.deletionPolicy: Delete` asks.",
-        "Wait; or set it to Retain, which lets the API go and keeps the queue.",
+        "The API and its queue are being deleted, because `queue.deletionPolicy` is Delete.",
+        "Wait, or set it to Retain to delete the API and keep the queue.",
     ),
     "NamespaceTerminating": Reason(
-        "The namespace is being deleted, and the API with it.",
-        "Nothing; or apply the API to another namespace.",
+        "The namespace and the API are being deleted.",
+        "No action is needed. To keep the API, apply it to another namespace.",
     ),
     # The manifest.
     "InvalidSpec": Reason(
-        "The spec contradicts itself, or asks for what this version can't do; the message names each field.",
-        "Change the fields. `cortex validate FILE` tells the same before anything is applied.",
+        "The spec is inconsistent, or uses a feature that this version does not support. The message names each field.",
+        "Correct the fields. `cortex validate FILE` reports the same errors before you apply the manifest.",
     ),
     "NameTaken": Reason(
-        "An object of a name that the API needs exists and belongs to somebody else; it is left alone.",
-        "Rename the API, or delete that object.",
+        "An object with a name that the API needs already exists and has another owner. The operator does not change it.",
+        "Rename the API, or delete the object.",
     ),
     "EndpointTaken": Reason(
-        "An older API has the same `networking.endpoint`; requests from outside go there.",
-        "Set another endpoint. It falls to this API by itself when the older one goes.",
+        "An older API uses the same `networking.endpoint` and receives the requests from outside the cluster.",
+        "Set another endpoint. If the older API is deleted, this API gets the endpoint automatically.",
     ),
     "NoQueue": Reason(
-        "The platform has no queue for AsyncAPIs.",
+        "No queue is configured for AsyncAPIs.",
         "Set `queue.url` in the values of the chart (docs/async.md).",
     ),
     "QueueTaken": Reason(
-        "An older AsyncAPI uses the queue that this one names; two APIs would run each other's jobs.",
+        "An older AsyncAPI uses the same queue. Two APIs on one queue would process each other's jobs.",
         "Set another `queue.name`, or delete the older API.",
     ),
     "PortInUse": Reason(
         "Port 8080 or 8081 is in use: another container of the pod listens on it.",
-        "Remove that container, or have it use another port; `spec.pod` may have added it.",
+        "Remove the container, or use another port for it. `spec.pod` may have added the container.",
     ),
     "FieldsOverwritten": Reason(
-        "Another writer changes an object of the API each time that the operator sets it back. The message names it.",
-        "Stop the other writer, or exempt the object from it. Add to the pods by `spec.pod`.",
+        "Another field manager repeatedly overwrites an object of the API. The message names both.",
+        "Stop the other field manager, or exclude the object from it. To change the pods, use `spec.pod`.",
     ),
     "SourceUnavailable": Reason(
-        "The code can't be fetched: the ConfigMap is missing, or the archive in it or at `source.uri` can't be read.",
-        "Create the ConfigMap in the API's namespace (`cortex pack` makes it), or correct address and credentials.",
+        "The code cannot be fetched: the ConfigMap does not exist, or its archive or the archive at `source.uri` is unreadable.",
+        "Create the ConfigMap in the API's namespace (`cortex pack` writes it), or correct the URI and the credentials.",
     ),
     # The pods.
     "ImagePullFailed": Reason(
-        "A node can't pull an image.",
-        "Check name and tag; for a private registry, name a Secret in `imagePullSecrets` of the chart or of `spec.pod`.",
+        "A node cannot pull an image.",
+        "Check the name and the tag. For a private registry, set `imagePullSecrets` in the chart or in `spec.pod`.",
     ),
     "PodConfigInvalid": Reason(
-        "A container can't be created: a Secret or ConfigMap that it names is missing, or it would run as root.",
-        "Create what the message names.",
+        "A container cannot be created: a Secret or ConfigMap does not exist, or the image would run as root.",
+        "Follow the message.",
     ),
     "PodsRefused": Reason(
-        "The cluster refuses the pods: a quota is used up, or an admission policy forbids them.",
-        "Ask for less, raise the quota, or adapt the pods by `spec.pod`.",
+        "The cluster rejects the pods: a quota is exceeded, or an admission policy denies them.",
+        "Request less, raise the quota, or adapt the pods with `spec.pod`.",
     ),
     "Unschedulable": Reason(
-        "No node can run a pod. The message has the scheduler's words, and what to do about each cause that they name.",
-        "Follow the message. Where nodes are short of resources, a node autoscaler may be about to add one.",
+        "No node can run a pod. The message contains the scheduler's message and a remedy for each cause.",
+        "Follow the message. If the nodes lack resources, a node autoscaler may add a node.",
     ),
     "RolloutBlocked": Reason(
-        "The new pod waits for a GPU (or the like) that the pods of the previous generation hold.",
-        "Set `updateStrategy: {maxSurge: 0, maxUnavailable: 1}` to have an old pod go first, or add a node.",
+        "A new pod waits for a GPU or another device that the pods of the previous generation use.",
+        "Set `updateStrategy: {maxSurge: 0, maxUnavailable: 1}` to stop an old pod first, or add a node.",
     ),
     "RolloutStuck": Reason(
-        "No new pod became ready within ten minutes, and none says why.", f"Look into the pod's log. {_LOG}"
+        "No new pod became ready within ten minutes, and no cause is known.",
+        f"Check the log of the pod. {_LOG}",
     ),
     "NotAnswering": Reason(
-        "A pod runs, was ready, and says that it isn't any more: its processes are being replaced, or its queue is away.",
-        f"It goes on by itself when the cause is gone. {_LOG}",
+        "A running pod is no longer ready: its worker processes are being replaced, or its queue is unreachable.",
+        f"The pod recovers automatically when the cause is fixed. {_LOG}",
     ),
     "NodeLost": Reason(
-        "The node of a pod does not report to the cluster; the pod counts as lost.",
-        "Repair the node. The pod is replaced once the node's taint evicts it, mostly after five minutes.",
+        "The node of a pod does not report to the cluster, so the pod counts as lost.",
+        "Repair the node. Kubernetes replaces the pod when the node's taint evicts it, by default after five minutes.",
     ),
     "Evicted": Reason(
-        "The node ended a pod: it ran out of a resource, or is going.", "A new pod is made by itself."
+        "The node evicted a pod because it ran out of a resource or is shutting down.",
+        "No action is needed. Kubernetes replaces the pod automatically.",
     ),
     "OutOfMemory": Reason(
-        "A container, or a worker process in it, needed more memory than the container's limit and was killed.",
-        "Raise `compute.mem`, or need less: fewer processes, `models.cacheSize`, smaller batches.",
+        "A container, or a worker process in it, exceeded the memory limit and was killed.",
+        "Raise `compute.mem`, or use less memory: fewer processes, `models.cacheSize`, smaller batches.",
     ),
     "CrashLoop": Reason(
-        "A container, or a worker process in it, ended and is started again; it did not say why in words that are known here.",
-        f"The message has its last lines. {_LOG}",
+        "A container, or a worker process in it, exited and is restarted. The cause is not known.",
+        f"The message contains the last lines of the log. {_LOG}",
     ),
     "WorkerHung": Reason(
-        "A worker process answers no requests although it runs: its calls take longer than `handler.requestTimeout`, or block"
-        " its event loop.",
-        "Look for a deadlock or a call without a timeout; the log has the stack of each thread. The process is ended and started"
-        " again when a call takes twice `requestTimeout`.",
+        "A worker process runs but does not respond: its calls take longer than `handler.requestTimeout`, or block the event"
+        " loop.",
+        "Look for a deadlock or a call without a timeout; the log contains the stack of each thread. The process is restarted"
+        " when a call takes twice `requestTimeout`.",
     ),
     # The autoscaler.
     "MetricsUnavailable": Reason(
-        "The autoscaler gets no metrics, so the number of replicas stays as it is.",
-        "For `targetCpuUtilization`, install or repair metrics-server. For `targetInFlight`, let the operator reach port 8081"
-        " of the pods.",
+        "The autoscaler has no metrics, so the number of replicas does not change.",
+        "For `targetCpuUtilization`, install or repair metrics-server. For `targetInFlight`, allow the operator to connect to"
+        " port 8081 of the pods.",
     ),
     "AutoscalerFailed": Reason(
-        "The HorizontalPodAutoscaler cannot read or write the number of replicas, or another one selects the same pods.",
-        "The message has its words; `kubectl describe hpa` has more. Delete an HPA of your own for the same pods.",
+        "The HorizontalPodAutoscaler cannot read or write the number of replicas, or another HPA selects the same pods.",
+        "The message contains the error of the HPA; `kubectl describe hpa` shows more. Delete any other HPA for the same pods.",
     ),
     # The user's code.
     "HandlerNotFound": Reason(
-        "`handler.path` is not in the project, or has none of the known classes and functions.",
-        "Check the path, counted from the project's root, and the names (docs/handlers.md).",
+        "`handler.path` is not in the project, or the file has no handler class or function.",
+        "Check the path, which is relative to the project, and the names in the file (docs/handlers.md).",
     ),
     "HandlerImportError": Reason(
-        "Importing the file raised an error.",
-        "Fix it; the message has the traceback, from the first line of your code on.",
+        "The import of the handler file raised an exception.",
+        "Fix the handler. The message contains the traceback, starting at your code.",
     ),
     "HandlerInvalid": Reason(
-        "The class or its methods are not as they must be: two handlers, an unknown argument, a misspelt method.",
-        "The message names it and what was expected.",
+        "The class or its methods are invalid, for example two handlers, an unknown argument or a misspelled method.",
+        "The message contains the invalid name and the expected one.",
     ),
     "HandlerInitError": Reason(
-        "The constructor raised an error.",
-        "Fix it; the message has the traceback, from the first line of your code on.",
+        "The constructor of the handler raised an exception.",
+        "Fix the handler. The message contains the traceback, starting at your code.",
     ),
     "DependencyInstallFailed": Reason(
-        "pip or the shell script of `handler.dependencies` failed.",
-        "The message has the last lines of its output. Pin versions; or build them into an image of your own.",
+        "pip or the shell script in `handler.dependencies` failed.",
+        "The message contains the last lines of the output. Pin the versions, or install the dependencies in your own image.",
     ),
     # Models.
     "ModelNotFound": Reason(
-        "There is no model at the location.", "Check bucket, path and layout (docs/models.md)."
+        "The location contains no model.", "Check the bucket, the path and the layout (docs/models.md)."
     ),
     "ModelAccessDenied": Reason(
-        "The location refuses the credentials.",
-        "Give the pods a service account or a Secret that may read it.",
+        "The location denies access.",
+        "Use a service account or a Secret with read access.",
     ),
     "ModelUnavailable": Reason(
-        "The location can't be reached, or breaks off; it was tried several times.",
-        "Check address and network; it is tried again by itself.",
+        "The location is unreachable, or a download failed. Several attempts failed.",
+        "Check the URL and the network. Further attempts follow automatically.",
     ),
     "ModelInvalid": Reason(
-        "What was found is no model that can be loaded: truncated, of another format, or in a mixed layout.",
-        "The message says which file and why. Upload it again.",
+        "The model cannot be loaded: it is truncated, has an unsupported format, or its layout is mixed.",
+        "The message names the file and the cause. Upload the model again.",
     ),
     "ModelsUnwritable": Reason(
-        "The folder for models can't be written, or its disk is full.",
-        "Give the volume `models` more room by `spec.pod.volumes`, or set `models.diskCacheSize`.",
+        "The model folder is not writable, or its disk is full.",
+        "Increase the size of the volume `models` in `spec.pod.volumes`, or set `models.diskCacheSize`.",
     ),
     "TensorFlowServingUnavailable": Reason(
-        "TensorFlow Serving does not answer within the pod.",
-        "Look into the log of container tensorflow-serving; mostly it is short of memory.",
+        "TensorFlow Serving does not respond in the pod.",
+        "Check the log of the container tensorflow-serving. The usual cause is insufficient memory.",
     ),
     # Queues.
     "QueueUnreachable": Reason(
-        "The queue's server can't be reached, or refuses.",
-        "Check `queue.url`, its credentials, and the server.",
+        "The queue server is unreachable, or refuses the connection.",
+        "Check `queue.url`, the credentials and the server.",
     ),
 }
 
-NOT_MADE = Reason(
-    "The cluster refuses one of the API's objects; the message has its words. Where the API can do without it (an HPA, a"
-    " budget, a route, a policy) the rest goes on, and Degraded says so.",
-    "Mostly a right is missing: install the chart of the operator's version. It is tried again by itself.",
+OBJECT_REFUSED = Reason(
+    "The cluster rejects an object of the API; the message contains the error. If the object is optional (an HPA, a"
+    " PodDisruptionBudget, a route or a NetworkPolicy), the API keeps running and Degraded is true.",
+    "The usual cause is a missing permission: install the chart of the same version as the operator. The operator retries"
+    " automatically.",
 )
-"""For `<Kind>Refused`, such as HTTPRouteRefused."""
+"""The reason `<Kind>Refused`, such as HTTPRouteRefused."""
 
 ROUTE_NOT_ACCEPTED = Reason(
-    "The Gateway does not take the API's HTTPRoute; `status.url` is the address within the cluster.",
-    "Allow routes from the API's namespace at the Gateway's listener.",
+    "The Gateway does not accept the HTTPRoute of the API. `status.url` is the URL inside the cluster.",
+    "Allow routes from the API's namespace in the listener of the Gateway.",
 )
-"""For RouteNotAccepted."""
+"""The reason RouteNotAccepted."""
 
 
-def of(reason: str) -> Reason | None:
-    """What is known of a reason; None for one that is none of ours."""
+def lookup(reason: str) -> Reason | None:
+    """Return the documentation of a reason, or None if Cortex does not use it."""
     if reason in REASONS:
         return REASONS[reason]
     if reason == "RouteNotAccepted":
         return ROUTE_NOT_ACCEPTED
-    return NOT_MADE if reason.endswith("Refused") else None
+    return OBJECT_REFUSED if reason.endswith("Refused") else None

@@ -1,34 +1,34 @@
-"""What the scheduler says about a pod that no node can run, and what its owner can do about each cause. Pure.
+"""Explain the scheduler's messages about unschedulable pods and suggest a remedy for each cause.
 
-Operator and command line use it. The patterns follow the messages of kube-scheduler 1.28 to 1.36.
+The operator and the command line use it. The patterns match the messages of kube-scheduler 1.28 to 1.36.
 """
 
 import re
 
-_AFTERTHOUGHTS = re.compile(
+_PREEMPTION_NOTES = re.compile(
     r"\.\s+(?:preemption: |no new claims to deallocate|still not schedulable|not found\b).*", re.DOTALL
 )
-"""What the scheduler adds after the causes: plugins that tried to make room."""
+"""Text after the causes: results of the plugins that tried to free resources."""
 _TAINT = re.compile(r"taint(?:\(s\))? \{([^:}]+)")
 _AUTOMATIC_TAINTS = {
-    "node.kubernetes.io/not-ready": "a node is not ready: wait for it, or repair it",
-    "node.kubernetes.io/unreachable": "a node does not report to the cluster: wait for it, or repair it",
-    "node.kubernetes.io/network-unavailable": "a node has no network yet: wait for it, or repair it",
-    "node.kubernetes.io/memory-pressure": "a node is short of memory: free some there, or add a node",
-    "node.kubernetes.io/disk-pressure": "a node is short of disk space: free some there, or add a node",
-    "node.kubernetes.io/pid-pressure": "a node runs too many processes: end some there, or add a node",
+    "node.kubernetes.io/not-ready": "a node is not ready: wait for it or repair it",
+    "node.kubernetes.io/unreachable": "a node does not report to the cluster: wait for it or repair it",
+    "node.kubernetes.io/network-unavailable": "a node has no network yet: wait for it or repair it",
+    "node.kubernetes.io/memory-pressure": "a node is low on memory: free memory on it, or add a node",
+    "node.kubernetes.io/disk-pressure": "a node is low on disk space: free disk space on it, or add a node",
+    "node.kubernetes.io/pid-pressure": "a node runs too many processes: stop some of them, or add a node",
     "node.cloudprovider.kubernetes.io/uninitialized": "a node is still being initialized: wait for it",
     "node.cloudprovider.kubernetes.io/shutdown": "a node is shut down: start it, or add a node",
 }
-"""Taints that Kubernetes itself sets: tolerating them does not help."""
+"""Taints that Kubernetes sets. A toleration does not help."""
 _CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
-_CORDONED = "a node is cordoned: `kubectl uncordon` it once its maintenance is over, or add a node"
+_CORDONED = "a node is cordoned: run `kubectl uncordon` after its maintenance, or add a node"
 
 _CAUSES: tuple[tuple[str, str], ...] = (
     (
         r"unbound immediate PersistentVolumeClaims",
-        "a PersistentVolumeClaim is not bound: `kubectl describe pvc` says why"
-        " (mostly its StorageClass does not exist or cannot provision)",
+        "a PersistentVolumeClaim is not bound: `kubectl describe pvc` shows the cause"
+        " (usually its StorageClass does not exist or cannot provision a volume)",
     ),
     (
         r'persistentvolumeclaim "[^"]*" (?:not found|is being deleted)',
@@ -36,15 +36,15 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"bound to non-existent",
-        "the PersistentVolume of a claim does not exist any more: create the claim again",
+        "the PersistentVolume of a claim no longer exists: create the claim again",
     ),
     (
         r"volume node affinity conflict|PersistentVolume's node affinity|no available volume zone",
-        "a volume is in another zone or on another node than the nodes that have room: use nodes next to the volume",
+        "a volume is in another zone or on another node than the nodes with free resources: use nodes near the volume",
     ),
     (
         r"didn't find available persistent volumes to bind|not have enough free storage",
-        "no PersistentVolume fits a claim: provide one, or correct the claim's size and StorageClass",
+        "no PersistentVolume matches a claim: create one, or correct the size and the StorageClass of the claim",
     ),
     (
         r"exceed max volume count",
@@ -52,11 +52,11 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"ReadWriteOncePod|no available disk",
-        "another pod uses the volume, which one pod alone may use: use a claim with ReadOnlyMany or ReadWriteMany",
+        "another pod uses the volume, and only one pod can use it: use a claim with ReadOnlyMany or ReadWriteMany",
     ),
     (
         r"resourceclaim|allocate all claims",
-        "a ResourceClaim cannot be allocated: `kubectl describe resourceclaim` says why",
+        "a ResourceClaim cannot be allocated: `kubectl describe resourceclaim` shows the cause",
     ),
     (
         r"didn't match (?:Pod's node affinity/selector|node selector)",
@@ -64,11 +64,11 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"topology spread constraints",
-        "the topologySpreadConstraints in spec.pod allow no node: relax them, or add a node",
+        "no node satisfies the topologySpreadConstraints in spec.pod: relax them, or add a node",
     ),
     (
         r"pods? (?:anti-)?affinity rules|pod affinity terms conflict",
-        "rules of affinity between pods exclude the nodes: relax those in spec.pod, or add a node",
+        "no node satisfies the pod affinity rules: relax the rules in spec.pod, or add a node",
     ),
     (
         r"free ports for the requested pod ports",
@@ -76,11 +76,11 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"Too many pods|Insufficient pods",
-        "the nodes run as many pods as they may: add a node",
+        "the nodes run their maximum number of pods: add a node",
     ),
     (
         r"scheduling gates",
-        "the pod has scheduling gates: whoever set them must remove them",
+        "the pod has scheduling gates: their owner must remove them",
     ),
     (
         r"no nodes available|\b0/0 nodes",
@@ -95,28 +95,30 @@ _RESOURCES = {
 
 
 def explain(message: str) -> str:
-    """The scheduler's message without its notes on making room, and after it what to do about each cause it names."""
-    said = _AFTERTHOUGHTS.sub("", message.strip()).rstrip(". ")
-    remedies = advice(said)
-    text = "; ".join(remedies)
-    return f"{said}. {text[:1].upper()}{text[1:]}."
+    """Return the scheduler's message without its notes on preemption, followed by the remedies for its causes."""
+    causes = _PREEMPTION_NOTES.sub("", message.strip()).rstrip(". ")
+    text = "; ".join(remedies(causes))
+    return f"{causes}. {text[:1].upper()}{text[1:]}."
 
 
-def advice(message: str) -> list[str]:
-    """What to do about each cause that a message names, the most specific first. Never empty."""
+def remedies(message: str) -> list[str]:
+    """Return a remedy for each cause in a message, the most specific first; at least one."""
     found = [remedy for pattern, remedy in _CAUSES if re.search(pattern, message)]
     for resource in dict.fromkeys(re.findall(r"Insufficient ([^\s,.;]+(?:\.[^\s,;.]+)*)", message)):
         if resource != "pods":
             field = _RESOURCES.get(resource, "compute.gpu" if "/" in resource else resource)
-            found.append(f"ask for less {resource} ({field}), or add a node that has it free")
+            found.append(f"request less {resource} ({field}), or add a node with enough of it")
     if "were unschedulable" in message:
         found.append(_CORDONED)
-    found += _about_taints(message, alone=not found)
-    return list(dict.fromkeys(found)) or ["free some room, or add a node that fits"]
+    found += _taint_remedies(message, only_cause=not found)
+    return list(dict.fromkeys(found)) or ["free resources on the nodes, or add a suitable node"]
 
 
-def _about_taints(message: str, alone: bool) -> list[str]:
-    """alone: whether the message names no other cause."""
+def _taint_remedies(message: str, only_cause: bool) -> list[str]:
+    """Return the remedies for the taints in a message.
+
+    only_cause: whether the message names no cause other than taints.
+    """
     if "taint" not in message:
         return []
     taints = list(dict.fromkeys(name.strip() for name in _TAINT.findall(message)))
@@ -132,11 +134,11 @@ def _about_taints(message: str, alone: bool) -> list[str]:
         for taint in taints
         if taint not in _AUTOMATIC_TAINTS and taint != "node.kubernetes.io/unschedulable"
     ]
-    # Nodes of the control plane run no APIs where there are others.
-    if not alone or found or len(others) > 1:
+    # The taint of the control plane matters only if it is the only cause.
+    if not only_cause or found or len(others) > 1:
         others = [taint for taint in others if taint not in _CONTROL_PLANE]
     found += [
-        f"add a toleration of {taint} to compute.tolerations if the API may run on such nodes"
+        f"add a toleration for {taint} to compute.tolerations if the API may run on such nodes"
         for taint in others
     ]
     return found

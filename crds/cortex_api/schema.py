@@ -1,7 +1,7 @@
-"""CustomResourceDefinitions from the models: structural schemas, CEL rules, subresources, printer columns.
+"""Build the CustomResourceDefinitions from the models: structural schemas, CEL rules, subresources, printer columns.
 
-No default is written into a schema: defaults are filled in memory by whoever reads a resource, so nothing that a user applied
-ever differs from what is stored.
+The schemas contain no defaults. Each program applies defaults when it parses a resource, so the stored object always equals the
+object that the user applied.
 """
 
 import ast
@@ -17,7 +17,7 @@ from cortex_api.base import Model
 from cortex_api.kinds import GROUP, VERSION, AsyncAPI, RealtimeAPI, Resource
 from cortex_api.status import Status
 
-_KEPT = {
+_ALLOWED_KEYWORDS = {
     "type",
     "description",
     "properties",
@@ -38,7 +38,7 @@ _KEPT = {
 
 
 def crd(kind: type[RealtimeAPI] | type[AsyncAPI]) -> dict[str, Any]:
-    """The CustomResourceDefinition of a kind, as a manifest."""
+    """Return the CustomResourceDefinition of a kind as a manifest."""
     name = kind.__name__
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -81,7 +81,7 @@ def _columns(kind: str) -> list[dict[str, Any]]:
         "name": "Queued",
         "type": "integer",
         "jsonPath": ".status.queue.queued",
-        "description": "Jobs that wait",
+        "description": "Number of queued jobs",
     }
     ready = '.status.conditions[?(@.type=="Ready")]'
     return [
@@ -91,7 +91,7 @@ def _columns(kind: str) -> list[dict[str, Any]]:
             "name": "Replicas",
             "type": "integer",
             "jsonPath": ".status.readyReplicas",
-            "description": "Pods that answer",
+            "description": "Number of ready pods",
         },
         *([queued] if kind == "AsyncAPI" else []),
         {"name": "URL", "type": "string", "jsonPath": ".status.url"},
@@ -108,37 +108,37 @@ def _resource_schema(kind: type[Resource]) -> dict[str, Any]:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            # The name is there for the rule that names it.
+            # The CEL rule on metadata.name needs this property.
             "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
-            "spec": structural(kind.model_fields["spec"].annotation),
-            "status": structural(Status),
+            "spec": structural_schema(kind.model_fields["spec"].annotation),
+            "status": structural_schema(Status),
         },
         "x-kubernetes-validations": _validations(Resource),
     }
 
 
-def structural(model: Any) -> dict[str, Any]:
-    """The structural schema of a model. Raises TypeError for what a structural schema can't say."""
+def structural_schema(model: Any) -> dict[str, Any]:
+    """Return the structural schema of a model. Raises TypeError if the model has a type that it cannot express."""
     if not issubclass(model, BaseModel):
         raise TypeError(f"{model} is not a model")
     schema = model.model_json_schema(by_alias=True, mode="validation")
-    return _convert(schema, schema.get("$defs", {}), _models(model))
+    return _convert(schema, schema.get("$defs", {}), _models_by_name(model))
 
 
 def descriptions(model: type[BaseModel]) -> dict[str, str]:
-    """What each field of a model means: the string below it in the source."""
-    found: dict[str, str] = {}
+    """Return the description of each field of a model: the string below the field in the source."""
+    merged: dict[str, str] = {}
     for base in reversed(model.__mro__):
         if issubclass(base, Model):
-            found |= _described(base)
-    return found
+            merged |= _own_descriptions(base)
+    return merged
 
 
 @functools.cache
-def _described(model: type[Model]) -> dict[str, str]:
+def _own_descriptions(model: type[Model]) -> dict[str, str]:
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
     assert isinstance(definition, ast.ClassDef)
-    found = {}
+    result = {}
     for field, below in itertools.pairwise(definition.body):
         if (
             isinstance(field, ast.AnnAssign)
@@ -147,37 +147,41 @@ def _described(model: type[Model]) -> dict[str, str]:
             and isinstance(below.value, ast.Constant)
             and isinstance(below.value.value, str)
         ):
-            found[field.target.id] = inspect.cleandoc(below.value.value)
-    return found
+            result[field.target.id] = inspect.cleandoc(below.value.value)
+    return result
 
 
-def _models(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """Every model below Model by its name: names are unique, so the JSON schema's definitions are found again."""
-    found: dict[str, type[BaseModel]] = {}
-    waiting: list[type[BaseModel]] = [Model, model]
-    while waiting:
-        current = waiting.pop()
-        found[current.__name__] = current
-        waiting.extend(child for child in current.__subclasses__() if child.__name__ not in found)
-    return found
+def _models_by_name(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Return all subclasses of Model by class name. Names are unique and match the definitions of the JSON schema."""
+    result: dict[str, type[BaseModel]] = {}
+    pending: list[type[BaseModel]] = [Model, model]
+    while pending:
+        current = pending.pop()
+        result[current.__name__] = current
+        pending.extend(child for child in current.__subclasses__() if child.__name__ not in result)
+    return result
 
 
 def _convert(
     schema: dict[str, Any], definitions: dict[str, Any], models: dict[str, type[BaseModel]]
 ) -> dict[str, Any]:
-    described = schema.get("description")
+    description = schema.get("description")
     if "$ref" in schema:
         target = definitions[schema["$ref"].rsplit("/", 1)[-1]]
         schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
     if "anyOf" in schema:
         choices = [choice for choice in schema["anyOf"] if choice.get("type") != "null"]
         if len(choices) != 1:
-            raise TypeError(f"a structural schema knows no union: {schema}")
+            raise TypeError(f"a structural schema does not support unions: {schema}")
         return _convert(
-            {**choices[0], **({"description": described} if described else {})}, definitions, models
+            {**choices[0], **({"description": description} if description else {})}, definitions, models
         )
 
-    result = {key: value for key, value in schema.items() if key in _KEPT or key.startswith("x-kubernetes-")}
+    result = {
+        key: value
+        for key, value in schema.items()
+        if key in _ALLOWED_KEYWORDS or key.startswith("x-kubernetes-")
+    }
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if exclusive in schema:
             result[bound], result[exclusive] = schema[exclusive], True
@@ -185,9 +189,9 @@ def _convert(
         result["enum"] = [schema["const"]]
     model = models.get(schema.get("title", ""))
     if "properties" in schema:
-        texts = {} if model is None else _texts(model)
+        described = {} if model is None else _property_descriptions(model)
         result["properties"] = {
-            name: _convert({**child, **texts.get(name, {})}, definitions, models)
+            name: _convert({**child, **described.get(name, {})}, definitions, models)
             for name, child in schema["properties"].items()
         }
     if isinstance(schema.get("items"), dict):
@@ -195,9 +199,9 @@ def _convert(
     extra = schema.get("additionalProperties")
     if isinstance(extra, dict) and not result.get("x-kubernetes-preserve-unknown-fields"):
         result["additionalProperties"] = _convert(extra, definitions, models)
-    for integral in ("minimum", "maximum"):
-        if integral in result and float(result[integral]).is_integer():
-            result[integral] = int(result[integral])
+    for bound in ("minimum", "maximum"):
+        if bound in result and float(result[bound]).is_integer():
+            result[bound] = int(result[bound])
     if result.get("description"):
         result["description"] = " ".join(result["description"].split())
     if model is not None and (validations := _validations(model)):
@@ -205,7 +209,7 @@ def _convert(
     return result
 
 
-def _texts(model: type[BaseModel]) -> dict[str, dict[str, str]]:
+def _property_descriptions(model: type[BaseModel]) -> dict[str, dict[str, str]]:
     texts = descriptions(model)
     fields = model.model_fields.items()
     return {field.alias or name: {"description": texts[name]} for name, field in fields if name in texts}

@@ -1,4 +1,4 @@
-"""The status of both kinds, as far as its schema goes. The operator alone writes it."""
+"""Schema of the status of both kinds. Only the operator writes it."""
 
 from typing import Annotated, Literal
 
@@ -8,82 +8,82 @@ from cortex_api.base import Model
 
 
 class Condition(Model):
-    """One aspect of the state, as Kubernetes writes conditions."""
+    """A condition, as in the status of Kubernetes objects."""
 
     type: str
     """Ready, Available, Progressing or Degraded."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
+    """Whether the condition is true."""
     reason: str
-    """Why, in one word."""
+    """Reason of the status, in CamelCase."""
     message: str
-    """Why, in a sentence, and what to do."""
+    """Explanation of the status, and what to do."""
     last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
     """When the status last changed."""
     observed_generation: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
-    """The generation of the spec that this speaks of."""
+    """The generation that the condition refers to."""
 
 
 class LastFailure(Model):
-    """The last time that a pod of this API failed."""
+    """The last failure of a pod of this API."""
 
     pod: str
     """Name of the pod."""
     container: str | None = None
     """Name of the container."""
     reason: str
-    """Why, in one word."""
+    """Reason of the failure, in CamelCase."""
     exit_code: int | None = None
     """Exit code of the container."""
     message: str
-    """What it said when it ended."""
+    """Termination message of the container."""
     time: str | None = None
-    """When it ended."""
+    """Time of the failure."""
     recovered_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
-    """Since when the API has been ready without a failure; absent while the failure matters."""
+    """Time since which the API has been ready without a failure. Absent until the API has recovered."""
 
 
 class AutoscalingStatus(Model):
-    """Who scales the API, and the last decision."""
+    """The autoscaler of the API and its last decision."""
 
     provider: str
     """hpa, keda, builtin or none."""
     current: int | None = None
-    """Replicas now."""
+    """Current number of replicas."""
     desired: int | None = None
-    """Replicas wanted."""
+    """Desired number of replicas."""
     metric: str | None = None
-    """What is measured."""
+    """Name of the metric."""
     value: str | None = None
-    """Its last value."""
+    """Last value of the metric."""
     reason: str | None = None
-    """Why this number."""
+    """Reason of the decision."""
 
 
 class QueueStatus(Model):
-    """What waits in the queue of an AsyncAPI."""
+    """The state of the queue of an AsyncAPI."""
 
     queued: int
-    """Jobs that wait."""
+    """Number of queued jobs."""
     in_flight: int
-    """Jobs that a worker has."""
+    """Number of jobs that workers are processing."""
     oldest: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
-    """When the oldest of the waiting jobs came."""
+    """Time when the oldest queued job was submitted."""
 
 
 class Status(Model):
-    """The observed state."""
+    """The observed state of an API."""
 
     observed_generation: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
-    """The generation of the spec that the status speaks of."""
+    """The generation that the status refers to."""
     url: str | None = None
-    """Where the API is reached."""
+    """URL of the API."""
     replicas: int | None = None
-    """Pods that exist."""
+    """Number of pods."""
     ready_replicas: int | None = None
-    """Pods of the current generation that answer."""
+    """Number of ready pods of the current generation."""
     selector: str | None = None
-    """Labels of the pods, for autoscalers."""
+    """Label selector of the pods, for autoscalers."""
     conditions: (
         Annotated[
             list[Condition],
@@ -93,12 +93,12 @@ class Status(Model):
         ]
         | None
     ) = None
-    """Ready, Available, Progressing, Degraded."""
+    """The conditions Ready, Available, Progressing and Degraded."""
     last_failure: LastFailure | None = None
-    """The last time that a pod failed."""
+    """The last failure of a pod."""
     autoscaling: AutoscalingStatus | None = None
-    """Who scales the API, and the last decision."""
+    """The autoscaler of the API and its last decision."""
     queue: QueueStatus | None = None
-    """What waits in the queue of an AsyncAPI."""
+    """The state of the queue of an AsyncAPI."""
     queue_name: str | None = None
-    """The queue of an AsyncAPI, as `spec.queue.name` has it."""
+    """Name of the queue of an AsyncAPI; a valid value for `spec.queue.name`."""

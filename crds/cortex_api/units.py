@@ -1,6 +1,6 @@
-"""Durations and Kubernetes quantities: their patterns, and their values in seconds, bytes and milli-CPU.
+"""Patterns of durations and Kubernetes quantities, and conversion to seconds, bytes and milli-CPU.
 
-Patterns are written so that Go (the API server) and Python read them alike.
+The patterns mean the same in Go (used by the API server) and in Python.
 """
 
 import re
@@ -25,22 +25,22 @@ _FACTORS = {
 
 
 def seconds(duration: str) -> float:
-    """The length of a duration such as "10ms" or "1m30s", in seconds. Raises ValueError for anything else."""
+    """Convert a duration such as "10ms" or "1m30s" to seconds. Raises ValueError if it is invalid."""
     if not re.match(DURATION_PATTERN, duration):
         raise ValueError(
-            f'"{duration}" is not a duration: write a number and a unit (ms, s, m, h), for example "10s"'
+            f'"{duration}" is not a duration; use a number and a unit (ms, s, m, h), for example "10s"'
         )
     parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", duration)
     return float(sum((Decimal(number) * _SECONDS[unit] for number, unit in parts), Decimal(0)))
 
 
 def parse_bytes(quantity: str | int) -> int:
-    """The size that a quantity such as "1Gi" names, in bytes. Raises ValueError for anything else."""
+    """Convert a quantity such as "1Gi" to bytes. Raises ValueError if it is invalid."""
     return int(_quantity(quantity))
 
 
 def milli_cpu(quantity: str | int) -> int:
-    """The processor time that a quantity such as "200m" or 2 names, in milli-CPU. Raises ValueError for others."""
+    """Convert a quantity such as "200m" or 2 to milli-CPU. Raises ValueError if it is invalid."""
     return int(_quantity(quantity) * 1000)
 
 
@@ -48,7 +48,7 @@ def _quantity(quantity: str | int) -> Decimal:
     text = str(quantity)
     if not re.match(QUANTITY_PATTERN, text):
         raise ValueError(
-            f'"{text}" is not a quantity: write a number with an optional unit, for example "200m" or "1Gi"'
+            f'"{text}" is not a quantity; use a number with an optional unit, for example "200m" or "1Gi"'
         )
     number = text.rstrip("mkMGTKi")
     return Decimal(number) * _FACTORS[text[len(number) :]]

@@ -1,4 +1,4 @@
-"""Manifests to start from."""
+"""A factory for valid manifests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 
 def manifest(kind: str = "RealtimeAPI", **spec: Any) -> dict[str, Any]:
-    """A valid manifest, its spec updated by `spec`."""
+    """Return a valid manifest whose spec is updated with `spec`."""
     return {
         "apiVersion": "cortex.dev/v1alpha1",
         "kind": kind,

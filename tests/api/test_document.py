@@ -1,4 +1,4 @@
-"""The document that passes from operator to runtime: complete for the runtime, silent about the rest."""
+"""The document from operator to runtime contains all fields that the runtime reads, and no others."""
 
 import json
 from collections.abc import Callable
@@ -13,13 +13,13 @@ Make = Callable[..., dict[str, Any]]
 HANDLER = {"type": "onnx", "models": {"path": "iris.onnx"}, "config": {"a": None, "b": [1, 2.5, "ü"]}}
 
 
-def test_what_is_written_is_read_again(manifest: Make, tmp_path: Path) -> None:
+def test_document_survives_a_round_trip(manifest: Make, tmp_path: Path) -> None:
     document = Document.of(parse(manifest(handler=HANDLER, tracker={"modelType": "classification"})))
     path = tmp_path / "api.json"
     path.write_bytes(document.to_json())
-    again = Document.read(path)
-    assert again == document
-    assert again.spec.handler.config == HANDLER["config"]
+    parsed = Document.read(path)
+    assert parsed == document
+    assert parsed.spec.handler.config == HANDLER["config"]
 
 
 @pytest.mark.parametrize(
@@ -33,20 +33,20 @@ def test_what_is_written_is_read_again(manifest: Make, tmp_path: Path) -> None:
         {"paused": True},
     ],
 )
-def test_changes_that_the_runtime_does_not_see_leave_it_as_it_is(
+def test_fields_that_the_runtime_does_not_read_do_not_change_the_document(
     manifest: Make, change: dict[str, Any]
 ) -> None:
     assert Document.of(parse(manifest(**change))).to_json() == Document.of(parse(manifest())).to_json()
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"version": "0"}', '{"version": "1", "kind": "RealtimeAPI"}'])
-def test_what_is_no_document_is_refused(tmp_path: Path, content: str) -> None:
+def test_invalid_documents_are_rejected(tmp_path: Path, content: str) -> None:
     path = tmp_path / "api.json"
     path.write_text(content)
     with pytest.raises(InvalidManifest):
         Document.read(path)
 
 
-def test_fields_at_their_defaults_are_left_out_so_that_an_older_runtime_reads_it(manifest: Make) -> None:
-    plain = json.loads(Document.of(parse(manifest(handler=HANDLER))).to_json())
-    assert plain["spec"] == {"handler": HANDLER}
+def test_default_values_are_omitted_so_that_older_runtimes_can_read_the_document(manifest: Make) -> None:
+    content = json.loads(Document.of(parse(manifest(handler=HANDLER))).to_json())
+    assert content["spec"] == {"handler": HANDLER}

@@ -1,4 +1,4 @@
-"""What a user reads of a bad manifest: every problem at once, each with its field and what is allowed."""
+"""Errors of invalid manifests: all at once, each with its field and the allowed values."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ def problems(manifest: Any) -> dict[str, str]:
     return {problem.path: problem.message for problem in caught.value.problems}
 
 
-def test_defaults_are_filled_in_memory(manifest: Make) -> None:
+def test_parsing_applies_defaults(manifest: Make) -> None:
     api = parse(manifest())
     assert isinstance(api, RealtimeAPI)
     assert api.spec.compute.cpu == "200m"
@@ -27,18 +27,18 @@ def test_defaults_are_filled_in_memory(manifest: Make) -> None:
     assert api.spec.replicas is None
 
 
-def test_autoscaling_without_a_target_aims_at_the_processor(manifest: Make) -> None:
+def test_autoscaling_defaults_to_cpu_utilization(manifest: Make) -> None:
     assert parse(manifest(autoscaling={})).spec.autoscaling.target_cpu_utilization == 80
 
 
-def test_an_async_api_scales_on_its_queue_and_down_to_zero(manifest: Make) -> None:
+def test_async_api_scales_on_queue_length_and_to_zero(manifest: Make) -> None:
     api = parse(manifest("AsyncAPI", autoscaling={"minReplicas": 0}))
     assert isinstance(api, AsyncAPI)
     assert api.spec.autoscaling.target_in_flight == 1
     assert "spec.autoscaling.minReplicas" in problems(manifest(autoscaling={"minReplicas": 0}))
 
 
-def test_all_problems_are_told_at_once(manifest: Make) -> None:
+def test_all_problems_are_reported_at_once(manifest: Make) -> None:
     found = problems(
         manifest(
             handler={"type": "pithon", "pth": "handler.py", "processesPerReplica": "3"},
@@ -46,30 +46,30 @@ def test_all_problems_are_told_at_once(manifest: Make) -> None:
             autoscaling={"minReplicas": 5, "maxReplicas": 2},
         )
     )
-    assert found["spec.handler.type"] == 'must be one of python, tensorflow or onnx, not "pithon"'
+    assert found["spec.handler.type"] == 'must be one of python, tensorflow or onnx; got "pithon"'
     assert found["spec.handler.pth"].startswith(
-        "unknown field, did you mean path? allowed: apiKeys, config, "
+        "unknown field; did you mean path? allowed: apiKeys, config, "
     )
-    assert found["spec.handler.processesPerReplica"] == 'must be an integer, not "3"'
+    assert found["spec.handler.processesPerReplica"] == 'must be an integer; got "3"'
     assert "0.5 is not a quantity" in found["spec.compute.cpu"]
     assert '"1Gb" is not a quantity' in found["spec.compute.mem"]
-    assert found["spec.compute.gpu"] == "must be an integer, not true"
+    assert found["spec.compute.gpu"] == "must be an integer; got true"
     assert found["spec.autoscaling"] == "minReplicas must not be greater than maxReplicas"
 
 
-def test_two_sources_of_models_are_refused(manifest: Make) -> None:
+def test_more_than_one_model_source_is_rejected(manifest: Make) -> None:
     found = problems(manifest(handler={"type": "onnx", "models": {"path": "a.onnx", "dir": "models"}}))
-    assert found == {"spec.handler.models": "exactly one of path, paths and dir must be given"}
+    assert found == {"spec.handler.models": "exactly one of path, paths and dir must be set"}
 
 
-def test_models_have_one_name_each(manifest: Make) -> None:
+def test_duplicate_model_names_are_rejected(manifest: Make) -> None:
     paths = [{"name": "a", "path": "x"}, {"name": "a", "path": "y"}]
     found = problems(manifest(handler={"type": "onnx", "models": {"paths": paths}}))
     assert "duplicate model name: a" in found["spec.handler.models"]
 
 
 @pytest.mark.parametrize("field", ["serverSideBatching", "requestTimeout"])
-def test_an_async_handler_has_no_realtime_fields(manifest: Make, field: str) -> None:
+def test_async_handler_rejects_realtime_fields(manifest: Make, field: str) -> None:
     handler = {"type": "python", "path": "h.py", field: None}
     assert f"spec.handler.{field}" in problems(manifest("AsyncAPI", handler=handler))
 
@@ -85,11 +85,11 @@ def test_an_async_handler_has_no_realtime_fields(manifest: Make, field: str) -> 
         ({"kind": ["RealtimeAPI"]}, "kind"),
     ],
 )
-def test_what_is_no_manifest_at_all_is_named(bad: Any, path: str) -> None:
+def test_invalid_top_level_field_is_reported(bad: Any, path: str) -> None:
     assert list(problems(bad)) == [path]
 
 
-def test_missing_parts_are_named() -> None:
+def test_missing_fields_are_reported() -> None:
     assert problems({"kind": "RealtimeAPI", "metadata": {"name": "x"}, "spec": {}}) == {
         "spec.handler": "is required"
     }

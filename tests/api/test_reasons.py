@@ -1,4 +1,4 @@
-"""Every reason that the code gives is explained, and what is explained is given somewhere."""
+"""reasons.py documents exactly the reasons that the code reports."""
 
 import ast
 from collections.abc import Iterator
@@ -7,23 +7,27 @@ from pathlib import Path
 from cortex_api import reasons
 
 ROOT = Path(__file__).resolve().parents[2]
-MAKERS = {"StartError", "Failure", "Problem", "Verdict"}
+REASON_CLASSES = {"StartError", "Failure", "Problem", "Verdict"}
 
 
-def given() -> Iterator[str]:
-    """The first text among the arguments of everything that makes a reason."""
+def reported_reasons() -> Iterator[str]:
+    """Yield the first string argument of each call that creates an object with a reason."""
     for package in ("operator/cortex_operator", "runtime/cortex_runtime"):
         for file in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text())):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MAKERS:
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Name)
+                    and node.func.id in REASON_CLASSES
+                ):
                     texts = [
                         a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)
                     ]
                     yield from (text for text in texts[:1] if text.isidentifier())
 
 
-def mentioned() -> set[str]:
-    """Every text that is one word, wherever it is."""
+def identifier_literals() -> set[str]:
+    """Return all string literals of the packages that are identifiers."""
     return {
         node.value
         for package in ("operator/cortex_operator", "runtime/cortex_runtime")
@@ -33,16 +37,16 @@ def mentioned() -> set[str]:
     }
 
 
-def test_every_reason_is_explained() -> None:
-    found = set(given())
+def test_every_reported_reason_is_documented() -> None:
+    found = set(reported_reasons())
     assert {"HandlerImportError", "Unschedulable", "Ready"} <= found
-    assert {reason for reason in found if reasons.of(reason) is None} == set()
+    assert {reason for reason in found if reasons.lookup(reason) is None} == set()
 
 
-def test_nothing_is_explained_that_never_happens() -> None:
-    assert set(reasons.REASONS) - mentioned() == set()
+def test_every_documented_reason_is_used() -> None:
+    assert set(reasons.REASONS) - identifier_literals() == set()
 
 
-def test_whatever_kind_the_cluster_refuses_has_an_explanation() -> None:
-    assert reasons.of("HTTPRouteRefused") == reasons.NOT_MADE
-    assert reasons.of("Nonsense") is None
+def test_refused_objects_of_any_kind_have_a_documented_reason() -> None:
+    assert reasons.lookup("HTTPRouteRefused") == reasons.OBJECT_REFUSED
+    assert reasons.lookup("Nonsense") is None

@@ -1,4 +1,4 @@
-"""Every rule has two judges, CEL in the API server and Python in `parse`: both give the same verdict on good and bad objects."""
+"""Each rule is evaluated by CEL (in the API server) and by Python (in `parse`). Both agree on valid and invalid objects."""
 
 import copy
 from collections.abc import Iterator
@@ -54,26 +54,26 @@ GOOD: list[dict[str, Any]] = [
 
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("path is required with type python", spec({"type": "python"})),
-    ("models is required with type tensorflow and onnx", spec({"type": "onnx"})),
-    ("models is required with type tensorflow and onnx", spec({"type": "tensorflow", "path": "handler.py"})),
-    ("signatureKey is for type tensorflow only", models(path="a.onnx", signatureKey="x")),
+    ("models is required with type tensorflow or onnx", spec({"type": "onnx"})),
+    ("models is required with type tensorflow or onnx", spec({"type": "tensorflow", "path": "handler.py"})),
+    ("signatureKey is only supported with type tensorflow", models(path="a.onnx", signatureKey="x")),
     (
-        "signatureKey is for type tensorflow only",
+        "signatureKey is only supported with type tensorflow",
         models(paths=[{"name": "a", "path": "a.onnx", "signatureKey": "x"}]),
     ),
     (
-        "tensorflowServingImage is for type tensorflow only",
+        "tensorflowServingImage is only supported with type tensorflow",
         spec({**PYTHON, "tensorflowServingImage": "tf:1"}),
     ),
-    ("path must name a .py file", spec({**PYTHON, "path": "/handler.py"})),
-    ("path must name a .py file", spec({**PYTHON, "path": "../handler.py"})),
-    ("path must name a .py file", spec({**PYTHON, "path": "handler.txt"})),
+    ("path must be a .py file", spec({**PYTHON, "path": "/handler.py"})),
+    ("path must be a .py file", spec({**PYTHON, "path": "../handler.py"})),
+    ("path must be a .py file", spec({**PYTHON, "path": "handler.txt"})),
     ("pythonPath must be relative", spec({**PYTHON, "pythonPath": "/src"})),
     ("pythonPath must be relative", spec({**PYTHON, "pythonPath": "a/../.."})),
     ("must not start with CORTEX_", spec({**PYTHON, "env": [{"name": "CORTEX_X", "value": "1"}]})),
     ("requestTimeout must be greater than 0", spec({**PYTHON, "requestTimeout": "0s"})),
     (
-        "need processesPerReplica 1",
+        "require processesPerReplica 1",
         spec({**ONNX, "processesPerReplica": 2, "models": {"dir": "m", "cacheSize": 1}}),
     ),
     ("exactly one of files, configMap and uri", spec({**PYTHON, "source": {}})),
@@ -81,8 +81,8 @@ BAD: list[tuple[str, dict[str, Any]]] = [
         "exactly one of files, configMap and uri",
         spec({**PYTHON, "source": {"files": {"a.py": ""}, "uri": "s3://b/c.zip"}}),
     ),
-    ("paths in files are relative", spec({**PYTHON, "source": {"files": {"/a.py": ""}}})),
-    ("paths in files are relative", spec({**PYTHON, "source": {"files": {"../a.py": ""}}})),
+    ("paths in files must be relative", spec({**PYTHON, "source": {"files": {"/a.py": ""}}})),
+    ("paths in files must be relative", spec({**PYTHON, "source": {"files": {"../a.py": ""}}})),
     ("exactly one of path, paths and dir", models()),
     ("exactly one of path, paths and dir", models(path="a.onnx", dir="models")),
     ("cacheSize must not be greater than diskCacheSize", models(dir="m", cacheSize=3, diskCacheSize=2)),
@@ -90,16 +90,16 @@ BAD: list[tuple[str, dict[str, Any]]] = [
         "batchInterval must be greater than 0",
         spec({**PYTHON, "serverSideBatching": {"maxBatchSize": 2, "batchInterval": "0ms"}}),
     ),
-    ("gpu and inf exclude each other", spec(compute={"gpu": 1, "inf": 1})),
-    ("replicas and autoscaling exclude each other", spec(replicas=1, autoscaling={})),
+    ("gpu and inf are mutually exclusive", spec(compute={"gpu": 1, "inf": 1})),
+    ("replicas and autoscaling are mutually exclusive", spec(replicas=1, autoscaling={})),
     ("handler.shmSize must not be greater", spec({**PYTHON, "shmSize": "2Gi"}, compute={"mem": "1Gi"})),
-    ("compute.inf does not work with handler.type onnx", spec(ONNX, compute={"inf": 1})),
+    ("compute.inf is not supported with handler.type onnx", spec(ONNX, compute={"inf": 1})),
     ("minReplicas must not be greater", spec(autoscaling={"minReplicas": 3, "maxReplicas": 2})),
     ("minReplicas must not be greater", spec(autoscaling={"minReplicas": 101})),
-    ("initReplicas must lie between", spec(autoscaling={"initReplicas": 101})),
-    ("initReplicas must lie between", spec(autoscaling={"minReplicas": 2, "initReplicas": 1})),
+    ("initReplicas must be between", spec(autoscaling={"initReplicas": 101})),
+    ("initReplicas must be between", spec(autoscaling={"minReplicas": 2, "initReplicas": 1})),
     (
-        "targetCpuUtilization and targetInFlight exclude",
+        "targetCpuUtilization and targetInFlight are mutually exclusive",
         spec(autoscaling={"targetCpuUtilization": 50, "targetInFlight": 1}),
     ),
     ("window must be at least 10s", spec(autoscaling={"window": "9s"})),
@@ -117,7 +117,7 @@ ASYNC_GOOD = [
 ]
 ASYNC_BAD = [
     ("minReplicas must not be greater", spec(gateway={"minReplicas": 11})),
-    ("replicas and autoscaling exclude each other", spec(replicas=1, autoscaling={"minReplicas": 0})),
+    ("replicas and autoscaling are mutually exclusive", spec(replicas=1, autoscaling={"minReplicas": 0})),
 ]
 NAMES = [
     ("iris", True),
@@ -133,8 +133,8 @@ def resource(kind: str, spec: dict[str, Any], name: str = "iris") -> dict[str, A
     return {"apiVersion": "cortex.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
-def environment() -> cel.Env:
-    """CEL with the two functions of Kubernetes' quantity library that our rules call."""
+def create_environment() -> cel.Env:
+    """Return a CEL environment with the functions of Kubernetes' quantity library that the rules use."""
     quantity = cel.Overload("q", cel.Type.INT, [cel.Type.STRING], False, impl=lambda s: parse_bytes(s))
     compare = cel.Overload(
         "c", cel.Type.INT, [cel.Type.INT, cel.Type.INT], True, impl=lambda a, b: (a > b) - (a < b)
@@ -143,38 +143,38 @@ def environment() -> cel.Env:
     return cel.NewEnv(variables={"self": cel.Type.DYN}, extensions=[cel.CelExtension("quantity", functions)])
 
 
-ENVIRONMENT = environment()
+ENVIRONMENT = create_environment()
 
 
-def places(schema: dict[str, Any], value: Any) -> Iterator[tuple[dict[str, str], Any]]:
-    """Every rule of a schema with each part of the value that it judges."""
+def applicable_rules(schema: dict[str, Any], value: Any) -> Iterator[tuple[dict[str, str], Any]]:
+    """Yield each rule of a schema with each part of the value that it applies to."""
     for rule in schema.get("x-kubernetes-validations", ()):
         yield rule, value
     if isinstance(value, dict):
         for name, child in schema.get("properties", {}).items():
             if name in value:
-                yield from places(child, value[name])
+                yield from applicable_rules(child, value[name])
         if extra := schema.get("additionalProperties"):
             for part in value.values():
-                yield from places(extra, part)
+                yield from applicable_rules(extra, part)
     if isinstance(value, list) and "items" in schema:
         for part in value:
-            yield from places(schema["items"], part)
+            yield from applicable_rules(schema["items"], part)
 
 
-def cel_verdict(kind: str, manifest: dict[str, Any]) -> set[str]:
-    """Messages of the rules that the API server would find broken."""
+def cel_errors(kind: str, manifest: dict[str, Any]) -> set[str]:
+    """Return the messages of the rules that fail in the API server."""
     schema = crd(KINDS[kind])["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    broken = set()
-    for rule, part in places(schema, manifest):
-        verdict = ENVIRONMENT.compile(rule["rule"]).eval(data={"self": part}).value()
-        assert verdict in (True, False), f"{rule['rule']}: {verdict}"
-        if not verdict:
-            broken.add(rule["message"])
-    return broken
+    errors = set()
+    for rule, part in applicable_rules(schema, manifest):
+        result = ENVIRONMENT.compile(rule["rule"]).eval(data={"self": part}).value()
+        assert result in (True, False), f"{rule['rule']}: {result}"
+        if not result:
+            errors.add(rule["message"])
+    return errors
 
 
-def python_verdict(manifest: dict[str, Any]) -> str:
+def python_error(manifest: dict[str, Any]) -> str:
     try:
         parse(copy.deepcopy(manifest))
     except InvalidManifest as error:
@@ -187,29 +187,29 @@ CASES_BAD = [("RealtimeAPI", m, s) for m, s in BAD] + [("AsyncAPI", m, s) for m,
 
 
 @pytest.mark.parametrize(("kind", "spec"), CASES_GOOD)
-def test_good_objects_pass_both_judges(kind: str, spec: dict[str, Any]) -> None:
+def test_valid_objects_pass_in_cel_and_python(kind: str, spec: dict[str, Any]) -> None:
     manifest = resource(kind, spec)
-    assert cel_verdict(kind, manifest) == set()
-    assert python_verdict(manifest) == ""
+    assert cel_errors(kind, manifest) == set()
+    assert python_error(manifest) == ""
 
 
 @pytest.mark.parametrize(("kind", "message", "spec"), CASES_BAD)
-def test_bad_objects_fail_both_judges_with_the_same_message(
+def test_invalid_objects_fail_in_cel_and_python_with_the_same_message(
     kind: str, message: str, spec: dict[str, Any]
 ) -> None:
     manifest = resource(kind, spec)
-    assert any(message in broken for broken in cel_verdict(kind, manifest))
-    assert message in python_verdict(manifest)
+    assert any(message in error for error in cel_errors(kind, manifest))
+    assert message in python_error(manifest)
 
 
 @pytest.mark.parametrize(("name", "good"), NAMES)
-def test_names_fit_into_the_names_of_children(name: str, good: bool) -> None:
+def test_names_are_limited_so_that_child_object_names_are_valid(name: str, good: bool) -> None:
     manifest = resource("RealtimeAPI", spec(), name)
-    assert (cel_verdict("RealtimeAPI", manifest) == set()) == good
-    assert (python_verdict(manifest) == "") == good
+    assert (cel_errors("RealtimeAPI", manifest) == set()) == good
+    assert (python_error(manifest) == "") == good
 
 
-def test_every_rule_is_broken_by_some_bad_object() -> None:
+def test_every_rule_has_an_invalid_example() -> None:
     declared: set[str] = set()
     broken: set[str] = set()
     for name, kind in KINDS.items():
@@ -217,8 +217,8 @@ def test_every_rule_is_broken_by_some_bad_object() -> None:
         declared |= {rule["message"] for rule in all_rules(schema)}
         for case_kind, _, bad in CASES_BAD:
             if case_kind == name:
-                broken |= cel_verdict(name, resource(name, bad))
-        broken |= cel_verdict(name, resource(name, spec(), "Bad"))
+                broken |= cel_errors(name, resource(name, bad))
+        broken |= cel_errors(name, resource(name, spec(), "Bad"))
     assert declared == broken
 
 

@@ -1,4 +1,4 @@
-"""The CustomResourceDefinitions: generated, structural, small, and without defaults that would make Git and cluster differ."""
+"""The CustomResourceDefinitions are up to date, structural, small and without defaults (so that GitOps tools see no drift)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,11 +32,11 @@ def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[st
 
 
 @pytest.mark.parametrize("name", ["realtimeapis.yaml", "asyncapis.yaml"])
-def test_committed_files_are_what_the_models_generate(name: str) -> None:
+def test_committed_files_match_the_models(name: str) -> None:
     assert (CRDS / name).read_text() == manifests()[name]
 
 
-def test_each_is_small_enough_for_client_side_apply(crd: dict[str, Any]) -> None:
+def test_crd_is_small_enough_for_client_side_apply(crd: dict[str, Any]) -> None:
     assert (CRDS / f"{crd['spec']['names']['plural']}.yaml").stat().st_size < 100_000
 
 
@@ -46,20 +46,20 @@ def test_every_node_is_structural(schema: dict[str, Any]) -> None:
         assert not {"$ref", "anyOf", "allOf", "oneOf", "not", "title", "const"} & set(node), path
 
 
-def test_nothing_has_a_default(schema: dict[str, Any]) -> None:
+def test_no_field_has_a_default(schema: dict[str, Any]) -> None:
     assert [path for path, node in nodes(schema) if "default" in node] == []
 
 
-def test_every_field_of_the_spec_says_what_it_is_for(schema: dict[str, Any]) -> None:
-    silent = [
+def test_every_field_of_the_spec_has_a_description(schema: dict[str, Any]) -> None:
+    undocumented = [
         path
         for path, node in nodes(schema["properties"]["spec"])
         if not path.endswith("[]") and not node.get("description")
     ]
-    assert silent == []
+    assert undocumented == []
 
 
-def test_strings_and_lists_are_bounded_so_that_rules_stay_cheap(schema: dict[str, Any]) -> None:
+def test_strings_and_lists_are_bounded_to_limit_the_cost_of_rules(schema: dict[str, Any]) -> None:
     unbounded = [
         path
         for path, node in nodes(schema["properties"]["spec"])
@@ -81,7 +81,7 @@ def test_subresources_and_names(crd: dict[str, Any]) -> None:
     assert crd["spec"]["names"]["categories"] == ["cortex"]
 
 
-def test_columns_tell_at_a_glance_what_is_wrong(crd: dict[str, Any]) -> None:
+def test_printer_columns_show_readiness_and_reason(crd: dict[str, Any]) -> None:
     columns = crd["spec"]["versions"][0]["additionalPrinterColumns"]
     queued = ["Queued"] if crd["spec"]["names"]["kind"] == "AsyncAPI" else []
     names = [column["name"] for column in columns if not column.get("priority")]

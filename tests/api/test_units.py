@@ -1,4 +1,4 @@
-"""Durations and quantities."""
+"""Conversion of durations and quantities."""
 
 import pytest
 
@@ -8,12 +8,12 @@ from cortex_api.units import milli_cpu, parse_bytes, seconds
 @pytest.mark.parametrize(
     ("text", "value"), [("10ms", 0.01), ("1.5s", 1.5), ("1m30s", 90), ("2h", 7200), ("0s", 0)]
 )
-def test_durations_are_seconds(text: str, value: float) -> None:
+def test_durations_are_converted_to_seconds(text: str, value: float) -> None:
     assert seconds(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "10", "s", "10 s", "-1s", "1d"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_invalid_durations_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         seconds(text)
 
@@ -21,16 +21,16 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "value"), [("1Gi", 2**30), ("64Mi", 2**26), ("1k", 1000), (5, 5), ("1.5Ki", 1536), ("1M", 10**6)]
 )
-def test_quantities_are_bytes(text: str | int, value: int) -> None:
+def test_quantities_are_converted_to_bytes(text: str | int, value: int) -> None:
     assert parse_bytes(text) == value
 
 
 @pytest.mark.parametrize(("text", "value"), [("200m", 200), (2, 2000), ("0.5", 500)])
-def test_quantities_are_milli_cpu(text: str | int, value: int) -> None:
+def test_quantities_are_converted_to_milli_cpu(text: str | int, value: int) -> None:
     assert milli_cpu(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "Gi", "1Gb", "-1", "1 Gi"])
-def test_what_is_no_quantity_is_refused(text: str) -> None:
+def test_invalid_quantities_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="is not a quantity"):
         parse_bytes(text)

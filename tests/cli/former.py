@@ -274,7 +274,7 @@ REFUSED = {
         "- name: a\n  kind: RealtimeAPI\n  predictor:\n    type: python\n    path: p.py\n"
         '    multi_model_reloading: {paths: [{name: a, path: "s3://b/m", signature_key: x}]}\n',
         4,
-        "signatureKey is for type tensorflow only",
+        "signatureKey is only supported with type tensorflow",
     ),
     "no name": ("- kind: RealtimeAPI\n  predictor: {type: python, path: p.py}\n", 1, "name is required"),
     "an empty name": (

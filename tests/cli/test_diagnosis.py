@@ -67,7 +67,7 @@ def test_what_is_wanted_is_not_wrong(reason):
                 ]
             },
             "no node can run it: 0/3 nodes: Insufficient cpu",
-            "ask for less cpu (compute.cpu)",
+            "request less cpu (compute.cpu)",
         ),
         (
             {
@@ -76,7 +76,7 @@ def test_what_is_wanted_is_not_wrong(reason):
                 ]
             },
             "container api waits: ImagePullBackOff: no",
-            "Check name and tag",
+            "Check the name and the tag",
         ),
         (
             {

@@ -65,7 +65,7 @@ def test_problems_of_every_document_have_their_lines(manifest):
     result = validate(file)
     assert result.exit_code == 1
     first, second = result.stderr.splitlines()
-    assert first == f"{file}:12: spec.handler.path: must be a string, not a list"
+    assert first == f"{file}:12: spec.handler.path: must be a string; got a list"
     assert second.startswith(f"{file}:15: is not valid YAML: ")
     assert result.stdout == f"{file}: RealtimeAPI good is valid\n"
 
@@ -120,7 +120,7 @@ def test_standard_input_is_a_dash():
         ("a: [1", "is not valid YAML"),
         ("", "no RealtimeAPI or AsyncAPI in it"),
         ("apiVersion: v1\nkind: ConfigMap\n", "no RealtimeAPI or AsyncAPI in it"),
-        ("- 1\n", "a manifest is a mapping"),
+        ("- 1\n", "a manifest must be a mapping"),
         ("apiVersion: cortex.dev/v1alpha1\nkind: BatchAPI\n", "must be one of RealtimeAPI, AsyncAPI"),
     ],
 )

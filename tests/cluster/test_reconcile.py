@@ -207,7 +207,7 @@ def test_the_api_server_refuses_what_the_schema_refuses(kubectl: Kubectl) -> Non
     bad["spec"]["handler"]["models"] = {"path": "a.onnx", "dir": "models"}
     said = kubectl("apply", "-f", "-", stdin=json.dumps(bad), ok=False)
     assert "minReplicas must not be greater than maxReplicas" in said
-    assert "exactly one of path, paths and dir must be given" in said
+    assert "exactly one of path, paths and dir must be set" in said
     unknown = api()
     unknown["spec"]["handler"]["pth"] = "x"
     assert 'unknown field "spec.handler.pth"' in kubectl(

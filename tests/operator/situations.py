@@ -174,18 +174,18 @@ IN_FLIGHT: Object = {"autoscaling": {"targetInFlight": 4}}
 
 SEEN: dict[str, Callable[[], Object]] = {
     "first start": lambda: status(pod()),
-    "first start, some replicas answer": lambda: status(ready("p"), pod("q"), replicas=2),
-    "all replicas answer": lambda: status(ready()),
+    "first start, some replicas are ready": lambda: status(ready("p"), pod("q"), replicas=2),
+    "all replicas are ready": lambda: status(ready()),
     "first start fails": lambda: status(crashed(message=IMPORT_ERROR)),
     "scale-out": lambda: status(ready("p"), pod("q"), replicas=2, before=WAS_READY),
-    "scale-out that no node can run": lambda: status(ready("p"), unschedulable("q"), replicas=2),
+    "scale-out without a suitable node": lambda: status(ready("p"), unschedulable("q"), replicas=2),
     "scale-in": lambda: status(ready("p"), ready("q"), replicas=1),
     "rolling update": lambda: status(ready("p", "old"), pod("q")),
-    "rolling update, enough new pods answer": lambda: status(
+    "rolling update, enough new pods are ready": lambda: status(
         *(ready(f"n{i}") for i in range(3)), ready("p", "old"), pod("n3"), replicas=4
     ),
     "rolling update to a broken version": lambda: status(ready("p", "old"), crashed("q", IMPORT_ERROR)),
-    "rolling update, nothing new is ready for ten minutes": lambda: status(
+    "rolling update, no new pod is ready for ten minutes": lambda: status(
         ready("p", "old"), pod("q"), deployed=STUCK
     ),
     "rolling update waits for the GPU of the old pod": lambda: status(
@@ -193,20 +193,20 @@ SEEN: dict[str, Callable[[], Object]] = {
     ),
     "one of several pods crashed": lambda: status(ready("p"), crashed("q"), replicas=2),
     "all pods crashed": lambda: status(crashed("p"), crashed("q"), replicas=2),
-    "a pod crashed and answers again": lambda: status(ready(lastState=ended(299))),
-    "a worker process was killed for memory and is replaced": lambda: status(
+    "a pod crashed and is ready again": lambda: status(ready(lastState=ended(299))),
+    "a worker process ran out of memory and is replaced": lambda: status(
         ready(), reports={"p": died("OutOfMemory", 5)}
     ),
-    "worker processes end again and again": lambda: status(
+    "worker processes exit repeatedly": lambda: status(
         ready(), reports={"p": died("CrashLoop", 20)}, before={**WAS_READY, **OLD_FAILURE}
     ),
-    "an end more than five minutes ago": lambda: status(
+    "a crash more than five minutes ago": lambda: status(
         ready(lastState=ended(301)), reports={"p": died("OutOfMemory", 400)}, before={**WAS_READY, **OLD_FAILURE}
     ),
     "the only worker process hangs": lambda: status(
         quiet(), reports={"p": Report(False, "WorkerHung", "a worker process answers no requests")}
     ),
-    "a replica stops to answer, and does not say why": lambda: status(quiet()),
+    "a replica is no longer ready, for an unknown reason": lambda: status(quiet()),
     "the node of the only pod is lost": lambda: status(lost()),
     "the node of one of several pods is lost": lambda: status(ready("p"), lost("q"), replicas=2),
     "paused": lambda: status(replicas=0, spec={"paused": True}),
@@ -216,12 +216,12 @@ SEEN: dict[str, Callable[[], Object]] = {
     ),
     "HPA without metrics, after the start": lambda: status(ready(since=30), spec=SCALING, hpa=hpa(300)),
     "HPA without metrics, later": lambda: status(ready(), spec=SCALING, hpa=hpa(300)),
-    "in-flight autoscaler that reaches no pod": lambda: status(ready(), spec=IN_FLIGHT, scaling=blind(100)),
+    "in-flight autoscaler cannot reach the pods": lambda: status(ready(), spec=IN_FLIGHT, scaling=blind(100)),
     "route or other optional object refused": lambda: status(
         ready(), problem=Problem("HTTPRouteRefused", "forbidden")
     ),
     "Gateway does not accept the route": lambda: status(ready(), problem=Problem("RouteNotAccepted", "not allowed")),
-    "endpoint taken by an older API": lambda: status(ready(), problem=Problem("EndpointTaken", "belongs to b")),
+    "endpoint used by an older API": lambda: status(ready(), problem=Problem("EndpointTaken", "belongs to b")),
     "queue unreachable": lambda: status(
         ready(), kind="AsyncAPI", scaling=Watched(State(0.0), queue_problem="NATS: no answer")
     ),
@@ -234,8 +234,8 @@ SEEN: dict[str, Callable[[], Object]] = {
         ),
     ),
     "namespace is being deleted": lambda: refusal("NamespaceTerminating", before=WAS_READY),
-    "spec invalid, pods of the previous one answer": lambda: refusal("InvalidSpec", ready()),
-    "source ConfigMap missing, nothing runs": lambda: refusal("SourceUnavailable"),
+    "spec invalid, pods of the previous spec run": lambda: refusal("InvalidSpec", ready()),
+    "source ConfigMap missing, no pod runs": lambda: refusal("SourceUnavailable"),
     "source ConfigMap deleted, pods run": lambda: refusal("SourceUnavailable", ready(), before=WAS_READY),
-    "quota refuses a further pod": lambda: status(ready(), replicas=2, deployed=QUOTA),
+    "quota does not allow another pod": lambda: status(ready(), replicas=2, deployed=QUOTA),
 }  # fmt: skip

@@ -39,14 +39,14 @@ def test_the_format_is_read_off_the_models_name(convert, model, kind):
 
 WRONG = [
     ("  model: s3://b/m.onnx\n", "name is required"),
-    ("  name: a\n  model: s3://b/m\n  model_format: pytorch\n", 'tensorflow or onnx, not "pytorch"'),
+    ("  name: a\n  model: s3://b/m\n  model_format: pytorch\n", 'tensorflow or onnx; got "pytorch"'),
     (
         "  name: a\n  model: s3://b/m.onnx\n  model_format: tensorflow\n",
         "does not go with model s3://b/m.onnx",
     ),
     (
         "  name: a\n  model: s3://b/m.onnx\n  tf_signature_key: k\n",
-        "signatureKey is for type tensorflow only",
+        "signatureKey is only supported with type tensorflow",
     ),
     (
         "  name: a\n  model: s3://b/m.onnx\n  tracker: {model_type: cluster}\n",

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cortex_api import AsyncAPI, Document, RealtimeAPI
-from cortex_api.handler import PACKED
+from cortex_api.handler import PROJECT_ARCHIVES
 from cortex_operator.render import tensorflow
 from cortex_operator.render.names import child_name
 
@@ -33,7 +33,7 @@ def code(api: RealtimeAPI | AsyncAPI) -> dict[str, Any] | None:
 
 def is_packed(code: dict[str, Any] | None) -> bool:
     """Whether a ConfigMap with code holds the project as an archive, which the runtime unpacks."""
-    return code is not None and any(name in PACKED for name in code.get("binaryData") or ())
+    return code is not None and any(name in PROJECT_ARCHIVES for name in code.get("binaryData") or ())
 
 
 def code_items(api: RealtimeAPI | AsyncAPI) -> list[dict[str, str]] | None:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from cortex_api.handler import PACKED, BaseHandler
+from cortex_api.handler import PROJECT_ARCHIVES, BaseHandler
 from cortex_runtime.errors import StartError
 from cortex_runtime.models import tree
 from cortex_runtime.models.disk import download, sync_folder
@@ -100,7 +100,7 @@ def _unpack(packed: Path, scratch: Path) -> Path:
     whole = scratch / "unpacked"
     # What begins with ".." is the kubelet's own.
     keys = sorted(path for path in packed.iterdir() if not path.name.startswith("..") and path.is_file())
-    archives = [path for path in keys if path.name in PACKED]
+    archives = [path for path in keys if path.name in PROJECT_ARCHIVES]
     if len(archives) > 1:
         names = " and ".join(path.name for path in archives)
         raise StartError("SourceUnavailable", f"{names} are both projects: keep one of them")
