@@ -74,7 +74,7 @@ class Contestant:
 class Work:
     """What is asked for, and who answers; the ratios are to each of the others. aims: the least ratio to each of them.
 
-    cores: how many the servers may use; the load takes the last one of the machine.
+    cores: how many the servers may use; the load takes the last one of the machine. connections: of the load.
     """
 
     name: str
@@ -82,6 +82,7 @@ class Work:
     contestants: tuple[Contestant, ...]
     aims: tuple[float, ...]
     cores: int = 1
+    connections: int = CONNECTIONS
 
 
 WORKS = (
@@ -129,6 +130,17 @@ WORKS = (
         ),
         aims=(1.4,),
         cores=2,
+    ),
+    Work(
+        "20 ms, two processes",
+        TRIVIAL,
+        (
+            Contestant("cortex", project=HERE / "shared-load"),
+            Contestant("two without a server", script=HERE / "shared-load" / "limit.py"),
+        ),
+        aims=(0.95,),
+        cores=2,
+        connections=4,
     ),
 )
 
@@ -233,11 +245,18 @@ def compare(
             if contestant.script is None
         }
         for port in ports.values():
-            measure(port, work.body, 1, cores[-1], wrk)  # Warm.
+            measure(port, work.body, 1, cores[-1], wrk, connections=work.connections)  # Warm.
         for _ in range(rounds):
             for contestant in work.contestants:
                 if contestant.script is None:
-                    rate = measure(ports[contestant.name], work.body, seconds, cores[-1], wrk)
+                    rate = measure(
+                        ports[contestant.name],
+                        work.body,
+                        seconds,
+                        cores[-1],
+                        wrk,
+                        connections=work.connections,
+                    )
                 else:
                     command = [sys.executable, str(contestant.script), str(seconds)]
                     rate = float(output_of(pinned(cores[: work.cores], command)))

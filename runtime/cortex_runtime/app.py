@@ -27,7 +27,7 @@ from cortex_runtime.errors import UserError
 from cortex_runtime.execution import LeftEarly, Overdue, Pace, Threads, Timed
 from cortex_runtime.handler import Method
 from cortex_runtime.logs import AccessLog, RequestIds, request_id
-from cortex_runtime.payload import ClientGone, decompress, parse, parse_json, read_body
+from cortex_runtime.payload import ClientGone, Moved, decompress, parse, parse_json, read_body
 from cortex_runtime.program import Program
 from cortex_runtime.protocol import Answer
 from cortex_runtime.versions import header_of, with_versions
@@ -99,11 +99,14 @@ class App:
         """Write what is pending."""
         self._access.flush()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one HTTP request, whatever happens; count it and log it."""
+        return self.answer(scope, receive, send, perf_counter(), self._row.board.in_flight() >= self._limit)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, began: float, full: bool) -> None:
+        """The same. began: when the request arrived, by perf_counter. full: whether it is refused."""
         if scope["type"] != "http":
             return
-        began = perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         identity = self._identify(headers.get(b"x-request-id"))
         request_id.set(identity)
@@ -111,10 +114,9 @@ class App:
             served.set([])
         if self._debug and QueryParams(scope["query_string"]).get("debug") == "true":
             debug.showing.set(True)
-        row = self._row
-        full = row.board.in_flight() >= self._limit
-        row.begin()
+        self._row.begin()
         status = _CLIENT_GONE
+        over = self._over
         extra = [(b"x-request-id", identity.encode())]
         if self.draining:
             extra.append((b"connection", b"close"))
@@ -125,10 +127,16 @@ class App:
                 status = await respond.send_error(send, 503, message, extra)
             else:
                 status = await self._route(scope, receive, send, headers, extra)
+        except Moved:
+            over = self._moved
         except ClientGone:
             pass
         finally:
-            self._over(began, scope["method"], scope["path"], status, identity)
+            over(began, scope["method"], scope["path"], status, identity)
+
+    def _moved(self, began: float, method: str, path: str, status: int, identity: str) -> None:
+        """End a request that is counted and logged by the worker that has it now."""
+        self._row.end()
 
     def runs_in_place(self, verb: bytes) -> bool:
         """Whether a request of this verb may be answered here and now."""

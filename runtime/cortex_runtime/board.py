@@ -20,7 +20,7 @@ BATCH_SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0
 """Upper bounds of the histogram of batch sizes."""
 FIRST_STATUS, STATUSES = 100, 500
 
-_IN_FLIGHT, _WAITING, _SECONDS, _HISTOGRAM = 0, 1, 2, 3
+_IN_FLIGHT, _WAITING, _LIVE, _FREE, _MOVABLE, _CONNECTIONS, _ACCEPTED, _SECONDS, _HISTOGRAM = range(9)
 _REQUESTS = _HISTOGRAM + len(BUCKETS) + 1
 _BATCHED = _REQUESTS + len(METHODS) * STATUSES
 _BATCH_WAIT = _BATCHED + len(BATCH_SIZES) + 2
@@ -30,7 +30,12 @@ _OTHER_OFFSET = _METHOD_OFFSET["OTHER"]
 
 
 class Board:
-    """The whole table, mapped from a file descriptor that the processes share."""
+    """The whole table, mapped from a file descriptor that the processes share.
+
+    Workers that share their load (sharing.py) see each other in a number for each row. live: 1 while it takes connections.
+    free: 1 while a request would not wait there. movable: requests that wait and may move. connections: those open.
+    accepted: those accepted so far.
+    """
 
     def __init__(self, descriptor: int, rows: int) -> None:
         self.descriptor = descriptor
@@ -40,6 +45,9 @@ class Board:
         self._memory = memoryview(mmap.mmap(descriptor, self._table + rows * REGION))
         self.cells = self._memory[: rows * _WIDTH * 8].cast("d")
         self._in_flight = self.cells[_IN_FLIGHT::_WIDTH]
+        self.live, self.free = self.cells[_LIVE::_WIDTH], self.cells[_FREE::_WIDTH]
+        self.movable, self.connections = self.cells[_MOVABLE::_WIDTH], self.cells[_CONNECTIONS::_WIDTH]
+        self.accepted = self.cells[_ACCEPTED::_WIDTH]
 
     @classmethod
     def create(cls, rows: int) -> "Board":
@@ -70,9 +78,9 @@ class Board:
         return int(sum(self.cells[row * _WIDTH + _WAITING] for row in range(self.rows)))
 
     def vacate(self, index: int) -> None:
-        """Forget the running and waiting requests of a worker that is gone."""
-        self.cells[index * _WIDTH + _IN_FLIGHT] = 0.0
-        self.cells[index * _WIDTH + _WAITING] = 0.0
+        """Forget the running and waiting requests of a worker that is gone, and its connections."""
+        for cell in (_IN_FLIGHT, _WAITING, _LIVE, _FREE, _MOVABLE, _CONNECTIONS):
+            self.cells[index * _WIDTH + cell] = 0.0
 
     def requests(self) -> Iterator[tuple[str, int, float]]:
         """(method, status, count) of what has been answered, all workers together."""

@@ -247,7 +247,7 @@ class Threads:
         whatever the function raises.
         """
         end = perf_counter() + timeout
-        future = self._submit(function)
+        future = self._enqueue(function, receive)
         waiter = asyncio.wrap_future(future)
         gone = asyncio.ensure_future(disconnect(receive))
         try:
@@ -288,6 +288,9 @@ class Threads:
                 await self.run_plain(callback)
         except Exception:
             log.exception("the callback failed; %s", state)
+
+    def _enqueue(self, function: Callable[[], Any], receive: Receive) -> "Future[Any]":
+        return self._submit(function)
 
     def _submit(self, function: Callable[[], Any], context: Context | None = None) -> "Future[Any]":
         loop = asyncio.get_running_loop()

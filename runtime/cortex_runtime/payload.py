@@ -27,6 +27,10 @@ class ClientGone(Exception):
     """The client closed the connection before its request was handled."""
 
 
+class Moved(ClientGone):
+    """Another worker has the request and its connection now."""
+
+
 async def disconnect(receive: Receive) -> None:
     """Return when the client has gone. What is left of a body is not looked at."""
     while (await receive())["type"] != "http.disconnect":

@@ -23,6 +23,7 @@ from cortex_runtime.dependencies import Installer
 from cortex_runtime.dependencies import Stopped as InstallStopped
 from cortex_runtime.errors import StartError
 from cortex_runtime.lifeline import Lifeline
+from cortex_runtime.mailboxes import Mailboxes
 from cortex_runtime.metrics import Metrics
 from cortex_runtime.models.progress import Stopped
 from cortex_runtime.models.project import ProjectSource
@@ -79,6 +80,7 @@ class Supervisor:
         # Twice the rows: during a reload two generations of workers serve side by side.
         self._board = Board.create(2 * self._processes)
         self._free = list(range(self._board.rows))
+        self._mailboxes = Mailboxes.create(self._board.rows if self._processes > 1 else 0)
         self._listener = _listen(options.host, options.port)
         self._admin_listener = _listen(options.host, options.admin_port)
         self._seats: list[Seat] = []
@@ -207,7 +209,9 @@ class Supervisor:
 
     def _launch(self) -> "asyncio.Future[Worker]":
         slot = self._free.pop(0)
-        return asyncio.ensure_future(start(self._order, self._listener, self._board, slot, self._heed))
+        return asyncio.ensure_future(
+            start(self._order, self._listener, self._board, self._mailboxes, slot, self._heed)
+        )
 
     def _heed(self, report: dict[str, Any]) -> None:
         if report["event"] == "model_failed":
@@ -222,6 +226,9 @@ class Supervisor:
     def _vacate(self, slot: int) -> None:
         self._board.vacate(slot)
         self._free.append(slot)
+        if self._processes > 1:
+            live = [other for other, value in enumerate(self._board.live) if value]
+            self._mailboxes.pass_on(slot, live[0] if live else None)
 
     async def _reload_on_change(self) -> None:
         from cortex_runtime.changes import changes

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+import uvicorn
 import uvloop
 
 from cortex_api import Document, units
@@ -32,7 +33,13 @@ def prepare(document: Document, order: Order, control: socket.socket) -> Callabl
     keys = api_keys.of(document)
     board = Board(order.board, order.slots)
     row = board.row(order.slot)
-    threads = Threads(spec.threads_per_process, row)
+    threads: Threads
+    if order.mailboxes:
+        from cortex_runtime.sharing import SharedThreads
+
+        threads = SharedThreads(spec.threads_per_process, row, board, order.slot)
+    else:
+        threads = Threads(spec.threads_per_process, row)
     program = child.program(document, order, control, board, threads)
     app = App(
         program,
@@ -45,11 +52,16 @@ def prepare(document: Document, order: Order, control: socket.socket) -> Callabl
         access=logs.AccessLog(spec.log_level),
         keys=keys,
     )
-    return partial(serve, document, app, program, listener, control)
+    return partial(serve, document, app, program, listener, control, order)
 
 
 def serve(
-    document: Document, app: App, program: Program, listener: socket.socket, control: socket.socket
+    document: Document,
+    app: App,
+    program: Program,
+    listener: socket.socket,
+    control: socket.socket,
+    order: Order,
 ) -> None:
     """Answer requests until told to stop and all running ones are over."""
     config = plain(
@@ -61,10 +73,20 @@ def serve(
         backlog=2048,
         timeout_graceful_shutdown=max(1, int(units.seconds(document.spec.handler.request_timeout))),
     )
-    server = Server(config, lambda: control.sendall(b'{"event": "ready"}\n'))
+    server = _server(config, lambda: control.sendall(b'{"event": "ready"}\n'), app, order)
     loop = uvloop.new_event_loop()
     threading.Thread(target=_obey, args=(control, server, app, program, loop), daemon=True).start()
     app.threads.drive(loop, _serve(server, listener, app), together=app.all_async)
+
+
+def _server(config: uvicorn.Config, ready: Callable[[], None], app: App, order: Order) -> Server:
+    if not order.mailboxes:
+        return Server(config, ready)
+    from cortex_runtime.mailboxes import Mailboxes
+    from cortex_runtime.sharing import SharedThreads, SharingServer
+
+    assert isinstance(app.threads, SharedThreads)
+    return SharingServer(config, ready, app.threads, Mailboxes(order.mailboxes))
 
 
 async def _serve(server: Server, listener: socket.socket, app: App) -> None:

@@ -18,6 +18,7 @@ from cortex_runtime import memory
 from cortex_runtime.board import Board
 from cortex_runtime.errors import StartError
 from cortex_runtime.lifeline import end_group
+from cortex_runtime.mailboxes import Mailboxes
 from cortex_runtime.order import Order
 from cortex_runtime.watchdog import Watchdog
 
@@ -101,7 +102,12 @@ def ending(status: int) -> str:
 
 
 async def start(
-    order: Order, listener: socket.socket, board: Board, slot: int, heed: Callable[[dict[str, Any]], None]
+    order: Order,
+    listener: socket.socket,
+    board: Board,
+    mailboxes: Mailboxes,
+    slot: int,
+    heed: Callable[[dict[str, Any]], None],
 ) -> Worker:
     """Start a worker process; it is not ready yet. heed: is given its reports, but for those about its start."""
     ours, theirs = socket.socketpair()
@@ -112,14 +118,16 @@ async def start(
         control=theirs.fileno(),
         slot=slot,
         slots=board.rows,
+        mailboxes=mailboxes.descriptors,
     )
+    shared = [end for ends in mailboxes.descriptors for end in ends]
     with theirs:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "cortex_runtime.worker",
             order.to_json(),
-            pass_fds=(order.listener, order.board, order.control),
+            pass_fds=(order.listener, order.board, order.control, *shared),
             stdin=asyncio.subprocess.DEVNULL,
             # Ctrl-C reaches the supervisor alone, which drains.
             start_new_session=True,

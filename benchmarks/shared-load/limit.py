@@ -1,0 +1,23 @@
+"""What two processes can do that call the handler one time after another, and do nothing else."""
+
+import sys
+import time
+from multiprocessing import Pool
+
+from handler import Handler
+
+PROCESSES = 2
+
+
+def calls(seconds: float) -> float:
+    """Calls of one process in one second."""
+    handler, count, began = Handler(), 0, time.perf_counter()
+    while (taken := time.perf_counter() - began) < seconds:
+        handler.handle_post({"items": []})
+        count += 1
+    return count / taken
+
+
+if __name__ == "__main__":
+    with Pool(PROCESSES) as pool:
+        print(sum(pool.map(calls, [float(sys.argv[1])] * PROCESSES)))

@@ -1,0 +1,249 @@
+"""Several workers of one replica: none is idle while a request waits in another, and connections are spread over all.
+
+Handlers wait for each other: a request that waited behind another would never be answered by two that have met.
+"""
+
+import hashlib
+import os
+import signal
+import socket
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+
+import httpx
+import pytest
+
+from cortex_runtime.mailboxes import REQUEST, TURN, Mailboxes
+
+SOURCE = """
+import asyncio, hashlib, os, time, uuid
+from pathlib import Path
+
+class Handler:
+    def handle_get(self):
+        return os.getpid()
+
+    def handle_post(self, query_params):
+        return meet(query_params)
+
+    def handle_put(self, payload, headers, query_params):
+        met = meet(query_params)
+        return met | {"hash": hashlib.sha256(payload).hexdigest(), "own": headers.get("X-Own"), "v": query_params["v"]}
+
+    def handle_patch(self, payload):
+        # Runs until its gate is there.
+        Path(payload["seen"]).touch()
+        while not os.path.exists(payload["gate"]):
+            time.sleep(0.005)
+        return os.getpid()
+
+    async def handle_delete(self, query_params):
+        while not os.path.exists(query_params["gate"]):
+            await asyncio.sleep(0.005)
+        return os.getpid()
+
+def meet(query):
+    # Returns once so many calls run at the same time.
+    folder, end = query["folder"], time.monotonic() + 20
+    Path(folder, uuid.uuid4().hex).touch()
+    while len(os.listdir(folder)) < int(query["calls"]):
+        if time.monotonic() > end:
+            return {"pid": os.getpid(), "met": False}
+        time.sleep(0.005)
+    return {"pid": os.getpid(), "met": True}
+"""
+
+
+def client(api):
+    return httpx.Client(base_url=api.url, timeout=60, trust_env=False)
+
+
+@pytest.fixture(scope="module")
+def api(serve_for_module):
+    return serve_for_module(SOURCE, processesPerReplica=2)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """New folders to meet in."""
+
+    def make():
+        folder = tmp_path / str(len(os.listdir(tmp_path)))
+        folder.mkdir()
+        return str(folder)
+
+    return make
+
+
+def clients_of_one_worker(api, stack, count):
+    """Kept-alive connections that all live in one worker, which may be either of the two."""
+    found = {}
+    while True:
+        connection = stack.enter_context(client(api))
+        same = found.setdefault(connection.get("/").json(), [])
+        same.append(connection)
+        if len(same) == count:
+            return connection.get("/").json(), same
+
+
+def all_at_once(calls):
+    with ThreadPoolExecutor(len(calls)) as threads:
+        running = [threads.submit(call) for call in calls]
+        return [call.result() for call in running]
+
+
+def all_meet(posts, folder):
+    """The answers of requests that are sent at once, one by each function, and wait for each other."""
+    params = {"folder": folder, "calls": len(posts)}
+    return all_at_once([partial(each, params=params, timeout=60) for each in posts])
+
+
+@pytest.mark.parametrize(("processes", "threads"), [(2, 1), (4, 1), (2, 2)])
+def test_requests_at_the_same_time_use_all_threads_of_all_processes(serve, folders, processes, threads):
+    api = serve(SOURCE, processesPerReplica=processes, threadsPerProcess=threads)
+    calls = processes * threads
+    for _ in range(8):
+        answers = all_meet([partial(httpx.post, api.url)] * calls, folders())
+        assert all(answer.json()["met"] for answer in answers)
+        assert set(Counter(answer.json()["pid"] for answer in answers).values()) == {threads}
+
+
+def test_connections_that_live_in_one_worker_do_not_wait_for_each_other(serve, folders):
+    """Neither does a request that moves count twice against the limit."""
+    api = serve(SOURCE, processesPerReplica=2, maxReplicaConcurrency=2)
+    with ExitStack() as stack:
+        _, clients = clients_of_one_worker(api, stack, 2)
+        for _ in range(5):
+            answers = all_meet([partial(c.post, "/") for c in clients], folders())
+            assert [answer.status_code for answer in answers] == [200, 200]
+            assert all(answer.json()["met"] for answer in answers)
+            # Wherever the connections are by now, bring both into one worker again.
+            _, clients = clients_of_one_worker(api, stack, 2)
+    assert api.metric('cortex_requests_total{method="POST",status="200"}') == 10
+    assert api.metric('cortex_requests_total{method="POST",status="499"}') == 0
+    assert api.metric("cortex_requests_in_flight") == 0
+
+
+def test_a_worker_that_gets_free_takes_what_waits_in_another(api, tmp_path):
+    def gate(name):
+        return {"seen": str(tmp_path / f"{name}.seen"), "gate": str(tmp_path / f"{name}.gate")}
+
+    with ExitStack() as stack:
+        blocked, (first, *others) = clients_of_one_worker(api, stack, 4)
+        other = stack.enter_context(client(api))
+        while other.get("/").json() == blocked:
+            other = stack.enter_context(client(api))
+        threads = stack.enter_context(ThreadPoolExecutor(8))
+        running = threads.submit(first.patch, "/", json=gate("first"))
+        api.until(lambda: os.path.exists(gate("first")["seen"]))
+        ending = threads.submit(other.patch, "/", json=gate("other"))
+        api.until(lambda: os.path.exists(gate("other")["seen"]))
+        waiting = [threads.submit(c.patch, "/", json=gate(f"w{i}")) for i, c in enumerate(others)]
+        api.until(lambda: api.metric("cortex_queue_length") == 3)
+        for i in range(3):
+            open(gate(f"w{i}")["gate"], "w").close()
+        open(gate("other")["gate"], "w").close()
+        free = ending.result().json()
+        assert free != blocked
+        assert [request.result().json() for request in waiting] == [free] * 3
+        assert not running.done()
+        open(gate("first")["gate"], "w").close()
+        assert running.result().json() == blocked
+
+
+@pytest.mark.parametrize("size", [0, 1000, 3_000_000])
+@pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunked"])
+def test_a_request_moves_as_it_came(api, folders, size, chunked):
+    body = os.urandom(size)
+
+    def put(connection):
+        content = iter([body[:10], body[10:]]) if chunked else body
+        headers = {"x-own": "mine", "x-request-id": "moved", "content-type": "application/octet-stream"}
+        return connection.put("/", params=params, content=content, headers=headers)
+
+    with ExitStack() as stack:
+        _, clients = clients_of_one_worker(api, stack, 2)
+        params = {"folder": folders(), "calls": 2, "v": "ä b"}
+        answers = all_at_once([lambda c=c: put(c) for c in clients])
+        for answer in answers:
+            assert answer.json() | {"pid": 0} == {
+                "pid": 0,
+                "met": True,
+                "hash": hashlib.sha256(body).hexdigest(),
+                "own": "mine",
+                "v": "ä b",
+            }
+            assert answer.headers["x-request-id"] == "moved"
+        # The connections go on.
+        assert {c.get("/").status_code for c in clients} == {200}
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["kept alive", "closed"])
+def test_connections_are_spread_over_the_workers(serve, keep):
+    api = serve(SOURCE, processesPerReplica=2)
+    with ExitStack() as stack:
+        pids = []
+        for _ in range(60):
+            connection = stack.enter_context(client(api)) if keep else httpx
+            pids.append(connection.get("/" if keep else api.url).json())
+    assert sorted(Counter(pids).values())[0] >= 27, Counter(pids)
+
+
+def test_async_methods_are_spread_too(api, tmp_path):
+    gate = str(tmp_path / "gate")
+    with ThreadPoolExecutor(20) as threads:
+        running = [
+            threads.submit(httpx.delete, api.url, params={"gate": gate}, timeout=60) for _ in range(20)
+        ]
+        api.until(lambda: httpx.get(f"{api.admin}/load").json()["inFlight"] == 20)
+        open(gate, "w").close()
+        assert sorted(Counter(call.result().json() for call in running).values())[0] >= 9
+
+
+def test_a_worker_that_hangs_takes_nothing_from_the_other(serve, folders):
+    api = serve(SOURCE, processesPerReplica=2)
+    pids = {httpx.get(api.url).json() for _ in range(10)}
+    hanging, other = pids
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        assert {httpx.get(api.url, timeout=30).json() for _ in range(10)} == {other}
+        params = {"folder": folders(), "calls": 1}
+        answers = all_at_once([lambda: httpx.post(api.url, params=params, timeout=30)] * 4)
+        assert {answer.json()["pid"] for answer in answers} == {other}
+    finally:
+        os.kill(hanging, signal.SIGCONT)
+    api.until(lambda: httpx.get(api.url, timeout=30).json() == hanging)
+
+
+def test_a_worker_that_is_started_again_takes_its_part(serve, folders):
+    api = serve(SOURCE, processesPerReplica=2)
+    with ExitStack() as stack:
+        victim, _ = clients_of_one_worker(api, stack, 3)
+        os.kill(victim, signal.SIGKILL)
+    api.until(lambda: api.metric("cortex_worker_restarts_total") == 1 and api.ready().status_code == 200)
+    api.until(lambda: api.metric("cortex_workers_ready") == 2)
+    for _ in range(5):
+        answers = all_meet([partial(httpx.post, api.url)] * 2, folders())
+        assert all(answer.json()["met"] for answer in answers)
+
+
+def test_what_was_sent_to_a_worker_that_died_goes_to_another_or_is_closed():
+    mail = Mailboxes.create(3)
+    for other in (2, None):
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                assert mail.send(1, REQUEST, 0, b"x" * 100_000, (theirs.fileno(),))
+            mail.send(1, TURN, 0)
+            mail.pass_on(1, other)
+            assert list(mail.receive(1)) == []
+            if other is None:
+                assert ours.recv(1) == b""
+                continue
+            (message,) = mail.receive(other)
+            assert (message.kind, message.sender, len(message.content)) == (REQUEST, 0, 100_000)
+            with socket.socket(fileno=message.files[0]) as passed:
+                passed.sendall(b"here")
+            assert ours.recv(4) == b"here"
