@@ -37,7 +37,7 @@ def load(path: Path | None, handler_type: str, kind: str = "RealtimeAPI") -> Cod
     if path is None:
         return Code(INTERFACES[-1], handler_type, kind)
     if not path.is_file():
-        beside = sorted(file.name for file in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        beside = sorted(file.name for file in path.parent.glob("*.py"))
         raise StartError(
             "HandlerNotFound",
             f"handler.path: there is no file {path}{suggestion(path.name, beside)}"
@@ -128,7 +128,7 @@ def _not_found(
             f"{where}: {sorted(functions & set(STAGES))[0]} belongs around a model of handler.type onnx or tensorflow; "
             f"with type python define class Handler {alternatives}",
         )
-    if handler_type != "python" and "predict" in functions:
+    if "predict" in functions:
         return StartError(
             "HandlerNotFound",
             f"{where}: a function predict is for handler.type python; with type {handler_type} define class Handler "
@@ -187,7 +187,7 @@ def _check_class(code: Code, available: tuple[str, ...]) -> None:
 def _near_misses(code: Code) -> None:
     """Methods that look as if they should be called and never are."""
     cls, interface, where = code.target, code.interface, code.where
-    if not any(hasattr(cls, verb) for verb in code.verbs) and hasattr(cls, "handle_batch"):
+    if hasattr(cls, "handle_batch"):
         raise StartError(
             "HandlerInvalid", f"{where}: {interface.name}.handle_batch: {NOT_SERVED['handle_batch']}"
         )

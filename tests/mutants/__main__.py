@@ -1,8 +1,8 @@
 """`python -m tests.mutants [GROUP | FILE ...]`: which small changes of the code does no test notice?
 
-Each mutant is tried in a fork of a process that has imported pytest and the libraries, but nothing of the project. Only the
-tests that execute the changed line are run, by what a first run without any change has recorded; the first that fails
-ends it. The survivors are printed, and the share of mutants that were killed for each file.
+The tests of a group are run once without any change. Each mutant is then tried by the tests that execute the changed line, the
+fastest first; the first that fails ends it. The survivors are printed, and the share of mutants that were killed for each file.
+A mutant of what is executed at import is tried in a fork of a process that has imported the libraries, and nothing else.
 """
 
 import ast
@@ -10,26 +10,21 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import json
 import os
-import signal
 import sys
-import time
-from collections import defaultdict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FrameType, ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.mutants.mutations import Mutant, mutants
+from tests.mutants.server import OPTIONS, Report, Server, Work, in_fork, in_forks, limit
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 60.0
-"""A mutant that runs for longer has been noticed."""
 PRELOADED = (
     "pydantic",
     "yaml",
@@ -70,6 +65,22 @@ GROUPS = {
         ),
         ("tests/api",),
     ),
+    "recognition": Group(
+        ("runtime/cortex_runtime/recognition.py", "runtime/cortex_runtime/signatures.py"),
+        ("tests/runtime/test_recognition.py", "tests/runtime/test_signatures.py"),
+    ),
+    "payload": Group(
+        tuple(f"runtime/cortex_runtime/{name}.py" for name in ("payload", "forms", "json_parser")),
+        (
+            "tests/runtime/test_body.py",
+            "tests/runtime/test_payload.py",
+            "tests/runtime/dtypes/test_json_in.py",
+        ),
+    ),
+    "response": Group(
+        ("runtime/cortex_runtime/respond.py", "runtime/cortex_runtime/json_encoder.py"),
+        ("tests/runtime/test_respond.py", "tests/runtime/dtypes/test_json_out.py"),
+    ),
 }
 
 
@@ -104,190 +115,68 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-class _Recorder:
-    """A pytest plugin that records which lines of the files each test executes."""
+class _Sorter:
+    """A pytest plugin that runs the tests in a given order."""
 
-    def __init__(self, files: set[str]) -> None:
-        self._files = files
-        self.lines: dict[tuple[str, int], set[str]] = defaultdict(set)
-        self.tests: list[str] = []
-        self._test = ""
-        self.failed: list[str] = []
+    def __init__(self, tests: Sequence[str]) -> None:
+        self._places = {test: place for place, test in enumerate(tests)}
 
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
-        self._test = item.nodeid
-        self.tests.append(item.nodeid)
-        sys.settrace(self._trace)
-        try:
-            yield
-        finally:
-            sys.settrace(None)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            self.failed.append(report.nodeid)
-
-    def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_filename not in self._files:
-            return None
-        self.lines[frame.f_code.co_filename, frame.f_lineno].add(self._test)
-        return self._trace
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: self._places.get(item.nodeid, len(self._places)))
 
 
-def _run_pytest(tests: Sequence[str], *plugins: object) -> int:
-    return int(
-        pytest.main(
-            [
-                "-x",
-                "-q",
-                "--no-header",
-                "-p",
-                "no:cacheprovider",
-                "-p",
-                "pytest_asyncio",
-                "-p",
-                "pytest_timeout",
-                *tests,
-            ],
-            plugins=list(plugins),
-        )
-    )
+def try_all(files: list[Path], tests: Sequence[str], processes: int) -> dict[Path, list[bool]]:
+    """Whether each mutant of the files is killed by the tests. Exits when a test fails without any change."""
+
+    def serve() -> Report:
+        server = Server(files, processes)
+        pytest.main([*OPTIONS, *tests], plugins=[server])
+        return server.report
+
+    report: Report = in_fork(serve, 24 * 3600).value
+    if report is None or report.failed or not report.tests:
+        sys.exit(f"the tests fail without any change: {report and report.failed} {' '.join(tests)}")
+    result = {}
+    for file in files:
+        verdicts = report.verdicts[str(file)]
+        works: list[Work | None] = [
+            (_imported_with(file, mutant, tests, report.tests), limit(report.seconds))
+            if verdict is None
+            else None
+            for mutant, verdict in zip(mutants(file.read_text()), verdicts, strict=True)
+        ]
+        forks = in_forks(works, processes)
+        result[file] = [
+            fork.is_killed if fork is not None else bool(verdict)
+            for fork, verdict in zip(forks, verdicts, strict=True)
+        ]
+    return result
 
 
-def _in_child(work: Any) -> tuple[int, bytes]:
-    """Run something in a fork. Returns its exit status (-9 when it took too long) and what it wrote."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.setpgid(0, 0)
-        status = 70
-        try:
-            os.close(reader)
-            quiet = os.open(os.devnull, os.O_RDWR)
-            for descriptor in (0, 1, 2):
-                os.dup2(quiet, descriptor)
-            status = work(writer)
-        finally:
-            os._exit(status)
-    os.close(writer)
-    deadline = time.monotonic() + SECONDS
-    os.set_blocking(reader, False)
-    written = b""
-    while True:
-        try:
-            if part := os.read(reader, 1 << 20):
-                written += part
-        except BlockingIOError:
-            pass
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            break
-        if time.monotonic() > deadline:
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            os.close(reader)
-            return -9, written
-        time.sleep(0.01)
-    os.set_blocking(reader, True)
-    while part := os.read(reader, 1 << 20):
-        written += part
-    os.close(reader)
-    return os.waitstatus_to_exitcode(status), written
+def _imported_with(
+    file: Path, mutant: Mutant, tests: Sequence[str], order: Sequence[str]
+) -> Callable[[], int]:
+    """What runs all tests in a process that imports the mutant in place of the module."""
 
+    def work() -> int:
+        sys.meta_path.insert(0, _Finder(module_name(file), file, mutant.tree))
+        return int(pytest.main([*OPTIONS, *tests], plugins=[_Sorter(order)]))
 
-def record(files: list[Path], tests: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """All tests in order, and those that execute a line, by `file:line`. Exits when a test fails without any change."""
-
-    def work(out: int) -> int:
-        recorder = _Recorder({str(file) for file in files})
-        status = _run_pytest(tests, recorder)
-        lines = {f"{file}:{line}": sorted(found) for (file, line), found in recorder.lines.items()}
-        os.write(out, json.dumps([recorder.tests, lines, recorder.failed]).encode())
-        return status
-
-    global SECONDS
-    SECONDS, limit = 1800.0, SECONDS
-    status, written = _in_child_to_file(work)
-    SECONDS = limit
-    order, lines, failed = json.loads(written or b"[[], {}, []]")
-    if status != 0:
-        sys.exit(f"the tests fail without any change (status {status}): {failed or tests}")
-    return order, lines
-
-
-def _in_child_to_file(work: Any) -> tuple[int, bytes]:
-    """As _in_child, for more output than a pipe holds."""
-    path = ROOT / "build" / f"mutants-{os.getpid()}.json"
-    path.parent.mkdir(exist_ok=True)
-
-    def to_file(_: int) -> int:
-        out = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-        return int(work(out))
-
-    status, _ = _in_child(to_file)
-    written = path.read_bytes() if path.exists() else b""
-    path.unlink(missing_ok=True)
-    return status, written
-
-
-def is_killed(path: Path, mutant: Mutant, tests: Sequence[str]) -> bool:
-    """Whether any of the tests fails with the mutant in place of the module."""
-
-    def work(_: int) -> int:
-        sys.meta_path.insert(0, _Finder(module_name(path), path, mutant.tree))
-        return _run_pytest(tests)
-
-    return _in_child(work)[0] != 0
-
-
-def lines_of(node_line: int, tree: ast.Module) -> list[int]:
-    """Lines of the innermost statement at a line: a trace names the first line of an expression that spans several."""
-    best: ast.stmt | None = None
-    for node in ast.walk(tree):
-        if isinstance(node, ast.stmt) and node.lineno <= node_line <= (node.end_lineno or 0):
-            inner = best is None or node.lineno >= best.lineno
-            best = node if inner else best
-    if best is None or isinstance(best, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-        return [node_line]
-    return list(range(best.lineno, (best.end_lineno or best.lineno) + 1))
+    return work
 
 
 def run(group: Group, only: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Killed and all mutants, by file. Prints the survivors."""
     files = [f for pattern in group.files for f in sorted(ROOT.glob(pattern))]
     files = [f for f in files if not only or str(f.relative_to(ROOT)) in only]
-    tests = [test for test in group.tests if (ROOT / test).exists()]
-    order, lines = record(files, tests)
     result = {}
-    for file in files:
-        source = file.read_text()
-        tree = ast.parse(source)
-        found = list(mutants(source))
-
-        def try_one(mutant: Mutant, file: Path = file, tree: ast.Module = tree) -> bool:
-            exact = lines.get(f"{file}:{mutant.line}", [])
-            near = {t for n in lines_of(mutant.line, tree) for t in lines.get(f"{file}:{n}", ())}
-            chosen = set(exact) or near
-            inside = _is_inside_function(tree, mutant.line)
-            if not chosen and inside:
-                return False
-            # What runs at import concerns every test.
-            return is_killed(file, mutant, [t for t in order if t in chosen] if chosen and inside else order)
-
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            verdicts = list(pool.map(try_one, found))
+    for file, verdicts in try_all(files, group.tests, os.cpu_count() or 1).items():
         name = str(file.relative_to(ROOT))
-        for mutant, killed in zip(found, verdicts, strict=True):
+        for mutant, killed in zip(mutants(file.read_text()), verdicts, strict=True):
             if not killed:
                 print(f"{name}:{mutant.line}: survived: {mutant.change}", flush=True)
-        result[name] = sum(verdicts), len(found)
+        result[name] = sum(verdicts), len(verdicts)
     return result
-
-
-def _is_inside_function(tree: ast.Module, line: int) -> bool:
-    functions = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
-    return any(f.body[0].lineno <= line <= (f.end_lineno or 0) for f in functions)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -297,6 +186,9 @@ def main(arguments: Sequence[str]) -> int:
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     for name in PRELOADED:
         importlib.import_module(name)
+    # The same examples for each mutant; those that fail because of one are not kept.
+    hypothesis.settings.register_profile("mutants", database=None, derandomize=True, deadline=None)
+    hypothesis.settings.load_profile("mutants")
     chosen = [a for a in arguments if a in GROUPS] or list(GROUPS)
     files = [a for a in arguments if a not in GROUPS]
     good = True

@@ -9,7 +9,7 @@ import pytest
 from cortex_api import AsyncAPI, parse
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.platform import Platform
-from cortex_operator.render import destroy, render
+from cortex_operator.render import deployment, destroy, render
 from cortex_operator.render.overlay import merge
 
 NOTHING, OLD = Platform(), Capabilities()
@@ -363,3 +363,39 @@ def test_a_packed_config_map_is_unpacked_into_the_project_and_rolls_the_pods() -
     assert "--packed" not in container["args"]
     inline = template(handler={"source": {"files": {"handler.py": "x", "project.zip": "y"}}})
     assert "--packed" not in inline["spec"]["containers"][0]["args"]
+
+
+@pytest.mark.parametrize(
+    ("surge", "unavailable", "strategy"),
+    [
+        (0, "100%", "Recreate"),
+        ("0%", "100%", "Recreate"),
+        (1, "100%", "RollingUpdate"),
+        (0, 1, "RollingUpdate"),
+        ("25%", "50%", "RollingUpdate"),
+    ],
+)
+def test_pods_are_replaced_as_the_update_strategy_has_it(surge: Any, unavailable: Any, strategy: str) -> None:
+    found = children(updateStrategy={"maxSurge": surge, "maxUnavailable": unavailable})
+    bounds = {"rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}}
+    expected = {"type": strategy, **(bounds if strategy == "RollingUpdate" else {})}
+    assert found["Deployment/api-iris"]["spec"]["strategy"] == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "first"),
+    [
+        ({}, 1),
+        ({"replicas": 3}, 3),
+        ({"paused": True, "replicas": 3}, 0),
+        ({"autoscaling": {"minReplicas": 2}}, 2),
+        ({"autoscaling": {"minReplicas": 2, "initReplicas": 4}}, 4),
+        ({"kind": "AsyncAPI", "autoscaling": {"minReplicas": 0}}, 0),
+        ({"kind": "AsyncAPI", "autoscaling": {"minReplicas": 0, "initReplicas": 0}}, 0),
+    ],
+)
+def test_the_replicas_at_birth(spec: dict[str, Any], first: int) -> None:
+    kind = spec.pop("kind", "RealtimeAPI")
+    handler = {"type": "python", "path": "h.py", "source": {"files": {"h.py": ""}}}
+    manifest = {"kind": kind, "metadata": {"name": "a"}, "spec": {"handler": handler, **spec}}
+    assert deployment.birth_replicas(parse(manifest)) == first

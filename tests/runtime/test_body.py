@@ -1,0 +1,151 @@
+"""How a body is read: its limit, its time, and clients that leave before it is whole."""
+
+import asyncio
+import gzip
+
+import pytest
+
+from cortex_runtime.errors import UserError
+from cortex_runtime.payload import BodyTooLarge, ClientGone, decompress, disconnect, has_left, read_body
+
+GONE = {"type": "http.disconnect"}
+
+
+def part(body, more=False):
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+class Cycle:
+    """As uvicorn's request cycle: `receive` is one of its methods."""
+
+    def __init__(self, messages, more_body=True, disconnected=False):
+        self.messages = list(messages)
+        self.more_body = more_body
+        self.disconnected = disconnected
+        self.timers = 0
+
+    async def receive(self):
+        if not self.messages:
+            await asyncio.Event().wait()
+        return self.messages.pop(0)
+
+
+def read(messages, limit=10, headers=None, timeout=30, **more):
+    return asyncio.run(read_body(Cycle(messages, **more).receive, headers or {}, limit, timeout))
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+@pytest.mark.parametrize(
+    ("messages", "body"),
+    [
+        ([part(b"abc")], b"abc"),
+        ([part(b"")], b""),
+        ([{"type": "http.request"}], b""),
+        ([part(b"0123456789")], b"0123456789"),
+    ],
+)
+def test_a_body_of_one_part(messages, body, arrived):
+    assert read(messages, more_body=not arrived) == body
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [part(b"abc", True), part(b"def", True), part(b"ghij")],
+        [part(b"", True), part(b"abcdefghij", True), part(b"")],
+        [part(b"abcdefghij", True), {"type": "http.request"}],
+    ],
+)
+def test_a_body_of_several_parts(messages):
+    assert read([*messages, GONE]) == b"abcdefghij"
+
+
+def test_another_servers_receive_is_read_too():
+    async def receive():
+        return part(b"abc")
+
+    assert asyncio.run(read_body(receive, {}, 10, 1)) == b"abc"
+    assert not has_left(receive)
+
+
+@pytest.mark.parametrize(
+    ("messages", "headers"),
+    [
+        ([], {b"content-length": b"11"}),
+        ([part(b"x" * 11)], {}),
+        ([part(b"x" * 6, True), part(b"x" * 5)], {}),
+        # What follows is not waited for.
+        ([part(b"x" * 6, True), part(b"x" * 5, True)], {}),
+        ([part(b"x" * 11, True)], {}),
+        ([part(b"x" * 11)], {b"content-length": b"3"}),
+    ],
+)
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_body_over_the_limit_is_refused_as_soon_as_that_is_known(messages, headers, arrived):
+    if arrived and len(messages) > 1:
+        messages = [part(b"x" * 11)]
+    with pytest.raises(BodyTooLarge) as error:
+        read(messages, headers=headers, more_body=not arrived)
+    assert (error.value.status, error.value.message) == (
+        413, "the body is larger than the limit of 10 bytes (maxBodySize)",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("declared", [b"10", b"3", b"-11", b"none", b"", "¹²".encode()])
+def test_a_length_up_to_the_limit_or_none_at_all_is_read(declared):
+    assert read([part(b"abc")], headers={b"content-length": declared}) == b"abc"
+
+
+@pytest.mark.parametrize("before", [[], [part(b"a", True)], [part(b"a", True), part(b"b", True)]])
+def test_a_client_that_leaves(before):
+    with pytest.raises(ClientGone):
+        read([*before, GONE])
+    if not before:
+        with pytest.raises(ClientGone):
+            read([GONE], more_body=False)
+
+
+@pytest.mark.parametrize("before", [[], [part(b"a", True)]])
+def test_a_body_that_does_not_come_in_time(before):
+    with pytest.raises(UserError) as error:
+        read(before, timeout=0.0125)
+    assert (error.value.status, error.value.message) == (408, "the body did not arrive within 0.0125 s")
+
+
+def test_whether_the_client_has_left():
+    assert has_left(Cycle([], disconnected=True).receive) is True
+    assert has_left(Cycle([]).receive) is False
+    cycle = Cycle([part(b"a", True), part(b"b"), GONE])
+    asyncio.run(asyncio.wait_for(disconnect(cycle.receive), 30))
+    assert not cycle.messages
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"x-gzip"])
+def test_a_compressed_body_has_the_limit_of_its_content(encoding):
+    assert decompress(gzip.compress(b"x" * 10), encoding, 10) == b"x" * 10
+    with pytest.raises(BodyTooLarge) as error:
+        decompress(gzip.compress(b"x" * 11), encoding, 10)
+    assert "limit of 10 bytes" in error.value.message
+
+
+@pytest.mark.parametrize("encoding", [b"", b"identity"])
+def test_a_body_that_is_not_compressed(encoding):
+    assert decompress(b"abc", encoding, 1) == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "status", "words"),
+    [
+        (b"abc", b"br", 415, "content-encoding 'br' is not supported: gzip is"),
+        (b"abc", b"\xe9", 415, "content-encoding 'é' is not supported: gzip is"),
+        (b"abc", b"gzip", 400, "the body is not valid gzip: Not a gzipped file (b'ab')"),
+        (gzip.compress(b"abc" * 99)[:-9], b"gzip", 400, "the body is not valid gzip: Compressed file ended before"),
+        (gzip.compress(b"abc")[:-8] + b"\0" * 8, b"gzip", 400, "the body is not valid gzip: CRC check failed"),
+        (gzip.compress(b"abc")[:10] + b"\xff" * 9, b"gzip", 400, "the body is not valid gzip: Error -3"),
+    ],
+)  # fmt: skip
+def test_a_compressed_body_that_is_refused(body, encoding, status, words):
+    with pytest.raises(UserError) as error:
+        decompress(body, encoding, 1000)
+    assert error.value.status == status
+    assert error.value.message.startswith(words)

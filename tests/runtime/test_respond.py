@@ -1,0 +1,389 @@
+"""What a returned value becomes on the wire, message by message: whole responses, streams, events, and refusals."""
+
+import asyncio
+import json
+import logging
+import threading
+
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from cortex_runtime import respond
+from cortex_runtime.errors import UserError
+from cortex_runtime.json_encoder import NotSerialisable
+from cortex_runtime.logs import request_id
+from cortex_runtime.payload import ClientGone
+from cortex_runtime.respond import Stalled, Started, Stream
+
+OURS = [(b"x-request-id", b"id")]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "body"),
+    [
+        ("grün", b"text/plain; charset=utf-8", "grün".encode()),
+        (b"\0\xff", b"application/octet-stream", b"\0\xff"),
+        (bytearray(b"ab"), b"application/octet-stream", b"ab"),
+        (memoryview(b"ab"), b"application/octet-stream", b"ab"),
+        ({"a": [1, None]}, b"application/json", b'{"a":[1,null]}'),
+        (None, b"application/json", b"null"),
+        ((1, 2), b"application/json", b"[1,2]"),
+    ],
+)
+def test_the_content_type_of_a_value(value, kind, body):
+    assert respond.encode(value) == (kind, body)
+
+
+def test_text_that_is_none_is_an_error_for_the_author():
+    with pytest.raises(NotSerialisable) as error:
+        respond.encode("a\udcff")
+    assert str(error.value) == "result is a str that UTF-8 can't encode: surrogates not allowed"
+
+
+def test_a_pair_with_a_function_is_an_answer_and_what_runs_after_it():
+    class Pair(tuple):
+        __slots__ = ()
+
+    assert respond.split_callback((1, print)) == (1, print)
+    for value in (1, (1, 2), (print, 1), [1, print], (1, 2, print), (print,), Pair((1, print))):
+        assert respond.split_callback(value) == (value, None)
+
+
+def test_iterators_are_streams_and_containers_are_not():
+    async def parts():
+        yield 1
+
+    assert all(map(respond.is_stream, (iter([1]), (x for x in ()), parts(), map(str, ()))))
+    assert not any(map(respond.is_stream, ([1], (1,), {1: 2}, "ab", b"ab", None, range(3))))
+
+
+class Client:
+    """Receives what is sent; goes away after so many messages."""
+
+    def __init__(self, leaves_after=None):
+        self.sent = []
+        self.leaves_after = leaves_after
+        self.left = asyncio.Event()
+        if leaves_after == 0:
+            self.left.set()
+
+    async def receive(self):
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message):
+        self.sent.append(message)
+        if len(self.sent) == self.leaves_after:
+            self.left.set()
+        # As a socket may; the task that watches for the client gets its turn.
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+async def in_thread(step):
+    return await asyncio.to_thread(step)
+
+
+def complete(headers):
+    return [*headers, (b"x-complete", b"1")]
+
+
+def streamed(parts, client=None, timeout=30, as_events=False):
+    """(status or exception, what the client got)."""
+
+    async def main():
+        receiver = client() if client else Client()
+        stream = Stream(parts, in_thread, timeout, as_events)
+        try:
+            result = await stream.send(receiver.receive, receiver.send, OURS, complete)
+        except Exception as error:
+            result = error
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        # What watched for the client ends too.
+        _, left = await asyncio.wait(others, timeout=10) if others else ((), ())
+        assert not left
+        return result, receiver.sent
+
+    return asyncio.run(main())
+
+
+def body(data, more=True):
+    return {"type": "http.response.body", "body": data, **({"more_body": True} if more else {})}
+
+
+def start(kind, *more, status=200):
+    headers = [(b"content-type", kind), *more, *OURS, (b"x-complete", b"1")]
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+async def as_async(parts):
+    for part in parts:
+        yield part
+
+
+NO_CACHE = (b"cache-control", b"no-cache")
+EVENTS = b"text/event-stream; charset=utf-8"
+
+
+@pytest.mark.parametrize("wrap", [iter, as_async], ids=["sync", "async"])
+@pytest.mark.parametrize(
+    ("parts", "events", "messages"),
+    [
+        (["a", "b"], False, [start(b"text/plain; charset=utf-8"), body(b"a"), body(b"b")]),
+        ([b"a"], False, [start(b"application/octet-stream"), body(b"a")]),
+        ([{"a": 1}, "b"], False, [start(b"application/x-ndjson"), body(b'{"a":1}\n'), body(b"b")]),
+        ([], False, [start(b"application/octet-stream")]),
+        ([], True, [start(EVENTS, NO_CACHE)]),
+        ([None, "x"], True, [start(EVENTS, NO_CACHE), body(b"data: null\n\n"), body(b"data: x\n\n")]),
+        (
+            ["a\nb\r\nc\rd", b"event: own\n\n"], True,
+            [start(EVENTS, NO_CACHE), body(b"data: a\ndata: b\ndata: c\ndata: d\n\n"), body(b"event: own\n\n")],
+        ),
+    ],
+)  # fmt: skip
+def test_parts_are_sent_one_by_one(wrap, parts, events, messages):
+    assert streamed(wrap(parts), as_events=events) == (200, [*messages, body(b"", more=False)])
+
+
+class Tracked:
+    """A generator's function that notes where it ended."""
+
+    def __init__(self):
+        self.closed_in = None
+        self.steps = 0
+
+    def parts(self, fail_at=None):
+        try:
+            for number in range(1000):
+                self.steps = number
+                if number == fail_at:
+                    raise RuntimeError("broken")
+                yield "x"
+        finally:
+            self.closed_in = threading.current_thread()
+
+    async def async_parts(self, fail_at=None):
+        for part in self.parts(fail_at):
+            yield part
+
+
+@pytest.mark.parametrize("name", ["parts", "async_parts"])
+@pytest.mark.parametrize(("fail_at", "sent"), [(0, 0), (1, 2)])
+def test_an_exception_of_the_generator_is_raised_and_nothing_is_sent_before_the_first_part(
+    name, fail_at, sent
+):
+    result, messages = streamed(getattr(Tracked(), name)(fail_at))
+    assert (type(result), str(result), len(messages)) == (RuntimeError, "broken", sent)
+
+
+@pytest.mark.parametrize("name", ["parts", "async_parts"])
+@pytest.mark.parametrize("leaves_after", [0, 1, 2, 3])
+def test_a_client_that_leaves_ends_the_generator(name, leaves_after):
+    tracked = Tracked()
+    result, messages = streamed(getattr(tracked, name)(), lambda: Client(leaves_after))
+    assert type(result) is ClientGone
+    assert len(messages) <= max(leaves_after, 2)
+    assert tracked.steps < 3
+    if name == "parts" and leaves_after:
+        # Its own thread-local state is there.
+        assert tracked.closed_in is not threading.main_thread()
+
+
+def test_a_client_that_leaves_interrupts_what_is_awaited():
+    closed = []
+
+    async def parts():
+        try:
+            yield "x"
+            await asyncio.Event().wait()
+        finally:
+            closed.append(True)
+
+    result, messages = streamed(parts(), lambda: Client(2))
+    assert (type(result), len(messages), closed) == (ClientGone, 2, [True])
+
+
+def test_a_generator_that_gives_nothing_in_time_has_stalled():
+    closed = []
+
+    async def parts():
+        try:
+            await asyncio.Event().wait()
+            yield "x"
+        finally:
+            closed.append(True)
+
+    result, messages = streamed(parts(), timeout=0.01)
+    assert (type(result), messages, closed) == (Stalled, [], [True])
+
+
+def test_a_thread_that_gives_nothing_in_time_closes_its_generator_later():
+    gate, closed = threading.Event(), threading.Event()
+
+    def parts():
+        try:
+            gate.wait()
+            yield "x"
+        finally:
+            closed.set()
+
+    async def main():
+        client = Client()
+        with pytest.raises(Stalled):
+            await Stream(parts(), in_thread, 0.01).send(client.receive, client.send, OURS, complete)
+        assert not closed.is_set()
+        gate.set()
+        assert await asyncio.to_thread(closed.wait, 30)
+
+    asyncio.run(main())
+
+
+def test_a_timeout_of_the_generators_own_is_its_error():
+    async def parts():
+        raise TimeoutError("of a database")
+        yield
+
+    result, _ = streamed(parts())
+    assert (type(result), str(result)) == (TimeoutError, "of a database")
+
+
+def test_iterators_without_a_close_are_streams_too():
+    class Numbers:
+        def __init__(self):
+            self.n = 0
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            self.n += 1
+            if self.n > 2:
+                raise StopIteration
+            return self.n
+
+    assert [m.get("body") for m in streamed(Numbers())[1]] == [None, b"1\n", b"2\n", b""]
+
+
+def test_a_generator_that_fails_while_it_is_closed_is_an_error():
+    def parts():
+        try:
+            yield "x"
+        finally:
+            raise ValueError("while closing")
+
+    result, _ = streamed(parts(), lambda: Client(1))
+    assert (type(result), str(result)) == (ValueError, "while closing")
+
+
+def sent_by(function):
+    """(result, messages) of something that sends."""
+
+    async def main():
+        client = Client()
+        return await function(client), client.sent
+
+    return asyncio.run(main())
+
+
+def test_a_whole_response():
+    status, messages = sent_by(lambda c: respond.send(c.send, 201, b"a/b", b"12345", [(b"x", b"y")]))
+    assert status == 201
+    head = [(b"content-type", b"a/b"), (b"content-length", b"5"), (b"x", b"y")]
+    assert messages == [
+        {"type": "http.response.start", "status": 201, "headers": head},
+        {"type": "http.response.body", "body": b"12345"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected"),
+    [
+        (400, "wrong", {"error": "wrong", "requestId": "the-id"}),
+        (409, {"a": [1]}, {"error": {"a": [1]}, "requestId": "the-id"}),
+        (500, "a\udcff", {"error": "a\\udcff", "requestId": "the-id"}),
+        (422, object, {"error": "<class 'object'>", "requestId": "the-id"}),
+    ],
+)
+def test_an_error_has_its_message_and_the_id_of_its_request(status, message, expected):
+    token = request_id.set("the-id")
+    try:
+        result, (head, end) = sent_by(lambda c: respond.send_error(c.send, status, message, OURS))
+    finally:
+        request_id.reset(token)
+    assert (result, head["status"], json.loads(end["body"])) == (status, status, expected)
+    assert head["headers"] == [
+        (b"content-type", b"application/json"), (b"content-length", str(len(end["body"])).encode()), *OURS,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [204, 205, 304])
+def test_a_status_that_may_have_no_body_has_none(status):
+    result, (head, end) = sent_by(lambda c: respond.send_error(c.send, status, "x", OURS))
+    assert (result, head["status"], end["body"]) == (status, status, b"")
+    assert head["headers"] == [
+        (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"0"), *OURS,
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def logged(caplog, monkeypatch):
+    logger = logging.Logger("cortex")
+    logger.addHandler(caplog.handler)
+    monkeypatch.setattr(respond, "log", logger)
+    return caplog
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (UserError("no", 422), (422, "no", [])),
+        (HTTPException(418, "teapot"), (418, "teapot", [])),
+        (HTTPException(409, {"a": 1}, {"X-Own": "é"}), (409, {"a": 1}, [(b"x-own", b"\xe9")])),
+        (HTTPException(200, "x"), (200, "x", [])),
+        (HTTPException(599, "x"), (599, "x", [])),
+    ],
+)
+def test_what_a_handler_raises_for_its_client(error, expected, logged):
+    assert respond.refusal(error) == expected
+    assert not logged.records
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (HTTPException(199, "x"), "the status of an error must be 200 to 599; got 199"),
+        (HTTPException(600, "x"), "the status of an error must be 200 to 599; got 600"),
+        (HTTPException("409", "x"), "the status of an error must be 200 to 599; got '409'"),
+        (HTTPException(409, "x", {"x-own": "a\r\nb: c"}), "a header has a line break in it"),
+        (HTTPException(409, "x", {"x\n": "a"}), "a header has a line break in it"),
+        (HTTPException(409, "x", {"x": "a\0"}), "a header has a line break in it"),
+        (HTTPException(409, "x", {"x": "\udcff"}), "'latin-1' codec can't encode"),
+    ],
+)
+def test_a_refusal_that_can_not_be_sent_is_a_500_and_in_the_log(error, words, logged):
+    assert respond.refusal(error) == (500, "internal server error", [])
+    (record,) = logged.records
+    assert record.getMessage() == "the handler raised a HTTPException that can't be sent"
+    assert words in str(record.exc_info[1])
+
+
+def test_a_starlette_response_keeps_its_own_headers_but_for_ours():
+    response = JSONResponse({"a": 1}, 201, headers={"X-Request-Id": "its own", "x-mine": "1"})
+    scope = {"type": "http", "method": "POST"}
+    status, (head, end) = sent_by(lambda c: respond.send_response(response, scope, c.receive, c.send, OURS))
+    assert (status, head["status"], end["body"]) == (201, 201, b'{"a":1}')
+    assert sorted(head["headers"]) == [
+        (b"content-length", b"7"), (b"content-type", b"application/json"), (b"x-mine", b"1"), *OURS,
+    ]  # fmt: skip
+
+
+def test_whether_a_response_has_begun():
+    async def main():
+        client = Client()
+        started = Started(client.send)
+        assert started.yes is False
+        await respond.send(started, 200, b"a/b", b"", [])
+        return started.yes, len(client.sent)
+
+    assert asyncio.run(main()) == (True, 2)
