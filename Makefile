@@ -1,7 +1,7 @@
 # Everything is kept in .venv; nothing else on this machine is touched.
 PYTHON ?= python3
 BIN := .venv/bin
-PACKAGES := crds operator runtime cli
+PACKAGES := crds operator runtime cli devcluster
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
 .PHONY: help demo demo-async test mutants snapshots lint types bench bench-peers bench-operator bench-async test-cluster generate sbom lock format clean
@@ -10,11 +10,11 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-has
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: .venv/.ready ## from `kubectl apply` to a prediction, on this machine (KEEP=1 leaves it running)
-	@$(BIN)/python -m cortex_cli.demo
+demo: .venv/.paths ## from `kubectl apply` to a prediction, on this machine (KEEP=1 leaves it running)
+	@$(BIN)/python -m cortex_devcluster.demo
 
-demo-async: .venv/.ready ## from `kubectl apply` to the result of a job, on this machine
-	@$(BIN)/python -m cortex_cli.demo words
+demo-async: .venv/.paths ## from `kubectl apply` to the result of a job, on this machine
+	@$(BIN)/python -m cortex_devcluster.demo words
 
 test: .venv/.dev lint ## everything that is checked: style, types, layers, tests
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile
@@ -61,7 +61,7 @@ format: .venv/.dev ## the code, as ruff wants it
 lock: .venv/.ready ## requirements/*.txt, from setup.cfg: dev first, and the others as parts of it
 	@$(BIN)/python -m pip install -q --disable-pip-version-check 'uv >=0.9'
 	@set -e; for set in dev local operator runtime runtime-tensorflow; do \
-	  case $$set in dev) extras="operator runtime cli tensorflow test"; within=;; local) extras="operator runtime cli"; within="-c requirements/dev.txt";; \
+	  case $$set in dev) extras="operator runtime cli devcluster tensorflow test"; within=;; local) extras="operator runtime cli devcluster"; within="-c requirements/dev.txt";; \
 	    runtime-tensorflow) extras="runtime tensorflow"; within="-c requirements/dev.txt";; \
 	    *) extras=$$set; within="-c requirements/dev.txt";; esac; \
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
@@ -78,12 +78,16 @@ clean: ## removes what was made here
 	@echo "Installing into .venv (once; about a minute) ..."
 	@$(PYTHON) -m venv --clear .venv
 	@$(PIP) -r requirements/local.txt
-	@printf '%s\n' $(addprefix $(CURDIR)/,$(PACKAGES)) > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/cortex.pth
 	@printf '#!%s\nimport sys\nfrom cortex_cli.__main__ import main\nsys.exit(main())\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/cortex && chmod +x $(BIN)/cortex
 	@printf '#!%s\nimport sys\nfrom cortex_cli.__main__ import plugin\nsys.exit(plugin())\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/kubectl-cortex && chmod +x $(BIN)/kubectl-cortex
 	@touch $@
 
-.venv/.dev: .venv/.ready requirements/dev.txt
+# Written anew whenever PACKAGES changes, without installing anything.
+.venv/.paths: Makefile .venv/.ready
+	@printf '%s\n' $(addprefix $(CURDIR)/,$(PACKAGES)) > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/cortex.pth
+	@touch $@
+
+.venv/.dev: .venv/.ready requirements/dev.txt | .venv/.paths
 	@echo "Installing what the tests need (once; TensorFlow among it: a minute or two) ..."
 	@$(PIP) -r requirements/dev.txt
 	@touch $@

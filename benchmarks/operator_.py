@@ -213,7 +213,7 @@ def main() -> int:
         if given := os.environ.get("KUBECONFIG"):
             kubeconfig, cluster = Path(given), "KUBECONFIG"
         else:
-            from cortex_cli.devcluster import DevCluster
+            from cortex_devcluster import DevCluster
 
             kubeconfig, cluster = stack.enter_context(DevCluster(folder)).kubeconfig, "dev cluster"
         kubectl(kubeconfig, "apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from cortex_api import KINDS, __version__
 from cortex_cli.__main__ import main
-from cortex_cli.devcluster import DevCluster
+from cortex_devcluster import DevCluster
 
 ROOT = Path(__file__).parents[2]
 KUBECTL = Path(sys.executable).with_name("kubectl")

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cortex_cli.devcluster import DevCluster
+from cortex_devcluster import DevCluster
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBECTL = Path(sys.executable).parent / "kubectl"

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import pytest
 
-from cortex_cli.devcluster import DevCluster
+from cortex_devcluster import DevCluster
 
 IMAGE = "cortex-runtime:0.1.0"
 KUBECTL = Path(sys.executable).with_name("kubectl")

@@ -14,10 +14,10 @@ import kubernetes
 import pytest
 from starlette.testclient import TestClient
 
-from cortex_cli.devcluster import DevCluster
-from cortex_cli.devcluster.api import API
-from cortex_cli.devcluster.registry import Registry
-from cortex_cli.devcluster.store import HISTORY
+from cortex_devcluster import DevCluster
+from cortex_devcluster.api import API
+from cortex_devcluster.registry import Registry
+from cortex_devcluster.store import HISTORY
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from cortex_cli.devcluster import DevCluster, StartFailed
+from cortex_devcluster import DevCluster, StartFailed
 from tests.devcluster.conftest import alive
 
 CHILD = """
 import sys, time
 from pathlib import Path
-from cortex_cli.devcluster import DevCluster
+from cortex_devcluster import DevCluster
 with DevCluster(Path(sys.argv[1])) as cluster:
     print(cluster.kubeconfig, flush=True)
     time.sleep(600)

@@ -28,7 +28,7 @@ def processes_with(marker: str) -> list[str]:
     return found
 
 
-COMMAND = [sys.executable, "-m", "cortex_cli.demo"]
+COMMAND = [sys.executable, "-m", "cortex_devcluster.demo"]
 
 
 def demo_process(tmp_path: Path, **environment: str) -> subprocess.Popen[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cortex_cli.devcluster import DevCluster
+from cortex_devcluster import DevCluster
 from tests.chart.rendering import of, render
 from tests.cluster.conftest import Kubectl, free_port, nats  # noqa: F401 - a fixture
 

@@ -13,7 +13,7 @@ import helm_python
 import pytest
 import yaml
 
-from cortex_cli.devcluster import DevCluster
+from cortex_devcluster import DevCluster
 from tests.chart.rendering import CHART, ROOT
 from tests.cluster.conftest import Kubectl
 

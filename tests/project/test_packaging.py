@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCKS = {path.stem: path.read_text() for path in (ROOT / "requirements").glob("*.txt")}
+PACKAGES = re.search(r"^PACKAGES := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)(?: ; (.*?))? \\$", re.MULTILINE)
 
 
@@ -39,24 +40,20 @@ def test_every_locked_package_has_hashes(lock: str) -> None:
 def test_the_distribution_holds_every_package() -> None:
     listed = set(setup()["options"]["packages"].split())
     found = set()
-    for folder in ("crds", "operator", "runtime", "cli"):
+    for folder in PACKAGES:
         for init in (ROOT / folder).rglob("__init__.py"):
             found.add(".".join(init.parent.relative_to(ROOT / folder).parts))
     assert listed == found
 
 
 def test_no_folder_shadows_a_module_of_the_standard_library() -> None:
-    assert not [
-        folder
-        for folder in ("crds", "operator", "runtime", "cli")
-        if (ROOT / folder / "__init__.py").exists()
-    ]
+    assert not [folder for folder in PACKAGES if (ROOT / folder / "__init__.py").exists()]
 
 
 def test_data_files_of_packages_are_shipped() -> None:
     data = [
         str(path.relative_to(ROOT))
-        for folder in ("crds", "operator", "runtime", "cli")
+        for folder in PACKAGES
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and path.suffix not in {".py", ".pyi", ".pyc", ".yaml", ".proto", ".typed"}
     ]

@@ -18,13 +18,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from cortex_cli.devcluster.addresses import Block
-from cortex_cli.devcluster.client import Client, Informer, Refused
-from cortex_cli.devcluster.container import Container
-from cortex_cli.devcluster.events import Recorder
-from cortex_cli.devcluster.pod import PodWorker
-from cortex_cli.devcluster.processes import Processes
-from cortex_cli.devcluster.selectors import at, now
+from cortex_devcluster.addresses import Block
+from cortex_devcluster.client import Client, Informer, Refused
+from cortex_devcluster.container import Container
+from cortex_devcluster.events import Recorder
+from cortex_devcluster.pod import PodWorker
+from cortex_devcluster.processes import Processes
+from cortex_devcluster.selectors import at, now
 
 Object = dict[str, Any]
 log = logging.getLogger(__name__)

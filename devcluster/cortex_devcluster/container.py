@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cortex_cli.devcluster import environment, probes
-from cortex_cli.devcluster.processes import Processes
-from cortex_cli.devcluster.selectors import now
-from cortex_cli.devcluster.volumes import Lookup
+from cortex_devcluster import environment, probes
+from cortex_devcluster.processes import Processes
+from cortex_devcluster.selectors import now
+from cortex_devcluster.volumes import Lookup
 
 Object = dict[str, Any]
 FIRST_BACKOFF, LAST_BACKOFF, STEADY = 1.0, 30.0, 60.0

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cortex_cli.devcluster.resources import Resource
-from cortex_cli.devcluster.selectors import age, at, jsonpath
+from cortex_devcluster.resources import Resource
+from cortex_devcluster.selectors import age, at, jsonpath
 
 Object = dict[str, Any]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cortex_cli.devcluster.errors import FieldError
-from cortex_cli.devcluster.resources import Resource
-from cortex_cli.devcluster.selectors import matches, now
+from cortex_devcluster.errors import FieldError
+from cortex_devcluster.resources import Resource
+from cortex_devcluster.selectors import matches, now
 
 Object = dict[str, Any]
 _LABEL = re.compile(r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")

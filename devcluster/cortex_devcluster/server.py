@@ -14,16 +14,16 @@ from typing import Any
 import uvicorn
 import yaml
 
-from cortex_cli.devcluster import addresses
-from cortex_cli.devcluster.api import API
-from cortex_cli.devcluster.autoscalers import Autoscalers
-from cortex_cli.devcluster.client import Client
-from cortex_cli.devcluster.garbage import Garbage
-from cortex_cli.devcluster.node import Node
-from cortex_cli.devcluster.proxy import Proxy
-from cortex_cli.devcluster.registry import Registry
-from cortex_cli.devcluster.scheduler import Scheduler
-from cortex_cli.devcluster.workloads import Workloads
+from cortex_devcluster import addresses
+from cortex_devcluster.api import API
+from cortex_devcluster.autoscalers import Autoscalers
+from cortex_devcluster.client import Client
+from cortex_devcluster.garbage import Garbage
+from cortex_devcluster.node import Node
+from cortex_devcluster.proxy import Proxy
+from cortex_devcluster.registry import Registry
+from cortex_devcluster.scheduler import Scheduler
+from cortex_devcluster.workloads import Workloads
 
 NODE_NAME = "dev"
 DRAIN = 1

@@ -17,14 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from cortex_cli.devcluster import discovery, passing, tables, watching
-from cortex_cli.devcluster.asked import Target, accept, body, group_version, intent, patched, selector
-from cortex_cli.devcluster.errors import APIError
-from cortex_cli.devcluster.ownership import Object
-from cortex_cli.devcluster.registry import Registry
-from cortex_cli.devcluster.resources import REVIEW_KINDS, REVIEWS, Resource
-from cortex_cli.devcluster.scale import scale_of, scaled
-from cortex_cli.devcluster.selectors import Matcher, at, now
+from cortex_devcluster import discovery, passing, tables, watching
+from cortex_devcluster.asked import Target, accept, body, group_version, intent, patched, selector
+from cortex_devcluster.errors import APIError
+from cortex_devcluster.ownership import Object
+from cortex_devcluster.registry import Registry
+from cortex_devcluster.resources import REVIEW_KINDS, REVIEWS, Resource
+from cortex_devcluster.scale import scale_of, scaled
+from cortex_devcluster.selectors import Matcher, at, now
 
 VERSION = {"major": "1", "minor": "37", "gitVersion": "v1.37.0+cortex-dev", "platform": "linux/amd64"}
 OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"

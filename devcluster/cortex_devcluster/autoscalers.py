@@ -15,12 +15,12 @@ from typing import Any
 
 import aiohttp
 
-from cortex_cli.devcluster import quantity
-from cortex_cli.devcluster.autoscaling import History, decide, recommend
-from cortex_cli.devcluster.client import Client, Informer, Key, Refused
-from cortex_cli.devcluster.events import Recorder
-from cortex_cli.devcluster.selectors import at, matches, now
-from cortex_cli.devcluster.workloads import DEPLOYMENTS, PODS, pod_ready
+from cortex_devcluster import quantity
+from cortex_devcluster.autoscaling import History, decide, recommend
+from cortex_devcluster.client import Client, Informer, Key, Refused
+from cortex_devcluster.events import Recorder
+from cortex_devcluster.selectors import at, matches, now
+from cortex_devcluster.workloads import DEPLOYMENTS, PODS, pod_ready
 
 Object = dict[str, Any]
 HPAS = "autoscaling/v2/horizontalpodautoscalers"

@@ -9,9 +9,9 @@ import aiohttp
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from cortex_cli.devcluster.errors import APIError
-from cortex_cli.devcluster.ownership import Object
-from cortex_cli.devcluster.selectors import at
+from cortex_devcluster.errors import APIError
+from cortex_devcluster.ownership import Object
+from cortex_devcluster.selectors import at
 
 _NAME = re.compile(r"^(?:(?P<scheme>https?):)?(?P<name>[^:]+)(?::(?P<port>[^:]*))?$")
 _OF_THE_HOP = {"host", "connection", "authorization", "transfer-encoding", "content-length", "keep-alive"}

@@ -18,8 +18,8 @@ from cel_expr_python import cel
 from cel_expr_python.ext.ext_optional import ExtOptional
 from cel_expr_python.ext.ext_strings import ExtStrings
 
-from cortex_cli.devcluster import quantity
-from cortex_cli.devcluster.errors import FieldError
+from cortex_devcluster import quantity
+from cortex_devcluster.errors import FieldError
 
 _T = cel.Type
 

@@ -8,12 +8,12 @@ import orjson
 import yaml
 from starlette.requests import Request
 
-from cortex_cli.devcluster import patch, protobuf
-from cortex_cli.devcluster.errors import APIError
-from cortex_cli.devcluster.ownership import Object
-from cortex_cli.devcluster.registry import Registry, Write
-from cortex_cli.devcluster.resources import Resource
-from cortex_cli.devcluster.selectors import Matcher, fields, labels
+from cortex_devcluster import patch, protobuf
+from cortex_devcluster.errors import APIError
+from cortex_devcluster.ownership import Object
+from cortex_devcluster.registry import Registry, Write
+from cortex_devcluster.resources import Resource
+from cortex_devcluster.selectors import Matcher, fields, labels
 
 
 class Target:

@@ -23,9 +23,9 @@ from typing import Any
 import httpx
 
 from cortex_cli import queueserver
-from cortex_cli.devcluster import DevCluster, StartFailed
 from cortex_cli.guard import Guard
 from cortex_cli.ports import free_port
+from cortex_devcluster import DevCluster, StartFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = '{"texts": ["to be or not to be", "the rest is silence"]}'

@@ -10,13 +10,13 @@ from typing import Any
 
 import aiohttp
 
-from cortex_cli.devcluster import volumes
-from cortex_cli.devcluster.client import Client, Refused
-from cortex_cli.devcluster.container import Container, Surroundings
-from cortex_cli.devcluster.events import Recorder
-from cortex_cli.devcluster.processes import Processes
-from cortex_cli.devcluster.rollout import condition
-from cortex_cli.devcluster.selectors import at, now
+from cortex_devcluster import volumes
+from cortex_devcluster.client import Client, Refused
+from cortex_devcluster.container import Container, Surroundings
+from cortex_devcluster.events import Recorder
+from cortex_devcluster.processes import Processes
+from cortex_devcluster.rollout import condition
+from cortex_devcluster.selectors import at, now
 
 Object = dict[str, Any]
 

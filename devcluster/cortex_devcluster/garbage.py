@@ -6,7 +6,7 @@ import asyncio
 import functools
 from typing import Any
 
-from cortex_cli.devcluster.client import Client, Informer, Key, Loop, Refused, path
+from cortex_devcluster.client import Client, Informer, Key, Loop, Refused, path
 
 Object = dict[str, Any]
 CRDS = "apiextensions.k8s.io/v1/customresourcedefinitions"

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from cortex_cli.devcluster.selectors import Matcher
+from cortex_devcluster.selectors import Matcher
 
 Object = dict[str, Any]
 log = logging.getLogger(__name__)

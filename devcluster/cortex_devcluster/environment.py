@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cortex_cli.devcluster.volumes import Lookup, contents, field
+from cortex_devcluster.volumes import Lookup, contents, field
 
 Object = dict[str, Any]
 ENTRYPOINT = ("python", "-m", "cortex_runtime")

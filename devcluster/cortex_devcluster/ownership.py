@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cortex_cli.devcluster.patch import MERGE_KEYS, SETS
+from cortex_devcluster.patch import MERGE_KEYS, SETS
 
 Path = tuple[str, ...]
 Fields = frozenset[Path]

@@ -8,10 +8,10 @@ import itertools
 import logging
 from typing import Any
 
-from cortex_cli.devcluster.client import Client, Informer
-from cortex_cli.devcluster.probes import port_of
-from cortex_cli.devcluster.selectors import at
-from cortex_cli.devcluster.workloads import pod_ready
+from cortex_devcluster.client import Client, Informer
+from cortex_devcluster.probes import port_of
+from cortex_devcluster.selectors import at
+from cortex_devcluster.workloads import pod_ready
 
 Object = dict[str, Any]
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cortex_cli.devcluster import schema as schemas
-from cortex_cli.devcluster.errors import FieldError
-from cortex_cli.devcluster.ownership import Shape
+from cortex_devcluster import schema as schemas
+from cortex_devcluster.errors import FieldError
+from cortex_devcluster.ownership import Shape
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
@@ -129,7 +129,7 @@ def of_crd(crd: Mapping[str, Any]) -> Iterator[Resource]:
 
 def crd_problems(crd: Mapping[str, Any]) -> list[FieldError]:
     """What the API server would refuse in a CustomResourceDefinition, rules that don't compile included."""
-    from cortex_cli.devcluster import rules
+    from cortex_devcluster import rules
 
     spec = crd.get("spec") or {}
     names = spec.get("names") or {}

@@ -11,7 +11,7 @@ import json
 import math
 from typing import Any
 
-from cortex_cli.devcluster.selectors import at, now
+from cortex_devcluster.selectors import at, now
 
 Object = dict[str, Any]
 HASH = "pod-template-hash"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from cortex_cli.devcluster.client import Client, Refused
-from cortex_cli.devcluster.selectors import now
+from cortex_devcluster.client import Client, Refused
+from cortex_devcluster.selectors import now
 
 Object = dict[str, Any]
 

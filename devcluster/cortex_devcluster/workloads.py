@@ -7,10 +7,10 @@ import copy
 from datetime import UTC, datetime
 from typing import Any
 
-from cortex_cli.devcluster import rollout
-from cortex_cli.devcluster.client import Client, Informer, Key, Loop, Refused
-from cortex_cli.devcluster.events import Recorder
-from cortex_cli.devcluster.selectors import at, when
+from cortex_devcluster import rollout
+from cortex_devcluster.client import Client, Informer, Key, Loop, Refused
+from cortex_devcluster.events import Recorder
+from cortex_devcluster.selectors import at, when
 
 Object = dict[str, Any]
 DEPLOYMENTS, REPLICASETS, PODS = "apps/v1/deployments", "apps/v1/replicasets", "v1/pods"

@@ -1,4 +1,4 @@
-"""`python -m cortex_cli.devcluster`: an API server and a node on this machine, for development and tests only."""
+"""`python -m cortex_devcluster`: an API server and a node on this machine, for development and tests only."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cortex_cli.devcluster.addresses import Exhausted
-from cortex_cli.devcluster.cluster import default_images
-from cortex_cli.devcluster.server import serve
+from cortex_devcluster.addresses import Exhausted
+from cortex_devcluster.cluster import default_images
+from cortex_devcluster.server import serve
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m cortex_cli.devcluster", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m cortex_devcluster", description=__doc__)
     parser.add_argument(
         "--state-dir", type=Path, help="kubeconfig and pods' files (default: a new temporary folder)"
     )

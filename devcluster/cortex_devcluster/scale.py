@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from cortex_cli.devcluster.resources import Resource
-from cortex_cli.devcluster.selectors import at
+from cortex_devcluster.resources import Resource
+from cortex_devcluster.selectors import at
 
 Object = dict[str, Any]
 

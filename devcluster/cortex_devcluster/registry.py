@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cortex_cli.devcluster import builtin, ownership, rules
-from cortex_cli.devcluster import schema as schemas
-from cortex_cli.devcluster.errors import APIError, FieldError, conflict, exists, invalid, not_found
-from cortex_cli.devcluster.resources import Kinds, Resource, crd_problems, of_crd
-from cortex_cli.devcluster.selectors import at, now
-from cortex_cli.devcluster.store import Store
+from cortex_devcluster import builtin, ownership, rules
+from cortex_devcluster import schema as schemas
+from cortex_devcluster.errors import APIError, FieldError, conflict, exists, invalid, not_found
+from cortex_devcluster.resources import Kinds, Resource, crd_problems, of_crd
+from cortex_devcluster.selectors import at, now
+from cortex_devcluster.store import Store
 
 Object = dict[str, Any]
 SYSTEM_FIELDS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")

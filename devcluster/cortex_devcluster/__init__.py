@@ -4,6 +4,6 @@ For development and tests only. `api`, `registry` and `store` are the API server
 control plane; `node`, `pod`, `container` and `proxy` the node. The latter two talk to any API server over HTTP.
 """
 
-from cortex_cli.devcluster.cluster import DevCluster, StartFailed
+from cortex_devcluster.cluster import DevCluster, StartFailed
 
 __all__ = ["DevCluster", "StartFailed"]

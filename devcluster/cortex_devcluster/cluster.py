@@ -51,7 +51,7 @@ class DevCluster:
         """Returns once the API server answers and the node is registered. Raises StartFailed."""
         self.state_dir.mkdir(parents=True, exist_ok=True)
         self.kubeconfig.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "cortex_cli.devcluster", "--until-eof"]
+        command = [sys.executable, "-m", "cortex_devcluster", "--until-eof"]
         command += ["--state-dir", str(self.state_dir), "--port", str(self._port)]
         command += [word for image in self._images for word in ("--image", image)]
         command += [] if self._node else ["--no-node"]

@@ -11,10 +11,10 @@ from collections import Counter
 from decimal import Decimal
 from typing import Any
 
-from cortex_cli.devcluster import quantity
-from cortex_cli.devcluster.client import Client, Informer, Key, Loop, path
-from cortex_cli.devcluster.events import Recorder
-from cortex_cli.devcluster.selectors import at, now
+from cortex_devcluster import quantity
+from cortex_devcluster.client import Client, Informer, Key, Loop, path
+from cortex_devcluster.events import Recorder
+from cortex_devcluster.selectors import at, now
 
 Object = dict[str, Any]
 UNCOUNTED = {"cpu", "memory", "ephemeral-storage"}
