@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from cortex_api import parse
-from cortex_operator import status
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import Cluster
 from cortex_operator.platform import Platform
 from cortex_operator.render import render
-from cortex_operator.status import Observed
+from cortex_operator.status import status
+from cortex_operator.status.status import Observed
 
 Object = dict[str, Any]
 

@@ -13,17 +13,18 @@ from typing import Any
 
 import kopf
 
-from cortex_operator import handlers, health, platform, watches
-from cortex_operator.audit import Audit
-from cortex_operator.cache import Cache, Key
+from cortex_operator import health, platform
+from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import TROUBLE, Cluster, said
-from cortex_operator.lease import Lease
+from cortex_operator.leadership.lease import Lease
 from cortex_operator.platform import Platform
-from cortex_operator.podclient import PodClient
 from cortex_operator.reconcile import Reconciler
-from cortex_operator.replicas import Replicas
-from cortex_operator.scaler import Scaler
+from cortex_operator.replicas.pod_client import PodClient
+from cortex_operator.replicas.replicas import Replicas
+from cortex_operator.watch import handlers, watches
+from cortex_operator.watch.cache import Cache, Key
+from cortex_operator.watch.relist import Audit
 from cortex_operator.workqueue import WorkQueue
 
 log = logging.getLogger("cortex.operator")

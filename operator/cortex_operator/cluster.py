@@ -12,6 +12,8 @@ import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
+from cortex_operator.kinds import PLURALS
+
 Object = dict[str, Any]
 
 MANAGER = "cortex-operator"
@@ -21,22 +23,6 @@ TROUBLE = (ApiException, aiohttp.ClientError, OSError, TimeoutError)
 """What a call raises when it did not work."""
 TIMEOUT = 30
 """Seconds that a call may take."""
-
-_PLURALS = {
-    "ConfigMap": "configmaps",
-    "Deployment": "deployments",
-    "Service": "services",
-    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
-    "PodDisruptionBudget": "poddisruptionbudgets",
-    "NetworkPolicy": "networkpolicies",
-    "HTTPRoute": "httproutes",
-    "Ingress": "ingresses",
-    "RealtimeAPI": "realtimeapis",
-    "AsyncAPI": "asyncapis",
-    "Event": "events",
-    "Pod": "pods",
-    "Lease": "leases",
-}
 
 
 class Cluster:
@@ -213,5 +199,5 @@ def merge_patch(live: Object, wanted: Object) -> Object:
 
 def _path(api_version: str, kind: str, namespace: str | None, name: str | None = None) -> str:
     base = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-    path = f"{base}/namespaces/{namespace}/{_PLURALS[kind]}" if namespace else f"{base}/{_PLURALS[kind]}"
+    path = f"{base}/namespaces/{namespace}/{PLURALS[kind]}" if namespace else f"{base}/{PLURALS[kind]}"
     return f"{path}/{name}" if name else path

@@ -9,9 +9,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from cortex_api import __version__
-from cortex_operator.cache import Cache, Key
 from cortex_operator.cluster import Cluster
-from cortex_operator.replicas import Replicas
+from cortex_operator.replicas.replicas import Replicas
+from cortex_operator.watch.cache import Cache, Key
 from cortex_operator.workqueue import WorkQueue
 
 

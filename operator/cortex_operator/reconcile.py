@@ -15,28 +15,25 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
-from cortex_operator import conditions, events, status
-from cortex_operator.applier import Applied, Applier
-from cortex_operator.cache import Cache, Key, source_name
+from cortex_operator.apply.applier import Applied, Applier
+from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import Cluster, ends_namespace, said
-from cortex_operator.conditions import NAMESPACE_ENDS, Component, Observed, Problem, judge
-from cortex_operator.handlers import CONFIG_MAP, ChildKind, child_kinds
+from cortex_operator.kinds import CONFIG_MAP, OPTIONAL_KINDS, ROUTE_KINDS, ChildKind, child_kinds
+from cortex_operator.leadership.other_operators import Standby
 from cortex_operator.platform import Platform
+from cortex_operator.queue_deletion import Retention
 from cortex_operator.render import render, route
 from cortex_operator.render.names import DESTROY, GATEWAY, child_name
-from cortex_operator.replicas import Replicas
-from cortex_operator.retention import Retention
-from cortex_operator.scaler import Scaler
-from cortex_operator.standby import Standby
-from cortex_operator.status import component_of
+from cortex_operator.replicas.replicas import Replicas
+from cortex_operator.status import conditions, events, status
+from cortex_operator.status.conditions import NAMESPACE_ENDS, Component, Observed, Problem, judge
+from cortex_operator.status.status import component_of
+from cortex_operator.watch.cache import Cache, Key, source_name
 
 Object = dict[str, Any]
 API = RealtimeAPI | AsyncAPI
 log = logging.getLogger("cortex.reconcile")
-
-OPTIONAL = {"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "HTTPRoute", "Ingress"}
-"""Kinds without which an API still answers: one that is refused is reported, and the rest goes on."""
 
 
 class Reconciler:
@@ -62,7 +59,7 @@ class Reconciler:
         self._again = again
         self.standby = Standby(cache, cluster, platform)
         self._retention = Retention(cache, cluster, platform)
-        self._pruned: list[ChildKind] = [k for k in (*child_kinds(platform), CONFIG_MAP) if k.pruned]
+        self._pruned: list[ChildKind] = [k for k in (*child_kinds(platform), CONFIG_MAP) if k.may_be_pruned]
         self._applier = Applier(cache, cluster)
         self._reported: dict[Key, tuple[Object, Object]] = {}
 
@@ -116,7 +113,7 @@ class Reconciler:
                     raise
                 words = f"the cluster refuses {child['kind']} {child['metadata']['name']}: {said(error)}"
                 unfinished = Problem(f"{child['kind']}Refused", words)
-                if child["kind"] not in OPTIONAL:
+                if child["kind"] not in OPTIONAL_KINDS:
                     await self._refuse(key, live, unfinished)
                     raise Unfinished(words) from error
         await self._prune(key, children)
@@ -175,7 +172,7 @@ class Reconciler:
 
     def _observe(self, key: Key, api: API, children: list[Object], problem: Problem | None) -> Observed:
         main, front = self._components(key, child_name(api))
-        way = next((child for child in children if child["kind"] in ("HTTPRoute", "Ingress")), None)
+        way = next((child for child in children if child["kind"] in ROUTE_KINDS), None)
         routed = way is not None and (problem is None or problem.reason != f"{way['kind']}Refused")
         if way is not None and routed and problem is None:
             problem = _not_accepted(self._cache.child(key, way["kind"], way["metadata"]["name"]))

@@ -14,11 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cortex_api import Document, parse
 from cortex_api.situations import SITUATIONS, Situation
-from cortex_operator.cache import Cache, Key
 from cortex_operator.health import OperatorCollector
 from cortex_operator.platform import Platform
 from cortex_operator.render import pod
-from cortex_operator.replicas import Replicas
+from cortex_operator.replicas.replicas import Replicas
+from cortex_operator.watch.cache import Cache, Key
 from cortex_operator.workqueue import WorkQueue
 from cortex_runtime.board import Board
 from cortex_runtime.metrics import Metrics

@@ -11,9 +11,9 @@ from cel_expr_python import cel
 
 from cortex_api import KINDS, RealtimeAPI, parse
 from cortex_api.situations import SITUATIONS, Situation
-from cortex_operator.conditions import Component, Observed, Problem
 from cortex_operator.render.names import TEMPLATE_LABEL
-from cortex_operator.status import compute, refused
+from cortex_operator.status.conditions import Component, Observed, Problem
+from cortex_operator.status.status import compute, refused
 from tests.operator.situations import SEEN
 
 ROOT = Path(__file__).resolve().parents[2]

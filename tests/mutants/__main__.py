@@ -54,10 +54,12 @@ GROUPS = {
         ("tests/operator/test_snapshots.py", "tests/operator/test_render.py"),
     ),
     "status": Group(
-        ("operator/cortex_operator/status.py", "operator/cortex_operator/failures.py"),
+        ("operator/cortex_operator/status/status.py", "operator/cortex_operator/status/failures.py"),
         ("tests/operator",),
     ),
-    "autoscaler": Group(("operator/cortex_operator/autoscaler.py",), ("tests/operator/test_autoscaler.py",)),
+    "autoscaler": Group(
+        ("operator/cortex_operator/autoscaling/autoscaler.py",), ("tests/operator/test_autoscaler.py",)
+    ),
     "rules": Group(
         tuple(
             f"crds/cortex_api/{name}.py"

@@ -5,12 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI, parse
-from cortex_operator.autoscaler import State
-from cortex_operator.conditions import Component, Observed, Problem
+from cortex_operator.autoscaling.autoscaler import State, Watched
 from cortex_operator.render.names import TEMPLATE_LABEL
-from cortex_operator.reports import Report, WorkerFailure
-from cortex_operator.scaler import Watched
-from cortex_operator.status import compute, refused
+from cortex_operator.replicas.reports import Report, WorkerFailure
+from cortex_operator.status.conditions import Component, Observed, Problem
+from cortex_operator.status.status import compute, refused
 
 Object = dict[str, Any]
 

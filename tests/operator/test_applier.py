@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
-from cortex_operator import applier
-from cortex_operator.cache import Cache, Key
+from cortex_operator.apply import applier
+from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.platform import Platform
 from cortex_operator.reconcile import Reconciler
-from cortex_operator.scaler import Scaler
+from cortex_operator.watch.cache import Cache, Key
 
 from .fake import FakeCluster
 from .test_any_order import resource

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from cortex_api.scaling import RealtimeAutoscaling
-from cortex_operator.autoscaler import Rules, State, decide
+from cortex_operator.autoscaling.autoscaler import Rules, State, decide
 
 RULES = Rules.of(RealtimeAutoscaling.model_validate({"targetInFlight": 2, "maxReplicas": 20}))
 LOOK = 10.0

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cortex_operator.cache import Cache, Key
+from cortex_operator.watch.cache import Cache, Key
 
 from .test_any_order import World, resource
 

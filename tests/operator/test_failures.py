@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cortex_operator.failures import of_deployment, of_pods
+from cortex_operator.status.failures import of_deployment, of_pods
 
 
 def pod(name: str = "p", conditions: list[dict[str, Any]] | None = None, **container: Any) -> dict[str, Any]:

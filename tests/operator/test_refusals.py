@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
-from cortex_operator.cache import Key
+from cortex_operator.watch.cache import Key
 
 from .test_any_order import World, resource
 

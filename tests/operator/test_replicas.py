@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from cortex_operator import replicas, reports
-from cortex_operator.cache import Cache, Key
-from cortex_operator.podclient import PodClient
 from cortex_operator.render.names import API_LABEL, KIND_LABEL
-from cortex_operator.replicas import Replicas
+from cortex_operator.replicas import replicas, reports
+from cortex_operator.replicas.pod_client import PodClient
+from cortex_operator.replicas.replicas import Replicas
+from cortex_operator.watch.cache import Cache, Key
 
 KEY = Key("RealtimeAPI", "default", "a")
 OUT_OF_MEMORY = {"reason": "OutOfMemory", "message": "a worker was killed", "time": "2026-01-01T00:00:00Z"}

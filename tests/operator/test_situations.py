@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from cortex_api.situations import SITUATIONS, Situation
-from cortex_operator import events
-from cortex_operator.cache import Key
-from cortex_operator.conditions import Component
 from cortex_operator.render.names import API_LABEL, COMPONENT_LABEL, KIND_LABEL
-from cortex_operator.reports import Report
+from cortex_operator.replicas.reports import Report
+from cortex_operator.status import events
+from cortex_operator.status.conditions import Component
+from cortex_operator.watch.cache import Key
 
 from .situations import (
     IMPORT_ERROR,

@@ -11,14 +11,14 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
-from cortex_operator import failures
-from cortex_operator.cache import Cache, Key
 from cortex_operator.cluster import Cluster, ends_namespace, said
-from cortex_operator.conditions import Problem
 from cortex_operator.platform import Platform
 from cortex_operator.render import destroy
 from cortex_operator.render.names import DESTROY, HASH_ANNOTATION
-from cortex_operator.status import component_of
+from cortex_operator.status import failures
+from cortex_operator.status.conditions import Problem
+from cortex_operator.status.status import component_of
+from cortex_operator.watch.cache import Cache, Key
 
 Object = dict[str, Any]
 log = logging.getLogger("cortex.retention")

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import kopf
 
-from cortex_operator import handlers
 from cortex_operator.platform import Platform
+from cortex_operator.watch import handlers
 
 _TASK = re.compile(r"^watcher for ([a-z]+)\.")
 

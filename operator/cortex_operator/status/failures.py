@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from cortex_api import scheduling
-from cortex_operator.reports import Report
+from cortex_operator.replicas.reports import Report
 
 Object = dict[str, Any]
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cortex_operator import reports
-from cortex_operator.cache import Cache, Key
-from cortex_operator.failures import is_ready
-from cortex_operator.podclient import PodClient
-from cortex_operator.reports import Report
+from cortex_operator.replicas import reports
+from cortex_operator.replicas.pod_client import PodClient
+from cortex_operator.replicas.reports import Report
+from cortex_operator.status.failures import is_ready
+from cortex_operator.watch.cache import Cache, Key
 
 Object = dict[str, Any]
 

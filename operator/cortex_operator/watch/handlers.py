@@ -4,57 +4,16 @@ Only `on.event` is used: it writes nothing to the watched objects, no finalizer 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import kopf
 
 from cortex_api import GROUP, KINDS, VERSION
-from cortex_operator.cache import Cache, Key
+from cortex_operator.kinds import ChildKind, child_kinds
 from cortex_operator.platform import Platform
 from cortex_operator.render.names import API_LABEL
+from cortex_operator.watch.cache import Cache, Key
 from cortex_operator.workqueue import WorkQueue
-
-
-@dataclass(frozen=True)
-class ChildKind:
-    """A kind of object that APIs have. pruned: whether an API has it at some times and not at others."""
-
-    group: str
-    version: str
-    plural: str
-    kind: str
-    pruned: bool = False
-
-    @property
-    def api_version(self) -> str:
-        """As objects write it."""
-        return f"{self.group}/{self.version}" if self.group else self.version
-
-
-CONFIG_MAP = ChildKind("", "v1", "configmaps", "ConfigMap", pruned=True)
-_ALWAYS = (
-    ChildKind("", "v1", "pods", "Pod"),
-    ChildKind("", "v1", "services", "Service"),
-    ChildKind("apps", "v1", "deployments", "Deployment"),
-    ChildKind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", pruned=True),
-    ChildKind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", pruned=True),
-)
-_POLICY = ChildKind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", pruned=True)
-_ROUTE = ChildKind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute", pruned=True)
-_INGRESS = ChildKind("networking.k8s.io", "v1", "ingresses", "Ingress", pruned=True)
-
-
-def child_kinds(platform: Platform) -> list[ChildKind]:
-    """The kinds that are watched beside ConfigMaps: those that are always there, and those that the platform asks for."""
-    kinds = list(_ALWAYS)
-    if platform.network_policy is not None:
-        kinds.append(_POLICY)
-    if platform.gateway is not None:
-        kinds.append(_ROUTE)
-    if platform.ingress is not None:
-        kinds.append(_INGRESS)
-    return kinds
 
 
 def register(

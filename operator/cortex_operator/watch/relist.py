@@ -11,11 +11,11 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import GROUP, KINDS, VERSION
-from cortex_operator.cache import Cache, Key
 from cortex_operator.cluster import TROUBLE, Cluster, said
-from cortex_operator.handlers import CONFIG_MAP, child_kinds
+from cortex_operator.kinds import CONFIG_MAP, child_kinds
 from cortex_operator.platform import Platform
 from cortex_operator.render.names import API_LABEL
+from cortex_operator.watch.cache import Cache, Key
 from cortex_operator.workqueue import WorkQueue
 
 Object = dict[str, Any]

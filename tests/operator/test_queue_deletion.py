@@ -10,11 +10,11 @@ import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, parse
-from cortex_operator.cache import Cache, Key
+from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.platform import Platform
 from cortex_operator.reconcile import Reconciler, Unfinished
 from cortex_operator.render import destroy
-from cortex_operator.scaler import Scaler
+from cortex_operator.watch.cache import Cache, Key
 
 from .fake import FakeCluster
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from cortex_operator.cache import Cache, Key
 from cortex_operator.cluster import TROUBLE, Cluster, said
-from cortex_operator.lease import NAME
+from cortex_operator.leadership.lease import NAME
 from cortex_operator.platform import Platform
 from cortex_operator.render.names import OPERATOR_ANNOTATION
+from cortex_operator.watch.cache import Cache, Key
 
 log = logging.getLogger("cortex.standby")
 

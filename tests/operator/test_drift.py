@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from cortex_operator.contest import FIRST_PAUSE, LONGEST_PAUSE, Contests
-from cortex_operator.ownership import changes, removal
+from cortex_operator.apply.conflicts import FIRST_PAUSE, LONGEST_PAUSE, Contests
+from cortex_operator.apply.drift import changes, removal
 
 Object = dict[str, Any]
 

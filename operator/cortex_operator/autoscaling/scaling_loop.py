@@ -7,53 +7,26 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
-from cortex_operator import failures
-from cortex_operator.autoscaler import Decision, Rules, State, decide
-from cortex_operator.cache import Cache, Key
+from cortex_operator.autoscaling.autoscaler import Decision, Queue, Rules, State, Watched, decide
 from cortex_operator.cluster import Cluster, said
-from cortex_operator.failures import is_ready
-from cortex_operator.podclient import PodClient
 from cortex_operator.render.names import COMPONENT_LABEL, GATEWAY, child_name
-from cortex_operator.replicas import Replicas
+from cortex_operator.replicas.pod_client import PodClient
+from cortex_operator.replicas.replicas import Replicas
+from cortex_operator.status import failures
+from cortex_operator.status.failures import is_ready
+from cortex_operator.watch.cache import Cache, Key
 
 Object = dict[str, Any]
 log = logging.getLogger("cortex.scaler")
 
 PERIOD = 10.0
 """Seconds between two looks at an API, as in Cortex."""
-
-
-@dataclass
-class Queue:
-    """An AsyncAPI's queue. oldest: when its oldest waiting job came, in seconds since 1970; None when none waits."""
-
-    queued: int
-    in_flight: int
-    oldest: float | None
-
-
-@dataclass
-class Watched:
-    """What the loop knows of one API.
-
-    told: the last decision in words, as it is in the status. last: each pod's last load, by name. queue_problem: why the queue
-    of an AsyncAPI does not answer, as its gateway reports it. blind_since: since when too few pods report their load.
-    """
-
-    state: State
-    told: str = ""
-    desired: int | None = None
-    queue: Queue | None = None
-    queue_problem: str = ""
-    blind_since: datetime | None = None
-    last: dict[str, float] = field(default_factory=dict)
 
 
 class Scaler:

@@ -8,7 +8,8 @@ The steps and their order are those of Cortex 0.42; what differs: after a start 
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from cortex_api.scaling import Autoscaling
 from cortex_api.units import seconds
@@ -63,6 +64,32 @@ class Decision:
     replicas: int
     load: float
     why: str | None = None
+
+
+@dataclass
+class Queue:
+    """An AsyncAPI's queue. oldest: when its oldest waiting job came, in seconds since 1970; None when none waits."""
+
+    queued: int
+    in_flight: int
+    oldest: float | None
+
+
+@dataclass
+class Watched:
+    """What the loop knows of one API.
+
+    told: the last decision in words, as it is in the status. last: each pod's last load, by name. queue_problem: why the queue
+    of an AsyncAPI does not answer, as its gateway reports it. blind_since: since when too few pods report their load.
+    """
+
+    state: State
+    told: str = ""
+    desired: int | None = None
+    queue: Queue | None = None
+    queue_problem: str = ""
+    blind_since: datetime | None = None
+    last: dict[str, float] = field(default_factory=dict)
 
 
 def decide(

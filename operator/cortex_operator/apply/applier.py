@@ -11,14 +11,14 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, RealtimeAPI
-from cortex_operator.cache import Cache, Key
+from cortex_operator.apply.conflicts import Contests
+from cortex_operator.apply.drift import Change, changes, removal
 from cortex_operator.cluster import MANAGER, REPLICAS_MANAGER, Cluster
-from cortex_operator.conditions import Problem
-from cortex_operator.contest import Contests
-from cortex_operator.ownership import Change, changes, removal
 from cortex_operator.render import gateway
 from cortex_operator.render.deployment import birth_replicas
 from cortex_operator.render.names import GATEWAY, HASH_ANNOTATION, child_name
+from cortex_operator.status.conditions import Problem
+from cortex_operator.watch.cache import Cache, Key
 
 Object = dict[str, Any]
 API = RealtimeAPI | AsyncAPI

@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
-from cortex_operator import failures, reports
-from cortex_operator.failures import Failure, is_ready
+from cortex_operator.autoscaling.autoscaler import Watched
 from cortex_operator.render.names import TEMPLATE_LABEL
-from cortex_operator.reports import Report
-from cortex_operator.scaler import Watched
+from cortex_operator.replicas import reports
+from cortex_operator.replicas.reports import Report
+from cortex_operator.status import failures
+from cortex_operator.status.failures import Failure, is_ready
 
 Object = dict[str, Any]
 

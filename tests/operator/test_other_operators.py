@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
-from cortex_operator import standby
-from cortex_operator.cache import Cache, Key
+from cortex_operator.autoscaling.scaling_loop import Scaler
+from cortex_operator.leadership import other_operators
 from cortex_operator.platform import Platform
 from cortex_operator.reconcile import Reconciler
-from cortex_operator.scaler import Scaler
+from cortex_operator.watch.cache import Cache, Key
 
 from .fake import FakeCluster
 from .test_any_order import resource
@@ -66,7 +66,7 @@ class World:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(standby, "time", clock)
+    monkeypatch.setattr(other_operators, "time", clock)
     return clock
 
 
@@ -134,10 +134,10 @@ async def test_the_apis_of_an_operator_that_is_gone_are_adopted(world: World, cl
     catch_up(world, second)
     await second.reconciler.reconcile(KEY)
     assert KEY in second.cache.left_alone
-    clock.now += standby.ADOPT_AFTER - 1
+    clock.now += other_operators.ADOPT_AFTER - 1
     await second.reconciler.reconcile(KEY)
     assert KEY in second.cache.left_alone, "a restart or an update is no reason"
-    clock.now += standby.PERIOD
+    clock.now += other_operators.PERIOD
     await second.reconciler.reconcile(KEY)
     assert KEY not in second.cache.left_alone
     mark = world.cluster.objects["Deployment", "default", "api-a"]["metadata"]["annotations"]

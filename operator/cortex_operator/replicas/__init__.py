@@ -1,0 +1,1 @@
+"""What replicas report about themselves on their admin port."""
