@@ -79,6 +79,9 @@ def test_values_have_least_greatest_and_average(serve):
         ending: api.metric(f"cortex_tracker_value_{ending}") for ending in ("count", "sum", "min", "max")
     }
     assert numbers == {"count": 3, "sum": 5.5, "min": -1.5, "max": 4}
+    warnings = [line["message"] for line in api.lines() if line["level"] == "warning"]
+    told = "the tracker can't count a response: an object, and tracker.key is not set"
+    assert [told in line for line in warnings].count(True) == 1
 
 
 def spec(**fields):
@@ -249,6 +252,29 @@ def test_debug_shows_the_stages_of_a_request_and_changes_nothing(serve, tmp_path
     sample = next(line for line in api.lines() if line.get("stage") == "sample")["value"]
     assert (len(sample["numbers"]), sample["numbers"][-1]) == (11, "... 20 more")
     assert len(sample["secret"]) < 540
+
+
+BEFORE, AFTER = "def pre_inference(x): return x\n", "def post_inference(x): return x\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "around"),
+    [
+        (None, ["inference"]),
+        (BEFORE, ["pre_inference", "inference"]),
+        (AFTER, ["inference", "post_inference"]),
+        (BEFORE + AFTER, ["pre_inference", "inference", "post_inference"]),
+    ],
+)
+def test_debug_shows_only_the_stages_that_exist(serve, tmp_path, source, around):
+    write_model(tmp_path / "m.onnx", 2.0)
+    path = {} if source else {"path": None}
+    api = serve(source, type="onnx", models={"path": "m.onnx"}, debug=True, **path)
+    assert (
+        api.post(json=[[1.0, 2.0]], params={"debug": "true"}, headers={"x-request-id": "d"}).status_code
+        == 200
+    )
+    assert stages(api, "d") == ["sample", *around, "prediction"]
 
 
 def test_debug_of_a_handler_shows_what_came_and_what_went(serve):
