@@ -93,18 +93,18 @@ def _run(command: str, options: dict[str, object]) -> int:
     """Each program imports what it needs and no more."""
     given: dict[str, object] = options
     if command == "serve":
-        from cortex_runtime.supervisor import Options, serve
+        from cortex_runtime.replica.supervisor import Options, serve
 
         return serve(Options(**given))  # type: ignore[arg-type]
     if command == "consume":
-        from cortex_runtime.consumer import ConsumerOptions, consume
+        from cortex_runtime.jobs.consumer import ConsumerOptions, consume
 
         return consume(ConsumerOptions(**given, port=0))  # type: ignore[arg-type]
     if command == "gateway":
-        from cortex_runtime.gateway import GatewayOptions, gateway
+        from cortex_runtime.jobs.gateway import GatewayOptions, gateway
 
         return gateway(GatewayOptions(**given))  # type: ignore[arg-type]
-    from cortex_runtime.queues.destroy import destroy
+    from cortex_runtime.jobs.destroy import destroy
 
     return destroy(**given)  # type: ignore[arg-type]
 

@@ -1,6 +1,6 @@
 """The errors that carry a message for somebody: the caller of an API, or whoever deployed it."""
 
-from cortex_runtime.tracebacks import printable
+from cortex_runtime.logs.tracebacks import printable
 
 
 class UserError(Exception):

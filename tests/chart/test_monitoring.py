@@ -20,12 +20,12 @@ from cortex_operator.render import pod
 from cortex_operator.replicas.replicas import Replicas
 from cortex_operator.watch.cache import Cache, Key
 from cortex_operator.workqueue import WorkQueue
-from cortex_runtime.board import Board
-from cortex_runtime.metrics import Metrics
+from cortex_runtime.jobs.metrics import ConsumerMetrics, GatewayMetrics
+from cortex_runtime.metrics.prometheus import Metrics
+from cortex_runtime.metrics.series import Tally
+from cortex_runtime.metrics.shared_memory import Board
+from cortex_runtime.metrics.tracker import CLASSES, SKIPPED, VALUES
 from cortex_runtime.queues.base import Depth
-from cortex_runtime.queues.metrics import ConsumerMetrics, GatewayMetrics
-from cortex_runtime.tally import Tally
-from cortex_runtime.tracker import CLASSES, SKIPPED, VALUES
 from tests.chart.rendering import CHART, ROOT, Object, of, render
 
 ALL = {name: {"enabled": True} for name in ("serviceMonitor", "podMonitor", "rules", "dashboard")}

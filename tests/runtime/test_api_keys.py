@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cortex_runtime.api_keys import VARIABLE, ApiKeys
 from cortex_runtime.errors import StartError
+from cortex_runtime.http.api_keys import VARIABLE, ApiKeys
 
 from .conftest import PLAIN, Replica
 
@@ -69,7 +69,7 @@ def test_an_api_that_nobody_could_call_does_not_start(tmp_path: Path, keys: dict
 
 
 def test_keys_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cortex_runtime.api_keys.CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("cortex_runtime.http.api_keys.CHECK_SECONDS", 0.0)
     mount(tmp_path, {"a": "one"})
     keys = ApiKeys(tmp_path, "iris", "keys")
     mount(tmp_path, {"a": "one", "b": "two"})

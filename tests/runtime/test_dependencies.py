@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cortex_api.handler import RealtimeHandler
-from cortex_runtime.dependencies import FOLDER, Installer
 from cortex_runtime.errors import StartError
-from cortex_runtime.lifeline import Lifeline
+from cortex_runtime.handler.dependencies import FOLDER, Installer
+from cortex_runtime.processes.lifeline import Lifeline
 
 LIFELINE = Lifeline()
 

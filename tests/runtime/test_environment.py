@@ -18,8 +18,8 @@ SOURCE = (
     + """
 import asyncio, contextvars, decimal, gc, json, locale, os, signal, sqlite3, sys, threading, time, warnings
 import anyio, httpx
-from cortex_runtime.execution import Pace
-from cortex_runtime.logs import request_id
+from cortex_runtime.handler.threads import Pace
+from cortex_runtime.logs.records import request_id
 
 # However long a call takes, it counts as quick: the method runs inline from the 33rd call on.
 Pace.QUICK = Pace.SLOW = Pace.SLOW_AVERAGE = float("inf")

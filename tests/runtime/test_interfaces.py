@@ -5,10 +5,10 @@ import asyncio
 import httpx
 import pytest
 
-from cortex_runtime import handler
 from cortex_runtime.errors import StartError
-from cortex_runtime.handler import JOB, construct, methods
-from cortex_runtime.recognition import load
+from cortex_runtime.handler import interfaces
+from cortex_runtime.handler.interfaces import JOB, construct, methods
+from cortex_runtime.handler.recognition import load
 
 
 def write(tmp_path, source):
@@ -176,7 +176,7 @@ def test_what_is_wrong_is_named_with_what_was_probably_meant(tmp_path, source, h
 
 def test_every_interface_is_tried_here():
     tried = {name for name, *_ in CLASSES}
-    named = {interface.name for interface in handler.INTERFACES if interface.form is handler.Form.CLASS}
+    named = {interface.name for interface in interfaces.INTERFACES if interface.form is interfaces.Form.CLASS}
     assert named == tried
 
 
@@ -193,10 +193,10 @@ class Model:
 
 
 def pipeline(tmp_path, source, kind="RealtimeAPI"):
-    from cortex_runtime import stages
+    from cortex_runtime.handler import pipeline
 
     path = write(tmp_path, source) if source else None
-    return stages.methods(load(path, "onnx", kind), Model(), {"unit": "cm"})
+    return pipeline.methods(load(path, "onnx", kind), Model(), {"unit": "cm"})
 
 
 QUERY = {"model": "iris", "version": "3"}
@@ -309,7 +309,7 @@ class Doubling(Model):
     ("rows", "calls"), [("n", [("a", 3), ("b", 1)]), (1, [("a", 1), ("a", 1), ("a", 1), ("b", 1)])]
 )
 def test_requests_for_one_model_run_as_one(tmp_path, rows, calls):
-    from cortex_runtime.stages import Pipeline
+    from cortex_runtime.handler.pipeline import Pipeline
 
     model = Doubling(rows)
     pipeline = Pipeline(load(None, "onnx"), model, {})
@@ -321,7 +321,7 @@ def test_requests_for_one_model_run_as_one(tmp_path, rows, calls):
 
 
 def test_one_input_that_a_model_refuses_leaves_the_others_theirs():
-    from cortex_runtime.stages import Pipeline
+    from cortex_runtime.handler.pipeline import Pipeline
 
     pipeline = Pipeline(load(None, "onnx"), Doubling(), {})
     results = pipeline.predict_many(payload=[[[1, 2]], [[100, 0]], [["x", 2]]], query_params=[{}, {}, {}])

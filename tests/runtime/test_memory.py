@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from cortex_runtime import memory
 from cortex_runtime.errors import StartError
-from cortex_runtime.workers import Worker
+from cortex_runtime.processes import oom
+from cortex_runtime.replica.workers import Worker
 
 
 @pytest.fixture
 def counted(tmp_path, monkeypatch):
     """Writes the cgroup's count of processes killed for memory."""
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(oom, "CGROUP", tmp_path)
 
     def write(kills):
         (tmp_path / "memory.events").write_text(f"low 0\nhigh 0\nmax 7\noom 1\noom_kill {kills}\n")
@@ -43,5 +43,5 @@ async def test_the_kernels_count_tells_whether_it_was_for_memory(counted, kills,
 
 
 def test_without_a_cgroup_nothing_is_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "CGROUP", tmp_path / "nowhere")
-    assert memory.kills() == 0
+    monkeypatch.setattr(oom, "CGROUP", tmp_path / "nowhere")
+    assert oom.kills() == 0

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from starlette.responses import JSONResponse
 
-from cortex_runtime.board import Board
-from cortex_runtime.metrics import named
-from cortex_runtime.metrics_client import MetricsClient
-from cortex_runtime.tally import MOST_SERIES, Tally, merge
-from cortex_runtime.tracker import MOST_CLASSES, OTHER, Tracker
+from cortex_runtime.metrics.client import MetricsClient
+from cortex_runtime.metrics.prometheus import named
+from cortex_runtime.metrics.series import MOST_SERIES, Tally, merge
+from cortex_runtime.metrics.shared_memory import Board
+from cortex_runtime.metrics.tracker import MOST_CLASSES, OTHER, Tracker
 
 from .onnx_models import write_model
 
@@ -128,7 +128,7 @@ class Kind(enum.Enum):
         (2**70, str(2**70)),
         (JSONResponse(2**70), str(2**70)),
     ],
-    ids=repr,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_classes_of_any_type_are_counted_by_the_text_that_is_sent(value, name):
     board = Board.create(1)

@@ -93,10 +93,10 @@ def test_an_installation_ends_with_its_supervisor(serve, tmp_path):
 
 CONSUMER = """
 import asyncio, sys
-from cortex_runtime.board import Board
-from cortex_runtime.lifeline import Lifeline
-from cortex_runtime.order import Order
-from cortex_runtime.queues.worker import start
+from cortex_runtime.metrics.shared_memory import Board
+from cortex_runtime.processes.lifeline import Lifeline
+from cortex_runtime.processes.worker_arguments import Order
+from cortex_runtime.jobs.job_workers import start
 async def main():
     folder, lifeline = sys.argv[1], Lifeline()
     order = Order(folder + "/api.json", folder, folder, lifeline.name)

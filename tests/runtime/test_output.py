@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from cortex_runtime import output
-from cortex_runtime.output import MOST_WAITING, Output
+from cortex_runtime.logs import output
+from cortex_runtime.logs.output import MOST_WAITING, Output
 
 
 def ends(kind, tmp_path):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from cortex_runtime.execution import Pace
+from cortex_runtime.handler.threads import Pace
 
 
 def in_place(durations: Iterable[float], calls: int = 4000) -> float:

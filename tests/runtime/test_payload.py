@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from starlette.datastructures import FormData
 
 from cortex_runtime.errors import UserError
-from cortex_runtime.forms import most_fields, most_files
-from cortex_runtime.payload import decompress, parse
+from cortex_runtime.http.forms import most_fields, most_files
+from cortex_runtime.http.payload import decompress, parse
 
 LIMIT = 100 << 20
 

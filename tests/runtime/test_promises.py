@@ -7,8 +7,8 @@ import yaml
 from cortex_api import parse
 from cortex_api.problems import InvalidManifest
 from cortex_cli.__main__ import main
-from cortex_runtime.handler import construct, methods
-from cortex_runtime.recognition import load
+from cortex_runtime.handler.interfaces import construct, methods
+from cortex_runtime.handler.recognition import load
 
 from .conftest import Replica
 

@@ -88,6 +88,6 @@ def test_a_port_that_is_taken_is_named(serve, option):
         other.listen()
         port = str(other.getsockname()[1])
         reason, message = serve(WORKS, option, port, wait=False).cause_of_death()
-    assert reason == "InvalidSpec"
+    assert reason == "PortInUse"
     assert f"127.0.0.1:{port}" in message
     assert "already in use" in message

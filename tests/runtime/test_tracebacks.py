@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from cortex_runtime import tracebacks
 from cortex_runtime.errors import StartError
-from cortex_runtime.supervisor import record_termination
+from cortex_runtime.logs import tracebacks
+from cortex_runtime.replica.supervisor import record_termination
 from tests.runtime.programs import PLAIN
 
 DEEP = """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cortex_runtime.watchdog import PERIOD, Watchdog
+from cortex_runtime.replica.watchdog import PERIOD, Watchdog
 
 
 class Worker:

@@ -17,12 +17,12 @@ from typing import Generic, Protocol, TypeVar
 from starlette.exceptions import HTTPException
 
 from cortex_runtime.errors import StartError
+from cortex_runtime.logs.tracebacks import in_one_line
 from cortex_runtime.models.catalogue import Version, title
 from cortex_runtime.models.disk import Full
 from cortex_runtime.models.listing import Changed
 from cortex_runtime.models.plan import key as problem_key
 from cortex_runtime.models.store import LoadFailed
-from cortex_runtime.tracebacks import in_one_line
 
 log = logging.getLogger("cortex")
 

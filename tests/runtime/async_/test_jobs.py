@@ -16,7 +16,7 @@ VARIOUS = """
 import asyncio, contextvars, os, sys, time
 import numpy as np
 from cortex_runtime import UserError
-from cortex_runtime.progress import report_progress
+from cortex_runtime.jobs.progress import report_progress
 
 at_start, of_job = contextvars.ContextVar("at_start"), contextvars.ContextVar("of_job", default="unset")
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.recognition import load
+from cortex_runtime.handler.recognition import load
 from tests.runtime.compatibility.forms import Ask, Form
 
 METADATA = {"config": {"unit": "cm", "factor": 3}}

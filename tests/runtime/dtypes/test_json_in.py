@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortex_runtime import json_parser
+from cortex_runtime.http import json_parser
 
 LARGE = 200_000
 """Bytes of a body that is searched in another way than a small one."""

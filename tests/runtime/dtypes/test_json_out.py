@@ -21,8 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cortex_runtime.json_encoder import NotSerialisable, dumps
-from cortex_runtime.respond import encode
+from cortex_runtime.http.json_encoder import NotSerialisable, dumps
+from cortex_runtime.http.response import encode
 
 Point = collections.namedtuple("Point", "x y")
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from cortex_runtime import json_encoder, json_parser
 from cortex_runtime.errors import StartError, UserError
+from cortex_runtime.http import json_encoder, json_parser
 from tests.runtime.dtypes import models
 from tests.runtime.dtypes.models import CAST, IDENTITY, REFUSED
 

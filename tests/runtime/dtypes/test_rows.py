@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from cortex_runtime import rows
 from cortex_runtime.errors import UserError
+from cortex_runtime.handler import stacking
 from tests.runtime.dtypes import models
 from tests.runtime.dtypes.models import IDENTITY, tensor
 
@@ -38,13 +38,13 @@ def scaled():
     ],
 )
 def test_a_model_whose_outputs_are_no_rows_or_that_has_options_runs_one_by_one(open_model, content, joins):
-    inputs = rows.inputs_of(open_model(content).signature())
+    inputs = stacking.inputs_of(open_model(content).signature())
     assert (inputs is not None) == joins
 
 
 def test_each_request_is_checked_before_it_is_joined(open_model):
-    inputs = rows.inputs_of(open_model(models.identity(TensorProto.INT8)).signature())
-    assert rows.feed_of([1, 2], inputs)["x"].dtype == np.int8
+    inputs = stacking.inputs_of(open_model(models.identity(TensorProto.INT8)).signature())
+    assert stacking.feed_of([1, 2], inputs)["x"].dtype == np.int8
     for value in ([200], [0.5], {"y": [1]}, {"x": [1], "y": [1]}):
         with pytest.raises(UserError):
-            rows.feed_of(value, inputs)
+            stacking.feed_of(value, inputs)

@@ -5,7 +5,7 @@ import pytest
 
 from cortex_runtime.clients import served
 from cortex_runtime.errors import UserError
-from cortex_runtime.respond import to_json
+from cortex_runtime.http.response import to_json
 
 GOOD = ("sum", "words", "scalar", "anyshape", "picky", "echo", "predicting", "default")
 A, B = [[1.0, 2.0, 3.0]], [[1.0, 0.0, -1.0]]

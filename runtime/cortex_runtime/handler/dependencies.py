@@ -1,0 +1,222 @@
+"""What a project needs before its code is imported: `.env`, dependencies.sh and requirements.txt. Used by the supervisor, once
+for all workers of a pod.
+
+Python packages go into a folder of their own, behind those of the runtime: what is there already is not installed again, and
+what would replace a part of the runtime is refused.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cortex_api.handler import BaseHandler
+from cortex_runtime.errors import StartError
+from cortex_runtime.processes.lifeline import Lifeline
+
+log = logging.getLogger("cortex")
+
+FOLDER = "CORTEX_DEPENDENCIES"
+"""The variable that tells workers where packages were installed."""
+PIP, SHELL, CONDA = "requirements.txt", "dependencies.sh", "conda-packages.txt"
+"""Files that are taken when spec.handler.dependencies doesn't name others."""
+
+_OF_THE_RUNTIME = (
+    *("numpy", "onnxruntime", "orjson", "prometheus-client", "pydantic", "pydantic-core", "python-multipart"),
+    *("pyyaml", "starlette", "anyio", "uvicorn", "uvloop", "httptools", "h11", "click", "httpx", "httpcore"),
+    *("boto3", "botocore", "s3transfer", "grpcio", "protobuf", "nats-py", "typing-extensions"),
+)
+_LAST_LINES = 20
+
+
+class Stopped(Exception):
+    """The installation was ended because the replica is to stop."""
+
+
+class Installer:
+    """Makes a project's environment. `prepare` blocks; `stop` may be called by another thread; `close` at the end."""
+
+    def __init__(self, handler: BaseHandler, project: Path, lifeline: Lifeline) -> None:
+        self._project = project
+        self._lifeline = lifeline
+        named = handler.dependencies
+        self._pip = self._file("pip", named.pip if named else None, PIP)
+        self._shell = self._file("shell", named.shell if named else None, SHELL)
+        self._running: subprocess.Popen[str] | None = None
+        self._stopped = threading.Event()
+        self._scratch: Path | None = None
+
+    def prepare(self) -> None:
+        """Read `.env` into this process's environment and install what is asked for.
+
+        Raises StartError (DependencyInstallFailed) with the last lines of the output, and Stopped.
+        """
+        if (self._project / CONDA).is_file():
+            raise StartError(
+                "DependencyInstallFailed",
+                f"{CONDA} is there, and conda packages are not installed by this runtime: list them in {PIP}, or build an "
+                "image that has them and name it in handler.image; then remove the file",
+            )
+        env = self._project / ".env"
+        if env.is_file():
+            os.environ.update(self._read_env(env))
+        if self._shell is not None:
+            log.info("running %s", self._shell.name)
+            self._run(["bash", "-e", str(self._shell)], self._shell.name)
+        if self._pip is not None:
+            self._install(self._pip)
+
+    def close(self) -> None:
+        """Remove what was installed."""
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def stop(self) -> None:
+        """End what runs."""
+        self._stopped.set()
+        running = self._running
+        if running is not None and running.poll() is None:
+            os.killpg(running.pid, signal.SIGTERM)
+
+    def _file(self, field: str, named: str | None, usual: str) -> Path | None:
+        path = self._project / (named or usual)
+        if path.is_file():
+            return path
+        if named is not None:
+            raise StartError(
+                "DependencyInstallFailed",
+                f"handler.dependencies.{field}: there is no file {named} in the project",
+            )
+        return None
+
+    def _read_env(self, path: Path) -> dict[str, str]:
+        """What sourcing a file adds to the environment: the shell knows quotes, comments and references best."""
+        script = 'set -a; . "$1" >&2; "$2" -c "import json, os; print(json.dumps(dict(os.environ)))"'
+        done = subprocess.run(
+            self._lifeline.command(["bash", "-e", "-c", script, "bash", str(path), sys.executable]),
+            cwd=self._project,
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+        )
+        if done.returncode != 0:
+            raise StartError("InvalidSpec", f".env can't be read by bash:\n{_last(done.stderr.splitlines())}")
+        found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+        ours = ("_", "SHLVL", "PWD", "OLDPWD")
+        return {
+            name: value for name, value in found.items() if name not in ours and os.environ.get(name) != value
+        }
+
+    def _install(self, requirements: Path) -> None:
+        """Install the packages that a file asks for and that are not here yet."""
+        log.info("installing %s", requirements.name)
+        scratch = self._scratch = Path(tempfile.mkdtemp(prefix="cortex-dependencies-"))
+        folder = scratch / "packages"
+        folder.mkdir()
+        missing = self._resolve(requirements, scratch)
+        if missing:
+            listed = scratch / "missing.txt"
+            listed.write_text("".join(f"{line}\n" for line in missing))
+            self._pip_install("--no-deps", "--target", str(folder), "-r", str(listed))
+        os.environ[FOLDER] = str(folder)
+        if (folder / "bin").is_dir():
+            os.environ["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+
+    def _resolve(self, requirements: Path, scratch: Path) -> list[str]:
+        """What pip would install, as lines for a requirements file."""
+        constraints, report = scratch / "runtime.txt", scratch / "report.json"
+        constraints.write_text("".join(f"{name}=={version}\n" for name, version in _of_the_runtime().items()))
+        self._pip_install(
+            *("--dry-run", "--report", str(report)),
+            *("-c", str(constraints), "-r", str(requirements)),
+        )
+        lines = []
+        for package in json.loads(report.read_bytes())["install"]:
+            metadata, origin = package["metadata"], package["download_info"]
+            if package.get("is_direct"):
+                lines.append(f"{metadata['name']} @ {_direct(origin)}")
+            else:
+                lines.append(f"{metadata['name']}=={metadata['version']}")
+        return lines
+
+    def _pip_install(self, *arguments: str) -> None:
+        self._run([*_pip(), "install", "--disable-pip-version-check", "--no-input", *arguments], "pip")
+
+    def _run(self, command: Sequence[str], what: str) -> None:
+        if self._stopped.is_set():
+            raise Stopped
+        try:
+            process = subprocess.Popen(
+                self._lifeline.command(command),
+                cwd=self._project,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise StartError("DependencyInstallFailed", f"{what} can't be run: {error}") from error
+        self._running = process
+        if self._stopped.is_set():
+            self.stop()
+        last: deque[str] = deque(maxlen=_LAST_LINES)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if text := line.rstrip():
+                last.append(text)
+                log.info("%s", text, extra={"source": what})
+        status = process.wait()
+        if self._stopped.is_set():
+            raise Stopped
+        if status != 0:
+            ending = f"exited with status {status}" if status > 0 else f"was killed by signal {-status}"
+            raise StartError("DependencyInstallFailed", f"{what} {ending}:\n{_last(last)}")
+
+
+def installed() -> Path | None:
+    """The folder of the packages that were installed for the project of this process, or None."""
+    folder = os.environ.get(FOLDER)
+    return Path(folder) if folder else None
+
+
+def _pip() -> list[str]:
+    """How pip is run: this Python's own, or that of the Python which this environment was made from."""
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    base = getattr(sys, "_base_executable", None) or os.path.join(sys.base_prefix, "bin", "python3")
+    return [base, "-m", "pip", "--python", sys.executable]
+
+
+def _of_the_runtime() -> Mapping[str, str]:
+    found = {}
+    for name in _OF_THE_RUNTIME:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            # Not a part of this image.
+            continue
+    return found
+
+
+def _direct(origin: Mapping[str, object]) -> str:
+    vcs = origin.get("vcs_info")
+    url = str(origin["url"])
+    if isinstance(vcs, dict):
+        return f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
+    return url
+
+
+def _last(lines: Sequence[str] | deque[str]) -> str:
+    return "\n".join(list(lines)[-_LAST_LINES:])

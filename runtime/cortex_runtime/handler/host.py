@@ -1,0 +1,90 @@
+"""How a process of the user's code starts and ends: serving/worker.py answers requests, and jobs/worker.py runs jobs.
+
+It is started with the JSON of an `Order`. Over the control socket it tells its supervisor, a JSON line each, that it is ready or
+why it can't start, and which model it can't load.
+"""
+
+import faulthandler
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from cortex_api import Document
+from cortex_runtime.errors import StartError
+from cortex_runtime.handler.program import Program, prepare
+from cortex_runtime.handler.threads import Threads
+from cortex_runtime.logs import records
+from cortex_runtime.logs.tracebacks import brief
+from cortex_runtime.metrics.series import Tally
+from cortex_runtime.metrics.shared_memory import Board
+from cortex_runtime.processes.lifeline import hold
+from cortex_runtime.processes.worker_arguments import Order
+
+log = logging.getLogger("cortex")
+
+Ready = Callable[[Document, Order, socket.socket], Callable[[], None]]
+"""Loads models and code, and returns what then runs until the process is told to stop. Raises StartError."""
+
+
+def run(argument: str, ready: Ready) -> NoReturn:
+    """A process's whole life. Exit status: 0 after a stop, 1 when the API can't start. argument: the order."""
+    order = Order(**json.loads(argument))
+    hold(order.lifeline)
+    control = socket.socket(fileno=order.control)
+    # A process that dies of its native code, or is ended because it hangs, leaves the stack of each thread in the log.
+    faulthandler.enable(file=2)
+    try:
+        document = Document.read(order.config)
+        records.configure(document.spec.handler.log_level, capture_prints=True)
+        serve = ready(document, order, control)
+    except StartError as error:
+        report(control, event="failed", reason=error.reason, message=error.message)
+    except (OSError, ValueError) as error:
+        report(control, event="failed", reason="InvalidSpec", message=brief(error))
+    else:
+        serve()
+        end(0)
+    end(1)
+
+
+def program(
+    document: Document, order: Order, control: socket.socket, board: Board, threads: Threads
+) -> Program:
+    """Models and code, loaded, and the handler constructed. Raises StartError."""
+    return prepare(
+        document,
+        Path(order.project),
+        Path(order.models),
+        Tally(board.region(order.slot)),
+        threads.call,
+        lambda name: report(control, event="model_failed", model=name),
+        lambda what: report(control, event="doing", what=what),
+    )
+
+
+def end(status: int) -> NoReturn:
+    """Leave at once: neither a call that is overdue nor a thread that the user's code has started may hold the process."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        records.flush()
+        os._exit(status)
+
+
+def report(control: socket.socket, **words: str | int) -> None:
+    """Tell the supervisor."""
+    control.sendall(json.dumps(words).encode() + b"\n")
+
+
+def follow(program: Program) -> None:
+    """Serve models as their index has them now; as before, when that can't be read."""
+    try:
+        program.refresh()
+    except StartError as error:
+        log.error("the change of the models is not served: %s", error)

@@ -1,0 +1,1 @@
+"""HTTP as the workers speak it: uvicorn with our protocol, request bodies in, responses out, API keys."""

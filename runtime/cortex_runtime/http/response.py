@@ -1,0 +1,253 @@
+"""What a handler returned, as an HTTP response: bytes, text, JSON (numpy and pandas included), Starlette responses, streams."""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from cortex_runtime.errors import UserError
+from cortex_runtime.http.json_encoder import NotSerialisable
+from cortex_runtime.http.json_encoder import dumps as to_json
+from cortex_runtime.http.payload import ClientGone, disconnect
+from cortex_runtime.logs.records import request_id
+from cortex_runtime.logs.tracebacks import printable, text_of
+
+log = logging.getLogger("cortex")
+
+JSON, TEXT, BINARY, LINES, EVENTS = (
+    b"application/json",
+    b"text/plain; charset=utf-8",
+    b"application/octet-stream",
+    b"application/x-ndjson",
+    b"text/event-stream; charset=utf-8",
+)
+Headers = list[tuple[bytes, bytes]]
+_WITHOUT_BODY = (204, 205, 304)
+_END = object()
+_NEWLINE = re.compile(rb"\r\n|\r|\n")
+_BREAK = re.compile(rb"[\r\n\0]").search
+
+
+class Stalled(Exception):
+    """A generator gave no further part in time."""
+
+
+def encode(value: Any) -> tuple[bytes, bytes]:
+    """(content type, body) of a plain value."""
+    if isinstance(value, str):
+        try:
+            return TEXT, value.encode()
+        except UnicodeEncodeError as error:
+            raise NotSerialisable(f"result is a str that UTF-8 can't encode: {error.reason}") from error
+    if isinstance(value, bytes | bytearray | memoryview):
+        return BINARY, bytes(value)
+    return JSON, to_json(value)
+
+
+def split_callback(result: Any) -> tuple[Any, Callable[[], Any] | None]:
+    """(value, callback or None): a handler may return a pair of what it answers and what runs after that."""
+    if type(result) is tuple and len(result) == 2 and callable(result[1]):
+        return result
+    return result, None
+
+
+def is_stream(value: Any) -> bool:
+    """Whether the value is an iterator whose items are sent as they come."""
+    return isinstance(value, Iterator | AsyncIterator)
+
+
+class Stream:
+    """What a generator yields, sent part by part as it comes; the first part decides the content type.
+
+    in_thread: runs the next step of a synchronous generator. timeout: seconds until the first part, and from each to the next.
+    as_events: as server-sent events; bytes are then taken for events that the generator has written itself.
+    """
+
+    def __init__(
+        self,
+        parts: Any,
+        in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
+        timeout: float,
+        as_events: bool = False,
+    ) -> None:
+        self._parts = parts
+        self._in_thread = in_thread
+        self._timeout = timeout
+        self._encode = _event if as_events else _line
+        self._as_events = as_events
+        self._timer: asyncio.Timeout | None = None
+        self._left = self._stepping = self._abandoned = False
+
+    async def send(
+        self, receive: Receive, send: Send, headers: Headers, complete: Callable[[Headers], Headers]
+    ) -> int:
+        """Send all. Returns the status.
+
+        complete: what becomes of the headers once the first part is there. An exception before that is raised with nothing
+        sent. Raises ClientGone and Stalled; the generator is closed in any case.
+        """
+        gone = asyncio.ensure_future(disconnect(receive))
+        gone.add_done_callback(self._leave)
+        try:
+            part = await self._next()
+            if self._left:
+                raise ClientGone
+            kind, body = (
+                self._encode(part) if part is not _END else (EVENTS if self._as_events else BINARY, b"")
+            )
+            own = [(b"content-type", kind), *([(b"cache-control", b"no-cache")] if self._as_events else [])]
+            await send({"type": "http.response.start", "status": 200, "headers": [*own, *complete(headers)]})
+            while part is not _END:
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+                if self._left:
+                    raise ClientGone
+                part = await self._next()
+                if part is not _END:
+                    _, body = self._encode(part)
+            await send({"type": "http.response.body", "body": b""})
+            return 200
+        finally:
+            gone.cancel()
+            await self._close()
+
+    def _leave(self, gone: "asyncio.Future[None]") -> None:
+        """The client has gone: an async generator is not awaited any longer. A thread can't be interrupted."""
+        if not gone.cancelled():
+            self._left = True
+            if self._timer is not None and isinstance(self._parts, AsyncIterator):
+                self._timer.reschedule(0)
+
+    async def _next(self) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout) as timer:
+                self._timer = timer
+                if isinstance(self._parts, AsyncIterator):
+                    return await anext(self._parts, _END)
+                return await self._in_thread(self._step)
+        except TimeoutError:
+            if timer.expired():
+                raise (ClientGone if self._left else Stalled) from None
+            raise
+        finally:
+            self._timer = None
+
+    def _step(self) -> Any:
+        self._stepping = True
+        try:
+            return next(self._parts, _END)
+        finally:
+            self._stepping = False
+            if self._abandoned:
+                self._close_here()
+
+    async def _close(self) -> None:
+        """Let the generator run its `finally`, wherever it stands; after its step, when one still runs in a thread."""
+        if hasattr(self._parts, "aclose"):
+            await self._parts.aclose()
+        elif hasattr(self._parts, "close") and getattr(self._parts, "gi_frame", None) is not None:
+            self._abandoned = True
+            if not self._stepping:
+                await self._in_thread(self._close_here)
+
+    def _close_here(self) -> None:
+        try:
+            self._parts.close()
+        except ValueError:
+            # It runs in another thread, which closes it.
+            if not getattr(self._parts, "gi_running", False):
+                raise
+
+
+def _line(part: Any) -> tuple[bytes, bytes]:
+    kind, body = encode(part)
+    return (LINES, body + b"\n") if kind == JSON else (kind, body)
+
+
+def _event(part: Any) -> tuple[bytes, bytes]:
+    kind, body = encode(part)
+    if kind == BINARY:
+        return EVENTS, body
+    return EVENTS, b"".join(b"data: %b\n" % line for line in _NEWLINE.split(body)) + b"\n"
+
+
+async def send_response(
+    response: Response, scope: Scope, receive: Receive, send: Send, headers: Headers
+) -> int:
+    """Send a Starlette response as it is, with our headers added. Returns its status."""
+    names = {name for name, _ in headers}
+
+    async def adding(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            own = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
+            message = {**message, "headers": [*own, *headers]}
+        await send(message)
+
+    await response(scope, receive, adding)
+    return response.status_code
+
+
+class Started:
+    """A send that knows whether the response has begun."""
+
+    __slots__ = ("_send", "yes")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.yes = False
+
+    async def __call__(self, message: Any) -> None:
+        """Pass a message on."""
+        self.yes = True
+        await self._send(message)
+
+
+async def send(to: Send | Started, status: int, kind: bytes, body: bytes, headers: Headers) -> int:
+    """Send a whole response. Returns its status."""
+    length = str(len(body)).encode()
+    await to(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", kind), (b"content-length", length), *headers],
+        }
+    )
+    await to({"type": "http.response.body", "body": body})
+    return status
+
+
+async def send_error(to: Send | Started, status: int, message: Any, headers: Headers) -> int:
+    """Send what went wrong, with the request's id; what is no JSON as text. Returns the status."""
+    if status in _WITHOUT_BODY:
+        return await send(to, status, TEXT, b"", headers)
+    try:
+        body = to_json({"error": message, "requestId": request_id.get()})
+    except Exception:
+        body = to_json({"error": printable(text_of(message)), "requestId": request_id.get()})
+    return await send(to, status, JSON, body, headers)
+
+
+def refusal(error: UserError | HTTPException) -> tuple[int, Any, Headers]:
+    """Status, message and headers of what a handler raised for its client; a 500, when that is no valid response."""
+    try:
+        if isinstance(error, UserError):
+            return _status(error.status), error.message, []
+        headers = [
+            (name.lower().encode(), value.encode("latin-1")) for name, value in (error.headers or {}).items()
+        ]
+        if any(_BREAK(name) or _BREAK(value) for name, value in headers):
+            raise ValueError("a header has a line break in it")
+        return _status(error.status_code), error.detail, headers
+    except Exception:
+        log.exception("the handler raised a %s that can't be sent", type(error).__name__)
+        return 500, "internal server error", []
+
+
+def _status(status: int) -> int:
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise ValueError(f"the status of an error must be 200 to 599; got {status!r}")
+    return int(status)

@@ -1,0 +1,1 @@
+"""AsyncAPIs: the gateway that accepts jobs, the consumer and its worker processes that run them, webhooks."""

@@ -1,0 +1,40 @@
+"""`python -m cortex_runtime destroy --queue NAME`: removes the queue of an AsyncAPI, with all jobs and results. For
+`deletionPolicy: Delete`; nothing else ever does that. Where there is no queue, that is fine.
+"""
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+from cortex_runtime.errors import StartError
+from cortex_runtime.logs import records
+from cortex_runtime.queues.base import Backend, Channel, QueueError
+from cortex_runtime.queues.connect import VARIABLE, backend_of
+from cortex_runtime.replica.supervisor import record_termination
+
+log = logging.getLogger("cortex")
+
+_LEASES: dict[Channel, float] = {"jobs": 60.0, "hooks": 60.0}
+"""No message is taken, so any will do."""
+
+
+def destroy(queue: str, termination_log: Path) -> int:
+    """Exit status: 0 once the queue is gone, 1 with the cause in the termination log."""
+    records.configure("info")
+    try:
+        asyncio.run(_destroy(backend_of(os.environ.get(VARIABLE, ""), queue, _LEASES)))
+    except (StartError, QueueError) as problem:
+        error = problem if isinstance(problem, StartError) else StartError("QueueUnreachable", str(problem))
+        log.error("the queue can't be removed: %s", error, extra={"reason": error.reason})
+        record_termination(termination_log, error)
+        return 1
+    log.info("queue %s is removed", queue)
+    return 0
+
+
+async def _destroy(backend: Backend) -> None:
+    try:
+        await backend.destroy()
+    finally:
+        await backend.close()

@@ -1,0 +1,230 @@
+"""The ASGI application of a gateway. What its requests and answers look like stands in gateway.py."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Iterable
+from time import perf_counter
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from cortex_api import Document, units
+from cortex_runtime.errors import UserError
+from cortex_runtime.http import api_keys
+from cortex_runtime.http.payload import ClientGone, as_utf8, decompress, is_json, media_type, read_body
+from cortex_runtime.http.response import JSON
+from cortex_runtime.jobs.metrics import GatewayMetrics
+from cortex_runtime.jobs.queue_state import QueueState
+from cortex_runtime.logs.records import AccessLog, RequestIds, request_id
+from cortex_runtime.queues.base import Full, Missing, Record, Status, Unreachable
+from cortex_runtime.queues.queue import OtherRequest, Queue
+from cortex_runtime.queues.view import view
+
+log = logging.getLogger("cortex")
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
+_LONGEST_WAIT = 60.0
+_BODY_SECONDS = 60.0
+_LONGEST_KEY = 255
+_LONGEST_URL = 1024
+_CLIENT_GONE = 499
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Gateway:
+    """The ASGI application. limit: jobs waiting and running; above it no more are taken. Raises StartError."""
+
+    def __init__(
+        self, document: Document, queue: Queue, state: QueueState, limit: int, metrics: GatewayMetrics
+    ) -> None:
+        self._queue = queue
+        self._state = state
+        self._limit = limit
+        self._metrics = metrics
+        self._max_body = units.parse_bytes(document.spec.handler.max_body_size)
+        self._webhook = document.spec.webhook
+        self._keys = api_keys.of(document)
+        self._access = AccessLog(document.spec.handler.log_level)
+        self._ids = RequestIds()
+        self.draining = asyncio.Event()
+
+    def close(self) -> None:
+        """Write what is pending."""
+        self._access.flush()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request, whatever happens; count it and log it."""
+        if scope["type"] != "http":
+            return
+        began = perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        given = headers.get(b"x-request-id")
+        identity = given.decode() if given is not None and _SANE_ID(given) else self._ids.new()
+        request_id.set(identity)
+        extra: Headers = [(b"x-request-id", identity.encode())]
+        if self.draining.is_set():
+            extra.append((b"connection", b"close"))
+        self._metrics.begin()
+        status = _CLIENT_GONE
+        try:
+            status, body = await self._guarded(scope, receive, headers, extra)
+            await send_json(send, status, body, extra)
+        except ClientGone:
+            pass
+        finally:
+            seconds = perf_counter() - began
+            self._metrics.answered(scope["method"], status, seconds)
+            if status >= self._access.least_status:
+                self._access.add(scope["method"], scope["path"], status, seconds, identity)
+
+    async def _guarded(
+        self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], extra: Headers
+    ) -> tuple[int, bytes]:
+        try:
+            if self._keys is not None and not self._keys.admits(headers):
+                extra.append(self._keys.challenge)
+                return 401, _error(api_keys.MESSAGE)
+            return await self._answer(scope, receive, headers, extra)
+        except UserError as error:
+            return error.status, _error(error.message)
+        except OtherRequest as error:
+            return 422, _error(str(error))
+        except Full as error:
+            extra.append((b"retry-after", b"30"))
+            return 503, _error(f"the queue has no room: {error}")
+        except Unreachable as error:
+            extra.append((b"retry-after", b"2"))
+            log.warning("a request found the queue unreachable: %s", error)
+            return 503, _error(f"the queue can't be reached: {error}")
+        except ClientGone:
+            raise
+        except Exception:
+            log.exception("the gateway failed")
+            return 500, _error("internal server error")
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], extra: Headers
+    ) -> tuple[int, bytes]:
+        verb, path = scope["method"], scope["path"]
+        if path == "/":
+            if verb != "POST":
+                extra.append((b"allow", b"POST"))
+                return 405, _error(f"{verb} is not for /: jobs are posted there, and are at /ID afterwards")
+            return await self._take(receive, headers, extra)
+        identity = path[1:]
+        if not _ID(identity):
+            return 404, _error(f"there is nothing at {path}; jobs are posted to /, and are at /ID afterwards")
+        if verb == "GET":
+            wait = _wait(scope["query_string"])
+            record = await self._find(identity, wait)
+        elif verb == "DELETE":
+            record = await self._queue.cancel(identity)
+        else:
+            extra.append((b"allow", b"GET, DELETE"))
+            return 405, _error(f"{verb} is not for a job; GET and DELETE are")
+        if record is None:
+            return 404, _error(
+                f"there is no job {identity}: it never was, or ended too long ago (queue.retention)"
+            )
+        if record.status is not Status.COMPLETED:
+            return 200, view(record)
+        try:
+            return 200, view(record, await self._queue.result(record))
+        except Missing:
+            return 500, _error("the job is completed, but its result is not in the store any more")
+
+    async def _take(self, receive: Receive, headers: dict[bytes, bytes], extra: Headers) -> tuple[int, bytes]:
+        if not self._state.reached:
+            raise Unreachable(self._state.problem)
+        length = await self._state.length()
+        if length >= self._limit:
+            extra.append((b"retry-after", b"5"))
+            self._metrics.refused()
+            return 503, _error(f"the queue is full: {length} jobs wait or run, and {self._limit} may")
+        key = headers.get(b"idempotency-key", b"").decode("latin-1").strip()
+        if len(key) > _LONGEST_KEY:
+            raise UserError(f"Idempotency-Key is longer than {_LONGEST_KEY} characters")
+        webhook = self._address(headers.get(b"x-cortex-webhook", b"").decode("latin-1").strip())
+        body = await read_body(receive, headers, self._max_body, _BODY_SECONDS)
+        if (encoding := headers.get(b"content-encoding")) is not None:
+            body = decompress(body, encoding.strip().lower(), self._max_body)
+        kind = headers.get(b"content-type", b"")
+        named, parameters = media_type(kind)
+        if is_json(named):
+            _check_json(as_utf8(body, parameters))
+        identity = await self._queue.submit(body, kind.decode("latin-1"), key=key, webhook=webhook)
+        self._state.accepted()
+        self._metrics.accepted()
+        return 202, orjson.dumps({"id": identity})
+
+    def _address(self, given: str) -> str:
+        if not given:
+            return str(self._webhook.url or "") if self._webhook is not None else ""
+        if self._webhook is None:
+            raise UserError("this API has no webhook (spec.webhook), so X-Cortex-Webhook can't be used")
+        if problem := problem_of(given):
+            raise UserError(f"X-Cortex-Webhook: {problem}")
+        return given
+
+    async def _find(self, identity: str, wait: float) -> Record | None:
+        if not self._state.reached:
+            raise Unreachable(self._state.problem)
+        if not wait or self.draining.is_set():
+            return await self._queue.status(identity)
+        waiting = asyncio.ensure_future(self._queue.wait(identity, wait))
+        draining = asyncio.ensure_future(self.draining.wait())
+        try:
+            await asyncio.wait((waiting, draining), return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                return waiting.result()
+            return await self._queue.status(identity)
+        finally:
+            for task in (waiting, draining):
+                task.cancel()
+            await asyncio.gather(waiting, draining, return_exceptions=True)
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Send a whole response."""
+    lines = [(b"content-type", JSON), (b"content-length", str(len(body)).encode()), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": lines})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _error(message: str) -> bytes:
+    return orjson.dumps({"error": message, "requestId": request_id.get()})
+
+
+def _wait(query: bytes) -> float:
+    values = parse_qs(query.decode("latin-1")).get("wait")
+    if not values:
+        return 0.0
+    try:
+        return min(_LONGEST_WAIT, units.seconds(values[-1]))
+    except ValueError as error:
+        raise UserError(f"wait: {error}") from error
+
+
+def _check_json(body: bytes) -> None:
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"the body is not valid JSON: {error}") from error
+
+
+def problem_of(url: str) -> str | None:
+    """What is wrong with the address of a webhook, or None."""
+    if len(url) > _LONGEST_URL:
+        return f"it is longer than {_LONGEST_URL} characters"
+    if any(ord(character) <= 32 for character in url):
+        return "it must not contain spaces or control characters"
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        known = False
+    return None if known else "it must be an http or https URL"

@@ -1,0 +1,1 @@
+"""Logs as JSON lines: records, prints, tracebacks, and the way to stdout."""

@@ -1,0 +1,1 @@
+"""What is counted: shared memory of all processes of a replica, Prometheus, the tracker, and the metrics of handlers."""

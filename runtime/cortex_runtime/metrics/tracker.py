@@ -1,0 +1,110 @@
+"""spec.tracker: counts what is predicted, from the final responses. It never fails a request: what can't be counted is skipped,
+and why is counted.
+"""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import Enum
+from numbers import Integral, Real
+from typing import Any
+
+from starlette.responses import Response
+
+from cortex_api.scaling import Tracker as Spec
+from cortex_runtime.arrays import is_array, is_bool
+from cortex_runtime.http import json_parser
+from cortex_runtime.metrics.series import Tally
+
+log = logging.getLogger("cortex")
+
+CLASSES, VALUES, SKIPPED = "cortex_tracker_predictions", "cortex_tracker_value", "cortex_tracker_skipped"
+MOST_CLASSES = 100
+"""Classes that one process tells apart; what comes after them is counted as OTHER."""
+OTHER = "(other)"
+_LONGEST_CLASS = 128
+
+
+class _Skip(Exception):
+    """Why a response is not counted: one of a few words."""
+
+
+class Tracker:
+    """Counts predictions of one process."""
+
+    def __init__(self, spec: Spec, tally: Tally) -> None:
+        self._key = spec.key
+        self._regression = spec.model_type == "regression"
+        self._tally = tally
+        self._classes: set[str] = set()
+        self._told: set[str] = set()
+
+    def note(self, value: Any) -> None:
+        """Count what a handler has answered with success: a plain value, or a Starlette response."""
+        try:
+            prediction = self._find(value)
+            if self._regression:
+                self._tally.summarise(VALUES, {}, _number(prediction))
+            else:
+                self._tally.add(CLASSES, {"class": self._class(prediction)}, 1)
+        except _Skip as reason:
+            self._skip(str(reason))
+        except Exception:
+            # A mapping of the user's own may raise anything.
+            self._skip("unreadable")
+
+    def _skip(self, reason: str) -> None:
+        self._tally.add(SKIPPED, {"reason": reason}, 1)
+        if reason not in self._told:
+            self._told.add(reason)
+            log.warning(
+                "the tracker can't count a response: %s; %s_total counts all that follow", reason, SKIPPED
+            )
+
+    def _find(self, value: Any) -> Any:
+        if isinstance(value, Response):
+            if not 200 <= value.status_code < 300:
+                raise _Skip("not a success")
+            body = getattr(value, "body", None)
+            if not body or not value.headers.get("content-type", "").startswith("application/json"):
+                raise _Skip("not JSON")
+            value = json_parser.loads(body)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = vars(value)
+        if self._key is not None:
+            if not isinstance(value, Mapping):
+                raise _Skip("not an object")
+            if self._key not in value:
+                raise _Skip("missing key")
+            value = value[self._key]
+        elif isinstance(value, Mapping):
+            raise _Skip("an object, and tracker.key is not set")
+        if is_array(value) and value.size == 1:
+            value = value.item()
+        if isinstance(value, Enum):
+            value = value.value
+        return value
+
+    def _class(self, value: Any) -> str:
+        if is_bool(value):
+            name = "true" if value else "false"
+        elif isinstance(value, str | Integral):
+            name = str(value)[:_LONGEST_CLASS]
+        else:
+            raise _Skip("wrong type")
+        if name not in self._classes:
+            if len(self._classes) >= MOST_CLASSES:
+                return OTHER
+            self._classes.add(name)
+        return name
+
+
+def _number(value: Any) -> float:
+    if is_bool(value) or not isinstance(value, Real | Decimal):
+        raise _Skip("wrong type")
+    number = float(value)
+    if not math.isfinite(number):
+        raise _Skip("not finite")
+    return number

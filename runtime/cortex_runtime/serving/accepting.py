@@ -1,0 +1,132 @@
+"""Which worker of a replica accepts the next connection: the one that has least to do.
+
+One worker at a time has the turn to accept. After each connection it passes the turn to the worker that is best placed then.
+Where the turn is lost, or its holder does not accept, another worker takes it at its next tick.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import select
+import socket
+from collections.abc import Callable
+from time import perf_counter
+
+from cortex_runtime.mailboxes import TURN, Mailboxes
+from cortex_runtime.metrics.shared_memory import Board
+
+log = logging.getLogger("cortex")
+
+_AT_ONCE = 64
+_ABSENCE = 1.0
+"""Seconds for which a worker that has not accepted in its turn gets none."""
+_PAUSE = 1.0
+"""Seconds without accepting after the system has had no descriptor or memory for a connection."""
+
+
+class Acceptor:
+    """One worker's part. slot: its row. connect: serves a connection. Used on the event loop alone."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        board: Board,
+        slot: int,
+        mailboxes: Mailboxes,
+        connect: Callable[[socket.socket], None],
+    ) -> None:
+        self._listener = listener
+        self._board = board
+        self._slot = slot
+        self._mailboxes = mailboxes
+        self._connect = connect
+        self._has_turn = self._stopped = False
+        self._accepted = -1.0
+        self._waits = False
+        self._absent: dict[int, float] = {}
+
+    def start(self) -> None:
+        """Begin to accept."""
+        board = self._board
+        # Not from zero: with as many connections open, this worker would get all new ones.
+        board.accepted[self._slot] = max(board.accepted)
+        board.live[self._slot] = board.free[self._slot] = 1.0
+        self._listener.setblocking(False)
+        self.take_turn()
+
+    def stop(self) -> None:
+        """Accept no more."""
+        self._stopped = True
+        self._board.live[self._slot] = self._board.free[self._slot] = 0.0
+        self._pass_turn(self._best())
+        self._leave_turn()
+        self._listener.close()
+
+    def take_turn(self) -> None:
+        """Accept the next connection."""
+        if not self._has_turn and not self._stopped:
+            self._has_turn = True
+            asyncio.get_running_loop().add_reader(self._listener, self._accept)
+        elif self._stopped:
+            self._pass_turn(self._best())
+
+    def tick(self) -> None:
+        """Take the turn when a connection has waited since the last tick and no worker has accepted any."""
+        if self._has_turn or self._stopped:
+            return
+        accepted = sum(self._board.accepted)
+        waited = self._waits and accepted == self._accepted
+        self._waits, self._accepted = self._is_readable(), accepted
+        if self._waits and waited:
+            self._waits = False
+            self._absent[self._best()] = perf_counter() + _ABSENCE
+            self.take_turn()
+
+    def _accept(self) -> None:
+        board, slot = self._board, self._slot
+        for _ in range(_AT_ONCE):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                log.error("cannot accept a connection: %s", error.strerror)
+                self._leave_turn()
+                asyncio.get_running_loop().call_later(_PAUSE, self.take_turn)
+                return
+            board.accepted[slot] += 1.0
+            self._connect(connection)
+            best = self._best()
+            if best != slot and self._pass_turn(best):
+                self._leave_turn()
+                return
+
+    def _best(self) -> int:
+        """The slot that should accept the next connection."""
+        board, best, least = self._board, self._slot, self._load(self._slot)
+        for slot in range(board.rows):
+            if board.live[slot] and (not self._absent or self._absent.get(slot, 0.0) < perf_counter()):
+                load = self._load(slot)
+                if load < least:
+                    best, least = slot, load
+        return best
+
+    def _load(self, slot: int) -> tuple[bool, bool, float, float]:
+        board = self._board
+        return not board.live[slot], not board.free[slot], board.connections[slot], board.accepted[slot]
+
+    def _pass_turn(self, slot: int) -> bool:
+        return slot != self._slot and self._mailboxes.send(slot, TURN, self._slot)
+
+    def _leave_turn(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            asyncio.get_running_loop().remove_reader(self._listener)
+
+    def _is_readable(self) -> bool:
+        with contextlib.suppress(OSError):
+            return bool(select.select([self._listener], [], [], 0)[0])
+        return False

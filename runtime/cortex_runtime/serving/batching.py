@@ -1,0 +1,213 @@
+"""Server-side batching: requests that are there at the same time are handled in one call, whose arguments are lists.
+
+One batch runs at a time in each process. A batch begins when it is full, when its first request has waited for batchInterval, or
+when the batch before it ends. A batch that raises is run again in halves until what is wrong is alone, so that nobody fails for
+another's mistake.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from starlette.types import Receive
+
+from cortex_api.handler import ServerSideBatching
+from cortex_api.units import seconds as seconds_of
+from cortex_runtime.arrays import is_array
+from cortex_runtime.clients import served
+from cortex_runtime.errors import StartError
+from cortex_runtime.handler.interfaces import Method
+from cortex_runtime.handler.threads import Overdue, Threads
+from cortex_runtime.http.payload import ClientGone, has_left
+from cortex_runtime.logs.records import request_id
+from cortex_runtime.metrics.shared_memory import Row
+
+log = logging.getLogger("cortex")
+
+Call = Callable[[dict[str, list[Any]]], Awaitable[Any]]
+"""Runs the user's method: argument name to a list with the value of each request, to what the method returns."""
+
+_SHARE = 0.1
+"""Of the time that a batch took: how long the next waits for those who have just been answered and may ask again."""
+
+
+class WrongLength(Exception):
+    """A method that handles batches did not return one result for each request."""
+
+
+@dataclass(eq=False)
+class _Item:
+    arguments: dict[str, Any]
+    answer: "asyncio.Future[Any]"
+    since: float
+    receive: Receive
+    identity: str | None
+    served: list[tuple[str, int]] | None
+    context: Context
+
+
+class Batcher:
+    """The batches of one method in one process. Used on the event loop alone.
+
+    most: requests in a batch. interval: seconds that the first request waits for others. give_up: seconds after which a failed
+    batch is no longer taken apart.
+    """
+
+    def __init__(self, call: Call, row: Row, *, most: int, interval: float, give_up: float) -> None:
+        self._call = call
+        self._row = row
+        self._most = most
+        self._interval = interval
+        self._give_up = give_up
+        self._waiting: deque[_Item] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._work: asyncio.Task[None] | None = None
+
+    async def run(self, arguments: dict[str, Any], receive: Receive, timeout: float) -> Any:
+        """The result for one request. Raises what it raised for this one, Overdue, and ClientGone when it had not begun."""
+        loop = asyncio.get_running_loop()
+        item = _Item(
+            arguments,
+            loop.create_future(),
+            perf_counter(),
+            receive,
+            request_id.get(),
+            served.get(),
+            copy_context(),
+        )
+        self._waiting.append(item)
+        self._row.gathers(len(self._waiting))
+        if self._work is None:
+            if len(self._waiting) >= self._most:
+                self._begin()
+            elif self._timer is None:
+                self._timer = loop.call_later(self._interval, self._begin)
+        timer = asyncio.timeout(timeout)
+        try:
+            async with timer:
+                return await item.answer
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            # One that is in a batch already can't be taken back.
+            with suppress(ValueError):
+                self._waiting.remove(item)
+                self._row.gathers(len(self._waiting))
+            raise Overdue from None
+
+    def _begin(self) -> None:
+        """Take a batch of what waits, and work on it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        items: list[_Item] = []
+        while self._waiting and len(items) < self._most:
+            item = self._waiting.popleft()
+            if has_left(item.receive):
+                item.answer.set_exception(ClientGone())
+            else:
+                items.append(item)
+        self._row.gathers(len(self._waiting))
+        if items:
+            now = perf_counter()
+            self._row.batched([now - item.since for item in items])
+            # The current context may be that of the batch before, in which user code has run.
+            self._work = asyncio.get_running_loop().create_task(self._handle(items), context=items[0].context)
+
+    async def _handle(self, items: list[_Item]) -> None:
+        began = perf_counter()
+        try:
+            results = await self._results(items, began + self._give_up)
+        except BaseException as error:
+            results = [error] * len(items)
+        for item, result in zip(items, results, strict=True):
+            if item.answer.done():
+                continue
+            if isinstance(result, BaseException):
+                item.answer.set_exception(result)
+                # Whoever waited may have left: then nobody asks for it.
+                item.answer.exception()
+            else:
+                item.answer.set_result(result)
+        self._work = None
+        if len(self._waiting) >= self._most:
+            self._begin()
+        elif self._waiting:
+            pause = min(self._interval, (perf_counter() - began) * _SHARE)
+            self._timer = asyncio.get_running_loop().call_later(pause, self._begin)
+
+    async def _results(self, items: Sequence[_Item], end: float) -> list[Any]:
+        """For each item its result or the exception that it gets."""
+        versions: list[tuple[str, int]] = []
+        request_id.set(items[0].identity if len(items) == 1 else None)
+        served.set(versions)
+        try:
+            returned = await self._call(
+                {name: [item.arguments[name] for item in items] for name in items[0].arguments}
+            )
+            results = _checked(returned, len(items))
+        except WrongLength as error:
+            return [error] * len(items)
+        except Exception as error:
+            if len(items) == 1 or perf_counter() > end:
+                return [error] * len(items)
+            log.warning(
+                "a batch of %d requests raised %s; it is run again in halves",
+                len(items),
+                type(error).__name__,
+            )
+            middle = len(items) // 2
+            return [
+                *await self._results(items[:middle], end),
+                *await self._results(items[middle:], end),
+            ]
+        # Of several it can't be told which one answered whom.
+        if len(set(versions)) == 1:
+            for item in items:
+                if item.served is not None:
+                    item.served.extend(versions)
+        return results
+
+
+def batcher_of(
+    spec: ServerSideBatching, method: Method | None, threads: Threads, row: Row, timeout: float
+) -> Batcher:
+    """The batcher for a method. Raises StartError when it can't be batched."""
+    if method is None:
+        raise StartError(
+            "HandlerInvalid", "handler.serverSideBatching needs a method handle_post (or predict)"
+        )
+    if not method.arguments:
+        raise StartError(
+            "HandlerInvalid",
+            "handler.serverSideBatching: the method must take an argument, such as payload; it gets a list of them",
+        )
+
+    async def call(arguments: dict[str, list[Any]]) -> Any:
+        if method.is_async:
+            return await method.function(**arguments)
+        return await threads.run_plain(partial(method.function, **arguments), copy_context())
+
+    return Batcher(
+        call, row, most=spec.max_batch_size, interval=seconds_of(spec.batch_interval), give_up=timeout
+    )
+
+
+def _checked(returned: Any, wanted: int) -> list[Any]:
+    if not (isinstance(returned, list | tuple) or (is_array(returned) and returned.ndim > 0)):
+        raise WrongLength(
+            f"with serverSideBatching a list with one result for each request must be returned, not a "
+            f"{type(returned).__name__}"
+        )
+    if len(returned) != wanted:
+        raise WrongLength(
+            f"a batch of {wanted} requests got {len(returned)} results; there must be one for each"
+        )
+    return list(returned)

@@ -1,0 +1,310 @@
+"""Workers of one replica share their load, so that no request waits for a thread while another worker has a free one.
+
+A worker that has a free thread asks a worker in which requests wait. That one sends its oldest, with the connection, and the
+asker goes on as if it had accepted the connection. A request goes only to a worker that has asked for it, never to one that
+hangs. Imported only where a replica has several workers.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import uvicorn
+from starlette.types import Receive
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from cortex_runtime.handler.threads import Threads
+from cortex_runtime.http.payload import ClientGone, Moved
+from cortex_runtime.http.protocol import InPlaceProtocol
+from cortex_runtime.http.server import Server
+from cortex_runtime.mailboxes import ASK, NOTHING, REQUEST, TURN, WAITING, Mailboxes
+from cortex_runtime.metrics.shared_memory import Board, Row
+from cortex_runtime.serving.accepting import Acceptor
+from cortex_runtime.serving.app import App
+
+_BEGAN = struct.Struct("=d")
+_PATIENCE = 0.05
+"""Seconds for which a worker that is asked may not answer before another is asked."""
+_LEFT_OUT = (b"content-length", b"transfer-encoding", b"expect")
+
+
+class SharedThreads(Threads):
+    """Threads whose waiting requests other workers may have."""
+
+    def __init__(self, threads: int, row: Row, board: Board, slot: int) -> None:
+        super().__init__(threads, row)
+        self.waiting: dict[Future[Any], RequestResponseCycle] = {}
+        self.on_waiting: Callable[[], None] = lambda: None
+        self.on_free: Callable[[], None] = lambda: None
+        self._given: dict[RequestResponseCycle, bool] = {}
+        self.board, self.slot = board, slot
+
+    async def come(self, timeout: float) -> bool:
+        """The same, but a call that would have to wait is queued, since a queued one can move."""
+        if self.pending and not self.in_place:
+            return False
+        return await super().come(timeout)
+
+    async def run(self, function: Callable[[], Any], receive: Receive, timeout: float) -> Any:
+        """The same. Raises Moved when another worker has the request now."""
+        cycle: RequestResponseCycle = receive.__self__  # type: ignore[attr-defined]
+        if isinstance(protocol := cycle.transport.get_protocol(), SharingProtocol) and protocol.began:
+            timeout -= perf_counter() - protocol.began
+        while True:
+            try:
+                return await super().run(function, receive, timeout)
+            except (asyncio.CancelledError, ClientGone) as error:
+                given = self._given.pop(cycle, None)
+                if given:
+                    raise Moved from None
+                if given is None or isinstance(error, ClientGone):
+                    raise
+                # It could not be sent, and is queued once more.
+
+    def give(self, send: Callable[[bytes, int], bool]) -> bool:
+        """Send the oldest request that can move, with its connection. Returns whether there is one that was sent."""
+        for future, cycle in list(self.waiting.items()):
+            protocol = cycle.transport.get_protocol()
+            assert isinstance(protocol, SharingProtocol)
+            if protocol.can_move(cycle) and future.cancel():
+                del self.waiting[future]
+                self._given[cycle] = given = send(protocol.request(cycle), protocol.descriptor())
+                if given:
+                    protocol.leave(cycle)
+                return given
+        return False
+
+    def _enqueue(self, function: Callable[[], Any], receive: Receive) -> "Future[Any]":
+        future = super()._enqueue(function, receive)
+        if self.pending > self.size:
+            self.waiting[future] = receive.__self__  # type: ignore[attr-defined]
+            self.board.movable[self.slot] = len(self.waiting)
+            self.on_waiting()
+        return future
+
+    def _count(self, change: int) -> None:
+        super()._count(change)
+        # They start in the order in which they came.
+        while self.waiting and ((first := next(iter(self.waiting))).running() or first.done()):
+            del self.waiting[first]
+        self.board.movable[self.slot] = len(self.waiting)
+        free = self.pending < self.size
+        self.board.free[self.slot] = free and self.board.live[self.slot]
+        if free:
+            self.on_free()
+
+
+class SharingProtocol(InPlaceProtocol):
+    """One connection, which may move to another worker between the arrival of a request and its start.
+
+    began: when the request arrived that the connection came with, by perf_counter; 0 for any other request.
+    """
+
+    began = 0.0
+    _first = b""
+    _pieces: list[bytes]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, with the request that came with the connection."""
+        super().connection_made(transport)
+        first, self._first = self._first, b""
+        if first:
+            self.data_received(first)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count it."""
+        super().connection_lost(exc)
+        self.on_lost()
+
+    def on_lost(self) -> None:
+        """Replaced for each connection."""
+
+    def resume(self, content: bytes) -> None:
+        """Begin with a request that another worker has sent."""
+        (self.began,) = _BEGAN.unpack_from(content)
+        self._first = content[_BEGAN.size :]
+
+    def on_message_begin(self) -> None:
+        """A request begins; its body is kept until it is answered, as it may have to move."""
+        self._pieces = []
+        self._arrived = perf_counter()
+        super().on_message_begin()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._pieces.append(body)
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """The request that came with the connection is over."""
+        self.began, self._pieces = 0.0, []
+        super().on_response_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self.began and isinstance(app, App):
+            # It was admitted by the worker that sent it.
+            app = partial(app.answer, began=self.began, full=False)
+        super()._start_asgi_task(cycle, app)
+
+    def can_move(self, cycle: RequestResponseCycle) -> bool:
+        """Whether nothing but this request is on its way here."""
+        return (
+            self.cycle is cycle
+            and not cycle.more_body
+            and not cycle.response_started
+            and not cycle.disconnected
+            and not self.pipeline
+            and not self._begun
+            and not self.transport.is_closing()
+        )
+
+    def request(self, cycle: RequestResponseCycle) -> bytes:
+        """The request once more, with the time of its arrival."""
+        scope, body = cycle.scope, b"".join(self._pieces)
+        head = f"{scope['method']} ".encode() + self.url + f" HTTP/{scope['http_version']}\r\n".encode()
+        lines = [b"%b: %b\r\n" % pair for pair in scope["headers"] if pair[0] not in _LEFT_OUT]
+        length = b"content-length: %d\r\n\r\n" % len(body)
+        return _BEGAN.pack(self.began or self._arrived) + head + b"".join(lines) + length + body
+
+    def descriptor(self) -> int:
+        """The connection's."""
+        return int(self.transport.get_extra_info("socket").fileno())
+
+    def leave(self, cycle: RequestResponseCycle) -> None:
+        """Forget the connection, which another worker has now."""
+        cycle.disconnected = True
+        self._unset_keepalive_if_required()
+        # Closes this process's descriptor; the connection stays open.
+        self.transport.abort()
+
+
+class SharingServer(Server):
+    """A worker's server: its part in accepting connections, and in asking for requests and giving them."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        started: Callable[[], None],
+        threads: SharedThreads,
+        mailboxes: Mailboxes,
+    ) -> None:
+        super().__init__(config, started)
+        self._threads = threads
+        self._board = threads.board
+        self._slot = threads.slot
+        self._mailboxes = mailboxes
+        self._asked: asyncio.TimerHandle | None = None
+        self._tried: set[int] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept from the one socket, in turns with the other workers, and read the mailbox."""
+        assert sockets is not None
+        (listener,) = sockets
+        self._acceptor = Acceptor(listener, self._board, self._slot, self._mailboxes, self._connect)
+        self._acceptor.start()
+        self._threads.on_waiting, self._threads.on_free = self._call_others, self._look
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._mailboxes.reader(self._slot), self._read)
+        await super().startup([])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, once what runs is over; what waits may still move."""
+        self._acceptor.stop()
+        await super().shutdown([])
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after what others may have left undone."""
+        self._acceptor.tick()
+        if self._threads.waiting:
+            self._call_others()
+        return await super().on_tick(counter)
+
+    def _connect(self, connection: socket.socket, request: bytes = b"") -> None:
+        protocol = SharingProtocol(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            _loop=self._loop,
+        )
+        protocol.on_lost = self._lost  # type: ignore[method-assign]
+        if request:
+            protocol.resume(request)
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._board.connections[self._slot] += 1.0
+        task = self._loop.create_task(self._serve_connection(protocol, connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve_connection(self, protocol: SharingProtocol, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: protocol, connection)
+        except OSError:
+            # The client closed it at once.
+            self._lost()
+            connection.close()
+
+    def _lost(self) -> None:
+        self._board.connections[self._slot] -= 1.0
+
+    def _call_others(self) -> None:
+        """Tell the workers that have a free thread that a request waits here."""
+        for slot, free in enumerate(self._board.free):
+            if free and slot != self._slot:
+                self._mailboxes.send(slot, WAITING, self._slot)
+
+    def _look(self) -> None:
+        """Ask for a request that waits elsewhere, when a thread is free."""
+        board = self._board
+        if self._asked is not None or not board.free[self._slot]:
+            return
+        most, best = 0.0, -1
+        for slot, movable in enumerate(board.movable):
+            if movable > most and slot != self._slot and slot not in self._tried:
+                most, best = movable, slot
+        if best < 0:
+            self._tried.clear()
+        else:
+            self._tried.add(best)
+            if self._mailboxes.send(best, ASK, self._slot):
+                self._asked = self._loop.call_later(_PATIENCE, self._answered)
+            else:
+                self._look()
+
+    def _answered(self) -> None:
+        if self._asked is not None:
+            self._asked.cancel()
+            self._asked = None
+        self._look()
+
+    def _read(self) -> None:
+        for kind, sender, content, files in self._mailboxes.receive(self._slot):
+            if kind == TURN:
+                self._acceptor.take_turn()
+            elif kind == WAITING:
+                self._tried.discard(sender)
+                self._look()
+            elif kind == ASK:
+                if not self._threads.give(partial(self._send, sender)):
+                    self._mailboxes.send(sender, NOTHING, self._slot)
+            elif kind == NOTHING:
+                self._answered()
+            elif kind == REQUEST:
+                if self._asked is not None:
+                    self._asked.cancel()
+                    self._asked = None
+                self._tried.clear()
+                self._connect(socket.socket(fileno=files.pop()), content)
+            for file in files:
+                os.close(file)
+
+    def _send(self, slot: int, request: bytes, connection: int) -> bool:
+        return self._mailboxes.send(slot, REQUEST, self._slot, request, (connection,))

@@ -1,0 +1,131 @@
+"""One serving process: the user's code lives here and only here. Started by the supervisor, and ends when that ends.
+
+`python -m cortex_runtime.serving.worker ARGUMENTS`, as handler/host.py has it. Over the control socket it receives "drain" (close
+connections as they are used), "models" (their index has changed) and "stop".
+"""
+
+import asyncio
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+
+import uvicorn
+import uvloop
+
+from cortex_api import Document, units
+from cortex_runtime.handler import host
+from cortex_runtime.handler.program import Program
+from cortex_runtime.handler.threads import Threads
+from cortex_runtime.http import api_keys
+from cortex_runtime.http.protocol import InPlaceProtocol
+from cortex_runtime.http.server import Server, plain
+from cortex_runtime.logs import records
+from cortex_runtime.metrics.shared_memory import Board
+from cortex_runtime.processes.worker_arguments import Order
+from cortex_runtime.serving.app import App
+
+
+def prepare(document: Document, order: Order, control: socket.socket) -> Callable[[], None]:
+    """Load models and code and construct the handler. Returns what then serves. Raises StartError."""
+    listener = socket.socket(fileno=order.listener)
+    spec = document.spec.handler
+    keys = api_keys.of(document)
+    board = Board(order.board, order.slots)
+    row = board.row(order.slot)
+    threads: Threads
+    if order.mailboxes:
+        from cortex_runtime.serving.sharing import SharedThreads
+
+        threads = SharedThreads(spec.threads_per_process, row, board, order.slot)
+    else:
+        threads = Threads(spec.threads_per_process, row)
+    program = host.program(document, order, control, board, threads)
+    app = App(
+        program,
+        threads,
+        row,
+        max_body=units.parse_bytes(spec.max_body_size),
+        timeout=units.seconds(spec.request_timeout),
+        limit=spec.max_replica_concurrency,
+        batching=spec.server_side_batching if spec.type != "tensorflow" else None,
+        access=records.AccessLog(spec.log_level),
+        keys=keys,
+    )
+    return partial(serve, document, app, program, listener, control, order)
+
+
+def serve(
+    document: Document,
+    app: App,
+    program: Program,
+    listener: socket.socket,
+    control: socket.socket,
+    order: Order,
+) -> None:
+    """Answer requests until told to stop and all running ones are over."""
+    config = plain(
+        app,
+        loop="uvloop",
+        http=InPlaceProtocol,
+        interface="asgi3",
+        proxy_headers=False,
+        backlog=2048,
+        timeout_graceful_shutdown=max(1, int(units.seconds(document.spec.handler.request_timeout))),
+    )
+    server = _server(config, lambda: control.sendall(b'{"event": "ready"}\n'), app, order)
+    loop = uvloop.new_event_loop()
+    threading.Thread(target=_obey, args=(control, server, app, program, loop), daemon=True).start()
+    app.threads.drive(loop, _serve(server, listener, app), together=app.all_async)
+
+
+def _server(config: uvicorn.Config, ready: Callable[[], None], app: App, order: Order) -> Server:
+    if not order.mailboxes:
+        return Server(config, ready)
+    from cortex_runtime.mailboxes import Mailboxes
+    from cortex_runtime.serving.sharing import SharedThreads, SharingServer
+
+    assert isinstance(app.threads, SharedThreads)
+    return SharingServer(config, ready, app.threads, Mailboxes(order.mailboxes))
+
+
+async def _serve(server: Server, listener: socket.socket, app: App) -> None:
+    try:
+        await server.serve(sockets=[listener])
+        app.close()
+    finally:
+        host.end(0)
+
+
+def _obey(
+    control: socket.socket,
+    server: Server,
+    app: App,
+    program: Program,
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    with control.makefile("r") as orders:
+        for order in orders:
+            if order == "models\n":
+                threading.Thread(target=host.follow, args=(program,), daemon=True).start()
+            elif order == "ping\n":
+                # The loop itself answers, or does not.
+                loop.call_soon_threadsafe(_answer, control, app.threads)
+            elif order == "drain\n":
+                app.draining = True
+            elif order == "stop\n":
+                app.draining = True
+                server.should_exit = True
+    # The supervisor is gone, and with it whoever would end this process.
+    os._exit(1)
+
+
+def _answer(control: socket.socket, threads: Threads) -> None:
+    """Tell the supervisor that the loop runs, and whether calls of the handler come to an end."""
+    host.report(control, event="alive", busy=threads.pending >= threads.size, finished=threads.finished)
+
+
+if __name__ == "__main__":
+    host.run(sys.argv[1], prepare)
