@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 
+from cortex_api.contract import METRICS_PATH, READINESS_PATH
 from cortex_cli.ports import HOST
 
 _SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{)?")
@@ -27,9 +28,9 @@ class AdminPort:
                 try:
                     answer = client.get(first + self.path)
                     body = answer.content
-                    if self.path in ("/metrics", "/readyz") and answer.is_success:
+                    if self.path in (METRICS_PATH, READINESS_PATH) and answer.is_success:
                         other = client.get(second + self.path)
-                        if self.path == "/metrics":
+                        if self.path == METRICS_PATH:
                             body = merged(answer.text, other.text).encode()
                         elif not other.is_success:
                             answer, body = other, other.content

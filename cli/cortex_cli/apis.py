@@ -8,13 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cortex_api import GROUP, KINDS, VERSION
+from cortex_api.contract import ADMIN_PORT, API_LABEL, KIND_LABEL, PORT, object_name, pod_selector
 from cortex_cli.connection import Cluster, ClusterError, Object, path
 from cortex_cli.traffic import Traffic, add_up
 
-PORT, ADMIN_PORT = 8080, 8081
-"""Where a replica serves, and where it tells of itself; the operator renders the same."""
 NO_KEY = "it asks for a key, and was shown no valid one"
-_API_LABEL, _KIND_LABEL = f"{GROUP}/api", f"{GROUP}/kind"
 _AT_ONCE = 16
 
 
@@ -56,12 +54,12 @@ class API:
     @property
     def service(self) -> str:
         """Name of its Service, and of its Deployment."""
-        return f"api-{self.name}"
+        return object_name(self.name)
 
     @property
     def selector(self) -> str:
         """The labels of its pods, workers and gateway alike."""
-        return f"{_API_LABEL}={self.name},{_KIND_LABEL}={self.kind}"
+        return pod_selector(self.name, self.kind)
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ def pods(cluster: Cluster, api: API) -> list[Object]:
 def belongs(pod: Object, api: API) -> bool:
     """Whether a pod is one of an API's."""
     labels = pod["metadata"].get("labels") or {}
-    mine = (labels.get(_API_LABEL), labels.get(_KIND_LABEL)) == (api.name, api.kind)
+    mine = (labels.get(API_LABEL), labels.get(KIND_LABEL)) == (api.name, api.kind)
     return mine and bool(pod["metadata"].get("namespace") == api.namespace)
 
 

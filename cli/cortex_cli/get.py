@@ -10,6 +10,7 @@ import yaml
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
+from cortex_api.contract import API_LABEL
 from cortex_cli import apis, views
 from cortex_cli.apis import API, Replicas
 from cortex_cli.connection import Cluster, asks_a_cluster
@@ -81,7 +82,7 @@ def observed(cluster: Cluster, all_namespaces: bool) -> list[tuple[API, Replicas
     """Every API with what its pods say."""
     namespace = "" if all_namespaces else cluster.namespace
     found = apis.every(cluster, namespace)
-    pods = cluster.list("v1/pods", namespace, labelSelector="cortex.dev/api") if found else []
+    pods = cluster.list("v1/pods", namespace, labelSelector=API_LABEL) if found else []
     return [
         (api, apis.ask(cluster, [pod for pod in pods if apis.belongs(pod, api)], info=False)) for api in found
     ]

@@ -21,12 +21,18 @@ import click
 import httpx
 
 from cortex_api import AsyncAPI, Document, RealtimeAPI
+from cortex_api.contract import (
+    CONSUME_COMMAND,
+    DOCUMENT_FILE,
+    GATEWAY_COMMAND,
+    QUEUE_URL_VARIABLE,
+    SERVE_COMMAND,
+)
 from cortex_cli import queueserver, sources
 from cortex_cli.guard import Guard, kill_group
 from cortex_cli.loglines import readable
 from cortex_cli.ports import HOST, free_port
 
-QUEUE = "CORTEX_QUEUE_URL"
 _POLL = 0.1
 
 
@@ -49,7 +55,7 @@ class Scratch:
         self.guard = Guard(self.folder)
         self.models = self.folder / "models"
         self.models.mkdir()
-        self.document = self.folder / "api.json"
+        self.document = self.folder / DOCUMENT_FILE
 
     def __enter__(self) -> Self:
         return self
@@ -100,11 +106,11 @@ class Scratch:
         """What a pod of the API would run; of an AsyncAPI, its gateway's and its worker's pod. variables: of the user's code."""
         code = ["--project", str(project), "--models", str(self.models), *(["--reload"] if reload else [])]
         if isinstance(api, RealtimeAPI):
-            serve = self._program("serve", admin_port, "--port", str(port), *code)
+            serve = self._program(SERVE_COMMAND, admin_port, "--port", str(port), *code)
             return [replace(serve, environment=variables)]
         return [
-            self._program("gateway", free_port(), "--port", str(port)),
-            replace(self._program("consume", free_port(), *code), environment=variables),
+            self._program(GATEWAY_COMMAND, free_port(), "--port", str(port)),
+            replace(self._program(CONSUME_COMMAND, free_port(), *code), environment=variables),
         ]
 
     def _program(self, name: str, admin_port: int, *options: str) -> Program:
@@ -128,7 +134,8 @@ class Scratch:
             return queueserver.start(self.folder, self.guard)
         except queueserver.NoServer as error:
             raise click.ClickException(
-                f"an AsyncAPI needs a queue: set {QUEUE} to nats://host:4222 or sqs://bucket/prefix, or have one here: {error}"
+                f"an AsyncAPI needs a queue: set {QUEUE_URL_VARIABLE} to nats://host:4222 or sqs://bucket/prefix,"
+                f" or have one here: {error}"
             ) from error
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
+from cortex_api.contract import PREFIX
 
 STDIN = Path("-")
 NO_API = "no RealtimeAPI or AsyncAPI in it"
@@ -241,4 +242,4 @@ def _is_foreign(document: Any, of_folder: bool) -> bool:
     version = document.get("apiVersion") if isinstance(document, dict) else None
     if version is None:
         return of_folder
-    return isinstance(version, str) and not version.startswith("cortex.dev/")
+    return isinstance(version, str) and not version.startswith(PREFIX)

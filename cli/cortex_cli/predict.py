@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from cortex_api.contract import PORT
 from cortex_cli import apis, jobs, logs
 from cortex_cli.apis import API
 from cortex_cli.connection import Answer, Cluster, ClusterError, asks_a_cluster, path
@@ -62,7 +63,7 @@ def predict(
     PAYLOAD is JSON, @FILE for the content of a file, or - for standard input. Exits with 1 when the answer is no success.
     """
     api = apis.find(cluster, name)
-    where = path("v1/services", api.namespace, f"{api.service}:{apis.PORT}", "proxy/")
+    where = path("v1/services", api.namespace, f"{api.service}:{PORT}", "proxy/")
     sent = {**headers(api, api_key), **_headers(header)}
     key = {HEADER: sent[HEADER]} if HEADER in sent else {}
     if job is not None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_api.contract import ADMIN_PORT, PORT, QUEUE_URL_VARIABLE
 from cortex_cli import manifests, surroundings
 from cortex_cli.adminport import AdminPort
-from cortex_cli.local import QUEUE, Runtime, Scratch
+from cortex_cli.local import Runtime, Scratch
 from cortex_cli.ports import HOST, taken
 
 _LOOK_AGAIN = 0.5
@@ -18,8 +19,10 @@ _LOOK_AGAIN = 0.5
 
 @click.command(short_help="Serve an API on this machine.")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--port", default=8080, show_default=True, help="Port of the API.")
-@click.option("--admin-port", default=8081, show_default=True, help="Port of health, readiness and metrics.")
+@click.option("--port", default=PORT, show_default=True, help="Port of the API.")
+@click.option(
+    "--admin-port", default=ADMIN_PORT, show_default=True, help="Port of health, readiness and metrics."
+)
 @click.option("--name", help="Which API, when the file holds several.")
 @click.option("--reload", is_flag=True, help="Load code and manifest again when they change.")
 def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) -> None:
@@ -39,8 +42,8 @@ def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) 
             click.echo(f"Note: {note}", err=True)
         project = scratch.write(api, file)
         programs = scratch.programs(api, project, port, admin_port, reload, variables)
-        queue = isinstance(api, AsyncAPI) and QUEUE not in os.environ
-        runtime = Runtime(programs, scratch.guard, {QUEUE: scratch.queue()} if queue else {})
+        queue = isinstance(api, AsyncAPI) and QUEUE_URL_VARIABLE not in os.environ
+        runtime = Runtime(programs, scratch.guard, {QUEUE_URL_VARIABLE: scratch.queue()} if queue else {})
         if isinstance(api, AsyncAPI):
             AdminPort(admin_port, *(program.admin_port for program in programs))
         if runtime.wait_ready():

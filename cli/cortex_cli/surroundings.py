@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_api.contract import WEBHOOK_SECRET_VARIABLE
 from cortex_api.handler import EnvVar
 
 _REFERENCE = re.compile(r"\$(?:\$|\(([-._a-zA-Z0-9]+)\))")
@@ -61,8 +62,8 @@ def notes(api: RealtimeAPI | AsyncAPI, given: Mapping[str, str]) -> Iterator[str
         sources = ", ".join(_named(each) for each in handler.env_from)
         yield f"handler.envFrom is not read here: set the variables of {sources} in the environment of this command"
     webhook = api.spec.webhook if isinstance(api, AsyncAPI) else None
-    if webhook is not None and webhook.secret is not None and "CORTEX_WEBHOOK_SECRET" not in given:
-        yield "webhooks are not signed here: set CORTEX_WEBHOOK_SECRET to the key that webhook.secret has in a cluster"
+    if webhook is not None and webhook.secret is not None and WEBHOOK_SECRET_VARIABLE not in given:
+        yield f"webhooks are not signed here: set {WEBHOOK_SECRET_VARIABLE} to the key that webhook.secret has in a cluster"
 
 
 def _expanded(value: str, known: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import kopf
 
+from cortex_api.contract import PLATFORM_PATH, PORT
 from cortex_operator import health, platform
 from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.capabilities import Capabilities
@@ -36,10 +37,8 @@ LONGEST_RECONCILE = 300.0
 def main() -> int:
     """Exit status: 0 after SIGTERM, 1 when the operator can't go on, 2 for a bad platform file."""
     parser = argparse.ArgumentParser(prog="python -m cortex_operator", description=__doc__)
-    parser.add_argument(
-        "--config", type=Path, default=Path("/etc/cortex/platform.yaml"), help="the platform file"
-    )
-    parser.add_argument("--health-port", type=int, default=8080, help="port of /healthz and /metrics")
+    parser.add_argument("--config", type=Path, default=Path(PLATFORM_PATH), help="the platform file")
+    parser.add_argument("--health-port", type=int, default=PORT, help="port of /healthz and /metrics")
     arguments = parser.parse_args()
     try:
         settings = platform.read(arguments.config)

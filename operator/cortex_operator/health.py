@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from cortex_api import __version__
+from cortex_api.contract import HEALTH_PATH, METRICS_PATH
 from cortex_operator.cluster import Cluster
 from cortex_operator.replicas.replicas import Replicas
 from cortex_operator.watch.cache import Cache, Key
@@ -99,7 +100,7 @@ async def serve(port: int, collector: Collector, problem: Callable[[], str | Non
         return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
 
     app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/metrics", metrics)])
+    app.add_routes([web.get(HEALTH_PATH, healthz), web.get(METRICS_PATH, metrics)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, None, port).start()

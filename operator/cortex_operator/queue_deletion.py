@@ -11,10 +11,10 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
+from cortex_api.contract import APPLIED_HASH_ANNOTATION, DESTROY, QUEUE_FINALIZER
 from cortex_operator.cluster import Cluster, ends_namespace, said
 from cortex_operator.platform import Platform
 from cortex_operator.render import destroy
-from cortex_operator.render.names import DESTROY, HASH_ANNOTATION
 from cortex_operator.status import failures
 from cortex_operator.status.conditions import Problem
 from cortex_operator.status.status import component_of
@@ -23,7 +23,6 @@ from cortex_operator.watch.cache import Cache, Key
 Object = dict[str, Any]
 log = logging.getLogger("cortex.retention")
 
-FINALIZER = "cortex.dev/queue"
 _HINT = "queue.deletionPolicy: Retain lets the API go and keeps the queue"
 
 
@@ -71,10 +70,10 @@ class Retention:
         """Add the finalizer, or take it away when it is not wanted any more. Returns the resource as it is then."""
         wanted = isinstance(api, AsyncAPI) and api.spec.queue.deletion_policy == "Delete"
         finalizers = live["metadata"].get("finalizers", [])
-        if wanted == (FINALIZER in finalizers):
+        if wanted == (QUEUE_FINALIZER in finalizers):
             return live
-        others = [name for name in finalizers if name != FINALIZER]
-        return await self._write(key, live, [*others, FINALIZER] if wanted else others)
+        others = [name for name in finalizers if name != QUEUE_FINALIZER]
+        return await self._write(key, live, [*others, QUEUE_FINALIZER] if wanted else others)
 
     async def delete_queue(self, key: Key, live: Object) -> tuple[Problem | None, bool]:
         """Remove the queue of an API that is being deleted, if that was asked for.
@@ -82,12 +81,12 @@ class Retention:
         Returns what the deletion still waits for, and whether a watch event follows when that has changed.
         """
         finalizers = live["metadata"].get("finalizers", [])
-        if FINALIZER not in finalizers:
+        if QUEUE_FINALIZER not in finalizers:
             return None, True
         waits_for, watched = await self._remove(key, live)
         if waits_for:
             return Problem("Deleting", waits_for, waits=_HINT not in waits_for), watched
-        await self._write(key, live, [name for name in finalizers if name != FINALIZER])
+        await self._write(key, live, [name for name in finalizers if name != QUEUE_FINALIZER])
         return None, True
 
     async def _remove(self, key: Key, live: Object) -> tuple[str | None, bool]:
@@ -202,5 +201,5 @@ def _age(key: Key, live: Object) -> tuple[str, str, str]:
 
 
 def _is_current(pod: Object, wanted: Object) -> bool:
-    before = pod["metadata"].get("annotations", {}).get(HASH_ANNOTATION)
-    return bool(before == wanted["metadata"]["annotations"][HASH_ANNOTATION])
+    before = pod["metadata"].get("annotations", {}).get(APPLIED_HASH_ANNOTATION)
+    return bool(before == wanted["metadata"]["annotations"][APPLIED_HASH_ANNOTATION])

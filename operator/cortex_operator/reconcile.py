@@ -15,6 +15,7 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
+from cortex_api.contract import DESTROY, GATEWAY, object_name
 from cortex_operator.apply.applier import Applied, Applier
 from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.capabilities import Capabilities
@@ -24,7 +25,7 @@ from cortex_operator.leadership.other_operators import Standby
 from cortex_operator.platform import Platform
 from cortex_operator.queue_deletion import Retention
 from cortex_operator.render import render, route
-from cortex_operator.render.names import DESTROY, GATEWAY, child_name
+from cortex_operator.render.names import child_name
 from cortex_operator.replicas.replicas import Replicas
 from cortex_operator.status import conditions, events, status
 from cortex_operator.status.conditions import NAMESPACE_ENDS, Component, Observed, Problem, judge
@@ -188,7 +189,7 @@ class Reconciler:
 
     async def _refuse(self, key: Key, live: Object, problem: Problem) -> None:
         """Report an API whose children cannot be made, with what its pods do meanwhile."""
-        main, front = self._components(key, f"api-{key.name}")
+        main, front = self._components(key, object_name(key.name))
         await self._report(key, live, status.refused(live, problem, Observed(main=main, gateway=front)))
 
     def _components(self, key: Key, name: str) -> tuple[Component, Component | None]:

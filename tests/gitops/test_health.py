@@ -10,8 +10,8 @@ import yaml
 from cel_expr_python import cel
 
 from cortex_api import KINDS, RealtimeAPI, parse
+from cortex_api.contract import TEMPLATE_LABEL
 from cortex_api.situations import SITUATIONS, Situation
-from cortex_operator.render.names import TEMPLATE_LABEL
 from cortex_operator.status.conditions import Component, Observed, Problem
 from cortex_operator.status.status import compute, refused
 from tests.operator.situations import SEEN

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI, parse
+from cortex_api.contract import TEMPLATE_LABEL
 from cortex_operator.autoscaling.autoscaler import State, Watched
-from cortex_operator.render.names import TEMPLATE_LABEL
 from cortex_operator.replicas.reports import Report, WorkerFailure
 from cortex_operator.status.conditions import Component, Observed, Problem
 from cortex_operator.status.status import compute, refused

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cortex_operator.render.names import API_LABEL, KIND_LABEL
+from cortex_api.contract import API_LABEL, KIND_LABEL
 from cortex_operator.replicas import replicas, reports
 from cortex_operator.replicas.pod_client import PodClient
 from cortex_operator.replicas.replicas import Replicas

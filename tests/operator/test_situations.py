@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from cortex_api.contract import API_LABEL, COMPONENT_LABEL, KIND_LABEL
 from cortex_api.situations import SITUATIONS, Situation
-from cortex_operator.render.names import API_LABEL, COMPONENT_LABEL, KIND_LABEL
 from cortex_operator.replicas.reports import Report
 from cortex_operator.status import events
 from cortex_operator.status.conditions import Component

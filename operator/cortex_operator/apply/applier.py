@@ -11,12 +11,13 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_api.contract import APPLIED_HASH_ANNOTATION, GATEWAY
 from cortex_operator.apply.conflicts import Contests
 from cortex_operator.apply.drift import Change, changes, removal
 from cortex_operator.cluster import MANAGER, REPLICAS_MANAGER, Cluster
 from cortex_operator.render import gateway
 from cortex_operator.render.deployment import birth_replicas
-from cortex_operator.render.names import GATEWAY, HASH_ANNOTATION, child_name
+from cortex_operator.render.names import child_name
 from cortex_operator.status.conditions import Problem
 from cortex_operator.watch.cache import Cache, Key
 
@@ -204,7 +205,7 @@ def _words(found: list[Change], child: Object) -> str:
 
 
 def _fingerprint(child: Object) -> str:
-    return str((child["metadata"].get("annotations") or {}).get(HASH_ANNOTATION, ""))
+    return str((child["metadata"].get("annotations") or {}).get(APPLIED_HASH_ANNOTATION, ""))
 
 
 def _token(child: Object, live: Object) -> tuple[str, str]:

@@ -13,9 +13,10 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
+from cortex_api.contract import COMPONENT_LABEL, GATEWAY, LOAD_PATH, QUEUE_PATH, object_name
 from cortex_operator.autoscaling.autoscaler import Decision, Queue, Rules, State, Watched, decide
 from cortex_operator.cluster import Cluster, said
-from cortex_operator.render.names import COMPONENT_LABEL, GATEWAY, child_name
+from cortex_operator.render.names import child_name
 from cortex_operator.replicas.pod_client import PodClient
 from cortex_operator.replicas.replicas import Replicas
 from cortex_operator.status import failures
@@ -69,7 +70,7 @@ class Scaler:
 
     async def _look(self, key: Key) -> None:
         live = self._cache.api(key)
-        deployment = live and self._cache.child(key, "Deployment", f"api-{key.name}")
+        deployment = live and self._cache.child(key, "Deployment", object_name(key.name))
         if live is None or not deployment or live["metadata"].get("deletionTimestamp"):
             return
         if key in self._cache.left_alone:
@@ -117,7 +118,7 @@ class Scaler:
         if report is None or report.load is not None:
             return None if report is None else report.load
         # An older runtime, whose reports are without it.
-        answer = await self._client.get(pod, "/load")
+        answer = await self._client.get(pod, LOAD_PATH)
         found = answer[1] if answer is not None and isinstance(answer[1], dict) else {}
         load = found.get("average", found.get("inFlight"))
         return float(load) if isinstance(load, int | float) else None
@@ -127,7 +128,7 @@ class Scaler:
         for pod in pods:
             if pod["metadata"]["labels"].get(COMPONENT_LABEL) != GATEWAY:
                 continue
-            status, answer = await self._client.get(pod, "/queue") or (0, None)
+            status, answer = await self._client.get(pod, QUEUE_PATH) or (0, None)
             if not isinstance(answer, dict):
                 continue
             if status == 503:

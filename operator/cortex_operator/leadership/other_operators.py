@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 from kubernetes.aio.client.exceptions import ApiException
 
+from cortex_api.contract import OPERATOR_ANNOTATION, object_name
 from cortex_operator.cluster import TROUBLE, Cluster, said
 from cortex_operator.leadership.lease import NAME
 from cortex_operator.platform import Platform
-from cortex_operator.render.names import OPERATOR_ANNOTATION
 from cortex_operator.watch.cache import Cache, Key
 
 log = logging.getLogger("cortex.standby")
@@ -72,7 +72,7 @@ class Standby:
 
     def _manager(self, key: Key) -> str | None:
         """The other operator that has marked an API's objects; the first of them decides, for both apply it first."""
-        first = self._cache.child(key, "ConfigMap", f"api-{key.name}")
+        first = self._cache.child(key, "ConfigMap", object_name(key.name))
         mark = ((first or {}).get("metadata", {}).get("annotations") or {}).get(OPERATOR_ANNOTATION)
         return None if mark in (None, self._own) else str(mark)
 

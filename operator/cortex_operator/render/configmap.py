@@ -3,6 +3,7 @@
 from typing import Any
 
 from cortex_api import AsyncAPI, Document, RealtimeAPI
+from cortex_api.contract import DOCUMENT_FILE
 from cortex_api.handler import PROJECT_ARCHIVES
 from cortex_operator.render import tensorflow
 from cortex_operator.render.names import child_name
@@ -14,7 +15,7 @@ def config(api: RealtimeAPI | AsyncAPI) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": child_name(api)},
-        "data": {"api.json": Document.of(api).to_json().decode(), **tensorflow.files(api)},
+        "data": {DOCUMENT_FILE: Document.of(api).to_json().decode(), **tensorflow.files(api)},
     }
 
 

@@ -5,19 +5,11 @@ It is a pod and no call to the gateway, so that nobody who reaches a gateway can
 
 from typing import Any
 
-from cortex_api import AsyncAPI
+from cortex_api import AsyncAPI, contract
+from cortex_api.contract import APPLIED_HASH_ANNOTATION, COMPONENT_LABEL, DESTROY, GATEWAY, KIND_LABEL
 from cortex_operator.platform import Platform
 from cortex_operator.render import configmap, pod
-from cortex_operator.render.names import (
-    COMPONENT_LABEL,
-    DESTROY,
-    GATEWAY,
-    HASH_ANNOTATION,
-    KIND_LABEL,
-    child_name,
-    digest,
-    finish,
-)
+from cortex_operator.render.names import child_name, digest, finish
 
 Object = dict[str, Any]
 
@@ -71,12 +63,12 @@ def in_own_namespace(uid: str, namespace: str, platform: Platform, queue: str) -
         **_command(queue),
         "resources": _RESOURCES,
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
-        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePath": contract.TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": pod.CONTAINER_SECURITY,
     }
     if platform.queue.url:
-        container["env"] = [{"name": "CORTEX_QUEUE_URL", "value": platform.queue.url}]
+        container["env"] = [{"name": contract.QUEUE_URL_VARIABLE, "value": platform.queue.url}]
     if secret := platform.queue.secret_name:
         names = (secret, f"{secret}.{namespace}")
         container["envFrom"] = [{"secretRef": {"name": name, "optional": True}} for name in names]
@@ -103,12 +95,12 @@ def in_own_namespace(uid: str, namespace: str, platform: Platform, queue: str) -
             **pod.pull_secrets(platform),
         },
     }
-    made["metadata"]["annotations"] = {HASH_ANNOTATION: digest(made)}
+    made["metadata"]["annotations"] = {APPLIED_HASH_ANNOTATION: digest(made)}
     return made
 
 
 def _command(queue: str) -> Object:
     return {
-        "command": ["python", "-m", "cortex_runtime", "destroy"],
-        "args": ["--queue", queue, "--termination-log", "/dev/termination-log"],
+        "command": ["python", "-m", "cortex_runtime", contract.DESTROY_COMMAND],
+        "args": ["--queue", queue, "--termination-log", contract.TERMINATION_LOG],
     }

@@ -3,7 +3,8 @@
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
-from cortex_operator.render.names import GATEWAY, child_name, main_component, selector
+from cortex_api.contract import GATEWAY
+from cortex_operator.render.names import child_name, main_component, selector
 
 Object = dict[str, Any]
 

@@ -3,10 +3,11 @@
 from typing import Any
 
 from cortex_api import AsyncAPI
+from cortex_api.contract import GATEWAY, GATEWAY_CONTAINER
 from cortex_operator.platform import Platform
 from cortex_operator.render import pod
 from cortex_operator.render.deployment import of_component
-from cortex_operator.render.names import GATEWAY, child_name
+from cortex_operator.render.names import child_name
 
 Object = dict[str, Any]
 
@@ -43,7 +44,7 @@ def hpa(api: AsyncAPI) -> Object | None:
             "metrics": [
                 {
                     "type": "ContainerResource",
-                    "containerResource": {"name": "cpu", "container": "gateway", "target": target},
+                    "containerResource": {"name": "cpu", "container": GATEWAY_CONTAINER, "target": target},
                 }
             ],
         },

@@ -3,6 +3,7 @@
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_api.contract import HANDLER_CONTAINER
 from cortex_api.units import seconds
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.render.names import child_name
@@ -36,7 +37,7 @@ def render(api: RealtimeAPI | AsyncAPI, capabilities: Capabilities) -> dict[str,
             "metrics": [
                 {
                     "type": "ContainerResource",
-                    "containerResource": {"name": "cpu", "container": "api", "target": target},
+                    "containerResource": {"name": "cpu", "container": HANDLER_CONTAINER, "target": target},
                 }
             ],
             "behavior": {"scaleUp": up, "scaleDown": down},

@@ -4,27 +4,24 @@ import hashlib
 import json
 from typing import Any
 
+from cortex_api.contract import (
+    API,
+    API_LABEL,
+    APPLIED_HASH_ANNOTATION,
+    COMPONENT_LABEL,
+    GATEWAY,
+    KIND_LABEL,
+    OPERATOR_ANNOTATION,
+    PORT,
+    WORKER,
+    object_name,
+)
 from cortex_api.kinds import API_VERSION, AsyncAPI, RealtimeAPI
-
-API_LABEL = "cortex.dev/api"
-KIND_LABEL = "cortex.dev/kind"
-COMPONENT_LABEL = "cortex.dev/component"
-TEMPLATE_LABEL = "cortex.dev/template"
-HASH_ANNOTATION = "cortex.dev/applied-hash"
-OPERATOR_ANNOTATION = "cortex.dev/operator"
-"""The namespace of the operator that manages the object."""
-PORT = 8080
-ADMIN_PORT = 8081
-
-API, WORKER, GATEWAY, DESTROY = "api", "worker", "gateway", "destroy"
-"""Components: the pods of a RealtimeAPI; those of an AsyncAPI that run its jobs; those that take them; the one that removes
-its queue in the end."""
 
 
 def child_name(api: RealtimeAPI | AsyncAPI, component: str = API) -> str:
     """Name of the API's Deployment, Service and the rest."""
-    suffix = f"-{component}" if component in (GATEWAY, DESTROY) else ""
-    return f"api-{api.metadata.name}{suffix}"
+    return object_name(api.metadata.name, component)
 
 
 def main_component(api: RealtimeAPI | AsyncAPI) -> str:
@@ -79,5 +76,5 @@ def finish(api: RealtimeAPI | AsyncAPI, child: dict[str, Any], operator: str | N
     ]
     if operator is not None:
         metadata["annotations"] = {**metadata.get("annotations", {}), OPERATOR_ANNOTATION: operator}
-    metadata["annotations"] = {**metadata.get("annotations", {}), HASH_ANNOTATION: digest(child)}
+    metadata["annotations"] = {**metadata.get("annotations", {}), APPLIED_HASH_ANNOTATION: digest(child)}
     return child

@@ -3,8 +3,9 @@
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_api.contract import ADMIN_PORT, PORT, PREFIX
 from cortex_operator.platform import Platform
-from cortex_operator.render.names import ADMIN_PORT, PORT, child_name, labels
+from cortex_operator.render.names import child_name, labels
 
 Object = dict[str, Any]
 
@@ -18,7 +19,7 @@ def render(api: RealtimeAPI | AsyncAPI, platform: Platform) -> Object | None:
     if policy.allow_from:
         requests["from"] = list(policy.allow_from)
     admin = {"ports": [{"port": ADMIN_PORT, "protocol": "TCP"}], "from": list(policy.admin_from)}
-    kept = {key: value for key, value in labels(api).items() if key.startswith("cortex.dev/")}
+    kept = {key: value for key, value in labels(api).items() if key.startswith(PREFIX)}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

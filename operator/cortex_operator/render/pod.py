@@ -3,25 +3,14 @@
 import math
 from typing import Any
 
-from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_api import AsyncAPI, RealtimeAPI, contract
+from cortex_api.contract import ADMIN_PORT, COMPONENT_LABEL, GATEWAY, PORT, TEMPLATE_LABEL, WORKER
 from cortex_api.scaling import Compute
 from cortex_api.units import seconds
 from cortex_operator.platform import Platform
 from cortex_operator.render import compute, tensorflow
 from cortex_operator.render.configmap import code_items, is_packed
-from cortex_operator.render.names import (
-    ADMIN_PORT,
-    API,
-    COMPONENT_LABEL,
-    GATEWAY,
-    PORT,
-    TEMPLATE_LABEL,
-    WORKER,
-    child_name,
-    digest,
-    labels,
-    selector,
-)
+from cortex_operator.render.names import child_name, digest, labels, selector
 from cortex_operator.render.overlay import merge
 
 Object = dict[str, Any]
@@ -30,8 +19,8 @@ PRE_STOP = 5
 """Seconds that a pod goes on serving after its deletion, until every proxy has taken it off its list."""
 JOB_GRACE = 60
 """Seconds that a worker has to finish its jobs after its deletion; what is not done by then is another's."""
-KEYS, KEYS_FOLDER = "api-keys", "/etc/cortex-keys"
-"""The volume with the keys that clients have to show, and where it is mounted."""
+KEYS = "api-keys"
+"""The volume with the keys that clients must present."""
 USER = 10001
 """The user that the images run as."""
 CONTAINER_SECURITY = {
@@ -47,7 +36,6 @@ POD_SECURITY = {
     "fsGroupChangePolicy": "OnRootMismatch",
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-_COMMANDS = {API: "serve", WORKER: "consume", GATEWAY: "gateway"}
 
 
 def template(
@@ -59,9 +47,9 @@ def template(
     either replaces the pods. The gateway gets no code: it runs nothing of the user's.
     """
     code = None if component == GATEWAY else code
-    annotations = {"cortex.dev/config-hash": digest(config["data"])}
+    annotations = {contract.CONFIG_HASH_ANNOTATION: digest(config["data"])}
     if code is not None:
-        annotations["cortex.dev/code-hash"] = digest([code.get("data"), code.get("binaryData")])
+        annotations[contract.CODE_HASH_ANNOTATION] = digest([code.get("data"), code.get("binaryData")])
     pod: Object = {
         "metadata": {"labels": {**labels(api), COMPONENT_LABEL: component}, "annotations": annotations},
         "spec": _spec(api, platform, component, code),
@@ -137,39 +125,39 @@ def _container(
 ) -> Object:
     handler = api.spec.handler
     mounts = [
-        {"name": "config", "mountPath": "/etc/cortex", "readOnly": True},
+        {"name": "config", "mountPath": contract.CONFIG_FOLDER, "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},
     ]
-    args = ["--config", "/etc/cortex/api.json", "--termination-log", "/dev/termination-log"]
+    args = ["--config", contract.DOCUMENT_PATH, "--termination-log", contract.TERMINATION_LOG]
     if _asks_for_keys(api, component):
-        mounts.append({"name": KEYS, "mountPath": KEYS_FOLDER, "readOnly": True})
+        mounts.append({"name": KEYS, "mountPath": contract.API_KEYS_FOLDER, "readOnly": True})
     if component != GATEWAY:
         mounts += models_mounts(claims)
-        args += ["--project", "/mnt/project", "--models", "/mnt/models"]
+        args += ["--project", contract.PROJECT_FOLDER, "--models", contract.MODELS_FOLDER]
         if is_packed(code):
-            mounts.append({"name": "code", "mountPath": "/mnt/packed", "readOnly": True})
-            mounts.append({"name": "project", "mountPath": "/mnt/project"})
-            args += ["--packed", "/mnt/packed"]
+            mounts.append({"name": "code", "mountPath": contract.ARCHIVE_FOLDER, "readOnly": True})
+            mounts.append({"name": "project", "mountPath": contract.PROJECT_FOLDER})
+            args += ["--packed", contract.ARCHIVE_FOLDER]
         elif code is not None:
-            mounts.append({"name": "code", "mountPath": "/mnt/project", "readOnly": True})
+            mounts.append({"name": "code", "mountPath": contract.PROJECT_FOLDER, "readOnly": True})
         elif handler.source is not None and handler.source.uri is not None:
-            mounts.append({"name": "project", "mountPath": "/mnt/project"})
+            mounts.append({"name": "project", "mountPath": contract.PROJECT_FOLDER})
         if handler.shm_size is not None:
-            mounts.append({"name": "shm", "mountPath": "/dev/shm"})
+            mounts.append({"name": "shm", "mountPath": contract.SHARED_MEMORY_FOLDER})
     container: Object = {
-        "name": component if component == GATEWAY else "api",
+        "name": contract.CONTAINERS[component],
         "image": platform.runtime_image if component == GATEWAY else _image(api, platform),
         "imagePullPolicy": platform.image_pull_policy,
-        "command": ["python", "-m", "cortex_runtime", _COMMANDS[component]],
+        "command": ["python", "-m", "cortex_runtime", contract.COMMANDS[component]],
         "args": args,
         "ports": [{"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}],
         "resources": _resources(api, platform, component, asked),
         "volumeMounts": mounts,
-        "startupProbe": {**_probe("/readyz"), "periodSeconds": 1, "failureThreshold": 1800},
+        "startupProbe": {**_probe(contract.READINESS_PATH), "periodSeconds": 1, "failureThreshold": 1800},
         # While a dead process is started again, requests wait for it; a Service without a ready pod would refuse them.
-        "readinessProbe": {**_probe("/readyz"), "periodSeconds": 2, "failureThreshold": 3},
-        "livenessProbe": {**_probe("/healthz"), "periodSeconds": 10, "failureThreshold": 3},
-        "terminationMessagePath": "/dev/termination-log",
+        "readinessProbe": {**_probe(contract.READINESS_PATH), "periodSeconds": 2, "failureThreshold": 3},
+        "livenessProbe": {**_probe(contract.HEALTH_PATH), "periodSeconds": 10, "failureThreshold": 3},
+        "terminationMessagePath": contract.TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": CONTAINER_SECURITY,
     }
@@ -200,20 +188,20 @@ def _add_environment(
         variables = [variable.model_dump(by_alias=True, exclude_none=True) for variable in handler.env]
         sources = list(handler.env_from)
         if tensorflow.has_server(api, platform):
-            variables.append({"name": "CORTEX_TENSORFLOW_SERVING", "value": tensorflow.ADDRESS})
+            variables.append({"name": contract.TENSORFLOW_SERVING_VARIABLE, "value": tensorflow.ADDRESS})
     if _asks_for_keys(api, component):
-        variables.append({"name": "CORTEX_API_KEYS", "value": KEYS_FOLDER})
+        variables.append({"name": contract.API_KEYS_VARIABLE, "value": contract.API_KEYS_FOLDER})
     if isinstance(api, AsyncAPI):
         assert platform.queue is not None
         if platform.queue.url:
-            variables.append({"name": "CORTEX_QUEUE_URL", "value": platform.queue.url})
+            variables.append({"name": contract.QUEUE_URL_VARIABLE, "value": platform.queue.url})
         if platform.queue.secret_name:
             sources.append({"secretRef": {"name": platform.queue.secret_name}})
         if component == GATEWAY:
-            variables.append({"name": "CORTEX_MAX_REPLICAS", "value": str(_most_replicas(api))})
+            variables.append({"name": contract.MAX_REPLICAS_VARIABLE, "value": str(_most_replicas(api))})
         if api.spec.webhook is not None and (secret := api.spec.webhook.secret):
             reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
-            variables.append({"name": "CORTEX_WEBHOOK_SECRET", "valueFrom": reference})
+            variables.append({"name": contract.WEBHOOK_SECRET_VARIABLE, "valueFrom": reference})
     if variables:
         container["env"] = variables
     if sources:
@@ -253,9 +241,9 @@ def claims_of(api: RealtimeAPI | AsyncAPI) -> list[str]:
 
 def models_mounts(claims: list[str]) -> list[Object]:
     """Where models are: those that were brought here, and those on claims, which are only read."""
-    mounts: list[Object] = [{"name": "models", "mountPath": "/mnt/models"}]
+    mounts: list[Object] = [{"name": "models", "mountPath": contract.MODELS_FOLDER}]
     mounts += [
-        {"name": f"claim-{i}", "mountPath": f"/mnt/pvc/{claim}", "readOnly": True}
+        {"name": f"claim-{i}", "mountPath": f"{contract.CLAIMS_FOLDER}/{claim}", "readOnly": True}
         for i, claim in enumerate(claims)
     ]
     return mounts

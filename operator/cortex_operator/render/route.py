@@ -3,8 +3,9 @@
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_api.contract import PORT
 from cortex_operator.platform import GatewayRef, IngressRef, Platform
-from cortex_operator.render.names import PORT, child_name, url
+from cortex_operator.render.names import child_name, url
 
 Object = dict[str, Any]
 

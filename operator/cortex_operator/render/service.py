@@ -3,7 +3,8 @@
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
-from cortex_operator.render.names import PORT, child_name, front_component, selector
+from cortex_api.contract import PORT
+from cortex_operator.render.names import child_name, front_component, selector
 
 
 def render(api: RealtimeAPI | AsyncAPI) -> dict[str, Any]:

@@ -6,14 +6,14 @@ It is an init container that stays (restartPolicy Always): it runs before the AP
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_api.contract import CONFIG_FOLDER, TENSORFLOW_SERVING_CONTAINER, TENSORFLOW_SERVING_PORT
 from cortex_api.units import seconds
 from cortex_operator.platform import Platform
 from cortex_operator.render import compute
 
 Object = dict[str, Any]
 
-PORT = 9000
-ADDRESS = f"localhost:{PORT}"
+ADDRESS = f"localhost:{TENSORFLOW_SERVING_PORT}"
 MODELS_FILE, BATCHING_FILE = "tfs.conf", "batching.conf"
 NO_MODELS = "# Models are loaded when the API's own container asks for them.\n"
 
@@ -37,24 +37,28 @@ def image(api: RealtimeAPI | AsyncAPI, platform: Platform) -> str | None:
 
 def server(api: RealtimeAPI | AsyncAPI, platform: Platform, mounts: list[Object]) -> Object:
     """The container. mounts: where models are."""
-    args = [f"--port={PORT}", "--rest_api_port=0", f"--model_config_file=/etc/cortex/{MODELS_FILE}"]
+    args = [
+        f"--port={TENSORFLOW_SERVING_PORT}",
+        "--rest_api_port=0",
+        f"--model_config_file={CONFIG_FOLDER}/{MODELS_FILE}",
+    ]
     args.append(
         "--max_num_load_retries=0"
     )  # By default a broken model is tried for minutes, and the others wait.
     if batching_parameters(api):
-        args += ["--enable_batching=true", f"--batching_parameters_file=/etc/cortex/{BATCHING_FILE}"]
+        args += ["--enable_batching=true", f"--batching_parameters_file={CONFIG_FOLDER}/{BATCHING_FILE}"]
     return {
-        "name": "tensorflow-serving",
+        "name": TENSORFLOW_SERVING_CONTAINER,
         "image": image(api, platform),
         "imagePullPolicy": platform.image_pull_policy,
         "command": ["tensorflow_model_server"],
         "args": args,
         "restartPolicy": "Always",
-        "ports": [{"name": "tfs", "containerPort": PORT, "protocol": "TCP"}],
+        "ports": [{"name": "tfs", "containerPort": TENSORFLOW_SERVING_PORT, "protocol": "TCP"}],
         "resources": compute.shared(api.spec.compute)[1],
         "startupProbe": {"tcpSocket": {"port": "tfs"}, "periodSeconds": 1, "failureThreshold": 300},
         "volumeMounts": [
-            {"name": "config", "mountPath": "/etc/cortex", "readOnly": True},
+            {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
             *mounts,
         ],

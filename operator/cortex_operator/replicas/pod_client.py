@@ -7,7 +7,7 @@ import asyncio
 import json
 from typing import Any
 
-from cortex_operator.render.names import ADMIN_PORT
+from cortex_api.contract import ADMIN_PORT
 
 Object = dict[str, Any]
 

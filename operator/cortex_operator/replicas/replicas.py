@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cortex_api.contract import READINESS_PATH
 from cortex_operator.replicas import reports
 from cortex_operator.replicas.pod_client import PodClient
 from cortex_operator.replicas.reports import Report
@@ -116,7 +117,7 @@ class Replicas:
         return report
 
     async def _get(self, pod: Object) -> Report | None:
-        answer = await self._client.get(pod, "/readyz")
+        answer = await self._client.get(pod, READINESS_PATH)
         self.asked += 1
         report = reports.parse(answer[1]) if answer is not None else None
         self.unanswered += report is None

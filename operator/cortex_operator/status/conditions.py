@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_api.contract import ADMIN_PORT, TEMPLATE_LABEL
 from cortex_operator.autoscaling.autoscaler import Watched
-from cortex_operator.render.names import TEMPLATE_LABEL
 from cortex_operator.replicas import reports
 from cortex_operator.replicas.reports import Report
 from cortex_operator.status import failures
@@ -305,7 +305,7 @@ def _autoscaler_problem(observed: Observed) -> tuple[Problem, datetime | None] |
     """What keeps the autoscaler from working, and since when."""
     if (watched := observed.scaling) is not None and watched.blind_since is not None:
         text = (
-            f"autoscaling does nothing: {watched.told}. The operator must reach port 8081 of the pods:"
+            f"autoscaling does nothing: {watched.told}. The operator must reach port {ADMIN_PORT} of the pods:"
             " check NetworkPolicies"
         )
         return Problem("MetricsUnavailable", text), watched.blind_since

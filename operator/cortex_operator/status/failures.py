@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from cortex_api import scheduling
+from cortex_api.contract import HANDLER_CONTAINER, TENSORFLOW_SERVING_CONTAINER
 from cortex_operator.replicas.reports import Report
 
 Object = dict[str, Any]
@@ -161,7 +162,7 @@ def _of_silent(pod: Object, reports: dict[str, Report]) -> Failure | None:
         return None
     if report.reason == "Draining":
         return None
-    return Failure(report.reason, report.message, name, container="api")
+    return Failure(report.reason, report.message, name, container=HANDLER_CONTAINER)
 
 
 def _is_on_a_lost_node(pod: Object) -> bool:
@@ -176,7 +177,11 @@ def _of_worker(pod: Object, report: Report | None) -> list[Failure]:
     if report is None or report.failure is None:
         return []
     last = report.failure
-    return [Failure(last.reason, last.message, pod["metadata"]["name"], container="api", time=last.time)]
+    return [
+        Failure(
+            last.reason, last.message, pod["metadata"]["name"], container=HANDLER_CONTAINER, time=last.time
+        )
+    ]
 
 
 def _of_container(pod: str, container: Object) -> Failure | None:
@@ -186,7 +191,7 @@ def _of_container(pod: str, container: Object) -> Failure | None:
     if reason in _PULL_REASONS:
         image = container.get("image", "")
         text = f'image "{image}" of container {name} can\'t be pulled: {message or reason}. Check name, tag and pull secrets.'
-        if name == "tensorflow-serving":
+        if name == TENSORFLOW_SERVING_CONTAINER:
             text += (
                 " Where there is none for these nodes, set tensorflowServingImage: null (tensorflowServing.image in the values of"
                 " the chart): TensorFlow then runs in the API's own process."

@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_api.contract import COMPONENT_LABEL
 from cortex_operator.autoscaling.autoscaler import Watched
-from cortex_operator.render.names import COMPONENT_LABEL, main_component, selector
+from cortex_operator.render.names import main_component, selector
 from cortex_operator.status.conditions import Component, Observed, Problem, Verdict, judge, refuse
 from cortex_operator.status.failures import Failure, is_ready
 

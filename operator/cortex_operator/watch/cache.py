@@ -4,7 +4,7 @@ from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from cortex_operator.render.names import API_LABEL, KIND_LABEL
+from cortex_api.contract import API_LABEL, KIND_LABEL
 
 Object = dict[str, Any]
 

@@ -9,9 +9,9 @@ from typing import Any
 import kopf
 
 from cortex_api import GROUP, KINDS, VERSION
+from cortex_api.contract import API_LABEL
 from cortex_operator.kinds import ChildKind, child_kinds
 from cortex_operator.platform import Platform
-from cortex_operator.render.names import API_LABEL
 from cortex_operator.watch.cache import Cache, Key
 from cortex_operator.workqueue import WorkQueue
 

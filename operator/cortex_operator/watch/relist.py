@@ -11,10 +11,10 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import GROUP, KINDS, VERSION
+from cortex_api.contract import API_LABEL
 from cortex_operator.cluster import TROUBLE, Cluster, said
 from cortex_operator.kinds import CONFIG_MAP, child_kinds
 from cortex_operator.platform import Platform
-from cortex_operator.render.names import API_LABEL
 from cortex_operator.watch.cache import Cache, Key
 from cortex_operator.workqueue import WorkQueue
 

@@ -1,0 +1,110 @@
+"""What operator, runtime and command line agree on beyond the document: names, ports, paths, environment variables.
+
+The operator renders these values into pods, the runtime reads them there, and the command line looks for them in a cluster. No
+other module contains a literal of them (tests/project/test_contract.py).
+"""
+
+from cortex_api.kinds import GROUP
+
+# Ports of a pod
+PORT = 8080
+"""Requests. The Service of an API has the same port."""
+ADMIN_PORT = 8081
+"""Health, readiness, load and metrics."""
+TENSORFLOW_SERVING_PORT = 9000
+"""gRPC of TensorFlow Serving, within the pod."""
+
+# Paths of the admin port
+HEALTH_PATH = "/healthz"
+READINESS_PATH = "/readyz"
+LOAD_PATH = "/load"
+METRICS_PATH = "/metrics"
+QUEUE_PATH = "/queue"
+"""The state of the queue, at the gateway of an AsyncAPI."""
+
+# Files and folders of a container
+CONFIG_FOLDER = "/etc/cortex"
+DOCUMENT_FILE = "api.json"
+"""The document of the API, in the configuration folder and as the key of its ConfigMap."""
+DOCUMENT_PATH = f"{CONFIG_FOLDER}/{DOCUMENT_FILE}"
+PLATFORM_PATH = f"{CONFIG_FOLDER}/platform.yaml"
+"""The operator's own configuration."""
+API_KEYS_FOLDER = "/etc/cortex-keys"
+"""The Secret with the keys that clients must present."""
+PROJECT_FOLDER = "/mnt/project"
+"""The user's code."""
+ARCHIVE_FOLDER = "/mnt/packed"
+"""The ConfigMap with the user's code as an archive, which the runtime extracts into the project folder."""
+MODELS_FOLDER = "/mnt/models"
+"""Downloaded models."""
+CLAIMS_FOLDER = "/mnt/pvc"
+"""Each PersistentVolumeClaim with models, in a folder of its name."""
+SHARED_MEMORY_FOLDER = "/dev/shm"
+TERMINATION_LOG = "/dev/termination-log"
+"""Where a container writes why it exits: JSON with `reason` and `message`."""
+
+# Environment variables of a container
+QUEUE_URL_VARIABLE = "CORTEX_QUEUE_URL"
+"""The server of the queue: nats://HOST:PORT or sqs://BUCKET/PREFIX."""
+MAX_REPLICAS_VARIABLE = "CORTEX_MAX_REPLICAS"
+"""The largest number of workers of an AsyncAPI, which bounds the length of its queue."""
+WEBHOOK_SECRET_VARIABLE = "CORTEX_WEBHOOK_SECRET"
+"""The key that webhooks are signed with."""
+API_KEYS_VARIABLE = "CORTEX_API_KEYS"
+"""The folder with the keys that clients must present."""
+TENSORFLOW_SERVING_VARIABLE = "CORTEX_TENSORFLOW_SERVING"
+"""HOST:PORT of TensorFlow Serving."""
+HOST_VARIABLE = "CORTEX_HOST"
+"""The address that the runtime listens on."""
+DEPENDENCIES_VARIABLE = "CORTEX_DEPENDENCIES"
+"""The folder of the packages that were installed for the project; set by a replica for its worker processes."""
+
+# Components: the pods of an API by what they do. COMPONENT_LABEL has one of these values.
+API = "api"
+"""The pods of a RealtimeAPI."""
+WORKER = "worker"
+"""The pods of an AsyncAPI that run jobs."""
+GATEWAY = "gateway"
+"""The pods of an AsyncAPI that accept jobs and return results."""
+DESTROY = "destroy"
+"""The pod that deletes the queue of an AsyncAPI."""
+
+# Commands of the runtime
+SERVE_COMMAND, CONSUME_COMMAND, GATEWAY_COMMAND, DESTROY_COMMAND = "serve", "consume", "gateway", "destroy"
+COMMANDS = {API: SERVE_COMMAND, WORKER: CONSUME_COMMAND, GATEWAY: GATEWAY_COMMAND, DESTROY: DESTROY_COMMAND}
+"""`python -m cortex_runtime COMMAND`, by component."""
+
+# Containers
+HANDLER_CONTAINER = "api"
+"""The container that runs the user's handler, in pods of RealtimeAPIs and workers alike."""
+GATEWAY_CONTAINER = GATEWAY
+TENSORFLOW_SERVING_CONTAINER = "tensorflow-serving"
+CONTAINERS = {API: HANDLER_CONTAINER, WORKER: HANDLER_CONTAINER, GATEWAY: GATEWAY_CONTAINER, DESTROY: DESTROY}
+"""The name of the runtime's container, by component."""
+
+# Labels, annotations and finalizers
+PREFIX = f"{GROUP}/"
+API_LABEL = f"{PREFIX}api"
+KIND_LABEL = f"{PREFIX}kind"
+COMPONENT_LABEL = f"{PREFIX}component"
+TEMPLATE_LABEL = f"{PREFIX}template"
+"""The hash of the pod template, which tells the pods of the current generation from older ones."""
+APPLIED_HASH_ANNOTATION = f"{PREFIX}applied-hash"
+"""The hash of everything that the operator applied to the object."""
+CONFIG_HASH_ANNOTATION = f"{PREFIX}config-hash"
+CODE_HASH_ANNOTATION = f"{PREFIX}code-hash"
+OPERATOR_ANNOTATION = f"{PREFIX}operator"
+"""The namespace of the operator that manages the object."""
+QUEUE_FINALIZER = f"{PREFIX}queue"
+"""Keeps an AsyncAPI until its queue is deleted."""
+
+
+def object_name(api: str, component: str = API) -> str:
+    """Return the name of an API's Deployment, Service and other objects; those of a gateway have a suffix."""
+    suffix = f"-{component}" if component in (GATEWAY, DESTROY) else ""
+    return f"api-{api}{suffix}"
+
+
+def pod_selector(api: str, kind: str) -> str:
+    """Return the label selector of all pods of an API."""
+    return f"{API_LABEL}={api},{KIND_LABEL}={kind}"
