@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 import orjson
 
+from cortex_devcluster.objects import Object
 from cortex_devcluster.selectors import Matcher
 
-Object = dict[str, Any]
 log = logging.getLogger(__name__)
 MERGE = "application/merge-patch+json"
 

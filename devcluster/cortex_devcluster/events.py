@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from cortex_devcluster.client import Client, Refused
-from cortex_devcluster.selectors import now
-
-Object = dict[str, Any]
+from cortex_devcluster.objects import Object, now
 
 
 class Recorder:

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
-Object = dict[str, Any]
+from cortex_devcluster.objects import Object
+
 Matcher = Callable[[Object], bool]
-
-
-def now() -> str:
-    """The time as the API server writes it, whole seconds."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def when(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def labels(selector: str) -> Matcher:
@@ -112,31 +103,3 @@ def _below(value: Any, step: re.Match[str]) -> list[Any]:
     if index == "*":
         return value
     return value[int(index) : int(index) + 1]
-
-
-def at(obj: Any, path: str) -> Any:
-    """The value at a dotted path (".spec.replicas"), None where there is none."""
-    for name in path.strip(".").split("."):
-        obj = obj.get(name) if isinstance(obj, dict) else None
-    return obj
-
-
-def age(timestamp: str | None) -> str:
-    """How long ago, as kubectl prints it (7s, 2m10s, 3h, 5d)."""
-    if not timestamp:
-        return "<unknown>"
-    seconds = max(0, int((datetime.now(UTC) - when(timestamp)).total_seconds()))
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if seconds < 120:
-        return f"{seconds}s"
-    if minutes < 10:
-        return f"{minutes}m{seconds % 60}s" if seconds % 60 else f"{minutes}m"
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
-    if hours < 48:
-        return f"{hours}h"
-    if days < 8:
-        return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
-    return f"{days}d" if days < 730 else f"{days // 365}y"

@@ -15,15 +15,15 @@ import uvicorn
 import yaml
 
 from cortex_devcluster import addresses
-from cortex_devcluster.api import API
-from cortex_devcluster.autoscalers import Autoscalers
+from cortex_devcluster.apiserver.api import API
+from cortex_devcluster.apiserver.registry import Registry
 from cortex_devcluster.client import Client
-from cortex_devcluster.garbage import Garbage
-from cortex_devcluster.node import Node
-from cortex_devcluster.proxy import Proxy
-from cortex_devcluster.registry import Registry
-from cortex_devcluster.scheduler import Scheduler
-from cortex_devcluster.workloads import Workloads
+from cortex_devcluster.controllers.autoscalers import Autoscalers
+from cortex_devcluster.controllers.deployments import Workloads
+from cortex_devcluster.controllers.garbage import Garbage
+from cortex_devcluster.controllers.scheduler import Scheduler
+from cortex_devcluster.node.node import Node
+from cortex_devcluster.node.services import Proxy
 
 NODE_NAME = "dev"
 DRAIN = 1

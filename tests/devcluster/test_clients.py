@@ -15,9 +15,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from cortex_devcluster import DevCluster
-from cortex_devcluster.api import API
-from cortex_devcluster.registry import Registry
-from cortex_devcluster.store import HISTORY
+from cortex_devcluster.apiserver.api import API
+from cortex_devcluster.apiserver.registry import Registry
+from cortex_devcluster.apiserver.store import HISTORY
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cortex_devcluster import schema as schemas
-from cortex_devcluster.errors import FieldError
-from cortex_devcluster.ownership import Shape
+from cortex_devcluster.apiserver import schema as schemas
+from cortex_devcluster.apiserver.errors import FieldError
+from cortex_devcluster.apiserver.managed_fields import Shape
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
@@ -129,7 +129,7 @@ def of_crd(crd: Mapping[str, Any]) -> Iterator[Resource]:
 
 def crd_problems(crd: Mapping[str, Any]) -> list[FieldError]:
     """What the API server would refuse in a CustomResourceDefinition, rules that don't compile included."""
-    from cortex_devcluster import rules
+    from cortex_devcluster.apiserver import cel
 
     spec = crd.get("spec") or {}
     names = spec.get("names") or {}
@@ -157,7 +157,7 @@ def crd_problems(crd: Mapping[str, Any]) -> list[FieldError]:
         if schema is None:
             problems.append(FieldError(at, "Required value: schemas are required"))
         else:
-            problems += [FieldError(f"{at}.{p.path}", p.message) for p in rules.problems(schema)]
+            problems += [FieldError(f"{at}.{p.path}", p.message) for p in cel.problems(schema)]
     return problems
 
 

@@ -8,11 +8,11 @@ import orjson
 import yaml
 from starlette.requests import Request
 
-from cortex_devcluster import patch, protobuf
-from cortex_devcluster.errors import APIError
-from cortex_devcluster.ownership import Object
-from cortex_devcluster.registry import Registry, Write
-from cortex_devcluster.resources import Resource
+from cortex_devcluster.apiserver import patch, protobuf
+from cortex_devcluster.apiserver.errors import APIError
+from cortex_devcluster.apiserver.registry import Registry, Write
+from cortex_devcluster.apiserver.resources import Resource
+from cortex_devcluster.objects import Object
 from cortex_devcluster.selectors import Matcher, fields, labels
 
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-Object = dict[str, Any]
+from cortex_devcluster.objects import Object
+
 Lookup = Callable[[str, str], Object | None]
 """(resource, name) → object in the pod's namespace."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from cortex_devcluster.resources import REVIEW_KINDS, REVIEWS, VERBS, Kinds, Resource
+from cortex_devcluster.apiserver.resources import REVIEW_KINDS, REVIEWS, VERBS, Kinds, Resource
 
 Json = dict[str, Any]
 

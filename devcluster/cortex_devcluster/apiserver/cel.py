@@ -19,7 +19,7 @@ from cel_expr_python.ext.ext_optional import ExtOptional
 from cel_expr_python.ext.ext_strings import ExtStrings
 
 from cortex_devcluster import quantity
-from cortex_devcluster.errors import FieldError
+from cortex_devcluster.apiserver.errors import FieldError
 
 _T = cel.Type
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import Any
 
 from cortex_devcluster.client import Client, Informer, Key, Loop, Refused, path
+from cortex_devcluster.objects import Object
 
-Object = dict[str, Any]
 CRDS = "apiextensions.k8s.io/v1/customresourcedefinitions"
 UNWATCHED = {"events"}
 

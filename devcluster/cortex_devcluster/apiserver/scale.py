@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
-from cortex_devcluster.resources import Resource
-from cortex_devcluster.selectors import at
-
-Object = dict[str, Any]
+from cortex_devcluster.apiserver.resources import Resource
+from cortex_devcluster.objects import Object, nested
 
 
 def scale_of(obj: Object, resource: Resource) -> Object:
     paths = resource.scale or {}
     names = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-    selector = at(obj, paths["labelSelectorPath"]) if "labelSelectorPath" in paths else _selector(obj)
+    selector = nested(obj, paths["labelSelectorPath"]) if "labelSelectorPath" in paths else _selector(obj)
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {name: obj["metadata"][name] for name in names if name in obj["metadata"]},
-        "spec": {"replicas": at(obj, paths["specReplicasPath"]) or 0},
+        "spec": {"replicas": nested(obj, paths["specReplicasPath"]) or 0},
         "status": {
-            "replicas": at(obj, paths["statusReplicasPath"]) or 0,
+            "replicas": nested(obj, paths["statusReplicasPath"]) or 0,
             **({"selector": selector} if selector else {}),
         },
     }
 
 
 def _selector(obj: Object) -> str:
-    labels = at(obj, "spec.selector.matchLabels") or {}
+    labels = nested(obj, "spec.selector.matchLabels") or {}
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
@@ -39,7 +36,7 @@ def scaled(obj: Object, scale: Object, resource: Resource) -> Object:
     holder = new
     for name in path[:-1]:
         holder = holder.setdefault(name, {})
-    holder[path[-1]] = at(scale, "spec.replicas") or 0
-    version = at(scale, "metadata.resourceVersion")
+    holder[path[-1]] = nested(scale, "spec.replicas") or 0
+    version = nested(scale, "metadata.resourceVersion")
     new["metadata"]["resourceVersion"] = version or obj["metadata"]["resourceVersion"]
     return new

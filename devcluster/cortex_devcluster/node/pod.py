@@ -6,19 +6,15 @@ import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
-from cortex_devcluster import volumes
 from cortex_devcluster.client import Client, Refused
-from cortex_devcluster.container import Container, Surroundings
 from cortex_devcluster.events import Recorder
-from cortex_devcluster.processes import Processes
-from cortex_devcluster.rollout import condition
-from cortex_devcluster.selectors import at, now
-
-Object = dict[str, Any]
+from cortex_devcluster.node import volumes
+from cortex_devcluster.node.container import Container, Surroundings
+from cortex_devcluster.node.processes import Processes
+from cortex_devcluster.objects import Object, nested, now, updated_condition
 
 
 class PodWorker:
@@ -173,7 +169,7 @@ class PodWorker:
                 raise
 
     def status(self) -> Object:
-        before = {c["type"]: c for c in at(self.pod, "status.conditions") or ()}
+        before = {c["type"]: c for c in nested(self.pod, "status.conditions") or ()}
         unready = [c.name for c in self.main if not c.ready]
         phase = self._phase()
         because = (
@@ -196,10 +192,10 @@ class PodWorker:
             )
         )
         conditions = [
-            condition(before.get("Initialized"), "Initialized", *started),
-            condition(before.get("Ready"), "Ready", ready, *because),
-            condition(before.get("ContainersReady"), "ContainersReady", ready, *because),
-            condition(before.get("PodScheduled"), "PodScheduled", "True", "", ""),
+            updated_condition(before.get("Initialized"), "Initialized", *started),
+            updated_condition(before.get("Ready"), "Ready", ready, *because),
+            updated_condition(before.get("ContainersReady"), "ContainersReady", ready, *because),
+            updated_condition(before.get("PodScheduled"), "PodScheduled", "True", "", ""),
         ]
         for entry in conditions:
             entry.pop("lastUpdateTime")

@@ -17,14 +17,22 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from cortex_devcluster import discovery, passing, tables, watching
-from cortex_devcluster.asked import Target, accept, body, group_version, intent, patched, selector
-from cortex_devcluster.errors import APIError
-from cortex_devcluster.ownership import Object
-from cortex_devcluster.registry import Registry
-from cortex_devcluster.resources import REVIEW_KINDS, REVIEWS, Resource
-from cortex_devcluster.scale import scale_of, scaled
-from cortex_devcluster.selectors import Matcher, at, now
+from cortex_devcluster.apiserver import discovery, forwarding, tables, watches
+from cortex_devcluster.apiserver.errors import APIError
+from cortex_devcluster.apiserver.registry import Registry
+from cortex_devcluster.apiserver.requests import (
+    Target,
+    accept,
+    body,
+    group_version,
+    intent,
+    patched,
+    selector,
+)
+from cortex_devcluster.apiserver.resources import REVIEW_KINDS, REVIEWS, Resource
+from cortex_devcluster.apiserver.scale import scale_of, scaled
+from cortex_devcluster.objects import Object, nested, now
+from cortex_devcluster.selectors import Matcher
 
 VERSION = {"major": "1", "minor": "37", "gitVersion": "v1.37.0+cortex-dev", "platform": "linux/amd64"}
 OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -117,22 +125,22 @@ class API:
         if query.get("watch") in ("true", "1"):
             if target.name:
                 match = _named(target.name, match)
-            stream = watching.Watch.of(target.resource, target.namespace, match, query, accept(request))
+            stream = watches.Watch.of(target.resource, target.namespace, match, query, accept(request))
             return StreamingResponse(stream.events(self.registry.store), media_type="application/json")
         include = query.get("includeObject", "Metadata")
         if target.name:
             obj = self.registry.get(target.resource, target.namespace, target.name)
-            if watching.as_table(accept(request)):
+            if watches.as_table(accept(request)):
                 meta = {"resourceVersion": obj["metadata"]["resourceVersion"]}
                 return reply(tables.table(target.resource, [obj], meta, include))
             return reply(obj)
         found = [obj for obj in self.registry.store.list(target.resource.key, target.namespace) if match(obj)]
         found, meta = page(found, query, self.registry.store.version)
-        if watching.as_table(accept(request)):
+        if watches.as_table(accept(request)):
             return reply(tables.table(target.resource, found, meta, include))
         partial = "as=PartialObjectMetadataList" in accept(request)
         if partial:
-            listed = [watching.partial(obj) for obj in found]
+            listed = [watches.partial(obj) for obj in found]
             return reply(
                 {
                     "kind": "PartialObjectMetadataList",
@@ -184,7 +192,7 @@ class API:
         old = self.registry.get(resource, target.namespace, target.name)
         new = patched(old, given, kind, resource)
         warnings = self.registry.strict(resource, new, write)
-        if at(new, "metadata.resourceVersion") == at(old, "metadata.resourceVersion"):
+        if nested(new, "metadata.resourceVersion") == nested(old, "metadata.resourceVersion"):
             new = {**new, "metadata": {k: v for k, v in new["metadata"].items() if k != "resourceVersion"}}
         obj = self.registry.update(resource, target.namespace, target.name, new, write)
         return self._reply(request, target, obj, warnings)
@@ -193,7 +201,7 @@ class API:
     def _reply(
         request: Request, target: Target, obj: Object, warnings: list[str], code: int = 200
     ) -> Response:
-        if watching.as_table(accept(request)):
+        if watches.as_table(accept(request)):
             obj = tables.table(
                 target.resource, [obj], {}, request.query_params.get("includeObject", "Metadata")
             )
@@ -288,13 +296,13 @@ class API:
             )
         if container not in names:
             raise APIError(400, f"container {container} is not valid for pod {target.name}")
-        node = self.registry.store.get("/nodes", "", at(pod, "spec.nodeName") or "")
-        port = at(node, "status.daemonEndpoints.kubeletEndpoint.Port") if node else None
+        node = self.registry.store.get("/nodes", "", nested(pod, "spec.nodeName") or "")
+        port = nested(node, "status.daemonEndpoints.kubeletEndpoint.Port") if node else None
         if not port:
             raise APIError(400, f"pod {target.name} does not have a host assigned")
-        host = at(node, "status.addresses")[0]["address"]
+        host = nested(node, "status.addresses")[0]["address"]
         url = f"http://{host}:{port}/containerLogs/{target.namespace}/{target.name}/{container}"
-        answer = await passing.on(request, url)
+        answer = await forwarding.on(request, url)
         if answer.status_code != 200:
             said = [chunk if isinstance(chunk, bytes) else b"" async for chunk in answer.body_iterator]
             raise APIError(answer.status_code, b"".join(said).decode())
@@ -302,12 +310,12 @@ class API:
 
     async def _proxy(self, request: Request, target: Target) -> Response:
         """Passes the request on to a port of a pod or a service."""
-        name, port = passing.split(target.name)
+        name, port = forwarding.split(target.name)
         obj = self.registry.get(target.resource, target.namespace, name)
-        base = (passing.pod_url if target.plural == "pods" else passing.service_url)(obj, port)
+        base = (forwarding.pod_url if target.plural == "pods" else forwarding.service_url)(obj, port)
         # The path as it was sent: a slash at its end counts.
         _, _, path = request.url.path.partition(f"/{target.name}/proxy")
-        return await passing.on(request, base + (path or "/"))
+        return await forwarding.on(request, base + (path or "/"))
 
 
 def reply(content: Any, code: int = 200) -> Response:

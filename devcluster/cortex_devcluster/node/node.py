@@ -9,7 +9,6 @@ import shutil
 import socket
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import uvicorn
@@ -20,13 +19,12 @@ from starlette.routing import Route
 
 from cortex_devcluster.addresses import Block
 from cortex_devcluster.client import Client, Informer, Refused
-from cortex_devcluster.container import Container
 from cortex_devcluster.events import Recorder
-from cortex_devcluster.pod import PodWorker
-from cortex_devcluster.processes import Processes
-from cortex_devcluster.selectors import at, now
+from cortex_devcluster.node.container import Container
+from cortex_devcluster.node.pod import PodWorker
+from cortex_devcluster.node.processes import Processes
+from cortex_devcluster.objects import Object, nested, now
 
-Object = dict[str, Any]
 log = logging.getLogger(__name__)
 POLL = 0.1
 """Seconds between two looks at a log that is followed."""
@@ -128,7 +126,7 @@ class Node:
     def _pod_changed(self, before: Object | None, after: Object | None) -> None:
         pod = after or before or {}
         uid = pod["metadata"]["uid"]
-        if at(pod, "spec.nodeName") != self._name:
+        if nested(pod, "spec.nodeName") != self._name:
             return
         if before and before["metadata"]["uid"] != uid:
             self._end(before, 0)
@@ -140,7 +138,7 @@ class Node:
             self._end(pod, pod["metadata"].get("deletionGracePeriodSeconds", 0))
         elif uid in self._workers:
             self._workers[uid][0].update(pod)
-        elif at(pod, "status.phase") not in ("Succeeded", "Failed"):
+        elif nested(pod, "status.phase") not in ("Succeeded", "Failed"):
             self._begin(pod)
 
     def _begin(self, pod: Object) -> None:

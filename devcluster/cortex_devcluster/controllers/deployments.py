@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import copy
 from datetime import UTC, datetime
-from typing import Any
 
-from cortex_devcluster import rollout
 from cortex_devcluster.client import Client, Informer, Key, Loop, Refused
+from cortex_devcluster.controllers import rollout
 from cortex_devcluster.events import Recorder
-from cortex_devcluster.selectors import at, when
+from cortex_devcluster.objects import Object, nested, parse_time, ready_condition
 
-Object = dict[str, Any]
 DEPLOYMENTS, REPLICASETS, PODS = "apps/v1/deployments", "apps/v1/replicasets", "v1/pods"
 
 
@@ -25,12 +23,6 @@ def owner_reference(owner: Object, kind: str) -> Object:
     meta = owner["metadata"]
     flags = {"controller": True, "blockOwnerDeletion": True}
     return {"apiVersion": "apps/v1", "kind": kind, "name": meta["name"], "uid": meta["uid"], **flags}
-
-
-def pod_ready(pod: Object) -> Object | None:
-    """The pod's Ready condition when it is true."""
-    conditions = at(pod, "status.conditions") or ()
-    return next((c for c in conditions if c["type"] == "Ready" and c["status"] == "True"), None)
 
 
 class Workloads:
@@ -146,7 +138,7 @@ class Workloads:
         await self._deployment_events.record(deployment, "Normal", "ScalingReplicaSet", message)
 
     async def _forget(self, deployment: Object, old: list[Object]) -> None:
-        idle = [rs for rs in old if not rs["spec"]["replicas"] and not at(rs, "status.replicas")]
+        idle = [rs for rs in old if not rs["spec"]["replicas"] and not nested(rs, "status.replicas")]
         idle.sort(key=lambda rs: int(rs["metadata"].get("annotations", {}).get(rollout.REVISION, 0)))
         for rs in idle[: max(0, len(idle) - deployment["spec"]["revisionHistoryLimit"])]:
             await self._client.delete(REPLICASETS, rs)
@@ -154,11 +146,11 @@ class Workloads:
     async def _report(self, key: Key, deployment: Object, new: Object | None, old: list[Object]) -> None:
         fresh = self._deployments.get(*key) or deployment
         progressing = next(
-            (c for c in at(fresh, "status.conditions") or () if c["type"] == "Progressing"), None
+            (c for c in nested(fresh, "status.conditions") or () if c["type"] == "Progressing"), None
         )
         late = False
         if progressing and progressing["reason"] != "NewReplicaSetAvailable":
-            waited = (datetime.now(UTC) - when(progressing["lastUpdateTime"])).total_seconds()
+            waited = (datetime.now(UTC) - parse_time(progressing["lastUpdateTime"])).total_seconds()
             late = waited >= fresh["spec"]["progressDeadlineSeconds"]
             if not late:
                 self._rollouts.later(key, fresh["spec"]["progressDeadlineSeconds"] - waited + 1)
@@ -178,7 +170,7 @@ class Workloads:
             pod
             for pod in pods
             if not pod["metadata"].get("deletionTimestamp")
-            and at(pod, "status.phase") not in ("Succeeded", "Failed")
+            and nested(pod, "status.phase") not in ("Succeeded", "Failed")
         ]
         missing = replicaset["spec"]["replicas"] - len(active)
         active += [await self._new_pod(replicaset) for _ in range(missing)]
@@ -216,8 +208,8 @@ class Workloads:
 
     async def _count(self, key: Key, replicaset: Object, active: list[Object]) -> None:
         settle = replicaset["spec"].get("minReadySeconds") or 0
-        ready = [found for pod in active if (found := pod_ready(pod))]
-        ages = [(datetime.now(UTC) - when(c["lastTransitionTime"])).total_seconds() for c in ready]
+        ready = [found for pod in active if (found := ready_condition(pod))]
+        ages = [(datetime.now(UTC) - parse_time(c["lastTransitionTime"])).total_seconds() for c in ready]
         if soon := [settle - age for age in ages if age < settle]:
             self._replicas.later(key, min(soon) + 0.1)
         status = {
@@ -233,6 +225,6 @@ class Workloads:
 
 def _worth(pod: Object) -> tuple[bool, bool, bool, float]:
     """Sort key: what a ReplicaSet gives up first comes first (unscheduled, not running, not ready, youngest)."""
-    running = at(pod, "status.phase") == "Running"
-    born = when(pod["metadata"]["creationTimestamp"]).timestamp()
-    return (bool(at(pod, "spec.nodeName")), running, pod_ready(pod) is not None, -born)
+    running = nested(pod, "status.phase") == "Running"
+    born = parse_time(pod["metadata"]["creationTimestamp"]).timestamp()
+    return (bool(nested(pod, "spec.nodeName")), running, ready_condition(pod) is not None, -born)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from cortex_devcluster.errors import FieldError
-from cortex_devcluster.resources import Resource
-from cortex_devcluster.selectors import matches, now
+from cortex_devcluster.apiserver.errors import FieldError
+from cortex_devcluster.apiserver.resources import Resource
+from cortex_devcluster.objects import Object, now
+from cortex_devcluster.selectors import matches
 
-Object = dict[str, Any]
 _LABEL = re.compile(r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9.:]*[a-z0-9])?$")
 

@@ -6,14 +6,11 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from typing import Any
 
 from cortex_devcluster.client import Client, Informer
-from cortex_devcluster.probes import port_of
-from cortex_devcluster.selectors import at
-from cortex_devcluster.workloads import pod_ready
+from cortex_devcluster.node.probes import port_of
+from cortex_devcluster.objects import nested, ready_condition
 
-Object = dict[str, Any]
 log = logging.getLogger(__name__)
 CHUNK = 65536
 
@@ -45,10 +42,10 @@ class Proxy:
         """Listens for exactly the ports that services have now."""
         wanted: dict[tuple[str, int], tuple[str, str]] = {}
         for service in self._services.list():
-            address = at(service, "spec.clusterIP")
-            if address and address.startswith("127.") and at(service, "spec.selector"):
+            address = nested(service, "spec.clusterIP")
+            if address and address.startswith("127.") and nested(service, "spec.selector"):
                 meta = service["metadata"]
-                for port in at(service, "spec.ports") or ():
+                for port in nested(service, "spec.ports") or ():
                     wanted[address, port["port"]] = (meta["namespace"], meta["name"])
         for place in set(self._servers) - set(wanted):
             self._servers.pop(place).close()
@@ -81,9 +78,9 @@ class Proxy:
         found = []
         for pod in self._pods.list(namespace):
             labels = pod["metadata"].get("labels") or {}
-            address = at(pod, "status.podIP")
+            address = nested(pod, "status.podIP")
             chosen = all(labels.get(key) == value for key, value in selector)
-            if chosen and address and pod_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
+            if chosen and address and ready_condition(pod) and not pod["metadata"].get("deletionTimestamp"):
                 for container in pod["spec"]["containers"]:
                     with contextlib.suppress(ValueError):
                         found.append((address, port_of(entry.get("targetPort", port), container)))

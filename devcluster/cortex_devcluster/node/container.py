@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cortex_devcluster import environment, probes
-from cortex_devcluster.processes import Processes
-from cortex_devcluster.selectors import now
-from cortex_devcluster.volumes import Lookup
+from cortex_devcluster.node import environment, probes
+from cortex_devcluster.node.processes import Processes
+from cortex_devcluster.node.volumes import Lookup
+from cortex_devcluster.objects import Object, now
 
-Object = dict[str, Any]
 FIRST_BACKOFF, LAST_BACKOFF, STEADY = 1.0, 30.0, 60.0
 """Seconds before the first restart and at most (a cluster takes 10 s to 5 min); after STEADY seconds of life it starts over."""
 

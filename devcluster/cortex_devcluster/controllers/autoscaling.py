@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
-Object = dict[str, Any]
+from cortex_devcluster.objects import Object
 
 TOLERANCE = 0.1
 """Change of the ratio that is ignored unless `behavior` says otherwise."""

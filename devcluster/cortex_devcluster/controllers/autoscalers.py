@@ -11,18 +11,17 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
 
 import aiohttp
 
 from cortex_devcluster import quantity
-from cortex_devcluster.autoscaling import History, decide, recommend
 from cortex_devcluster.client import Client, Informer, Key, Refused
+from cortex_devcluster.controllers.autoscaling import History, decide, recommend
+from cortex_devcluster.controllers.deployments import DEPLOYMENTS, PODS
 from cortex_devcluster.events import Recorder
-from cortex_devcluster.selectors import at, matches, now
-from cortex_devcluster.workloads import DEPLOYMENTS, PODS, pod_ready
+from cortex_devcluster.objects import Object, nested, now, ready_condition
+from cortex_devcluster.selectors import matches
 
-Object = dict[str, Any]
 HPAS = "autoscaling/v2/horizontalpodautoscalers"
 PERIOD = 5.0
 """Seconds between two decisions (15 in a cluster); processor time is averaged over them."""
@@ -156,7 +155,7 @@ class Autoscalers:
         for metric in spec.get("metrics") or ():
             field = {"ContainerResource": "containerResource", "Resource": "resource"}.get(metric["type"], "")
             source = metric.get(field) or {}
-            target, container = at(source, "target.averageUtilization"), source.get("container")
+            target, container = nested(source, "target.averageUtilization"), source.get("container")
             if source.get("name") != "cpu" or target is None:
                 raise LookupError(
                     f"the dev cluster supports the utilization of cpu only, not {metric['type']}"
@@ -164,7 +163,7 @@ class Autoscalers:
             requests = [_cpu_request(pod, container) for pod in pods]
             if not all(requests):
                 raise LookupError("failed to get cpu utilization: missing request for cpu")
-            ready = [pod for pod in pods if pod_ready(pod)]
+            ready = [pod for pod in pods if ready_condition(pod)]
             seen = {pod["metadata"]["uid"]: _used(pod, container, usage) for pod in ready}
             measured = {uid: used for uid, used in seen.items() if used is not None}
             if not measured:
@@ -227,7 +226,7 @@ def _containers(pod: Object, container: str | None) -> list[Object]:
 
 def _cpu_request(pod: Object, container: str | None) -> float:
     """CPUs that a container, or the whole pod, requests; 0 where one requests none."""
-    asked = [at(c, "resources.requests.cpu") for c in _containers(pod, container)]
+    asked = [nested(c, "resources.requests.cpu") for c in _containers(pod, container)]
     return float(sum(quantity.parse(a) for a in asked)) if all(asked) else 0.0
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import orjson
 
-from cortex_devcluster import tables
-from cortex_devcluster.errors import APIError
-from cortex_devcluster.ownership import Object
-from cortex_devcluster.resources import Resource
+from cortex_devcluster.apiserver import tables
+from cortex_devcluster.apiserver.errors import APIError
+from cortex_devcluster.apiserver.resources import Resource
+from cortex_devcluster.apiserver.store import Change, Expired, Store, drain
+from cortex_devcluster.objects import Object
 from cortex_devcluster.selectors import Matcher
-from cortex_devcluster.store import Change, Expired, Store, drain
 
 BOOKMARK_INTERVAL = 15.0
 """Seconds without a change after which a watch that allows bookmarks gets one."""

@@ -10,9 +10,8 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-Object = dict[str, Any]
+from cortex_devcluster.objects import Object
 
 HISTORY = 4096
 """Changes kept per kind for watches that resume; older resource versions get 410 Gone."""

@@ -9,9 +9,8 @@ import aiohttp
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from cortex_devcluster.errors import APIError
-from cortex_devcluster.ownership import Object
-from cortex_devcluster.selectors import at
+from cortex_devcluster.apiserver.errors import APIError
+from cortex_devcluster.objects import Object, nested
 
 _NAME = re.compile(r"^(?:(?P<scheme>https?):)?(?P<name>[^:]+)(?::(?P<port>[^:]*))?$")
 _OF_THE_HOP = {"host", "connection", "authorization", "transfer-encoding", "content-length", "keep-alive"}
@@ -27,7 +26,7 @@ def split(name: str) -> tuple[str, str]:
 
 def pod_url(pod: Object, port: str) -> str:
     """Where a port of a pod listens. Raises APIError."""
-    address = at(pod, "status.podIP")
+    address = nested(pod, "status.podIP")
     if not address:
         raise APIError(400, f"pod {pod['metadata']['name']} does not have an IP address")
     ports = [p for c in pod["spec"]["containers"] for p in c.get("ports") or ()]
@@ -39,11 +38,11 @@ def pod_url(pod: Object, port: str) -> str:
 
 def service_url(service: Object, port: str) -> str:
     """Where a port of a service is forwarded to its pods. Raises APIError."""
-    ports = at(service, "spec.ports") or []
+    ports = nested(service, "spec.ports") or []
     found = [p for p in ports if port in (p.get("name"), str(p["port"]))] if port else ports
     if len(found) != 1:
         raise APIError(503, f'no endpoints available for service "{service["metadata"]["name"]}"')
-    return f"http://{at(service, 'spec.clusterIP')}:{found[0]['port']}"
+    return f"http://{nested(service, 'spec.clusterIP')}:{found[0]['port']}"
 
 
 async def on(request: Request, url: str) -> StreamingResponse:

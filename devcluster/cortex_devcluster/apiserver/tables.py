@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cortex_devcluster.resources import Resource
-from cortex_devcluster.selectors import age, at, jsonpath
-
-Object = dict[str, Any]
+from cortex_devcluster.apiserver.resources import Resource
+from cortex_devcluster.objects import Object, format_age, nested
+from cortex_devcluster.selectors import jsonpath
 
 
 @dataclass(frozen=True)
@@ -24,14 +23,14 @@ class Column:
 
 def _path(path: str, missing: Any = "<none>") -> Callable[[Object], Any]:
     def cell(obj: Object) -> Any:
-        value = at(obj, path)
+        value = nested(obj, path)
         return missing if value in (None, "") else value
 
     return cell
 
 
 def _age(obj: Object) -> str:
-    return age(obj["metadata"].get("creationTimestamp"))
+    return format_age(obj["metadata"].get("creationTimestamp"))
 
 
 def _pairs(labels: Object | None) -> str:
@@ -61,44 +60,46 @@ def pod_status(pod: Object) -> str:
 
 
 def _pod_ready(pod: Object) -> str:
-    statuses = at(pod, "status.containerStatuses") or ()
+    statuses = nested(pod, "status.containerStatuses") or ()
     return f"{sum(bool(s.get('ready')) for s in statuses)}/{len(pod['spec']['containers'])}"
 
 
 def _restarts(pod: Object) -> str:
-    statuses = at(pod, "status.containerStatuses") or ()
+    statuses = nested(pod, "status.containerStatuses") or ()
     count = sum(s.get("restartCount", 0) for s in statuses)
     ends = [
         s["lastState"]["terminated"]["finishedAt"]
         for s in statuses
         if (s.get("lastState") or {}).get("terminated")
     ]
-    return f"{count} ({age(max(ends))} ago)" if count and ends else str(count)
+    return f"{count} ({format_age(max(ends))} ago)" if count and ends else str(count)
 
 
 def _containers(path: str, field: str) -> Callable[[Object], str]:
-    return lambda obj: ",".join(str(c.get(field, "")) for c in at(obj, path) or ())
+    return lambda obj: ",".join(str(c.get(field, "")) for c in nested(obj, path) or ())
 
 
 def _selector(obj: Object) -> str:
-    return _pairs(at(obj, "spec.selector.matchLabels"))
+    return _pairs(nested(obj, "spec.selector.matchLabels"))
 
 
 def _service_ports(service: Object) -> str:
     return (
-        ",".join(f"{port['port']}/{port.get('protocol', 'TCP')}" for port in at(service, "spec.ports") or ())
+        ",".join(
+            f"{port['port']}/{port.get('protocol', 'TCP')}" for port in nested(service, "spec.ports") or ()
+        )
         or "<none>"
     )
 
 
 def _ready_of(path: str) -> Callable[[Object], str]:
-    return lambda obj: f"{at(obj, 'status.readyReplicas') or 0}/{at(obj, path) or 0}"
+    return lambda obj: f"{nested(obj, 'status.readyReplicas') or 0}/{nested(obj, path) or 0}"
 
 
 def _hpa_targets(hpa: Object) -> str:
     texts = []
-    current = at(hpa, "status.currentMetrics") or ()
-    for number, metric in enumerate(at(hpa, "spec.metrics") or ()):
+    current = nested(hpa, "status.currentMetrics") or ()
+    for number, metric in enumerate(nested(hpa, "spec.metrics") or ()):
         source = metric.get("containerResource") or metric.get("resource") or {}
         goal = (source.get("target") or {}).get("averageUtilization")
         seen = current[number] if number < len(current) else {}
@@ -120,7 +121,7 @@ def _keys(obj: Object) -> int:
 
 
 def _last_seen(event: Object) -> str:
-    return age(
+    return format_age(
         event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")
     )
 
@@ -174,7 +175,7 @@ TABLES: dict[str, Sequence[Column]] = {
         Column("External-IP", lambda service: "<none>"),
         Column("Port(s)", _service_ports),
         AGE,
-        Column("Selector", lambda service: _pairs(at(service, "spec.selector")), wide=True),
+        Column("Selector", lambda service: _pairs(nested(service, "spec.selector")), wide=True),
     ),
     "/configmaps": (NAME, Column("Data", _keys, type="integer"), AGE),
     "/secrets": (NAME, Column("Type", _path("type", "Opaque")), Column("Data", _keys, type="integer"), AGE),
@@ -199,7 +200,7 @@ TABLES: dict[str, Sequence[Column]] = {
     ),
     "autoscaling/horizontalpodautoscalers": (
         NAME,
-        Column("Reference", lambda h: f"{at(h, 'spec.scaleTargetRef.kind')}/{at(h, 'spec.scaleTargetRef.name')}"),
+        Column("Reference", lambda h: f"{nested(h, 'spec.scaleTargetRef.kind')}/{nested(h, 'spec.scaleTargetRef.name')}"),
         Column("Targets", _hpa_targets),
         Column("MinPods", _path("spec.minReplicas", "<unset>")),
         Column("MaxPods", _path("spec.maxReplicas", 0), type="integer"),
@@ -222,7 +223,7 @@ def _printer(column: Object) -> Column:
         if not found or found[0] is None:
             return None
         if kind == "date":
-            return age(str(found[0]))
+            return format_age(str(found[0]))
         if kind in ("integer", "number", "boolean"):
             return found[0]
         return ",".join(str(value) for value in found)

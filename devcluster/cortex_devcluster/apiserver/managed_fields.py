@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cortex_devcluster.patch import MERGE_KEYS, SETS
+from cortex_devcluster.apiserver.patch import MERGE_KEYS, SETS
+from cortex_devcluster.objects import Object
 
 Path = tuple[str, ...]
 Fields = frozenset[Path]
-Object = dict[str, Any]
 
 UNOWNED = {
     ("f:apiVersion",), ("f:kind",), ("f:metadata",),

@@ -14,9 +14,8 @@ from typing import Any
 from cortex_devcluster import quantity
 from cortex_devcluster.client import Client, Informer, Key, Loop, path
 from cortex_devcluster.events import Recorder
-from cortex_devcluster.selectors import at, now
+from cortex_devcluster.objects import Object, nested, now
 
-Object = dict[str, Any]
 UNCOUNTED = {"cpu", "memory", "ephemeral-storage"}
 
 
@@ -24,7 +23,10 @@ def requests(pod: Object) -> Counter[str]:
     """Extended resources that a pod asks for."""
     total: Counter[str] = Counter()
     for container in pod["spec"]["containers"]:
-        asked = {**(at(container, "resources.limits") or {}), **(at(container, "resources.requests") or {})}
+        asked = {
+            **(nested(container, "resources.limits") or {}),
+            **(nested(container, "resources.requests") or {}),
+        }
         for name, amount in asked.items():
             if name not in UNCOUNTED:
                 total[name] += int(quantity.parse(amount))
@@ -36,9 +38,9 @@ def misfit(pod: Object, node: Object, used: Counter[str]) -> list[str]:
     labels = node["metadata"].get("labels") or {}
     if any(labels.get(key) != value for key, value in (pod["spec"].get("nodeSelector") or {}).items()):
         return ["node(s) didn't match Pod's node affinity/selector"]
-    if at(node, "spec.unschedulable"):
+    if nested(node, "spec.unschedulable"):
         return ["node(s) were unschedulable"]
-    allocatable = at(node, "status.allocatable") or {}
+    allocatable = nested(node, "status.allocatable") or {}
 
     def free(name: str) -> Decimal:
         return quantity.parse(allocatable.get(name, 0)) - used[name]
@@ -57,7 +59,7 @@ class Scheduler:
         self._nodes.listen(lambda before, after: self._retry() if _matters(before, after) else None)
 
     def _pod(self, pod: Object) -> None:
-        if not at(pod, "spec.nodeName") and not pod["metadata"].get("deletionTimestamp"):
+        if not nested(pod, "spec.nodeName") and not pod["metadata"].get("deletionTimestamp"):
             self._loop.add(pod["metadata"]["namespace"], pod["metadata"]["name"])
 
     def _retry(self) -> None:
@@ -73,11 +75,14 @@ class Scheduler:
 
     async def _schedule(self, key: Key) -> None:
         pod = self._pods.get(*key)
-        if pod is None or at(pod, "spec.nodeName") or pod["metadata"].get("deletionTimestamp"):
+        if pod is None or nested(pod, "spec.nodeName") or pod["metadata"].get("deletionTimestamp"):
             return
         used: dict[str, Counter[str]] = {}
         for other in self._pods.list():
-            if at(other, "spec.nodeName") and at(other, "status.phase") not in ("Succeeded", "Failed"):
+            if nested(other, "spec.nodeName") and nested(other, "status.phase") not in (
+                "Succeeded",
+                "Failed",
+            ):
                 used.setdefault(other["spec"]["nodeName"], Counter()).update(requests(other))
         reasons: Counter[str] = Counter()
         for node in self._nodes.list():
@@ -98,7 +103,9 @@ class Scheduler:
         message = (
             f"0/{count} nodes are available: {told}." if count else "no nodes available to schedule pods"
         )
-        before = next((c for c in at(pod, "status.conditions") or () if c["type"] == "PodScheduled"), None)
+        before = next(
+            (c for c in nested(pod, "status.conditions") or () if c["type"] == "PodScheduled"), None
+        )
         if before and before.get("message") == message:
             return
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
@@ -111,6 +118,6 @@ def _matters(before: Object | None, after: Object | None) -> bool:
     """Whether a node's change may let a pod in (its heartbeat doesn't)."""
 
     def view(node: Object | None) -> Any:
-        return node and (node["metadata"].get("labels"), node.get("spec"), at(node, "status.allocatable"))
+        return node and (node["metadata"].get("labels"), node.get("spec"), nested(node, "status.allocatable"))
 
     return bool(view(before) != view(after))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cortex_devcluster.errors import FieldError
+from cortex_devcluster.apiserver.errors import FieldError
 
 Schema = Mapping[str, Any]
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Any
 
-from cortex_devcluster.selectors import at, now
+from cortex_devcluster.objects import Object, nested, updated_condition
 
-Object = dict[str, Any]
 HASH = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
 
@@ -35,8 +33,8 @@ def portion(value: int | str, total: int, *, up: bool) -> int:
 def bounds(deployment: Object) -> tuple[int, int]:
     """(maxSurge, maxUnavailable) in pods."""
     spec = deployment["spec"]
-    rolling = at(spec, "strategy.rollingUpdate") or {}
-    if at(spec, "strategy.type") == "Recreate":
+    rolling = nested(spec, "strategy.rollingUpdate") or {}
+    if nested(spec, "strategy.type") == "Recreate":
         return 0, spec["replicas"]
     surge = portion(rolling.get("maxSurge", "25%"), spec["replicas"], up=True)
     unavailable = portion(rolling.get("maxUnavailable", "25%"), spec["replicas"], up=False)
@@ -44,7 +42,7 @@ def bounds(deployment: Object) -> tuple[int, int]:
 
 
 def available(replicaset: Object) -> int:
-    return at(replicaset, "status.availableReplicas") or 0
+    return nested(replicaset, "status.availableReplicas") or 0
 
 
 def plan(deployment: Object, new: Object | None, old: list[Object]) -> dict[str, int]:
@@ -56,10 +54,10 @@ def plan(deployment: Object, new: Object | None, old: list[Object]) -> dict[str,
         return {}
     name = new["metadata"]["name"]
     surge, unavailable = bounds(deployment)
-    if at(deployment, "spec.strategy.type") == "Recreate":
+    if nested(deployment, "spec.strategy.type") == "Recreate":
         for rs in old:
             sizes[rs["metadata"]["name"]] = 0
-        if not any(at(rs, "status.replicas") for rs in old):
+        if not any(nested(rs, "status.replicas") for rs in old):
             sizes[name] = desired
         return {key: size for key, size in sizes.items() if size != before[key]}
     if sizes[name] > desired:
@@ -88,10 +86,10 @@ def status(deployment: Object, new: Object | None, old: list[Object], *, late: b
     """The Deployment's status; `late` when the rollout made no progress within progressDeadlineSeconds."""
     sets = [*old, *([new] if new else [])]
     desired = deployment["spec"]["replicas"]
-    total = sum(at(rs, "status.replicas") or 0 for rs in sets)
-    ready = sum(at(rs, "status.readyReplicas") or 0 for rs in sets)
+    total = sum(nested(rs, "status.replicas") or 0 for rs in sets)
+    ready = sum(nested(rs, "status.readyReplicas") or 0 for rs in sets)
     usable = sum(available(rs) for rs in sets)
-    updated = (at(new, "status.replicas") or 0) if new else 0
+    updated = (nested(new, "status.replicas") or 0) if new else 0
     complete = bool(new) and updated == desired == total and usable >= desired
     _, unavailable = bounds(deployment)
     enough = usable >= desired - unavailable
@@ -104,7 +102,7 @@ def status(deployment: Object, new: Object | None, old: list[Object], *, late: b
         progress = ("True", "ReplicaSetUpdated", f'ReplicaSet "{name}" is progressing.')
     minimum = "MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable"
     has = f"Deployment {'has' if enough else 'does not have'} minimum availability."
-    before = {c["type"]: c for c in at(deployment, "status.conditions") or ()}
+    before = {c["type"]: c for c in nested(deployment, "status.conditions") or ()}
     counts = {
         "replicas": total,
         "updatedReplicas": updated,
@@ -113,7 +111,7 @@ def status(deployment: Object, new: Object | None, old: list[Object], *, late: b
         "unavailableReplicas": max(0, max(total, desired) - usable),
     }
     moved = any(
-        at(deployment, f"status.{name}") != count
+        nested(deployment, f"status.{name}") != count
         for name, count in counts.items()
         if name != "unavailableReplicas"
     )
@@ -121,24 +119,7 @@ def status(deployment: Object, new: Object | None, old: list[Object], *, late: b
         "observedGeneration": deployment["metadata"]["generation"],
         **counts,
         "conditions": [
-            condition(before.get("Available"), "Available", str(enough), minimum, has),
-            condition(before.get("Progressing"), "Progressing", *progress, touch=moved and not late),
+            updated_condition(before.get("Available"), "Available", str(enough), minimum, has),
+            updated_condition(before.get("Progressing"), "Progressing", *progress, touch=moved and not late),
         ],
-    }
-
-
-def condition(
-    before: Object | None, kind: str, value: str, reason: str, message: str, *, touch: bool = False
-) -> Object:
-    """A condition whose times move only when it does."""
-    before = before or {}
-    same = before.get("status") == value
-    known = same and before.get("reason", "") == reason and before.get("message", "") == message and not touch
-    return {
-        "type": kind,
-        "status": value,
-        "reason": reason,
-        "message": message,
-        "lastTransitionTime": before["lastTransitionTime"] if same else now(),
-        "lastUpdateTime": before.get("lastUpdateTime", now()) if known else now(),
     }

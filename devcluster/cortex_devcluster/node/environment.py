@@ -7,11 +7,10 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from cortex_devcluster.volumes import Lookup, contents, field
+from cortex_devcluster.node.volumes import Lookup, contents, field
+from cortex_devcluster.objects import Object
 
-Object = dict[str, Any]
 ENTRYPOINT = ("python", "-m", "cortex_runtime")
 """What an image without a command runs."""
 

@@ -11,16 +11,14 @@ import secrets
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from cortex_devcluster import builtin, ownership, rules
-from cortex_devcluster import schema as schemas
-from cortex_devcluster.errors import APIError, FieldError, conflict, exists, invalid, not_found
-from cortex_devcluster.resources import Kinds, Resource, crd_problems, of_crd
-from cortex_devcluster.selectors import at, now
-from cortex_devcluster.store import Store
+from cortex_devcluster.apiserver import builtin, cel, managed_fields
+from cortex_devcluster.apiserver import schema as schemas
+from cortex_devcluster.apiserver.errors import APIError, FieldError, conflict, exists, invalid, not_found
+from cortex_devcluster.apiserver.resources import Kinds, Resource, crd_problems, of_crd
+from cortex_devcluster.apiserver.store import Store
+from cortex_devcluster.objects import Object, nested, now
 
-Object = dict[str, Any]
 SYSTEM_FIELDS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 UNCHECKED = FieldError(
@@ -88,7 +86,7 @@ class Registry:
             meta["generation"] = 1
             obj["metadata"]["generation"] = 1
         if not write.apply:
-            ownership.track(None, obj, resource.shape, self._manager(resource, write))
+            managed_fields.track(None, obj, resource.shape, self._manager(resource, write))
         if write.dry_run:
             return obj
         stored = self.store.put(resource.key, namespace, name, obj)
@@ -139,7 +137,7 @@ class Registry:
         if self._content(obj) != self._content(old) and "generation" in obj["metadata"]:
             obj["metadata"]["generation"] += 1
         if not write.apply:
-            ownership.track(old, obj, resource.shape, self._manager(resource, write))
+            managed_fields.track(old, obj, resource.shape, self._manager(resource, write))
         if self._same(obj, old) or write.dry_run:
             return old if not write.dry_run else obj
         released = obj["metadata"].get("deletionTimestamp") and not obj["metadata"].get("finalizers")
@@ -186,7 +184,7 @@ class Registry:
             if schemas.blocking(found):
                 found.append(UNCHECKED)
             else:
-                found += rules.Checker(resource.schema).check(obj, old, updating=old is not None)
+                found += cel.Checker(resource.schema).check(obj, old, updating=old is not None)
             problems += found
         else:
             obj = builtin.defaulted(resource, copy.deepcopy(obj), old, self._service_address)
@@ -225,7 +223,7 @@ class Registry:
                 raise APIError(500, f"failed to create typed patch object ({what}): {text}", reason="")
         live = self.store.get(resource.key, namespace, name)
         config = {**config, "metadata": {**(config.get("metadata") or {}), "name": name}}
-        merged, conflicts = ownership.apply(
+        merged, conflicts = managed_fields.apply(
             live, config, resource.shape, self._manager(resource, write), write.force
         )
         if conflicts:
@@ -236,10 +234,10 @@ class Registry:
             return self.create(resource, namespace, merged, write), True
         return self.update(resource, namespace, name, merged, write), False
 
-    def _manager(self, resource: Resource, write: Write) -> ownership.Manager:
+    def _manager(self, resource: Resource, write: Write) -> managed_fields.Manager:
         operation = "Apply" if write.apply else "Update"
-        return ownership.Manager(
-            write.manager, operation, resource.api_version, write.subresource, ownership.Fields(), now()
+        return managed_fields.Manager(
+            write.manager, operation, resource.api_version, write.subresource, managed_fields.Fields(), now()
         )
 
     def delete(self, resource: Resource, namespace: str, name: str, options: Object) -> tuple[Object, bool]:
@@ -278,24 +276,24 @@ class Registry:
     def _graceful(resource: Resource, obj: Object) -> bool:
         """Whether a marked object without finalizers still waits: a pod for its node, a namespace for its emptying."""
         if resource.kind == "Namespace":
-            return bool(at(obj, "spec.finalizers"))
+            return bool(nested(obj, "spec.finalizers"))
         return resource.kind == "Pod" and bool(obj["metadata"].get("deletionGracePeriodSeconds"))
 
     @staticmethod
     def _grace(resource: Resource, obj: Object, options: Object) -> int:
-        if resource.kind != "Pod" or not at(obj, "spec.nodeName"):
+        if resource.kind != "Pod" or not nested(obj, "spec.nodeName"):
             return 0
-        if at(obj, "status.phase") in ("Succeeded", "Failed"):
+        if nested(obj, "status.phase") in ("Succeeded", "Failed"):
             return 0
         asked = options.get("gracePeriodSeconds")
-        return int(asked if asked is not None else at(obj, "spec.terminationGracePeriodSeconds") or 0)
+        return int(asked if asked is not None else nested(obj, "spec.terminationGracePeriodSeconds") or 0)
 
     def finalize_namespace(self, name: str, body: Object) -> Object:
         resource = self._kind("", "v1", "namespaces")
         obj = copy.deepcopy(self.get(resource, "", name))
         obj["spec"] = body.get("spec") or {}
         stored = self.store.put(resource.key, "", name, obj)
-        if stored["metadata"].get("deletionTimestamp") and not at(stored, "spec.finalizers"):
+        if stored["metadata"].get("deletionTimestamp") and not nested(stored, "spec.finalizers"):
             self._remove(resource, "", name)
         return stored
 
@@ -303,7 +301,7 @@ class Registry:
         """Gives a pod its node (the scheduler's write)."""
         resource = self._kind("", "v1", "pods")
         obj = self.get(resource, namespace, name)
-        if at(obj, "spec.nodeName"):
+        if nested(obj, "spec.nodeName"):
             raise conflict(
                 "pods/binding",
                 "",
@@ -348,11 +346,11 @@ class Registry:
             )
 
 
-def _contested(conflicts: list[ownership.Conflict]) -> APIError:
+def _contested(conflicts: list[managed_fields.Conflict]) -> APIError:
     count = len(conflicts)
     by_manager: dict[str, list[str]] = {}
     for found in conflicts:
-        by_manager.setdefault(found.manager.name, []).append(ownership.dotted(found.path))
+        by_manager.setdefault(found.manager.name, []).append(managed_fields.dotted(found.path))
     texts = []
     for manager, paths in by_manager.items():
         listed = f": {paths[0]}" if len(paths) == 1 else ":\n- " + "\n- ".join(paths)
@@ -364,7 +362,7 @@ def _contested(conflicts: list[ownership.Conflict]) -> APIError:
         {
             "reason": "FieldManagerConflict",
             "message": f'conflict with "{c.manager.name}"',
-            "field": ownership.dotted(c.path),
+            "field": managed_fields.dotted(c.path),
         }
         for c in conflicts
     ]

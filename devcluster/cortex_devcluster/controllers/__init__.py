@@ -1,0 +1,1 @@
+"""The controllers of built-in kinds and the scheduler, as clients of the API server."""
