@@ -17,7 +17,7 @@ from cortex_api.contract import PLATFORM_PATH, PORT
 from cortex_operator import health, platform
 from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.capabilities import Capabilities
-from cortex_operator.cluster import TROUBLE, Cluster, said
+from cortex_operator.cluster import API_ERRORS, Cluster, error_text
 from cortex_operator.leadership.lease import Lease
 from cortex_operator.platform import Platform
 from cortex_operator.reconcile import Reconciler
@@ -67,7 +67,7 @@ class Operator:
         _on_signals(stop.set)
         cluster = await Cluster.connect()
         cache = Cache()
-        self._queue = WorkQueue(lambda key: reconciler.reconcile(key), describe=said)
+        self._queue = WorkQueue(lambda key: reconciler.reconcile(key), describe=error_text)
         pods = PodClient()
         replicas = Replicas(cache, self._queue.add, pods)
         scaler = Scaler(cache, cluster, self._queue.add, replicas, pods)
@@ -92,7 +92,7 @@ class Operator:
             self._start("audit", audit.run(self._queue))
             self._start("replicas", replicas.run())
             self._start("scaler", scaler.run())
-            self._start("standby", reconciler.standby.run(self._queue.add))
+            self._start("standby", reconciler.other_operators.run(self._queue.add))
             if lease is not None:
                 self._start("lease", lease.keep())
             log.info("watching %s", ", ".join(self._settings.watch_namespaces) or "all namespaces")
@@ -109,8 +109,8 @@ class Operator:
             try:
                 await audit.prime()
                 return Capabilities.of(await cluster.version())
-            except TROUBLE as error:
-                log.warning("the API server can't be asked, again in a second: %s", said(error))
+            except API_ERRORS as error:
+                log.warning("the API server can't be asked, again in a second: %s", error_text(error))
                 await asyncio.sleep(1)
 
     def _lease(self, cluster: Cluster) -> Lease | None:

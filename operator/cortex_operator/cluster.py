@@ -19,7 +19,7 @@ Object = dict[str, Any]
 MANAGER = "cortex-operator"
 REPLICAS_MANAGER = "cortex-operator-replicas"
 """Holds spec.replicas between the operator, which gives the first number, and the autoscaler, which gives the next."""
-TROUBLE = (ApiException, aiohttp.ClientError, OSError, TimeoutError)
+API_ERRORS = (ApiException, aiohttp.ClientError, OSError, TimeoutError)
 """What a call raises when it did not work."""
 TIMEOUT = 30
 """Seconds that a call may take."""
@@ -64,7 +64,7 @@ class Cluster:
                 return None
             raise
 
-    async def ends(self, namespace: str) -> bool:
+    async def is_terminating(self, namespace: str) -> bool:
         """Whether a namespace is being deleted; False where that may not be asked."""
         try:
             found = await self._call("GET", f"/api/v1/namespaces/{namespace}")
@@ -166,7 +166,7 @@ class Cluster:
         return json.loads(content) if content else {}
 
 
-def said(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """What the API server answered, in its own words; other errors in theirs."""
     if not isinstance(error, ApiException):
         return f"{type(error).__name__}: {error}"
@@ -176,7 +176,7 @@ def said(error: Exception) -> str:
         return f"HTTP {error.status} {error.reason}"
 
 
-def ends_namespace(error: ApiException) -> bool:
+def is_namespace_terminating(error: ApiException) -> bool:
     """Whether something could not be made because its namespace is being deleted."""
     return error.status == 403 and "being terminated" in str(error.body)
 

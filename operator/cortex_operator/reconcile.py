@@ -1,44 +1,57 @@
-"""The reconciliation: what is wanted of one API against what there is.
+"""Reconcile one API: bring its objects and its status to what its resource asks for.
 
-Level-triggered: it may be called at any time, any number of times, and asks not what happened but how things are.
+It is level-triggered: it may be called at any time and any number of times, and compares states instead of following events.
 
-    read the resource → render its children → apply those that differ → delete those that are no longer rendered → report
+    read the resource → render its objects → plan (plan.py) → apply and delete → observe → report the status
+
+The cache has the live objects, so an API in the wanted state costs no call to the API server.
 """
 
 import asyncio
-import logging
 import math
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
+from cortex_api import AsyncAPI, RealtimeAPI
 from cortex_api.contract import DESTROY, GATEWAY, object_name
-from cortex_operator.apply.applier import Applied, Applier
+from cortex_operator.apply.applier import Applier, ApplyResult
 from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.capabilities import Capabilities
-from cortex_operator.cluster import Cluster, ends_namespace, said
-from cortex_operator.kinds import CONFIG_MAP, OPTIONAL_KINDS, ROUTE_KINDS, ChildKind, child_kinds
-from cortex_operator.leadership.other_operators import Standby
+from cortex_operator.cluster import Cluster, is_namespace_terminating
+from cortex_operator.kinds import CONFIG_MAP, OPTIONAL_KINDS, ChildKind, child_kinds
+from cortex_operator.leadership.other_operators import OtherOperators
+from cortex_operator.plan import Plan, make_plan, parse_api, refused_by_cluster, route_problem, source_missing
 from cortex_operator.platform import Platform
-from cortex_operator.queue_deletion import Retention
+from cortex_operator.queue_lifecycle import QueueLifecycle
 from cortex_operator.render import render, route
-from cortex_operator.render.names import child_name
 from cortex_operator.replicas.replicas import Replicas
-from cortex_operator.status import conditions, events, status
-from cortex_operator.status.conditions import NAMESPACE_ENDS, Component, Observed, Problem, judge
+from cortex_operator.status import conditions, status
+from cortex_operator.status.conditions import NAMESPACE_TERMINATING, Component, Observed, Problem, judge
+from cortex_operator.status.reporter import StatusReporter
 from cortex_operator.status.status import component_of
 from cortex_operator.watch.cache import Cache, Key, source_name
 
 Object = dict[str, Any]
 API = RealtimeAPI | AsyncAPI
-log = logging.getLogger("cortex.reconcile")
+
+
+class RetryLater(Exception):
+    """Part of the work could not be done, has been reported, and may succeed later."""
+
+
+class Rejected(Exception):
+    """The objects of the API cannot be rendered or applied. retry: whether no watch event follows when that changes."""
+
+    def __init__(self, problem: Problem, retry: bool = False) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+        self.retry = retry
 
 
 class Reconciler:
-    """Reconciles one API at a time, whichever it is given."""
+    """Reconciles APIs, one at each call."""
 
     def __init__(
         self,
@@ -48,219 +61,164 @@ class Reconciler:
         scaler: Scaler,
         capabilities: Capabilities | None = None,
         replicas: Replicas | None = None,
-        again: Callable[[Key, float], None] = lambda key, seconds: None,
+        requeue_after: Callable[[Key, float], None] = lambda key, seconds: None,
     ) -> None:
-        """again: has an API reconciled once so many seconds have passed."""
+        """requeue_after: schedules another reconciliation of an API in a number of seconds."""
         self._cache = cache
         self._cluster = cluster
         self._platform = platform
         self._scaler = scaler
         self._capabilities = capabilities
         self._replicas = replicas or Replicas(cache, lambda key: None)
-        self._again = again
-        self.standby = Standby(cache, cluster, platform)
-        self._retention = Retention(cache, cluster, platform)
-        self._pruned: list[ChildKind] = [k for k in (*child_kinds(platform), CONFIG_MAP) if k.may_be_pruned]
+        self._requeue_after = requeue_after
+        self.other_operators = OtherOperators(cache, cluster, platform)
+        self._queues = QueueLifecycle(cache, cluster, platform)
+        self._prunable: list[ChildKind] = [k for k in (*child_kinds(platform), CONFIG_MAP) if k.may_be_pruned]
         self._applier = Applier(cache, cluster)
-        self._reported: dict[Key, tuple[Object, Object]] = {}
+        self._reporter = StatusReporter(cache, cluster)
 
     async def reconcile(self, key: Key) -> None:
-        """Bring one API's children and status to what its resource says.
-
-        Raises ApiException or Unfinished when not all of it could be done; then it is to be called again.
-        """
+        """Reconcile one API. Raises ApiException or RetryLater when it must be called again."""
         live = self._cache.api(key)
         if live is None:
             self._applier.forget(key)
-            self._reported.pop(key, None)
-            return  # Its children are garbage-collected.
-        if await self.standby.leaves_alone(key):
+            self._reporter.forget(key)
+            return  # Its objects are garbage-collected.
+        if await self.other_operators.manage(key):
             return
-        if live["metadata"].get("deletionTimestamp"):
-            problem, watched = await self._retention.delete_queue(key, live)
-            if problem is not None:
-                await self._refuse(key, live, problem)
-                if not watched:
-                    raise Unfinished(problem.message)
-            return
-        way_in = self._platform.gateway or self._platform.ingress
-        first = self._cache.first_at_endpoint(key) if way_in else key
-        rendered = await self._render(key, live, routed=first == key)
-        live = self._cache.api(key) or live
-        if isinstance(rendered, Problem):
-            await self._refuse(key, live, rendered)
-            if rendered.reason == "QueueTaken":
-                raise Unfinished(rendered.message)  # That the other one goes is no event of this one's.
-            return
-        api, children = rendered
-        live = await self._retention.ensure_finalizer(key, api, live)
-        problem = None if first == key else self._endpoint_taken(api, first)
-        unfinished = None
-        found = await asyncio.gather(*(self._applier.find(key, child) for child in children))
-        if taken := next((other for other in found if other is not None and not _is_owned(other, api)), None):
-            what = f"{taken['kind']} {taken['metadata']['name']}"
-            words = f"{what} exists and is not this API's: rename the API, or delete the {taken['kind']}"
-            await self._refuse(key, live, Problem("NameTaken", words))
-            return
-        applied = Applied()
-        for child, there in zip(children, found, strict=True):
-            try:
-                await self._applier.apply(key, api, child, there, applied)
-            except ApiException as error:
-                if ends_namespace(error):
-                    await self._refuse(key, live, NAMESPACE_ENDS)
-                    return
-                if error.status >= 500 or error.status in (0, 409, 429):
-                    raise
-                words = f"the cluster refuses {child['kind']} {child['metadata']['name']}: {said(error)}"
-                unfinished = Problem(f"{child['kind']}Refused", words)
-                if child["kind"] not in OPTIONAL_KINDS:
-                    await self._refuse(key, live, unfinished)
-                    raise Unfinished(words) from error
-        await self._prune(key, children)
-        for reason, message in applied.events:
-            await self._tell(events.warning(live, reason, message, _now()))
-        observed = self._observe(key, api, children, problem or unfinished or applied.problem)
-        verdict = judge(api, observed)
-        if conditions.may_end(observed, live) and await self._cluster.ends(key.namespace):
-            await self._refuse(key, live, NAMESPACE_ENDS)
-            return
-        await self._report(key, live, status.compute(api, live, observed, verdict))
-        if applied.again is not None:
-            self._again(key, applied.again)
-        if verdict.until < math.inf:
-            self._again(key, verdict.until + 1)
-        if unfinished is not None:
-            raise Unfinished(unfinished.message)
-
-    async def _render(self, key: Key, live: Object, routed: bool) -> tuple[API, list[Object]] | Problem:
         try:
-            api = parse(live)
-        except InvalidManifest as error:
-            return Problem("InvalidSpec", str(error))
-        if isinstance(api, AsyncAPI) and self._platform.queue is None:
-            return Problem(
-                "NoQueue", "this cluster has no queue for AsyncAPIs: set queue.url in the values of the chart"
-            )
+            if live["metadata"].get("deletionTimestamp"):
+                await self._delete(key, live)
+            else:
+                await self._bring_up_to_date(key, live)
+        except Rejected as rejected:
+            main, gateway = self._components(key)
+            observed = Observed(main=main, gateway=gateway)
+            latest = self._latest(key, live)
+            await self._reporter.report(key, latest, status.refused(latest, rejected.problem, observed))
+            if rejected.retry:
+                raise RetryLater(rejected.problem.message) from rejected
+
+    def _latest(self, key: Key, live: Object) -> Object:
+        """Return the resource after our own writes to it; `live` where its spec has changed since, which is reconciled next."""
+        latest = self._cache.api(key)
+        if latest is None or any(
+            latest["metadata"].get(field) != live["metadata"].get(field) for field in ("uid", "generation")
+        ):
+            return live
+        return latest
+
+    async def _delete(self, key: Key, live: Object) -> None:
+        problem, is_watched = await self._queues.delete_queue(key, live)
+        if problem is not None:
+            raise Rejected(problem, retry=not is_watched)
+
+    async def _bring_up_to_date(self, key: Key, live: Object) -> None:
+        plan, live = await self._plan(key, live)
+        result, refused = await self._execute(key, plan)
+        for reason, message in result.events:
+            await self._reporter.warn(live, reason, message)
+        observed = self._observe(key, plan, plan.problem or refused or result.problem)
+        verdict = judge(plan.api, observed)
+        if conditions.may_be_terminating(observed, live) and await self._cluster.is_terminating(
+            key.namespace
+        ):
+            raise Rejected(NAMESPACE_TERMINATING)
+        await self._reporter.report(key, live, status.compute(plan.api, live, observed, verdict))
+        for seconds in (result.requeue_after, verdict.until + 1):
+            if seconds is not None and seconds < math.inf:
+                self._requeue_after(key, seconds)
+        if refused is not None:
+            raise RetryLater(refused.message)
+
+    async def _plan(self, key: Key, live: Object) -> tuple[Plan, Object]:
+        """Return what must be done for an API, and its resource after the writes that the plan depends on. Raises Rejected."""
+        has_routes = self._platform.gateway or self._platform.ingress
+        endpoint_owner = self._cache.first_at_endpoint(key) if has_routes else key
+        api = _accepted(parse_api(live, self._platform))
         if isinstance(api, AsyncAPI):
-            named = await self._retention.name_queue(key, api, live)
-            if isinstance(named, Problem):
-                return named
-            api = named
-        name = source_name(live)
-        source = self._cache.source(key)
+            # An older API that releases the queue causes no event of this one.
+            api = _accepted(await self._queues.name_queue(key, api, live), retry=True)
+        source = await self._source(key, live)
+        children = render(api, self._platform, source, self._capabilities, routed=endpoint_owner == key)
+        live = await self._queues.ensure_finalizer(key, api, self._cache.api(key) or live)
+        existing = await asyncio.gather(*(self._applier.find(key, child) for child in children))
+        other = None if endpoint_owner == key else endpoint_owner
+        plan = make_plan(api, self._platform, children, existing, self._owned(key), other)
+        return _accepted(plan), live
+
+    async def _source(self, key: Key, live: Object) -> Object | None:
+        """Return the ConfigMap that `handler.source.configMap` names. Raises Rejected when it does not exist."""
+        name, source = source_name(live), self._cache.source(key)
         if name and source is None:
             source = await self._cluster.get("v1", "ConfigMap", key.namespace, name)
             if source is None:
-                message = f'ConfigMap "{name}" (handler.source.configMap) is not in namespace {key.namespace}: create it'
-                return Problem("SourceUnavailable", message)
+                raise Rejected(source_missing(key, name))
             self._cache.put_source(source)
-        return api, render(api, self._platform, source, self._capabilities, routed)
+        return source
 
-    def _endpoint_taken(self, api: API, first: Key) -> Problem:
-        text = (
-            f"endpoint {route.endpoint(api)} belongs to {first}, which is older: set another networking.endpoint."
-            f" Inside the cluster the API is at {route.best_url(api, self._platform, routed=False)}"
-        )
-        return Problem("EndpointTaken", text)
-
-    async def _prune(self, key: Key, children: list[Object]) -> None:
-        wanted = {(child["kind"], child["metadata"]["name"]) for child in children}
-        for kind in self._pruned:
+    def _owned(self, key: Key) -> Iterator[tuple[ChildKind, Object]]:
+        """The live objects of an API that are deleted when they are no longer rendered."""
+        for kind in self._prunable:
             for child in self._cache.children(key, kind.kind):
-                if (kind.kind, child["metadata"]["name"]) not in wanted:
-                    await self._cluster.delete({**child, "apiVersion": kind.api_version})
+                yield kind, child
 
-    def _observe(self, key: Key, api: API, children: list[Object], problem: Problem | None) -> Observed:
-        main, front = self._components(key, child_name(api))
-        way = next((child for child in children if child["kind"] in ROUTE_KINDS), None)
-        routed = way is not None and (problem is None or problem.reason != f"{way['kind']}Refused")
-        if way is not None and routed and problem is None:
-            problem = _not_accepted(self._cache.child(key, way["kind"], way["metadata"]["name"]))
+    async def _execute(self, key: Key, plan: Plan) -> tuple[ApplyResult, Problem | None]:
+        """Apply and delete what the plan names. Returns what to report, and the refusal of an optional object.
+
+        Raises Rejected when the cluster refuses an object without which the API cannot serve.
+        """
+        result, refused = ApplyResult(), None
+        for child, existing in plan.apply:
+            try:
+                await self._applier.apply(key, plan.api, child, existing, result)
+            except ApiException as error:
+                if is_namespace_terminating(error):
+                    raise Rejected(NAMESPACE_TERMINATING) from error
+                problem = refused_by_cluster(child, error)
+                if problem is None:
+                    raise
+                if child["kind"] not in OPTIONAL_KINDS:
+                    raise Rejected(problem, retry=True) from error
+                refused = problem
+        for child in plan.delete:
+            await self._cluster.delete(child)
+        return result, refused
+
+    def _observe(self, key: Key, plan: Plan, problem: Problem | None) -> Observed:
+        """Return the live objects of an API as the cache has them after the plan was executed."""
+        main, gateway = self._components(key)
+        rendered = plan.route
+        routed = rendered is not None and (problem is None or problem.reason != f"{rendered['kind']}Refused")
+        if rendered is not None and problem is None:
+            live_route = self._cache.child(key, rendered["kind"], rendered["metadata"]["name"])
+            problem = route_problem(live_route)
             routed = problem is None
         return Observed(
-            url=route.best_url(api, self._platform, routed),
+            url=route.best_url(plan.api, self._platform, routed),
             main=main,
-            gateway=front,
-            hpa=self._cache.child(key, "HorizontalPodAutoscaler", child_name(api)),
+            gateway=gateway,
+            hpa=self._cache.child(key, "HorizontalPodAutoscaler", object_name(key.name)),
             scaling=self._scaler.watched(key),
             problem=problem,
         )
 
-    async def _refuse(self, key: Key, live: Object, problem: Problem) -> None:
-        """Report an API whose children cannot be made, with what its pods do meanwhile."""
-        main, front = self._components(key, object_name(key.name))
-        await self._report(key, live, status.refused(live, problem, Observed(main=main, gateway=front)))
-
-    def _components(self, key: Key, name: str) -> tuple[Component, Component | None]:
-        """The component that runs the user's code, and the gateway of an AsyncAPI. name: of the first one's Deployment."""
+    def _components(self, key: Key) -> tuple[Component, Component | None]:
+        """Return the component that runs the user's code, and the gateway of an AsyncAPI."""
         pods = self._cache.children(key, "Pod")
-        said = self._replicas.reports(key)
-        of_gateway = [pod for pod in pods if component_of(pod) == GATEWAY]
+        reports = self._replicas.reports(key)
+        deployment = self._cache.child(key, "Deployment", object_name(key.name))
         main = Component(
-            self._cache.child(key, "Deployment", name),
-            [pod for pod in pods if component_of(pod) not in (GATEWAY, DESTROY)],
-            said,
+            deployment, [pod for pod in pods if component_of(pod) not in (GATEWAY, DESTROY)], reports
         )
         if key.kind != "AsyncAPI":
             return main, None
-        return main, Component(self._cache.child(key, "Deployment", f"{name}-{GATEWAY}"), of_gateway, said)
-
-    async def _report(self, key: Key, live: Object, wanted: Object) -> None:
-        """Write the status if it says anything new, and tell of a new reason by an Event."""
-        now = _now()
-        for condition in wanted["conditions"]:
-            condition["lastTransitionTime"] = condition["lastTransitionTime"] or now
-        last = wanted.get("lastFailure")
-        if last is not None and "recoveredAt" in last:
-            wanted["lastFailure"] = {**last, "recoveredAt": last["recoveredAt"] or now}
-        told = live.get("status") or {}
-        if wanted == told or self._reported.get(key) == (wanted, told):
-            return
-        try:
-            written = await self._cluster.write_status(live, wanted)
-        except ApiException as error:
-            if error.status == 404:
-                return  # Deleted: the watch will tell.
-            raise
-        shown = written.get("status") or {}
-        if wanted.keys() - shown.keys():
-            lost = ", ".join(sorted(wanted.keys() - shown.keys()))
-            log.warning(
-                "the CRD of %s is older than this operator and drops status.%s: update it", key.kind, lost
-            )
-        self._reported[key] = (wanted, shown)
-        self._cache.put_api(key, {**written, "apiVersion": live["apiVersion"], "kind": live["kind"]})
-        if event := events.of_transition(live, told, wanted, now):
-            await self._tell(event)
-
-    async def _tell(self, event: Object) -> None:
-        try:
-            await self._cluster.create(event)
-        except ApiException as error:
-            if not ends_namespace(error):
-                raise
+        deployment = self._cache.child(key, "Deployment", object_name(key.name, GATEWAY))
+        return main, Component(deployment, [pod for pod in pods if component_of(pod) == GATEWAY], reports)
 
 
-class Unfinished(Exception):
-    """Something could not be done, has been reported, and may be possible later."""
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _is_owned(live: Object, api: API) -> bool:
-    return any(owner["uid"] == api.metadata.uid for owner in live["metadata"].get("ownerReferences", ()))
-
-
-def _not_accepted(way: Object | None) -> Problem | None:
-    """Why the Gateway does not take a route; None while it does, or has not said."""
-    for parent in (way or {}).get("status", {}).get("parents", ()):
-        for condition in parent.get("conditions", ()):
-            if condition["type"] in ("Accepted", "ResolvedRefs") and condition["status"] == "False":
-                text = (
-                    f"the Gateway does not take HTTPRoute {way['metadata']['name']}: {condition['message']}"  # type: ignore[index]
-                )
-                return Problem("RouteNotAccepted", text)
-    return None
+def _accepted(value: Any, retry: bool = False) -> Any:
+    """Return the value. Raises Rejected when it is a problem."""
+    if isinstance(value, Problem):
+        raise Rejected(value, retry)
+    return value

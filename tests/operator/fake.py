@@ -41,7 +41,7 @@ class FakeCluster:
         found = self.objects.get((kind, namespace, name))
         return copy.deepcopy(found)
 
-    async def ends(self, namespace: str) -> bool:
+    async def is_terminating(self, namespace: str) -> bool:
         return self.ending
 
     async def apply(self, child: Object, manager: str = MANAGER) -> Object:

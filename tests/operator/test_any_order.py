@@ -13,7 +13,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.platform import Platform
-from cortex_operator.reconcile import Reconciler, Unfinished
+from cortex_operator.reconcile import Reconciler, RetryLater
 from cortex_operator.watch.cache import Cache, Key
 
 from .fake import FakeCluster
@@ -86,7 +86,7 @@ class World:
         self.due.discard(key)
         try:
             await self.reconciler.reconcile(key)
-        except (ApiException, Unfinished):
+        except (ApiException, RetryLater):
             self.due.add(key)
 
     async def settle(self) -> None:

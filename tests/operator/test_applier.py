@@ -25,7 +25,7 @@ class World:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.again: list[float] = []
+        self.requeued: list[float] = []
         self.cluster = FakeCluster(self._report)
         self.restart()
         self.cluster.put(resource("a", {}))
@@ -38,7 +38,7 @@ class World:
             self.cluster,  # type: ignore[arg-type]
             Platform(),
             scaler,
-            again=lambda key, seconds: self.again.append(seconds),
+            requeue_after=lambda key, seconds: self.requeued.append(seconds),
         )
         for thing in list(self.cluster.objects.values()):
             self._report("ADDED", copy.deepcopy(thing))
@@ -167,12 +167,12 @@ async def test_a_writer_that_insists_is_waited_out_and_named(world: World) -> No
     degraded = world.condition("Degraded")
     assert (degraded["status"], degraded["reason"]) == ("True", "FieldsOverwritten")
     assert "containers[name=proxy] of Deployment api-a" in degraded["message"]
-    assert 0 < world.again[-1] <= 10
-    world.now += world.again[-1]
+    assert 0 < world.requeued[-1] <= 10
+    world.now += world.requeued[-1]
     await world.reconcile()
     assert world.containers == ["api"], "the operator has the last word once the other stops"
     assert world.condition("Degraded")["reason"] == "FieldsOverwritten"
-    world.now += world.again[-1]
+    world.now += world.requeued[-1]
     await world.reconcile()
     assert "FieldsOverwritten" not in str(world.condition("Ready"))
 

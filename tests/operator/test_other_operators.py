@@ -100,7 +100,7 @@ async def test_what_another_operator_manages_is_left_alone(
         await second.reconciler.reconcile(KEY)
         clock.now += 60
     assert world.cluster.writes == writes
-    assert KEY in second.cache.left_alone
+    assert KEY in second.cache.managed_elsewhere
     (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     assert "the operator in namespace one manages RealtimeAPI default/a" in warning
     assert "watchNamespaces" in warning
@@ -122,7 +122,7 @@ async def test_two_that_begin_at_once_end_with_one(clock: Clock) -> None:
     for _ in range(5):
         for operator in both:
             await operator.reconciler.reconcile(KEY)
-    assert [KEY in operator.cache.left_alone for operator in both] == [True, False]
+    assert [KEY in operator.cache.managed_elsewhere for operator in both] == [True, False]
     writes = world.cluster.writes
     for operator in both:
         await operator.reconciler.reconcile(KEY)
@@ -133,13 +133,13 @@ async def test_the_apis_of_an_operator_that_is_gone_are_adopted(world: World, cl
     second = world.add("two")
     catch_up(world, second)
     await second.reconciler.reconcile(KEY)
-    assert KEY in second.cache.left_alone
+    assert KEY in second.cache.managed_elsewhere
     clock.now += other_operators.ADOPT_AFTER - 1
     await second.reconciler.reconcile(KEY)
-    assert KEY in second.cache.left_alone, "a restart or an update is no reason"
+    assert KEY in second.cache.managed_elsewhere, "a restart or an update is no reason"
     clock.now += other_operators.PERIOD
     await second.reconciler.reconcile(KEY)
-    assert KEY not in second.cache.left_alone
+    assert KEY not in second.cache.managed_elsewhere
     mark = world.cluster.objects["Deployment", "default", "api-a"]["metadata"]["annotations"]
     assert mark["cortex.dev/operator"] == "two"
 
@@ -149,7 +149,7 @@ async def test_without_a_lease_the_other_is_gone_at_once(world: World, clock: Cl
     catch_up(world, second)
     del world.cluster.objects["Lease", "one", "cortex-operator"]
     await second.reconciler.reconcile(KEY)
-    assert KEY not in second.cache.left_alone
+    assert KEY not in second.cache.managed_elsewhere
 
 
 async def test_an_operator_that_may_not_read_the_lease_leaves_the_api_alone(
@@ -166,7 +166,7 @@ async def test_an_operator_that_may_not_read_the_lease_leaves_the_api_alone(
 
     world.cluster.get = forbidden  # type: ignore[method-assign]
     await second.reconciler.reconcile(KEY)
-    assert KEY in second.cache.left_alone
+    assert KEY in second.cache.managed_elsewhere
 
 
 async def test_ones_own_api_costs_no_look_at_a_lease(world: World) -> None:

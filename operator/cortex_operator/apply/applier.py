@@ -30,13 +30,13 @@ TO_ADD = "To add to the pods, use spec.pod of the API"
 
 
 @dataclass
-class Applied:
+class ApplyResult:
     """What there is to tell of a reconciliation's children. events: reason and message. again: seconds until the children should
     be looked at again, though nothing may happen; None when that is not needed."""
 
     events: list[tuple[str, str]] = field(default_factory=list)
     problem: Problem | None = None
-    again: float | None = None
+    requeue_after: float | None = None
 
 
 class Applier:
@@ -69,7 +69,7 @@ class Applier:
                 return None  # Nor may it be applied, which is reported then.
             raise
 
-    async def apply(self, key: Key, api: API, child: Object, live: Object | None, told: Applied) -> None:
+    async def apply(self, key: Key, api: API, child: Object, live: Object | None, told: ApplyResult) -> None:
         """Apply a child unless it is as it should be. live: what there is under its name. told: what to tell is added to it."""
         if live is None:
             await self._write(key, api, child, live, told)
@@ -88,7 +88,9 @@ class Applier:
                 )
         self._note_contest(live, told)
 
-    async def _write(self, key: Key, api: API, child: Object, live: Object | None, told: Applied) -> Object:
+    async def _write(
+        self, key: Key, api: API, child: Object, live: Object | None, told: ApplyResult
+    ) -> Object:
         odd = self._odd(child, live) if live is not None and _fingerprint(live) == _fingerprint(child) else []
         if live is not None and odd and all(change.pointer for change in odd):
             applied = live  # Nothing is missing, so a removal is enough.
@@ -161,10 +163,10 @@ class Applier:
             odd = [change for change in odd if change.manager or change.item]
         return odd
 
-    def _note_contest(self, live: Object, told: Applied) -> None:
+    def _note_contest(self, live: Object, told: ApplyResult) -> None:
         if ongoing := self._contests.ongoing(live["metadata"]["uid"], time.monotonic()):
             words, seconds = ongoing
-            told.again = seconds if told.again is None else min(told.again, seconds)
+            told.requeue_after = seconds if told.requeue_after is None else min(told.requeue_after, seconds)
             text = f"{words} again each time that it was set back, so the operator waits longer and longer in between"
             told.problem = Problem("FieldsOverwritten", f"{text}. Stop the other writer. {TO_ADD}.")
 

@@ -15,7 +15,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
 from cortex_api.contract import COMPONENT_LABEL, GATEWAY, LOAD_PATH, QUEUE_PATH, object_name
 from cortex_operator.autoscaling.autoscaler import Decision, Queue, Rules, State, Watched, decide
-from cortex_operator.cluster import Cluster, said
+from cortex_operator.cluster import Cluster, error_text
 from cortex_operator.render.names import child_name
 from cortex_operator.replicas.pod_client import PodClient
 from cortex_operator.replicas.replicas import Replicas
@@ -73,7 +73,7 @@ class Scaler:
         deployment = live and self._cache.child(key, "Deployment", object_name(key.name))
         if live is None or not deployment or live["metadata"].get("deletionTimestamp"):
             return
-        if key in self._cache.left_alone:
+        if key in self._cache.managed_elsewhere:
             self._watched.pop(key, None)
             return
         if key.kind == "RealtimeAPI" and "targetInFlight" not in (live["spec"].get("autoscaling") or ()):
@@ -94,7 +94,7 @@ class Scaler:
             if scales:
                 await self._scale(key, api, deployment, watched, load)
         except ApiException as error:
-            log.warning("%s can't be scaled: %s", key, said(error))
+            log.warning("%s can't be scaled: %s", key, error_text(error))
         except Exception:  # One API's trouble is not the others'.
             log.exception("%s can't be scaled", key)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from cortex_operator.cluster import TROUBLE, Cluster, said
+from cortex_operator.cluster import API_ERRORS, Cluster, error_text
 
 Object = dict[str, Any]
 log = logging.getLogger("cortex.lease")
@@ -71,8 +71,8 @@ class Lease:
             if live is not None and live["spec"].get("holderIdentity") == self._identity:
                 live["spec"]["holderIdentity"] = ""
                 await asyncio.wait_for(self._cluster.replace(live), RETRY_PERIOD)
-        except TROUBLE as error:
-            log.warning("the Lease could not be released: %s", said(error))
+        except API_ERRORS as error:
+            log.warning("the Lease could not be released: %s", error_text(error))
 
     @property
     def _holder_is_another(self) -> bool:
@@ -99,9 +99,9 @@ class Lease:
             await self._cluster.replace(live)
             self._seen = (f"{self._identity}@{now}", time.monotonic())
             return True
-        except TROUBLE as error:
+        except API_ERRORS as error:
             if not isinstance(error, ApiException) or error.status != 409:  # 409: another was faster.
-                log.warning("the Lease can't be read or written: %s", said(error))
+                log.warning("the Lease can't be read or written: %s", error_text(error))
         return False
 
     def _has_expired(self, spec: Object) -> bool:

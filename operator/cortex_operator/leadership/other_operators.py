@@ -13,12 +13,12 @@ from collections.abc import Callable
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api.contract import OPERATOR_ANNOTATION, object_name
-from cortex_operator.cluster import TROUBLE, Cluster, said
+from cortex_operator.cluster import API_ERRORS, Cluster, error_text
 from cortex_operator.leadership.lease import NAME
 from cortex_operator.platform import Platform
 from cortex_operator.watch.cache import Cache, Key
 
-log = logging.getLogger("cortex.standby")
+log = logging.getLogger("cortex.other_operators")
 
 ADOPT_AFTER = 300.0
 """Seconds without a renewal after which another operator does not work any more. Its update or restart is no reason to adopt."""
@@ -26,7 +26,7 @@ PERIOD = 60.0
 """Seconds between two looks at the Leases of operators whose APIs are left alone; without such APIs there are none."""
 
 
-class Standby:
+class OtherOperators:
     """The other operators on this cluster, by their namespaces."""
 
     def __init__(self, cache: Cache, cluster: Cluster, platform: Platform) -> None:
@@ -36,13 +36,13 @@ class Standby:
         self._seen: dict[str, tuple[str, float]] = {}
         self._works: dict[str, tuple[bool, float]] = {}
 
-    async def leaves_alone(self, key: Key) -> bool:
-        """Whether another operator manages an API. One that is left alone is in `cache.left_alone` from then on."""
+    async def manage(self, key: Key) -> bool:
+        """Whether another operator manages an API. One that is left alone is in `cache.managed_elsewhere` from then on."""
         other = self._manager(key)
         if other is None or not await self._is_working(other):
-            self._cache.left_alone.pop(key, None)
+            self._cache.managed_elsewhere.pop(key, None)
             return False
-        if other not in self._cache.left_alone.values():
+        if other not in self._cache.managed_elsewhere.values():
             log.warning(
                 "the operator in namespace %s manages %s, so this one leaves it alone. Have each serve namespaces of its own"
                 " (watchNamespaces), or uninstall one: APIs are adopted when Lease %s/%s is gone or is not renewed for %.0f s",
@@ -52,22 +52,24 @@ class Standby:
                 NAME,
                 ADOPT_AFTER,
             )
-        elif key not in self._cache.left_alone:
+        elif key not in self._cache.managed_elsewhere:
             log.info("%s is left alone: the operator in namespace %s manages it", key, other)
-        self._cache.left_alone[key] = other
+        self._cache.managed_elsewhere[key] = other
         return True
 
     async def run(self, changed: Callable[[Key], None]) -> None:
         """Call `changed` with the APIs of operators that do not work any more, until cancelled."""
         while True:
             await asyncio.sleep(PERIOD)
-            for other in set(self._cache.left_alone.values()):
+            for other in set(self._cache.managed_elsewhere.values()):
                 if await self._is_working(other):
                     continue
                 log.warning(
                     "the operator in namespace %s does not work any more: its APIs are adopted", other
                 )
-                for key in [key for key, manager in self._cache.left_alone.items() if manager == other]:
+                for key in [
+                    key for key, manager in self._cache.managed_elsewhere.items() if manager == other
+                ]:
                     changed(key)
 
     def _manager(self, key: Key) -> str | None:
@@ -88,9 +90,11 @@ class Standby:
         """Whether the Lease of another operator has been renewed lately, by this one's own clock. True when it can't be read."""
         try:
             lease = await self._cluster.get("coordination.k8s.io/v1", "Lease", other, NAME)
-        except TROUBLE as error:
+        except API_ERRORS as error:
             if isinstance(error, ApiException) and error.status == 403:
-                log.warning("the Lease of the operator in namespace %s can't be read: %s", other, said(error))
+                log.warning(
+                    "the Lease of the operator in namespace %s can't be read: %s", other, error_text(error)
+                )
             return True
         if lease is None:
             return False

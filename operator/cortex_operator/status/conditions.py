@@ -37,7 +37,7 @@ class Problem:
     waits: bool = False
 
 
-NAMESPACE_ENDS = Problem(
+NAMESPACE_TERMINATING = Problem(
     "NamespaceTerminating", "the namespace is being deleted, and the API with it", waits=True
 )
 
@@ -136,7 +136,7 @@ def judge(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Verdict:
     return verdict
 
 
-def may_end(observed: Observed, live: Object) -> bool:
+def may_be_terminating(observed: Observed, live: Object) -> bool:
     """Whether the namespace may be about to go: all pods end although some are wanted, as they do first then."""
     main = observed.main
     if main.deployment is None or main.deployment["spec"].get("replicas", 1) == 0:
@@ -144,7 +144,7 @@ def may_end(observed: Observed, live: Object) -> bool:
     if any(not pod["metadata"].get("deletionTimestamp") for pod in main.pods):
         return False
     told = (live.get("status") or {}).get("conditions", ())
-    return bool(main.pods) or any(c.get("reason") == NAMESPACE_ENDS.reason for c in told)
+    return bool(main.pods) or any(c.get("reason") == NAMESPACE_TERMINATING.reason for c in told)
 
 
 def refuse(problem: Problem, observed: Observed, was_ready: bool) -> Verdict:

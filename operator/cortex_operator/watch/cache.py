@@ -37,7 +37,7 @@ class Cache:
         self._source_maps: dict[tuple[str, str], Object] = {}
         self._at_endpoint: dict[str, set[Key]] = defaultdict(set)
         self._deleted: OrderedDict[str, None] = OrderedDict()
-        self.left_alone: dict[Key, str] = {}
+        self.managed_elsewhere: dict[Key, str] = {}
         """APIs that another operator manages, with its namespace."""
 
     def apis(self) -> list[Key]:
@@ -57,7 +57,7 @@ class Cache:
             return set()  # A namesake has come since.
         if deleted:
             self._apis.pop(key, None)
-            self.left_alone.pop(key, None)
+            self.managed_elsewhere.pop(key, None)
             self._children.pop(key, None)
             self._read_from(key, None)
             return {key} | (self._leave(key, known) if known is not None else set())

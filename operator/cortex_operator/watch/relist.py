@@ -12,7 +12,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import GROUP, KINDS, VERSION
 from cortex_api.contract import API_LABEL
-from cortex_operator.cluster import TROUBLE, Cluster, said
+from cortex_operator.cluster import API_ERRORS, Cluster, error_text
 from cortex_operator.kinds import CONFIG_MAP, child_kinds
 from cortex_operator.platform import Platform
 from cortex_operator.watch.cache import Cache, Key
@@ -58,8 +58,8 @@ class Audit:
             try:
                 for key in await self._missing():
                     queue.add(key)
-            except TROUBLE as error:
-                log.warning("the cluster can't be listed, again soon: %s", said(error))
+            except API_ERRORS as error:
+                log.warning("the cluster can't be listed, again soon: %s", error_text(error))
                 self._listed.set()
 
     async def _missing(self) -> set[Key]:
@@ -98,7 +98,7 @@ class Audit:
         except ApiException as error:
             if error.status not in (403, 404):
                 raise
-            log.warning("%s can't be listed: %s", kind, said(error))
+            log.warning("%s can't be listed: %s", kind, error_text(error))
             return []
 
     def _namespaces(self) -> tuple[str | None, ...]:

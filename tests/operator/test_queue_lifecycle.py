@@ -12,7 +12,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from cortex_api import AsyncAPI, parse
 from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.platform import Platform
-from cortex_operator.reconcile import Reconciler, Unfinished
+from cortex_operator.reconcile import Reconciler, RetryLater
 from cortex_operator.render import destroy
 from cortex_operator.watch.cache import Cache, Key
 
@@ -63,7 +63,7 @@ class World:
         """Returns why it is to be called again."""
         try:
             await self.reconciler.reconcile(key)
-        except (ApiException, Unfinished) as error:
+        except (ApiException, RetryLater) as error:
             return str(error)
         return None
 

@@ -12,7 +12,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
 from cortex_api.contract import APPLIED_HASH_ANNOTATION, DESTROY, QUEUE_FINALIZER
-from cortex_operator.cluster import Cluster, ends_namespace, said
+from cortex_operator.cluster import Cluster, error_text, is_namespace_terminating
 from cortex_operator.platform import Platform
 from cortex_operator.render import destroy
 from cortex_operator.status import failures
@@ -21,12 +21,12 @@ from cortex_operator.status.status import component_of
 from cortex_operator.watch.cache import Cache, Key
 
 Object = dict[str, Any]
-log = logging.getLogger("cortex.retention")
+log = logging.getLogger("cortex.queue")
 
 _HINT = "queue.deletionPolicy: Retain lets the API go and keeps the queue"
 
 
-class Retention:
+class QueueLifecycle:
     """Chooses queues, keeps the finalizer as `queue.deletionPolicy` says, and keeps the promise behind it."""
 
     def __init__(self, cache: Cache, cluster: Cluster, platform: Platform) -> None:
@@ -107,7 +107,7 @@ class Retention:
         except InvalidManifest:
             pass  # It is of another version. What it says of its queue is enough.
         except ApiException as error:
-            if not ends_namespace(error):
+            if not is_namespace_terminating(error):
                 raise
         own = destroy.in_own_namespace(live["metadata"]["uid"], key.namespace, self._platform, queue)
         waits_for, _ = await self._run(own)
@@ -135,9 +135,9 @@ class Retention:
             try:
                 await self._cluster.create(wanted)
             except ApiException as error:
-                if error.status in (403, 422) and not ends_namespace(error):
+                if error.status in (403, 422) and not is_namespace_terminating(error):
                     return (
-                        f"its queue can't be removed: the cluster refuses pod {name}: {said(error)} ({_HINT})",
+                        f"its queue can't be removed: the cluster refuses pod {name}: {error_text(error)} ({_HINT})",
                         False,
                     )
                 if error.status != 409:

@@ -1,0 +1,126 @@
+"""What one reconciliation must do, as a value. Pure: the reconciler reads the inputs, and executes the plan."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes.aio.client.exceptions import ApiException
+
+from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
+from cortex_operator.cluster import error_text
+from cortex_operator.kinds import ROUTE_KINDS, ChildKind
+from cortex_operator.platform import Platform
+from cortex_operator.render import route
+from cortex_operator.status.conditions import Problem
+from cortex_operator.watch.cache import Key
+
+Object = dict[str, Any]
+API = RealtimeAPI | AsyncAPI
+
+
+@dataclass(frozen=True)
+class Plan:
+    """apply: each rendered object with the live object of its name (None: it must be created), in the order in which they are
+    applied. delete: live objects that are no longer rendered. problem: what to report although all of this is done.
+    """
+
+    api: API
+    apply: list[tuple[Object, Object | None]]
+    delete: list[Object]
+    problem: Problem | None = None
+
+    @property
+    def route(self) -> Object | None:
+        """The rendered HTTPRoute or Ingress."""
+        return next((child for child, _ in self.apply if child["kind"] in ROUTE_KINDS), None)
+
+
+def parse_api(live: Object, platform: Platform) -> API | Problem:
+    """Parse a resource, or return why this operator cannot serve it."""
+    try:
+        api = parse(live)
+    except InvalidManifest as error:
+        return Problem("InvalidSpec", str(error))
+    if isinstance(api, AsyncAPI) and platform.queue is None:
+        return Problem(
+            "NoQueue", "this cluster has no queue for AsyncAPIs: set queue.url in the values of the chart"
+        )
+    return api
+
+
+def make_plan(
+    api: API,
+    platform: Platform,
+    children: Sequence[Object],
+    existing: Sequence[Object | None],
+    owned: Iterable[tuple[ChildKind, Object]],
+    endpoint_owner: Key | None,
+) -> Plan | Problem:
+    """Return the plan for an API, or why its objects must not be touched.
+
+    children: the rendered objects. existing: the live object of the name of each. owned: the API's live objects of the kinds that
+    may be pruned. endpoint_owner: an older API with the same endpoint; None where the endpoint is this API's.
+    """
+    for other in existing:
+        if other is not None and not _is_owned(other, api):
+            return name_taken(other)
+    rendered = {(child["kind"], child["metadata"]["name"]) for child in children}
+    return Plan(
+        api,
+        apply=list(zip(children, existing, strict=True)),
+        delete=[
+            {**child, "apiVersion": kind.api_version}
+            for kind, child in owned
+            if (kind.kind, child["metadata"]["name"]) not in rendered
+        ],
+        problem=None if endpoint_owner is None else endpoint_taken(api, platform, endpoint_owner),
+    )
+
+
+def name_taken(other: Object) -> Problem:
+    """Return the problem of an API whose object has the name of an object that it does not own."""
+    kind = other["kind"]
+    text = f"{kind} {other['metadata']['name']} exists and is not owned by this API: rename the API, or delete the {kind}"
+    return Problem("NameTaken", text)
+
+
+def endpoint_taken(api: API, platform: Platform, owner: Key) -> Problem:
+    """Return the problem of an API whose endpoint belongs to an older API."""
+    text = (
+        f"endpoint {route.endpoint(api)} belongs to {owner}, which is older: set another networking.endpoint."
+        f" Inside the cluster the API is at {route.best_url(api, platform, routed=False)}"
+    )
+    return Problem("EndpointTaken", text)
+
+
+def source_missing(key: Key, config_map: str) -> Problem:
+    """Return the problem of an API whose code is in a ConfigMap that does not exist."""
+    text = (
+        f'ConfigMap "{config_map}" (handler.source.configMap) is not in namespace {key.namespace}: create it'
+    )
+    return Problem("SourceUnavailable", text)
+
+
+def refused_by_cluster(child: Object, error: ApiException) -> Problem | None:
+    """Return the problem that an apply failed with; None for an error that a retry may solve."""
+    if error.status >= 500 or error.status in (0, 409, 429):
+        return None
+    text = f"the cluster refuses {child['kind']} {child['metadata']['name']}: {error_text(error)}"
+    return Problem(f"{child['kind']}Refused", text)
+
+
+def route_problem(live_route: Object | None) -> Problem | None:
+    """Return why the Gateway does not accept a route; None while it does, or before it has reported."""
+    if live_route is None:
+        return None
+    for parent in live_route.get("status", {}).get("parents", ()):
+        for condition in parent.get("conditions", ()):
+            if condition["type"] in ("Accepted", "ResolvedRefs") and condition["status"] == "False":
+                name = live_route["metadata"]["name"]
+                text = f"the Gateway does not accept HTTPRoute {name}: {condition['message']}"
+                return Problem("RouteNotAccepted", text)
+    return None
+
+
+def _is_owned(live: Object, api: API) -> bool:
+    return any(owner["uid"] == api.metadata.uid for owner in live["metadata"].get("ownerReferences", ()))

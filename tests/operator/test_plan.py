@@ -1,0 +1,107 @@
+from typing import Any
+
+import pytest
+from kubernetes.aio.client.exceptions import ApiException
+
+from cortex_api import RealtimeAPI, parse
+from cortex_operator.kinds import CONFIG_MAP
+from cortex_operator.plan import Plan, make_plan, parse_api, refused_by_cluster
+from cortex_operator.platform import Platform
+from cortex_operator.render import render
+from cortex_operator.status.conditions import Problem
+from cortex_operator.watch.cache import Key
+
+Object = dict[str, Any]
+
+
+@pytest.fixture
+def api() -> RealtimeAPI:
+    live = {
+        "apiVersion": "cortex.dev/v1alpha1",
+        "kind": "RealtimeAPI",
+        "metadata": {"name": "text", "namespace": "ml", "uid": "own", "generation": 1},
+        "spec": {"handler": {"type": "python", "path": "handler.py"}},
+    }
+    api = parse(live)
+    assert isinstance(api, RealtimeAPI)
+    return api
+
+
+def live(child: Object, owner: str = "own") -> Object:
+    return {**child, "metadata": {**child["metadata"], "ownerReferences": [{"uid": owner}]}}
+
+
+def test_objects_are_applied_in_the_order_in_which_they_are_rendered(api: RealtimeAPI) -> None:
+    children = render(api, Platform(), None)
+    existing = [live(children[0]), *([None] * (len(children) - 1))]
+    plan = make_plan(api, Platform(), children, existing, [], None)
+    assert isinstance(plan, Plan)
+    assert plan.apply == list(zip(children, existing, strict=True))
+    assert (plan.delete, plan.problem) == ([], None)
+
+
+def test_an_object_that_is_no_longer_rendered_is_deleted(api: RealtimeAPI) -> None:
+    children = render(api, Platform(), None)
+    rendered = live(children[0])
+    stale = live({"kind": "ConfigMap", "metadata": {"name": "api-text-code"}})
+    owned = [(CONFIG_MAP, rendered), (CONFIG_MAP, stale)]
+    plan = make_plan(api, Platform(), children, [None] * len(children), owned, None)
+    assert isinstance(plan, Plan)
+    assert plan.delete == [{**stale, "apiVersion": "v1"}]
+
+
+def test_an_object_of_another_owner_is_not_touched(api: RealtimeAPI) -> None:
+    children = render(api, Platform(), None)
+    existing = [live(child, owner="another") for child in children]
+    plan = make_plan(api, Platform(), children, existing, [], None)
+    assert isinstance(plan, Problem)
+    assert plan.reason == "NameTaken"
+    assert "ConfigMap api-text exists and is not owned by this API" in plan.message
+
+
+def test_an_api_whose_endpoint_is_taken_is_applied_and_reported(api: RealtimeAPI) -> None:
+    children = render(api, Platform(), None, routed=False)
+    older = Key("RealtimeAPI", "ml", "older")
+    plan = make_plan(api, Platform(), children, [None] * len(children), [], older)
+    assert isinstance(plan, Plan)
+    assert plan.problem is not None
+    assert plan.problem.reason == "EndpointTaken"
+    assert "endpoint /text belongs to RealtimeAPI ml/older" in plan.problem.message
+    assert len(plan.apply) == len(children)
+
+
+def test_a_resource_that_cannot_be_served_is_a_problem() -> None:
+    resource: Object = {
+        "apiVersion": "cortex.dev/v1alpha1",
+        "kind": "AsyncAPI",
+        "metadata": {"name": "text", "namespace": "ml"},
+        "spec": {"handler": {"type": "python", "path": "handler.py"}},
+    }
+    without_queue = parse_api(resource, Platform())
+    assert isinstance(without_queue, Problem)
+    assert without_queue.reason == "NoQueue"
+    invalid = parse_api({**resource, "spec": {}}, Platform())
+    assert isinstance(invalid, Problem)
+    assert invalid.reason == "InvalidSpec"
+
+
+@pytest.mark.parametrize(
+    ("status", "refused"),
+    [
+        (0, False),
+        (403, True),
+        (404, True),
+        (409, False),
+        (422, True),
+        (429, False),
+        (500, False),
+        (503, False),
+    ],
+)
+def test_errors_that_a_retry_may_solve_are_not_refusals(status: int, refused: bool) -> None:
+    child = {"kind": "Service", "metadata": {"name": "api-text"}}
+    problem = refused_by_cluster(child, ApiException(status=status, reason="no"))
+    assert (problem is not None) == refused
+    if problem is not None:
+        assert problem.reason == "ServiceRefused"
+        assert problem.message.startswith("the cluster refuses Service api-text: ")
