@@ -54,8 +54,12 @@ GROUPS = {
         ("tests/operator/test_snapshots.py", "tests/operator/test_render.py"),
     ),
     "status": Group(
-        ("operator/cortex_operator/status/status.py", "operator/cortex_operator/status/failures.py"),
-        ("tests/operator",),
+        ("operator/cortex_operator/status/*.py",),
+        (
+            "tests/operator/test_situations.py",
+            "tests/operator/test_failures.py",
+            "tests/operator/test_refusals.py",
+        ),
     ),
     "autoscaler": Group(
         ("operator/cortex_operator/autoscaling/autoscaler.py",), ("tests/operator/test_autoscaler.py",)

@@ -3,6 +3,7 @@ of a mutant's lines in a fork whose functions have been changed. It reports what
 """
 
 import ast
+import gc
 import os
 import pickle
 import shutil
@@ -29,6 +30,8 @@ OPTIONS = (
     "-x",
     "-q",
     "--no-header",
+    # Nobody reads why a mutant is killed, and a difference of two large values takes long.
+    *("--assert=plain", "--tb=no"),
     # The files of the captured output would be shared by all forks.
     "--capture=no",
     *("-p", "no:cacheprovider"),
@@ -71,6 +74,8 @@ class Server:
         if failed:
             return True
         functions = live.functions_of({str(file) for file in self._files})
+        # Pages of the parent's objects stay shared with the forks.
+        gc.freeze()
         for file in self._files:
             source = file.read_text()
             tree = ast.parse(source)

@@ -9,7 +9,7 @@ import pytest
 from cortex_api import AsyncAPI, parse
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.platform import Platform
-from cortex_operator.render import deployment, destroy, render
+from cortex_operator.render import deployment, destroy, render, route
 from cortex_operator.render.overlay import merge
 
 NOTHING, OLD = Platform(), Capabilities()
@@ -399,3 +399,68 @@ def test_the_replicas_at_birth(spec: dict[str, Any], first: int) -> None:
     handler = {"type": "python", "path": "h.py", "source": {"files": {"h.py": ""}}}
     manifest = {"kind": kind, "metadata": {"name": "a"}, "spec": {"handler": handler, **spec}}
     assert deployment.birth_replicas(parse(manifest)) == first
+
+
+@pytest.mark.parametrize(
+    ("platform", "routed", "endpoint", "url"),
+    [
+        ({}, True, None, "http://api-iris.default.svc:8080"),
+        ({"gateway": {"name": "g", "namespace": "n"}}, True, None, "http://api-iris.default.svc:8080"),
+        ({"gateway": {"name": "g", "namespace": "n", "hostname": "h"}}, True, None, "http://h/iris"),
+        (
+            {"gateway": {"name": "g", "namespace": "n", "hostname": "h", "scheme": "https"}},
+            True,
+            "/a/b/",
+            "https://h/a/b",
+        ),
+        (
+            {"gateway": {"name": "g", "namespace": "n", "hostname": "h"}},
+            False,
+            None,
+            "http://api-iris.default.svc:8080",
+        ),
+        ({"ingress": {"className": "nginx", "hostname": "i"}}, True, "/a", "http://i/a"),
+    ],
+)
+def test_the_address_that_clients_are_given(
+    platform: dict[str, Any], routed: bool, endpoint: str | None, url: str
+) -> None:
+    handler = {"type": "python", "path": "h.py", "source": {"files": {"h.py": ""}}}
+    networking = {"endpoint": endpoint} if endpoint else {}
+    api = parse(
+        {
+            "kind": "RealtimeAPI",
+            "metadata": {"name": "iris", "namespace": "default"},
+            "spec": {"handler": handler, "networking": networking},
+        }
+    )
+    assert route.best_url(api, Platform.model_validate(platform), routed) == url
+
+
+def test_an_ingress_has_the_endpoint_where_its_platform_puts_it() -> None:
+    ingress = {"className": "x", "annotations": {"a": "{endpoint}/b/{endpoint}"}, "path": "{endpoint}/*"}
+    found = children(platform=Platform.model_validate({"ingress": ingress}), networking={"endpoint": "/e/"})[
+        "Ingress/api-iris"
+    ]
+    assert found["metadata"]["annotations"]["a"] == "/e/b//e"
+    assert found["spec"]["rules"][0]["http"]["paths"][0]["path"] == "/e/*"
+
+
+def test_tensorflow_without_a_request_for_processor_time_has_none_on_either_side() -> None:
+    handler = {"type": "tensorflow", "models": {"path": "s3://b/m/"}}
+    pod = template(handler=handler, compute={"cpu": None, "mem": "1Gi"})["spec"]
+    half = {"memory": str(2**29)}
+    for container in (*pod["initContainers"], *pod["containers"]):
+        assert container["resources"] == {"requests": half, "limits": half}
+
+
+def test_tolerations_are_those_of_the_spec_word_for_word() -> None:
+    toleration = {"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+    assert template(compute={"tolerations": [toleration]})["spec"]["tolerations"] == [toleration]
+
+
+@pytest.mark.parametrize(("factor", "value"), [(1.001, 1), (1.014, 1), (1.016, 2), (3, 200)])
+def test_a_step_of_the_hpa_is_one_percent_at_least(factor: float, value: int) -> None:
+    hpa = children(autoscaling={"maxUpscaleFactor": factor})["HorizontalPodAutoscaler/api-iris"]
+    (policy,) = hpa["spec"]["behavior"]["scaleUp"]["policies"]
+    assert policy["value"] == value
