@@ -4,6 +4,7 @@ A `Rule` states one condition twice: as a CEL expression for the API server and 
 that both always agree.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
@@ -21,6 +22,8 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from cortex_api import units
+
+_PERCENTAGE = r"^[0-9]+%$"
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def _is_quantity(value: Any) -> str:
 def _is_int_or_percentage(value: Any) -> int | str:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    if isinstance(value, str) and value[:-1].isdecimal() and value.endswith("%"):
+    if isinstance(value, str) and re.fullmatch(_PERCENTAGE, value):
         return value
     raise ValueError(f'must be a number of pods or a percentage such as "25%"; got {value!r}')
 
@@ -106,7 +109,7 @@ Quantity = Annotated[
 IntOrPercentage = Annotated[
     int | str,
     BeforeValidator(_is_int_or_percentage),
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": "^[0-9]+%$", "maxLength": 8}),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": _PERCENTAGE, "maxLength": 8}),
 ]
 """A number of pods or a percentage such as "25%"."""
 

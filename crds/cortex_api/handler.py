@@ -23,7 +23,7 @@ _LOCATION = r"^((s3|gs|http|https|file|pvc)://.+|[^:]+)$"
 
 
 def _is_location(value: str) -> str:
-    if not re.match(_LOCATION, value):
+    if not re.fullmatch(_LOCATION, value):
         raise ValueError(
             f'"{value}" is not a valid location; use s3://, gs://, http(s)://, file://, pvc://claim/path or a path'
         )

@@ -187,7 +187,7 @@ class Resource(Model):
         Rule(
             f"self.metadata.name.matches('{_NAME}') && self.metadata.name.size() <= 50",
             "must be at most 50 characters: lowercase letters, digits and '-', starting with a letter",
-            lambda r: re.match(_NAME, r.metadata.name) is not None and len(r.metadata.name) <= 50,
+            lambda r: re.fullmatch(_NAME, r.metadata.name) is not None and len(r.metadata.name) <= 50,
             field="metadata.name",
         ),
     )

@@ -1,6 +1,6 @@
 """Patterns of durations and Kubernetes quantities, and conversion to seconds, bytes and milli-CPU.
 
-The patterns mean the same in Go (used by the API server) and in Python.
+The patterns mean the same in Go (used by the API server) and in Python with re.fullmatch.
 """
 
 import re
@@ -26,7 +26,7 @@ _FACTORS = {
 
 def seconds(duration: str) -> float:
     """Convert a duration such as "10ms" or "1m30s" to seconds. Raises ValueError if it is invalid."""
-    if not re.match(DURATION_PATTERN, duration):
+    if not re.fullmatch(DURATION_PATTERN, duration):
         raise ValueError(
             f'"{duration}" is not a duration; use a number and a unit (ms, s, m, h), for example "10s"'
         )
@@ -46,7 +46,7 @@ def milli_cpu(quantity: str | int) -> int:
 
 def _quantity(quantity: str | int) -> Decimal:
     text = str(quantity)
-    if not re.match(QUANTITY_PATTERN, text):
+    if not re.fullmatch(QUANTITY_PATTERN, text):
         raise ValueError(
             f'"{text}" is not a quantity; use a number with an optional unit, for example "200m" or "1Gi"'
         )
