@@ -74,6 +74,9 @@ class Server:
         if failed:
             return True
         functions = live.functions_of({str(file) for file in self._files})
+        for item in session.items:
+            # A mutant that never ends is noticed by the first test that runs into it.
+            item.add_marker(pytest.mark.timeout(10 + 5 * seconds[item.nodeid]), append=False)
         # Pages of the parent's objects stay shared with the forks.
         gc.freeze()
         for file in self._files:
