@@ -72,11 +72,11 @@ GROUPS = {
         ("tests/api",),
     ),
     "recognition": Group(
-        ("runtime/cortex_runtime/recognition.py", "runtime/cortex_runtime/signatures.py"),
+        ("runtime/cortex_runtime/handler/recognition.py", "runtime/cortex_runtime/handler/signatures.py"),
         ("tests/runtime/test_recognition.py", "tests/runtime/test_signatures.py"),
     ),
     "payload": Group(
-        tuple(f"runtime/cortex_runtime/{name}.py" for name in ("payload", "forms", "json_parser")),
+        tuple(f"runtime/cortex_runtime/http/{name}.py" for name in ("payload", "forms", "json_parser")),
         (
             "tests/runtime/test_body.py",
             "tests/runtime/test_payload.py",
@@ -84,8 +84,8 @@ GROUPS = {
         ),
     ),
     "response": Group(
-        ("runtime/cortex_runtime/respond.py", "runtime/cortex_runtime/json_encoder.py"),
-        ("tests/runtime/test_respond.py", "tests/runtime/dtypes/test_json_out.py"),
+        ("runtime/cortex_runtime/http/response.py", "runtime/cortex_runtime/http/json_encoder.py"),
+        ("tests/runtime/test_response.py", "tests/runtime/dtypes/test_json_out.py"),
     ),
 }
 

@@ -6,7 +6,7 @@ import gzip
 import pytest
 
 from cortex_runtime.errors import UserError
-from cortex_runtime.payload import BodyTooLarge, ClientGone, decompress, disconnect, has_left, read_body
+from cortex_runtime.http.payload import BodyTooLarge, ClientGone, decompress, disconnect, has_left, read_body
 
 GONE = {"type": "http.disconnect"}
 

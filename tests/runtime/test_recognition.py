@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.handler import Form
-from cortex_runtime.recognition import load
+from cortex_runtime.handler.interfaces import Form
+from cortex_runtime.handler.recognition import load
 
 
 @pytest.fixture(autouse=True)

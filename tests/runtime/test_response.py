@@ -9,12 +9,12 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from cortex_runtime import respond
 from cortex_runtime.errors import UserError
-from cortex_runtime.json_encoder import NotSerialisable
-from cortex_runtime.logs import request_id
-from cortex_runtime.payload import ClientGone
-from cortex_runtime.respond import Stalled, Started, Stream
+from cortex_runtime.http import response
+from cortex_runtime.http.json_encoder import NotSerialisable
+from cortex_runtime.http.payload import ClientGone
+from cortex_runtime.http.response import Stalled, Started, Stream
+from cortex_runtime.logs.records import request_id
 
 OURS = [(b"x-request-id", b"id")]
 
@@ -32,12 +32,12 @@ OURS = [(b"x-request-id", b"id")]
     ],
 )
 def test_the_content_type_of_a_value(value, kind, body):
-    assert respond.encode(value) == (kind, body)
+    assert response.encode(value) == (kind, body)
 
 
 def test_text_that_is_none_is_an_error_for_the_author():
     with pytest.raises(NotSerialisable) as error:
-        respond.encode("a\udcff")
+        response.encode("a\udcff")
     assert str(error.value) == "result is a str that UTF-8 can't encode: surrogates not allowed"
 
 
@@ -45,17 +45,17 @@ def test_a_pair_with_a_function_is_an_answer_and_what_runs_after_it():
     class Pair(tuple):
         __slots__ = ()
 
-    assert respond.split_callback((1, print)) == (1, print)
+    assert response.split_callback((1, print)) == (1, print)
     for value in (1, (1, 2), (print, 1), [1, print], (1, 2, print), (print,), Pair((1, print))):
-        assert respond.split_callback(value) == (value, None)
+        assert response.split_callback(value) == (value, None)
 
 
 def test_iterators_are_streams_and_containers_are_not():
     async def parts():
         yield 1
 
-    assert all(map(respond.is_stream, (iter([1]), (x for x in ()), parts(), map(str, ()))))
-    assert not any(map(respond.is_stream, ([1], (1,), {1: 2}, "ab", b"ab", None, range(3))))
+    assert all(map(response.is_stream, (iter([1]), (x for x in ()), parts(), map(str, ()))))
+    assert not any(map(response.is_stream, ([1], (1,), {1: 2}, "ab", b"ab", None, range(3))))
 
 
 class Client:
@@ -287,7 +287,7 @@ def sent_by(function):
 
 
 def test_a_whole_response():
-    status, messages = sent_by(lambda c: respond.send(c.send, 201, b"a/b", b"12345", [(b"x", b"y")]))
+    status, messages = sent_by(lambda c: response.send(c.send, 201, b"a/b", b"12345", [(b"x", b"y")]))
     assert status == 201
     head = [(b"content-type", b"a/b"), (b"content-length", b"5"), (b"x", b"y")]
     assert messages == [
@@ -308,7 +308,7 @@ def test_a_whole_response():
 def test_an_error_has_its_message_and_the_id_of_its_request(status, message, expected):
     token = request_id.set("the-id")
     try:
-        result, (head, end) = sent_by(lambda c: respond.send_error(c.send, status, message, OURS))
+        result, (head, end) = sent_by(lambda c: response.send_error(c.send, status, message, OURS))
     finally:
         request_id.reset(token)
     assert (result, head["status"], json.loads(end["body"])) == (status, status, expected)
@@ -319,7 +319,7 @@ def test_an_error_has_its_message_and_the_id_of_its_request(status, message, exp
 
 @pytest.mark.parametrize("status", [204, 205, 304])
 def test_a_status_that_may_have_no_body_has_none(status):
-    result, (head, end) = sent_by(lambda c: respond.send_error(c.send, status, "x", OURS))
+    result, (head, end) = sent_by(lambda c: response.send_error(c.send, status, "x", OURS))
     assert (result, head["status"], end["body"]) == (status, status, b"")
     assert head["headers"] == [
         (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"0"), *OURS,
@@ -330,7 +330,7 @@ def test_a_status_that_may_have_no_body_has_none(status):
 def logged(caplog, monkeypatch):
     logger = logging.Logger("cortex")
     logger.addHandler(caplog.handler)
-    monkeypatch.setattr(respond, "log", logger)
+    monkeypatch.setattr(response, "log", logger)
     return caplog
 
 
@@ -345,7 +345,7 @@ def logged(caplog, monkeypatch):
     ],
 )
 def test_what_a_handler_raises_for_its_client(error, expected, logged):
-    assert respond.refusal(error) == expected
+    assert response.refusal(error) == expected
     assert not logged.records
 
 
@@ -362,16 +362,16 @@ def test_what_a_handler_raises_for_its_client(error, expected, logged):
     ],
 )
 def test_a_refusal_that_can_not_be_sent_is_a_500_and_in_the_log(error, words, logged):
-    assert respond.refusal(error) == (500, "internal server error", [])
+    assert response.refusal(error) == (500, "internal server error", [])
     (record,) = logged.records
     assert record.getMessage() == "the handler raised a HTTPException that can't be sent"
     assert words in str(record.exc_info[1])
 
 
 def test_a_starlette_response_keeps_its_own_headers_but_for_ours():
-    response = JSONResponse({"a": 1}, 201, headers={"X-Request-Id": "its own", "x-mine": "1"})
+    made = JSONResponse({"a": 1}, 201, headers={"X-Request-Id": "its own", "x-mine": "1"})
     scope = {"type": "http", "method": "POST"}
-    status, (head, end) = sent_by(lambda c: respond.send_response(response, scope, c.receive, c.send, OURS))
+    status, (head, end) = sent_by(lambda c: response.send_response(made, scope, c.receive, c.send, OURS))
     assert (status, head["status"], end["body"]) == (201, 201, b'{"a":1}')
     assert sorted(head["headers"]) == [
         (b"content-length", b"7"), (b"content-type", b"application/json"), (b"x-mine", b"1"), *OURS,
@@ -383,7 +383,7 @@ def test_whether_a_response_has_begun():
         client = Client()
         started = Started(client.send)
         assert started.yes is False
-        await respond.send(started, 200, b"a/b", b"", [])
+        await response.send(started, 200, b"a/b", b"", [])
         return started.yes, len(client.sent)
 
     assert asyncio.run(main()) == (True, 2)
