@@ -22,8 +22,8 @@ from cortex_operator.watch.cache import Cache, Key
 from cortex_operator.workqueue import WorkQueue
 from cortex_runtime.jobs.metrics import ConsumerMetrics, GatewayMetrics
 from cortex_runtime.metrics.prometheus import Metrics
-from cortex_runtime.metrics.series import Tally
-from cortex_runtime.metrics.shared_memory import Board
+from cortex_runtime.metrics.series import NamedSeries
+from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.metrics.tracker import CLASSES, SKIPPED, VALUES
 from cortex_runtime.queues.base import Depth
 from tests.chart.rendering import CHART, ROOT, Object, of, render
@@ -74,13 +74,13 @@ def operator() -> str:
 
 
 def replica() -> str:
-    board = Board.create(1)
-    board.row(0).answered("POST", 200, 0.1)
-    tally = Tally(board.region(0))
-    tally.add(CLASSES, {"class": "x"}, 1)
-    tally.add(SKIPPED, {"reason": "x"}, 1)
-    tally.summarise(VALUES, {}, 1.0)
-    return Metrics(Document.of(REALTIME), board, lambda: (1, 0), lambda: {"m": 1}).text().decode()
+    shared_metrics = SharedMetrics.create(1)
+    shared_metrics.worker(0).record_request("POST", 200, 0.1)
+    series = NamedSeries(shared_metrics.series_region(0))
+    series.add(CLASSES, {"class": "x"}, 1)
+    series.add(SKIPPED, {"reason": "x"}, 1)
+    series.summarize(VALUES, {}, 1.0)
+    return Metrics(Document.of(REALTIME), shared_metrics, lambda: (1, 0), lambda: {"m": 1}).text().decode()
 
 
 def gateway() -> str:

@@ -27,7 +27,7 @@ def counted(tmp_path, monkeypatch):
     ("kills", "reason", "words"),
     [(4, "OutOfMemory", "Raise compute.mem"), (3, "HandlerInitError", "was killed by SIGKILL")],
 )
-async def test_the_kernels_count_tells_whether_it_was_for_memory(counted, kills, reason, words):
+async def test_the_oom_counter_of_the_cgroup_decides_the_reason(counted, kills, reason, words):
     ours, theirs = socket.socketpair()
     with theirs:
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=-1)
@@ -42,6 +42,6 @@ async def test_the_kernels_count_tells_whether_it_was_for_memory(counted, kills,
     control.close()
 
 
-def test_without_a_cgroup_nothing_is_counted(tmp_path, monkeypatch):
+def test_without_a_cgroup_the_oom_count_is_zero(tmp_path, monkeypatch):
     monkeypatch.setattr(oom, "CGROUP", tmp_path / "nowhere")
-    assert oom.kills() == 0
+    assert oom.count() == 0

@@ -11,9 +11,9 @@ import pytest
 from starlette.responses import JSONResponse
 
 from cortex_runtime.metrics.client import MetricsClient
-from cortex_runtime.metrics.prometheus import named
-from cortex_runtime.metrics.series import MOST_SERIES, Tally, merge
-from cortex_runtime.metrics.shared_memory import Board
+from cortex_runtime.metrics.prometheus import families
+from cortex_runtime.metrics.series import MOST_SERIES, NamedSeries, merge
+from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.metrics.tracker import MOST_CLASSES, OTHER, Tracker
 
 from .onnx_models import write_model
@@ -32,7 +32,7 @@ class Handler:
 """
 
 
-def test_classes_are_counted_over_all_processes_and_nothing_fails_a_request(serve):
+def test_classes_are_counted_over_all_processes_without_failing_requests(serve):
     api = serve(
         TRACKED, processesPerReplica=2, spec={"tracker": {"key": "label", "modelType": "classification"}}
     )
@@ -61,15 +61,15 @@ def test_classes_are_counted_over_all_processes_and_nothing_fails_a_request(serv
         for reason in ("not an object", "missing key", "wrong type")
     }
     assert skipped == {"not an object": 4, "missing key": 1, "wrong type": 2}
-    told = [line for line in api.lines() if "tracker can't count" in line["message"]]
-    assert {line["level"] for line in told} == {"warning"}
+    logged = [line for line in api.lines() if "tracker can't count" in line["message"]]
+    assert {line["level"] for line in logged} == {"warning"}
     for words in ("not an object", "missing key", "wrong type"):
-        assert any(words in line["message"] for line in told), words
+        assert any(words in line["message"] for line in logged), words
     # Once for each reason in each process.
-    assert len(told) == len({(line["process"], line["message"]) for line in told})
+    assert len(logged) == len({(line["process"], line["message"]) for line in logged})
 
 
-def test_values_have_least_greatest_and_average(serve):
+def test_predicted_values_have_minimum_maximum_and_average(serve):
     api = serve(TRACKED, spec={"tracker": {"modelType": "regression"}})
     for value in (3, -1.5, 4):
         assert api.post(value).json() == value
@@ -80,8 +80,8 @@ def test_values_have_least_greatest_and_average(serve):
     }
     assert numbers == {"count": 3, "sum": 5.5, "min": -1.5, "max": 4}
     warnings = [line["message"] for line in api.lines() if line["level"] == "warning"]
-    told = "the tracker can't count a response: an object, and tracker.key is not set"
-    assert [told in line for line in warnings].count(True) == 1
+    expected = "the tracker can't count a response: an object, but tracker.key is not set"
+    assert [expected in line for line in warnings].count(True) == 1
 
 
 def spec(**fields):
@@ -90,17 +90,20 @@ def spec(**fields):
     return Spec(**fields)
 
 
-def counts(board):
-    return {series.tags: series.values for series in merge(board.region(row) for row in range(board.rows))}
+def counts(shared_metrics):
+    return {
+        series.tags: series.values
+        for series in merge(shared_metrics.series_region(slot) for slot in range(shared_metrics.slots))
+    }
 
 
 def test_the_number_of_classes_is_bounded():
-    board = Board.create(1)
-    tracker = Tracker(spec(modelType="classification"), Tally(board.region(0)))
+    shared_metrics = SharedMetrics.create(1)
+    tracker = Tracker(spec(modelType="classification"), NamedSeries(shared_metrics.series_region(0)))
     for number in range(MOST_CLASSES + 50):
         tracker.note(f"class {number}")
     tracker.note("class 0")
-    found = counts(board)
+    found = counts(shared_metrics)
     assert len(found) == MOST_CLASSES + 1
     assert found[(("class", OTHER),)] == (50,)
     assert found[(("class", "class 0"),)] == (2,)
@@ -108,9 +111,9 @@ def test_the_number_of_classes_is_bounded():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_value_that_is_not_finite_is_skipped(value):
-    board = Board.create(1)
-    Tracker(spec(modelType="regression"), Tally(board.region(0))).note(value)
-    assert counts(board) == {(("reason", "not finite"),): (1,)}
+    shared_metrics = SharedMetrics.create(1)
+    Tracker(spec(modelType="regression"), NamedSeries(shared_metrics.series_region(0))).note(value)
+    assert counts(shared_metrics) == {(("reason", "not finite"),): (1,)}
 
 
 class Kind(enum.Enum):
@@ -130,38 +133,44 @@ class Kind(enum.Enum):
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_classes_of_any_type_are_counted_by_the_text_that_is_sent(value, name):
-    board = Board.create(1)
-    Tracker(spec(modelType="classification"), Tally(board.region(0))).note(value)
-    assert counts(board) == {(("class", name),): (1,)}
+def test_classes_of_any_type_are_counted_by_their_serialized_text(value, name):
+    shared_metrics = SharedMetrics.create(1)
+    Tracker(spec(modelType="classification"), NamedSeries(shared_metrics.series_region(0))).note(value)
+    assert counts(shared_metrics) == {(("class", name),): (1,)}
 
 
 @pytest.mark.parametrize(
     "value", [np.float32(0.5), np.array([[0.5]], ">f8"), Decimal("0.5"), np.longdouble(0.5)]
 )
 def test_numbers_of_any_type_are_values(value):
-    board = Board.create(1)
-    Tracker(spec(modelType="regression"), Tally(board.region(0))).note(value)
-    assert [values[:2] for values in counts(board).values()] == [(1, 0.5)]
+    shared_metrics = SharedMetrics.create(1)
+    Tracker(spec(modelType="regression"), NamedSeries(shared_metrics.series_region(0))).note(value)
+    assert [values[:2] for values in counts(shared_metrics).values()] == [(1, 0.5)]
 
 
-def test_a_successor_counts_on_and_gauges_keep_what_was_set_last():
-    board = Board.create(2)
-    first, second = MetricsClient(Tally(board.region(0))), MetricsClient(Tally(board.region(1)))
+def test_a_restarted_worker_continues_its_counters_and_gauges_keep_the_last_value():
+    shared_metrics = SharedMetrics.create(2)
+    first, second = (
+        MetricsClient(NamedSeries(shared_metrics.series_region(0))),
+        MetricsClient(NamedSeries(shared_metrics.series_region(1))),
+    )
     first.increment("seen", 2, tags={"kind": "a"})
     first.gauge("depth", 5)
     second.increment("seen", tags={"kind": "a"})
     second.gauge("depth", 3)
-    after = MetricsClient(Tally(board.region(0)))
+    after = MetricsClient(NamedSeries(shared_metrics.series_region(0)))
     after.increment("seen", tags={"kind": "a"})
-    families = {family.name: family for family in named(merge(board.region(row) for row in range(2)))}
-    assert [sample.value for sample in families["seen"].samples] == [4]
-    assert [sample.value for sample in families["depth"].samples] == [3]
+    by_name = {
+        family.name: family
+        for family in families(merge(shared_metrics.series_region(slot) for slot in range(2)))
+    }
+    assert [sample.value for sample in by_name["seen"].samples] == [4]
+    assert [sample.value for sample in by_name["depth"].samples] == [3]
 
 
-def test_threads_lose_no_count():
-    board = Board.create(1)
-    client = MetricsClient(Tally(board.region(0)))
+def test_concurrent_increments_are_not_lost():
+    shared_metrics = SharedMetrics.create(1)
+    client = MetricsClient(NamedSeries(shared_metrics.series_region(0)))
     threads = [
         threading.Thread(target=lambda: [client.increment("n", tags={"t": i % 7}) for i in range(2000)])
         for _ in range(4)
@@ -170,15 +179,15 @@ def test_threads_lose_no_count():
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(values[0] for values in counts(board).values()) == 8000
+    assert sum(values[0] for values in counts(shared_metrics).values()) == 8000
 
 
-def test_too_many_sets_of_tags_are_dropped_and_counted():
-    board = Board.create(1)
-    client = MetricsClient(Tally(board.region(0)))
+def test_too_many_combinations_of_tags_are_dropped_and_counted():
+    shared_metrics = SharedMetrics.create(1)
+    client = MetricsClient(NamedSeries(shared_metrics.series_region(0)))
     for number in range(MOST_SERIES + 20):
         client.gauge("by_user", 1, tags={"user": "u" * 200 + str(number)})
-    series = merge([board.region(0)])
+    series = merge([shared_metrics.series_region(0)])
     dropped = [each for each in series if each.name == "cortex_metrics_dropped"]
     kept = len(series) - 1
     assert kept <= MOST_SERIES
@@ -190,17 +199,17 @@ def test_too_many_sets_of_tags_are_dropped_and_counted():
     [
         (lambda m: m.gauge("cortex_x", 1), "must not begin with cortex_ or istio_"),
         (lambda m: m.increment("istio_x"), "must not begin"),
-        (lambda m: m.gauge("a b", 1), "names are letters"),
-        (lambda m: m.gauge("x", "many"), "no number"),
-        (lambda m: m.histogram("x", float("nan")), "not finite"),
+        (lambda m: m.gauge("a b", 1), "must consist of letters"),
+        (lambda m: m.gauge("x", "many"), "must be a number"),
+        (lambda m: m.histogram("x", float("nan")), "must be finite"),
         (lambda m: m.increment("x", -1), "negative"),
         (lambda m: m.gauge("x", 1, tags={"le": "1"}), "reserved"),
-        (lambda m: (m.gauge("y", 1), m.increment("y")), "is a gauge already"),
+        (lambda m: (m.gauge("y", 1), m.increment("y")), "is already a gauge"),
     ],
 )
-def test_a_wrong_metric_is_refused_with_the_reason(call, words):
+def test_an_invalid_metric_raises_value_error_with_the_reason(call, words):
     with pytest.raises(ValueError, match=words):
-        call(MetricsClient(Tally(Board.create(1).region(0))))
+        call(MetricsClient(NamedSeries(SharedMetrics.create(1).series_region(0))))
 
 
 MEASURED = """
@@ -215,7 +224,7 @@ class Handler:
 """
 
 
-def test_a_handlers_own_metrics_stand_beside_cortexs(serve):
+def test_metrics_of_a_handler_are_exported_alongside_those_of_cortex(serve):
     api = serve(MEASURED, processesPerReplica=2)
     for petals in range(1, 41):
         kind = "iris" if petals % 2 else 'ro"se'

@@ -68,13 +68,13 @@ def noted(project):
                 os.kill(int(pid), signal.SIGKILL)
 
 
-def test_a_worker_that_is_still_starting_ends_with_its_supervisor(serve):
+def test_a_starting_worker_exits_with_its_supervisor(serve):
     api = serve(WHILE_IMPORTED, wait=False)
     with noted(api.project):
         api.process.kill()
 
 
-def test_a_worker_in_a_call_ends_with_its_supervisor(serve):
+def test_a_worker_in_a_call_exits_with_its_supervisor(serve):
     api = serve(WHILE_CALLED)
     with pytest.raises(httpx.TimeoutException):
         httpx.post(api.url, timeout=0.1)
@@ -82,7 +82,7 @@ def test_a_worker_in_a_call_ends_with_its_supervisor(serve):
         api.process.kill()
 
 
-def test_an_installation_ends_with_its_supervisor(serve, tmp_path):
+def test_an_installation_exits_with_its_supervisor(serve, tmp_path):
     folder = tmp_path / "filled"
     folder.mkdir()
     (folder / "dependencies.sh").write_text('sleep 600 &\necho "$$ $!" > pids\nwait\n')
@@ -93,20 +93,20 @@ def test_an_installation_ends_with_its_supervisor(serve, tmp_path):
 
 CONSUMER = """
 import asyncio, sys
-from cortex_runtime.metrics.shared_memory import Board
+from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.processes.lifeline import Lifeline
-from cortex_runtime.processes.worker_arguments import Order
+from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.jobs.job_workers import start
 async def main():
     folder, lifeline = sys.argv[1], Lifeline()
-    order = Order(folder + "/api.json", folder, folder, lifeline.name)
-    worker = await start(order, Board.create(1), 0, print, 1, print)
+    arguments = WorkerArguments(folder + "/api.json", folder, folder, lifeline.name)
+    worker = await start(arguments, SharedMetrics.create(1), 0, print, 1, print)
     await worker.started()
 asyncio.run(main())
 """
 
 
-def test_a_process_of_jobs_ends_with_its_consumer(tmp_path):
+def test_a_job_worker_exits_with_its_consumer(tmp_path):
     (tmp_path / "handler.py").write_text(WHILE_IMPORTED)
     manifest = {
         "apiVersion": "cortex.dev/v1alpha1",
@@ -123,7 +123,7 @@ def test_a_process_of_jobs_ends_with_its_consumer(tmp_path):
             consumer.kill()
 
 
-def test_what_a_worker_has_started_ends_with_it(serve):
+def test_child_processes_of_a_worker_are_killed_with_it(serve):
     api = serve(WHILE_CALLED)
     httpx.put(api.url)
     with noted(api.project) as pids:

@@ -47,7 +47,7 @@ def send_and_leave(api, payload):
     return client
 
 
-def test_above_the_limit_503_with_retry_after_and_health_answers(serve):
+def test_above_the_limit_requests_get_503_with_retry_after_and_health_responds(serve):
     api = serve(GATED, maxReplicaConcurrency=2)
     payload = gate(api, "a")
     with ThreadPoolExecutor(2) as clients:
@@ -64,7 +64,7 @@ def test_above_the_limit_503_with_retry_after_and_health_answers(serve):
     assert httpx.get(f"{api.admin}/load").json()["inFlight"] == 0
 
 
-def test_a_request_over_time_gets_504(serve):
+def test_a_request_beyond_its_timeout_gets_504(serve):
     api = serve(GATED, requestTimeout="200ms")
     payload = gate(api, "slow")
     answer = api.post(payload)
@@ -74,7 +74,7 @@ def test_a_request_over_time_gets_504(serve):
     api.until(lambda: httpx.get(api.url).status_code == 200)
 
 
-def test_a_client_that_leaves_while_it_waits_is_not_executed(serve):
+def test_a_queued_request_of_a_disconnected_client_is_not_executed(serve):
     api = serve(GATED)
     first, second = gate(api, "first"), gate(api, "second")
     with ThreadPoolExecutor(1) as clients:
@@ -89,7 +89,7 @@ def test_a_client_that_leaves_while_it_waits_is_not_executed(serve):
     assert not os.path.exists(second["seen"])
 
 
-def test_a_killed_worker_costs_only_its_own_requests(serve):
+def test_a_killed_worker_fails_only_its_own_requests(serve):
     api = serve(GATED, processesPerReplica=2)
     gates = [gate(api, str(i)) for i in range(6)]
     connections = {}
@@ -113,7 +113,7 @@ def test_a_killed_worker_costs_only_its_own_requests(serve):
     assert httpx.get(api.url).json()["pid"] != victim
 
 
-def test_metrics_add_up_over_the_processes(serve):
+def test_metrics_are_summed_over_the_processes(serve):
     api = serve(GATED, processesPerReplica=2)
     pids = {PLAIN.get(api.url).json()["pid"] for _ in range(40)}
     assert api.metric('cortex_requests_total{method="GET",status="200"}') == 40
@@ -122,7 +122,7 @@ def test_metrics_add_up_over_the_processes(serve):
     assert len(pids) <= 2
 
 
-def test_sigterm_answers_what_runs_and_what_waits_then_exits_0(serve):
+def test_sigterm_finishes_running_and_queued_requests_and_exits_0(serve):
     api = serve(GATED)
     payload = gate(api, "last")
     with ThreadPoolExecutor(3) as clients:
@@ -136,7 +136,7 @@ def test_sigterm_answers_what_runs_and_what_waits_then_exits_0(serve):
     assert api.process.wait(30) == 0
 
 
-def test_a_request_that_is_on_its_way_at_the_end_is_answered(serve):
+def test_a_request_sent_during_shutdown_is_answered(serve):
     api = serve("class Handler:\n    def handle_post(self, payload):\n        return payload\n")
     with socket.create_connection(("127.0.0.1", api.port)) as halfway:
         halfway.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-le")
@@ -153,7 +153,7 @@ def test_a_request_that_is_on_its_way_at_the_end_is_answered(serve):
     assert api.process.wait(30) == 0
 
 
-def test_reload_serves_the_change_and_keeps_the_last_good_code(serve):
+def test_reload_serves_a_change_and_keeps_the_last_working_code(serve):
     source = "class Handler:\n    def handle_get(self):\n        return 'one'\n"
     api = serve(source, "--reload")
     code = api.project / "handler.py"
@@ -165,7 +165,7 @@ def test_reload_serves_the_change_and_keeps_the_last_good_code(serve):
     assert api.ready().status_code == 200
 
 
-def test_a_change_that_comes_before_the_watch_is_served(serve):
+def test_a_change_before_the_file_watch_starts_is_served(serve):
     """The file changes while the worker that has read it starts."""
     source = "class Handler:\n    def handle_get(self):\n        return 'one'\n"
     edit = "import pathlib\nme = pathlib.Path(__file__)\nme.write_text(me.read_text().split('# end')[1])\n# end\n"

@@ -101,7 +101,7 @@ def all_meet(posts, folder):
 
 
 @pytest.mark.parametrize(("processes", "threads"), [(2, 1), (4, 1), (2, 2)])
-def test_requests_at_the_same_time_use_all_threads_of_all_processes(serve, folders, processes, threads):
+def test_concurrent_requests_use_all_threads_of_all_processes(serve, folders, processes, threads):
     api = serve(SOURCE, processesPerReplica=processes, threadsPerProcess=threads)
     calls = processes * threads
     for _ in range(8):
@@ -110,7 +110,7 @@ def test_requests_at_the_same_time_use_all_threads_of_all_processes(serve, folde
         assert set(Counter(answer.json()["pid"] for answer in answers).values()) == {threads}
 
 
-def test_connections_that_live_in_one_worker_do_not_wait_for_each_other(serve, folders):
+def test_requests_on_connections_of_one_worker_run_in_other_workers(serve, folders):
     """Neither does a request that moves count twice against the limit."""
     api = serve(SOURCE, processesPerReplica=2, maxReplicaConcurrency=2)
     with ExitStack() as stack:
@@ -126,7 +126,7 @@ def test_connections_that_live_in_one_worker_do_not_wait_for_each_other(serve, f
     assert api.metric("cortex_requests_in_flight") == 0
 
 
-def test_a_worker_that_gets_free_takes_what_waits_in_another(api, tmp_path):
+def test_an_idle_worker_takes_requests_queued_in_another(api, tmp_path):
     def gate(name):
         return {"seen": str(tmp_path / f"{name}.seen"), "gate": str(tmp_path / f"{name}.gate")}
 
@@ -155,7 +155,7 @@ def test_a_worker_that_gets_free_takes_what_waits_in_another(api, tmp_path):
 
 @pytest.mark.parametrize("size", [0, 1000, 3_000_000])
 @pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunked"])
-def test_a_request_moves_as_it_came(api, folders, size, chunked):
+def test_a_moved_request_is_unchanged(api, folders, size, chunked):
     body = os.urandom(size)
 
     def put(connection):
@@ -181,7 +181,7 @@ def test_a_request_moves_as_it_came(api, folders, size, chunked):
 
 
 @pytest.mark.parametrize("keep", [True, False], ids=["kept alive", "closed"])
-def test_connections_are_spread_over_the_workers(serve, keep):
+def test_connections_are_balanced_over_the_workers(serve, keep):
     api = serve(SOURCE, processesPerReplica=2)
     with ExitStack() as stack:
         pids = []
@@ -191,7 +191,7 @@ def test_connections_are_spread_over_the_workers(serve, keep):
     assert sorted(Counter(pids).values())[0] >= 27, Counter(pids)
 
 
-def test_async_methods_are_spread_too(api, tmp_path):
+def test_connections_of_async_methods_are_balanced(api, tmp_path):
     gate = str(tmp_path / "gate")
     with ThreadPoolExecutor(20) as threads:
         running = [
@@ -202,7 +202,7 @@ def test_async_methods_are_spread_too(api, tmp_path):
         assert sorted(Counter(call.result().json() for call in running).values())[0] >= 9
 
 
-def test_a_worker_that_hangs_takes_nothing_from_the_other(serve, folders):
+def test_a_hung_worker_takes_no_requests_from_another(serve, folders):
     api = serve(SOURCE, processesPerReplica=2)
     pids = {httpx.get(api.url).json() for _ in range(10)}
     hanging, other = pids
@@ -217,7 +217,7 @@ def test_a_worker_that_hangs_takes_nothing_from_the_other(serve, folders):
     api.until(lambda: httpx.get(api.url, timeout=30).json() == hanging)
 
 
-def test_a_worker_that_is_started_again_takes_its_part(serve, folders):
+def test_a_restarted_worker_takes_its_share_of_requests(serve, folders):
     api = serve(SOURCE, processesPerReplica=2)
     with ExitStack() as stack:
         victim, _ = clients_of_one_worker(api, stack, 3)
@@ -229,7 +229,7 @@ def test_a_worker_that_is_started_again_takes_its_part(serve, folders):
         assert all(answer.json()["met"] for answer in answers)
 
 
-def test_what_was_sent_to_a_worker_that_died_goes_to_another_or_is_closed():
+def test_requests_sent_to_a_dead_worker_are_forwarded_or_closed():
     mail = Mailboxes.create(3)
     for other in (2, None):
         ours, theirs = socket.socketpair()

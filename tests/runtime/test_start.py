@@ -67,7 +67,7 @@ class Handler:
 """
 
 
-def test_arguments_come_by_name_however_they_are_declared(serve):
+def test_arguments_are_passed_by_name_whatever_their_kind(serve):
     import httpx
 
     api = serve(ARGUMENTS, config={"k": [1]})
@@ -82,7 +82,7 @@ def test_arguments_come_by_name_however_they_are_declared(serve):
 
 
 @pytest.mark.parametrize("option", ["--port", "--admin-port"])
-def test_a_port_that_is_taken_is_named(serve, option):
+def test_a_port_in_use_is_reported(serve, option):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

@@ -28,7 +28,7 @@ class Worker:
         return problem.message if problem else None
 
 
-def test_a_worker_that_answers_and_ends_calls_never_hangs() -> None:
+def test_a_worker_that_responds_and_finishes_calls_is_not_hung() -> None:
     worker = Worker()
     for _ in range(50):
         worker.finished += 1
@@ -38,7 +38,7 @@ def test_a_worker_that_answers_and_ends_calls_never_hangs() -> None:
     assert worker.asked == pytest.approx(200 / PERIOD, abs=1)
 
 
-def test_a_blocked_loop_is_noticed_after_the_timeout_and_ended_after_twice_that() -> None:
+def test_a_blocked_event_loop_is_reported_after_the_timeout_and_killed_after_twice_the_timeout() -> None:
     worker = Worker()
     worker.answers = False
     assert worker.run(int(PERIOD) + 9) is None
@@ -50,7 +50,7 @@ def test_a_blocked_loop_is_noticed_after_the_timeout_and_ended_after_twice_that(
     assert worker.watchdog.is_over
 
 
-def test_threads_that_finish_no_call_are_noticed_and_forgiven_when_one_does() -> None:
+def test_busy_threads_are_reported_until_one_finishes_a_call() -> None:
     worker = Worker()
     assert worker.run(int(PERIOD) + 9) is None
     assert "all its threads run calls that take longer" in (worker.run(3) or "")
@@ -59,7 +59,7 @@ def test_threads_that_finish_no_call_are_noticed_and_forgiven_when_one_does() ->
     assert not worker.watchdog.is_over
 
 
-def test_however_short_the_timeout_a_worker_has_five_seconds() -> None:
+def test_the_timeout_is_at_least_five_seconds() -> None:
     worker = Worker(timeout=0.1)
     worker.answers = False
     assert worker.run(int(PERIOD) + 4) is None
@@ -88,7 +88,7 @@ class Handler:
     ("verb", "words", "line"),
     [("POST", "all its threads", "handle_post"), ("PUT", "its event loop", "handle_put")],
 )
-def test_a_handler_that_hangs_is_reported_ended_and_replaced(serve, verb, words, line):
+def test_a_hung_handler_is_reported_killed_and_replaced(serve, verb, words, line):
     import httpx
 
     api = serve(HANGS, requestTimeout="1s")
@@ -111,7 +111,7 @@ def test_a_handler_that_hangs_is_reported_ended_and_replaced(serve, verb, words,
     assert f"in {line}" in api.log.read_text()
 
 
-def test_a_replica_that_starts_says_what_it_does_and_since_when(serve, tmp_path):
+def test_a_starting_replica_reports_its_step_and_since_when(serve, tmp_path):
     gate = tmp_path / "gate"
     source = f"""
 import os, time

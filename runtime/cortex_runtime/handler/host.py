@@ -1,7 +1,7 @@
 """How a process of the user's code starts and ends: serving/worker.py answers requests, and jobs/worker.py runs jobs.
 
-It is started with the JSON of an `Order`. Over the control socket it tells its supervisor, a JSON line each, that it is ready or
-why it can't start, and which model it can't load.
+It is started with the JSON of a `WorkerArguments`. Over the control channel it reports to its supervisor (messages.py): that it
+is ready or why it can't start, and which model it can't load.
 """
 
 import faulthandler
@@ -20,28 +20,28 @@ from cortex_runtime.handler.program import Program, prepare
 from cortex_runtime.handler.threads import Threads
 from cortex_runtime.logs import records
 from cortex_runtime.logs.tracebacks import brief
-from cortex_runtime.metrics.series import Tally
-from cortex_runtime.metrics.shared_memory import Board
+from cortex_runtime.metrics.series import NamedSeries
+from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.processes.lifeline import hold
-from cortex_runtime.processes.worker_arguments import Order
+from cortex_runtime.processes.worker_arguments import WorkerArguments
 
 log = logging.getLogger("cortex")
 
-Ready = Callable[[Document, Order, socket.socket], Callable[[], None]]
+Ready = Callable[[Document, WorkerArguments, socket.socket], Callable[[], None]]
 """Loads models and code, and returns what then runs until the process is told to stop. Raises StartError."""
 
 
 def run(argument: str, ready: Ready) -> NoReturn:
-    """A process's whole life. Exit status: 0 after a stop, 1 when the API can't start. argument: the order."""
-    order = Order(**json.loads(argument))
-    hold(order.lifeline)
-    control = socket.socket(fileno=order.control)
+    """A process's whole life. Exit status: 0 after a stop, 1 when the API can't start. argument: the arguments."""
+    arguments = WorkerArguments.from_json(argument)
+    hold(arguments.lifeline)
+    control = socket.socket(fileno=arguments.control)
     # A process that dies of its native code, or is ended because it hangs, leaves the stack of each thread in the log.
     faulthandler.enable(file=2)
     try:
-        document = Document.read(order.config)
+        document = Document.read(arguments.config)
         records.configure(document.spec.handler.log_level, capture_prints=True)
-        serve = ready(document, order, control)
+        serve = ready(document, arguments, control)
     except StartError as error:
         report(control, event="failed", reason=error.reason, message=error.message)
     except (OSError, ValueError) as error:
@@ -53,14 +53,18 @@ def run(argument: str, ready: Ready) -> NoReturn:
 
 
 def program(
-    document: Document, order: Order, control: socket.socket, board: Board, threads: Threads
+    document: Document,
+    arguments: WorkerArguments,
+    control: socket.socket,
+    shared_metrics: SharedMetrics,
+    threads: Threads,
 ) -> Program:
     """Models and code, loaded, and the handler constructed. Raises StartError."""
     return prepare(
         document,
-        Path(order.project),
-        Path(order.models),
-        Tally(board.region(order.slot)),
+        Path(arguments.project),
+        Path(arguments.models),
+        NamedSeries(shared_metrics.series_region(arguments.slot)),
         threads.call,
         lambda name: report(control, event="model_failed", model=name),
         lambda what: report(control, event="doing", what=what),

@@ -20,7 +20,7 @@ from cortex_runtime.handler import interfaces as interfaces
 from cortex_runtime.handler.interfaces import Code, Form, Method
 from cortex_runtime.logs import tracebacks
 from cortex_runtime.metrics.client import MetricsClient
-from cortex_runtime.metrics.series import Tally
+from cortex_runtime.metrics.series import NamedSeries
 from cortex_runtime.metrics.tracker import Tracker
 
 
@@ -67,7 +67,7 @@ def prepare(
     document: Document,
     project: Path,
     models: Path,
-    tally: Tally,
+    series: NamedSeries,
     call: Callable[[Callable[[], Any]], Any] = lambda function: function(),
     failed: Callable[[str], None] = lambda model: None,
     doing: Callable[[str], None] = lambda what: None,
@@ -86,7 +86,7 @@ def prepare(
     values: dict[str, Any] = {
         "config": spec.config,
         "metadata": spec.config,
-        "metrics_client": MetricsClient(tally),
+        "metrics_client": MetricsClient(series),
     }
     loaders: list[Callable[[str], Any]] = []
     load_model = (lambda path: loaders[0](path)) if code.loads_models else None
@@ -111,7 +111,7 @@ def prepare(
         methods = pipeline.methods(code, client, spec.config, batched)
     else:
         methods = interfaces.methods(code, instance, values)
-    tracker = Tracker(document.spec.tracker, tally) if document.spec.tracker else None
+    tracker = Tracker(document.spec.tracker, series) if document.spec.tracker else None
     return Program(document, code, methods, client, tracker)
 
 

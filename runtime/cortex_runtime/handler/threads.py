@@ -24,7 +24,7 @@ from starlette.types import Receive
 
 from cortex_runtime.handler.environment import Detached, adopt, clean_copy, user_context
 from cortex_runtime.http.payload import ClientGone, disconnect
-from cortex_runtime.metrics.shared_memory import Row
+from cortex_runtime.metrics.shared_memory import WorkerMetrics
 
 log = logging.getLogger("cortex")
 
@@ -193,11 +193,11 @@ def _fulfil(future: "Future[Any]", function: Callable[[], Any]) -> None:
 class Threads:
     """Where synchronous user code runs: threads_per_process calls at the same time."""
 
-    def __init__(self, threads: int, row: Row) -> None:
+    def __init__(self, threads: int, metrics: WorkerMetrics) -> None:
         self.size = threads
         self.pending = self.finished = 0
         self.home = Home(lambda: self.pending) if threads == 1 else None
-        self._row = row
+        self._metrics = metrics
         self._pool = None if self.home else ThreadPoolExecutor(threads, thread_name_prefix="handler")
         self._idle = asyncio.Event()
         self._idle.set()
@@ -307,7 +307,7 @@ class Threads:
             self._idle.clear()
         else:
             self._idle.set()
-        self._row.waits(max(0, self.pending - self.size))
+        self._metrics.set_queued(max(0, self.pending - self.size))
 
 
 def guarded(function: Callable[[], Any]) -> Any:

@@ -117,7 +117,12 @@ class Consumer(Supervisor):
 
     async def _start(self, slot: int) -> JobWorker:
         return await start(
-            self._order, self._board, slot, self._heed, self._capacity, self._dispatcher.notice
+            self._arguments,
+            self._shared_metrics,
+            slot,
+            self._on_report,
+            self._capacity,
+            self._dispatcher.notice,
         )
 
     def _problem(self) -> Unready | None:
@@ -128,7 +133,7 @@ class Consumer(Supervisor):
 
     def _admin_server(self) -> Server:
         server = super()._admin_server()
-        metrics = Metrics(self._document, self._board, self._workers, self._model_failures)
+        metrics = Metrics(self._document, self._shared_metrics, self._workers, self._model_failures)
         server.config.app = Admin(
             self._problem,
             lambda: metrics.text() + self._counts.text(),

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cortex_runtime.metrics.shared_memory import Board
-from cortex_runtime.processes.worker_arguments import Order
+from cortex_runtime.metrics.shared_memory import SharedMetrics
+from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.replica.workers import Worker, ending
 
 
@@ -110,7 +110,7 @@ class JobWorker(Worker):
 
     def _take(self, report: dict[str, Any], data: bytes) -> None:
         if "id" not in report:
-            self.heed(report)
+            self.on_report(report)
             return
         running = self.jobs.get(report["id"])
         if running is None:
@@ -140,27 +140,33 @@ def jobs_per_replica(handler: Any) -> int:
 
 
 async def start(
-    order: Order,
-    board: Board,
+    arguments: WorkerArguments,
+    shared_metrics: SharedMetrics,
     slot: int,
-    heed: Callable[[dict[str, Any]], None],
+    on_report: Callable[[dict[str, Any]], None],
     capacity: int,
     changed: Callable[[JobWorker], None],
 ) -> JobWorker:
-    """Start a process; it is not ready yet. heed: is given its reports, but for those about its start and its jobs."""
+    """Start a process; it is not ready yet. on_report: is given its reports, but for those about its start and its jobs."""
 
     ours, theirs = socket.socketpair()
-    order = replace(order, board=board.descriptor, control=theirs.fileno(), slot=slot, slots=board.rows)
+    arguments = replace(
+        arguments,
+        metrics=shared_metrics.descriptor,
+        control=theirs.fileno(),
+        slot=slot,
+        slots=shared_metrics.slots,
+    )
     with theirs:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "cortex_runtime.jobs.worker",
-            order.to_json(),
-            pass_fds=(order.board, order.control),
+            arguments.to_json(),
+            pass_fds=(arguments.metrics, arguments.control),
             stdin=asyncio.subprocess.DEVNULL,
             # Ctrl-C reaches the consumer alone, which drains.
             start_new_session=True,
         )
     reader, writer = await asyncio.open_connection(sock=ours)
-    return JobWorker(process, writer, reader, slot, heed, capacity, changed)
+    return JobWorker(process, writer, reader, slot, on_report, capacity, changed)

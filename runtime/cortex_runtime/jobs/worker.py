@@ -32,8 +32,8 @@ from cortex_runtime.jobs.job_workers import jobs_per_process
 from cortex_runtime.jobs.progress import reporter
 from cortex_runtime.logs import records
 from cortex_runtime.logs.tracebacks import printable, text_of
-from cortex_runtime.metrics.shared_memory import Board
-from cortex_runtime.processes.worker_arguments import Order
+from cortex_runtime.metrics.shared_memory import SharedMetrics
+from cortex_runtime.processes.worker_arguments import WorkerArguments
 
 log = logging.getLogger("cortex")
 
@@ -162,11 +162,11 @@ class _Reporter:
             self._send({"event": "progress", "id": self._identity, "progress": fraction, "note": said})
 
 
-def prepare(document: Document, order: Order, control: socket.socket) -> Callable[[], None]:
+def prepare(document: Document, arguments: WorkerArguments, control: socket.socket) -> Callable[[], None]:
     """Load models and code and construct the handler. Returns what then works. Raises StartError."""
-    board = Board(order.board, order.slots)
-    threads = Threads(jobs_per_process(document.spec.handler), board.row(order.slot))
-    program = host.program(document, order, control, board, threads)
+    shared_metrics = SharedMetrics(arguments.metrics, arguments.slots)
+    threads = Threads(jobs_per_process(document.spec.handler), shared_metrics.worker(arguments.slot))
+    program = host.program(document, arguments, control, shared_metrics, threads)
     jobs = Jobs(program, threads, control)
     is_async = program.methods[JOB].is_async
     return lambda: threads.drive(uvloop.new_event_loop(), _run(jobs), together=is_async)

@@ -1,1 +1,1 @@
-"""What is counted: shared memory of all processes of a replica, Prometheus, the tracker, and the metrics of handlers."""
+"""Metrics: shared memory of all processes of a replica, the Prometheus text, the prediction tracker, the metrics of handlers."""

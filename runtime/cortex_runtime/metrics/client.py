@@ -1,4 +1,4 @@
-"""`metrics_client`: numbers that a handler counts itself, which stand in the replica's /metrics beside Cortex's own."""
+"""`metrics_client`: metrics that a handler records itself, exported in the replica's /metrics alongside those of Cortex."""
 
 import logging
 import math
@@ -6,42 +6,43 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cortex_runtime.metrics.series import COUNTER, GAUGE, HISTOGRAM, MOST_SERIES, Tally
+from cortex_runtime.metrics.series import COUNTER, GAUGE, HISTOGRAM, MOST_SERIES, NamedSeries
 
 log = logging.getLogger("cortex")
 
 RESERVED = ("cortex_", "istio_")
-"""Beginnings of names that are not the handler's to use."""
+"""Prefixes of names that handlers must not use."""
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*").fullmatch
 _LONGEST_NAME, _LONGEST_VALUE, _MOST_TAGS = 128, 256, 16
 
 
 class MetricsClient:
-    """What a handler's constructor gets. Safe for several threads; the numbers of all processes of a replica are added up.
+    """The client that is passed to a handler's constructor. Thread-safe. The values of all processes of a replica are added up.
 
-    Names are letters, digits and "_" ("." and "-" become "_"), and don't begin with cortex_ or istio_. tags: name to value, for
-    values that are few: of one process's series beyond 1,000 nothing is kept, and cortex_metrics_dropped_total says so.
+    Metric names consist of letters, digits and "_" ("." and "-" become "_") and must not begin with cortex_ or istio_. tags:
+    name to value, with few distinct values: a process keeps at most 1,000 series, and cortex_metrics_dropped_total counts the
+    values that were dropped. Each method raises ValueError for an invalid name, value or tag.
     """
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
+    def __init__(self, series: NamedSeries) -> None:
+        self._series = series
         self._names: dict[tuple[str, str], str] = {}
 
     def gauge(self, metric: str, value: float, tags: Mapping[str, Any] | None = None) -> None:
-        """Set a value that goes up and down; of several processes the last one that set it counts."""
-        self._tally.set(self._name(metric, GAUGE), _tags(metric, tags), _number(metric, value))
+        """Set a gauge. Of several processes, the value that was set last is exported."""
+        self._series.set(self._name(metric, GAUGE), _tags(metric, tags), _number(metric, value))
 
     def increment(self, metric: str, value: float = 1, tags: Mapping[str, Any] | None = None) -> None:
-        """Count on by a value that is not negative. In /metrics the name ends with _total."""
+        """Increase a counter by a value that is not negative. In /metrics the name ends with _total."""
         number = _number(metric, value)
         if number < 0:
-            raise ValueError(f"metric {metric!r}: a counter never goes down, and {value} is negative")
-        self._tally.add(self._name(metric, COUNTER), _tags(metric, tags), number)
+            raise ValueError(f"metric {metric!r}: the value of a counter must not be negative; got {value}")
+        self._series.add(self._name(metric, COUNTER), _tags(metric, tags), number)
 
     def histogram(self, metric: str, value: float, tags: Mapping[str, Any] | None = None) -> None:
-        """Add an observation to a distribution. Its buckets reach from 0.001 to 50,000."""
-        self._tally.observe(self._name(metric, HISTOGRAM), _tags(metric, tags), _number(metric, value))
+        """Add an observation to a histogram with buckets from 0.001 to 50,000."""
+        self._series.observe(self._name(metric, HISTOGRAM), _tags(metric, tags), _number(metric, value))
 
     def _name(self, metric: str, kind: str) -> str:
         known = self._names.get((metric, kind))
@@ -51,11 +52,11 @@ class MetricsClient:
         if name.startswith(RESERVED):
             raise ValueError(f"metric {metric!r}: names must not begin with {' or '.join(RESERVED)}")
         if kind == COUNTER:
-            # It is put there again in /metrics.
+            # prometheus_client appends it in /metrics.
             name = name.removesuffix("_total")
-        before = self._tally.kind_of(name)
+        before = self._series.kind_of(name)
         if before not in (None, kind):
-            raise ValueError(f"metric {metric!r} is a {before} already, and can't be a {kind} as well")
+            raise ValueError(f"metric {metric!r} is already a {before}; it can't also be a {kind}")
         if len(self._names) < MOST_SERIES:
             self._names[metric, kind] = name
         return name
@@ -65,7 +66,7 @@ def _clean(name: Any, what: str) -> str:
     clean = name.replace(".", "_").replace("-", "_") if isinstance(name, str) else ""
     if not _NAME(clean) or len(clean) > _LONGEST_NAME:
         raise ValueError(
-            f"{what} {name!r}: names are letters, digits and '_', at most {_LONGEST_NAME} of them"
+            f"{what} {name!r}: must consist of letters, digits and '_', at most {_LONGEST_NAME} characters"
         )
     return clean
 
@@ -74,7 +75,7 @@ def _tags(metric: str, tags: Mapping[str, Any] | None) -> dict[str, str]:
     if not tags:
         return {}
     if len(tags) > _MOST_TAGS:
-        raise ValueError(f"metric {metric!r}: {len(tags)} tags are more than {_MOST_TAGS}")
+        raise ValueError(f"metric {metric!r}: at most {_MOST_TAGS} tags are allowed; got {len(tags)}")
     found = {
         _clean(name, f"metric {metric!r}, tag"): str(value)[:_LONGEST_VALUE] for name, value in tags.items()
     }
@@ -87,7 +88,7 @@ def _number(metric: str, value: Any) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"metric {metric!r}: {value!r} is no number") from error
+        raise ValueError(f"metric {metric!r}: must be a number; got {value!r}") from error
     if not math.isfinite(number):
-        raise ValueError(f"metric {metric!r}: {value!r} is not finite")
+        raise ValueError(f"metric {metric!r}: must be finite; got {value!r}")
     return number

@@ -1,4 +1,4 @@
-"""The Prometheus text of a replica, made from the shared board whenever somebody asks; requests only touch the board."""
+"""The Prometheus text of a replica, computed from the shared metrics on each scrape; requests only write the shared metrics."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
@@ -15,98 +15,109 @@ from prometheus_client.registry import Collector
 
 from cortex_api import Document, __version__
 from cortex_runtime.metrics import series, tracker
-from cortex_runtime.metrics.shared_memory import BATCH_SIZES, BUCKETS, Board
+from cortex_runtime.metrics.shared_memory import BATCH_SIZES, BUCKETS, SharedMetrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class ReplicaCollector(Collector):
-    """One scrape of the board. workers: gives (ready, restarts). model_failures: gives failed loads by model."""
+    """Collects the metrics of a replica. workers: returns (ready, restarts). model_failures: returns failed loads by model."""
 
     def __init__(
         self,
         document: Document,
-        board: Board,
+        shared_metrics: SharedMetrics,
         workers: Callable[[], tuple[int, int]],
         model_failures: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._document = document
-        self._board = board
+        self._shared_metrics = shared_metrics
         self._workers = workers
         self._model_failures = model_failures
 
     def collect(self) -> Iterator[Metric]:
-        """All families of the replica."""
-        document, board = self._document, self._board
+        """Yield all metric families of the replica."""
+        document, shared_metrics = self._document, self._shared_metrics
         requests = CounterMetricFamily(
-            "cortex_requests", "Requests answered (499: the client was gone)", labels=("method", "status")
+            "cortex_requests",
+            "Responses sent (499: the client closed the connection)",
+            labels=("method", "status"),
         )
-        for method, status, count in board.requests():
+        for method, status, count in shared_metrics.requests():
             requests.add_metric((method, str(status)), count)
         yield requests
         yield _histogram(
             "cortex_request_duration_seconds",
-            "From request to last byte handed over",
+            "Seconds from receiving a request to sending its last byte",
             BUCKETS,
-            *board.durations(),
+            *shared_metrics.durations(),
         )
         if getattr(document.spec.handler, "server_side_batching", None) is not None:
-            yield _histogram("cortex_batch_size", "Requests in a batch", BATCH_SIZES, *board.batch_sizes())
             yield _histogram(
-                "cortex_batch_wait_seconds", "From request to its batch", BUCKETS, *board.batch_waits()
+                "cortex_batch_size", "Requests per batch", BATCH_SIZES, *shared_metrics.batch_sizes()
+            )
+            yield _histogram(
+                "cortex_batch_wait_seconds",
+                "Seconds from receiving a request to the start of its batch",
+                BUCKETS,
+                *shared_metrics.batch_waits(),
             )
         yield GaugeMetricFamily(
-            "cortex_requests_in_flight", "Requests running and waiting", value=board.in_flight()
+            "cortex_requests_in_flight", "Requests running and queued", value=shared_metrics.in_flight()
         )
         yield GaugeMetricFamily(
-            "cortex_queue_length", "Requests waiting for a thread or a batch", value=board.waiting()
+            "cortex_queue_length", "Requests queued for a thread or a batch", value=shared_metrics.waiting()
         )
         yield GaugeMetricFamily(
             "cortex_max_replica_concurrency",
-            "Requests running and waiting above which 503 is answered",
+            "Maximum of requests running and queued; more are refused with status 503",
             value=document.spec.handler.max_replica_concurrency,
         )
         ready, restarts = self._workers()
-        yield GaugeMetricFamily("cortex_workers_ready", "Worker processes that answer", value=ready)
-        yield CounterMetricFamily("cortex_worker_restarts", "Worker processes started again", value=restarts)
+        yield GaugeMetricFamily("cortex_workers_ready", "Worker processes that are ready", value=ready)
+        yield CounterMetricFamily("cortex_worker_restarts", "Restarts of worker processes", value=restarts)
         if document.spec.handler.models is not None:
             failures = CounterMetricFamily(
                 "cortex_model_load_failures",
-                "Models that could not be fetched or loaded; what was served before stays",
+                "Failed attempts to download or load a model; the previous version stays in use",
                 labels=("model",),
             )
             for model, count in sorted(self._model_failures().items()):
                 failures.add_metric((model,), count)
             yield failures
         build = GaugeMetricFamily(
-            "cortex_build_info", "What runs here", labels=("version", "api", "namespace", "kind")
+            "cortex_build_info",
+            "Version, API, namespace and kind of this process",
+            labels=("version", "api", "namespace", "kind"),
         )
         build.add_metric((__version__, document.name, document.namespace, document.kind), 1)
         yield build
-        yield from named(series.merge(board.region(row) for row in range(board.rows)))
+        yield from families(
+            series.merge(shared_metrics.series_region(slot) for slot in range(shared_metrics.slots))
+        )
 
 
 _HELP = {
-    tracker.CLASSES: "Predictions of each class",
+    tracker.CLASSES: "Predictions by class",
     tracker.VALUES: "Predicted values",
-    tracker.SKIPPED: "Responses that the tracker could not count",
-    "cortex_metrics_dropped": "Numbers of metrics_client that had no room: too many sets of tags",
+    tracker.SKIPPED: "Responses that the tracker did not count, by reason",
+    "cortex_metrics_dropped": "Values of metrics_client that were dropped: too many combinations of tags",
 }
 
 
-def named(counted: Sequence[series.Series]) -> Iterator[Metric]:
-    """Families of what was counted by name. A name that two processes use for two kinds is shown as one of them."""
+def families(counted: Sequence[series.Series]) -> Iterator[Metric]:
+    """Yield the metric families of named series. A name with two types in two processes is exported as one of them."""
     seen: set[str] = set()
     for (kind, name), group in groupby(
         sorted(counted, key=lambda s: (s.kind, s.name)), lambda s: (s.kind, s.name)
     ):
         if name not in seen:
             seen.add(name)
-            yield from _families(kind, name, list(group))
+            yield from _family(kind, name, list(group))
 
 
-def _families(kind: str, name: str, group: list[series.Series]) -> Iterator[Metric]:
-    text = _HELP.get(name, "Counted by the handler")
+def _family(kind: str, name: str, group: list[series.Series]) -> Iterator[Metric]:
+    text = _HELP.get(name, "Recorded by the handler")
     labels = sorted({tag for each in group for tag, _ in each.tags})
 
     def values_of(each: series.Series) -> list[str]:
@@ -131,14 +142,14 @@ def _families(kind: str, name: str, group: list[series.Series]) -> Iterator[Metr
         yield histogram
     else:
         summary = SummaryMetricFamily(name, text, labels=labels)
-        least = GaugeMetricFamily(f"{name}_min", f"{text}: the least", labels=labels)
-        greatest = GaugeMetricFamily(f"{name}_max", f"{text}: the greatest", labels=labels)
+        minimum_family = GaugeMetricFamily(f"{name}_min", f"{text}: minimum", labels=labels)
+        maximum_family = GaugeMetricFamily(f"{name}_max", f"{text}: maximum", labels=labels)
         for each in group:
             count, total, minimum, maximum = each.values
             summary.add_metric(values_of(each), int(count), total)
-            least.add_metric(values_of(each), minimum)
-            greatest.add_metric(values_of(each), maximum)
-        yield from (summary, least, greatest)
+            minimum_family.add_metric(values_of(each), minimum)
+            maximum_family.add_metric(values_of(each), maximum)
+        yield from (summary, minimum_family, maximum_family)
 
 
 def _histogram(
@@ -154,18 +165,18 @@ def _buckets(bounds: Sequence[float], counts: Sequence[float]) -> list[tuple[str
 
 
 class Metrics:
-    """The text for /metrics."""
+    """Renders /metrics."""
 
     def __init__(
         self,
         document: Document,
-        board: Board,
+        shared_metrics: SharedMetrics,
         workers: Callable[[], tuple[int, int]],
         model_failures: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(ReplicaCollector(document, board, workers, model_failures))
+        self._registry.register(ReplicaCollector(document, shared_metrics, workers, model_failures))
 
     def text(self) -> bytes:
-        """The Prometheus text format, version 0.0.4."""
+        """Return the metrics in the Prometheus text format, version 0.0.4."""
         return generate_latest(self._registry)

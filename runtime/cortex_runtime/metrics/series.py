@@ -1,7 +1,7 @@
-"""Numbers with names that are known only while they are counted: the handler's own metrics, and what the tracker counts.
+"""Metrics whose names are known only at run time: the handler's own metrics and those of the tracker.
 
-Each worker has a part of the board in which it writes a list of (key, values), and nobody else writes there; the supervisor reads
-all parts and adds them up. The list outlives its worker, and the successor counts on from there.
+Each worker writes a list of (key, values) to its region of the shared metrics and is its only writer. The supervisor reads all
+regions and adds them up. A region outlives its worker and the next worker in that slot continues it.
 """
 
 import math
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import orjson
 
 REGION = 512 * 1024
-"""Bytes of one worker; those that are never written cost nothing."""
+"""Bytes per worker. Pages that are never written take no memory."""
 MOST_SERIES = 1000
-"""Series (a metric with one set of tags) that one worker keeps. What comes after that is dropped and counted."""
+"""Series (a metric with one combination of tags) per worker. Values of further series are dropped and counted."""
 BUCKETS = tuple(float(f"{digits}e{exponent}") for exponent in range(-3, 5) for digits in ("1", "2.5", "5"))
 """Upper bounds of a histogram: 0.001 to 50,000."""
 
@@ -29,10 +29,10 @@ DROPPED = ("counter", "cortex_metrics_dropped", ())
 
 @dataclass(frozen=True)
 class Series:
-    """One series, all workers together.
+    """One series, merged over all workers.
 
-    values: counter: sum. gauge: the last value set. histogram: a count for each of BUCKETS and for +Inf, and the sum.
-    summary: count, sum, minimum, maximum.
+    values: for a counter the sum; for a gauge the last value set; for a histogram a count for each of BUCKETS and for +Inf, then
+    the sum; for a summary count, sum, minimum and maximum.
     """
 
     kind: str
@@ -44,8 +44,8 @@ class Series:
 Key = tuple[str, str, tuple[tuple[str, str], ...]]
 
 
-class Tally:
-    """One worker's part. Safe for several threads."""
+class NamedSeries:
+    """The series of one worker. Thread-safe."""
 
     def __init__(self, region: memoryview) -> None:
         self._bytes = region
@@ -55,11 +55,11 @@ class Tally:
         self._lock = threading.Lock()
 
     def kind_of(self, name: str) -> str | None:
-        """What a metric is, once it has been counted."""
+        """Return the type of a metric, or None before its first value."""
         return self._kinds.get(name)
 
     def add(self, name: str, tags: Mapping[str, str], by: float) -> None:
-        """Count on."""
+        """Increase a counter."""
         with self._lock:
             slot = self._slot(COUNTER, name, tags)
             if slot is not None:
@@ -82,7 +82,7 @@ class Tally:
                 self._cells[slot + bucket] += 1.0
                 self._cells[slot + len(BUCKETS) + 1] += value
 
-    def summarise(self, name: str, tags: Mapping[str, str], value: float) -> None:
+    def summarize(self, name: str, tags: Mapping[str, str], value: float) -> None:
         """Add a value to a summary."""
         with self._lock:
             slot = self._slot(SUMMARY, name, tags)
@@ -95,7 +95,7 @@ class Tally:
                 cells[slot] += 1.0
 
     def _slot(self, kind: str, name: str, tags: Mapping[str, str]) -> int | None:
-        """Where the values of a series stand; None when there is no room for another one."""
+        """Return the index of the first value of a series; None when there is no room for another series."""
         key: Key = (kind, name, tuple(sorted(tags.items())) if tags else ())
         slot = self._slots.get(key)
         if slot is None:
@@ -110,12 +110,12 @@ class Tally:
         start = used or _USED.size
         values = (start + _HEAD.size + len(content) + 7) // 8 * 8
         end = values + _WIDTHS[key[0]] * 8
-        # The last bytes are for the series that says that there was no room.
+        # The last bytes are reserved for the counter of dropped values.
         if end > REGION - (0 if key == DROPPED else 256):
             return None
         _HEAD.pack_into(self._bytes, start, len(content), values)
         self._bytes[start + _HEAD.size : start + _HEAD.size + len(content)] = content
-        # Whoever reads sees the entry only from now on.
+        # Written last: readers must never see half an entry.
         _USED.pack_into(self._bytes, 0, end)
         self._slots[key] = values // 8
         self._kinds[key[1]] = key[0]
@@ -123,7 +123,7 @@ class Tally:
 
 
 def merge(regions: Iterable[memoryview]) -> list[Series]:
-    """What all workers have counted, by name and tags."""
+    """Merge the series of all workers by type, name and tags."""
     found: dict[Key, list[Sequence[float]]] = {}
     for region in regions:
         cells = region.cast("d")

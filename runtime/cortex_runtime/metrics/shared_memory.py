@@ -1,8 +1,8 @@
-"""Numbers shared by the processes of one replica: a table of 64-bit floats with one row for each worker, and behind it a part for
-each worker's `Tally`.
+"""Metrics shared by the processes of one replica: a table of 64-bit floats with one row per worker slot, followed by one region
+per slot for that worker's `NamedSeries`.
 
-A worker writes its own row and nobody else's, so no lock is needed; the supervisor reads all rows for /metrics and /load. A
-row outlives its worker, and the successor counts on from there: counters never go back. A row is about 24 KB.
+Each worker writes only to its own row, so no lock is needed. The supervisor reads all rows for /metrics and /load. A row outlives
+its worker and the next worker in that slot continues it, so counters never decrease. A row takes about 24 KB.
 """
 
 import mmap
@@ -29,81 +29,81 @@ _METHOD_OFFSET = {method: _REQUESTS + i * STATUSES - FIRST_STATUS for i, method 
 _OTHER_OFFSET = _METHOD_OFFSET["OTHER"]
 
 
-class Board:
-    """The whole table, mapped from a file descriptor that the processes share.
+class SharedMetrics:
+    """The whole table, mapped from a file descriptor that all processes of the replica inherit.
 
-    Workers that share their load (sharing.py) see each other in a number for each row. live: 1 while it takes connections.
-    free: 1 while a request would not wait there. movable: requests that wait and may move. connections: those open.
-    accepted: those accepted so far.
+    Workers that share their load (serving/sharing.py) read one value per slot of each other. live: 1 while the worker accepts
+    connections. free: 1 while a request would start without waiting. movable: queued requests that may move to another worker.
+    connections: open connections. accepted: connections accepted so far.
     """
 
-    def __init__(self, descriptor: int, rows: int) -> None:
+    def __init__(self, descriptor: int, slots: int) -> None:
         self.descriptor = descriptor
-        self.rows = rows
-        # Memory maps begin at a page, so the parts behind the table do as well.
-        self._table = -(-rows * _WIDTH * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._memory = memoryview(mmap.mmap(descriptor, self._table + rows * REGION))
-        self.cells = self._memory[: rows * _WIDTH * 8].cast("d")
+        self.slots = slots
+        # Page-aligned: no region shares a page with the table.
+        self._table = -(-slots * _WIDTH * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._memory = memoryview(mmap.mmap(descriptor, self._table + slots * REGION))
+        self.cells = self._memory[: slots * _WIDTH * 8].cast("d")
         self._in_flight = self.cells[_IN_FLIGHT::_WIDTH]
         self.live, self.free = self.cells[_LIVE::_WIDTH], self.cells[_FREE::_WIDTH]
         self.movable, self.connections = self.cells[_MOVABLE::_WIDTH], self.cells[_CONNECTIONS::_WIDTH]
         self.accepted = self.cells[_ACCEPTED::_WIDTH]
 
     @classmethod
-    def create(cls, rows: int) -> "Board":
-        """A new table of zeros in memory."""
+    def create(cls, slots: int) -> "SharedMetrics":
+        """Create a table of zeros in anonymous memory."""
         if hasattr(os, "memfd_create"):
-            descriptor = os.memfd_create("cortex-board")
+            descriptor = os.memfd_create("cortex-metrics")
         else:
             with tempfile.TemporaryFile() as file:
                 descriptor = os.dup(file.fileno())
-        os.ftruncate(descriptor, -(-rows * _WIDTH * 8 // mmap.PAGESIZE) * mmap.PAGESIZE + rows * REGION)
-        return cls(descriptor, rows)
+        os.ftruncate(descriptor, -(-slots * _WIDTH * 8 // mmap.PAGESIZE) * mmap.PAGESIZE + slots * REGION)
+        return cls(descriptor, slots)
 
-    def row(self, index: int) -> "Row":
-        """The row that one worker writes."""
-        return Row(self, index)
+    def worker(self, slot: int) -> "WorkerMetrics":
+        """Return the row that the worker in this slot writes."""
+        return WorkerMetrics(self, slot)
 
-    def region(self, index: int) -> memoryview:
-        """The part for one worker's `Tally`."""
-        start = self._table + index * REGION
+    def series_region(self, slot: int) -> memoryview:
+        """Return the region for the `NamedSeries` of the worker in this slot."""
+        start = self._table + slot * REGION
         return self._memory[start : start + REGION]
 
     def in_flight(self) -> int:
-        """Requests running and waiting in the whole replica."""
+        """Return the number of requests that the replica runs or queues."""
         return int(sum(self._in_flight))
 
     def waiting(self) -> int:
-        """Requests that wait for a thread."""
-        return int(sum(self.cells[row * _WIDTH + _WAITING] for row in range(self.rows)))
+        """Return the number of requests that wait for a thread or a batch."""
+        return int(sum(self.cells[slot * _WIDTH + _WAITING] for slot in range(self.slots)))
 
-    def vacate(self, index: int) -> None:
-        """Forget the running and waiting requests of a worker that is gone, and its connections."""
+    def reset_gauges(self, slot: int) -> None:
+        """Zero the requests and connections of a worker that has exited; its counters stay."""
         for cell in (_IN_FLIGHT, _WAITING, _LIVE, _FREE, _MOVABLE, _CONNECTIONS):
-            self.cells[index * _WIDTH + cell] = 0.0
+            self.cells[slot * _WIDTH + cell] = 0.0
 
     def requests(self) -> Iterator[tuple[str, int, float]]:
-        """(method, status, count) of what has been answered, all workers together."""
+        """Yield (method, status, count) of all responses, summed over the workers."""
         for method, offset in _METHOD_OFFSET.items():
             for status in range(FIRST_STATUS, FIRST_STATUS + STATUSES):
-                count = sum(self.cells[row * _WIDTH + offset + status] for row in range(self.rows))
+                count = sum(self.cells[slot * _WIDTH + offset + status] for slot in range(self.slots))
                 if count:
                     yield method, status, count
 
     def durations(self) -> tuple[list[float], float]:
-        """Cumulative counts for each of BUCKETS and +Inf, and the sum of seconds."""
+        """Return the cumulative counts for each of BUCKETS and +Inf, and the sum of seconds."""
         return self._histogram(_HISTOGRAM, BUCKETS, _SECONDS)
 
     def batch_sizes(self) -> tuple[list[float], float]:
-        """Cumulative counts for each of BATCH_SIZES and +Inf, and the sum of sizes."""
+        """Return the cumulative counts for each of BATCH_SIZES and +Inf, and the sum of sizes."""
         return self._histogram(_BATCHED, BATCH_SIZES, _BATCH_WAIT - 1)
 
     def batch_waits(self) -> tuple[list[float], float]:
-        """Cumulative counts for each of BUCKETS and +Inf, and the sum of seconds."""
+        """Return the cumulative counts for each of BUCKETS and +Inf, and the sum of seconds."""
         return self._histogram(_BATCH_WAIT, BUCKETS, _WIDTH - 1)
 
     def _histogram(self, first: int, bounds: Sequence[float], total_at: int) -> tuple[list[float], float]:
-        starts = [row * _WIDTH for row in range(self.rows)]
+        starts = [slot * _WIDTH for slot in range(self.slots)]
         cumulative, total = [], 0.0
         for bucket in range(len(bounds) + 1):
             total += sum(self.cells[start + first + bucket] for start in starts)
@@ -111,44 +111,44 @@ class Board:
         return cumulative, sum(self.cells[start + total_at] for start in starts)
 
 
-class Row:
-    """One worker's numbers. Written from the event loop's thread only."""
+class WorkerMetrics:
+    """One worker's row. Written only from the thread of its event loop."""
 
-    __slots__ = ("_base", "_cells", "_gathered", "_queued", "board")
+    __slots__ = ("_base", "_batching", "_cells", "_queued", "shared")
 
-    def __init__(self, board: Board, index: int) -> None:
-        self.board = board
-        self._cells = board.cells
-        self._base = index * _WIDTH
-        self._queued = self._gathered = 0
+    def __init__(self, shared: SharedMetrics, slot: int) -> None:
+        self.shared = shared
+        self._cells = shared.cells
+        self._base = slot * _WIDTH
+        self._queued = self._batching = 0
 
-    def begin(self) -> None:
-        """A request has been admitted."""
+    def start_request(self) -> None:
+        """Count a request that was admitted."""
         self._cells[self._base] += 1.0
 
-    def end(self) -> None:
-        """An admitted request is over."""
+    def finish_request(self) -> None:
+        """Count the end of a request that was admitted."""
         self._cells[self._base] -= 1.0
 
-    def answered(self, method: str, status: int, seconds: float) -> None:
-        """A request got this status (100 to 599) after so many seconds."""
+    def record_request(self, method: str, status: int, seconds: float) -> None:
+        """Record a response with this status (100 to 599) and its duration in seconds."""
         cells, base = self._cells, self._base
         cells[base + _METHOD_OFFSET.get(method, _OTHER_OFFSET) + min(max(status, 100), 599)] += 1.0
         cells[base + _HISTOGRAM + bisect_left(BUCKETS, seconds)] += 1.0
         cells[base + _SECONDS] += seconds
 
-    def waits(self, requests: int) -> None:
-        """So many requests wait for a thread now."""
+    def set_queued(self, requests: int) -> None:
+        """Set the number of requests that wait for a thread."""
         self._queued = requests
-        self._cells[self._base + _WAITING] = float(requests + self._gathered)
+        self._cells[self._base + _WAITING] = float(requests + self._batching)
 
-    def gathers(self, requests: int) -> None:
-        """So many requests wait for their batch now."""
-        self._gathered = requests
+    def set_batching(self, requests: int) -> None:
+        """Set the number of requests that wait for their batch."""
+        self._batching = requests
         self._cells[self._base + _WAITING] = float(requests + self._queued)
 
-    def batched(self, waits: Sequence[float]) -> None:
-        """A batch begins, of so many requests as there are waits: seconds that each has waited for it."""
+    def record_batch(self, waits: Sequence[float]) -> None:
+        """Record the start of a batch. waits: seconds that each of its requests has waited for it."""
         cells, base = self._cells, self._base
         cells[base + _BATCHED + bisect_left(BATCH_SIZES, len(waits))] += 1.0
         cells[base + _BATCH_WAIT - 1] += len(waits)

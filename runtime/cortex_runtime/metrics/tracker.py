@@ -1,5 +1,5 @@
-"""spec.tracker: counts what is predicted, from the final responses. It never fails a request: what can't be counted is skipped,
-and why is counted.
+"""spec.tracker: counts predictions from the final responses. It never fails a request: a response that it can't count is skipped,
+and skipped responses are counted by reason.
 """
 
 import dataclasses
@@ -16,51 +16,53 @@ from starlette.responses import Response
 from cortex_api.scaling import Tracker as Spec
 from cortex_runtime.arrays import is_array, is_bool
 from cortex_runtime.http import json_parser
-from cortex_runtime.metrics.series import Tally
+from cortex_runtime.metrics.series import NamedSeries
 
 log = logging.getLogger("cortex")
 
 CLASSES, VALUES, SKIPPED = "cortex_tracker_predictions", "cortex_tracker_value", "cortex_tracker_skipped"
 MOST_CLASSES = 100
-"""Classes that one process tells apart; what comes after them is counted as OTHER."""
+"""Distinct classes per process; further classes are counted as OTHER."""
 OTHER = "(other)"
 _LONGEST_CLASS = 128
 
 
 class _Skip(Exception):
-    """Why a response is not counted: one of a few words."""
+    """Why a response is not counted. The message is the value of a label, so it is one of a few constants."""
 
 
 class Tracker:
-    """Counts predictions of one process."""
+    """Counts the predictions of one process."""
 
-    def __init__(self, spec: Spec, tally: Tally) -> None:
+    def __init__(self, spec: Spec, series: NamedSeries) -> None:
         self._key = spec.key
         self._regression = spec.model_type == "regression"
-        self._tally = tally
+        self._series = series
         self._classes: set[str] = set()
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def note(self, value: Any) -> None:
-        """Count what a handler has answered with success: a plain value, or a Starlette response."""
+        """Count the result of a successful call of the handler: a plain value or a Starlette response."""
         try:
             prediction = self._find(value)
             if self._regression:
-                self._tally.summarise(VALUES, {}, _number(prediction))
+                self._series.summarize(VALUES, {}, _number(prediction))
             else:
-                self._tally.add(CLASSES, {"class": self._class(prediction)}, 1)
+                self._series.add(CLASSES, {"class": self._class(prediction)}, 1)
         except _Skip as reason:
             self._skip(str(reason))
         except Exception:
-            # A mapping of the user's own may raise anything.
+            # A mapping class of the user may raise anything.
             self._skip("unreadable")
 
     def _skip(self, reason: str) -> None:
-        self._tally.add(SKIPPED, {"reason": reason}, 1)
-        if reason not in self._told:
-            self._told.add(reason)
+        self._series.add(SKIPPED, {"reason": reason}, 1)
+        if reason not in self._logged:
+            self._logged.add(reason)
             log.warning(
-                "the tracker can't count a response: %s; %s_total counts all that follow", reason, SKIPPED
+                "the tracker can't count a response: %s; further ones are only counted in %s_total",
+                reason,
+                SKIPPED,
             )
 
     def _find(self, value: Any) -> Any:
@@ -80,7 +82,7 @@ class Tracker:
                 raise _Skip("missing key")
             value = value[self._key]
         elif isinstance(value, Mapping):
-            raise _Skip("an object, and tracker.key is not set")
+            raise _Skip("an object, but tracker.key is not set")
         if is_array(value) and value.size == 1:
             value = value.item()
         if isinstance(value, Enum):

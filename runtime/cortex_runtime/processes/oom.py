@@ -7,7 +7,7 @@ _COUNTERS = ("memory.events", "memory/memory.oom_control")
 """Files of cgroup v2 and v1."""
 
 
-def kills() -> int:
+def count() -> int:
     """How often it has; 0 where nobody counts."""
     for name in _COUNTERS:
         try:

@@ -1,15 +1,18 @@
-"""What the supervisor tells a worker on its command line; apart, so that the supervisor imports nothing of the worker."""
+"""The arguments that the supervisor passes to a worker process. A module of its own, so that the supervisor imports nothing of
+the worker.
+"""
 
 import json
 from dataclasses import asdict, dataclass, field
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a worker is started with.
+class WorkerArguments:
+    """What a worker process is started with.
 
-    lifeline: the name of the supervisor's Lifeline. listener, board, control: file descriptors. slot: its row of the board.
-    mailboxes: descriptors to read and to write each slot's mailbox with; none where a replica has one worker.
+    lifeline: the name of the supervisor's `Lifeline`. listener, metrics, control: file descriptors of the listening socket, the
+    shared metrics and the control channel. slot: the worker's index in the shared metrics, of `slots`. mailboxes: a pair of
+    descriptors, to read and to write, of each slot's mailbox; empty where a replica has one worker.
     """
 
     config: str
@@ -17,12 +20,17 @@ class Order:
     models: str
     lifeline: str
     listener: int = -1
-    board: int = -1
+    metrics: int = -1
     control: int = -1
     slot: int = 0
     slots: int = 0
     mailboxes: list[tuple[int, int]] = field(default_factory=list)
 
     def to_json(self) -> str:
-        """For the command line."""
+        """Return the arguments as JSON, for the command line."""
         return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "WorkerArguments":
+        """Return the arguments of a command line."""
+        return cls(**json.loads(text))

@@ -25,14 +25,14 @@ from cortex_runtime.logs import records
 from cortex_runtime.logs.tracebacks import last_lines
 from cortex_runtime.mailboxes import Mailboxes
 from cortex_runtime.metrics.prometheus import Metrics
-from cortex_runtime.metrics.shared_memory import Board
+from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.models.progress import Stopped
 from cortex_runtime.models.project import ProjectSource
 from cortex_runtime.models.sync import Sync
 from cortex_runtime.processes.lifeline import Lifeline
-from cortex_runtime.processes.worker_arguments import Order
+from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.replica.admin import Admin, Unready
-from cortex_runtime.replica.workers import Seat, Worker, listen, start
+from cortex_runtime.replica.workers import Worker, WorkerSlot, listen, start
 
 log = logging.getLogger("cortex")
 
@@ -78,12 +78,12 @@ class Supervisor:
         self._document = document
         self._processes = document.spec.handler.processes_per_replica
         # Twice the rows: during a reload two generations of workers serve side by side.
-        self._board = Board.create(2 * self._processes)
-        self._free = list(range(self._board.rows))
-        self._mailboxes = Mailboxes.create(self._board.rows if self._processes > 1 else 0)
+        self._shared_metrics = SharedMetrics.create(2 * self._processes)
+        self._free = list(range(self._shared_metrics.slots))
+        self._mailboxes = Mailboxes.create(self._shared_metrics.slots if self._processes > 1 else 0)
         self._listener = _listen(options.host, options.port)
         self._admin_listener = _listen(options.host, options.admin_port)
-        self._seats: list[Seat] = []
+        self._seats: list[WorkerSlot] = []
         self._restarts = 0
         self._stopping: asyncio.Event = asyncio.Event()
         self._doing = ("starting", time.time())
@@ -94,7 +94,9 @@ class Supervisor:
         self._watched = {project, options.config}
         self._before: dict[str, tuple[int, int]] = {}
         self._lifeline = Lifeline()
-        self._order = Order(str(options.config), str(project), str(options.models), self._lifeline.name)
+        self._arguments = WorkerArguments(
+            str(options.config), str(project), str(options.models), self._lifeline.name
+        )
         self._installer: Installer | None = None
         self._load_failures: Counter[str] = Counter()
         self._sync: Sync | None = None
@@ -169,7 +171,7 @@ class Supervisor:
                     # Longer ones are those in which this process was suspended, and the workers with it.
                     seat.watch(min(now - looked, 2 * LOOK))
                 looked = now
-                self._loads.append(self._board.in_flight())
+                self._loads.append(self._shared_metrics.in_flight())
                 down = [seat for seat in self._seats if not seat.ready and seat.problem]
                 stuck = [seat.problem for seat in down if seat.stuck and seat.problem]
                 if stuck and len(down) == len(self._seats):
@@ -180,14 +182,14 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
 
-    async def _generation(self) -> list[Seat]:
+    async def _generation(self) -> list[WorkerSlot]:
         """Workers on all seats, once all are ready. Raises StartError, with none of them left, when one can't start."""
         if not self._seats:
             self._do("starting the worker processes")
         patience = None
         if self.watches_workers:
             patience = units.seconds(self._document.spec.handler.request_timeout)
-        seats = [Seat(self._launch, self._vacate, patience) for _ in range(self._processes)]
+        seats = [WorkerSlot(self._launch, self._vacate, patience) for _ in range(self._processes)]
         started = asyncio.gather(*(seat.first for seat in seats))
         stop = asyncio.create_task(self._stopping.wait())
         try:
@@ -202,7 +204,7 @@ class Supervisor:
             started.cancel()
         return seats
 
-    async def _end(self, seats: Iterable[Seat]) -> None:
+    async def _end(self, seats: Iterable[WorkerSlot]) -> None:
         for seat in seats:
             seat.kill()
         await asyncio.gather(*(seat.task for seat in seats), return_exceptions=True)
@@ -210,10 +212,12 @@ class Supervisor:
     def _launch(self) -> "asyncio.Future[Worker]":
         slot = self._free.pop(0)
         return asyncio.ensure_future(
-            start(self._order, self._listener, self._board, self._mailboxes, slot, self._heed)
+            start(
+                self._arguments, self._listener, self._shared_metrics, self._mailboxes, slot, self._on_report
+            )
         )
 
-    def _heed(self, report: dict[str, Any]) -> None:
+    def _on_report(self, report: dict[str, Any]) -> None:
         if report["event"] == "model_failed":
             self._load_failures[report["model"]] += 1
         elif report["event"] == "doing":
@@ -224,10 +228,10 @@ class Supervisor:
         return dict(self._load_failures + (self._sync.failures if self._sync is not None else Counter()))
 
     def _vacate(self, slot: int) -> None:
-        self._board.vacate(slot)
+        self._shared_metrics.reset_gauges(slot)
         self._free.append(slot)
         if self._processes > 1:
-            live = [other for other, value in enumerate(self._board.live) if value]
+            live = [other for other, value in enumerate(self._shared_metrics.live) if value]
             self._mailboxes.pass_on(slot, live[0] if live else None)
 
     async def _reload_on_change(self) -> None:
@@ -267,7 +271,7 @@ class Supervisor:
 
     async def _drain(self) -> None:
         """Let what runs end: first new requests are still taken, each on its last connection; then no more."""
-        log.info("draining: %d requests in flight", self._board.in_flight())
+        log.info("draining: %d requests in flight", self._shared_metrics.in_flight())
         for seat in self._seats:
             seat.tell("drain")
         if not self._at_once:
@@ -325,9 +329,13 @@ class Supervisor:
         )
 
     def _admin_server(self) -> Server:
-        metrics = Metrics(self._document, self._board, self._workers, self._model_failures)
+        metrics = Metrics(self._document, self._shared_metrics, self._workers, self._model_failures)
         admin = Admin(
-            self._problem, metrics.text, self._board.in_flight, self._average_load, self._last_failure
+            self._problem,
+            metrics.text,
+            self._shared_metrics.in_flight,
+            self._average_load,
+            self._last_failure,
         )
         config = plain(admin, loop="asyncio", http="httptools", timeout_graceful_shutdown=1)
         return Server(config, lambda: None)

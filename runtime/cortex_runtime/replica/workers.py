@@ -16,10 +16,10 @@ from typing import Any
 
 from cortex_runtime.errors import StartError
 from cortex_runtime.mailboxes import Mailboxes
-from cortex_runtime.metrics.shared_memory import Board
+from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.processes import oom
 from cortex_runtime.processes.lifeline import end_group
-from cortex_runtime.processes.worker_arguments import Order
+from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.replica.watchdog import Watchdog
 
 log = logging.getLogger("cortex")
@@ -41,8 +41,8 @@ class Worker:
     control: asyncio.StreamWriter
     reports: asyncio.StreamReader
     slot: int
-    heed: Callable[[dict[str, Any]], None] = _ignore
-    kills: int = field(init=False, default_factory=oom.kills)
+    on_report: Callable[[dict[str, Any]], None] = _ignore
+    kills: int = field(init=False, default_factory=oom.count)
     watchdog: Watchdog | None = field(init=False, default=None)
     ending: bool = field(init=False, default=False)
 
@@ -55,13 +55,13 @@ class Worker:
             if report["event"] == "failed":
                 await self.process.wait()
                 raise StartError(report["reason"], report["message"])
-            self.heed(report)
+            self.on_report(report)
         status = await self.process.wait()
         raise self.failure("HandlerInitError", f"a worker {ending(status)} while it started", status)
 
     def failure(self, reason: str, message: str, status: int) -> StartError:
         """Why it has ended: this, unless it is known that it was killed for memory."""
-        if status != -signal.SIGKILL or oom.kills() == self.kills:
+        if status != -signal.SIGKILL or oom.count() == self.kills:
             return StartError(reason, message)
         return StartError(
             "OutOfMemory",
@@ -73,7 +73,7 @@ class Worker:
         while line := await self.reports.readline():
             report = json.loads(line)
             if report["event"] != "alive":
-                self.heed(report)
+                self.on_report(report)
             elif self.watchdog is not None:
                 self.watchdog.on_answer(report["busy"], report["finished"])
 
@@ -102,22 +102,22 @@ def ending(status: int) -> str:
 
 
 async def start(
-    order: Order,
+    arguments: WorkerArguments,
     listener: socket.socket,
-    board: Board,
+    shared_metrics: SharedMetrics,
     mailboxes: Mailboxes,
     slot: int,
-    heed: Callable[[dict[str, Any]], None],
+    on_report: Callable[[dict[str, Any]], None],
 ) -> Worker:
-    """Start a worker process; it is not ready yet. heed: is given its reports, but for those about its start."""
+    """Start a worker process; it is not ready yet. on_report: is given its reports, but for those about its start."""
     ours, theirs = socket.socketpair()
-    order = replace(
-        order,
+    arguments = replace(
+        arguments,
         listener=listener.fileno(),
-        board=board.descriptor,
+        metrics=shared_metrics.descriptor,
         control=theirs.fileno(),
         slot=slot,
-        slots=board.rows,
+        slots=shared_metrics.slots,
         mailboxes=mailboxes.descriptors,
     )
     shared = [end for ends in mailboxes.descriptors for end in ends]
@@ -126,17 +126,17 @@ async def start(
             sys.executable,
             "-m",
             "cortex_runtime.serving.worker",
-            order.to_json(),
-            pass_fds=(order.listener, order.board, order.control, *shared),
+            arguments.to_json(),
+            pass_fds=(arguments.listener, arguments.metrics, arguments.control, *shared),
             stdin=asyncio.subprocess.DEVNULL,
             # Ctrl-C reaches the supervisor alone, which drains.
             start_new_session=True,
         )
     reader, writer = await asyncio.open_connection(sock=ours)
-    return Worker(process, writer, reader, slot, heed)
+    return Worker(process, writer, reader, slot, on_report)
 
 
-class Seat:
+class WorkerSlot:
     """One of the replica's workers: when the process dies, the next takes its place, after a pause that grows.
 
     ready: whether its worker serves. stuck: whether the next one can't start. lost_at: when its last worker died, in seconds of

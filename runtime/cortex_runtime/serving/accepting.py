@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from cortex_runtime.mailboxes import TURN, Mailboxes
-from cortex_runtime.metrics.shared_memory import Board
+from cortex_runtime.metrics.shared_memory import SharedMetrics
 
 log = logging.getLogger("cortex")
 
@@ -31,13 +31,13 @@ class Acceptor:
     def __init__(
         self,
         listener: socket.socket,
-        board: Board,
+        shared_metrics: SharedMetrics,
         slot: int,
         mailboxes: Mailboxes,
         connect: Callable[[socket.socket], None],
     ) -> None:
         self._listener = listener
-        self._board = board
+        self._shared_metrics = shared_metrics
         self._slot = slot
         self._mailboxes = mailboxes
         self._connect = connect
@@ -48,17 +48,17 @@ class Acceptor:
 
     def start(self) -> None:
         """Begin to accept."""
-        board = self._board
+        shared_metrics = self._shared_metrics
         # Not from zero: with as many connections open, this worker would get all new ones.
-        board.accepted[self._slot] = max(board.accepted)
-        board.live[self._slot] = board.free[self._slot] = 1.0
+        shared_metrics.accepted[self._slot] = max(shared_metrics.accepted)
+        shared_metrics.live[self._slot] = shared_metrics.free[self._slot] = 1.0
         self._listener.setblocking(False)
         self.take_turn()
 
     def stop(self) -> None:
         """Accept no more."""
         self._stopped = True
-        self._board.live[self._slot] = self._board.free[self._slot] = 0.0
+        self._shared_metrics.live[self._slot] = self._shared_metrics.free[self._slot] = 0.0
         self._pass_turn(self._best())
         self._leave_turn()
         self._listener.close()
@@ -75,7 +75,7 @@ class Acceptor:
         """Take the turn when a connection has waited since the last tick and no worker has accepted any."""
         if self._has_turn or self._stopped:
             return
-        accepted = sum(self._board.accepted)
+        accepted = sum(self._shared_metrics.accepted)
         waited = self._waits and accepted == self._accepted
         self._waits, self._accepted = self._is_readable(), accepted
         if self._waits and waited:
@@ -84,7 +84,7 @@ class Acceptor:
             self.take_turn()
 
     def _accept(self) -> None:
-        board, slot = self._board, self._slot
+        shared_metrics, slot = self._shared_metrics, self._slot
         for _ in range(_AT_ONCE):
             try:
                 connection, _ = self._listener.accept()
@@ -97,7 +97,7 @@ class Acceptor:
                 self._leave_turn()
                 asyncio.get_running_loop().call_later(_PAUSE, self.take_turn)
                 return
-            board.accepted[slot] += 1.0
+            shared_metrics.accepted[slot] += 1.0
             self._connect(connection)
             best = self._best()
             if best != slot and self._pass_turn(best):
@@ -106,17 +106,24 @@ class Acceptor:
 
     def _best(self) -> int:
         """The slot that should accept the next connection."""
-        board, best, least = self._board, self._slot, self._load(self._slot)
-        for slot in range(board.rows):
-            if board.live[slot] and (not self._absent or self._absent.get(slot, 0.0) < perf_counter()):
+        shared_metrics, best, least = self._shared_metrics, self._slot, self._load(self._slot)
+        for slot in range(shared_metrics.slots):
+            if shared_metrics.live[slot] and (
+                not self._absent or self._absent.get(slot, 0.0) < perf_counter()
+            ):
                 load = self._load(slot)
                 if load < least:
                     best, least = slot, load
         return best
 
     def _load(self, slot: int) -> tuple[bool, bool, float, float]:
-        board = self._board
-        return not board.live[slot], not board.free[slot], board.connections[slot], board.accepted[slot]
+        shared_metrics = self._shared_metrics
+        return (
+            not shared_metrics.live[slot],
+            not shared_metrics.free[slot],
+            shared_metrics.connections[slot],
+            shared_metrics.accepted[slot],
+        )
 
     def _pass_turn(self, slot: int) -> bool:
         return slot != self._slot and self._mailboxes.send(slot, TURN, self._slot)

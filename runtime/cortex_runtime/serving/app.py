@@ -29,7 +29,7 @@ from cortex_runtime.http import api_keys, response
 from cortex_runtime.http.payload import ClientGone, Moved, decompress, parse, parse_json, read_body
 from cortex_runtime.http.protocol import Answer
 from cortex_runtime.logs.records import AccessLog, RequestIds, request_id
-from cortex_runtime.metrics.shared_memory import Row
+from cortex_runtime.metrics.shared_memory import WorkerMetrics
 from cortex_runtime.serving.batching import batcher_of
 from cortex_runtime.serving.version_header import header_of, with_versions
 
@@ -54,7 +54,7 @@ class App:
         self,
         program: Program,
         threads: Threads,
-        row: Row,
+        metrics: WorkerMetrics,
         *,
         max_body: int,
         timeout: float,
@@ -68,7 +68,7 @@ class App:
         self._paces = {verb: Pace(quick and method.in_place) for verb, method in methods.items()}
         self._batchers = {}
         if batching is not None:
-            self._batchers["POST"] = batcher_of(batching, methods.get("POST"), threads, row, timeout)
+            self._batchers["POST"] = batcher_of(batching, methods.get("POST"), threads, metrics, timeout)
         self._in_place = {
             verb.encode(): self._paces[verb]
             for verb, method in methods.items()
@@ -79,7 +79,7 @@ class App:
         if keys is not None:
             self._route = self._answer_known
             self._in_place = {}
-        self._row = row
+        self._metrics = metrics
         self._max_body = max_body
         self._timeout = timeout
         self._limit = limit
@@ -102,7 +102,9 @@ class App:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one HTTP request, whatever happens; count it and log it."""
-        return self.answer(scope, receive, send, perf_counter(), self._row.board.in_flight() >= self._limit)
+        return self.answer(
+            scope, receive, send, perf_counter(), self._metrics.shared.in_flight() >= self._limit
+        )
 
     async def answer(self, scope: Scope, receive: Receive, send: Send, began: float, full: bool) -> None:
         """The same. began: when the request arrived, by perf_counter. full: whether it is refused."""
@@ -115,7 +117,7 @@ class App:
             served.set([])
         if self._debug and QueryParams(scope["query_string"]).get("debug") == "true":
             debug.showing.set(True)
-        self._row.begin()
+        self._metrics.start_request()
         status = _CLIENT_GONE
         over = self._over
         extra = [(b"x-request-id", identity.encode())]
@@ -137,7 +139,7 @@ class App:
 
     def _moved(self, began: float, method: str, path: str, status: int, identity: str) -> None:
         """End a request that is counted and logged by the worker that has it now."""
-        self._row.end()
+        self._metrics.finish_request()
 
     def runs_in_place(self, verb: bytes) -> bool:
         """Whether a request of this verb may be answered here and now."""
@@ -162,8 +164,8 @@ class App:
             or len(body) > self._max_body
         ):
             return None
-        row = self._row
-        if row.board.in_flight() >= self._limit or (self._debug and b"debug" in query):
+        metrics = self._metrics
+        if metrics.shared.in_flight() >= self._limit or (self._debug and b"debug" in query):
             return None
         identity = self._identify(fields.get(b"x-request-id"))
         token = request_id.set(identity)
@@ -172,7 +174,7 @@ class App:
             versions = []
             served.set(versions)
         context = copy_context()
-        row.begin()
+        metrics.start_request()
         try:
             arguments: dict[str, Any] = {}
             for name in found.arguments:
@@ -233,10 +235,10 @@ class App:
     def _over(self, began: float, method: str, path: str, status: int, identity: str) -> None:
         """Count and log a request that is over."""
         seconds = perf_counter() - began
-        self._row.end()
+        self._metrics.finish_request()
         if path != INFO:
             # Not a request to the API: it would pass for a quick prediction.
-            self._row.answered(method, status, seconds)
+            self._metrics.record_request(method, status, seconds)
         if status >= self._access.least_status:
             self._access.add(method, path, status, seconds, identity)
 

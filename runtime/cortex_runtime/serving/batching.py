@@ -27,7 +27,7 @@ from cortex_runtime.handler.interfaces import Method
 from cortex_runtime.handler.threads import Overdue, Threads
 from cortex_runtime.http.payload import ClientGone, has_left
 from cortex_runtime.logs.records import request_id
-from cortex_runtime.metrics.shared_memory import Row
+from cortex_runtime.metrics.shared_memory import WorkerMetrics
 
 log = logging.getLogger("cortex")
 
@@ -60,9 +60,11 @@ class Batcher:
     batch is no longer taken apart.
     """
 
-    def __init__(self, call: Call, row: Row, *, most: int, interval: float, give_up: float) -> None:
+    def __init__(
+        self, call: Call, metrics: WorkerMetrics, *, most: int, interval: float, give_up: float
+    ) -> None:
         self._call = call
-        self._row = row
+        self._metrics = metrics
         self._most = most
         self._interval = interval
         self._give_up = give_up
@@ -83,7 +85,7 @@ class Batcher:
             copy_context(),
         )
         self._waiting.append(item)
-        self._row.gathers(len(self._waiting))
+        self._metrics.set_batching(len(self._waiting))
         if self._work is None:
             if len(self._waiting) >= self._most:
                 self._begin()
@@ -99,7 +101,7 @@ class Batcher:
             # One that is in a batch already can't be taken back.
             with suppress(ValueError):
                 self._waiting.remove(item)
-                self._row.gathers(len(self._waiting))
+                self._metrics.set_batching(len(self._waiting))
             raise Overdue from None
 
     def _begin(self) -> None:
@@ -114,10 +116,10 @@ class Batcher:
                 item.answer.set_exception(ClientGone())
             else:
                 items.append(item)
-        self._row.gathers(len(self._waiting))
+        self._metrics.set_batching(len(self._waiting))
         if items:
             now = perf_counter()
-            self._row.batched([now - item.since for item in items])
+            self._metrics.record_batch([now - item.since for item in items])
             # The current context may be that of the batch before, in which user code has run.
             self._work = asyncio.get_running_loop().create_task(self._handle(items), context=items[0].context)
 
@@ -177,7 +179,7 @@ class Batcher:
 
 
 def batcher_of(
-    spec: ServerSideBatching, method: Method | None, threads: Threads, row: Row, timeout: float
+    spec: ServerSideBatching, method: Method | None, threads: Threads, metrics: WorkerMetrics, timeout: float
 ) -> Batcher:
     """The batcher for a method. Raises StartError when it can't be batched."""
     if method is None:
@@ -196,7 +198,7 @@ def batcher_of(
         return await threads.run_plain(partial(method.function, **arguments), copy_context())
 
     return Batcher(
-        call, row, most=spec.max_batch_size, interval=seconds_of(spec.batch_interval), give_up=timeout
+        call, metrics, most=spec.max_batch_size, interval=seconds_of(spec.batch_interval), give_up=timeout
     )
 
 

@@ -25,7 +25,7 @@ from cortex_runtime.http.payload import ClientGone, Moved
 from cortex_runtime.http.protocol import InPlaceProtocol
 from cortex_runtime.http.server import Server
 from cortex_runtime.mailboxes import ASK, NOTHING, REQUEST, TURN, WAITING, Mailboxes
-from cortex_runtime.metrics.shared_memory import Board, Row
+from cortex_runtime.metrics.shared_memory import SharedMetrics, WorkerMetrics
 from cortex_runtime.serving.accepting import Acceptor
 from cortex_runtime.serving.app import App
 
@@ -38,13 +38,15 @@ _LEFT_OUT = (b"content-length", b"transfer-encoding", b"expect")
 class SharedThreads(Threads):
     """Threads whose waiting requests other workers may have."""
 
-    def __init__(self, threads: int, row: Row, board: Board, slot: int) -> None:
-        super().__init__(threads, row)
+    def __init__(
+        self, threads: int, metrics: WorkerMetrics, shared_metrics: SharedMetrics, slot: int
+    ) -> None:
+        super().__init__(threads, metrics)
         self.waiting: dict[Future[Any], RequestResponseCycle] = {}
         self.on_waiting: Callable[[], None] = lambda: None
         self.on_free: Callable[[], None] = lambda: None
         self._given: dict[RequestResponseCycle, bool] = {}
-        self.board, self.slot = board, slot
+        self.shared_metrics, self.slot = shared_metrics, slot
 
     async def come(self, timeout: float) -> bool:
         """The same, but a call that would have to wait is queued, since a queued one can move."""
@@ -85,7 +87,7 @@ class SharedThreads(Threads):
         future = super()._enqueue(function, receive)
         if self.pending > self.size:
             self.waiting[future] = receive.__self__  # type: ignore[attr-defined]
-            self.board.movable[self.slot] = len(self.waiting)
+            self.shared_metrics.movable[self.slot] = len(self.waiting)
             self.on_waiting()
         return future
 
@@ -94,9 +96,9 @@ class SharedThreads(Threads):
         # They start in the order in which they came.
         while self.waiting and ((first := next(iter(self.waiting))).running() or first.done()):
             del self.waiting[first]
-        self.board.movable[self.slot] = len(self.waiting)
+        self.shared_metrics.movable[self.slot] = len(self.waiting)
         free = self.pending < self.size
-        self.board.free[self.slot] = free and self.board.live[self.slot]
+        self.shared_metrics.free[self.slot] = free and self.shared_metrics.live[self.slot]
         if free:
             self.on_free()
 
@@ -197,7 +199,7 @@ class SharingServer(Server):
     ) -> None:
         super().__init__(config, started)
         self._threads = threads
-        self._board = threads.board
+        self._shared_metrics = threads.shared_metrics
         self._slot = threads.slot
         self._mailboxes = mailboxes
         self._asked: asyncio.TimerHandle | None = None
@@ -208,7 +210,7 @@ class SharingServer(Server):
         """Accept from the one socket, in turns with the other workers, and read the mailbox."""
         assert sockets is not None
         (listener,) = sockets
-        self._acceptor = Acceptor(listener, self._board, self._slot, self._mailboxes, self._connect)
+        self._acceptor = Acceptor(listener, self._shared_metrics, self._slot, self._mailboxes, self._connect)
         self._acceptor.start()
         self._threads.on_waiting, self._threads.on_free = self._call_others, self._look
         self._loop = asyncio.get_running_loop()
@@ -239,7 +241,7 @@ class SharingServer(Server):
             protocol.resume(request)
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._board.connections[self._slot] += 1.0
+        self._shared_metrics.connections[self._slot] += 1.0
         task = self._loop.create_task(self._serve_connection(protocol, connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -253,21 +255,21 @@ class SharingServer(Server):
             connection.close()
 
     def _lost(self) -> None:
-        self._board.connections[self._slot] -= 1.0
+        self._shared_metrics.connections[self._slot] -= 1.0
 
     def _call_others(self) -> None:
         """Tell the workers that have a free thread that a request waits here."""
-        for slot, free in enumerate(self._board.free):
+        for slot, free in enumerate(self._shared_metrics.free):
             if free and slot != self._slot:
                 self._mailboxes.send(slot, WAITING, self._slot)
 
     def _look(self) -> None:
         """Ask for a request that waits elsewhere, when a thread is free."""
-        board = self._board
-        if self._asked is not None or not board.free[self._slot]:
+        shared_metrics = self._shared_metrics
+        if self._asked is not None or not shared_metrics.free[self._slot]:
             return
         most, best = 0.0, -1
-        for slot, movable in enumerate(board.movable):
+        for slot, movable in enumerate(shared_metrics.movable):
             if movable > most and slot != self._slot and slot not in self._tried:
                 most, best = movable, slot
         if best < 0:

@@ -23,30 +23,30 @@ from cortex_runtime.http import api_keys
 from cortex_runtime.http.protocol import InPlaceProtocol
 from cortex_runtime.http.server import Server, plain
 from cortex_runtime.logs import records
-from cortex_runtime.metrics.shared_memory import Board
-from cortex_runtime.processes.worker_arguments import Order
+from cortex_runtime.metrics.shared_memory import SharedMetrics
+from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.serving.app import App
 
 
-def prepare(document: Document, order: Order, control: socket.socket) -> Callable[[], None]:
+def prepare(document: Document, arguments: WorkerArguments, control: socket.socket) -> Callable[[], None]:
     """Load models and code and construct the handler. Returns what then serves. Raises StartError."""
-    listener = socket.socket(fileno=order.listener)
+    listener = socket.socket(fileno=arguments.listener)
     spec = document.spec.handler
     keys = api_keys.of(document)
-    board = Board(order.board, order.slots)
-    row = board.row(order.slot)
+    shared_metrics = SharedMetrics(arguments.metrics, arguments.slots)
+    metrics = shared_metrics.worker(arguments.slot)
     threads: Threads
-    if order.mailboxes:
+    if arguments.mailboxes:
         from cortex_runtime.serving.sharing import SharedThreads
 
-        threads = SharedThreads(spec.threads_per_process, row, board, order.slot)
+        threads = SharedThreads(spec.threads_per_process, metrics, shared_metrics, arguments.slot)
     else:
-        threads = Threads(spec.threads_per_process, row)
-    program = host.program(document, order, control, board, threads)
+        threads = Threads(spec.threads_per_process, metrics)
+    program = host.program(document, arguments, control, shared_metrics, threads)
     app = App(
         program,
         threads,
-        row,
+        metrics,
         max_body=units.parse_bytes(spec.max_body_size),
         timeout=units.seconds(spec.request_timeout),
         limit=spec.max_replica_concurrency,
@@ -54,7 +54,7 @@ def prepare(document: Document, order: Order, control: socket.socket) -> Callabl
         access=records.AccessLog(spec.log_level),
         keys=keys,
     )
-    return partial(serve, document, app, program, listener, control, order)
+    return partial(serve, document, app, program, listener, control, arguments)
 
 
 def serve(
@@ -63,7 +63,7 @@ def serve(
     program: Program,
     listener: socket.socket,
     control: socket.socket,
-    order: Order,
+    arguments: WorkerArguments,
 ) -> None:
     """Answer requests until told to stop and all running ones are over."""
     config = plain(
@@ -75,20 +75,22 @@ def serve(
         backlog=2048,
         timeout_graceful_shutdown=max(1, int(units.seconds(document.spec.handler.request_timeout))),
     )
-    server = _server(config, lambda: control.sendall(b'{"event": "ready"}\n'), app, order)
+    server = _server(config, lambda: control.sendall(b'{"event": "ready"}\n'), app, arguments)
     loop = uvloop.new_event_loop()
     threading.Thread(target=_obey, args=(control, server, app, program, loop), daemon=True).start()
     app.threads.drive(loop, _serve(server, listener, app), together=app.all_async)
 
 
-def _server(config: uvicorn.Config, ready: Callable[[], None], app: App, order: Order) -> Server:
-    if not order.mailboxes:
+def _server(
+    config: uvicorn.Config, ready: Callable[[], None], app: App, arguments: WorkerArguments
+) -> Server:
+    if not arguments.mailboxes:
         return Server(config, ready)
     from cortex_runtime.mailboxes import Mailboxes
     from cortex_runtime.serving.sharing import SharedThreads, SharingServer
 
     assert isinstance(app.threads, SharedThreads)
-    return SharingServer(config, ready, app.threads, Mailboxes(order.mailboxes))
+    return SharingServer(config, ready, app.threads, Mailboxes(arguments.mailboxes))
 
 
 async def _serve(server: Server, listener: socket.socket, app: App) -> None:

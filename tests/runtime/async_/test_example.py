@@ -10,7 +10,7 @@ from tests.runtime.async_.conftest import Api
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "async-words"
 
 
-def test_the_words_are_counted_with_progress(api: Callable[..., Api]) -> None:
+def test_the_example_counts_words_with_progress(api: Callable[..., Api]) -> None:
     spec = yaml.safe_load((EXAMPLE / "api.yaml").read_text())["spec"]
     handler = spec.pop("handler")
     del handler["source"]  # The code is here, in the project.

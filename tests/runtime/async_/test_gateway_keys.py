@@ -10,7 +10,7 @@ from tests.runtime.async_.conftest import Api
 JOBS = "class Handler:\n    def handle_async(self, payload):\n        return payload\n"
 
 
-def test_jobs_are_taken_and_shown_for_a_key_alone(api: Callable[..., Api], tmp_path: Path) -> None:
+def test_submitting_and_reading_jobs_requires_an_api_key(api: Callable[..., Api], tmp_path: Path) -> None:
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "a").write_text("job-key\n")
     made = api(JOBS, apiKeys={"secret": {"name": "keys"}})
@@ -28,7 +28,7 @@ def test_jobs_are_taken_and_shown_for_a_key_alone(api: Callable[..., Api], tmp_p
     assert "job-key" not in gateway.log.read_text()
 
 
-def test_a_gateway_without_keys_does_not_start(api: Callable[..., Api], tmp_path: Path) -> None:
+def test_a_gateway_without_its_api_keys_does_not_start(api: Callable[..., Api], tmp_path: Path) -> None:
     made = api(JOBS, apiKeys={"secret": {"name": "keys"}})
     gateway = made.gateway(wait=False, CORTEX_API_KEYS=str(tmp_path / "nothing"))
     assert gateway.process.wait(30) == 1

@@ -69,7 +69,7 @@ def various(shared: Callable[..., Api]) -> Api:
     return made
 
 
-def test_a_job_ends_with_what_the_handler_returned(various: Api) -> None:
+def test_a_job_completes_with_the_result_of_the_handler(various: Api) -> None:
     identity = various.submit({"what": "its id"})
     job = various.end(identity)
     assert job == {"id": identity, "status": "completed", "result": identity, "timestamp": job["timestamp"]}
@@ -88,25 +88,25 @@ def test_a_job_ends_with_what_the_handler_returned(various: Api) -> None:
         (b"", "", "bytes"),
     ],
 )
-def test_the_content_type_decides_what_the_handler_gets(
+def test_the_content_type_decides_the_type_of_the_payload(
     various: Api, content: bytes, content_type: str, result: str
 ) -> None:
     identity = various.submit(content=content, headers={"content-type": content_type})
     assert various.end(identity)["result"] == result
 
 
-def test_a_compressed_body_arrives_as_it_was(various: Api) -> None:
+def test_a_compressed_body_is_decompressed(various: Api) -> None:
     body = gzip.compress(json.dumps({"what": "compressed"}).encode())
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
     assert various.end(various.submit(content=body, headers=headers))["result"] == "compressed"
 
 
-def test_each_job_has_a_context_of_its_own(various: Api) -> None:
+def test_each_job_runs_in_its_own_context(various: Api) -> None:
     for _ in range(2):
         assert various.end(various.submit({"what": "context"}))["result"] == ["constructor", "unset"]
 
 
-def test_numpy_is_json(various: Api) -> None:
+def test_numpy_results_are_serialized_to_json(various: Api) -> None:
     assert various.end(various.submit({"what": "array"}))["result"] == [0, 1, 2]
 
 
@@ -120,7 +120,9 @@ def test_numpy_is_json(various: Api) -> None:
         ("exits", "HandlerError", 2, "SystemExit"),
     ],
 )
-def test_a_job_that_fails_says_why(various: Api, what: str, reason: str, attempts: int, word: str) -> None:
+def test_a_failed_job_has_reason_message_and_attempts(
+    various: Api, what: str, reason: str, attempts: int, word: str
+) -> None:
     job = various.end(various.submit({"what": what}))
     assert (job["status"], job["reason"], job["attempts"]) == ("failed", reason, attempts)
     assert word in job["error"]
@@ -128,12 +130,12 @@ def test_a_job_that_fails_says_why(various: Api, what: str, reason: str, attempt
     assert "result" not in job
 
 
-def test_an_attempt_that_fails_is_followed_by_another(various: Api) -> None:
+def test_a_failed_attempt_is_retried(various: Api) -> None:
     job = various.end(various.submit({"what": "fails once"}))
     assert (job["status"], job["result"]) == ("completed", 2)
 
 
-def test_the_traceback_is_in_the_log_under_the_jobs_id(various: Api) -> None:
+def test_the_traceback_is_logged_with_the_id_of_the_job(various: Api) -> None:
     identity = various.submit({"what": "fails"})
     various.end(identity)
     lines = [line for line in various.programs[1].lines() if line.get("requestId") == identity]
@@ -145,7 +147,7 @@ def test_a_callback_runs_after_the_job_has_ended(various: Api) -> None:
     until(lambda: "after the answer" in various.programs[1].log.read_text(), what="the callback ran")
 
 
-def test_progress_is_seen_while_the_job_runs(various: Api) -> None:
+def test_progress_is_visible_while_the_job_runs(various: Api) -> None:
     identity = various.submit({"what": "progress"})
 
     def progressing() -> dict[str, Any] | None:
@@ -159,7 +161,7 @@ def test_progress_is_seen_while_the_job_runs(various: Api) -> None:
     assert various.end(identity)["result"] == "done"
 
 
-def test_a_key_gives_the_same_job(various: Api) -> None:
+def test_the_same_idempotency_key_returns_the_same_job(various: Api) -> None:
     headers = {"idempotency-key": "one"}
     first = various.submit({"what": "once"}, headers=headers)
     assert various.submit({"what": "once"}, headers=headers) == first
@@ -187,7 +189,7 @@ def test_a_key_gives_the_same_job(various: Api) -> None:
         ("POST", "/", {"content": b"x", "headers": {"x-cortex-webhook": "http://x/"}}, 400, "webhook"),
     ],
 )
-def test_bad_requests_are_told_what_is_wrong(
+def test_invalid_requests_get_a_message(
     various: Api, verb: str, path: str, more: dict[str, Any], status: int, word: str
 ) -> None:
     answer = httpx.request(verb, various.url + path, timeout=30, **more)
@@ -196,7 +198,7 @@ def test_bad_requests_are_told_what_is_wrong(
     assert answer.json()["requestId"] == answer.headers["x-request-id"]
 
 
-def test_what_happened_is_in_the_metrics(various: Api) -> None:
+def test_metrics_count_jobs_attempts_and_requests(various: Api) -> None:
     various.end(various.submit({"what": "fails"}))
     various.end(various.submit({"what": "array"}))
     gateway, consumer = various.programs[:2]

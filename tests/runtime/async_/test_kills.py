@@ -86,7 +86,7 @@ def test_the_consumer_killed_at_each_step(api: Callable[..., Api]) -> None:
     assert last.stop() == 0
 
 
-def test_a_job_that_kills_its_process_ends_as_a_dead_letter_and_the_rest_moves_on(
+def test_a_job_that_kills_its_process_becomes_a_dead_letter_and_other_jobs_complete(
     api: Callable[..., Api],
 ) -> None:
     made = api(POISON, spec={"queue": {"maxAttempts": 2}}, maxConcurrency=3)
@@ -119,7 +119,7 @@ FULL = bool(os.environ.get("CORTEX_TESTS_FULL"))
 
 
 @pytest.mark.timeout(1800 if FULL else 180)
-def test_jobs_while_workers_gateways_and_the_server_come_and_go(
+def test_jobs_complete_while_workers_gateways_and_the_server_restart(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """Every id that was answered 202 ends as completed, with its own result, and the counts add up."""

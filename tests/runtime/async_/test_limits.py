@@ -54,7 +54,9 @@ def started(path: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def test_above_the_limit_503_and_below_it_jobs_again(api: Callable[..., Api], tmp_path: Path) -> None:
+def test_a_full_queue_refuses_jobs_with_503_until_there_is_room(
+    api: Callable[..., Api], tmp_path: Path
+) -> None:
     made = api(SLOW, maxReplicaConcurrency=2)
     gateway = made.gateway(CORTEX_MAX_REPLICAS="2")
     gate, begun = tmp_path / "gate", tmp_path / "started"
@@ -72,7 +74,7 @@ def test_above_the_limit_503_and_below_it_jobs_again(api: Callable[..., Api], tm
     until(lambda: made.post(body).status_code == 202, what="jobs are taken again")
 
 
-def test_on_sigterm_what_runs_ends_and_what_waits_stays(api: Callable[..., Api], tmp_path: Path) -> None:
+def test_on_sigterm_running_jobs_finish_and_queued_jobs_stay(api: Callable[..., Api], tmp_path: Path) -> None:
     made = api(SLOW)
     made.gateway()
     consumer = made.consumer()
@@ -90,7 +92,9 @@ def test_on_sigterm_what_runs_ends_and_what_waits_stays(api: Callable[..., Api],
     assert started(begun) == [running]
 
 
-def test_what_does_not_end_in_time_is_given_back_at_once(api: Callable[..., Api], tmp_path: Path) -> None:
+def test_jobs_unfinished_after_the_grace_period_return_to_the_queue(
+    api: Callable[..., Api], tmp_path: Path
+) -> None:
     made = api(SLOW, spec={"queue": {"lease": "10m"}})
     made.gateway()
     consumer = made.consumer("--grace", "0.2")
@@ -104,7 +108,7 @@ def test_what_does_not_end_in_time_is_given_back_at_once(api: Callable[..., Api]
     assert made.end(identity)["status"] == "completed"
 
 
-def test_a_cancelled_job_is_interrupted_when_it_can_be(api: Callable[..., Api], tmp_path: Path) -> None:
+def test_a_cancelled_job_of_an_async_method_is_interrupted(api: Callable[..., Api], tmp_path: Path) -> None:
     made = api(ASYNC, spec={"queue": {"lease": "1s"}}, maxConcurrency=2)
     made.gateway()
     made.consumer()
@@ -122,7 +126,7 @@ def test_a_cancelled_job_is_interrupted_when_it_can_be(api: Callable[..., Api], 
     assert made.get(identity)["reason"] == "Cancelled"
 
 
-def test_without_a_queue_everything_says_so_and_goes_on_when_it_is_there(tmp_path: Path) -> None:
+def test_an_unreachable_queue_is_reported_until_it_is_reachable(tmp_path: Path) -> None:
     server = Nats(tmp_path)
     made = Api(tmp_path / "api", server.url, server, "away")
     made.write(ASYNC, {}, {})
@@ -158,7 +162,7 @@ def test_without_a_queue_everything_says_so_and_goes_on_when_it_is_there(tmp_pat
         server.kill()
 
 
-def test_a_queue_that_is_frozen_is_named_as_the_cause_and_all_goes_on_when_it_thaws(tmp_path: Path) -> None:
+def test_a_frozen_queue_server_is_reported_and_jobs_continue_when_it_resumes(tmp_path: Path) -> None:
     """Its connections stay open, so only its silence tells."""
     server = Nats(tmp_path)
     server.start()
@@ -184,7 +188,7 @@ def test_a_queue_that_is_frozen_is_named_as_the_cause_and_all_goes_on_when_it_th
         server.kill()
 
 
-def test_a_full_disk_refuses_jobs_and_loses_none(tmp_path: Path) -> None:
+def test_a_full_disk_refuses_new_jobs_and_loses_no_accepted_job(tmp_path: Path) -> None:
     server = Nats(tmp_path, storage=24 * 1024 * 1024)
     server.start()
     made = Api(tmp_path / "api", server.url, server, "full")
@@ -258,7 +262,7 @@ def receiver() -> Iterator[Callable[..., Receiver]]:
         one.server_close()
 
 
-def test_a_webhook_is_told_signed_and_again_until_it_takes_it(
+def test_a_webhook_is_signed_and_retried_until_it_is_accepted(
     api: Callable[..., Api], receiver: Callable[..., Receiver]
 ) -> None:
     usual, other = receiver(500, 204), receiver(200)
@@ -280,7 +284,7 @@ def test_a_webhook_is_told_signed_and_again_until_it_takes_it(
     assert len(usual.got) == 2
 
 
-def test_a_webhook_that_nobody_hears_holds_nothing_up(api: Callable[..., Api]) -> None:
+def test_an_unreachable_webhook_delays_no_other_delivery(api: Callable[..., Api]) -> None:
     made = api(ASYNC, spec={"webhook": {"timeout": "1s"}})
     gateway = made.gateway()
     made.consumer()
@@ -301,14 +305,14 @@ def test_a_webhook_that_nobody_hears_holds_nothing_up(api: Callable[..., Api]) -
         ("sqs://", "bucket"),
     ],
 )
-def test_a_wrong_queue_url_is_a_cause_of_death(api: Callable[..., Api], url: str, word: str) -> None:
+def test_an_invalid_queue_url_is_in_the_termination_log(api: Callable[..., Api], url: str, word: str) -> None:
     made = api(ASYNC)
     reason, message = made.gateway(wait=False, CORTEX_QUEUE_URL=url).cause_of_death()
     assert reason == "InvalidSpec"
     assert word in message
 
 
-def test_a_handler_that_cant_start_takes_no_job(api: Callable[..., Api]) -> None:
+def test_a_handler_that_fails_to_start_takes_no_job(api: Callable[..., Api]) -> None:
     made = api("class Handler:\n    def handler_async(self, payload):\n        pass\n")
     made.gateway()
     identity = made.submit({})

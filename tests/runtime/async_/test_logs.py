@@ -38,7 +38,7 @@ def jobs(shared):
         ("log", "completed", ""),
     ],
 )
-def test_a_job_ends_and_the_next_one_runs(jobs, payload, status, error):
+def test_a_job_fails_and_the_next_one_runs(jobs, payload, status, error):
     identity = jobs.submit(payload)
     job = jobs.end(identity)
     assert (job["status"], error in job.get("error", "")) == (status, True)

@@ -73,7 +73,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_a_documented_handler_works_on_jobs(api: Callable[..., Api], three: Path, form: Form) -> None:
+def test_a_documented_handler_form_runs_jobs(api: Callable[..., Api], three: Path, form: Form) -> None:
     made = api(form.source, **form.handler)
     shutil.copy(three, made.folder / "project")
     made.gateway()
@@ -84,7 +84,7 @@ def test_a_documented_handler_works_on_jobs(api: Callable[..., Api], three: Path
 
 
 @pytest.mark.parametrize("argument", ["", ", request_id"])
-def test_a_job_runs_when_its_method_takes_no_payload(api: Callable[..., Api], argument: str) -> None:
+def test_a_job_runs_when_its_method_has_no_payload_argument(api: Callable[..., Api], argument: str) -> None:
     result = "request_id" if argument else "'done'"
     made = api(f"class Handler:\n    def handle_async(self{argument}):\n        return {result}\n")
     made.gateway()
@@ -95,7 +95,7 @@ def test_a_job_runs_when_its_method_takes_no_payload(api: Callable[..., Api], ar
         assert (job["status"], job.get("result")) == ("completed", identity if argument else "done"), job
 
 
-def test_a_handler_of_jobs_has_metrics_with_tags(api: Callable[..., Api]) -> None:
+def test_a_job_handler_records_metrics_with_tags(api: Callable[..., Api]) -> None:
     made = api(
         "class Handler:\n"
         "    def __init__(self, config, metrics_client):\n        self.metrics = metrics_client\n"
@@ -121,7 +121,7 @@ def test_a_handler_of_jobs_has_metrics_with_tags(api: Callable[..., Api]) -> Non
     assert list(seen.values()) == [4, 8, 1, 8, 2, 4, 3], seen
 
 
-def test_a_constructor_that_fails_leaves_the_queue_as_it_is_for_one_that_does_not(
+def test_a_failing_constructor_leaves_the_queue_unchanged(
     api: Callable[..., Api],
 ) -> None:
     source = (

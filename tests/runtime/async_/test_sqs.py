@@ -32,7 +32,7 @@ def api(tmp_path: Path, sqs_url: str) -> Iterator[Api]:  # noqa: F811
     made.clear()
 
 
-def test_a_job_outlives_its_consumer_and_its_gateway(api: Api, tmp_path: Path) -> None:
+def test_a_job_survives_its_consumer_and_its_gateway(api: Api, tmp_path: Path) -> None:
     first = api.gateway()
     doomed = api.consumer(MARK=str(tmp_path / "mark"))
     body = b"x" * 200_000

@@ -31,9 +31,7 @@ def destroy(url: str, queue: str, log: Path) -> int:
     return subprocess.run(command, env={**os.environ, "CORTEX_QUEUE_URL": url}, timeout=60).returncode
 
 
-async def test_it_removes_the_queue_of_the_name_and_no_other(
-    queue: Make, queue_url: str, tmp_path: Path
-) -> None:
+async def test_destroy_removes_only_the_named_queue(queue: Make, queue_url: str, tmp_path: Path) -> None:
     mine: Queue = await queue()
     other: Queue = await queue("other")
     name = f"t{uuid.uuid4().hex[:8]}"
@@ -56,7 +54,7 @@ async def test_it_removes_the_queue_of_the_name_and_no_other(
     assert await other.status(kept[1]) is not None
 
 
-async def test_a_queue_that_is_not_there_is_removed_without_being_made(
+async def test_destroying_a_missing_queue_succeeds_and_creates_nothing(
     queue_url: str, tmp_path: Path
 ) -> None:
     name = f"cortex-default-t{uuid.uuid4().hex[:8]}"
@@ -68,6 +66,6 @@ async def test_a_queue_that_is_not_there_is_removed_without_being_made(
     await backend.close()
 
 
-def test_a_server_that_does_not_answer_is_in_the_termination_log(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_in_the_termination_log(tmp_path: Path) -> None:
     assert destroy("nats://127.0.0.1:1", "cortex-default-x", tmp_path / "log") == 1
     assert json.loads((tmp_path / "log").read_text())["reason"] == "QueueUnreachable"

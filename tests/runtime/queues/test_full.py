@@ -37,7 +37,7 @@ async def filled(queue: Queue) -> list[str]:
     return accepted
 
 
-async def test_what_was_accepted_ends_and_then_there_is_room_again(small: Make) -> None:
+async def test_accepted_jobs_complete_on_a_full_store_and_free_its_space(small: Make) -> None:
     gateway, worker = await small(), await small()
     accepted = await filled(gateway)
     assert len(accepted) > 10
@@ -57,7 +57,7 @@ async def test_what_was_accepted_ends_and_then_there_is_room_again(small: Make) 
     await gateway.submit(b"x" * 200_000, "text/plain")
 
 
-async def test_jobs_are_refused_until_the_room_for_ending_them_is_whole_again(small: Make) -> None:
+async def test_jobs_are_refused_until_the_reserve_is_full_again(small: Make) -> None:
     gateway, other, worker = await small(), await small(), await small()
     accepted = await filled(gateway)
     (job,) = await worker.take(1, 10)
@@ -100,7 +100,7 @@ class Quota:
             return web.Response(status=answer.status, body=await answer.read(), headers=kept)
 
 
-async def test_a_full_bucket_refuses_jobs_and_what_was_accepted_ends_once_there_is_room(
+async def test_a_full_bucket_refuses_new_jobs_and_completes_accepted_ones_later(
     sqs_url: str, queue_of: Any
 ) -> None:
     address, _, store = sqs_url.rpartition("&s3=")

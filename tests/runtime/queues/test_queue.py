@@ -42,7 +42,7 @@ async def emptied(queue: Queue) -> None:
             pass
 
 
-async def test_a_jobs_life(queue: Make) -> None:
+async def test_the_life_of_a_job(queue: Make) -> None:
     one = await queue()
     identity = await one.submit(b'{"a": 1}', "application/json")
     record = await one.status(identity)
@@ -62,7 +62,7 @@ async def test_a_jobs_life(queue: Make) -> None:
     await emptied(one)
 
 
-async def test_payload_and_result_of_any_size(queue: Make) -> None:
+async def test_payload_and_result_of_any_size_are_stored(queue: Make) -> None:
     one = await queue()
     for size in (0, 1, one.backend.inline, one.backend.inline + 1, 2_500_000):
         payload, result = os.urandom(size), b'"' + b"r" * size + b'"'
@@ -76,7 +76,7 @@ async def test_payload_and_result_of_any_size(queue: Make) -> None:
     assert [name async for name in one.backend.payloads()] == []
 
 
-async def test_jobs_of_another_api_are_not_seen(queue: Make) -> None:
+async def test_jobs_of_another_api_are_not_taken(queue: Make) -> None:
     one, other = await queue(), await queue("other")
     identity = await one.submit(b"x", "text/plain")
     assert await other.status(identity) is None
@@ -84,7 +84,7 @@ async def test_jobs_of_another_api_are_not_seen(queue: Make) -> None:
     assert await other.take(1, SHORT) == []
 
 
-async def test_several_workers_share_the_jobs_and_none_is_done_twice(queue: Make) -> None:
+async def test_several_workers_share_the_jobs_and_none_runs_twice(queue: Make) -> None:
     workers = [await queue() for _ in range(3)]
     ids = {await workers[0].submit(b"%d" % number, "text/plain") for number in range(30)}
     done: list[str] = []
@@ -99,7 +99,7 @@ async def test_several_workers_share_the_jobs_and_none_is_done_twice(queue: Make
     assert sorted(done) == sorted(ids)
 
 
-async def test_a_dead_workers_job_runs_again_and_the_late_one_cant_write(queue: Make) -> None:
+async def test_a_job_of_a_dead_worker_runs_again_and_the_late_worker_cannot_write(queue: Make) -> None:
     late, other = await queue(lease="1s"), await queue(lease="1s")
     identity = await late.submit(b"x", "text/plain")
     first = await take(late)
@@ -133,7 +133,7 @@ async def test_a_renewed_job_stays_with_its_worker(queue: Make) -> None:
     stealing.cancel()
 
 
-async def test_a_message_that_comes_twice_starts_no_second_attempt(queue: Make) -> None:
+async def test_a_duplicate_message_starts_no_second_attempt(queue: Make) -> None:
     one = await queue(lease="2s")
     identity = await one.submit(b"x", "text/plain")
     job = await take(one)
@@ -146,7 +146,7 @@ async def test_a_message_that_comes_twice_starts_no_second_attempt(queue: Make) 
     assert record.attempt == 1
 
 
-async def test_failing_attempts_end_as_a_dead_letter_with_the_reason(queue: Make) -> None:
+async def test_a_job_becomes_a_dead_letter_after_its_last_failed_attempt(queue: Make) -> None:
     one = await queue(maxAttempts=2)
     identity = await one.submit(b"x", "text/plain")
     assert await one.retry(await take(one), "HandlerError", "it failed")
@@ -162,7 +162,7 @@ async def test_failing_attempts_end_as_a_dead_letter_with_the_reason(queue: Make
     await emptied(one)
 
 
-async def test_attempts_of_workers_that_died_count(queue: Make) -> None:
+async def test_attempts_of_dead_workers_are_counted(queue: Make) -> None:
     one = await queue(lease="1s", maxAttempts=2)
     identity = await one.submit(b"x", "text/plain")
     await take(one)
@@ -175,7 +175,7 @@ async def test_attempts_of_workers_that_died_count(queue: Make) -> None:
     assert (record.status, record.reason, record.attempt) == (Status.FAILED, "WorkerLost", 2)
 
 
-async def test_a_job_handed_back_is_taken_at_once_and_not_counted(queue: Make) -> None:
+async def test_a_released_job_is_taken_again_without_counting_the_attempt(queue: Make) -> None:
     one = await queue()
     identity = await one.submit(b"x", "text/plain")
     for _ in range(5):
@@ -187,7 +187,7 @@ async def test_a_job_handed_back_is_taken_at_once_and_not_counted(queue: Make) -
     assert (record.status, record.attempt) == (Status.IN_QUEUE, 0)
 
 
-async def test_cancelled_while_waiting_running_and_ended(queue: Make) -> None:
+async def test_cancel_a_queued_a_running_and_an_ended_job(queue: Make) -> None:
     one = await queue(lease="2s")
     waiting = await one.submit(os.urandom(300_000), "application/octet-stream")
     record = await one.cancel(waiting)
@@ -216,7 +216,7 @@ async def test_cancelled_while_waiting_running_and_ended(queue: Make) -> None:
     assert await one.cancel("0" * 32) is None
 
 
-async def test_one_key_is_one_job(queue: Make) -> None:
+async def test_one_idempotency_key_creates_one_job(queue: Make) -> None:
     one = await queue(lease="4s")
     ids = await asyncio.gather(*(one.submit(b"x", "text/plain", key="k") for _ in range(6)))
     assert len(set(ids)) == 1
@@ -234,7 +234,7 @@ async def test_one_key_is_one_job(queue: Make) -> None:
     assert await one.take(1, SHORT) == []
 
 
-async def test_a_refused_request_with_a_used_key_never_runs(queue: Make) -> None:
+async def test_a_refused_request_with_a_used_key_does_not_run(queue: Make) -> None:
     """Its message may be the first that a worker sees."""
     one = await queue(lease="1s")
     answers = await asyncio.gather(
@@ -250,7 +250,7 @@ async def test_a_refused_request_with_a_used_key_never_runs(queue: Make) -> None
     assert ran == [b"%d" % accepted[0] * 150_000]
 
 
-async def test_ended_jobs_are_forgotten_and_their_keys_free(queue: Make) -> None:
+async def test_ended_jobs_expire_and_their_keys_can_be_reused(queue: Make) -> None:
     one = await queue(retention="100ms")
     identity = await one.submit(b"x", "text/plain", key="k")
     await one.complete(await take(one), b"1")
@@ -263,7 +263,7 @@ async def test_ended_jobs_are_forgotten_and_their_keys_free(queue: Make) -> None
     assert await one.result(job.record) == b"2"
 
 
-async def test_waiting_for_the_end(queue: Make) -> None:
+async def test_wait_returns_when_the_job_ends(queue: Make) -> None:
     one, worker = await queue(), await queue()
     identity = await one.submit(b"x", "text/plain")
     waiting = asyncio.create_task(one.wait(identity, 30))
@@ -278,7 +278,7 @@ async def test_waiting_for_the_end(queue: Make) -> None:
     assert await one.wait("0" * 32, 30) is None
 
 
-async def test_who_wants_to_know_is_told_until_it_is_done(queue: Make) -> None:
+async def test_a_hook_is_delivered_until_it_is_settled(queue: Make) -> None:
     one = await queue()
     identity = await one.submit(b"x", "text/plain", webhook="http://somewhere/")
     assert await one.take_hooks(5, SHORT) == []
@@ -292,7 +292,7 @@ async def test_who_wants_to_know_is_told_until_it_is_done(queue: Make) -> None:
     assert await one.take_hooks(5, SHORT) == []
 
 
-async def test_payloads_without_a_job_are_swept_and_no_others(queue: Make) -> None:
+async def test_only_payloads_without_a_job_are_swept(queue: Make) -> None:
     one = await queue()
     await one.submit(os.urandom(300_000), "application/octet-stream")
     await one.backend.put("payload/0123/0", os.urandom(300_000), None)
@@ -303,7 +303,7 @@ async def test_payloads_without_a_job_are_swept_and_no_others(queue: Make) -> No
     assert len((await take(one)).payload) == 300_000
 
 
-async def test_of_many_writers_one_wins(queue: Make) -> None:
+async def test_one_of_many_concurrent_writers_wins(queue: Make) -> None:
     one = await queue()
     backend = one.backend
 
@@ -324,7 +324,7 @@ async def test_of_many_writers_one_wins(queue: Make) -> None:
     assert entry.revision == replaced[0]
 
 
-async def test_what_is_not_there_is_said_to_be_missing(queue: Make) -> None:
+async def test_a_missing_object_raises_missing(queue: Make) -> None:
     one = await queue()
     with pytest.raises(Missing):
         await one.backend.get("result/none/0")
@@ -332,7 +332,7 @@ async def test_what_is_not_there_is_said_to_be_missing(queue: Make) -> None:
     assert await one.backend.read("none") is None
 
 
-async def test_a_payload_that_is_gone_fails_its_job(queue: Make) -> None:
+async def test_a_missing_payload_fails_its_job(queue: Make) -> None:
     one = await queue()
     identity = await one.submit(os.urandom(300_000), "application/octet-stream")
     [name] = [name async for name in one.backend.payloads()]
@@ -343,14 +343,14 @@ async def test_a_payload_that_is_gone_fails_its_job(queue: Make) -> None:
     assert (record.status, record.reason) == (Status.FAILED, "PayloadLost")
 
 
-async def test_a_message_that_is_no_job_is_dropped(queue: Make) -> None:
+async def test_an_invalid_message_is_dropped(queue: Make) -> None:
     one = await queue()
     await one.backend.publish("jobs", "strange", b"nonsense")
     identity = await one.submit(b"x", "text/plain")
     assert (await take(one)).id == identity
 
 
-async def test_a_queue_that_is_removed_holds_nothing_afterwards(queue: Make) -> None:
+async def test_a_removed_queue_is_empty_afterwards(queue: Make) -> None:
     one = await queue()
     identity = await one.submit(os.urandom(300_000), "application/octet-stream")
     await one.backend.destroy()
@@ -359,7 +359,7 @@ async def test_a_queue_that_is_removed_holds_nothing_afterwards(queue: Make) -> 
     assert [name async for name in one.backend.payloads()] == []
 
 
-async def test_what_has_ended_is_removed_after_its_time_and_what_waits_stays(queue: Make) -> None:
+async def test_ended_jobs_are_removed_after_retention_and_queued_jobs_stay(queue: Make) -> None:
     one = await queue()
     one.settings = one._records.settings = KeptForASecond(**dataclasses.asdict(one.settings))
     ended = await one.submit(b"x", "text/plain")
