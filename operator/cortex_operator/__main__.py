@@ -25,12 +25,12 @@ from cortex_operator.replicas.pod_client import PodClient
 from cortex_operator.replicas.replicas import Replicas
 from cortex_operator.watch import handlers, watches
 from cortex_operator.watch.cache import Cache, Key
-from cortex_operator.watch.relist import Audit
+from cortex_operator.watch.relist import Relister
 from cortex_operator.workqueue import WorkQueue
 
 log = logging.getLogger("cortex.operator")
 
-LONGEST_RECONCILE = 300.0
+MAX_RECONCILE_SECONDS = 300.0
 """Seconds after which a reconciliation hangs."""
 
 
@@ -78,15 +78,15 @@ class Operator:
         runner = await health.serve(self._health_port, collector, self._problem)
         self._start("stop", stop.wait())
         try:
-            if lease is not None and not await self._leads(lease):
+            if lease is not None and not await self._become_leader(lease):
                 return 0
-            audit = Audit(cache, cluster, self._settings)
-            capabilities = await self._get_to_know(cluster, audit)
+            audit = Relister(cache, cluster, self._settings)
+            capabilities = await self._discover(cluster, audit)
             reconciler = Reconciler(
                 cache, cluster, self._settings, scaler, capabilities, replicas, self._queue.add_after
             )
             registry = kopf.get_default_registry()
-            handlers.register(registry, cache, self._queue, self._settings, audit.relisted)
+            handlers.register(registry, cache, self._queue, self._settings, audit.on_relist)
             self._start("queue", self._queue.run())
             self._start("watch", watches.run(registry, self._settings, lambda: _on_signals(stop.set)))
             self._start("audit", audit.run(self._queue))
@@ -94,7 +94,7 @@ class Operator:
             self._start("scaler", scaler.run())
             self._start("standby", reconciler.other_operators.run(self._queue.add))
             if lease is not None:
-                self._start("lease", lease.keep())
+                self._start("lease", lease.renew_until_lost())
             log.info("watching %s", ", ".join(self._settings.watch_namespaces) or "all namespaces")
             return await self._until_one_ends(stop)
         finally:
@@ -103,11 +103,11 @@ class Operator:
             await runner.cleanup()
             await cluster.close()
 
-    async def _get_to_know(self, cluster: Cluster, audit: Audit) -> Capabilities:
+    async def _discover(self, cluster: Cluster, audit: Relister) -> Capabilities:
         """What the API server can, and what is there; asked until it answers."""
         while True:
             try:
-                await audit.prime()
+                await audit.fill_cache()
                 return Capabilities.of(await cluster.version())
             except API_ERRORS as error:
                 log.warning("the API server can't be asked, again in a second: %s", error_text(error))
@@ -118,7 +118,7 @@ class Operator:
             return None
         return Lease(cluster, self._settings.lease_namespace, f"{socket.gethostname()}-{os.getpid()}")
 
-    async def _leads(self, lease: Lease) -> bool:
+    async def _become_leader(self, lease: Lease) -> bool:
         """Wait for the Lease; False when the process is to stop before."""
         self._start("candidate", lease.acquire())
         await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -135,8 +135,8 @@ class Operator:
         for task in self._tasks:
             if task.done():
                 return f"{task.get_name()} has ended"
-        if self._queue.longest() > LONGEST_RECONCILE:
-            return f"a reconciliation has been going on for {self._queue.longest():.0f} s"
+        if self._queue.longest_running() > MAX_RECONCILE_SECONDS:
+            return f"a reconciliation has been going on for {self._queue.longest_running():.0f} s"
         if missing := self._watchers.missing():
             return f"{missing} are not watched any more"
         return None

@@ -62,7 +62,7 @@ class QueueRef(Settings):
     """Name of a Secret in the API's namespace whose keys become environment variables: credentials."""
 
     @model_validator(mode="after")
-    def _somewhere(self) -> Self:
+    def _has_server(self) -> Self:
         if not self.url and not self.secret_name:
             raise ValueError("queue: url or secretName is needed")
         return self
@@ -107,7 +107,7 @@ class Platform(Settings):
         return self.lease_namespace or "default"
 
     @model_validator(mode="after")
-    def _one_way_in(self) -> Self:
+    def _one_router(self) -> Self:
         if self.gateway is not None and self.ingress is not None:
             raise ValueError("gateway and ingress exclude each other")
         return self

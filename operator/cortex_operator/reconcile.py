@@ -28,7 +28,7 @@ from cortex_operator.queue_lifecycle import QueueLifecycle
 from cortex_operator.render import render, route
 from cortex_operator.replicas.replicas import Replicas
 from cortex_operator.status import conditions, status
-from cortex_operator.status.conditions import NAMESPACE_TERMINATING, Component, Observed, Problem, judge
+from cortex_operator.status.conditions import NAMESPACE_TERMINATING, Component, Observed, Problem, assess
 from cortex_operator.status.reporter import StatusReporter
 from cortex_operator.status.status import component_of
 from cortex_operator.watch.cache import Cache, Key, source_name
@@ -95,7 +95,9 @@ class Reconciler:
             main, gateway = self._components(key)
             observed = Observed(main=main, gateway=gateway)
             latest = self._latest(key, live)
-            await self._reporter.report(key, latest, status.refused(latest, rejected.problem, observed))
+            await self._reporter.report(
+                key, latest, status.compute_rejected(latest, rejected.problem, observed)
+            )
             if rejected.retry:
                 raise RetryLater(rejected.problem.message) from rejected
 
@@ -119,13 +121,13 @@ class Reconciler:
         for reason, message in result.events:
             await self._reporter.warn(live, reason, message)
         observed = self._observe(key, plan, plan.problem or refused or result.problem)
-        verdict = judge(plan.api, observed)
+        assessment = assess(plan.api, observed)
         if conditions.may_be_terminating(observed, live) and await self._cluster.is_terminating(
             key.namespace
         ):
             raise Rejected(NAMESPACE_TERMINATING)
-        await self._reporter.report(key, live, status.compute(plan.api, live, observed, verdict))
-        for seconds in (result.requeue_after, verdict.until + 1):
+        await self._reporter.report(key, live, status.compute(plan.api, live, observed, assessment))
+        for seconds in (result.requeue_after, assessment.until + 1):
             if seconds is not None and seconds < math.inf:
                 self._requeue_after(key, seconds)
         if refused is not None:

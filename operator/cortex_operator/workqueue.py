@@ -13,8 +13,8 @@ from prometheus_client import Histogram
 K = TypeVar("K", bound=Hashable)
 log = logging.getLogger("cortex.queue")
 
-FIRST_DELAY = 0.2
-LAST_DELAY = 60.0
+MIN_DELAY = 0.2
+MAX_DELAY = 60.0
 
 
 class WorkQueue(Generic[K]):
@@ -62,16 +62,16 @@ class WorkQueue(Generic[K]):
             if known.when() <= loop.time() + seconds:
                 return
             known.cancel()
-        self._later[key] = loop.call_later(seconds, self._add_now, key)
+        self._later[key] = loop.call_later(seconds, self._add_after_delay, key)
 
-    def _add_now(self, key: K) -> None:
+    def _add_after_delay(self, key: K) -> None:
         self._later.pop(key, None)
         self.add(key)
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._again)
 
-    def longest(self) -> float:
+    def longest_running(self) -> float:
         """Seconds for which the oldest piece of work has been going on."""
         return time.monotonic() - min(self._running.values()) if self._running else 0.0
 
@@ -105,10 +105,10 @@ class WorkQueue(Generic[K]):
 
     def _retry(self, key: K, error: Exception) -> None:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = min(LAST_DELAY, FIRST_DELAY * 2 ** min(failures - 1, 10))
+        delay = min(MAX_DELAY, MIN_DELAY * 2 ** min(failures - 1, 10))
         log.warning("%s: %s; again in %.1f s", key, self._describe(error), delay)
-        self._retries[key] = asyncio.get_running_loop().call_later(delay, self._add_late, key)
+        self._retries[key] = asyncio.get_running_loop().call_later(delay, self._add_after_failure, key)
 
-    def _add_late(self, key: K) -> None:
+    def _add_after_failure(self, key: K) -> None:
         self._retries.pop(key, None)
         self.add(key)

@@ -103,7 +103,7 @@ class Workplace:
         where = f"{GROUP}/{KINDS[kind].plural}"
         self.create(where, {**resource(name, **spec), "kind": kind})
         reason, message = (
-            ("Ready", "1 of 1 replicas answer") if ready else ("HandlerNotFound", "there is no file x.py")
+            ("Ready", "1 of 1 replicas are ready") if ready else ("HandlerNotFound", "there is no file x.py")
         )
         condition = {
             "type": "Ready",

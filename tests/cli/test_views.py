@@ -12,7 +12,7 @@ FAILURE = {"pod": "p", "reason": "OutOfMemory", "message": "killed", "time": "20
 
 
 def shown(last_failure: dict[str, Any]) -> str:
-    condition = {"type": "Ready", "status": "True", "reason": "Ready", "message": "1 of 1 replicas answer"}
+    condition = {"type": "Ready", "status": "True", "reason": "Ready", "message": "1 of 1 replicas are ready"}
     live = {
         "kind": "RealtimeAPI",
         "metadata": {"name": "iris", "namespace": "default", "generation": 1},

@@ -37,7 +37,7 @@ def test_an_api_stays_ready_while_replicas_are_added_and_removed(kubectl: Kubect
     since = kubectl.wait_reason("echo", "Ready")["lastTransitionTime"]
     for replicas in (3, 1):
         kubectl("scale", "realtimeapi/echo", f"--replicas={replicas}")
-        kubectl.wait_message("echo", f"{replicas} of {replicas} replicas answer")
+        kubectl.wait_message("echo", f"{replicas} of {replicas} replicas are ready")
         ready = kubectl.ready("echo")
         assert (ready["status"], ready["lastTransitionTime"]) == ("True", since)
 

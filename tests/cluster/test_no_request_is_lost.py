@@ -28,12 +28,12 @@ def check(load: Load) -> None:
 
 def test_in_a_rolling_update(kubectl: Kubectl) -> None:
     kubectl.apply(api(replicas=2))
-    kubectl.wait_message("echo", "2 of 2 replicas answer")
+    kubectl.wait_message("echo", "2 of 2 replicas are ready")
     old = pods(kubectl)
     with Load(f"{kubectl.address('echo')}/") as load:
         kubectl.apply(api(code=ECHO + "# new\n", replicas=2))
         all_gone(kubectl, old)
-        kubectl.wait_message("echo", "2 of 2 replicas answer")
+        kubectl.wait_message("echo", "2 of 2 replicas are ready")
     check(load)
 
 
@@ -49,7 +49,7 @@ def test_in_a_change_of_the_code_in_its_config_map(kubectl: Kubectl) -> None:
 
 def test_in_a_scale_in(kubectl: Kubectl) -> None:
     kubectl.apply(api(replicas=3))
-    kubectl.wait_message("echo", "3 of 3 replicas answer")
+    kubectl.wait_message("echo", "3 of 3 replicas are ready")
     old = pods(kubectl)
     with Load(f"{kubectl.address('echo')}/") as load:
         kubectl("scale", "realtimeapi/echo", "--replicas=1")
@@ -60,12 +60,12 @@ def test_in_a_scale_in(kubectl: Kubectl) -> None:
 
 def test_when_pods_are_evicted_one_after_the_other(kubectl: Kubectl) -> None:
     kubectl.apply(api(replicas=2))
-    kubectl.wait_message("echo", "2 of 2 replicas answer")
+    kubectl.wait_message("echo", "2 of 2 replicas are ready")
     with Load(f"{kubectl.address('echo')}/") as load:
         for name in pods(kubectl):
             kubectl("delete", "pod", name, "--wait=false")
             all_gone(kubectl, {name})
-            kubectl.wait_message("echo", "2 of 2 replicas answer")
+            kubectl.wait_message("echo", "2 of 2 replicas are ready")
     check(load)
 
 

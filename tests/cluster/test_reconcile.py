@@ -10,7 +10,7 @@ def test_an_api_becomes_ready_and_answers_and_its_children_go_with_it(kubectl: K
     kubectl.apply(api())
     ready = kubectl.wait_reason("echo", "Ready")
     assert ready["status"] == "True"
-    assert ready["message"] == "1 of 1 replicas answer"
+    assert ready["message"] == "1 of 1 replicas are ready"
     assert post(kubectl, "echo", [1, 2]).json() == {"got": [1, 2]}
     live = kubectl.get("realtimeapi", "echo")
     assert live["status"]["url"] == "http://apis.example.com/echo"
@@ -86,7 +86,7 @@ def test_a_failed_update_says_that_the_old_pods_still_answer(kubectl: Kubectl) -
     kubectl.wait_reason("echo", "Ready")
     kubectl.apply(api(code="raise ValueError('new')\n"))
     ready = kubectl.wait_reason("echo", "HandlerImportError")
-    assert "1 of the previous generation still answer" in ready["message"]
+    assert "1 of the previous generation still ready" in ready["message"]
     assert post(kubectl, "echo", 1).json() == {"got": 1}
     kubectl.apply(api(code=ECHO.replace("got", "fixed")))
     kubectl.wait_reason("echo", "Ready")
@@ -97,14 +97,14 @@ def test_scaling_and_autoscaling_restart_no_pod_and_leave_the_hpa_its_replicas(k
     kubectl.wait_reason("echo", "Ready")
     pod = kubectl.list("pods")[0]["metadata"]["name"]
     kubectl("scale", "realtimeapi/echo", "--replicas=2")
-    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "2 of 2 replicas answer")
+    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "2 of 2 replicas are ready")
 
     kubectl("patch", "realtimeapi", "echo", "--type=json", "-p", '[{"op": "remove", "path": "/spec/replicas"}, '
             '{"op": "add", "path": "/spec/autoscaling", "value": {"minReplicas": 2, "maxReplicas": 4}}]')  # fmt: skip
     hpa = eventually(lambda: kubectl.list("hpa"), bool)[0]
     assert (hpa["spec"]["minReplicas"], hpa["spec"]["maxReplicas"]) == (2, 4)
     kubectl("scale", "deployment/api-echo", "--replicas=3")  # as the HPA would
-    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "3 of 3 replicas answer")
+    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "3 of 3 replicas are ready")
     kubectl(
         "patch", "realtimeapi", "echo", "--type=merge", "-p", '{"spec": {"autoscaling": {"maxReplicas": 5}}}'
     )
@@ -115,13 +115,13 @@ def test_scaling_and_autoscaling_restart_no_pod_and_leave_the_hpa_its_replicas(k
         "patch", "realtimeapi", "echo", "--type=merge", "-p", '{"spec": {"autoscaling": null, "replicas": 1}}'
     )
     eventually(lambda: kubectl.list("hpa"), lambda found: found == [])
-    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "1 of 1 replicas answer")
+    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "1 of 1 replicas are ready")
     assert pod in [p["metadata"]["name"] for p in kubectl.list("pods")]
 
 
 def test_an_autoscaled_api_is_born_with_its_init_replicas(kubectl: Kubectl) -> None:
     kubectl.apply(api(autoscaling={"minReplicas": 1, "maxReplicas": 4, "initReplicas": 2}))
-    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "2 of 2 replicas answer")
+    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "2 of 2 replicas are ready")
 
 
 def test_what_others_do_to_our_children_is_put_right(kubectl: Kubectl) -> None:

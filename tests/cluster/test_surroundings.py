@@ -58,7 +58,7 @@ def test_the_younger_of_two_apis_with_one_endpoint_is_told_and_gets_it_when_the_
 
 def test_two_replicas_have_a_budget_and_one_has_none(kubectl: Kubectl) -> None:
     kubectl.apply(api(replicas=2))
-    kubectl.wait_message("echo", "2 of 2 replicas answer")
+    kubectl.wait_message("echo", "2 of 2 replicas are ready")
     assert kubectl.get("pdb", "api-echo")["spec"]["maxUnavailable"] == 1
     kubectl("scale", "realtimeapi/echo", "--replicas=1")
     eventually(lambda: kubectl.list("pdb"), lambda found: found == [])

@@ -13,7 +13,7 @@ from cortex_api import KINDS, RealtimeAPI, parse
 from cortex_api.contract import TEMPLATE_LABEL
 from cortex_api.situations import SITUATIONS, Situation
 from cortex_operator.status.conditions import Component, Observed, Problem
-from cortex_operator.status.status import compute, refused
+from cortex_operator.status.status import compute, compute_rejected
 from tests.operator.situations import SEEN
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,8 +84,8 @@ def lua_of(kind: str) -> str:
 def argo(kind: str, live: Object) -> tuple[str, str]:
     """Status and message that Argo CD shows; as there, the standard libraries of Lua are not open."""
     runtime = lupa.LuaRuntime()
-    judge = runtime.eval(f"function(obj) local os, io, require, string = nil; {lua_of(kind)} end")
-    found = judge(runtime.table_from(json.loads(json.dumps(live)), recursive=True))
+    compute_health = runtime.eval(f"function(obj) local os, io, require, string = nil; {lua_of(kind)} end")
+    found = compute_health(runtime.table_from(json.loads(json.dumps(live)), recursive=True))
     return str(found["status"]), str(found["message"])
 
 
@@ -172,7 +172,7 @@ def test_the_operators_own_words_are_judged_as_they_are_meant() -> None:
         "starting": compute(api, live, Observed(main=Component(deployment))),
         "ready": compute(api, live, Observed(main=Component(deployment, [pod]))),
         "paused": compute(paused, live, Observed(main=Component(deployment))),
-        "refused": refused(live, Problem("CodeNotFound", "words")),
+        "refused": compute_rejected(live, Problem("CodeNotFound", "words")),
     }
     found = {
         name: argo("cortex.dev_RealtimeAPI", {**live, "status": status})[0] for name, status in judged.items()

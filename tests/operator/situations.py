@@ -6,10 +6,10 @@ from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI, parse
 from cortex_api.contract import TEMPLATE_LABEL
-from cortex_operator.autoscaling.autoscaler import State, Watched
+from cortex_operator.autoscaling.autoscaler import ObservedScaling, State
 from cortex_operator.replicas.reports import Report, WorkerFailure
 from cortex_operator.status.conditions import Component, Observed, Problem
-from cortex_operator.status.status import compute, refused
+from cortex_operator.status.status import compute
 
 Object = dict[str, Any]
 
@@ -161,11 +161,11 @@ def status(
 def refusal(reason: str, *pods: Object, before: Object | None = None) -> Object:
     main = Component(deployment(), list(pods))
     problem = Problem(reason, "words", waits=reason in ("Deleting", "NamespaceTerminating"))
-    return refused(resource(status=before), problem, Observed(main=main, now=NOW))
+    return compute_rejected(resource(status=before), problem, Observed(main=main, now=NOW))
 
 
-def blind(since: float) -> Watched:
-    return Watched(State(0.0), told="held at 1", blind_since=NOW - timedelta(seconds=since))
+def blind(since: float) -> ObservedScaling:
+    return ObservedScaling(State(0.0), told="held at 1", no_metrics_since=NOW - timedelta(seconds=since))
 
 
 SCALING: Object = {"autoscaling": {"targetCpuUtilization": 80}}
@@ -222,7 +222,7 @@ SEEN: dict[str, Callable[[], Object]] = {
     "Gateway does not accept the route": lambda: status(ready(), problem=Problem("RouteNotAccepted", "not allowed")),
     "endpoint used by an older API": lambda: status(ready(), problem=Problem("EndpointTaken", "belongs to b")),
     "queue unreachable": lambda: status(
-        ready(), kind="AsyncAPI", scaling=Watched(State(0.0), queue_problem="NATS: no answer")
+        ready(), kind="AsyncAPI", scaling=ObservedScaling(State(0.0), queue_problem="NATS: no answer")
     ),
     "gateway of an AsyncAPI does not start": lambda: status(
         ready(),

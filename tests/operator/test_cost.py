@@ -48,7 +48,7 @@ async def test_code_that_went_unseen_is_missed_once_sources_are_forgotten() -> N
     world.cluster.put(resource("a", SOURCE))
     await world.settle()
     del world.cluster.objects["ConfigMap", "default", "code"]
-    world.due |= world.cache.forget_sources()
+    world.due |= world.cache.drop_sources()
     await world.settle()
     assert world.refused("a")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cortex_operator.apply.conflicts import FIRST_PAUSE, LONGEST_PAUSE, Contests
+from cortex_operator.apply.conflicts import FIRST_BACKOFF, MAX_BACKOFF, Conflicts
 from cortex_operator.apply.drift import changes, removal
 
 Object = dict[str, Any]
@@ -249,7 +249,7 @@ def test_a_variable_is_removed_from_its_container_alone() -> None:
     assert test == {"op": "test", "path": "/spec/template/spec/containers/0/name", "value": "api"}
 
 
-def change_by_another(contests: Contests, now: float) -> float:
+def change_by_another(contests: Conflicts, now: float) -> float:
     """Another writer changes a child, which is set back unless there is a pause."""
     pause = contests.pause("u", now, "w")
     if not pause:
@@ -258,7 +258,7 @@ def change_by_another(contests: Contests, now: float) -> float:
 
 
 def test_a_few_changes_are_set_back_at_once_and_then_fewer_and_fewer() -> None:
-    contests = Contests()
+    contests = Conflicts()
     assert [change_by_another(contests, now) for now in (0.0, 0.1, 0.2)] == [0, 0, 0]
     assert contests.ongoing("u", 0.2) is None
     now, lengths = 0.3, []
@@ -273,11 +273,11 @@ def test_a_few_changes_are_set_back_at_once_and_then_fewer_and_fewer() -> None:
         now += 0.1
         assert contests.ongoing("u", now) is not None
     assert lengths == [10, 20, 40, 80, 160, 300, 300, 300]
-    assert (FIRST_PAUSE, LONGEST_PAUSE) == (10, 300)
+    assert (FIRST_BACKOFF, MAX_BACKOFF) == (10, 300)
 
 
 def test_a_contest_ends_when_the_other_stops() -> None:
-    contests = Contests()
+    contests = Conflicts()
     for now in (0.0, 0.1, 0.2, 0.3):
         change_by_another(contests, now)
     assert change_by_another(contests, 10.4) == 0
@@ -288,6 +288,6 @@ def test_a_contest_ends_when_the_other_stops() -> None:
 
 
 def test_changes_that_are_rare_are_set_back_for_ever() -> None:
-    contests = Contests()
+    contests = Conflicts()
     assert {change_by_another(contests, 300.0 * n) for n in range(20)} == {0}
     assert contests.ongoing("u", 6000.0) is None

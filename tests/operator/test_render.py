@@ -398,7 +398,7 @@ def test_the_replicas_at_birth(spec: dict[str, Any], first: int) -> None:
     kind = spec.pop("kind", "RealtimeAPI")
     handler = {"type": "python", "path": "h.py", "source": {"files": {"h.py": ""}}}
     manifest = {"kind": kind, "metadata": {"name": "a"}, "spec": {"handler": handler, **spec}}
-    assert deployment.birth_replicas(parse(manifest)) == first
+    assert deployment.initial_replicas(parse(manifest)) == first
 
 
 @pytest.mark.parametrize(

@@ -133,13 +133,13 @@ async def test_a_pod_that_never_answers_is_asked_less_and_less(monkeypatch: pyte
     monkeypatch.setattr(replicas, "LONGEST_PERIOD", 0.08)
     waits: asyncio.Queue[float] = asyncio.Queue()
 
-    class Watched(Replicas):
+    class ObservedScaling(Replicas):
         def _schedule(self, replica: Any, seconds: float) -> None:
             waits.put_nowait(round(seconds, 3))
             super()._schedule(replica, seconds)
 
     world = World(1)
-    world.replicas = Watched(world.cache, world.changes.put_nowait, PodClient(1))
+    world.replicas = ObservedScaling(world.cache, world.changes.put_nowait, PodClient(1))
     async with world.running():
         world.cache.put_child(pod(ready=False))
         world.replicas.reports(KEY)

@@ -87,7 +87,7 @@ def test_a_rollout_is_ready_once_as_many_new_pods_answer_as_stay_available(
     assert (of(found, "Ready")["status"] == "True") == is_ready
     assert of(found, "Available")["status"] == "True"
     assert of(found, "Progressing")["reason"] == "Updating"
-    assert "1 of the previous generation still answer" in of(found, "Ready")["message"]
+    assert "1 of the previous generation still ready" in of(found, "Ready")["message"]
 
 
 def test_a_failure_is_in_last_failure_with_its_time_until_the_next_and_marked_once_it_is_over() -> None:
@@ -120,13 +120,15 @@ def test_how_a_container_ended_long_ago_does_not_explain_why_a_pod_is_silent_now
 def test_a_start_says_what_the_replica_does_and_since_when() -> None:
     report = Report(False, "Starting", "constructing the handler", at(170))
     message = of(status(pod(), reports={"p": report}), "Ready")["message"]
-    assert message == f"0 of 1 replicas answer; pod p: constructing the handler since {at(170)}"
+    assert message == f"0 of 1 replicas are ready; pod p: constructing the handler since {at(170)}"
     waiting = pod(
         startTime=at(40), containerStatuses=[{"name": "api", "state": {"waiting": {"reason": "x"}}}]
     )
     waiting["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] = "ContainerCreating"
     message = of(status(waiting), "Ready")["message"]
-    assert message == f"0 of 1 replicas answer; pod p: images are pulled and volumes mounted since {at(40)}"
+    assert (
+        message == f"0 of 1 replicas are ready; pod p: images are pulled and volumes mounted since {at(40)}"
+    )
     assert f"runs since {at(600)}" in of(status(pod()), "Ready")["message"]
 
 

@@ -12,11 +12,11 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, RealtimeAPI
 from cortex_api.contract import APPLIED_HASH_ANNOTATION, GATEWAY
-from cortex_operator.apply.conflicts import Contests
+from cortex_operator.apply.conflicts import Conflicts
 from cortex_operator.apply.drift import Change, changes, removal
 from cortex_operator.cluster import MANAGER, REPLICAS_MANAGER, Cluster
 from cortex_operator.render import gateway
-from cortex_operator.render.deployment import birth_replicas
+from cortex_operator.render.deployment import initial_replicas
 from cortex_operator.render.names import child_name
 from cortex_operator.status.conditions import Problem
 from cortex_operator.watch.cache import Cache, Key
@@ -45,17 +45,17 @@ class Applier:
     def __init__(self, cache: Cache, cluster: Cluster) -> None:
         self._cache = cache
         self._cluster = cluster
-        self._settled: dict[Key, dict[str, tuple[str, str]]] = {}
-        self._usual: dict[str, frozenset[tuple[str, str]]] = {}
+        self._in_sync: dict[Key, dict[str, tuple[str, str]]] = {}
+        self._tolerated: dict[str, frozenset[tuple[str, str]]] = {}
         """Paths and values that are not what was applied, though nobody has changed it since: the API server writes a quantity in
         another way, does not know a field, or has an admission webhook."""
-        self._contests = Contests()
+        self._conflicts = Conflicts()
 
     def forget(self, key: Key) -> None:
         """The API is gone, and its children with it."""
-        for uid in self._settled.pop(key, ()):
-            self._contests.forget(uid)
-            self._usual.pop(uid, None)
+        for uid in self._in_sync.pop(key, ()):
+            self._conflicts.forget(uid)
+            self._tolerated.pop(uid, None)
 
     async def find(self, key: Key, child: Object) -> Object | None:
         """What there is under the name of a child, whoever's it is."""
@@ -74,24 +74,28 @@ class Applier:
         if live is None:
             await self._write(key, api, child, live, told)
             return
-        if not self._is_settled(key, child, live):
-            uid, reverted = live["metadata"]["uid"], self._changed_by_others(key, child, live)
-            if reverted and self._contests.pause(uid, time.monotonic(), _words(reverted, child)):
-                self._note_contest(live, told)
+        if not self._is_in_sync(key, child, live):
+            uid, reverted = live["metadata"]["uid"], self._foreign_changes(key, child, live)
+            if reverted and self._conflicts.pause(uid, time.monotonic(), _describe(reverted, child)):
+                self._note_conflict(live, told)
                 return
             applied = await self._write(key, api, child, live, told)
             left = {change.path for change in changes(applied, child)} if reverted else set()
             if reverted := [change for change in reverted if change.path not in left]:
-                self._contests.count(uid, time.monotonic())
+                self._conflicts.count(uid, time.monotonic())
                 told.events.append(
-                    ("ChangeReverted", f"{_words(reverted, child)}; it is set back. {TO_ADD}.")
+                    ("ChangeReverted", f"{_describe(reverted, child)}; it is set back. {TO_ADD}.")
                 )
-        self._note_contest(live, told)
+        self._note_conflict(live, told)
 
     async def _write(
         self, key: Key, api: API, child: Object, live: Object | None, told: ApplyResult
     ) -> Object:
-        odd = self._odd(child, live) if live is not None and _fingerprint(live) == _fingerprint(child) else []
+        odd = (
+            self._unexpected(child, live)
+            if live is not None and _fingerprint(live) == _fingerprint(child)
+            else []
+        )
         if live is not None and odd and all(change.pointer for change in odd):
             applied = live  # Nothing is missing, so a removal is enough.
         else:
@@ -105,12 +109,12 @@ class Applier:
                 text = f"an admission webhook adds {_list(left)} to {_name(child)} whenever it is written, so that stays"
                 told.events.append(("ChangedByAdmission", text))
         uid = applied["metadata"]["uid"]
-        self._settled.setdefault(key, {})[uid] = _token(child, applied)
+        self._in_sync.setdefault(key, {})[uid] = _token(child, applied)
         self._cache.put_child(applied)
         if usual := frozenset((change.path, change.value) for change in changes(applied, child)):
-            self._usual[uid] = usual
+            self._tolerated[uid] = usual
         else:
-            self._usual.pop(uid, None)
+            self._tolerated.pop(uid, None)
         return applied
 
     async def _remove_additions(self, child: Object, live: Object) -> Object:
@@ -131,40 +135,40 @@ class Applier:
             live = fresh
         raise ApiException(status=409, reason=f"{_name(child)} was changed meanwhile")
 
-    def _is_settled(self, key: Key, child: Object, live: Object) -> bool:
+    def _is_in_sync(self, key: Key, child: Object, live: Object) -> bool:
         """Whether a live child is what was rendered: the same fingerprint, and nobody has changed it since."""
         if live["metadata"].get("deletionTimestamp"):
             return False
-        settled, uid, token = self._settled.setdefault(key, {}), live["metadata"]["uid"], _token(child, live)
+        settled, uid, token = self._in_sync.setdefault(key, {}), live["metadata"]["uid"], _token(child, live)
         if settled.get(uid) == token:
             return True
-        if _fingerprint(live) != token[0] or self._odd(child, live):
+        if _fingerprint(live) != token[0] or self._unexpected(child, live):
             return False
         settled[uid] = token
         return True
 
-    def _odd(self, child: Object, live: Object) -> list[Change]:
+    def _unexpected(self, child: Object, live: Object) -> list[Change]:
         """What is not as it was when it was last written."""
-        usual = self._usual.get(live["metadata"]["uid"], frozenset())
+        usual = self._tolerated.get(live["metadata"]["uid"], frozenset())
         return [change for change in changes(live, child) if (change.path, change.value) not in usual]
 
-    def _changed_by_others(self, key: Key, child: Object, live: Object) -> list[Change]:
+    def _foreign_changes(self, key: Key, child: Object, live: Object) -> list[Change]:
         """What others have changed of a child; nothing where it is this operator that asks for another state."""
         if live["metadata"].get("deletionTimestamp"):
             return []
         wanted = _fingerprint(child)
-        before = self._settled.get(key, {}).get(live["metadata"]["uid"])
+        before = self._in_sync.get(key, {}).get(live["metadata"]["uid"])
         if _fingerprint(live) != wanted:
             another = before is not None and before[0] == wanted
             return [Change("its state", f"{MANAGER} of another operator", "")] if another else []
-        odd = self._odd(child, live)
+        odd = self._unexpected(child, live)
         if before is None:
             # What is usual is not known yet.
             odd = [change for change in odd if change.manager or change.item]
         return odd
 
-    def _note_contest(self, live: Object, told: ApplyResult) -> None:
-        if ongoing := self._contests.ongoing(live["metadata"]["uid"], time.monotonic()):
+    def _note_conflict(self, live: Object, told: ApplyResult) -> None:
+        if ongoing := self._conflicts.ongoing(live["metadata"]["uid"], time.monotonic()):
             words, seconds = ongoing
             told.requeue_after = seconds if told.requeue_after is None else min(told.requeue_after, seconds)
             text = f"{words} again each time that it was set back, so the operator waits longer and longer in between"
@@ -172,14 +176,14 @@ class Applier:
 
     async def _hand_over_replicas(self, api: API, child: Object, live: Object | None) -> None:
         """Give spec.replicas a holder before it leaves what we apply; else the API server would set it back to 1."""
-        first = birth_replicas(api)
+        first = initial_replicas(api)
         if isinstance(api, AsyncAPI) and child["metadata"]["name"] == child_name(api, GATEWAY):
-            first = gateway.birth_replicas(api)
+            first = gateway.initial_replicas(api)
         if live is None:
             born = copy.deepcopy(child)
             born["spec"]["replicas"] = first
             live = await self._cluster.apply(born)
-        if not _holds_replicas(live):
+        if not _owns_replicas(live):
             return
         identity = {
             "apiVersion": child["apiVersion"],
@@ -199,7 +203,7 @@ def _list(paths: list[str]) -> str:
     return ", ".join(paths[:3]) + more
 
 
-def _words(found: list[Change], child: Object) -> str:
+def _describe(found: list[Change], child: Object) -> str:
     """Who changed which fields of a child."""
     managers = sorted({f'"{change.manager}"' for change in found if change.manager})
     who = f"field manager {' and '.join(managers)}" if managers else "another writer"
@@ -216,7 +220,7 @@ def _token(child: Object, live: Object) -> tuple[str, str]:
     return _fingerprint(child), str(metadata.get("generation") or metadata["resourceVersion"])
 
 
-def _holds_replicas(deployment: Object) -> bool:
+def _owns_replicas(deployment: Object) -> bool:
     """Whether spec.replicas is ours by server-side apply."""
     return any(
         entry.get("manager") == MANAGER

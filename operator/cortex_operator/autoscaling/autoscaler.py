@@ -76,11 +76,11 @@ class Queue:
 
 
 @dataclass
-class Watched:
+class ObservedScaling:
     """What the loop knows of one API.
 
     told: the last decision in words, as it is in the status. last: each pod's last load, by name. queue_problem: why the queue
-    of an AsyncAPI does not answer, as its gateway reports it. blind_since: since when too few pods report their load.
+    of an AsyncAPI does not answer, as its gateway reports it. no_metrics_since: since when too few pods report their load.
     """
 
     state: State
@@ -88,7 +88,7 @@ class Watched:
     desired: int | None = None
     queue: Queue | None = None
     queue_problem: str = ""
-    blind_since: datetime | None = None
+    no_metrics_since: datetime | None = None
     last: dict[str, float] = field(default_factory=dict)
 
 

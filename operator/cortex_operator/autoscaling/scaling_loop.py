@@ -14,7 +14,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
 from cortex_api.contract import COMPONENT_LABEL, GATEWAY, LOAD_PATH, QUEUE_PATH, object_name
-from cortex_operator.autoscaling.autoscaler import Decision, Queue, Rules, State, Watched, decide
+from cortex_operator.autoscaling.autoscaler import Decision, ObservedScaling, Queue, Rules, State, decide
 from cortex_operator.cluster import Cluster, error_text
 from cortex_operator.render.names import child_name
 from cortex_operator.replicas.pod_client import PodClient
@@ -47,11 +47,11 @@ class Scaler:
         self._cache = cache
         self._cluster = cluster
         self._changed = changed
-        self._watched: dict[Key, Watched] = {}
+        self._watched: dict[Key, ObservedScaling] = {}
         self._client = client or PodClient()
         self._replicas = replicas or Replicas(cache, changed, self._client)
 
-    def watched(self, key: Key) -> Watched | None:
+    def watched(self, key: Key) -> ObservedScaling | None:
         """What is known of an API; None when it is none of this loop's."""
         return self._watched.get(key)
 
@@ -59,16 +59,16 @@ class Scaler:
         """Look at all APIs again and again, until cancelled."""
         while True:
             begun = time.monotonic()
-            await self._round()
+            await self._evaluate_all()
             await asyncio.sleep(max(1.0, begun + PERIOD - time.monotonic()))
 
-    async def _round(self) -> None:
+    async def _evaluate_all(self) -> None:
         keys = self._cache.apis()
         for gone in self._watched.keys() - set(keys):
             del self._watched[gone]
-        await asyncio.gather(*(self._look(key) for key in keys))
+        await asyncio.gather(*(self._evaluate(key) for key in keys))
 
-    async def _look(self, key: Key) -> None:
+    async def _evaluate(self, key: Key) -> None:
         live = self._cache.api(key)
         deployment = live and self._cache.child(key, "Deployment", object_name(key.name))
         if live is None or not deployment or live["metadata"].get("deletionTimestamp"):
@@ -88,7 +88,7 @@ class Scaler:
         if not scales and not isinstance(api, AsyncAPI):
             self._watched.pop(key, None)
             return
-        watched = self._watched.setdefault(key, Watched(State(time.monotonic())))
+        watched = self._watched.setdefault(key, ObservedScaling(State(time.monotonic())))
         try:
             load = await self._load(key, api, watched)
             if scales:
@@ -98,12 +98,12 @@ class Scaler:
         except Exception:  # One API's trouble is not the others'.
             log.exception("%s can't be scaled", key)
 
-    async def _load(self, key: Key, api: RealtimeAPI | AsyncAPI, watched: Watched) -> float | None:
+    async def _load(self, key: Key, api: RealtimeAPI | AsyncAPI, watched: ObservedScaling) -> float | None:
         """The API's load, or None when too few of its pods report it."""
         pods = [pod for pod in self._cache.children(key, "Pod") if is_ready(pod)]
         if isinstance(api, AsyncAPI):
             return await self._queue_load(key, pods, watched)
-        answers = await asyncio.gather(*(self._load_of(key, pod) for pod in pods))
+        answers = await asyncio.gather(*(self._replica_load(key, pod) for pod in pods))
         told = {
             pod["metadata"]["name"]: load for pod, load in zip(pods, answers, strict=True) if load is not None
         }
@@ -113,7 +113,7 @@ class Scaler:
         watched.last = told | {name: watched.last.get(name, 0.0) for name in silent}
         return sum(watched.last.values())
 
-    async def _load_of(self, key: Key, pod: Object) -> float | None:
+    async def _replica_load(self, key: Key, pod: Object) -> float | None:
         report = await self._replicas.ask(key, pod)
         if report is None or report.load is not None:
             return None if report is None else report.load
@@ -123,7 +123,7 @@ class Scaler:
         load = found.get("average", found.get("inFlight"))
         return float(load) if isinstance(load, int | float) else None
 
-    async def _queue_load(self, key: Key, pods: list[Object], watched: Watched) -> float | None:
+    async def _queue_load(self, key: Key, pods: list[Object], watched: ObservedScaling) -> float | None:
         """Jobs that wait and run, from the first gateway that answers."""
         for pod in pods:
             if pod["metadata"]["labels"].get(COMPONENT_LABEL) != GATEWAY:
@@ -144,12 +144,12 @@ class Scaler:
             return float(sum(counts))
         return None
 
-    def _note_queue_problem(self, key: Key, watched: Watched, problem: str) -> None:
+    def _note_queue_problem(self, key: Key, watched: ObservedScaling, problem: str) -> None:
         if watched.queue_problem != problem:
             watched.queue_problem = problem
             self._changed(key)
 
-    def _note_queue(self, key: Key, watched: Watched, queue: Queue) -> None:
+    def _note_queue(self, key: Key, watched: ObservedScaling, queue: Queue) -> None:
         before = watched.queue
         known = before.oldest if before is not None else None
         if known is not None and queue.oldest is not None and abs(known - queue.oldest) <= 2:
@@ -163,7 +163,7 @@ class Scaler:
         key: Key,
         api: RealtimeAPI | AsyncAPI,
         deployment: Object,
-        watched: Watched,
+        watched: ObservedScaling,
         load: float | None,
     ) -> None:
         assert api.spec.autoscaling is not None
@@ -175,10 +175,10 @@ class Scaler:
                 if isinstance(api, AsyncAPI)
                 else "fewer than half of the pods report their load"
             )
-            watched.blind_since = watched.blind_since or datetime.now(UTC)
+            watched.no_metrics_since = watched.no_metrics_since or datetime.now(UTC)
             self._tell(key, watched, f"held at {current}: {who}", current)
             return
-        watched.blind_since = None
+        watched.no_metrics_since = None
         pods = self._cache.children(key, "Pod")
         blocked = any(f.reason == "Unschedulable" for f in map(failures.of_pod, pods) if f is not None)
         now = time.monotonic()
@@ -187,20 +187,20 @@ class Scaler:
             await self._cluster.scale(
                 {"metadata": {"name": child_name(api), "namespace": key.namespace}}, decision.replicas
             )
-            log.info("%s: %s", key, _words(api, current, decision))
-            self._tell(key, watched, _words(api, current, decision), decision.replicas)
+            log.info("%s: %s", key, _describe(api, current, decision))
+            self._tell(key, watched, _describe(api, current, decision), decision.replicas)
         elif decision.why is not None:
             self._tell(key, watched, f"held at {current}: {decision.why}", current)
         elif watched.told.startswith("held") or watched.desired is None:
             self._tell(key, watched, "the load asks for no other number", current)
 
-    def _tell(self, key: Key, watched: Watched, words: str, desired: int) -> None:
+    def _tell(self, key: Key, watched: ObservedScaling, words: str, desired: int) -> None:
         if (watched.told, watched.desired) != (words, desired):
             watched.told, watched.desired = words, desired
             self._changed(key)
 
 
-def _words(api: RealtimeAPI | AsyncAPI, current: int, decision: Decision) -> str:
+def _describe(api: RealtimeAPI | AsyncAPI, current: int, decision: Decision) -> str:
     scaling = api.spec.autoscaling
     assert scaling is not None
     what = "requests in flight" if isinstance(api, RealtimeAPI) else "jobs queued or running"

@@ -19,7 +19,7 @@ Object = dict[str, Any]
 log = logging.getLogger("cortex.lease")
 
 NAME = "cortex-operator"
-DURATION = 10.0
+LEASE_DURATION = 10.0
 """Seconds after which a Lease that was not renewed is anybody's."""
 RENEW_DEADLINE = 7.0
 """Seconds after its last renewal at which a leader stops leading."""
@@ -44,7 +44,7 @@ class Lease:
         self.held = True
         log.info("%s leads", self._identity)
 
-    async def keep(self) -> None:
+    async def renew_until_lost(self) -> None:
         """Renew for as long as that works; returns when the Lease is lost."""
         renewed = time.monotonic()
         while (left := renewed + RENEW_DEADLINE - time.monotonic()) > 0:
@@ -87,7 +87,7 @@ class Lease:
             live = await self._get()
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             if live is None:
-                await self._cluster.create(self._made(now))
+                await self._cluster.create(self._new_lease(now))
                 return True
             spec = live["spec"]
             holder = spec.get("holderIdentity") or ""
@@ -95,7 +95,9 @@ class Lease:
                 return False
             if holder != self._identity:
                 spec.update(acquireTime=now, leaseTransitions=spec.get("leaseTransitions", 0) + 1)
-            spec.update(holderIdentity=self._identity, renewTime=now, leaseDurationSeconds=round(DURATION))
+            spec.update(
+                holderIdentity=self._identity, renewTime=now, leaseDurationSeconds=round(LEASE_DURATION)
+            )
             await self._cluster.replace(live)
             self._seen = (f"{self._identity}@{now}", time.monotonic())
             return True
@@ -109,16 +111,16 @@ class Lease:
         record = f"{spec.get('holderIdentity')}@{spec.get('renewTime')}"
         if record != self._seen[0]:
             self._seen = (record, time.monotonic())
-        return time.monotonic() - self._seen[1] > spec.get("leaseDurationSeconds", DURATION)
+        return time.monotonic() - self._seen[1] > spec.get("leaseDurationSeconds", LEASE_DURATION)
 
-    def _made(self, now: str) -> Object:
+    def _new_lease(self, now: str) -> Object:
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": {"name": NAME, "namespace": self._namespace},
             "spec": {
                 "holderIdentity": self._identity,
-                "leaseDurationSeconds": round(DURATION),
+                "leaseDurationSeconds": round(LEASE_DURATION),
                 "acquireTime": now,
                 "renewTime": now,
                 "leaseTransitions": 0,

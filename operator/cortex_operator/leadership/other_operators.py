@@ -34,12 +34,12 @@ class OtherOperators:
         self._cluster = cluster
         self._own = platform.lease_namespace
         self._seen: dict[str, tuple[str, float]] = {}
-        self._works: dict[str, tuple[bool, float]] = {}
+        self._running: dict[str, tuple[bool, float]] = {}
 
     async def manage(self, key: Key) -> bool:
         """Whether another operator manages an API. One that is left alone is in `cache.managed_elsewhere` from then on."""
         other = self._manager(key)
-        if other is None or not await self._is_working(other):
+        if other is None or not await self._is_running(other):
             self._cache.managed_elsewhere.pop(key, None)
             return False
         if other not in self._cache.managed_elsewhere.values():
@@ -62,7 +62,7 @@ class OtherOperators:
         while True:
             await asyncio.sleep(PERIOD)
             for other in set(self._cache.managed_elsewhere.values()):
-                if await self._is_working(other):
+                if await self._is_running(other):
                     continue
                 log.warning(
                     "the operator in namespace %s does not work any more: its APIs are adopted", other
@@ -78,15 +78,15 @@ class OtherOperators:
         mark = ((first or {}).get("metadata", {}).get("annotations") or {}).get(OPERATOR_ANNOTATION)
         return None if mark in (None, self._own) else str(mark)
 
-    async def _is_working(self, other: str) -> bool:
+    async def _is_running(self, other: str) -> bool:
         now = time.monotonic()
-        works, asked = self._works.get(other, (False, -PERIOD))
+        works, asked = self._running.get(other, (False, -PERIOD))
         if now - asked >= PERIOD / 2:
-            works = await self._renews(other, now)
-            self._works[other] = works, now
+            works = await self._is_renewing(other, now)
+            self._running[other] = works, now
         return works
 
-    async def _renews(self, other: str, now: float) -> bool:
+    async def _is_renewing(self, other: str, now: float) -> bool:
         """Whether the Lease of another operator has been renewed lately, by this one's own clock. True when it can't be read."""
         try:
             lease = await self._cluster.get("coordination.k8s.io/v1", "Lease", other, NAME)

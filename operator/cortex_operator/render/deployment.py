@@ -50,7 +50,7 @@ def fixed_replicas(api: RealtimeAPI | AsyncAPI) -> int | None:
     return 1 if api.spec.replicas is None else api.spec.replicas
 
 
-def birth_replicas(api: RealtimeAPI | AsyncAPI) -> int:
+def initial_replicas(api: RealtimeAPI | AsyncAPI) -> int:
     """The number of replicas that an autoscaled API starts with."""
     scaling = api.spec.autoscaling
     if scaling is None:

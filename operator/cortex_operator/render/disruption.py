@@ -16,14 +16,14 @@ def render(api: RealtimeAPI | AsyncAPI) -> list[Object]:
     ready never block a drain.
     """
     budgets = []
-    if lowest_replicas(api) >= 2:
+    if min_available_replicas(api) >= 2:
         budgets.append(_budget(api, main_component(api)))
     if isinstance(api, AsyncAPI) and api.spec.gateway.min_replicas >= 2:
         budgets.append(_budget(api, GATEWAY))
     return budgets
 
 
-def lowest_replicas(api: RealtimeAPI | AsyncAPI) -> int:
+def min_available_replicas(api: RealtimeAPI | AsyncAPI) -> int:
     """The number of replicas that there are at all times."""
     if api.spec.paused:
         return 0

@@ -51,6 +51,6 @@ def hpa(api: AsyncAPI) -> Object | None:
     }
 
 
-def birth_replicas(api: AsyncAPI) -> int:
+def initial_replicas(api: AsyncAPI) -> int:
     """The number of gateways that the HPA begins with."""
     return api.spec.gateway.min_replicas

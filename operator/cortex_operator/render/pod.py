@@ -129,7 +129,7 @@ def _container(
         {"name": "tmp", "mountPath": "/tmp"},
     ]
     args = ["--config", contract.DOCUMENT_PATH, "--termination-log", contract.TERMINATION_LOG]
-    if _asks_for_keys(api, component):
+    if _requires_keys(api, component):
         mounts.append({"name": KEYS, "mountPath": contract.API_KEYS_FOLDER, "readOnly": True})
     if component != GATEWAY:
         mounts += models_mounts(claims)
@@ -189,7 +189,7 @@ def _add_environment(
         sources = list(handler.env_from)
         if tensorflow.has_server(api, platform):
             variables.append({"name": contract.TENSORFLOW_SERVING_VARIABLE, "value": tensorflow.ADDRESS})
-    if _asks_for_keys(api, component):
+    if _requires_keys(api, component):
         variables.append({"name": contract.API_KEYS_VARIABLE, "value": contract.API_KEYS_FOLDER})
     if isinstance(api, AsyncAPI):
         assert platform.queue is not None
@@ -198,7 +198,7 @@ def _add_environment(
         if platform.queue.secret_name:
             sources.append({"secretRef": {"name": platform.queue.secret_name}})
         if component == GATEWAY:
-            variables.append({"name": contract.MAX_REPLICAS_VARIABLE, "value": str(_most_replicas(api))})
+            variables.append({"name": contract.MAX_REPLICAS_VARIABLE, "value": str(_max_workers(api))})
         if api.spec.webhook is not None and (secret := api.spec.webhook.secret):
             reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
             variables.append({"name": contract.WEBHOOK_SECRET_VARIABLE, "valueFrom": reference})
@@ -208,7 +208,7 @@ def _add_environment(
         container["envFrom"] = sources
 
 
-def _most_replicas(api: AsyncAPI) -> int:
+def _max_workers(api: AsyncAPI) -> int:
     """Workers that there may be, which bounds what the gateway takes in."""
     if api.spec.autoscaling is not None:
         return api.spec.autoscaling.max_replicas
@@ -249,11 +249,11 @@ def models_mounts(claims: list[str]) -> list[Object]:
     return mounts
 
 
-def _asks_for_keys(api: RealtimeAPI | AsyncAPI, component: str) -> bool:
+def _requires_keys(api: RealtimeAPI | AsyncAPI, component: str) -> bool:
     return api.spec.handler.api_keys is not None and component != WORKER
 
 
-def _secret_of_keys(api: RealtimeAPI | AsyncAPI) -> Object:
+def _keys_secret(api: RealtimeAPI | AsyncAPI) -> Object:
     assert api.spec.handler.api_keys is not None
     secret = api.spec.handler.api_keys.secret
     # Readable by the group, which fsGroup makes the user's. Without the Secret the runtime refuses to start, and says why in the
@@ -271,8 +271,8 @@ def _volumes(
         {"name": "config", "configMap": {"name": child_name(api)}},
         {"name": "tmp", "emptyDir": {}},
     ]
-    if _asks_for_keys(api, component):
-        volumes.append({"name": KEYS, "secret": _secret_of_keys(api)})
+    if _requires_keys(api, component):
+        volumes.append({"name": KEYS, "secret": _keys_secret(api)})
     if component == GATEWAY:
         return volumes
     volumes.append({"name": "models", "emptyDir": {}})

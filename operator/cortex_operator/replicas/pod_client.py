@@ -13,9 +13,9 @@ Object = dict[str, Any]
 
 ANSWER_TIMEOUT = 3.0
 """Seconds that a pod has to answer."""
-AT_ONCE = 64
+MAX_CONCURRENT = 64
 """Pods that are asked at the same time."""
-_LONGEST = 256 * 1024
+_MAX_SIZE = 256 * 1024
 
 
 class PodClient:
@@ -23,7 +23,7 @@ class PodClient:
 
     def __init__(self, port: int = ADMIN_PORT) -> None:
         self._port = port
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._turn = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def get(self, pod: Object, path: str) -> tuple[int, Any] | None:
         """Status and JSON of the answer; None when the pod cannot be reached, or answers something else."""
@@ -44,7 +44,7 @@ class PodClient:
             content = bytearray()
             while part := await reader.read(65536):
                 content += part
-                if len(content) > _LONGEST:
+                if len(content) > _MAX_SIZE:
                     raise ValueError("the answer is too long")
             return bytes(content)
         finally:

@@ -24,7 +24,7 @@ PERIOD = 10.0
 """Seconds between two questions to a replica that is ready."""
 STARTING_PERIOD = 3.0
 """The same for one that is not, whose answers change sooner."""
-LONGEST_PERIOD = 300.0
+MAX_PERIOD = 300.0
 """The same for one that never answers."""
 
 
@@ -78,7 +78,7 @@ class Replicas:
                 known[name] = replica = _Replica(key, name, _uid(pod))
                 self._schedule(replica, random.uniform(0, PERIOD) if is_ready(pod) else 0.0)
             elif not is_ready(pod) and (report := known[name].report) is not None and report.ready:
-                self._hasten(known[name])
+                self._poll_soon(known[name])
         if not known:
             del self._known[key]
         return {name: replica.report for name, replica in known.items() if replica.report is not None}
@@ -89,14 +89,14 @@ class Replicas:
         replica = self._known.get(key, {}).get(name)
         if replica is None or replica.uid != _uid(pod):
             return await self._get(pod)
-        return await asyncio.shield(self._begin(replica))
+        return await asyncio.shield(self._start_poll(replica))
 
-    def _begin(self, replica: _Replica) -> "asyncio.Task[Report | None]":
+    def _start_poll(self, replica: _Replica) -> "asyncio.Task[Report | None]":
         if replica.asking is None or replica.asking.done():
-            replica.asking = asyncio.create_task(self._question(replica))
+            replica.asking = asyncio.create_task(self._poll(replica))
         return replica.asking
 
-    async def _question(self, replica: _Replica) -> Report | None:
+    async def _poll(self, replica: _Replica) -> Report | None:
         """Ask, note the answer, and ask again later."""
         pod = self._cache.child(replica.key, "Pod", replica.pod)
         if pod is None or _uid(pod) != replica.uid or not _runs(pod):
@@ -108,7 +108,7 @@ class Replicas:
         replica.asked = asyncio.get_running_loop().time()
         replica.silent = 0 if report is not None else replica.silent + 1
         period = PERIOD if is_ready(pod) else STARTING_PERIOD
-        self._schedule(replica, min(LONGEST_PERIOD, period * 2 ** min(replica.silent, 10)))
+        self._schedule(replica, min(MAX_PERIOD, period * 2 ** min(replica.silent, 10)))
         if report is not None:
             # That all is well is no news.
             before, replica.report = replica.report or Report(True), report
@@ -126,9 +126,9 @@ class Replicas:
     def _schedule(self, replica: _Replica, seconds: float) -> None:
         if replica.timer is not None:
             replica.timer.cancel()
-        replica.timer = asyncio.get_running_loop().call_later(seconds, self._begin, replica)
+        replica.timer = asyncio.get_running_loop().call_later(seconds, self._start_poll, replica)
 
-    def _hasten(self, replica: _Replica) -> None:
+    def _poll_soon(self, replica: _Replica) -> None:
         """The kubelet knows more than the last report: ask at once, but not more often than a replica that starts."""
         loop = asyncio.get_running_loop()
         at = max(loop.time(), replica.asked + STARTING_PERIOD)

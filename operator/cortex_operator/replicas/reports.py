@@ -11,7 +11,7 @@ from typing import Any
 Object = dict[str, Any]
 
 _REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}")
-_LONGEST_MESSAGE = 4000
+_MAX_MESSAGE = 4000
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _cause(value: Any) -> tuple[str, str] | None:
     reason, message = value.get("reason"), value.get("message")
     if not isinstance(reason, str) or not _REASON.fullmatch(reason) or not isinstance(message, str):
         return None
-    return reason, message[-_LONGEST_MESSAGE:]
+    return reason, message[-_MAX_MESSAGE:]
 
 
 def _time(value: Any) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
 from cortex_api.contract import ADMIN_PORT, TEMPLATE_LABEL
-from cortex_operator.autoscaling.autoscaler import Watched
+from cortex_operator.autoscaling.autoscaler import ObservedScaling
 from cortex_operator.replicas import reports
 from cortex_operator.replicas.reports import Report
 from cortex_operator.status import failures
@@ -85,17 +85,17 @@ class Observed:
     main: Component = field(default_factory=Component)
     gateway: Component | None = None
     hpa: Object | None = None
-    scaling: Watched | None = None
+    scaling: ObservedScaling | None = None
     problem: Problem | None = None
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Assessment:
     """All conditions in one.
 
     reason, message: those of Ready, which name what is wrong also while it holds. progressing: the reason of Progressing,
-    empty while it does not hold. failure: the failure of a pod that explains it. until: seconds after which the verdict may be
+    empty while it does not hold. failure: the failure of a pod that explains it. until: seconds after which the assessment may be
     another one though no object changes.
     """
 
@@ -109,31 +109,39 @@ class Verdict:
     until: float = math.inf
 
 
-def judge(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Verdict:
+def assess(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Assessment:
     """Whether the API answers as its current generation asks for, and why not."""
     if api.spec.paused:
-        return Verdict(False, "Paused", "spec.paused is true: the API is out of service")
-    verdict = _judge_main(api, observed)
+        return Assessment(False, "Paused", "spec.paused is true: the API is out of service")
+    assessment = _assess_main(api, observed)
     if observed.gateway is not None:
-        verdict = _with_gateway(verdict, _judge_pods(observed.gateway, observed.now, max_unavailable=0))
+        assessment = _with_gateway(
+            assessment, _assess_pods(observed.gateway, observed.now, max_unavailable=0)
+        )
     if observed.scaling is not None and observed.scaling.queue_problem:
         text = f"the queue does not answer, so no job is accepted: {observed.scaling.queue_problem}"
-        reason = verdict.reason if verdict.degraded and not verdict.ready else "QueueUnreachable"
-        verdict = replace(
-            verdict, ready=False, available=False, reason=reason, message=text, degraded=True, progressing=""
+        reason = assessment.reason if assessment.degraded and not assessment.ready else "QueueUnreachable"
+        assessment = replace(
+            assessment,
+            ready=False,
+            available=False,
+            reason=reason,
+            message=text,
+            degraded=True,
+            progressing="",
         )
-    if verdict.ready:
-        verdict = _with_autoscaler(verdict, observed)
+    if assessment.ready:
+        assessment = _with_autoscaler(assessment, observed)
     if observed.problem is not None:
-        verdict = _degraded(verdict, observed.problem)
-        if observed.problem.reason == "FieldsOverwritten" and not verdict.ready:
+        assessment = _degraded(assessment, observed.problem)
+        if observed.problem.reason == "FieldsOverwritten" and not assessment.ready:
             # What the pods run is the other writer's.
-            return replace(verdict, reason=observed.problem.reason)
-        if observed.problem.reason == "EndpointTaken" and verdict.ready:
+            return replace(assessment, reason=observed.problem.reason)
+        if observed.problem.reason == "EndpointTaken" and assessment.ready:
             return replace(
-                verdict, ready=False, reason=observed.problem.reason, message=observed.problem.message
+                assessment, ready=False, reason=observed.problem.reason, message=observed.problem.message
             )
-    return verdict
+    return assessment
 
 
 def may_be_terminating(observed: Observed, live: Object) -> bool:
@@ -147,8 +155,8 @@ def may_be_terminating(observed: Observed, live: Object) -> bool:
     return bool(main.pods) or any(c.get("reason") == NAMESPACE_TERMINATING.reason for c in told)
 
 
-def refuse(problem: Problem, observed: Observed, was_ready: bool) -> Verdict:
-    """The verdict on an API whose children cannot be rendered or applied.
+def assess_rejected(problem: Problem, observed: Observed, was_ready: bool) -> Assessment:
+    """The assessment on an API whose children cannot be rendered or applied.
 
     was_ready: whether pods of this very generation answered already. They still serve what the spec asks for, although no new
     one could be made.
@@ -158,8 +166,8 @@ def refuse(problem: Problem, observed: Observed, was_ready: bool) -> Verdict:
     ready = was_ready and all(any(map(is_ready, component.current())) for component in components)
     text = problem.message
     if answers and not ready:
-        text += " (pods of a previous generation still answer)"
-    return Verdict(
+        text += " (pods of a previous generation still ready)"
+    return Assessment(
         ready and not problem.waits,
         problem.reason,
         text,
@@ -169,19 +177,19 @@ def refuse(problem: Problem, observed: Observed, was_ready: bool) -> Verdict:
     )
 
 
-def _judge_main(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Verdict:
+def _assess_main(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Assessment:
     main = observed.main
     if main.deployment is not None and main.deployment["spec"].get("replicas", 1) == 0:
         scaling = api.spec.autoscaling
         if isinstance(api, AsyncAPI) and scaling is not None and scaling.min_replicas == 0:
-            return Verdict(
+            return Assessment(
                 True, "Ready", "no job waits, so no worker runs: the first job starts one", available=True
             )
-        return Verdict(False, "ScaledToZero", "no replicas are wanted: spec.replicas is 0")
-    return _judge_pods(main, observed.now, api.spec.update_strategy.max_unavailable)
+        return Assessment(False, "ScaledToZero", "no replicas are wanted: spec.replicas is 0")
+    return _assess_pods(main, observed.now, api.spec.update_strategy.max_unavailable)
 
 
-def _with_gateway(main: Verdict, gateway: Verdict) -> Verdict:
+def _with_gateway(main: Assessment, gateway: Assessment) -> Assessment:
     """An AsyncAPI answers when both its gateway and its workers do."""
     both = replace(
         main,
@@ -203,7 +211,7 @@ def _with_gateway(main: Verdict, gateway: Verdict) -> Verdict:
     return both
 
 
-def _judge_pods(component: Component, now: datetime, max_unavailable: int | str) -> Verdict:
+def _assess_pods(component: Component, now: datetime, max_unavailable: int | str) -> Assessment:
     """Whether pods of the current template answer.
 
     While pods of a previous one answer as well, as many must as the rollout keeps available; a number of replicas that changes
@@ -213,34 +221,36 @@ def _judge_pods(component: Component, now: datetime, max_unavailable: int | str)
     wanted = 1 if deployment is None else deployment["spec"].get("replicas", 1)
     answering = sum(map(is_ready, current))
     needed = max(1, wanted - _pods(max_unavailable, wanted)) if older else 1
-    behind = f" ({len(older)} of the previous generation still answer)" if older else ""
-    count = f"{answering} of {wanted} replicas answer"
+    behind = f" ({len(older)} of the previous generation still ready)" if older else ""
+    count = f"{answering} of {wanted} replicas are ready"
     ready = answering >= needed
-    verdict = Verdict(ready, "Ready", count, available=bool(answering or older))
+    assessment = Assessment(ready, "Ready", count, available=bool(answering or older))
     if (problem := _problem_of(component, answering, wanted, f"{count}{behind}")) is not None:
         failure = problem if isinstance(problem, Failure) else None
         text = problem.message if not ready else f"{count}; {problem.reason}: {problem.message}"
         if not ready and failure is not None:
             text += behind
-        return replace(verdict, reason=problem.reason, message=text, degraded=True, failure=failure)
+        return replace(assessment, reason=problem.reason, message=text, degraded=True, failure=failure)
     if (past := failures.recent(current, component.reports, now)) is not None:
-        verdict = replace(
-            _degraded(verdict, Problem(past.reason, past.message)),
+        assessment = replace(
+            _degraded(assessment, Problem(past.reason, past.message)),
             failure=past,
-            until=failures.RECENT - failures.age(past, now),
+            until=failures.RECENT_SECONDS - failures.age(past, now),
         )
     alive = [pod for pod in current if not pod["metadata"].get("deletionTimestamp")]
     if answering < wanted:
         doing = _activity(current, component.reports)
-        text = f"{verdict.message}{behind}" + (f"; {doing}" if doing else "")
+        text = f"{assessment.message}{behind}" + (f"; {doing}" if doing else "")
         why = "Updating" if older else "Scaling" if ready else "Starting"
-        reason = verdict.reason if ready else why
-        return replace(verdict, reason=reason, message=text, progressing=why)
+        reason = assessment.reason if ready else why
+        return replace(assessment, reason=reason, message=text, progressing=why)
     if older or len(alive) > wanted:
         return replace(
-            verdict, message=f"{verdict.message}{behind}", progressing="Updating" if older else "Scaling"
+            assessment,
+            message=f"{assessment.message}{behind}",
+            progressing="Updating" if older else "Scaling",
         )
-    return verdict
+    return assessment
 
 
 def _problem_of(component: Component, answering: int, wanted: int, count: str) -> Failure | Problem | None:
@@ -248,7 +258,7 @@ def _problem_of(component: Component, answering: int, wanted: int, count: str) -
     if answering >= wanted:
         return None
     failure = component.failure()
-    if device := failures.holds_its_own_devices(failure, component.older()):
+    if device := failures.blocking_device(failure, component.older()):
         text = (
             f"the new pod waits for {device}, which the pods of the previous generation hold until it answers: {count}."
             " Set updateStrategy {maxSurge: 0, maxUnavailable: 1} to have them go first, or add a node."
@@ -262,7 +272,7 @@ def _problem_of(component: Component, answering: int, wanted: int, count: str) -
         return Problem(
             "NotAnswering", f"{count}: pod {name} runs but reports that it is not ready; its log says why"
         )
-    if _has_given_up(component.deployment):
+    if _deadline_exceeded(component.deployment):
         doing = _activity(component.current(), component.reports)
         text = f"{count}: no new pod became ready within the time that a rollout may take"
         return Problem("RolloutStuck", f"{text}; {doing}" if doing else text)
@@ -277,38 +287,38 @@ def _activity(pods: Iterable[Object], said: dict[str, Report]) -> str:
     return ""
 
 
-def _degraded(verdict: Verdict, problem: Problem) -> Verdict:
+def _degraded(assessment: Assessment, problem: Problem) -> Assessment:
     """With one more problem; its reason is shown unless another one is already, or explains why requests are not answered."""
-    shown = verdict.reason if verdict.degraded or not verdict.ready else problem.reason
+    shown = assessment.reason if assessment.degraded or not assessment.ready else problem.reason
     return replace(
-        verdict,
+        assessment,
         reason=shown,
-        message=f"{verdict.message}; {problem.reason}: {problem.message}",
+        message=f"{assessment.message}; {problem.reason}: {problem.message}",
         degraded=True,
     )
 
 
-def _with_autoscaler(verdict: Verdict, observed: Observed) -> Verdict:
+def _with_autoscaler(assessment: Assessment, observed: Observed) -> Assessment:
     """Whether the autoscaler can do its work. Only asked of an API that answers: others have no load to measure."""
     found = _autoscaler_problem(observed)
     if found is None:
-        return verdict
+        return assessment
     problem, since = found
     began = [since, *_ready_since(observed.main.current())]
     waited = (observed.now - max(filter(None, began), default=observed.now)).total_seconds()
     if waited < METRICS_GRACE:
-        return replace(verdict, until=min(verdict.until, METRICS_GRACE - waited))
-    return _degraded(verdict, problem)
+        return replace(assessment, until=min(assessment.until, METRICS_GRACE - waited))
+    return _degraded(assessment, problem)
 
 
 def _autoscaler_problem(observed: Observed) -> tuple[Problem, datetime | None] | None:
     """What keeps the autoscaler from working, and since when."""
-    if (watched := observed.scaling) is not None and watched.blind_since is not None:
+    if (watched := observed.scaling) is not None and watched.no_metrics_since is not None:
         text = (
             f"autoscaling does nothing: {watched.told}. The operator must reach port {ADMIN_PORT} of the pods:"
             " check NetworkPolicies"
         )
-        return Problem("MetricsUnavailable", text), watched.blind_since
+        return Problem("MetricsUnavailable", text), watched.no_metrics_since
     for condition in (observed.hpa or {}).get("status", {}).get("conditions") or ():
         reason, said = condition.get("reason", ""), condition.get("message", "")
         if condition["status"] != "False" or reason == "ScalingDisabled":
@@ -347,7 +357,7 @@ def _ready_since(pods: Iterable[Object]) -> list[datetime]:
     return [datetime.fromisoformat(min(times))] if times else []
 
 
-def _has_given_up(deployment: Object | None) -> bool:
+def _deadline_exceeded(deployment: Object | None) -> bool:
     conditions = (deployment or {}).get("status", {}).get("conditions", ())
     return any(
         c["type"] == "Progressing" and c.get("reason") == "ProgressDeadlineExceeded" for c in conditions

@@ -7,7 +7,7 @@ from cortex_operator.cluster import MANAGER
 
 Object = dict[str, Any]
 
-_CALM = {"Starting", "Updating", "Paused", "ScaledToZero", "Deleting", "NamespaceTerminating"}
+_NORMAL_REASONS = {"Starting", "Updating", "Paused", "ScaledToZero", "Deleting", "NamespaceTerminating"}
 
 
 def of_transition(live: Object, before: Object, after: Object, now: str) -> Object | None:
@@ -16,7 +16,7 @@ def of_transition(live: Object, before: Object, after: Object, now: str) -> Obje
     if (old.get("status"), old.get("reason")) == (new["status"], new["reason"]):
         return None
     degraded = _condition(after, "Degraded").get("status") == "True"
-    fine = not degraded and (new["status"] == "True" or new["reason"] in _CALM)
+    fine = not degraded and (new["status"] == "True" or new["reason"] in _NORMAL_REASONS)
     return _event(live, "Normal" if fine else "Warning", new["reason"], new["message"], now)
 
 

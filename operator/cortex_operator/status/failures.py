@@ -11,7 +11,7 @@ from cortex_operator.replicas.reports import Report
 
 Object = dict[str, Any]
 
-RECENT = 300.0
+RECENT_SECONDS = 300.0
 """Seconds after a failure for which an API that answers again counts as degraded."""
 
 KILLED = 137
@@ -56,7 +56,7 @@ class Failure:
 
 def of_pods(pods: list[Object]) -> Failure | None:
     """The failure that explains most: the last container that ended badly, else what keeps a pod from starting."""
-    return _most_telling([failure for pod in pods if not is_ready(pod) for failure in _of_pod(pod)])
+    return _most_relevant([failure for pod in pods if not is_ready(pod) for failure in _of_pod(pod)])
 
 
 def of_pod(pod: Object) -> Failure | None:
@@ -66,20 +66,20 @@ def of_pod(pod: Object) -> Failure | None:
 
 def reported(pods: list[Object], reports: dict[str, Report]) -> Failure | None:
     """Why replicas that run are not ready, in their own words, or because their node is gone."""
-    found = [f for pod in pods if not is_ready(pod) and (f := _of_silent(pod, reports)) is not None]
-    return _most_telling(found)
+    found = [f for pod in pods if not is_ready(pod) and (f := _of_unready(pod, reports)) is not None]
+    return _most_relevant(found)
 
 
 def recent(pods: list[Object], reports: dict[str, Report], now: datetime) -> Failure | None:
-    """The last failure of pods that answer again, as long as it is not older than RECENT: a container or a worker ended."""
+    """Return the last failure of pods that are ready again, unless it is older than RECENT_SECONDS."""
     found = [
         failure
         for pod in pods
         if is_ready(pod)
-        for failure in (*_past(pod), *_of_worker(pod, reports.get(pod["metadata"]["name"])))
-        if age(failure, now) < RECENT
+        for failure in (*_of_containers(pod), *_of_worker(pod, reports.get(pod["metadata"]["name"])))
+        if age(failure, now) < RECENT_SECONDS
     ]
-    return _most_telling(found)
+    return _most_relevant(found)
 
 
 def age(failure: Failure, now: datetime) -> float:
@@ -89,7 +89,7 @@ def age(failure: Failure, now: datetime) -> float:
     return max(0.0, (now - datetime.fromisoformat(failure.time)).total_seconds())
 
 
-def _most_telling(found: list[Failure]) -> Failure | None:
+def _most_relevant(found: list[Failure]) -> Failure | None:
     ended = [failure for failure in found if failure.time]
     if ended:
         return max(ended, key=lambda failure: (failure.time or "", failure.pod))
@@ -126,7 +126,7 @@ def _of_pod(pod: Object) -> list[Failure]:
         return []
     name, status = pod["metadata"]["name"], pod.get("status", {})
     # How a container ended before the one that was ready explains nothing about the present.
-    found = [] if has_been_ready(pod) else _past(pod)
+    found = [] if has_been_ready(pod) else _of_containers(pod)
     if not found and status.get("phase") == "Failed":
         reason = status.get("reason") or "the node gave no reason"
         text = f"the node ended the pod: {status.get('message') or reason}"
@@ -137,7 +137,7 @@ def _of_pod(pod: Object) -> list[Failure]:
     return found
 
 
-def _past(pod: Object) -> list[Failure]:
+def _of_containers(pod: Object) -> list[Failure]:
     """What the containers of a pod say, and how they ended last."""
     status = pod.get("status", {})
     statuses = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
@@ -145,12 +145,12 @@ def _past(pod: Object) -> list[Failure]:
     return [failure for container in statuses if (failure := _of_container(name, container))]
 
 
-def _of_silent(pod: Object, reports: dict[str, Report]) -> Failure | None:
+def _of_unready(pod: Object, reports: dict[str, Report]) -> Failure | None:
     """Why a pod that has been ready is so no more; or what a replica that starts again and again says."""
     if pod["metadata"].get("deletionTimestamp"):
         return None
     name = pod["metadata"]["name"]
-    if _is_on_a_lost_node(pod):
+    if _is_on_lost_node(pod):
         node = pod.get("spec", {}).get("nodeName", "its node")
         text = (
             f"node {node} does not report to the cluster, so pod {name} counts as lost. It is replaced once the node's"
@@ -165,7 +165,7 @@ def _of_silent(pod: Object, reports: dict[str, Report]) -> Failure | None:
     return Failure(report.reason, report.message, name, container=HANDLER_CONTAINER)
 
 
-def _is_on_a_lost_node(pod: Object) -> bool:
+def _is_on_lost_node(pod: Object) -> bool:
     """Whether the node controller, not the kubelet, has taken a pod's readiness: its containers still count as ready."""
     conditions = {c["type"]: c for c in pod.get("status", {}).get("conditions", ())}
     ready = conditions.get("Ready", {})
@@ -205,7 +205,7 @@ def _of_container(pod: str, container: Object) -> Failure | None:
         return None
     code, when = ended.get("exitCode"), ended.get("finishedAt")
     said = (ended.get("message") or "").strip()
-    cause = _said_by_the_runtime(said)
+    cause = _runtime_cause(said)
     # The kernel may have killed a worker alone, and its supervisor said what it saw of that.
     if ended.get("reason") == "OOMKilled" and (cause is None or "SIGKILL" in cause[1]):
         text = f"container {name} was killed: it needed more memory than its limit. Raise compute.mem or need less."
@@ -218,7 +218,7 @@ def _of_container(pod: str, container: Object) -> Failure | None:
     return Failure("CrashLoop", f"{text}: {_tail(said)}" if said else text, pod, name, code, when)
 
 
-def _said_by_the_runtime(message: str) -> tuple[str, str] | None:
+def _runtime_cause(message: str) -> tuple[str, str] | None:
     """Reason and message that the runtime left in its termination log."""
     try:
         cause = json.loads(message)
@@ -236,7 +236,7 @@ def _unschedulable(pod: str, condition: Object) -> Failure:
     return Failure("Unschedulable", f"no node can run the pod: {scheduling.explain(said)}", pod)
 
 
-def holds_its_own_devices(failure: Failure | None, older: list[Object]) -> str | None:
+def blocking_device(failure: Failure | None, older: list[Object]) -> str | None:
     """The device that keeps a new pod from starting because pods of the previous generation hold it; None when it is not that."""
     if failure is None or failure.reason != "Unschedulable":
         return None

@@ -5,48 +5,55 @@ from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
 from cortex_api.contract import COMPONENT_LABEL
-from cortex_operator.autoscaling.autoscaler import Watched
+from cortex_operator.autoscaling.autoscaler import ObservedScaling
 from cortex_operator.render.names import main_component, selector
-from cortex_operator.status.conditions import Component, Observed, Problem, Verdict, judge, refuse
+from cortex_operator.status.conditions import (
+    Assessment,
+    Component,
+    Observed,
+    Problem,
+    assess,
+    assess_rejected,
+)
 from cortex_operator.status.failures import Failure, is_ready
 
 Object = dict[str, Any]
 
 
-def refused(live: Object, problem: Problem, observed: Observed | None = None) -> Object:
+def compute_rejected(live: Object, problem: Problem, observed: Observed | None = None) -> Object:
     """The status of an API whose children cannot be rendered or applied. Its pods go on, and are reported as they are."""
     previous, generation = live.get("status") or {}, live["metadata"].get("generation", 0)
     seen = observed or Observed()
-    verdict = refuse(problem, seen, _was_ready(previous, generation))
+    assessment = assess_rejected(problem, seen, _was_ready(previous, generation))
     names = ("url", "selector", "autoscaling", "queue", "queueName")
     kept = {name: previous[name] for name in names if name in previous}
     status = {
         **kept,
         **(_counts(seen.main) if seen.main.pods or "replicas" in previous else {}),
         "observedGeneration": generation,
-        "conditions": _conditions(verdict, generation, previous),
-        "lastFailure": _last_failure(verdict, previous),
+        "conditions": _conditions(assessment, generation, previous),
+        "lastFailure": _last_failure(assessment, previous),
     }
     return {name: value for name, value in status.items() if value is not None}
 
 
 def compute(
-    api: RealtimeAPI | AsyncAPI, live: Object, observed: Observed, verdict: Verdict | None = None
+    api: RealtimeAPI | AsyncAPI, live: Object, observed: Observed, assessment: Assessment | None = None
 ) -> Object:
-    """The status of an API whose children are applied. verdict: that of `judge`, where it is known already."""
+    """The status of an API whose children are applied. assessment: that of `judge`, where it is known already."""
     previous, generation = live.get("status") or {}, api.metadata.generation
-    verdict = verdict or judge(api, observed)
+    assessment = assessment or assess(api, observed)
     chosen = selector(api, main_component(api))
     status: Object = {
         "observedGeneration": generation,
         "url": observed.url,
         **_counts(observed.main),
         "selector": ",".join(f"{key}={value}" for key, value in chosen.items()),
-        "conditions": _conditions(verdict, generation, previous),
+        "conditions": _conditions(assessment, generation, previous),
         "autoscaling": _autoscaling(api, observed),
         "queue": _queue(observed.scaling),
         "queueName": (api.spec.queue.name or api.metadata.name) if isinstance(api, AsyncAPI) else None,
-        "lastFailure": _last_failure(verdict, previous),
+        "lastFailure": _last_failure(assessment, previous),
     }
     return {name: value for name, value in status.items() if value is not None}
 
@@ -64,36 +71,36 @@ def _was_ready(previous: Object, generation: int) -> bool:
     )
 
 
-def _last_failure(verdict: Verdict, previous: Object) -> Object | None:
+def _last_failure(assessment: Assessment, previous: Object) -> Object | None:
     """The failure of a pod that is seen now, or else the last one.
 
     It is over once the API is ready and no failure counts any more; recoveredAt is left open (None) where that is new, for the
     writer to fill in.
     """
     before: Object | None = previous.get("lastFailure")
-    failure: Failure | None = verdict.failure
+    failure: Failure | None = assessment.failure
     if failure is not None and failure.pod:
         return failure.to_status()
-    if before is None or "recoveredAt" in before or not verdict.ready or verdict.degraded:
+    if before is None or "recoveredAt" in before or not assessment.ready or assessment.degraded:
         return before
     return {**before, "recoveredAt": None}
 
 
-def _conditions(verdict: Verdict, generation: int, previous: Object) -> list[Object]:
+def _conditions(assessment: Assessment, generation: int, previous: Object) -> list[Object]:
     """All conditions; lastTransitionTime is left open (None) where the status is a new one, for the writer to fill in."""
     before = {condition["type"]: condition for condition in previous.get("conditions", ())}
     wanted = {
-        "Ready": (verdict.ready, verdict.reason, verdict.message),
-        "Available": (verdict.available, "Available" if verdict.available else verdict.reason, ""),
+        "Ready": (assessment.ready, assessment.reason, assessment.message),
+        "Available": (assessment.available, "Available" if assessment.available else assessment.reason, ""),
         "Progressing": (
-            bool(verdict.progressing),
-            verdict.progressing or "NotProgressing",
-            verdict.message if verdict.progressing else "",
+            bool(assessment.progressing),
+            assessment.progressing or "NotProgressing",
+            assessment.message if assessment.progressing else "",
         ),
         "Degraded": (
-            verdict.degraded,
-            verdict.reason if verdict.degraded else "NotDegraded",
-            verdict.message if verdict.degraded else "",
+            assessment.degraded,
+            assessment.reason if assessment.degraded else "NotDegraded",
+            assessment.message if assessment.degraded else "",
         ),
     }
     conditions = []
@@ -134,7 +141,7 @@ def _autoscaling(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Object | No
     return result
 
 
-def _queue(watched: Watched | None) -> Object | None:
+def _queue(watched: ObservedScaling | None) -> Object | None:
     if watched is None or watched.queue is None:
         return None
     queue = watched.queue

@@ -8,7 +8,7 @@ from cortex_api.contract import API_LABEL, KIND_LABEL
 
 Object = dict[str, Any]
 
-REMEMBERED_DELETIONS = 10_000
+MAX_DELETIONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Cache:
     def put_api(self, key: Key, live: Object, deleted: bool = False) -> set[Key]:
         """The resource as the watch or a write shows it. Returns the APIs that this may matter to."""
         known = self._apis.get(key)
-        if self._is_old(live, known, deleted):
+        if self._is_stale(live, known, deleted):
             return set()
         if deleted and known is not None and known["metadata"].get("uid") != live["metadata"].get("uid"):
             return set()  # A namesake has come since.
@@ -59,17 +59,17 @@ class Cache:
             self._apis.pop(key, None)
             self.managed_elsewhere.pop(key, None)
             self._children.pop(key, None)
-            self._read_from(key, None)
-            return {key} | (self._leave(key, known) if known is not None else set())
+            self._set_source(key, None)
+            return {key} | (self._leave_endpoint(key, known) if known is not None else set())
         self._apis[key] = live
-        self._read_from(key, source_name(live))
-        if known is not None and _claim(known) == _claim(live):
+        self._set_source(key, source_name(live))
+        if known is not None and _identity_and_endpoint(known) == _identity_and_endpoint(live):
             return {key}  # Mostly a status: nothing to its neighbours, of which there may be many.
-        left = self._leave(key, known) if known is not None else set()
+        left = self._leave_endpoint(key, known) if known is not None else set()
         self._at_endpoint[endpoint_of(live)].add(key)
         return left | self._at_endpoint[endpoint_of(live)]
 
-    def _read_from(self, key: Key, name: str | None) -> None:
+    def _set_source(self, key: Key, name: str | None) -> None:
         """Note which ConfigMap holds an API's code (None: none), and forget one that nobody names any more."""
         old, new = self._source_of.get(key), (key.namespace, name) if name else None
         if old == new:
@@ -84,7 +84,7 @@ class Cache:
             self._source_of[key] = new
             self._sources[new].add(key)
 
-    def _leave(self, key: Key, known: Object) -> set[Key]:
+    def _leave_endpoint(self, key: Key, known: Object) -> set[Key]:
         """Take an API from its endpoint; returns those who stay there."""
         endpoint = endpoint_of(known)
         neighbours = self._at_endpoint[endpoint]
@@ -124,7 +124,7 @@ class Cache:
         key = Key(labels[KIND_LABEL], metadata["namespace"], labels[API_LABEL])
         place = (child["kind"], metadata["name"])
         known = self._children.get(key, {}).get(place)
-        if self._is_old(child, known, deleted):
+        if self._is_stale(child, known, deleted):
             return None
         if not deleted:
             self._children[key][place] = child
@@ -134,12 +134,12 @@ class Cache:
                 del self._children[key]
         return key
 
-    def _is_old(self, thing: Object, known: Object | None, deleted: bool) -> bool:
+    def _is_stale(self, thing: Object, known: Object | None, deleted: bool) -> bool:
         """Whether what is known of an object is newer. Versions of one object are ordered (KEP-5504), as numbers."""
         uid = thing["metadata"].get("uid", "")
         if deleted:
             self._deleted[uid] = None
-            if len(self._deleted) > REMEMBERED_DELETIONS:
+            if len(self._deleted) > MAX_DELETIONS:
                 self._deleted.popitem(last=False)
             return False
         if uid in self._deleted:
@@ -159,7 +159,7 @@ class Cache:
         place = (metadata["namespace"], metadata["name"])
         if place not in self._sources:
             return set()
-        if self._is_old(config_map, self._source_maps.get(place), deleted):
+        if self._is_stale(config_map, self._source_maps.get(place), deleted):
             return set()
         if deleted:
             self._source_maps.pop(place, None)
@@ -167,7 +167,7 @@ class Cache:
             self._source_maps[place] = config_map
         return set(self._sources[place])
 
-    def forget_sources(self) -> set[Key]:
+    def drop_sources(self) -> set[Key]:
         """Drop the ConfigMaps with code, to be read again when they are needed. Returns the APIs that need them."""
         self._source_maps.clear()
         return set(self._source_of)
@@ -178,7 +178,7 @@ def _version(thing: Object) -> int:
     return int(version) if version.isdigit() else 0
 
 
-def _claim(live: Object) -> tuple[str | None, str]:
+def _identity_and_endpoint(live: Object) -> tuple[str | None, str]:
     """What of an API matters to its neighbours: who it is, and where it wants to be."""
     return live["metadata"].get("uid"), endpoint_of(live)
 

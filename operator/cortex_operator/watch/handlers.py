@@ -21,22 +21,22 @@ def register(
     cache: Cache,
     queue: WorkQueue[Key],
     platform: Platform,
-    relisted: Callable[[], None],
+    on_relist: Callable[[], None],
 ) -> None:
     """Have kopf watch both kinds, their children, and ConfigMaps.
 
-    relisted: called when a watch has begun anew with a list, which tells nothing of what was deleted meanwhile.
+    on_relist: called when a watch has begun anew with a list, which tells nothing of what was deleted meanwhile.
     """
     for kind, model in KINDS.items():
-        _watch_apis(registry, cache, queue, kind, model.plural, relisted)
+        _watch_apis(registry, cache, queue, kind, model.plural, on_relist)
     for child in child_kinds(platform):
-        _watch_children(registry, cache, queue, child, relisted)
+        _watch_children(registry, cache, queue, child, on_relist)
 
     @kopf.on.event("", "v1", "configmaps", registry=registry)
     async def on_config_map(event: Mapping[str, Any], **_: Any) -> None:
         live = {**event["object"], "apiVersion": "v1", "kind": "ConfigMap"}
         if event["type"] is None:
-            relisted()
+            on_relist()
         deleted = event["type"] == "DELETED"
         if key := cache.put_child(live, deleted):
             queue.add(key)
@@ -55,14 +55,14 @@ def _watch_apis(
     queue: WorkQueue[Key],
     kind: str,
     plural: str,
-    relisted: Callable[[], None],
+    on_relist: Callable[[], None],
 ) -> None:
     @kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"on_{plural}")
     async def on_api(event: Mapping[str, Any], **_: Any) -> None:
         live = {**event["object"], "apiVersion": f"{GROUP}/{VERSION}", "kind": kind}
         key = Key(kind, live["metadata"]["namespace"], live["metadata"]["name"])
         if event["type"] is None:
-            relisted()
+            on_relist()
         for concerned in cache.put_api(key, live, event["type"] == "DELETED"):
             queue.add(concerned, urgent=concerned == key and _is_awaited(live))
 
@@ -78,12 +78,12 @@ def _watch_children(
     cache: Cache,
     queue: WorkQueue[Key],
     child: ChildKind,
-    relisted: Callable[[], None],
+    on_relist: Callable[[], None],
 ) -> None:
     @kopf.on.event(child.group, child.version, child.plural, registry=registry, id=f"on_{child.plural}")
     async def on_child(event: Mapping[str, Any], **_: Any) -> None:
         live = {**event["object"], "apiVersion": child.api_version, "kind": child.kind}
         if event["type"] is None:
-            relisted()
+            on_relist()
         if key := cache.put_child(live, event["type"] == "DELETED"):
             queue.add(key)

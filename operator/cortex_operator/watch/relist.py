@@ -21,13 +21,13 @@ from cortex_operator.workqueue import WorkQueue
 Object = dict[str, Any]
 log = logging.getLogger("cortex.audit")
 
-QUIET = 2.0
+SETTLE_DELAY = 2.0
 """Seconds from a list to the audit."""
-RARELY = 3600.0
+RELIST_PERIOD = 3600.0
 """Seconds between two audits when no list comes."""
 
 
-class Audit:
+class Relister:
     """Holds the cache against the cluster."""
 
     def __init__(self, cache: Cache, cluster: Cluster, platform: Platform) -> None:
@@ -36,11 +36,11 @@ class Audit:
         self._platform = platform
         self._listed = asyncio.Event()
 
-    def relisted(self) -> None:
+    def on_relist(self) -> None:
         """A watch has begun anew."""
         self._listed.set()
 
-    async def prime(self) -> None:
+    async def fill_cache(self) -> None:
         """Know every child before the first API is judged: the watches begin in no order, and an API whose pods were not seen
         yet would be told to be down.
         """
@@ -50,10 +50,10 @@ class Audit:
         """Audit after lists, and rarely besides, until cancelled."""
         while True:
             try:
-                await asyncio.wait_for(self._listed.wait(), RARELY)
+                await asyncio.wait_for(self._listed.wait(), RELIST_PERIOD)
             except TimeoutError:
                 pass
-            await asyncio.sleep(QUIET)  # The lists of all kinds come together.
+            await asyncio.sleep(SETTLE_DELAY)  # The lists of all kinds come together.
             self._listed.clear()
             try:
                 for key in await self._missing():
@@ -65,7 +65,7 @@ class Audit:
     async def _missing(self) -> set[Key]:
         """Drop what is gone; returns the APIs that it concerns."""
         known = {key: self._cache.api(key) for key in self._cache.apis()}
-        concerned = self._cache.forget_sources()  # They have no label to list them by.
+        concerned = self._cache.drop_sources()  # They have no label to list them by.
         there: set[str] = set()
         for kind in KINDS:
             for namespace in self._namespaces():
