@@ -9,7 +9,7 @@ from cortex_api.contract import TEMPLATE_LABEL
 from cortex_operator.autoscaling.autoscaler import ObservedScaling, State
 from cortex_operator.replicas.reports import Report, WorkerFailure
 from cortex_operator.status.conditions import Component, Observed, Problem
-from cortex_operator.status.status import compute
+from cortex_operator.status.status import compute, compute_rejected
 
 Object = dict[str, Any]
 
