@@ -130,16 +130,16 @@ async def test_a_pod_that_is_gone_replaced_or_ended_is_not_asked_any_more() -> N
 
 
 async def test_a_pod_that_never_answers_is_asked_less_and_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "LONGEST_PERIOD", 0.08)
+    monkeypatch.setattr(replicas, "MAX_PERIOD", 0.08)
     waits: asyncio.Queue[float] = asyncio.Queue()
 
-    class ObservedScaling(Replicas):
+    class RecordingReplicas(Replicas):
         def _schedule(self, replica: Any, seconds: float) -> None:
             waits.put_nowait(round(seconds, 3))
             super()._schedule(replica, seconds)
 
     world = World(1)
-    world.replicas = ObservedScaling(world.cache, world.changes.put_nowait, PodClient(1))
+    world.replicas = RecordingReplicas(world.cache, world.changes.put_nowait, PodClient(1))
     async with world.running():
         world.cache.put_child(pod(ready=False))
         world.replicas.reports(KEY)
