@@ -1,1 +1,1 @@
-"""The `cortex` command and the dev cluster."""
+"""The `cortex` command line."""

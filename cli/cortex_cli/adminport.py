@@ -1,6 +1,6 @@
-"""The admin port of an AsyncAPI under `cortex run`: that of its gateway, with the metrics and the readiness of its worker.
+"""Combined admin port of an AsyncAPI under `cortex run`: merges metrics and readiness of the gateway and the worker.
 
-In a cluster each has a pod, and a port, of its own.
+In a cluster, gateway and worker run in separate pods with separate admin ports.
 """
 
 import re
@@ -17,63 +17,67 @@ _TIMEOUT = 5.0
 
 
 class AdminPort:
-    """A server in a thread. gateway, worker: their admin ports."""
+    """An HTTP server in a thread.
+
+    gateway, worker: the admin ports of the two processes.
+    """
 
     def __init__(self, port: int, gateway: int, worker: int) -> None:
         client = httpx.Client(timeout=_TIMEOUT, trust_env=False)
-        first, second = (f"http://{HOST}:{each}" for each in (gateway, worker))
+        gateway_url, worker_url = (f"http://{HOST}:{each}" for each in (gateway, worker))
 
-        class Requests(BaseHTTPRequestHandler):
+        class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 try:
-                    answer = client.get(first + self.path)
-                    body = answer.content
-                    if self.path in (METRICS_PATH, READINESS_PATH) and answer.is_success:
-                        other = client.get(second + self.path)
+                    response = client.get(gateway_url + self.path)
+                    body = response.content
+                    if self.path in (METRICS_PATH, READINESS_PATH) and response.is_success:
+                        worker_response = client.get(worker_url + self.path)
                         if self.path == METRICS_PATH:
-                            body = merged(answer.text, other.text).encode()
-                        elif not other.is_success:
-                            answer, body = other, other.content
-                    status, kind = answer.status_code, answer.headers["content-type"]
+                            body = merge_metrics(response.text, worker_response.text).encode()
+                        elif not worker_response.is_success:
+                            response, body = worker_response, worker_response.content
+                    status, content_type = response.status_code, response.headers["content-type"]
                 except httpx.HTTPError as error:
-                    status, kind, body = 503, "text/plain", f"the runtime does not answer: {error}\n".encode()
+                    status, content_type = 503, "text/plain"
+                    body = f"the runtime does not respond: {error}\n".encode()
                 self.send_response(status)
-                self.send_header("content-type", kind)
+                self.send_header("content-type", content_type)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
 
             def log_message(self, format: str, *arguments: object) -> None:
-                """Log nothing: the runtime's own admin port doesn't either."""
+                """Do not log requests, like the admin port of the runtime."""
 
-        self._server = ThreadingHTTPServer((HOST, port), Requests)
+        self._server = ThreadingHTTPServer((HOST, port), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
 
-def merged(first: str, second: str) -> str:
-    """Two Prometheus texts as one. Samples of the second get a label where the first has the same name."""
-    families, others = _families(first), _families(second)
+def merge_metrics(gateway: str, worker: str) -> str:
+    """Merge two texts in Prometheus format. Worker samples with the same name as a gateway sample get a label."""
+    gateway_families, worker_families = _families(gateway), _families(worker)
     text = []
-    for name, lines in families.items():
+    for name, lines in gateway_families.items():
         text += lines
-        text += [_labelled(line) for line in others.pop(name, ()) if not line.startswith("#")]
-    for lines in others.values():
+        text += [_add_label(line) for line in worker_families.pop(name, ()) if not line.startswith("#")]
+    for lines in worker_families.values():
         text += lines
     return "".join(f"{line}\n" for line in text)
 
 
 def _families(text: str) -> dict[str, list[str]]:
-    """Lines by the family that they belong to."""
-    found: dict[str, list[str]] = {}
+    """Return the lines of each metric family by its name."""
+    families: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in text.splitlines():
         if line.startswith("# HELP "):
-            lines = found.setdefault(line.split(" ", 3)[2], [])
+            lines = families.setdefault(line.split(" ", 3)[2], [])
         lines.append(line)
-    return found
+    return families
 
 
-def _labelled(line: str) -> str:
+def _add_label(line: str) -> str:
     return _SAMPLE.sub(
         lambda match: match[1] + ('{component="worker",' if match[2] else '{component="worker"}'),
         line,

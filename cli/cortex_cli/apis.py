@@ -1,4 +1,4 @@
-"""The APIs of a cluster as the commands see them: the resource, its pods, and what its replicas say of themselves."""
+"""Read the APIs of a cluster: the resource, its pods, and the metrics and models that its replicas report."""
 
 import json
 from collections.abc import Iterable
@@ -10,15 +10,18 @@ from typing import Any
 from cortex_api import GROUP, KINDS, VERSION
 from cortex_api.contract import ADMIN_PORT, API_LABEL, KIND_LABEL, PORT, object_name, pod_selector
 from cortex_cli.connection import Cluster, ClusterError, Object, path
-from cortex_cli.traffic import Traffic, add_up
+from cortex_cli.traffic import Traffic, sum_metrics
 
-NO_KEY = "it asks for a key, and was shown no valid one"
-_AT_ONCE = 16
+NO_KEY = "it requires an API key, and no valid key was sent"
+_MAX_THREADS = 16
 
 
 @dataclass(frozen=True)
 class API:
-    """A RealtimeAPI or AsyncAPI as the cluster has it."""
+    """A RealtimeAPI or AsyncAPI in the cluster.
+
+    live: the object, as returned by the API server.
+    """
 
     live: Object
 
@@ -40,48 +43,49 @@ class API:
 
     @property
     def ready(self) -> Object:
-        """The condition; with status Unknown while the operator has written none."""
+        """The condition Ready, or a condition with status Unknown if the operator has not written one."""
         for condition in self.status.get("conditions") or ():
             if condition["type"] == "Ready":
                 return dict(condition)
-        return {"status": "Unknown", "reason": "", "message": "no operator has looked at it yet"}
+        return {"status": "Unknown", "reason": "", "message": "the operator has not reconciled the API yet"}
 
     @property
-    def outdated(self) -> bool:
-        """Whether the status speaks of an older spec."""
+    def is_outdated(self) -> bool:
+        """Whether the status refers to an older generation of the spec."""
         return bool(self.status.get("observedGeneration", 0) < self.live["metadata"].get("generation", 0))
 
     @property
     def service(self) -> str:
-        """Name of its Service, and of its Deployment."""
+        """Name of the Service and of the Deployment."""
         return object_name(self.name)
 
     @property
     def selector(self) -> str:
-        """The labels of its pods, workers and gateway alike."""
+        """Label selector of all pods of the API, including the gateway."""
         return pod_selector(self.name, self.kind)
 
 
 @dataclass(frozen=True)
 class Replicas:
-    """What the pods of an API say.
+    """Metrics and models that the ready pods of an API report.
 
-    silent: pods that are ready and gave no numbers, with the reason. untold: why none told of its models, or "".
+    unreachable: error message by pod name, for each ready pod whose metrics could not be read.
+    info_error: why no pod returned its models, or "".
     """
 
     traffic: Traffic = field(default_factory=Traffic)
     info: Object | None = None
-    silent: dict[str, str] = field(default_factory=dict)
-    untold: str = ""
+    unreachable: dict[str, str] = field(default_factory=dict)
+    info_error: str = ""
 
 
 def resource(kind: str) -> str:
-    """As `connection.path` wants it."""
+    """Return the resource of a kind in the format of `connection.path`."""
     return f"{GROUP}/{VERSION}/{KINDS[kind].plural}"
 
 
-def every(cluster: Cluster, namespace: str | None = None) -> list[API]:
-    """All APIs of a namespace (of all, when ""), by name. Raises ClusterError."""
+def list_all(cluster: Cluster, namespace: str | None = None) -> list[API]:
+    """Return all APIs of a namespace ("" for all namespaces), sorted by name. Raises ClusterError."""
     found: list[API] = []
     for kind in KINDS:
         try:
@@ -90,19 +94,19 @@ def every(cluster: Cluster, namespace: str | None = None) -> list[API]:
             if error.status == 404:
                 raise ClusterError(_NO_CRDS) from error
             raise
-        # The items of a list need not say their kind.
+        # The API server may omit the kind of list items.
         found += [API({**live, "kind": kind}) for live in listed]
     return sorted(found, key=lambda api: (api.namespace, api.name, api.kind))
 
 
 def find(cluster: Cluster, name: str) -> API:
-    """One API by its name, or by KIND/NAME when both kinds have it. Raises ClusterError."""
+    """Return an API by NAME, or by KIND/NAME if both kinds have an API with the name. Raises ClusterError."""
     kind, _, plain = name.rpartition("/")
     kinds = [
         k for k in KINDS if not kind or kind.lower() in (k.lower(), KINDS[k].plural, KINDS[k].short_name)
     ]
     if not kinds:
-        raise ClusterError(f"there is no kind {kind}: {' and '.join(KINDS)} are what there is")
+        raise ClusterError(f"unknown kind {kind}; expected one of {', '.join(KINDS)}")
     found = []
     for one in kinds:
         try:
@@ -112,107 +116,106 @@ def find(cluster: Cluster, name: str) -> API:
                 raise
     if len(found) > 1:
         raise ClusterError(
-            f"both kinds have a {plain}: say {' or '.join(f'{api.kind}/{plain}' for api in found)}"
+            f"both kinds have an API {plain}; use {' or '.join(f'{api.kind}/{plain}' for api in found)}"
         )
     if found:
         return found[0]
-    there = every(cluster)
-    known = ", ".join(api.name for api in there) or "none"
-    raise ClusterError(f"there is no API {plain} in namespace {cluster.namespace} (there are: {known})")
+    existing = ", ".join(api.name for api in list_all(cluster)) or "none"
+    raise ClusterError(f"no API {plain} in namespace {cluster.namespace} (existing: {existing})")
 
 
 def pods(cluster: Cluster, api: API) -> list[Object]:
-    """Its pods, by name."""
+    """Return the pods of an API, sorted by name."""
     found = cluster.list("v1/pods", api.namespace, labelSelector=api.selector)
     return sorted(found, key=lambda pod: str(pod["metadata"]["name"]))
 
 
-def belongs(pod: Object, api: API) -> bool:
-    """Whether a pod is one of an API's."""
+def belongs_to(pod: Object, api: API) -> bool:
+    """Return whether a pod belongs to an API."""
     labels = pod["metadata"].get("labels") or {}
-    mine = (labels.get(API_LABEL), labels.get(KIND_LABEL)) == (api.name, api.kind)
-    return mine and bool(pod["metadata"].get("namespace") == api.namespace)
+    has_labels = (labels.get(API_LABEL), labels.get(KIND_LABEL)) == (api.name, api.kind)
+    return has_labels and bool(pod["metadata"].get("namespace") == api.namespace)
 
 
 def is_ready(pod: Object) -> bool:
-    """Whether a pod answers."""
+    """Return whether a pod is ready."""
     conditions = (pod.get("status") or {}).get("conditions") or ()
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-def ask(
-    cluster: Cluster, found: Iterable[Object], info: bool = True, headers: dict[str, str] | None = None
+def query_replicas(
+    cluster: Cluster, pods: Iterable[Object], info: bool = True, headers: dict[str, str] | None = None
 ) -> Replicas:
-    """What the ready ones of these pods say of their requests, and with info of their models; asked at the same time.
+    """Read the metrics, and with `info` the models, of all ready pods concurrently.
 
-    headers: what they are shown besides by who asks for their models, as a key.
+    headers: additional headers for the request for models, such as an API key.
     """
-    ready = [pod for pod in found if is_ready(pod)]
+    ready = [pod for pod in pods if is_ready(pod)]
     texts: list[str] = []
-    silent: dict[str, str] = {}
+    unreachable: dict[str, str] = {}
 
     def metrics(pod: Object) -> str:
-        return through(cluster, pod, ADMIN_PORT, "metrics").decode(errors="replace")
+        return proxy_get(cluster, pod, ADMIN_PORT, "metrics").decode(errors="replace")
 
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        asked = [(pod["metadata"]["name"], threads.submit(metrics, pod)) for pod in ready]
-        models = threads.submit(_info, cluster, ready, headers or {}) if info else None
-        for name, answer in asked:
+    with ThreadPoolExecutor(_MAX_THREADS) as threads:
+        futures = [(pod["metadata"]["name"], threads.submit(metrics, pod)) for pod in ready]
+        info_future = threads.submit(_query_info, cluster, ready, headers or {}) if info else None
+        for name, future in futures:
             try:
-                texts.append(answer.result())
+                texts.append(future.result())
             except ClusterError as error:
-                silent[name] = error.message
-        told, untold = models.result() if models else (None, "")
-        return Replicas(add_up(texts), told, silent, untold)
+                unreachable[name] = error.message
+        content, info_error = info_future.result() if info_future else (None, "")
+        return Replicas(sum_metrics(texts), content, unreachable, info_error)
 
 
-def through(
-    cluster: Cluster, pod: Object, port: int, where: str, headers: dict[str, str] | None = None
+def proxy_get(
+    cluster: Cluster, pod: Object, port: int, url_path: str, headers: dict[str, str] | None = None
 ) -> bytes:
-    """What a pod answers with success on a port. Raises ClusterError, with the status of another answer."""
+    """Send GET to a port of a pod through the API server. Raises ClusterError if the status is not 200."""
     meta = pod["metadata"]
-    place = path("v1/pods", meta["namespace"], f"{meta['name']}:{port}", f"proxy/{where}")
-    answer = cluster.request("GET", place, headers=headers, timeout=10)
-    if answer.status != 200:
-        raise ClusterError(f"it answered {answer.status} on port {port}", status=answer.status)
-    return answer.body
+    proxy_path = path("v1/pods", meta["namespace"], f"{meta['name']}:{port}", f"proxy/{url_path}")
+    response = cluster.request("GET", proxy_path, headers=headers, timeout=10)
+    if response.status != 200:
+        raise ClusterError(f"status {response.status} from port {port}", status=response.status)
+    return response.body
 
 
-def _info(cluster: Cluster, ready: list[Object], headers: dict[str, str]) -> tuple[Object | None, str]:
-    """What one of the pods that serve says of its models, or None and why the last of them doesn't."""
-    why = ""
+def _query_info(cluster: Cluster, ready: list[Object], headers: dict[str, str]) -> tuple[Object | None, str]:
+    """Return the models that the first responding pod reports, or None and the last error message."""
+    error_text = ""
     for pod in ready:
         try:
-            found = json.loads(through(cluster, pod, PORT, "info", headers))
+            content = json.loads(proxy_get(cluster, pod, PORT, "info", headers))
         except ClusterError as error:
-            why = NO_KEY if error.status == 401 else error.message
+            error_text = NO_KEY if error.status == 401 else error.message
         except ValueError:
-            why = f"what it answered on port {PORT} is no JSON"
+            error_text = f"the response from port {PORT} is not valid JSON"
         else:
-            if isinstance(found, dict):
-                return found, ""
-    return None, why
+            if isinstance(content, dict):
+                return content, ""
+    return None, error_text
 
 
-def age(moment: str | None) -> str:
-    """How long ago, as kubectl writes it."""
-    if not moment:
+def age(timestamp: str | None) -> str:
+    """Format the time since a timestamp like kubectl."""
+    if not timestamp:
         return ""
-    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()))
-    for size, unit, next_up in ((1, "s", 120), (60, "m", 120), (3600, "h", 48), (86400, "d", 10**9)):
-        if seconds < size * next_up:
+    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(timestamp)).total_seconds()))
+    for size, unit, limit in ((1, "s", 120), (60, "m", 120), (3600, "h", 48), (86400, "d", 10**9)):
+        if seconds < size * limit:
             return f"{seconds // size}{unit}"
     return ""
 
 
 _NO_CRDS = (
-    "this cluster knows no RealtimeAPIs and AsyncAPIs: Cortex isn't installed on it, or it is the wrong cluster"
-    " (helm install cortex charts/cortex installs it)"
+    "Cortex is not installed in this cluster; install it with `helm install cortex charts/cortex`, or select another"
+    " cluster with --context"
 )
 
 
-def wanted(api: API) -> Any:
-    """The number of replicas that there should be, or None when nobody has said yet."""
+def desired_replicas(api: API) -> Any:
+    """Return the desired number of replicas, or None if it is not known yet."""
     scaling = api.status.get("autoscaling") or {}
     if scaling.get("desired") is not None:
         return scaling["desired"]

@@ -1,7 +1,7 @@
-"""The way to a cluster for the commands that ask one: kubeconfig in, JSON and streams out, every failure one sentence.
+"""Connect to a cluster: load the kubeconfig, send requests, and turn each failure into a one-line error.
 
-What stands in a kubeconfig (contexts, certificates, exec plugins, token files) is the business of the `kubernetes` client
-library; requests go through its connection pool.
+The `kubernetes` client library handles the kubeconfig (contexts, certificates, exec plugins, token files). Requests use its
+connection pool.
 """
 
 import functools
@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 Query = dict[str, str] | list[tuple[str, str]]
 UNREACHABLE, FORBIDDEN = 3, 4
-"""Exit codes: no cluster to ask, and one that doesn't answer us. 1 is a bad answer, 2 a wrong command line."""
+"""Exit codes: cluster unreachable, and access denied. 1 is any other error, 2 an invalid command line."""
 _TIMEOUT = 30.0
 _LOOPBACK = "localhost,127.0.0.0/8,::1"
 
 
 class ClusterError(click.ClickException):
-    """Why the cluster gave no answer, in one sentence. status: its HTTP status, or 0."""
+    """A request to the cluster failed.
+
+    status: the HTTP status, or 0 without a response.
+    """
 
     def __init__(self, message: str, exit_code: int = 1, status: int = 0) -> None:
         super().__init__(message)
@@ -37,8 +40,8 @@ class ClusterError(click.ClickException):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An HTTP answer: of the API server, or of what is behind its proxy."""
+class Response:
+    """An HTTP response of the API server, or of a pod or Service behind its proxy."""
 
     status: int
     headers: dict[str, str]
@@ -46,12 +49,12 @@ class Answer:
 
 
 class Cluster:
-    """One API server, and the namespace that is meant when none is named."""
+    """A client of one API server, with a default namespace."""
 
     def __init__(self, configuration: "Configuration", namespace: str) -> None:
         from kubernetes.client import ApiClient
 
-        # As kubectl does: no proxy of the environment stands between this machine and itself.
+        # Like kubectl, never use a proxy for loopback addresses.
         configuration.no_proxy = ",".join(filter(None, [configuration.no_proxy, _LOOPBACK]))
         self._configuration = configuration
         self._pool = ApiClient(configuration).rest_client.pool_manager
@@ -59,38 +62,34 @@ class Cluster:
 
     @classmethod
     def open(cls, kubeconfig: str | None, context: str | None, namespace: str | None) -> Self:
-        """The cluster that a kubeconfig names, as kubectl finds it; inside a pod, its own. Raises ClusterError."""
+        """Connect to the cluster of a kubeconfig, which is found like in kubectl, or of this pod. Raises ClusterError."""
         from kubernetes.client import Configuration
         from kubernetes.config import ConfigException, kube_config, load_incluster_config
 
         files = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
         configuration = Configuration()
-        said = _Said()
-        logging.getLogger().addHandler(said)
+        errors = _ErrorLog()
+        logging.getLogger().addHandler(errors)
         try:
             if not any(os.path.exists(os.path.expanduser(file)) for file in files.split(os.pathsep)):
                 if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
                     load_incluster_config(client_configuration=configuration)
                     return cls(configuration, namespace or _own_namespace())
                 raise ClusterError(
-                    f"there is no kubeconfig at {files}: set KUBECONFIG or --kubeconfig to the file of your cluster",
+                    f"kubeconfig {files} does not exist; set KUBECONFIG or --kubeconfig to the kubeconfig of your cluster",
                     UNREACHABLE,
                 )
             contexts, current = kube_config.list_kube_config_contexts(files)
             kube_config.load_kube_config(files, context, configuration)
         except ConfigException as error:
-            raise ClusterError(
-                f"the kubeconfig {files} can't be used: {_short(error)}", UNREACHABLE
-            ) from error
+            raise ClusterError(f"kubeconfig {files} is not valid: {_short(error)}", UNREACHABLE) from error
         except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
-            raise ClusterError(
-                f"the kubeconfig {files} can't be read: {_short(error)}", UNREACHABLE
-            ) from error
+            raise ClusterError(f"kubeconfig {files} cannot be read: {_short(error)}", UNREACHABLE) from error
         finally:
-            logging.getLogger().removeHandler(said)
-        if said.lines:
+            logging.getLogger().removeHandler(errors)
+        if errors.lines:
             raise ClusterError(
-                f"the kubeconfig {files} gives no credentials: {'; '.join(said.lines)}; log in again",
+                f"no credentials from kubeconfig {files}: {'; '.join(errors.lines)}; log in again",
                 FORBIDDEN,
             )
         chosen = next((c for c in contexts if c["name"] == context), current)
@@ -98,40 +97,46 @@ class Cluster:
         return cls(configuration, space)
 
     def get(self, path: str, **query: str) -> Object:
-        """A JSON object. Raises ClusterError, with status 404 when it isn't there."""
-        found: Object = json.loads(self.request("GET", path, query).body)
-        return found
+        """Return an object. Raises ClusterError, with status 404 if the object does not exist."""
+        content: Object = json.loads(self.request("GET", path, query).body)
+        return content
 
     def list(self, resource: str, namespace: str | None = None, **query: str) -> list[Object]:
-        """All objects of a kind ("v1/pods") in a namespace ("" for all; the default one when absent)."""
+        """Return all objects of a resource ("v1/pods") in a namespace.
+
+        namespace: "" for all namespaces; None for the default namespace.
+        """
         space = self.namespace if namespace is None else namespace
         return list(self.get(path(resource, space), **query).get("items") or ())
 
     def request(
         self,
         method: str,
-        where: str,
+        url_path: str,
         query: Query | None = None,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
         timeout: float = _TIMEOUT,
-    ) -> Answer:
-        """The answer of the API server; of a pod or service behind its proxy (".../proxy/..."), whatever its status.
+    ) -> Response:
+        """Send a request to the API server, or through it to a pod or Service (".../proxy/...").
 
-        Raises ClusterError when the API server itself refuses.
+        timeout: in seconds.
+        Returns the response of a pod or Service with any status. Raises ClusterError if the API server returns an error.
         """
-        response = self._send(method, where, query, body, headers, timeout)
-        with _errors(self._server):
+        response = self._send(method, url_path, query, body, headers, timeout)
+        with _translate_errors(self._server):
             content = response.read()
-        if response.status >= 400 and (error := _refusal(where, response.status, content)):
+        if response.status >= 400 and (error := _api_server_error(url_path, response.status, content)):
             raise error
-        return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, content)
+        return Response(response.status, {k.lower(): v for k, v in response.headers.items()}, content)
 
-    def stream(self, where: str, **query: str) -> Iterator[bytes]:
-        """What comes in, piece by piece, until it ends. Raises ClusterError."""
-        response = self._send("GET", where, query, None, None, None)
-        with _errors(self._server):
-            if response.status >= 400 and (error := _refusal(where, response.status, response.read())):
+    def stream(self, url_path: str, **query: str) -> Iterator[bytes]:
+        """Send GET and yield the chunks of the response body. Raises ClusterError."""
+        response = self._send("GET", url_path, query, None, None, None)
+        with _translate_errors(self._server):
+            if response.status >= 400 and (
+                error := _api_server_error(url_path, response.status, response.read())
+            ):
                 raise error
             try:
                 yield from response.stream(65536, decode_content=True)
@@ -145,7 +150,7 @@ class Cluster:
     def _send(
         self,
         method: str,
-        where: str,
+        url_path: str,
         query: Query | None,
         body: bytes | None,
         headers: dict[str, str] | None,
@@ -153,47 +158,48 @@ class Cluster:
     ) -> Any:
         from urllib3 import Timeout
 
-        url = self._server.rstrip("/") + where + (f"?{urlencode(query)}" if query else "")
+        url = self._server.rstrip("/") + url_path + (f"?{urlencode(query)}" if query else "")
         auth = self._configuration.auth_settings().get("BearerToken")
-        sent = {"accept": "application/json", "user-agent": "cortex-cli", **(headers or {})}
+        all_headers = {"accept": "application/json", "user-agent": "cortex-cli", **(headers or {})}
         if auth and auth["value"]:
-            sent["authorization"] = str(auth["value"])
-        with _errors(self._server):
+            all_headers["authorization"] = str(auth["value"])
+        with _translate_errors(self._server):
             return self._pool.request(
                 method,
                 url,
                 body=body,
-                headers=sent,
+                headers=all_headers,
                 timeout=Timeout(connect=10, read=timeout),
                 retries=False,
                 preload_content=False,
             )
 
 
-def _refusal(where: str, status: int, content: bytes) -> ClusterError | None:
-    """What an API server's answer with an error status means; None when a pod or service behind its proxy gave it."""
+def _api_server_error(url_path: str, status: int, content: bytes) -> ClusterError | None:
+    """Return the error of a response with an error status, or None if a pod or Service behind the proxy sent it."""
     try:
-        said = json.loads(content)
-        of_api_server = isinstance(said, dict) and said.get("kind") == "Status"
+        parsed = json.loads(content)
+        is_from_api_server = isinstance(parsed, dict) and parsed.get("kind") == "Status"
     except ValueError:
-        said, of_api_server = {}, False
-    if not of_api_server and "/proxy/" in where:
+        parsed, is_from_api_server = {}, False
+    if not is_from_api_server and "/proxy/" in url_path:
         return None
-    message = str(said.get("message", "")) if of_api_server else content.decode(errors="replace").strip()
+    message = (
+        str(parsed.get("message", "")) if is_from_api_server else content.decode(errors="replace").strip()
+    )
     if status == 401:
         return ClusterError(
-            "the cluster doesn't accept who you are (401): the credentials in the kubeconfig have expired or are wrong;"
-            " log in again",
+            "authentication failed (401): the credentials in the kubeconfig are invalid or have expired; log in again",
             FORBIDDEN,
             status,
         )
     if status == 403:
-        return ClusterError(f"you may not do this (403): {message}", FORBIDDEN, status)
-    return ClusterError(message or f"the cluster answered {status}", 1, status)
+        return ClusterError(f"permission denied (403): {message}", FORBIDDEN, status)
+    return ClusterError(message or f"the cluster returned status {status}", 1, status)
 
 
-class _errors:
-    """Turns what the connection pool raises into a ClusterError."""
+class _translate_errors:
+    """Turn exceptions of the connection pool into ClusterError."""
 
     def __init__(self, server: str) -> None:
         self._server = server
@@ -206,45 +212,54 @@ class _errors:
 
         if isinstance(error, exceptions.SSLError) or "SSL" in str(error or ""):
             raise ClusterError(
-                f"no trusted connection to the cluster at {self._server}: {_short(error)}", UNREACHABLE
+                f"TLS connection to the cluster at {self._server} failed: {_short(error)}", UNREACHABLE
             ) from error
         if isinstance(error, exceptions.TimeoutError) and not isinstance(
             error, exceptions.NewConnectionError
         ):
-            raise ClusterError(f"the cluster at {self._server} didn't answer in time", UNREACHABLE) from error
+            raise ClusterError(f"request to the cluster at {self._server} timed out", UNREACHABLE) from error
         if isinstance(error, exceptions.HTTPError):
             raise ClusterError(
-                f"the cluster at {self._server} can't be reached: is it running, and is the kubeconfig its own?",
+                f"the cluster at {self._server} is unreachable; check that it runs and that the kubeconfig is correct",
                 UNREACHABLE,
             ) from error
 
 
-class _Said(logging.Handler):
-    """Gathers what the client library only logs: why a plugin of the kubeconfig gave no credentials."""
+class _ErrorLog(logging.Handler):
+    """Collect the errors that the client library only logs, such as the failure of a credential plugin."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one."""
+        """Store the message of a record."""
         self.lines.append(" ".join(record.getMessage().split()))
 
 
 def path(resource: str, namespace: str = "", name: str = "", sub: str = "") -> str:
-    """The URL path of "v1/pods" or "cortex.dev/v1alpha1/realtimeapis"."""
+    """Return the URL path of a resource such as "v1/pods" or "cortex.dev/v1alpha1/realtimeapis"."""
     group, plural = resource.rsplit("/", 1)
     base = f"/apis/{group}" if "/" in group else f"/api/{group}"
     space = f"/namespaces/{quote(namespace)}" if namespace else ""
     return "/".join(filter(None, [f"{base}{space}/{plural}", quote(name, safe=":"), sub]))
 
 
-def asks_a_cluster(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which cluster; the command gets `cluster`."""
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that select a cluster. The command receives a Cluster as `cluster`."""
 
-    @click.option("--kubeconfig", metavar="FILE", help="The kubeconfig; $KUBECONFIG or ~/.kube/config.")
-    @click.option("--context", metavar="NAME", help="Its context; the current one.")
-    @click.option("-n", "--namespace", metavar="NAME", help="The namespace; the context's, or default.")
+    @click.option(
+        "--kubeconfig",
+        metavar="FILE",
+        help="Path of the kubeconfig.  [default: $KUBECONFIG or ~/.kube/config]",
+    )
+    @click.option("--context", metavar="NAME", help="Context in the kubeconfig.  [default: current context]")
+    @click.option(
+        "-n",
+        "--namespace",
+        metavar="NAME",
+        help="Namespace.  [default: namespace of the context, or default]",
+    )
     @functools.wraps(command)
     def wrapper(
         *arguments: Any, kubeconfig: str | None, context: str | None, namespace: str | None, **options: Any

@@ -1,6 +1,6 @@
-"""What is wrong with an API, found by walking from the resource to its conditions, children, pods and events. Pure.
+"""Diagnose an API from its resource, conditions, child objects, pods and events. Pure functions, without I/O.
 
-The operator's words come first, since it has judged; what follows says where it stands and what to do.
+The conditions of the operator come first. The findings about child objects, pods and events locate the cause.
 """
 
 import json
@@ -14,25 +14,31 @@ from cortex_cli.apis import API
 
 Object = dict[str, Any]
 Level = Literal["good", "note", "bad"]
-_WANTED = ("Starting", "Updating", "Paused", "ScaledToZero", "Deleting", "NamespaceTerminating")
-"""Reasons of not being ready that nobody need mend."""
-_BEFORE = ("InvalidSpec", "NameTaken", "NoQueue", "SourceUnavailable", "DeploymentRefused")
-"""Reasons that keep the operator from making a Deployment."""
+_EXPECTED = ("Starting", "Updating", "Paused", "ScaledToZero", "Deleting", "NamespaceTerminating")
+"""Reasons of an unready API that need no fix."""
+_WITHOUT_DEPLOYMENT = ("InvalidSpec", "NameTaken", "NoQueue", "SourceUnavailable", "DeploymentRefused")
+"""Reasons for which the operator creates no Deployment."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. remedy: what to do, when it is bad."""
+    """One result of the diagnosis.
+
+    subject: the object or condition, such as "Pod api-iris-x". message: its state. remedy: what to do if the level is bad.
+    """
 
     level: Level
-    where: str
-    what: str
+    subject: str
+    message: str
     remedy: str = ""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What there is of one API. operators: pods of the operator, or None when they can't be looked for."""
+class Observed:
+    """The existing objects of an API.
+
+    operators: pods of the operator, or None if the user may not list them.
+    """
 
     api: API
     deployments: list[Object]
@@ -42,59 +48,60 @@ class Seen:
     operators: list[Object] | None
 
 
-def diagnose(seen: Seen) -> list[Finding]:
-    """Everything on the way from the resource to its pods, what is good too; the first that is bad explains the others."""
-    api = seen.api
+def diagnose(observed: Observed) -> list[Finding]:
+    """Return all findings from the resource to its pods, good ones included. The first bad one is the likely cause."""
+    api = observed.api
     return [
-        _of_resource(api),
-        *_of_operator(seen),
-        *_of_conditions(api),
-        *_of_deployments(seen),
-        *_of_service(seen),
-        *(_of_pod(pod, api) for pod in seen.pods),
-        *_of_events(seen),
+        _check_resource(api),
+        *_check_operator(observed),
+        *_check_conditions(api),
+        *_check_deployments(observed),
+        *_check_service(observed),
+        *(_check_pod(pod, api) for pod in observed.pods),
+        *_collect_warnings(observed),
     ]
 
 
 def remedy(reason: str, name: str) -> str:
-    """What to do about a reason of the operator's, or ""."""
-    found = reasons.lookup(reason)
-    return re.sub(r"\bNAME\b", name, found.remedy) if found else ""
+    """Return the remedy for a reason with the name of the API filled in, or ""."""
+    documented = reasons.lookup(reason)
+    return re.sub(r"\bNAME\b", name, documented.remedy) if documented else ""
 
 
-def _of_resource(api: API) -> Finding:
+def _check_resource(api: API) -> Finding:
     generation = api.live["metadata"].get("generation", 0)
     age = apis.age(api.live["metadata"].get("creationTimestamp"))
-    return Finding("good", f"{api.kind} {api.name}", f"is there, for {age}; generation {generation}")
+    return Finding("good", f"{api.kind} {api.name}", f"exists, age {age}, generation {generation}")
 
 
-def _of_operator(seen: Seen) -> list[Finding]:
-    api = seen.api
-    if not api.outdated:
+def _check_operator(observed: Observed) -> list[Finding]:
+    api = observed.api
+    if not api.is_outdated:
         return []
-    running = [pod for pod in seen.operators or () if apis.is_ready(pod)]
-    if seen.operators is not None and not running:
-        how = "none of its pods is ready" if seen.operators else "there is no pod of it"
+    running = [pod for pod in observed.operators or () if apis.is_ready(pod)]
+    if observed.operators is not None and not running:
+        state = "no operator pod is ready" if observed.operators else "no operator pod exists"
         return [
             Finding(
                 "bad",
                 "operator",
-                f"has not looked at the latest change, and {how}",
-                "is Cortex installed? helm list -A; kubectl get pods -A -l app.kubernetes.io/name=cortex-operator",
+                f"has not reconciled the latest change: {state}",
+                "check that Cortex is installed: `helm list -A`, `kubectl get pods -A -l"
+                " app.kubernetes.io/name=cortex-operator`",
             )
         ]
     return [
         Finding(
             "bad",
             "operator",
-            "has not looked at the latest change",
-            "wait a moment; then read its log: kubectl logs -A -l app.kubernetes.io/name=cortex-operator"
-            " (does it serve this namespace?)",
+            "has not reconciled the latest change",
+            "wait a moment, then check the operator's log, and that the operator watches this namespace: `kubectl logs -A -l"
+            " app.kubernetes.io/name=cortex-operator`",
         )
     ]
 
 
-def _of_conditions(api: API) -> list[Finding]:
+def _check_conditions(api: API) -> list[Finding]:
     found = []
     for condition in api.status.get("conditions") or ():
         holds, kind = condition["status"] == "True", condition["type"]
@@ -102,7 +109,7 @@ def _of_conditions(api: API) -> list[Finding]:
             f": {condition['message']}" if condition.get("message") else ""
         )
         if kind == "Ready":
-            level: Level = "good" if holds else "note" if condition["reason"] in _WANTED else "bad"
+            level: Level = "good" if holds else "note" if condition["reason"] in _EXPECTED else "bad"
             found.append(
                 Finding(level, "Ready", text, "" if holds else remedy(condition["reason"], api.name))
             )
@@ -111,108 +118,115 @@ def _of_conditions(api: API) -> list[Finding]:
     return found
 
 
-def _of_deployments(seen: Seen) -> list[Finding]:
-    if not seen.deployments:
-        if seen.api.outdated or seen.api.ready["reason"] in _BEFORE:
-            return [Finding("note", "Deployment", "is not made yet")]
+def _check_deployments(observed: Observed) -> list[Finding]:
+    if not observed.deployments:
+        if observed.api.is_outdated or observed.api.ready["reason"] in _WITHOUT_DEPLOYMENT:
+            return [Finding("note", "Deployment", "does not exist yet")]
         return [
             Finding(
                 "bad",
                 "Deployment",
                 "is missing",
-                "the operator makes it: read its log, which says what it may not do",
+                "the operator creates it; check the operator's log for missing permissions",
             )
         ]
     found = []
-    for deployment in seen.deployments:
-        status, wanted = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
+    for deployment in observed.deployments:
+        status, desired = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
         ready = status.get("readyReplicas", 0)
-        text = f"{ready} of {wanted} pods are ready"
-        refused = [
+        text = f"{ready} of {desired} pods are ready"
+        failures = [
             c
             for c in status.get("conditions") or ()
             if c["type"] == "ReplicaFailure" and c["status"] == "True"
         ]
-        where = f"Deployment {deployment['metadata']['name']}"
-        if refused:
+        subject = f"Deployment {deployment['metadata']['name']}"
+        if failures:
             found.append(
                 Finding(
                     "bad",
-                    where,
-                    f"{text}: {refused[0].get('message', '')}",
-                    remedy("PodsRefused", seen.api.name),
+                    subject,
+                    f"{text}: {failures[0].get('message', '')}",
+                    remedy("PodsRefused", observed.api.name),
                 )
             )
         else:
-            found.append(Finding("good" if ready >= wanted else "note", where, text))
+            found.append(Finding("good" if ready >= desired else "note", subject, text))
     return found
 
 
-def _of_service(seen: Seen) -> list[Finding]:
-    if seen.service is not None or not seen.deployments:
+def _check_service(observed: Observed) -> list[Finding]:
+    if observed.service is not None or not observed.deployments:
         return []
-    what = f"Service {seen.api.service}"
+    subject = f"Service {observed.api.service}"
     return [
-        Finding("bad", what, "is missing, so nobody finds the pods", "the operator makes it: read its log")
+        Finding(
+            "bad",
+            subject,
+            "is missing, so requests do not reach the pods",
+            "the operator creates it; check the operator's log",
+        )
     ]
 
 
-def _of_pod(pod: Object, api: API) -> Finding:
-    where, status = f"Pod {pod['metadata']['name']}", pod.get("status") or {}
+def _check_pod(pod: Object, api: API) -> Finding:
+    subject, status = f"Pod {pod['metadata']['name']}", pod.get("status") or {}
     if pod["metadata"].get("deletionTimestamp"):
-        return Finding("note", where, "is ending")
+        return Finding("note", subject, "is terminating")
     restarts = sum(c.get("restartCount", 0) for c in status.get("containerStatuses") or ())
-    again = f"; restarted {restarts} times" if restarts else ""
+    restarts_text = f"; restarted {restarts} times" if restarts else ""
     if apis.is_ready(pod):
-        return Finding("note" if restarts else "good", where, f"answers{again}")
+        return Finding("note" if restarts else "good", subject, f"is ready{restarts_text}")
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            said = str(condition.get("message", ""))
-            return Finding("bad", where, f"no node can run it: {said}", "; ".join(scheduling.remedies(said)))
+            message = str(condition.get("message", ""))
+            return Finding(
+                "bad", subject, f"is unschedulable: {message}", "; ".join(scheduling.remedies(message))
+            )
     for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
         waiting = (container.get("state") or {}).get("waiting") or {}
-        ended = (container.get("state") or {}).get("terminated") or (container.get("lastState") or {}).get(
-            "terminated"
-        )
-        if ended and ended.get("exitCode"):
-            text = f"container {container['name']} ended with {_ending(ended)}{again}"
+        terminated = (container.get("state") or {}).get("terminated") or (
+            container.get("lastState") or {}
+        ).get("terminated")
+        if terminated and terminated.get("exitCode"):
+            text = f"container {container['name']} exited with {_exit_text(terminated)}{restarts_text}"
             return Finding(
                 "bad",
-                where,
+                subject,
                 text,
                 f"cortex logs {api.name} --previous" if restarts else f"cortex logs {api.name}",
             )
         if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            said = f": {waiting['message']}" if waiting.get("message") else ""
+            message = f": {waiting['message']}" if waiting.get("message") else ""
             reason = "ImagePullFailed" if "Image" in waiting["reason"] else "PodConfigInvalid"
-            text = f"container {container['name']} waits: {waiting['reason']}{said}"
-            return Finding("bad", where, text, remedy(reason, api.name))
-    return Finding("note", where, f"is starting{again}")
+            text = f"container {container['name']} is waiting: {waiting['reason']}{message}"
+            return Finding("bad", subject, text, remedy(reason, api.name))
+    return Finding("note", subject, f"is starting{restarts_text}")
 
 
-def _ending(ended: Object) -> str:
-    if ended.get("reason") == "OOMKilled":
-        return "no memory left (OOMKilled)"
-    said = str(ended.get("message") or "").strip()
+def _exit_text(terminated: Object) -> str:
+    if terminated.get("reason") == "OOMKilled":
+        return "out of memory (OOMKilled)"
+    text = str(terminated.get("message") or "").strip()
     try:
-        cause = json.loads(said)
-        said = f"{cause['reason']}: {cause['message']}"
+        cause = json.loads(text)
+        text = f"{cause['reason']}: {cause['message']}"
     except (ValueError, KeyError, TypeError):
-        pass  # Not of the runtime's: its last words as they are.
-    return f"exit code {ended['exitCode']}" + (f": {said.splitlines()[0][:300]}" if said else "")
+        pass  # The message is not from the runtime, so use it unchanged.
+    return f"exit code {terminated['exitCode']}" + (f": {text.splitlines()[0][:300]}" if text else "")
 
 
-def _of_events(seen: Seen) -> list[Finding]:
-    if seen.api.ready["status"] == "True":
+def _collect_warnings(observed: Observed) -> list[Finding]:
+    if observed.api.ready["status"] == "True":
         return []
-    mine = {seen.api.name, seen.api.service, *(pod["metadata"]["name"] for pod in seen.pods)}
-    said = {condition.get("message") for condition in seen.api.status.get("conditions") or ()}
+    names = {observed.api.name, observed.api.service, *(pod["metadata"]["name"] for pod in observed.pods)}
+    reported = {condition.get("message") for condition in observed.api.status.get("conditions") or ()}
     warnings = [
         event
-        for event in seen.events
+        for event in observed.events
         if event.get("type") == "Warning"
-        and (event.get("involvedObject") or {}).get("name") in mine
-        and event.get("message") not in said
+        and (event.get("involvedObject") or {}).get("name") in names
+        and event.get("message") not in reported
     ]
     latest: dict[tuple[str, str], Object] = {}
     for event in sorted(

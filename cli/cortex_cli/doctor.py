@@ -1,4 +1,4 @@
-"""`cortex doctor`: looks at an API from its resource down to its pods, and says what is wrong and what to do."""
+"""`cortex doctor`: diagnose an API, from its resource to its pods."""
 
 import sys
 
@@ -6,35 +6,35 @@ import click
 
 from cortex_cli import apis
 from cortex_cli.apis import API
-from cortex_cli.connection import Cluster, ClusterError, Object, asks_a_cluster, path
-from cortex_cli.diagnosis import Finding, Seen, diagnose
+from cortex_cli.connection import Cluster, ClusterError, Object, cluster_options, path
+from cortex_cli.diagnosis import Finding, Observed, diagnose
 
 _MARKS = {"good": ("ok  ", "green"), "note": ("..  ", "yellow"), "bad": ("BAD ", "red")}
 _OPERATOR = "app.kubernetes.io/name=cortex-operator"
 
 
-@click.command(short_help="Say what is wrong with an API, and what to do.")
+@click.command(short_help="Diagnose an API.")
 @click.argument("name", required=False)
-@asks_a_cluster
+@cluster_options
 def doctor(cluster: Cluster, name: str | None) -> None:
-    """Say what is wrong with an API, or with all of a namespace, and what to do.
+    """Diagnose an API, or all APIs of a namespace, and print remedies.
 
-    Exits with 1 when something is.
+    Exits with 1 if a problem is found.
     """
-    found = [apis.find(cluster, name)] if name else apis.every(cluster)
+    found = [apis.find(cluster, name)] if name else apis.list_all(cluster)
     if not found:
-        click.echo(f"The cluster answers, and there are no APIs in namespace {cluster.namespace}.")
+        click.echo(f"The cluster is reachable. Namespace {cluster.namespace} has no APIs.")
     operators = _operators(cluster)
     bad = False
     for api in found:
-        findings = diagnose(look(cluster, api, operators))
+        findings = diagnose(observe(cluster, api, operators))
         bad = bad or any(finding.level == "bad" for finding in findings)
         _show(findings)
     sys.exit(1 if bad else 0)
 
 
-def look(cluster: Cluster, api: API, operators: list[Object] | None) -> Seen:
-    """Everything that there is of an API."""
+def observe(cluster: Cluster, api: API, operators: list[Object] | None) -> Observed:
+    """Read the existing objects of an API. Raises ClusterError."""
     selector = {"labelSelector": api.selector}
     try:
         service: Object | None = cluster.get(path("v1/services", api.namespace, api.service))
@@ -42,7 +42,7 @@ def look(cluster: Cluster, api: API, operators: list[Object] | None) -> Seen:
         if error.status != 404:
             raise
         service = None
-    return Seen(
+    return Observed(
         api,
         cluster.list("apps/v1/deployments", api.namespace, **selector),
         apis.pods(cluster, api),
@@ -53,7 +53,7 @@ def look(cluster: Cluster, api: API, operators: list[Object] | None) -> Seen:
 
 
 def _operators(cluster: Cluster) -> list[Object] | None:
-    """The operator's pods; None when the user may not look for them."""
+    """Return the operator's pods, or None if the user may not list them."""
     try:
         return cluster.list("v1/pods", "", labelSelector=_OPERATOR)
     except ClusterError as error:
@@ -64,10 +64,10 @@ def _operators(cluster: Cluster) -> list[Object] | None:
 
 def _show(findings: list[Finding]) -> None:
     for number, finding in enumerate(findings):
-        mark, colour = _MARKS[finding.level]
+        mark, color = _MARKS[finding.level]
         indent = "" if number == 0 else "  "
-        first, *more = finding.what.splitlines() or [""]
-        click.echo(f"{indent}{click.style(mark, fg=colour)}{finding.where}: {first}")
+        first, *more = finding.message.splitlines() or [""]
+        click.echo(f"{indent}{click.style(mark, fg=color)}{finding.subject}: {first}")
         for line in more:
             click.echo(f"{indent}      {line}")
         if finding.remedy and finding.level != "good":

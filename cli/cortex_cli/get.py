@@ -1,4 +1,4 @@
-"""`cortex get`: the APIs of a cluster in a table, or one of them with all that it says of itself."""
+"""`cortex get`: show the APIs of a cluster in a table, or one API in detail."""
 
 import json
 import sys
@@ -13,20 +13,20 @@ from rich.live import Live
 from cortex_api.contract import API_LABEL
 from cortex_cli import apis, views
 from cortex_cli.apis import API, Replicas
-from cortex_cli.connection import Cluster, asks_a_cluster
-from cortex_cli.keys import headers, shows_a_key
+from cortex_cli.connection import Cluster, cluster_options
+from cortex_cli.keys import api_key_options, headers
 
-_PAUSE = 2.0
-"""Seconds between two looks."""
+_INTERVAL = 2.0
+"""Seconds between two updates of --watch."""
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("-A", "--all-namespaces", is_flag=True, help="The APIs of every namespace.")
-@click.option("-w", "--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
-@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Everything, for programs.")
-@shows_a_key
-@asks_a_cluster
+@click.option("-A", "--all-namespaces", is_flag=True, help="Show the APIs of all namespaces.")
+@click.option("-w", "--watch", is_flag=True, help="Update every two seconds, until Ctrl-C.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Print all data in this format.")
+@api_key_options
+@cluster_options
 def get(
     cluster: Cluster,
     name: str | None,
@@ -35,9 +35,9 @@ def get(
     output: str | None,
     api_key: str | None,
 ) -> None:
-    """Show all APIs, or one in detail.
+    """Show all APIs, or one API in detail.
 
-    Requests, latency and predictions are counted by the replicas that run now, since each of them started.
+    Requests, latency and predictions are the totals of the current replicas since their start.
     """
     if output:
         click.echo(text(content(cluster, name, all_namespaces, api_key), output))
@@ -49,55 +49,56 @@ def get(
         while True:
             views.show(view(cluster, name, all_namespaces, api_key))
             sys.stdout.flush()
-            time.sleep(_PAUSE)
+            time.sleep(_INTERVAL)
     with Live(
         view(cluster, name, all_namespaces, api_key), console=Console(), auto_refresh=False, screen=True
     ) as live:
         while True:
-            time.sleep(_PAUSE)
+            time.sleep(_INTERVAL)
             live.update(view(cluster, name, all_namespaces, api_key), refresh=True)
 
 
 def view(cluster: Cluster, name: str | None, all_namespaces: bool, api_key: str | None) -> RenderableType:
-    """What a person sees. Raises ClusterError."""
+    """Return the view for the terminal. Raises ClusterError."""
     if name is not None:
-        return Group(*views.detail(*one(cluster, name, api_key)))
-    found = observed(cluster, all_namespaces)
+        return Group(*views.detail(*read_one(cluster, name, api_key)))
+    found = read_all(cluster, all_namespaces)
     if not found:
-        where = "any namespace" if all_namespaces else f"namespace {cluster.namespace}"
-        return f"No APIs in {where}."
+        scope = "any namespace" if all_namespaces else f"namespace {cluster.namespace}"
+        return f"No APIs in {scope}."
     return views.table(found, all_namespaces)
 
 
-def one(cluster: Cluster, name: str, api_key: str | None) -> tuple[API, list[dict[str, Any]], Replicas]:
-    """An API with its pods and what they say."""
+def read_one(cluster: Cluster, name: str, api_key: str | None) -> tuple[API, list[dict[str, Any]], Replicas]:
+    """Return an API, its pods, and the metrics and models that they report."""
     api = apis.find(cluster, name)
     pods = apis.pods(cluster, api)
-    # An API without models has nothing to tell of them.
+    # Only an API with models reports models.
     info = "models" in api.live["spec"]["handler"]
-    return api, pods, apis.ask(cluster, pods, info, headers(api, api_key))
+    return api, pods, apis.query_replicas(cluster, pods, info, headers(api, api_key))
 
 
-def observed(cluster: Cluster, all_namespaces: bool) -> list[tuple[API, Replicas]]:
-    """Every API with what its pods say."""
+def read_all(cluster: Cluster, all_namespaces: bool) -> list[tuple[API, Replicas]]:
+    """Return all APIs with the metrics that their pods report."""
     namespace = "" if all_namespaces else cluster.namespace
-    found = apis.every(cluster, namespace)
+    found = apis.list_all(cluster, namespace)
     pods = cluster.list("v1/pods", namespace, labelSelector=API_LABEL) if found else []
     return [
-        (api, apis.ask(cluster, [pod for pod in pods if apis.belongs(pod, api)], info=False)) for api in found
+        (api, apis.query_replicas(cluster, [pod for pod in pods if apis.belongs_to(pod, api)], info=False))
+        for api in found
     ]
 
 
 def content(cluster: Cluster, name: str | None, all_namespaces: bool, api_key: str | None) -> Any:
-    """The same for programs: the resource, and beside it what its replicas say."""
+    """Return the data for --output: each resource and the metrics of its replicas."""
     if name is None:
-        return [views.plain(api, replicas) for api, replicas in observed(cluster, all_namespaces)]
-    api, _, replicas = one(cluster, name, api_key)
+        return [views.plain(api, replicas) for api, replicas in read_all(cluster, all_namespaces)]
+    api, _, replicas = read_one(cluster, name, api_key)
     return views.plain(api, replicas)
 
 
-def text(found: Any, output: str) -> str:
-    """As JSON or YAML."""
+def text(data: Any, output: str) -> str:
+    """Format data as JSON or YAML."""
     if output == "json":
-        return json.dumps(found, indent=2)
-    return str(yaml.safe_dump(found, sort_keys=False)).rstrip()
+        return json.dumps(data, indent=2)
+    return str(yaml.safe_dump(data, sort_keys=False)).rstrip()

@@ -1,7 +1,7 @@
-"""Process groups and a folder that never outlive the process that made them, however that comes to its end.
+"""Clean up process groups and a folder when the current process exits, even if it is killed.
 
-A guard, a tiny process of its own, knows them through a pipe; when the pipe closes it kills the groups that are left and
-removes the folder. `cortex run` and the dev cluster start what they start under one.
+A guard is a small separate process that receives the process group ids through a pipe. When the pipe closes, it kills the
+remaining groups and removes the folder. `cortex run` and the dev cluster use it for their child processes.
 """
 
 import os
@@ -28,34 +28,37 @@ if len(sys.argv) > 1:
 
 
 class Guard:
-    """Ends what it was told of when its owner is gone. folder: removed then."""
+    """Kill registered process groups and remove a folder when the owner exits.
+
+    folder: the folder to remove, if any.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         command = [sys.executable, "-S", "-c", _GUARD, *([str(folder)] if folder else [])]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
 
     def watch(self, group: int) -> None:
-        """A process group (the id of its leader) that must not outlive this process."""
-        self._tell(f"+{group}")
+        """Register a process group by the pid of its leader."""
+        self._send(f"+{group}")
 
     def forget(self, group: int) -> None:
-        """A group that has ended."""
-        self._tell(f"-{group}")
+        """Unregister a process group that has exited."""
+        self._send(f"-{group}")
 
     def close(self) -> None:
-        """End what is left; return when it is done."""
+        """Kill the remaining process groups and wait until the guard has exited."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
 
 
 def kill_group(leader: int) -> None:
-    """End a whole process group at once, if there is anything left of it."""
+    """Send SIGKILL to a process group, if it still exists."""
     try:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:

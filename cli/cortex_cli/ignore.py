@@ -1,4 +1,4 @@
-"""`.cortexignore`: which files of a project stay behind, in the syntax of gitignore."""
+"""Parse `.cortexignore`, which excludes files of a project. The syntax is that of .gitignore."""
 
 import re
 from collections.abc import Iterable
@@ -15,15 +15,15 @@ class _Rule:
 
 
 class Rules:
-    """The rules of a file, from the folder that it is in."""
+    """The rules of a `.cortexignore` file. Paths are relative to its folder."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._rules = [rule for line in lines if (rule := _rule(line.rstrip("\r\n"))) is not None]
 
-    def verdict(self, path: str, is_folder: bool) -> bool | None:
-        """Whether a relative path is ignored; None when no rule names it. The last rule that fits decides.
+    def is_ignored(self, path: str, is_folder: bool) -> bool | None:
+        """Return whether a relative path is ignored, or None if no rule matches. The last matching rule applies.
 
-        What is in an ignored folder is ignored too; the caller does not look into it.
+        The caller must not descend into ignored folders.
         """
         for rule in reversed(self._rules):
             if (is_folder or not rule.folders_only) and rule.pattern.fullmatch(path):
@@ -32,7 +32,7 @@ class Rules:
 
 
 def _rule(line: str) -> _Rule | None:
-    # Spaces at the end count only where they are escaped.
+    # Trailing spaces are significant only if they are escaped.
     line = re.sub(r"(?<!\\) +$", "", line)
     if not line or line.startswith("#"):
         return None
@@ -42,7 +42,7 @@ def _rule(line: str) -> _Rule | None:
     pattern = pattern.removesuffix("/")
     if not pattern:
         return None
-    # A slash at the beginning or in the middle ties a pattern to the folder of the file.
+    # A slash at the beginning or in the middle anchors a pattern to the folder of the file.
     anywhere = "" if "/" in pattern else "(?:.*/)?"
     return _Rule(re.compile(anywhere + _regex(pattern.removeprefix("/")), re.DOTALL), ignores, folders_only)
 
@@ -60,9 +60,9 @@ def _regex(pattern: str) -> str:
             text, rest = text + "[^/]*", rest.lstrip("*")
         elif rest.startswith("?"):
             text, rest = text + "[^/]", rest[1:]
-        elif found := re.match(r"\[([!^]?)(\]?[^\]/]*)\]", rest):
-            inside = found[2].replace("\\", r"\\").replace("[", r"\[").replace("]", r"\]")
-            text, rest = f"{text}(?!/)[{'^' if found[1] else ''}{inside}]", rest[found.end() :]
+        elif match := re.match(r"\[([!^]?)(\]?[^\]/]*)\]", rest):
+            characters = match[2].replace("\\", r"\\").replace("[", r"\[").replace("]", r"\]")
+            text, rest = f"{text}(?!/)[{'^' if match[1] else ''}{characters}]", rest[match.end() :]
         else:
             escaped = rest.startswith("\\") and len(rest) > 1
             text, rest = text + re.escape(rest[escaped]), rest[1 + escaped :]

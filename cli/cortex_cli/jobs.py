@@ -1,4 +1,4 @@
-"""A job of an AsyncAPI, followed until it has ended: what `cortex predict` waits for. On a terminal a bar says how far it is."""
+"""Wait for a job of an AsyncAPI, for `cortex predict`. A terminal shows a progress bar."""
 
 import json
 import sys
@@ -9,54 +9,58 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from cortex_cli.connection import Answer, Cluster, ClusterError
+from cortex_cli.connection import Cluster, ClusterError, Response
 
 _RUNNING = ("in_queue", "in_progress")
-_AWAY = 503
-"""What a gateway answers while its queue can't be reached."""
-_PAUSE = 1.0
+_QUEUE_UNREACHABLE = 503
+"""Status of the gateway while its queue is unreachable."""
+_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Ended:
-    """The last answer about a job."""
+class JobResult:
+    """The final response about a job."""
 
-    answer: Answer
-    completed: bool
+    response: Response
+    is_completed: bool
 
 
-def follow(cluster: Cluster, gateway: str, job: str, key: dict[str, str], seconds: float) -> Ended:
-    """What became of a job. gateway: its path through the API server. Raises ClusterError when it takes too long."""
-    end = time.monotonic() + seconds
-    with _bar() as show:
-        # The gateway answers when the job has ended, or after that time.
+def wait(cluster: Cluster, gateway: str, job: str, headers: dict[str, str], timeout: float) -> JobResult:
+    """Wait until a job has completed or failed.
+
+    gateway: the path of the gateway in the proxy of the API server.
+    headers: headers with the API key, if any.
+    timeout: in seconds.
+    Raises ClusterError on timeout.
+    """
+    end = time.monotonic() + timeout
+    with _progress_bar() as update:
+        # Long polling: the gateway responds when the job has ended, or after this time.
         query = {"wait": "1s" if sys.stderr.isatty() else "20s"}
         while time.monotonic() < end:
-            answer = ask(cluster, gateway, job, key, query)
-            if answer.status == _AWAY:
-                time.sleep(_PAUSE)
+            response = get(cluster, gateway, job, headers, query)
+            if response.status == _QUEUE_UNREACHABLE:
+                time.sleep(_RETRY_SECONDS)
                 continue
-            view = json.loads(answer.body) if answer.status == 200 else {}
-            if view.get("status") not in _RUNNING:
-                return Ended(answer, view.get("status") == "completed")
-            show(view)
-    raise ClusterError(
-        f"job {job} has not ended after {seconds:.0f} s; it goes on: ask again with --job {job}"
-    )
+            content = json.loads(response.body) if response.status == 200 else {}
+            if content.get("status") not in _RUNNING:
+                return JobResult(response, content.get("status") == "completed")
+            update(content)
+    raise ClusterError(f"job {job} is still running after {timeout:.0f} s; continue waiting with --job {job}")
 
 
-def ask(
-    cluster: Cluster, gateway: str, job: str, key: dict[str, str], query: dict[str, str] | None = None
-) -> Answer:
-    """What the gateway says of a job."""
-    return cluster.request("GET", f"{gateway}{quote(job, safe='')}", query, headers=key)
+def get(
+    cluster: Cluster, gateway: str, job: str, headers: dict[str, str], query: dict[str, str] | None = None
+) -> Response:
+    """Return the gateway's response about a job."""
+    return cluster.request("GET", f"{gateway}{quote(job, safe='')}", query, headers=headers)
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Takes what the gateway says of a job; shows it on a terminal alone."""
+def _progress_bar() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield a function that shows the state of a job. It does nothing if stderr is not a terminal."""
     if not sys.stderr.isatty():
-        yield lambda view: None
+        yield lambda content: None
         return
     from rich.console import Console
     from rich.progress import Progress
@@ -64,11 +68,14 @@ def _bar() -> Iterator[Callable[[dict[str, Any]], None]]:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("in_queue", total=None)
 
-        def show(view: dict[str, Any]) -> None:
-            done = view.get("progress")
-            words = str(view.get("note") or view["status"])
+        def update(content: dict[str, Any]) -> None:
+            fraction = content.get("progress")
+            description = str(content.get("note") or content["status"])
             progress.update(
-                task, description=words, total=None if done is None else 1.0, completed=done or 0.0
+                task,
+                description=description,
+                total=None if fraction is None else 1.0,
+                completed=fraction or 0.0,
             )
 
-        yield show
+        yield update

@@ -1,7 +1,7 @@
-"""An API's runtime as children of this process: what `cortex run` starts, listens to and ends.
+"""Run the runtime's programs as child processes, for `cortex run`.
 
-Each leads a session of its own, so that Ctrl-C in a terminal reaches this process alone, which decides; and all stand under a
-guard, so that they end, and their files go, even when this process is killed.
+Each child has its own session, so that Ctrl-C in a terminal is only sent to this process. A guard kills the children and removes
+their files even if this process is killed.
 """
 
 import json
@@ -38,7 +38,10 @@ _POLL = 0.1
 
 @dataclass(frozen=True)
 class Program:
-    """One of the runtime's programs. name: stands before its log lines when there are several. environment: its own variables."""
+    """A program of the runtime.
+
+    name: the prefix of its log lines if there are several programs. environment: additional environment variables.
+    """
 
     name: str
     command: list[str]
@@ -48,7 +51,7 @@ class Program:
 
 
 class Scratch:
-    """The files that the operator would mount into a pod, in a folder that goes when this process goes."""
+    """A temporary folder with the files that the operator would mount into a pod. It is removed when this process exits."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cortex-run-"))
@@ -64,22 +67,24 @@ class Scratch:
         self.guard.close()
 
     def write(self, api: RealtimeAPI | AsyncAPI, file: Path) -> Path:
-        """The API's document and, when they stand in a manifest, its files. Returns the folder of the project.
+        """Write the document of the API and, if a manifest contains them, the files of the project.
 
-        That is the folder of the manifest, unless code is inline, or in a ConfigMap and not in that folder. file: the manifest.
-        Raises ClickException.
+        file: the manifest.
+        Returns the folder of the project. This is the folder of the manifest, unless the code is inline, or is in a ConfigMap
+        and not in that folder. Raises ClickException.
         """
         project = file.absolute().parent
         source = api.spec.handler.source
         if source is not None and source.config_map is not None:
-            missing = [path for path in sources.wanted(api) if not (project / path).exists()]
+            missing = [path for path in sources.required_paths(api) if not (project / path).exists()]
             config_map = sources.find_near(api, file) if missing else None
             if config_map is not None:
                 project = self.folder / "project"
                 sources.unpack(config_map, self.folder / "packed", project)
             elif missing:
                 raise click.ClickException(
-                    f"{missing[0]} is not in {project}, and no manifest there has ConfigMap {source.config_map.name}"
+                    f"{missing[0]} is not in {project}, and no manifest in that folder contains ConfigMap"
+                    f" {source.config_map.name}"
                 )
         for path, content in (source.files or {}).items() if source else ():
             project = self.folder / "project"
@@ -103,7 +108,10 @@ class Scratch:
         reload: bool,
         variables: dict[str, str],
     ) -> list[Program]:
-        """What a pod of the API would run; of an AsyncAPI, its gateway's and its worker's pod. variables: of the user's code."""
+        """Return the programs that the pods of the API would run; for an AsyncAPI, gateway and worker.
+
+        variables: environment variables of the user's code.
+        """
         code = ["--project", str(project), "--models", str(self.models), *(["--reload"] if reload else [])]
         if isinstance(api, RealtimeAPI):
             serve = self._program(SERVE_COMMAND, admin_port, "--port", str(port), *code)
@@ -129,20 +137,20 @@ class Scratch:
         return Program(name, command, admin_port, log)
 
     def queue(self) -> str:
-        """The URL of a queue that lives as long as this process. Raises ClickException."""
+        """Start a queue server that stops with this process, and return its URL. Raises ClickException."""
         try:
             return queueserver.start(self.folder, self.guard)
-        except queueserver.NoServer as error:
+        except queueserver.QueueServerError as error:
             raise click.ClickException(
-                f"an AsyncAPI needs a queue: set {QUEUE_URL_VARIABLE} to nats://host:4222 or sqs://bucket/prefix,"
-                f" or have one here: {error}"
+                f"an AsyncAPI needs a queue; set {QUEUE_URL_VARIABLE} to nats://host:4222 or"
+                f" sqs://bucket/prefix, or fix the local queue server: {error}"
             ) from error
 
 
 class Runtime:
-    """Running programs that belong together: when one ends, all do.
+    """A group of running programs. If one exits, the others are stopped.
 
-    Their logs are passed on: as JSON, or for a person when stdout is a terminal.
+    Their logs go to stdout: as JSON, or in a readable format if stdout is a terminal.
     """
 
     def __init__(self, programs: list[Program], guard: Guard, environment: dict[str, str]) -> None:
@@ -156,14 +164,14 @@ class Runtime:
         for program in programs:
             self._start(program, environment)
         if self._signals:
-            self._tell(self._signals[-1])
+            self._send_signal(self._signals[-1])
 
     def _start(self, program: Program, environment: dict[str, str]) -> None:
-        for_person = sys.stdout.isatty()
+        is_terminal = sys.stdout.isatty()
         process = subprocess.Popen(
             program.command,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if for_person else None,
+            stdout=subprocess.PIPE if is_terminal else None,
             text=True,
             errors="replace",
             env={**os.environ, **program.environment, **environment},
@@ -171,39 +179,40 @@ class Runtime:
         )
         self._guard.watch(process.pid)
         self._processes.append(process)
-        if for_person:
+        if is_terminal:
             prefix = f"{program.name:<8}" if len(self._programs) > 1 else ""
-            reader = threading.Thread(target=_show, args=(process, prefix), daemon=True)
+            reader = threading.Thread(target=_print_log, args=(process, prefix), daemon=True)
             self._readers.append(reader)
             reader.start()
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        """The first lets requests in flight end; the second ends everything at once."""
+        """Drain on the first signal; kill everything on the second."""
         self._signals.append(number)
         if len(self._signals) == 1:
-            self._tell(number)
+            self._send_signal(number)
         else:
             for process in self._processes:
                 kill_group(process.pid)
 
-    def _tell(self, number: int) -> None:
+    def _send_signal(self, number: int) -> None:
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(number)
 
-    def wait(self, seconds: float | None = None) -> int | None:
-        """The exit status once all have ended, or None when they still run after that time.
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait until all programs have exited.
 
-        The first one's that is not 0; 128 + the signal's number when the second signal ended them.
+        timeout: in seconds.
+        Returns the first exit status other than 0, or 0; 128 + the signal number if a second signal killed them; None on timeout.
         """
-        end = None if seconds is None else time.monotonic() + seconds
+        end = None if timeout is None else time.monotonic() + timeout
         while all(process.poll() is None for process in self._processes):
-            left = _POLL if end is None else min(_POLL, end - time.monotonic())
-            if left <= 0:
+            remaining = _POLL if end is None else min(_POLL, end - time.monotonic())
+            if remaining <= 0:
                 return None
-            time.sleep(left)
+            time.sleep(remaining)
         if not self._signals:
-            self._tell(signal.SIGTERM)
+            self._send_signal(signal.SIGTERM)
         statuses = [process.wait() for process in self._processes]
         for reader in self._readers:
             reader.join(1)
@@ -212,31 +221,31 @@ class Runtime:
         return next((status for status in statuses if status), 0)
 
     def wait_ready(self) -> bool:
-        """Whether all of them got ready before one ended, or was told to."""
-        waiting = list(self._programs)
+        """Wait until all programs are ready. Return False if one exits or a signal arrives before."""
+        pending = list(self._programs)
         with httpx.Client(timeout=5, trust_env=False) as client:
-            while waiting and self.wait(0) is None and not self._signals:
+            while pending and self.wait(0) is None and not self._signals:
                 try:
-                    if client.get(f"http://{HOST}:{waiting[0].admin_port}/readyz").is_success:
-                        waiting.pop(0)
+                    if client.get(f"http://{HOST}:{pending[0].admin_port}/readyz").is_success:
+                        pending.pop(0)
                         continue
                 except httpx.TransportError:
-                    pass  # It doesn't listen yet.
+                    pass  # The program does not listen yet.
                 time.sleep(_POLL / 2)
-        return not waiting
+        return not pending
 
-    def cause_of_death(self, status: int) -> str:
-        """What one of them left as the reason of its end, for a person."""
+    def failure_message(self, status: int) -> str:
+        """Return the reason and message from the termination log of a failed program."""
         for program in self._programs:
             try:
                 cause = json.loads(program.termination_log.read_bytes())
                 return f"{cause['reason']}: {cause['message']}"
             except (OSError, ValueError, KeyError):
                 continue
-        return f"the runtime ended with status {status}; its log above says why"
+        return f"the runtime exited with status {status}; see its log above"
 
 
-def _show(process: subprocess.Popen[str], prefix: str) -> None:
+def _print_log(process: subprocess.Popen[str], prefix: str) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         click.echo(readable(line.rstrip("\n"), prefix))

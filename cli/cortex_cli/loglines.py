@@ -1,4 +1,4 @@
-"""JSON log lines of a replica as a person reads them: `cortex run` on a terminal, and `cortex logs`."""
+"""Format the JSON log lines of a replica for a terminal, for `cortex run` and `cortex logs`."""
 
 import json
 from datetime import datetime
@@ -6,25 +6,25 @@ from typing import Any
 
 import click
 
-_COLOURS = {"debug": "bright_black", "info": "green", "warning": "yellow", "error": "red", "critical": "red"}
-_SHOWN_ELSEWHERE = {"time", "level", "message", "logger", "process", "traceback", "method", "path", "status"}
+_COLORS = {"debug": "bright_black", "info": "green", "warning": "yellow", "error": "red", "critical": "red"}
+_HANDLED_FIELDS = {"time", "level", "message", "logger", "process", "traceback", "method", "path", "status"}
 
 
 def readable(line: str, prefix: str = "") -> str:
-    """One line of log for a person, with colours; what is not JSON of the runtime's stays as it is.
+    """Format a log line with colors. Lines that are not JSON of the runtime are returned unchanged.
 
-    prefix: stands before every line, a traceback's too.
+    prefix: printed before each line, including the lines of a traceback.
     """
-    content = parsed(line)
+    content = parse(line)
     if content is None:
         return prefix + line
     level = str(content["level"])
-    fields = {key: value for key, value in content.items() if key not in _SHOWN_ELSEWHERE}
+    fields = {key: value for key, value in content.items() if key not in _HANDLED_FIELDS}
     if "milliseconds" in fields:
         fields = {"": f"{fields.pop('milliseconds'):g} ms", **fields}
     words = [
         click.style(_clock(content.get("time")), dim=True),
-        click.style(f"{level.upper():<7}", fg=_COLOURS.get(level)),
+        click.style(f"{level.upper():<7}", fg=_COLORS.get(level)),
         str(content["message"]),
         *(click.style(f"{key}={_value(value)}" if key else value, dim=True) for key, value in fields.items()),
     ]
@@ -34,8 +34,8 @@ def readable(line: str, prefix: str = "") -> str:
     return "\n".join(prefix + part for part in text.split("\n"))
 
 
-def parsed(line: str) -> dict[str, Any] | None:
-    """The content of a line that the runtime wrote, or None."""
+def parse(line: str) -> dict[str, Any] | None:
+    """Return the content of a JSON line of the runtime, or None for other lines."""
     if not line.startswith("{"):
         return None
     try:
@@ -45,9 +45,9 @@ def parsed(line: str) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and {"level", "message"} <= content.keys() else None
 
 
-def _clock(moment: Any) -> str:
+def _clock(timestamp: Any) -> str:
     try:
-        return datetime.fromisoformat(moment).astimezone().strftime("%H:%M:%S")
+        return datetime.fromisoformat(timestamp).astimezone().strftime("%H:%M:%S")
     except (TypeError, ValueError):
         return "--:--:--"
 

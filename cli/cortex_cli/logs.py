@@ -1,4 +1,4 @@
-"""`cortex logs`: what all replicas of an API say, in the order in which they said it, and as they say it."""
+"""`cortex logs`: show the logs of all replicas of an API, merged by time."""
 
 import heapq
 import json
@@ -13,27 +13,30 @@ import click
 
 from cortex_cli import apis
 from cortex_cli.apis import API
-from cortex_cli.connection import Cluster, ClusterError, asks_a_cluster, path
-from cortex_cli.loglines import parsed, readable
+from cortex_cli.connection import Cluster, ClusterError, cluster_options, path
+from cortex_cli.loglines import parse, readable
 
-_COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
-_LOOK_AGAIN = 1.0
-"""Seconds between two looks for pods that are new."""
+_COLORS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
+_POD_INTERVAL = 1.0
+"""Seconds between two checks for new pods."""
 _LEVELS = ("debug", "info", "warning", "error")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which lines are shown. level: the least; request: the only request's id."""
+class LogFilter:
+    """Selects log lines.
+
+    level: the minimum level. request: the id of a request.
+    """
 
     level: str | None = None
     request: str | None = None
 
-    def has(self, line: str) -> bool:
-        """Whether a line is wanted."""
+    def matches(self, line: str) -> bool:
+        """Return whether a line is shown."""
         if self.level is None and self.request is None:
             return True
-        content = parsed(line)
+        content = parse(line)
         if content is None:
             return self.request is None
         if self.request is not None and content.get("requestId") != self.request:
@@ -45,17 +48,21 @@ class Wanted:
 @click.command()
 @click.argument("name")
 @click.option(
-    "-f", "--follow", is_flag=True, help="Go on as they say more, of new replicas too, until Ctrl-C."
+    "-f", "--follow", is_flag=True, help="Stream new lines until Ctrl-C, including those of new replicas."
 )
 @click.option(
-    "--tail", type=click.IntRange(min=0), help="So many of the last lines of each replica; all when absent."
+    "--tail", type=click.IntRange(min=0), help="Number of lines of each replica to show.  [default: all]"
 )
-@click.option("-p", "--previous", is_flag=True, help="Of the containers that ran before the last restart.")
-@click.option("-c", "--container", help="Another container of the pods than that of the API.")
-@click.option("--level", type=click.Choice(_LEVELS), help="Only this level and above.")
-@click.option("--request", metavar="ID", help="Only lines of one request.")
-@click.option("-o", "--output", type=click.Choice(["json"]), help="JSON lines, each with its pod.")
-@asks_a_cluster
+@click.option(
+    "-p", "--previous", is_flag=True, help="Show the logs of the containers before their last restart."
+)
+@click.option("-c", "--container", help="Container of the pods.  [default: the container of the API]")
+@click.option("--level", type=click.Choice(_LEVELS), help="Show only this level and above.")
+@click.option("--request", metavar="ID", help="Show only the lines of one request.")
+@click.option(
+    "-o", "--output", type=click.Choice(["json"]), help="Print JSON lines with the name of the pod."
+)
+@cluster_options
 def logs(
     cluster: Cluster,
     name: str,
@@ -69,106 +76,109 @@ def logs(
 ) -> None:
     """Show the logs of all replicas of an API, merged."""
     api = apis.find(cluster, name)
-    wanted = Wanted(level, request)
+    log_filter = LogFilter(level, request)
     show = _Printer(api, output == "json")
     if follow:
-        for pod, line in followed(cluster, api, tail, container):
-            if wanted.has(line):
+        for pod, line in stream(cluster, api, tail, container):
+            if log_filter.matches(line):
                 show(pod, line)
         return
     pods = apis.pods(cluster, api)
     if not pods:
         raise ClusterError(f"{api.name} has no pods: {api.ready['reason']}: {api.ready['message']}")
-    silent: list[str] = []
-    for pod, line in merged(cluster, pods, tail, container, previous, silent):
-        if wanted.has(line):
+    errors: list[str] = []
+    for pod, line in merge(cluster, pods, tail, container, previous, errors):
+        if log_filter.matches(line):
             show(pod, line)
-    for why in silent:
-        click.echo(why, err=True)
+    for message in errors:
+        click.echo(message, err=True)
 
 
 class _Printer:
-    """Prints lines with their pod before them: a colour for each."""
+    """Print log lines with the name of their pod, in a different color for each pod."""
 
     def __init__(self, api: API, as_json: bool) -> None:
         self._api = api
         self._json = as_json
-        self._colours: dict[str, str] = {}
+        self._colors: dict[str, str] = {}
 
     def __call__(self, pod: dict[str, Any], line: str) -> None:
         if self._json:
-            content = parsed(line) or {"message": line}
+            content = parse(line) or {"message": line}
             click.echo(json.dumps({"pod": pod["metadata"]["name"], **content}, ensure_ascii=False))
             return
-        name = short(pod, self._api)
-        colour = self._colours.setdefault(name, _COLOURS[len(self._colours) % len(_COLOURS)])
-        click.echo(readable(line, click.style(name, fg=colour) + " "))
+        name = short_name(pod, self._api)
+        color = self._colors.setdefault(name, _COLORS[len(self._colors) % len(_COLORS)])
+        click.echo(readable(line, click.style(name, fg=color) + " "))
 
 
-def merged(
+def merge(
     cluster: Cluster,
     pods: list[dict[str, Any]],
     tail: int | None,
     container: str | None,
     previous: bool,
-    silent: list[str],
+    errors: list[str],
 ) -> Iterator[tuple[dict[str, Any], str]]:
-    """The lines of these pods so far, by time. silent: takes a sentence for each pod that has no log."""
+    """Yield the existing log lines of pods, sorted by time.
 
-    def timed(number: int, pod: dict[str, Any]) -> Iterator[tuple[str, int, dict[str, Any], str]]:
-        moment = ""
+    errors: receives a message for each pod whose log cannot be read.
+    """
+
+    def with_time(number: int, pod: dict[str, Any]) -> Iterator[tuple[str, int, dict[str, Any], str]]:
+        timestamp = ""
         try:
             for line in lines(cluster, pod, tail, container, previous):
-                # What isn't of the runtime's own has no time, and stands after what came before it.
-                moment = str((parsed(line) or {}).get("time", moment))
-                yield moment, number, pod, line
+                # A line without a time keeps its position after the previous line.
+                timestamp = str((parse(line) or {}).get("time", timestamp))
+                yield timestamp, number, pod, line
         except ClusterError as error:
             if error.exit_code != 1:
                 raise
-            silent.append(f"{pod['metadata']['name']}: {error.message}")
+            errors.append(f"{pod['metadata']['name']}: {error.message}")
 
-    streams = [timed(number, pod) for number, pod in enumerate(pods)]
+    streams = [with_time(number, pod) for number, pod in enumerate(pods)]
     for _, _, pod, line in heapq.merge(*streams, key=lambda entry: entry[:2]):
         yield pod, line
 
 
-def followed(
+def stream(
     cluster: Cluster, api: API, tail: int | None, container: str | None
 ) -> Iterator[tuple[dict[str, Any], str]]:
-    """Lines of all pods as they come, those of pods that come later too; ends never."""
-    said: queue.Queue[tuple[dict[str, Any], str] | ClusterError] = queue.Queue()
-    # A container's life: its pod, and how often it was started again.
-    reading: set[tuple[str, int]] = set()
-    begun: set[tuple[str, int]] = set()
+    """Yield new log lines of all pods, including pods that are created later. Never ends."""
+    entries: queue.Queue[tuple[dict[str, Any], str] | ClusterError] = queue.Queue()
+    # A run of a container: the uid of its pod and its restart count.
+    active: set[tuple[str, int]] = set()
+    started: set[tuple[str, int]] = set()
 
-    def read(pod: dict[str, Any], life: tuple[str, int], last: int | None) -> None:
+    def read(pod: dict[str, Any], run: tuple[str, int], last: int | None) -> None:
         try:
             for line in lines(cluster, pod, last, container, follow=True):
-                said.put((pod, line))
+                entries.put((pod, line))
         except ClusterError as error:
             if error.exit_code != 1:
-                said.put(error)
+                entries.put(error)
         finally:
-            reading.discard(life)
+            active.discard(run)
 
     while True:
         for pod in apis.pods(cluster, api):
             state = _state(pod, container)
-            life = (str(pod["metadata"]["uid"]), int(state.get("restartCount", 0)))
-            running = "running" in (state.get("state") or {})
-            over = "terminated" in (state.get("state") or {})
-            if life in reading or not (running or (over and life not in begun)):
+            run = (str(pod["metadata"]["uid"]), int(state.get("restartCount", 0)))
+            is_running = "running" in (state.get("state") or {})
+            is_terminated = "terminated" in (state.get("state") or {})
+            if run in active or not (is_running or (is_terminated and run not in started)):
                 continue
-            known = any(uid == life[0] for uid, _ in begun)
-            # All of a new life; where a connection broke, only what comes now.
-            last = 0 if life in begun else None if known else tail
-            reading.add(life)
-            begun.add(life)
-            threading.Thread(target=read, args=(pod, life, last), daemon=True).start()
-        end = time.monotonic() + _LOOK_AGAIN
-        while (left := end - time.monotonic()) > 0:
+            is_restart = any(uid == run[0] for uid, _ in started)
+            # Read all lines of a restarted container, but only new lines after a broken connection.
+            last = 0 if run in started else None if is_restart else tail
+            active.add(run)
+            started.add(run)
+            threading.Thread(target=read, args=(pod, run, last), daemon=True).start()
+        end = time.monotonic() + _POD_INTERVAL
+        while (remaining := end - time.monotonic()) > 0:
             try:
-                entry = said.get(timeout=left)
+                entry = entries.get(timeout=remaining)
             except queue.Empty:
                 break
             if isinstance(entry, ClusterError):
@@ -184,22 +194,22 @@ def lines(
     previous: bool = False,
     follow: bool = False,
 ) -> Iterator[str]:
-    """The lines of one pod's container; the API's own when none is named. Raises ClusterError."""
+    """Yield the log lines of a container of a pod, by default the container of the API. Raises ClusterError."""
     query = {"container": container or pod["spec"]["containers"][0]["name"]}
     query |= {"tailLines": str(tail)} if tail is not None else {}
     query |= {"previous": "true"} if previous else {}
     query |= {"follow": "true"} if follow else {}
     rest = b""
-    where = path("v1/pods", pod["metadata"]["namespace"], pod["metadata"]["name"], "log")
-    for chunk in cluster.stream(where, **query):
+    url_path = path("v1/pods", pod["metadata"]["namespace"], pod["metadata"]["name"], "log")
+    for chunk in cluster.stream(url_path, **query):
         *whole, rest = (rest + chunk).split(b"\n")
         yield from (line.decode(errors="replace") for line in whole)
     if rest:
         yield rest.decode(errors="replace")
 
 
-def short(pod: dict[str, Any], api: API) -> str:
-    """A pod's name without what all pods of the API have in common."""
+def short_name(pod: dict[str, Any], api: API) -> str:
+    """Return a pod's name without the prefix that all pods of the API share."""
     return str(pod["metadata"]["name"]).removeprefix(f"{api.service}-")
 
 

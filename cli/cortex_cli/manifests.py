@@ -1,4 +1,4 @@
-"""Manifests from files: what `cortex run` and `cortex validate` read, and every problem in it with its file and line."""
+"""Read manifests from files, for `cortex run` and `cortex validate`. Each problem has its file and line."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
 from cortex_api.contract import PREFIX
 
 STDIN = Path("-")
-NO_API = "no RealtimeAPI or AsyncAPI in it"
-_FORMER_FIELDS = {
+NO_API = "contains no RealtimeAPI or AsyncAPI"
+_LEGACY_FIELDS = {
     "kind",
     "predictor",
     "handler",
@@ -32,17 +32,20 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 @dataclass(frozen=True)
 class Part:
-    """A YAML document, or an item of a `kind: List` in one: its content and the nodes that know their lines."""
+    """A YAML document, or an item of a `kind: List`.
+
+    node: the parsed YAML nodes, which have line numbers.
+    """
 
     content: Any
     node: yaml.Node
 
 
 @dataclass(frozen=True)
-class Found:
-    """What one document of a file is: an API, a ConfigMap, or neither with the problems that keep it from being one.
+class ManifestDocument:
+    """A document of a file: an API, a ConfigMap, or an invalid document with its problems.
 
-    path, part: where it is; part is None for a file that can't be read.
+    part: None for a file that cannot be read.
     """
 
     path: Path
@@ -51,13 +54,16 @@ class Found:
     config_map: dict[str, Any] | None = None
     problems: tuple[str, ...] = ()
 
-    def place(self, field: str) -> str:
-        """FILE:LINE of a field."""
-        return _place(self.path, line_of(self.part.node, field) if self.part else None)
+    def location(self, field: str) -> str:
+        """Return FILE:LINE of a field."""
+        return _location(self.path, line_of(self.part.node, field) if self.part else None)
 
 
-class Unreadable(ValueError):
-    """A text that is not valid YAML; line: where, counted from 1, or None."""
+class InvalidYAML(ValueError):
+    """A text is not valid YAML.
+
+    line: the line of the error, starting at 1, or None.
+    """
 
     def __init__(self, message: str, line: int | None) -> None:
         super().__init__(message)
@@ -65,46 +71,49 @@ class Unreadable(ValueError):
 
 
 def files_of(path: Path) -> list[Path]:
-    """What an argument names: a file, or the manifests in a folder and in those below it."""
+    """Return the file, or all manifests in a folder and its subfolders."""
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
     return [path]
 
 
-def read(path: Path, of_folder: bool = False) -> list[Found]:
-    """The APIs and ConfigMaps of a file ("-" is standard input), in its order; other manifests are passed over.
+def read(path: Path, is_from_folder: bool = False) -> list[ManifestDocument]:
+    """Return the APIs and ConfigMaps of a file ("-" for standard input) in order; other manifests are skipped.
 
-    Problems read "FILE:LINE: spec.field: what is wrong". A file that can't be read is a problem too, and so is one that holds
-    none of these. of_folder: it was not named itself, so it may hold none.
+    Problems have the format "FILE:LINE: spec.field: message". A file that cannot be read or contains no API or ConfigMap is a
+    problem too.
+    is_from_folder: whether the file was found in a folder; it may then contain no API or ConfigMap.
     """
     try:
         text = sys.stdin.read() if path == STDIN else path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        return [Found(path, problems=(f"{path}: can't be read: {reason}",))]
-    found: list[Found] = []
-    lines: dict[tuple[str, ...], str] = {}
+        return [ManifestDocument(path, problems=(f"{path}: cannot be read: {reason}",))]
+    documents: list[ManifestDocument] = []
+    locations: dict[tuple[str, ...], str] = {}
     try:
         for part in parts(text):
             if _is_config_map(part.content):
-                found.append(Found(path, part, config_map=part.content))
-            elif not _is_foreign(part.content, of_folder):
-                found.append(_found(path, part, lines))
-    except Unreadable as error:
-        found.append(Found(path, problems=(f"{_place(path, error.line)}: is not valid YAML: {error}",)))
-    if found or of_folder:
-        return found
-    return [Found(path, problems=(f"{path}: {NO_API}",))]
+                documents.append(ManifestDocument(path, part, config_map=part.content))
+            elif not _is_other(part.content, is_from_folder):
+                documents.append(_parse(path, part, locations))
+    except InvalidYAML as error:
+        documents.append(
+            ManifestDocument(path, problems=(f"{_location(path, error.line)}: not valid YAML: {error}",))
+        )
+    if documents or is_from_folder:
+        return documents
+    return [ManifestDocument(path, problems=(f"{path}: {NO_API}",))]
 
 
-def problems(found: list[Found]) -> Iterator[str]:
-    """Every problem of the documents of a file."""
-    for document in found:
+def problems(documents: list[ManifestDocument]) -> Iterator[str]:
+    """Yield the problems of documents."""
+    for document in documents:
         yield from document.problems
 
 
 def parts(text: str) -> Iterator[Part]:
-    """The documents of a text, lists taken apart; empty ones are passed over. Raises Unreadable."""
+    """Yield the documents of a text and the items of lists; empty documents are skipped. Raises InvalidYAML."""
     loader = yaml.SafeLoader(text)
     try:
         while loader.check_node():
@@ -121,13 +130,13 @@ def parts(text: str) -> Iterator[Part]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         message = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise Unreadable(message, mark.line + 1 if mark else None) from error
+        raise InvalidYAML(message, mark.line + 1 if mark else None) from error
     finally:
         loader.dispose()
 
 
 def line_of(node: yaml.Node, path: str) -> int:
-    """The line, counted from 1, of a field such as "spec.handler.env[0].name", or of the deepest part of it that is there."""
+    """Return the line of a field such as "spec.handler.env[0].name", or of its closest existing parent. Lines start at 1."""
     line = node.start_mark.line
     while path:
         if index := re.match(r"\[(\d+)\]\.?", path):
@@ -138,19 +147,19 @@ def line_of(node: yaml.Node, path: str) -> int:
             continue
         if not isinstance(node, yaml.MappingNode):
             break
-        # A key may hold dots itself, as labels do: the longest that fits.
-        fitting = [
+        # A key can contain dots, for example in labels, so the longest match applies.
+        matching = [
             pair for pair in node.value if re.match(re.escape(str(pair[0].value)) + r"($|[.\[])", path)
         ]
-        if not fitting:
+        if not matching:
             break
-        key, node = max(fitting, key=lambda pair: len(pair[0].value))
+        key, node = max(matching, key=lambda pair: len(pair[0].value))
         line, path = key.start_mark.line, path[len(key.value) :].removeprefix(".")
     return int(line) + 1
 
 
-def twice(node: yaml.Node, path: str = "") -> Iterator[tuple[str, int]]:
-    """Keys that stand twice in one mapping, with the line of the second; a YAML parser takes the last in silence."""
+def duplicate_keys(node: yaml.Node, path: str = "") -> Iterator[tuple[str, int]]:
+    """Yield duplicate keys of mappings with the line of the second one. YAML parsers silently use the last one."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -158,14 +167,14 @@ def twice(node: yaml.Node, path: str = "") -> Iterator[tuple[str, int]]:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 yield below, key.start_mark.line + 1
             seen.add(str(key.value))
-            yield from twice(value, below)
+            yield from duplicate_keys(value, below)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            yield from twice(item, f"{path}[{index}]")
+            yield from duplicate_keys(item, f"{path}[{index}]")
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as blocks, as a person would: their changes can be read in a diff."""
+    """Write multi-line strings as literal blocks, so that changes are readable in a diff."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
@@ -176,45 +185,51 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def dump(documents: list[dict[str, Any]]) -> str:
-    """Manifests as YAML, one document each."""
-    # PyYAML writes these line breaks as they are, where its own reader takes them for line feeds.
-    plain = not re.search("[\x85\u2028\u2029]", json.dumps(documents, ensure_ascii=False, default=str))
-    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=plain)
+    """Return manifests as YAML, one document each."""
+    # PyYAML does not escape these line breaks, but its parser reads them as line feeds.
+    allow_unicode = not re.search(
+        "[\x85\u2028\u2029]", json.dumps(documents, ensure_ascii=False, default=str)
+    )
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=allow_unicode)
 
 
-def _found(path: Path, part: Part, lines: dict[tuple[str, ...], str]) -> Found:
-    """lines: the place of each API that was found in the file before."""
-    if is_former(part.content):
-        place = _place(path, part.node.start_mark.line + 1)
-        words = f"{place}: is a file of the former Cortex: `cortex convert {path}` makes manifests of it"
-        return Found(path, part, problems=(words,))
-    wrong = [(line, f"{field}: is given twice") for field, line in twice(part.node)]
+def _parse(path: Path, part: Part, locations: dict[tuple[str, ...], str]) -> ManifestDocument:
+    """Parse a document that should be an API.
+
+    locations: FILE:LINE of the APIs that were already found in the file; updated.
+    """
+    if is_legacy(part.content):
+        location = _location(path, part.node.start_mark.line + 1)
+        message = f"{location}: is a file of the original Cortex; convert it with `cortex convert {path}`"
+        return ManifestDocument(path, part, problems=(message,))
+    errors = [(line, f"{field}: duplicate key") for field, line in duplicate_keys(part.node)]
     api = None
     try:
         api = parse(part.content)
     except InvalidManifest as invalid:
-        wrong += [(line_of(part.node, problem.path), str(problem)) for problem in invalid.problems]
+        errors += [(line_of(part.node, problem.path), str(problem)) for problem in invalid.problems]
     if api is not None:
         name = (api.kind, api.metadata.namespace, api.metadata.name)
         line = line_of(part.node, "metadata.name")
-        if (first := lines.setdefault(name, _place(path, line))) != _place(path, line):
-            what = f"{api.kind} {api.metadata.name}"
-            wrong.append((line, f"metadata.name: {what} is at {first} already; applied, only the last stays"))
-    if not wrong:
-        return Found(path, part, api)
-    return Found(
-        path, part, problems=tuple(f"{_place(path, line)}: {message}" for line, message in sorted(wrong))
+        first = locations.setdefault(name, _location(path, line))
+        if first != _location(path, line):
+            text = f"{api.kind} {api.metadata.name} is already defined at {first}; the last definition would overwrite it"
+            errors.append((line, f"metadata.name: {text}"))
+    if not errors:
+        return ManifestDocument(path, part, api)
+    return ManifestDocument(
+        path, part, problems=tuple(f"{_location(path, line)}: {message}" for line, message in sorted(errors))
     )
 
 
-def is_former(document: Any) -> bool:
-    """Whether a document is of a cortex.yaml of the former Cortex: a list of APIs, or one of its APIs alone."""
+def is_legacy(document: Any) -> bool:
+    """Return whether a document is from a cortex.yaml of the original Cortex: a list of APIs, or a single API."""
     items = document if isinstance(document, list) else [document]
     return any(
         isinstance(item, dict)
         and not item.keys() & {"apiVersion", "metadata", "spec"}
         and "name" in item
-        and bool(item.keys() & _FORMER_FIELDS)
+        and bool(item.keys() & _LEGACY_FIELDS)
         for item in items
     )
 
@@ -228,7 +243,7 @@ def _is_config_map(document: Any) -> bool:
     )
 
 
-def _place(path: Path, line: int | None) -> str:
+def _location(path: Path, line: int | None) -> str:
     return str(path) if line is None else f"{path}:{line}"
 
 
@@ -237,9 +252,9 @@ def _child(node: yaml.Node, name: str) -> yaml.Node | None:
     return next((value for key, value in pairs if key.value == name), None)
 
 
-def _is_foreign(document: Any, of_folder: bool) -> bool:
-    """A manifest of another API group, such as the ConfigMap beside an API; in a folder also what is no manifest."""
+def _is_other(document: Any, is_from_folder: bool) -> bool:
+    """Return whether to skip a document: a manifest of another API group or, in a folder, any file that is not a manifest."""
     version = document.get("apiVersion") if isinstance(document, dict) else None
     if version is None:
-        return of_folder
+        return is_from_folder
     return isinstance(version, str) and not version.startswith(PREFIX)

@@ -1,4 +1,4 @@
-"""`cortex pack`: a project's folder as a ConfigMap, which `handler.source.configMap` names."""
+"""`cortex pack`: pack a project folder into a ConfigMap for `handler.source.configMap`."""
 
 import base64
 import io
@@ -14,80 +14,84 @@ import click
 
 from cortex_api.handler import PROJECT_ARCHIVES
 from cortex_cli import manifests
-from cortex_cli.project import Unpackable, files_of
+from cortex_cli.project import PackError, files_of
 
 LIMIT = 1024 * 1024
-"""Bytes that the values of a ConfigMap may have, all together (MaxSecretSize of Kubernetes)."""
-_ANNOTATIONS = 256 * 1024
-"""Bytes that the annotations of an object may have; `kubectl apply` writes all of the object into one."""
-_MOST_READ = 64 * LIMIT
-"""Bytes of files above which nothing is compressed to see whether it fits."""
+"""Maximum total size of the values of a ConfigMap in bytes (MaxSecretSize in Kubernetes)."""
+_ANNOTATION_LIMIT = 256 * 1024
+"""Maximum total size of the annotations of an object in bytes. `kubectl apply` stores the whole object in an annotation."""
+_READ_LIMIT = 64 * LIMIT
+"""Total size of the files in bytes above which compression is not tried."""
 KEY = re.compile(r"(?!\.\.)[-._a-zA-Z0-9]{1,253}$")
-"""What a key of a ConfigMap must match."""
+"""Pattern of valid keys of a ConfigMap."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-_LISTED = 5
-_BEGIN = (1980, 1, 1, 0, 0, 0)
+_MAX_LISTED_FILES = 5
+_ZIP_TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A ConfigMap. files: how many it holds. size: bytes of its values."""
+    """A packed project.
+
+    manifest: the ConfigMap. files: number of files. size: total size of the values in bytes.
+    """
 
     manifest: dict[str, Any]
     files: int
     size: int
 
     @property
-    def advice(self) -> str:
-        """How to apply it, where `kubectl apply` alone is refused; else empty."""
+    def apply_hint(self) -> str:
+        """How to apply the ConfigMap if it is too large for a plain `kubectl apply`; otherwise empty."""
         if not _needs_server_side(self.manifest):
             return ""
         name = self.manifest["metadata"]["name"]
         return (
-            f"ConfigMap {name} is too large for the annotation that `kubectl apply` writes: use `kubectl apply --server-side`"
-            " (Argo CD: syncOptions ServerSideApply=true)"
+            f"ConfigMap {name} is too large for client-side apply; use `kubectl apply --server-side`"
+            " (in Argo CD: syncOptions ServerSideApply=true)"
         )
 
 
-@click.command(short_help="Make a ConfigMap of a project's folder.")
+@click.command(short_help="Pack a project folder into a ConfigMap.")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--name", help="Name of the ConfigMap.  [default: the folder's name and -code]")
+@click.option("--name", help="Name of the ConfigMap.  [default: <folder name>-code]")
 def pack(folder: Path, name: str | None) -> None:
-    """Print a ConfigMap that holds the project in FOLDER, for handler.source.configMap.
+    """Print a ConfigMap with the project in FOLDER, for handler.source.configMap.
 
-    Hidden files (but .env), compiled Python, virtual environments, cortex.yaml and Kubernetes manifests are left out, and so is
-    what FOLDER/.cortexignore names in the syntax of .gitignore. The same files make the same ConfigMap.
+    Hidden files (except .env), compiled Python files, virtual environments, cortex.yaml and Kubernetes manifests are excluded.
+    FOLDER/.cortexignore excludes further files, in the syntax of .gitignore. The output depends only on the files.
     """
     if name is None:
         name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:240] + "-code"
     if not _NAME.match(name):
-        raise click.UsageError(f"--name: {name} is not valid: use lower case letters, digits, '-' and '.'")
+        raise click.UsageError(f"--name must contain only lowercase letters, digits, '-' and '.'; got {name}")
     try:
         packed = pack_folder(folder, name)
-    except Unpackable as error:
+    except PackError as error:
         raise click.ClickException(str(error)) from error
     click.echo(manifests.dump([packed.manifest]), nl=False)
-    click.echo(f"{folder}: {counted(packed.files)}, {_size(packed.size)} of {_size(LIMIT)}", err=True)
-    if packed.advice:
-        click.echo(packed.advice, err=True)
+    click.echo(f"{folder}: {file_count(packed.files)}, {_size(packed.size)} of {_size(LIMIT)}", err=True)
+    if packed.apply_hint:
+        click.echo(packed.apply_hint, err=True)
 
 
 def pack_folder(folder: Path, name: str, without: Collection[Path] = ()) -> Packed:
-    """The ConfigMap of a project: its files as keys where that is possible and small, else as an archive.
+    """Pack a project into a ConfigMap: one key for each file if possible, otherwise an archive.
 
-    The same files make the same bytes. Raises Unpackable.
+    The result depends only on the files.
+    without: files to exclude. Raises PackError.
     """
     paths = files_of(folder, without)
     if not paths:
-        raise Unpackable(f"{folder} has no files for a ConfigMap: see what {folder}/.cortexignore leaves out")
+        raise PackError(f"{folder} has no files to pack; check {folder}/.cortexignore")
     sizes = {path: file.stat().st_size for path, file in paths.items()}
-    if sum(sizes.values()) > _MOST_READ:
+    if sum(sizes.values()) > _READ_LIMIT:
         raise _too_large(folder, sum(sizes.values()), sizes, "")
     try:
         files = {path: file.read_bytes() for path, file in paths.items()}
     except OSError as error:
-        raise Unpackable(f"{folder} can't be read: {error}") from error
-    manifest = _plain(name, files)
+        raise PackError(f"{folder} cannot be read: {error}") from error
+    manifest = _pack_as_keys(name, files)
     if manifest is not None:
         return Packed(manifest, len(files), sum(map(len, files.values())))
     content, packed_sizes = _archive(files)
@@ -97,13 +101,13 @@ def pack_folder(folder: Path, name: str, without: Collection[Path] = ()) -> Pack
     return Packed(manifest, len(files), len(content))
 
 
-def _plain(name: str, files: Mapping[str, bytes]) -> dict[str, Any] | None:
-    """The ConfigMap with a key for each file, which can be read and edited; None where keys can't be the files."""
+def _pack_as_keys(name: str, files: Mapping[str, bytes]) -> dict[str, Any] | None:
+    """Return a ConfigMap with one key for each file, or None if a path is not a valid key or the files are too large."""
     if not all(KEY.match(path) and path not in PROJECT_ARCHIVES for path in files):
         return None
     texts, binaries = {}, {}
     for path, content in files.items():
-        if (text := _text(content)) is not None:
+        if (text := _decode(content)) is not None:
             texts[path] = text
         else:
             binaries[path] = base64.b64encode(content).decode()
@@ -113,7 +117,8 @@ def _plain(name: str, files: Mapping[str, bytes]) -> dict[str, Any] | None:
     return None if _needs_server_side(manifest) else manifest
 
 
-def _text(content: bytes) -> str | None:
+def _decode(content: bytes) -> str | None:
+    """Return the content as text, or None if a ConfigMap cannot store it as text without change."""
     try:
         text = content.decode()
     except UnicodeDecodeError:
@@ -122,11 +127,11 @@ def _text(content: bytes) -> str | None:
 
 
 def _archive(files: Mapping[str, bytes]) -> tuple[bytes, dict[str, int]]:
-    """A zip of files, the same for the same files, and how many bytes of it each file has."""
+    """Return a reproducible zip archive of files, and the compressed size of each file in bytes."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path, data in files.items():
-            entry = zipfile.ZipInfo(path, _BEGIN)
+            entry = zipfile.ZipInfo(path, _ZIP_TIMESTAMP)
             entry.create_system, entry.external_attr = 3, 0o100644 << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, data, compresslevel=9)
@@ -142,17 +147,18 @@ def _needs_server_side(manifest: dict[str, Any]) -> bool:
     applied = {**manifest, "metadata": {"annotations": {}, "namespace": "n" * 63, **manifest["metadata"]}}
     key = len("kubectl.kubernetes.io/last-applied-configuration")
     return (
-        len(json.dumps(applied, separators=(",", ":"), ensure_ascii=False).encode()) + key + 1 > _ANNOTATIONS
+        len(json.dumps(applied, separators=(",", ":"), ensure_ascii=False).encode()) + key + 1
+        > _ANNOTATION_LIMIT
     )
 
 
-def _too_large(folder: Path, size: int, sizes: Mapping[str, int], how: str) -> Unpackable:
-    largest = sorted(sizes.items(), key=lambda item: -item[1])[:_LISTED]
+def _too_large(folder: Path, size: int, sizes: Mapping[str, int], suffix: str) -> PackError:
+    largest = sorted(sizes.items(), key=lambda item: -item[1])[:_MAX_LISTED_FILES]
     listed = ", ".join(f"{path} ({_size(bytes_)})" for path, bytes_ in largest)
-    return Unpackable(
-        f"{folder} has {size} bytes{how}, and a ConfigMap holds {LIMIT} (1 MiB); its largest files{how}: {listed}."
-        " Name files that are not needed in .cortexignore, put models into a bucket (handler.models), or put the project"
-        " there as an archive (handler.source.uri)"
+    return PackError(
+        f"{folder} has {size} bytes{suffix}; the limit of a ConfigMap is {LIMIT} bytes (1 MiB). Largest files{suffix}: {listed}."
+        " Exclude files with .cortexignore, move models to a bucket (handler.models), or upload the project as an archive"
+        " (handler.source.uri)"
     )
 
 
@@ -163,6 +169,6 @@ def _size(count: int) -> str:
     return f"{count} B"
 
 
-def counted(files: int) -> str:
-    """A number of files in words."""
+def file_count(files: int) -> str:
+    """Return "1 file" or "N files"."""
     return f"{files} file" if files == 1 else f"{files} files"

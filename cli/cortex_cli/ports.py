@@ -1,4 +1,4 @@
-"""Ports of this machine."""
+"""TCP ports on the loopback interface."""
 
 import socket
 
@@ -6,7 +6,7 @@ HOST = "127.0.0.1"
 
 
 def taken(port: int) -> bool:
-    """Whether something on this machine listens on a port."""
+    """Return whether a port is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -17,7 +17,7 @@ def taken(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port on which nothing listens."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

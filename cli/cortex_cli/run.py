@@ -1,4 +1,4 @@
-"""`cortex run`: one API on this machine, without a cluster, by the same runtime that a pod runs."""
+"""`cortex run`: serve an API locally, without a cluster, with the same runtime as in a pod."""
 
 import os
 import sys
@@ -8,42 +8,44 @@ import click
 
 from cortex_api import AsyncAPI, RealtimeAPI
 from cortex_api.contract import ADMIN_PORT, PORT, QUEUE_URL_VARIABLE
-from cortex_cli import manifests, surroundings
+from cortex_cli import environment, manifests
 from cortex_cli.adminport import AdminPort
 from cortex_cli.local import Runtime, Scratch
 from cortex_cli.ports import HOST, taken
 
-_LOOK_AGAIN = 0.5
-"""Seconds between two looks at the manifest."""
+_POLL_INTERVAL = 0.5
+"""Seconds between two checks of the manifest."""
 
 
-@click.command(short_help="Serve an API on this machine.")
+@click.command(short_help="Serve an API locally.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--port", default=PORT, show_default=True, help="Port of the API.")
 @click.option(
-    "--admin-port", default=ADMIN_PORT, show_default=True, help="Port of health, readiness and metrics."
+    "--admin-port", default=ADMIN_PORT, show_default=True, help="Port for health checks and metrics."
 )
-@click.option("--name", help="Which API, when the file holds several.")
-@click.option("--reload", is_flag=True, help="Load code and manifest again when they change.")
+@click.option("--name", help="Name of the API, if the file contains several.")
+@click.option("--reload", is_flag=True, help="Reload code and manifest when they change.")
 def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) -> None:
-    """Serve an API on this machine, with the code in the folder of FILE, or in a ConfigMap in it.
+    """Serve an API locally, with the code in the folder of FILE or in a ConfigMap in that folder.
 
-    Variables of handler.env that come from Secrets and ConfigMaps are taken from the environment of this command.
+    Variables in handler.env with valueFrom are read from the environment of this command.
 
-    An AsyncAPI has its gateway at the port, and a worker and a queue beside it: the one that CORTEX_QUEUE_URL names, or one
-    that goes with this command. Ctrl-C lets the requests in flight end; a second one doesn't.
+    For an AsyncAPI, the port serves the gateway, and a worker runs too. The queue is CORTEX_QUEUE_URL or a temporary local queue.
+    The first Ctrl-C waits for in-flight requests; the second exits immediately.
     """
-    seen = stamp(file)
+    last_change = modification_time(file)
     api = choose(file, name)
-    variables = surroundings.environment(api, os.environ)
+    variables = environment.resolve(api, os.environ)
     require_free({"--port": port, "--admin-port": admin_port})
     with Scratch() as scratch:
-        for note in surroundings.notes(api, os.environ):
+        for note in environment.notes(api, os.environ):
             click.echo(f"Note: {note}", err=True)
         project = scratch.write(api, file)
         programs = scratch.programs(api, project, port, admin_port, reload, variables)
-        queue = isinstance(api, AsyncAPI) and QUEUE_URL_VARIABLE not in os.environ
-        runtime = Runtime(programs, scratch.guard, {QUEUE_URL_VARIABLE: scratch.queue()} if queue else {})
+        needs_queue = isinstance(api, AsyncAPI) and QUEUE_URL_VARIABLE not in os.environ
+        runtime = Runtime(
+            programs, scratch.guard, {QUEUE_URL_VARIABLE: scratch.queue()} if needs_queue else {}
+        )
         if isinstance(api, AsyncAPI):
             AdminPort(admin_port, *(program.admin_port for program in programs))
         if runtime.wait_ready():
@@ -51,21 +53,21 @@ def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) 
             click.echo(f"{api.metadata.name} is ready at {url}")
             click.echo(f"curl {url} -H 'content-type: application/json' -d '{{...}}'")
             if isinstance(api, AsyncAPI):
-                click.echo(f"curl {url}/<id> then tells of the job that it made")
+                click.echo(f"curl {url}/<id>  # status and result of the job")
         if reload:
-            while (status := runtime.wait(_LOOK_AGAIN)) is None:
-                if seen != (seen := stamp(file)):
-                    follow(file, api.metadata.name, scratch, variables)
+            while (status := runtime.wait(_POLL_INTERVAL)) is None:
+                if last_change != (last_change := modification_time(file)):
+                    apply_change(file, api.metadata.name, scratch, variables)
         else:
             status = runtime.wait()
         if status == 1:
-            raise click.ClickException(runtime.cause_of_death(status))
+            raise click.ClickException(runtime.failure_message(status))
         if status:
             sys.exit(status if status > 0 else 128 - status)
 
 
 def choose(file: Path, name: str | None) -> RealtimeAPI | AsyncAPI:
-    """The API of a file that is to run. Raises ClickException with all that is wrong."""
+    """Return the API of a file by name, or its only API. Raises ClickException with all problems."""
     found = manifests.read(file)
     if problems := list(manifests.problems(found)):
         raise click.ClickException("\n".join(problems))
@@ -74,19 +76,24 @@ def choose(file: Path, name: str | None) -> RealtimeAPI | AsyncAPI:
         raise click.ClickException(f"{file}: {manifests.NO_API}")
     known = ", ".join(apis)
     if name is None and len(apis) > 1:
-        raise click.ClickException(f"{file} holds several APIs: choose one with --name ({known})")
+        raise click.ClickException(f"{file} contains several APIs; select one with --name ({known})")
     api = apis.get(name or next(iter(apis)))
     if api is None:
-        raise click.ClickException(f"{file} has no API named {name} (it has {known})")
+        raise click.ClickException(f"{file} contains no API {name}; it contains {known}")
     return api
 
 
 def require_free(ports: dict[str, int]) -> None:
-    """Raises ClickException that names every port that is taken, with the option that chooses another."""
+    """Raise ClickException if a port is in use.
+
+    ports: port by the name of its option.
+    """
     if len(set(ports.values())) < len(ports):
-        raise click.ClickException(f"{' and '.join(ports)} must be two ports, not both {min(ports.values())}")
+        raise click.ClickException(
+            f"{' and '.join(ports)} must be different; got {min(ports.values())} for both"
+        )
     used = [
-        f"port {port} is taken by another program: choose a free one with {option}"
+        f"port {port} is in use; select a free port with {option}"
         for option, port in ports.items()
         if taken(port)
     ]
@@ -94,25 +101,23 @@ def require_free(ports: dict[str, int]) -> None:
         raise click.ClickException("\n".join(used))
 
 
-def stamp(file: Path) -> int:
-    """Changes when a file is written; 0 while it isn't there, as when an editor replaces it."""
+def modification_time(file: Path) -> int:
+    """Return the modification time of a file in nanoseconds; 0 while it does not exist, e.g. while an editor replaces it."""
     try:
         return file.stat().st_mtime_ns
     except OSError:
         return 0
 
 
-def follow(file: Path, name: str, scratch: Scratch, variables: dict[str, str]) -> None:
-    """Give a changed manifest to the runtime, which loads it again; a bad one changes nothing.
+def apply_change(file: Path, name: str, scratch: Scratch, variables: dict[str, str]) -> None:
+    """Pass a changed manifest to the runtime, which reloads it. An invalid manifest has no effect.
 
-    variables: those of handler.env with which the runtime has started.
+    variables: the variables of handler.env when the runtime was started.
     """
     try:
         api = choose(file, name)
-        if surroundings.environment(api, os.environ) != variables:
-            click.echo(
-                "Note: a change of handler.env takes effect when this command is started again", err=True
-            )
+        if environment.resolve(api, os.environ) != variables:
+            click.echo("Note: restart this command to apply the change of handler.env", err=True)
         scratch.write(api, file)
     except click.ClickException as error:
-        click.echo(f"The change is not served: {error.message}", err=True)
+        click.echo(f"Error: the change is ignored: {error.message}", err=True)

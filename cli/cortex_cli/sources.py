@@ -1,4 +1,4 @@
-"""The ConfigMaps that `handler.source.configMap` names, among the manifests of this machine: found, checked and unpacked."""
+"""Find, validate and unpack the ConfigMaps of `handler.source.configMap` in local manifests."""
 
 import base64
 import binascii
@@ -22,44 +22,48 @@ from cortex_cli.pack import KEY, LIMIT
 API = RealtimeAPI | AsyncAPI
 
 
-def find(api: API, documents: Iterable[manifests.Found]) -> manifests.Found | None:
-    """The document of the ConfigMap that an API names as its source."""
+def find(api: API, documents: Iterable[manifests.ManifestDocument]) -> manifests.ManifestDocument | None:
+    """Return the document of the ConfigMap that is the source of an API, or None."""
     source = api.spec.handler.source
     if source is None or source.config_map is None:
         return None
-    wanted = (source.config_map.name, api.metadata.namespace)
+    key = (source.config_map.name, api.metadata.namespace)
     for document in documents:
         if document.config_map is not None:
             metadata = document.config_map["metadata"]
-            if (metadata.get("name"), metadata.get("namespace") or "default") == wanted:
+            if (metadata.get("name"), metadata.get("namespace") or "default") == key:
                 return document
     return None
 
 
 def find_near(api: API, file: Path) -> dict[str, Any] | None:
-    """The ConfigMap of an API in its file, or in another manifest in the folder of that."""
+    """Return the source ConfigMap of an API from its file or from another manifest in the same folder, or None."""
     others = sorted(path for path in file.absolute().parent.iterdir() if path.suffix in manifests.SUFFIXES)
     for path in (file, *others):
-        if found := find(api, manifests.read(path, of_folder=path != file)):
-            return found.config_map
+        if document := find(api, manifests.read(path, is_from_folder=path != file)):
+            return document.config_map
     return None
 
 
-def wanted(api: API) -> list[str]:
-    """Paths of the project that an API can't do without: its handler, what `dependencies` names, and models in it."""
+def required_paths(api: API) -> list[str]:
+    """Return the project paths that an API requires: the handler, the files in `dependencies`, and local models."""
     handler = api.spec.handler
-    named, models = handler.dependencies, handler.models
-    paths = [handler.path, named.pip if named else None, named.shell if named else None]
+    dependencies, models = handler.dependencies, handler.models
+    paths = [
+        handler.path,
+        dependencies.pip if dependencies else None,
+        dependencies.shell if dependencies else None,
+    ]
     if models is not None:
         locations = [models.path, models.dir, *(model.path for model in models.paths or ())]
-        paths += [place for place in locations if place and "://" not in place and not place.startswith("/")]
+        paths += [each for each in locations if each and "://" not in each and not each.startswith("/")]
     return [path.removeprefix("./").rstrip("/") for path in paths if path is not None]
 
 
 def unpack(config_map: dict[str, Any], packed: Path, project: Path) -> None:
-    """Put the project that a ConfigMap holds into a folder, as a pod would. Raises ClickException.
+    """Unpack the project in a ConfigMap like a pod does. Does nothing if the content has not changed since the last call.
 
-    packed: the folder for its keys as they are. Nothing is written when it is what was written last.
+    packed: folder for the keys of the ConfigMap. project: folder for the project. Raises ClickException.
     """
     from cortex_runtime.errors import StartError
     from cortex_runtime.models.project import unpack_source
@@ -75,7 +79,7 @@ def unpack(config_map: dict[str, Any], packed: Path, project: Path) -> None:
         for key, data in values(config_map).items():
             if not KEY.match(key):
                 raise click.ClickException(
-                    f"ConfigMap {name}: {key} is not a valid key: keys hold no folders"
+                    f"ConfigMap {name}: {key} is not a valid key; keys cannot contain folders"
                 )
             (packed / key).write_bytes(data)
         unpack_source(packed, project)
@@ -87,14 +91,14 @@ def unpack(config_map: dict[str, Any], packed: Path, project: Path) -> None:
 
 
 def values(config_map: dict[str, Any]) -> dict[str, bytes]:
-    """Key to content. Raises ValueError that names a key whose value is not valid, or that is given twice."""
+    """Return the content of each key. Raises ValueError for an invalid value, and for a key in both data and binaryData."""
     found: dict[str, bytes] = {}
     for section in ("data", "binaryData"):
         for key, value in (config_map.get(section) or {}).items():
             if not isinstance(value, str):
                 raise ValueError(f"{section}.{key} must be a string")
             if key in found:
-                raise ValueError(f"{key} is in data and in binaryData: remove one of them")
+                raise ValueError(f"{key} is in both data and binaryData; remove one of them")
             try:
                 found[key] = value.encode() if section == "data" else base64.b64decode(value, validate=True)
             except (binascii.Error, UnicodeEncodeError) as error:
@@ -102,10 +106,10 @@ def values(config_map: dict[str, Any]) -> dict[str, bytes]:
     return found
 
 
-def problems(documents: list[manifests.Found]) -> Iterator[tuple[bool, str]]:
-    """What keeps the sources of APIs from working: whether that is certain, and a message with its place.
+def problems(documents: list[manifests.ManifestDocument]) -> Iterator[tuple[bool, str]]:
+    """Yield the problems of the sources of APIs: whether it is an error, and the message with its file and line.
 
-    It is not certain where a ConfigMap is not among the documents: then it may be in the cluster, and packed.
+    A problem is only a warning if the ConfigMap is not among the documents: the cluster may contain a suitable one.
     """
     for document in documents:
         api = document.api
@@ -113,29 +117,26 @@ def problems(documents: list[manifests.Found]) -> Iterator[tuple[bool, str]]:
         if api is None or source is None:
             continue
         if source.files is not None:
-            for path in wanted(api):
+            for path in required_paths(api):
                 if not _has(source.files, path):
-                    yield (
-                        True,
-                        f"{document.place('spec.handler.source.files')}: spec.handler.source.files: has no {path}",
-                    )
+                    location = document.location("spec.handler.source.files")
+                    yield True, f"{location}: spec.handler.source.files: {path} is missing"
         if source.config_map is None:
             continue
-        place = document.place("spec.handler.source.configMap")
         name = source.config_map.name
         found = find(api, documents)
         if found is not None and found.config_map is not None:
-            for message in _faults(api, found.config_map):
-                yield True, f"{found.place('metadata.name')}: ConfigMap {name}: {message}"
-        elif folders := [path for path in wanted(api) if "/" in path]:
+            for message in _config_map_errors(api, found.config_map):
+                yield True, f"{found.location('metadata.name')}: ConfigMap {name}: {message}"
+        elif nested := [path for path in required_paths(api) if "/" in path]:
             yield (
                 False,
-                f"{place}: warning: {folders[0]} is in a folder, and keys of a ConfigMap hold no folders: ConfigMap {name}"
-                f" must be made by `cortex pack FOLDER --name {name}`",
+                f"{document.location('spec.handler.source.configMap')}: warning: {nested[0]} is in a folder, and keys of a"
+                f" ConfigMap cannot contain folders; create ConfigMap {name} with `cortex pack FOLDER --name {name}`",
             )
 
 
-def _faults(api: API, config_map: dict[str, Any]) -> Iterator[str]:
+def _config_map_errors(api: API, config_map: dict[str, Any]) -> Iterator[str]:
     try:
         content = values(config_map)
     except ValueError as error:
@@ -143,40 +144,43 @@ def _faults(api: API, config_map: dict[str, Any]) -> Iterator[str]:
         return
     for key in content:
         if not KEY.match(key):
-            yield f"{key} is not a valid key: keys hold no folders; `cortex pack` packs them"
+            yield f"{key} is not a valid key; keys cannot contain folders, use `cortex pack`"
     if (size := sum(map(len, content.values()))) > LIMIT:
-        yield f"has {size} bytes, and {LIMIT} is the most: put models into a bucket, or the project (handler.source.uri)"
+        yield (
+            f"size must be at most {LIMIT} bytes; got {size}; move the models to a bucket, or the project"
+            " (handler.source.uri)"
+        )
     archives = [name for name in PROJECT_ARCHIVES if name in content]
     if len(archives) > 1:
-        yield f"{' and '.join(archives)} are both projects: keep one of them"
-    inside = _names(archives[0], content[archives[0]]) if archives else set()
-    if inside is None:
-        yield f"{archives[0]} is not a whole archive: make it again by `cortex pack`"
+        yield f"{' and '.join(archives)} are both project archives; remove one of them"
+    members = _archive_members(archives[0], content[archives[0]]) if archives else set()
+    if members is None:
+        yield f"{archives[0]} is not a valid archive; create it again with `cortex pack`"
         return
-    for path in wanted(api):
-        if not _has({*inside, *content}, path):
-            hint = "" if archives or "/" not in path else "; keys hold no folders: `cortex pack` packs them"
-            yield f"has no {path}{hint}"
+    for path in required_paths(api):
+        if not _has({*members, *content}, path):
+            hint = "" if archives or "/" not in path else "; keys cannot contain folders, use `cortex pack`"
+            yield f"{path} is missing{hint}"
 
 
 def _has(files: Iterable[str], path: str) -> bool:
-    """Whether a path is one of the files, or a folder of some."""
+    """Return whether a path is one of the files or a folder that contains one."""
     return any(file == path or file.startswith(f"{path}/") for file in files)
 
 
-def _names(name: str, content: bytes) -> set[str] | None:
-    """The files of an archive; None when it can't be read."""
+def _archive_members(name: str, content: bytes) -> set[str] | None:
+    """Return the paths in an archive, or None if it cannot be read."""
     import tarfile
 
     try:
         if name.endswith(".zip"):
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                return {_plain(entry) for entry in archive.namelist()}
+                return {_normalize(entry) for entry in archive.namelist()}
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-            return {_plain(entry) for entry in tar.getnames()}
+            return {_normalize(entry) for entry in tar.getnames()}
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError):
         return None
 
 
-def _plain(entry: str) -> str:
+def _normalize(entry: str) -> str:
     return re.sub(r"^(\./)+", "", entry)

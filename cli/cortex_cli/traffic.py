@@ -1,4 +1,4 @@
-"""What replicas say of their requests and predictions: their Prometheus texts, added up. Pure."""
+"""Sum the metrics of replicas from their texts in Prometheus format. Pure functions, without I/O."""
 
 import math
 import re
@@ -13,7 +13,7 @@ _ESCAPES = {r"\\": "\\", r"\"": '"', r"\n": "\n"}
 
 @dataclass(frozen=True)
 class Sample:
-    """One line of the text."""
+    """One sample of a metric."""
 
     name: str
     labels: dict[str, str]
@@ -22,22 +22,25 @@ class Sample:
 
 @dataclass(frozen=True)
 class Values:
-    """Predictions of a regression: how many, their smallest, greatest and average."""
+    """Statistics of the predictions of a regression."""
 
     count: int
-    least: float
-    greatest: float
+    minimum: float
+    maximum: float
     average: float
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """The requests of some replicas since each of them started.
+    """Totals of the requests of all replicas since their start.
 
-    classes: status class ("2XX") to number. seconds: the average time of one, or None when there was none. predictions: class
-    to number, most frequent first, of a tracked classification; values: of a tracked regression; skipped: why a response could
-    not be counted, to number. jobs: how those of an AsyncAPI ended, to number; job_seconds: the average time of one from
-    acceptance to end.
+    classes: number of responses by status class ("2XX").
+    seconds: average duration of a request, or None without requests.
+    predictions: number of predictions by class, most frequent first (classification).
+    values: statistics of the predictions (regression).
+    skipped: number of responses that could not be tracked, by cause.
+    jobs: number of jobs by final status (AsyncAPI).
+    job_seconds: average time of a job from submission to end, or None without jobs.
     """
 
     classes: dict[str, int] = field(default_factory=dict)
@@ -51,28 +54,28 @@ class Traffic:
 
 
 def samples(text: str) -> Iterator[Sample]:
-    """The samples of a Prometheus text; what is none is passed over."""
+    """Yield the samples of a text in Prometheus format; other lines are skipped."""
     for line in text.splitlines():
-        found = _SAMPLE.match(line)
-        if found is None:
+        match = _SAMPLE.match(line)
+        if match is None:
             continue
         labels = {
             name: re.sub(r'\\[\\"n]', lambda escape: _ESCAPES[escape[0]], value)
-            for name, value in _LABEL.findall(found["labels"] or "")
+            for name, value in _LABEL.findall(match["labels"] or "")
         }
         try:
-            yield Sample(found["name"], labels, float(found["value"]))
+            yield Sample(match["name"], labels, float(match["value"]))
         except ValueError:
             continue
 
 
-def add_up(texts: Iterable[str]) -> Traffic:
-    """All replicas together."""
+def sum_metrics(texts: Iterable[str]) -> Traffic:
+    """Return the totals of the metrics of all replicas."""
     classes: Counter[str] = Counter()
     predictions: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
     jobs: Counter[str] = Counter()
-    found: defaultdict[str, list[float]] = defaultdict(list)
+    others: defaultdict[str, list[float]] = defaultdict(list)
     for text in texts:
         for sample in samples(text):
             match sample.name:
@@ -85,29 +88,29 @@ def add_up(texts: Iterable[str]) -> Traffic:
                 case "cortex_async_jobs_total":
                     jobs[sample.labels.get("status", "")] += int(sample.value)
                 case _:
-                    found[sample.name].append(sample.value)
+                    others[sample.name].append(sample.value)
     return Traffic(
         dict(sorted(classes.items())),
-        _average(found, "cortex_request_duration_seconds"),
-        int(sum(found["cortex_requests_in_flight"])),
+        _average(others, "cortex_request_duration_seconds"),
+        int(sum(others["cortex_requests_in_flight"])),
         dict(predictions.most_common()),
-        _values(found),
+        _values(others),
         dict(skipped.most_common()),
         dict(sorted(jobs.items())),
-        _average(found, "cortex_async_finish_seconds"),
+        _average(others, "cortex_async_finish_seconds"),
     )
 
 
-def _average(found: Mapping[str, list[float]], name: str) -> float | None:
-    """Of a histogram; None when nothing was counted."""
-    count = sum(found.get(f"{name}_count", ()))
-    return sum(found.get(f"{name}_sum", ())) / count if count else None
+def _average(values: Mapping[str, list[float]], name: str) -> float | None:
+    """Return the average of a histogram, or None if it is empty."""
+    count = sum(values.get(f"{name}_count", ()))
+    return sum(values.get(f"{name}_sum", ())) / count if count else None
 
 
-def _values(found: Mapping[str, list[float]]) -> Values | None:
-    count = sum(found.get("cortex_tracker_value_count", ()))
-    least = [value for value in found.get("cortex_tracker_value_min", ()) if not math.isnan(value)]
-    greatest = [value for value in found.get("cortex_tracker_value_max", ()) if not math.isnan(value)]
-    if not count or not least or not greatest:
+def _values(values: Mapping[str, list[float]]) -> Values | None:
+    count = sum(values.get("cortex_tracker_value_count", ()))
+    minima = [value for value in values.get("cortex_tracker_value_min", ()) if not math.isnan(value)]
+    maxima = [value for value in values.get("cortex_tracker_value_max", ()) if not math.isnan(value)]
+    if not count or not minima or not maxima:
         return None
-    return Values(int(count), min(least), max(greatest), sum(found["cortex_tracker_value_sum"]) / count)
+    return Values(int(count), min(minima), max(maxima), sum(values["cortex_tracker_value_sum"]) / count)

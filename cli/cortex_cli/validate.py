@@ -1,4 +1,4 @@
-"""`cortex validate`: tells what is wrong with manifests, all of it at once, before a cluster does."""
+"""`cortex validate`: validate manifests without a cluster."""
 
 import sys
 from pathlib import Path
@@ -8,19 +8,21 @@ import click
 from cortex_cli import manifests, sources
 
 
-@click.command(short_help="Check manifests, without a cluster.")
+@click.command(short_help="Validate manifests without a cluster.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
 def validate(files: tuple[Path, ...]) -> None:
-    """Check manifests of RealtimeAPIs and AsyncAPIs by the API server's rules, without one.
+    """Validate manifests of RealtimeAPIs and AsyncAPIs with the rules of the API server.
 
-    FILES are files with any number of documents, folders of such, or - for standard input. Prints every problem as
-    FILE:LINE: field: message and exits with 1; exits with 0 when there is none, or only warnings.
+    FILES are files with one or more documents, folders, or - for standard input. Prints each problem as
+    FILE:LINE: field: message and exits with 1. Exits with 0 if there are no problems, or only warnings.
     """
     failed = False
-    documents: list[manifests.Found] = []
+    documents: list[manifests.ManifestDocument] = []
     for path in files:
-        within = manifests.files_of(path)
-        found = [one for file in within for one in manifests.read(file, of_folder=file != path)]
+        contained = manifests.files_of(path)
+        found = [
+            document for file in contained for document in manifests.read(file, is_from_folder=file != path)
+        ]
         documents += found
         for document in found:
             for problem in document.problems:
@@ -29,14 +31,14 @@ def validate(files: tuple[Path, ...]) -> None:
             if document.api is not None:
                 click.echo(f"{document.path}: {document.api.kind} {document.api.metadata.name} is valid")
         if not found:
-            former = next((file for file in within if file.name == "cortex.yaml"), None)
-            hint = f"; `cortex convert {former}` makes manifests of that" if former else ""
+            legacy = next((file for file in contained if file.name == "cortex.yaml"), None)
+            hint = f"; convert {legacy} with `cortex convert {legacy}`" if legacy else ""
             click.echo(f"{path}: {manifests.NO_API}{hint}", err=True)
             failed = True
     if documents and all(document.config_map is not None for document in documents):
         click.echo(f"{', '.join(map(str, files))}: {manifests.NO_API}", err=True)
         failed = True
-    for certain, message in sources.problems(documents):
+    for is_error, message in sources.problems(documents):
         click.echo(message, err=True)
-        failed = failed or certain
+        failed = failed or is_error
     sys.exit(1 if failed else 0)

@@ -1,4 +1,4 @@
-"""What `cortex get` shows, as tables of rich: colours on a terminal, plain text in a pipe."""
+"""Tables of `cortex get`, with rich: in color on a terminal, as plain text in a pipe."""
 
 import sys
 from collections.abc import Iterator
@@ -15,24 +15,24 @@ from cortex_cli.apis import API, Replicas
 from cortex_cli.traffic import Traffic
 
 _BAR = 40
-_WIDE = 1000
-_MOST_CLASSES = 20
+_PIPE_WIDTH = 1000
+_MAX_CLASSES = 20
 _READY = {"True": "green", "False": "red"}
 
 
-def show(what: RenderableType) -> None:
-    """Print for a person; in a pipe without colours, and as wide as it takes."""
+def show(content: RenderableType) -> None:
+    """Print to stdout; in a pipe without colors and without line wrapping."""
     if sys.stdout.isatty():
-        Console(highlight=False).print(what)
+        Console(highlight=False).print(content)
         return
-    console = Console(width=_WIDE, highlight=False, color_system=None)
+    console = Console(width=_PIPE_WIDTH, highlight=False, color_system=None)
     with console.capture() as captured:
-        console.print(what)
+        console.print(content)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def grid(*titles: str) -> Table:
-    """A table without lines, as kubectl's."""
+    """Return an empty table without borders, like the tables of kubectl."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for title in titles:
         table.add_column(title, no_wrap=title not in ("", "MESSAGE"))
@@ -40,8 +40,8 @@ def grid(*titles: str) -> Table:
 
 
 def table(found: list[tuple[API, Replicas]], with_namespace: bool) -> Table:
-    """One line for each API."""
-    errors = any(traffic.traffic.classes.get(kind) for _, traffic in found for kind in ("4XX", "5XX"))
+    """Return a table with one row for each API."""
+    has_errors = any(replicas.traffic.classes.get(kind) for _, replicas in found for kind in ("4XX", "5XX"))
     titles = ["NAMESPACE"] if with_namespace else []
     titles += [
         "NAME",
@@ -51,13 +51,13 @@ def table(found: list[tuple[API, Replicas]], with_namespace: bool) -> Table:
         "REPLICAS",
         "LATENCY",
         "2XX",
-        *(["4XX", "5XX"] if errors else []),
+        *(["4XX", "5XX"] if has_errors else []),
         "AGE",
     ]
     result = grid(*titles)
     for api, replicas in found:
         traffic = replicas.traffic
-        numbers = [_number(traffic, kind) for kind in (("2XX", "4XX", "5XX") if errors else ("2XX",))]
+        numbers = [_number(traffic, kind) for kind in (("2XX", "4XX", "5XX") if has_errors else ("2XX",))]
         result.add_row(
             *([api.namespace] if with_namespace else []),
             api.name,
@@ -73,7 +73,7 @@ def table(found: list[tuple[API, Replicas]], with_namespace: bool) -> Table:
 
 
 def detail(api: API, pods: list[dict[str, Any]], replicas: Replicas) -> Iterator[RenderableType]:
-    """One API: state, requests, predictions, models, pods."""
+    """Yield the details of an API: state, requests, predictions, models and pods."""
     ready = api.ready
     head = grid("", "")
     head.show_header = False
@@ -82,8 +82,8 @@ def detail(api: API, pods: list[dict[str, Any]], replicas: Replicas) -> Iterator
         "ready", Text(f"{ready['status']} ({ready['reason']})", style=_READY.get(ready["status"], "yellow"))
     )
     head.add_row("", str(ready["message"]))
-    if api.outdated:
-        head.add_row("", "the operator has not looked at the latest change yet")
+    if api.is_outdated:
+        head.add_row("", "the operator has not reconciled the latest change yet")
     head.add_row("replicas", replicas_of(api))
     if scaling := _scaling(api):
         head.add_row("scaling", scaling)
@@ -91,20 +91,22 @@ def detail(api: API, pods: list[dict[str, Any]], replicas: Replicas) -> Iterator
     traffic = replicas.traffic
     if api.kind == "AsyncAPI":
         head.add_row("jobs", jobs(api, traffic))
-        of_what = " on average, from acceptance to end"
+        suffix = " on average, from submission to end"
     else:
         head.add_row("requests", requests(traffic))
-        of_what = " on average"
+        suffix = " on average"
     average = latency(api, traffic)
-    head.add_row("latency", average if average == "-" else average + of_what)
+    head.add_row("latency", average if average == "-" else average + suffix)
     if (failure := api.status.get("lastFailure")) and not failure.get("recoveredAt"):
-        words = (
-            "that" if failure["message"] == ready["message"] else f"{failure['reason']}: {failure['message']}"
+        cause = (
+            "as above"
+            if failure["message"] == ready["message"]
+            else f"{failure['reason']}: {failure['message']}"
         )
         when = f" at {failure['time']}" if failure.get("time") else ""
-        head.add_row("last failure", f"{words}, in pod {failure['pod']}{when}")
-    for pod, why in replicas.silent.items():
-        head.add_row("", Text(f"pod {pod} gave no numbers: {why}", style="yellow"))
+        head.add_row("last failure", f"{cause}, in pod {failure['pod']}{when}")
+    for pod, error in replicas.unreachable.items():
+        head.add_row("", Text(f"no metrics from pod {pod}: {error}", style="yellow"))
     yield head
     if api.live["spec"].get("tracker"):
         yield Text("\npredictions", style="bold")
@@ -115,33 +117,35 @@ def detail(api: API, pods: list[dict[str, Any]], replicas: Replicas) -> Iterator
         yield _models(models)
         for model, problem in (info.get("problems") or {}).items():
             yield Text(f"{model}: {problem}", style="yellow")
-    elif replicas.untold:
-        yield Text(f"\nno replica tells of its models: {replicas.untold}", style="yellow")
+    elif replicas.info_error:
+        yield Text(f"\nno models reported: {replicas.info_error}", style="yellow")
     if pods:
         yield Text("")
         yield _pods(pods)
 
 
 def predictions(traffic: Traffic) -> Iterator[RenderableType]:
-    """What the tracker counted: classes as bars, or the range of a regression."""
+    """Yield the predictions that the tracker counted: a bar for each class, or the range of a regression."""
     if traffic.predictions:
         bars = grid("", "", "")
         bars.show_header = False
         total = sum(traffic.predictions.values())
-        most = max(traffic.predictions.values())
-        shown = list(traffic.predictions.items())[:_MOST_CLASSES]
+        maximum = max(traffic.predictions.values())
+        shown = list(traffic.predictions.items())[:_MAX_CLASSES]
         for name, count in shown:
             bars.add_row(
                 name,
-                Text("█" * max(1, round(_BAR * count / most)), style="cyan"),
+                Text("█" * max(1, round(_BAR * count / maximum)), style="cyan"),
                 f"{count} ({count / total:.0%})",
             )
         yield bars
         if len(traffic.predictions) > len(shown):
-            yield Text(f"... and {len(traffic.predictions) - len(shown)} classes more")
+            yield Text(f"... and {len(traffic.predictions) - len(shown)} more classes")
     elif (values := traffic.values) is not None:
         numbers = grid("MIN", "MAX", "AVERAGE", "COUNT")
-        numbers.add_row(f"{values.least:g}", f"{values.greatest:g}", f"{values.average:g}", str(values.count))
+        numbers.add_row(
+            f"{values.minimum:g}", f"{values.maximum:g}", f"{values.average:g}", str(values.count)
+        )
         yield numbers
     else:
         yield Text("none yet")
@@ -150,7 +154,7 @@ def predictions(traffic: Traffic) -> Iterator[RenderableType]:
 
 
 def plain(api: API, replicas: Replicas) -> dict[str, Any]:
-    """The resource and what its replicas say, for programs."""
+    """Return the resource and the data of its replicas, for JSON and YAML output."""
     traffic = asdict(replicas.traffic)
     return {
         "resource": {
@@ -160,20 +164,20 @@ def plain(api: API, replicas: Replicas) -> dict[str, Any]:
         "replicas": {
             "traffic": traffic,
             "info": replicas.info,
-            "silent": replicas.silent,
-            "untold": replicas.untold,
+            "unreachable": replicas.unreachable,
+            "infoError": replicas.info_error,
         },
     }
 
 
 def replicas_of(api: API) -> str:
-    """Ready ones of those that are wanted."""
-    ready, wanted = api.status.get("readyReplicas", 0), apis.wanted(api)
-    return str(ready) if wanted is None else f"{ready}/{wanted}"
+    """Return the number of ready replicas and, if known, of desired replicas."""
+    ready, desired = api.status.get("readyReplicas", 0), apis.desired_replicas(api)
+    return str(ready) if desired is None else f"{ready}/{desired}"
 
 
 def latency(api: API, traffic: Traffic) -> str:
-    """The average of a request, or of a job, in a unit that fits."""
+    """Format the average duration of a request, or of a job of an AsyncAPI."""
     seconds = traffic.job_seconds if api.kind == "AsyncAPI" else traffic.seconds
     if seconds is None:
         return "-"
@@ -181,14 +185,14 @@ def latency(api: API, traffic: Traffic) -> str:
 
 
 def jobs(api: API, traffic: Traffic) -> str:
-    """Those in the queue, as the operator counts them, and how the others ended."""
+    """Format the number of queued and running jobs (from the status), and of ended jobs (from the metrics)."""
     queue = api.status.get("queue") or {}
     ended = ", ".join(f"{count} {status}" for status, count in traffic.jobs.items()) or "none ended"
     return f"{queue.get('queued', 0)} queued, {queue.get('inFlight', 0)} in progress; {ended}"
 
 
 def requests(traffic: Traffic) -> str:
-    """How many of each class of status."""
+    """Format the number of requests by status class."""
     counted = ", ".join(f"{count} {kind}" for kind, count in traffic.classes.items()) or "none"
     return f"{counted}; {traffic.in_flight} in flight" if traffic.in_flight else counted
 
@@ -203,8 +207,8 @@ def _scaling(api: API) -> str:
         return ""
     spec = api.live["spec"].get("autoscaling") or {}
     bounds = f"{spec.get('minReplicas', 1)} to {spec.get('maxReplicas', 100)}"
-    words = [f"{bounds} by {scaling.get('metric', 'load')} ({scaling.get('provider')})"]
-    return "; ".join([*words, *([str(scaling["reason"])] if scaling.get("reason") else [])])
+    summary = f"{bounds} by {scaling.get('metric', 'load')} ({scaling.get('provider')})"
+    return "; ".join([summary, *([str(scaling["reason"])] if scaling.get("reason") else [])])
 
 
 def _models(models: Any) -> Table:
@@ -214,7 +218,7 @@ def _models(models: Any) -> Table:
         latest = [*versions[:-1], f"{versions[-1]} (latest)"] if versions else ["-"]
         loaded = model.get("loaded")
         names = ", ".join(map(str, loaded)) if isinstance(loaded, list) else str(loaded or "-")
-        result.add_row(str(model.get("name") or "(the only one)"), ", ".join(latest), names)
+        result.add_row(str(model.get("name") or "(default)"), ", ".join(latest), names)
     return result
 
 
@@ -223,10 +227,10 @@ def _pods(pods: list[dict[str, Any]]) -> Table:
     for pod in pods:
         statuses = (pod.get("status") or {}).get("containerStatuses") or ()
         ready = apis.is_ready(pod)
-        going = " (ending)" if pod["metadata"].get("deletionTimestamp") else ""
+        suffix = " (terminating)" if pod["metadata"].get("deletionTimestamp") else ""
         result.add_row(
             pod["metadata"]["name"],
-            Text(("yes" if ready else "no") + going, style="green" if ready else "yellow"),
+            Text(("yes" if ready else "no") + suffix, style="green" if ready else "yellow"),
             str(sum(status.get("restartCount", 0) for status in statuses)),
             str(pod["spec"].get("nodeName", "-")),
             apis.age(pod["metadata"].get("creationTimestamp")),

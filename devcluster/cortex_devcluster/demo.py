@@ -300,7 +300,7 @@ def main() -> int:
                 if keeps_running():
                     kept = True
                     keep(steps, story)
-    except (Failed, StartFailed, queueserver.NoServer) as failed:
+    except (Failed, StartFailed, queueserver.QueueServerError) as failed:
         print(f"\nThe demo failed: {failed}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""A dev cluster with APIs as the operator would leave them: resource, Service, and pods that answer as replicas do."""
+"""A dev cluster with APIs as the operator creates them: resource, Service, and pods that respond like replicas."""
 
 import os
 import subprocess
@@ -27,16 +27,16 @@ import http.server, json, os, sys, threading
 metrics, info = os.environ['METRICS'], os.environ['INFO']
 host = os.environ['CORTEX_HOST']
 def log(message, second, **more):
-    said = {'time': f'2026-01-01T00:00:{second:02}.000000+00:00', 'level': 'info', 'message': message, **more}
-    print(json.dumps(said), flush=True)
+    entry = {'time': f'2026-01-01T00:00:{second:02}.000000+00:00', 'level': 'info', 'message': message, **more}
+    print(json.dumps(entry), flush=True)
 class Handler(http.server.BaseHTTPRequestHandler):
-    def known(self):
+    def is_authorized(self):
         key = os.environ.get('KEY')
         if key and self.headers['x-api-key'] != key:
             return self.answer(401, 'an API key is needed')
         return True
     def do_GET(self):
-        if self.path != '/metrics' and not self.known():
+        if self.path != '/metrics' and not self.is_authorized():
             return
         known = {'/metrics': metrics, '/info': info}
         for job, status in (('good', 'completed'), ('bad', 'failed')):
@@ -44,14 +44,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(200 if self.path in known else 404, known.get(self.path, 'nothing here'))
     def do_POST(self):
         body = self.rfile.read(int(self.headers['content-length']))
-        if not self.known():
+        if not self.is_authorized():
             return
-        log('asked', 40, requestId=self.headers['x-request-id'])
+        log('received', 40, requestId=self.headers['x-request-id'])
         if 'job' in self.path:
             return self.answer(202, json.dumps({'id': 'bad' if body == b'"bad"' else 'good'}))
-        said = {'path': self.path, 'type': self.headers['content-type'], 'got': body.decode(), 'key': self.headers['x-key']}
-        said['secret'] = self.headers['x-api-key']
-        self.answer(400 if body == b'"bad"' else 200, json.dumps(said))
+        echo = {'path': self.path, 'type': self.headers['content-type'], 'got': body.decode(), 'key': self.headers['x-key']}
+        echo['secret'] = self.headers['x-api-key']
+        self.answer(400 if body == b'"bad"' else 200, json.dumps(echo))
     def answer(self, status, text):
         self.send_response(status); self.end_headers(); self.wfile.write(text.encode())
     def log_message(self, *words): pass
@@ -60,8 +60,8 @@ for port in (8080, 8081):
     threading.Thread(target=server.serve_forever).start()
 first = int(os.environ['FIRST'])
 log('hello from ' + os.environ['HOSTNAME'], first)
-print('a line of no format', flush=True)
-log('again from ' + os.environ['HOSTNAME'], first + 10, level='warning')
+print('a plain line', flush=True)
+log('bye from ' + os.environ['HOSTNAME'], first + 10, level='warning')
 """
 METRICS = """\
 cortex_requests_total{method="POST",status="200"} 30
@@ -74,7 +74,7 @@ cortex_requests_in_flight 1
 
 @dataclass
 class Workplace:
-    """The dev cluster, kubectl on it, and the command on it."""
+    """A dev cluster with kubectl and the `cortex` command."""
 
     kubeconfig: Path
     server: httpx.Client
@@ -98,12 +98,12 @@ class Workplace:
     def api(
         self, name: str, *, ready: bool = True, status: dict[str, Any] | None = None, **spec: Any
     ) -> None:
-        """A RealtimeAPI with the status that an operator would give it."""
+        """Create an API with the status that the operator would write."""
         kind = spec.pop("kind", "RealtimeAPI")
         where = f"{GROUP}/{KINDS[kind].plural}"
         self.create(where, {**resource(name, **spec), "kind": kind})
         reason, message = (
-            ("Ready", "1 of 1 replicas are ready") if ready else ("HandlerNotFound", "there is no file x.py")
+            ("Ready", "1 of 1 replicas are ready") if ready else ("HandlerNotFound", "x.py does not exist")
         )
         condition = {
             "type": "Ready",
@@ -123,13 +123,16 @@ class Workplace:
         self.server.patch(f"{where}/{name}/status", json={"status": full}, headers=merge).raise_for_status()
 
     def replicas(self, name: str, *pods: dict[str, str]) -> None:
-        """Pods and a Service of an API. pods: what each says, as METRICS, INFO, FIRST (the second of its first line)."""
+        """Create a Service and pods of an API.
+
+        pods: the environment of each pod: METRICS, INFO and FIRST (the second of its first log line).
+        """
         self.create(f"{CORE}/services", service(name))
-        for number, said in enumerate(pods):
-            self.create(f"{CORE}/pods", pod(name, number, said))
+        for number, environment in enumerate(pods):
+            self.create(f"{CORE}/pods", pod(name, number, environment))
 
     def until_ready(self) -> None:
-        """Wait for all pods."""
+        """Wait until all pods are ready."""
         self.kubectl("wait", "--for=condition=Ready", "pods", "--all", "--timeout=60s")
 
     def create(self, where: str, manifest: dict[str, Any]) -> None:
@@ -153,8 +156,8 @@ def service(name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"api-{name}"}, "spec": spec}
 
 
-def pod(name: str, number: int, said: dict[str, str]) -> dict[str, Any]:
-    values = {"METRICS": METRICS, "INFO": "{}", "FIRST": "1", **said}
+def pod(name: str, number: int, environment: dict[str, str]) -> dict[str, Any]:
+    values = {"METRICS": METRICS, "INFO": "{}", "FIRST": "1", **environment}
     container = {
         "name": "api",
         "image": f"cortex-runtime:{__version__}",
@@ -162,7 +165,7 @@ def pod(name: str, number: int, said: dict[str, str]) -> dict[str, Any]:
         "env": [{"name": key, "value": value} for key, value in values.items()],
         "readinessProbe": {"httpGet": {"port": 8081, "path": "/metrics"}, "periodSeconds": 1},
     }
-    labels = {"cortex.dev/api": name, "cortex.dev/kind": said.get("KIND", "RealtimeAPI")}
+    labels = {"cortex.dev/api": name, "cortex.dev/kind": environment.get("KIND", "RealtimeAPI")}
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -1,4 +1,4 @@
-"""What README and docs show: blocks of text, files and commands. `python -m tests.cli.documents` lists the commands."""
+"""Parse the code blocks, files and commands in README and docs. `python -m tests.cli.documents` lists the commands."""
 
 import re
 import sys
@@ -12,7 +12,10 @@ DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 
 @dataclass(frozen=True)
 class Block:
-    """A block between fences. file: what it is to be written to. reason: why its commands aren't run."""
+    """A fenced code block.
+
+    file: the file with this content, if any. reason: why the commands are not run, if so.
+    """
 
     kind: str
     text: str
@@ -21,13 +24,13 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """One a line; those that go on over several lines are joined."""
+        """The commands of the block, with continued lines joined."""
         lines = re.sub(r"\\\n\s*", "", self.text).splitlines() if self.kind == "sh" else []
         return [line for line in lines if line.strip()]
 
 
 def blocks(document: Path) -> Iterator[Block]:
-    """The blocks of a document: a file has "`NAME`:" above it, what isn't run "<!-- not run: REASON -->"."""
+    """Yield the blocks of a document. "`NAME`:" above a block marks a file, "<!-- not run: REASON -->" disables its commands."""
     kind, text, above = None, "", ""
     for line in document.read_text().splitlines():
         if kind is None and line.startswith("```"):
@@ -44,13 +47,13 @@ def blocks(document: Path) -> Iterator[Block]:
 
 
 def inline(document: Path) -> list[str]:
-    """What stands between single backticks outside of blocks."""
+    """Return the inline code outside of blocks."""
     prose = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
     return [" ".join(found.split()) for found in re.findall(r"`([^`]+)`", prose)]
 
 
 def main() -> int:
-    """Prints every command with how it is tested."""
+    """Print each command and whether it is run by the tests."""
     for document in DOCUMENTS:
         for block in blocks(document):
             for command in block.commands:

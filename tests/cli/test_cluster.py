@@ -1,4 +1,4 @@
-"""The commands that ask a cluster: get, predict, logs, doctor."""
+"""The commands that use a cluster: get, predict, logs and doctor."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def place(workplace: Workplace) -> Workplace:
     return workplace
 
 
-def test_get_is_a_table_of_all_apis(place):
+def test_get_shows_a_table_of_all_apis(place):
     lines = [line.split() for line in place.cortex("get").stdout.splitlines()]
     assert lines[0] == ["NAME", "KIND", "READY", "REASON", "REPLICAS", "LATENCY", "2XX", "4XX", "5XX", "AGE"]
     assert [line[:-1] for line in lines[1:]] == [
@@ -61,9 +61,8 @@ def test_get_is_a_table_of_all_apis(place):
     assert "NAMESPACE" in place.cortex("get", "-A").stdout
 
 
-def test_get_of_a_classification_shows_classes_as_bars(place):
-    said = place.cortex("get", "flowers").stdout
-    words = " ".join(said.split())
+def test_get_shows_the_classes_of_a_classification_as_bars(place):
+    words = " ".join(place.cortex("get", "flowers").stdout.split())
     for expected in (
         "ready True (Ready)",
         "replicas 1/2",
@@ -79,25 +78,25 @@ def test_get_of_a_classification_shows_classes_as_bars(place):
         assert expected in words, expected
 
 
-def test_get_of_a_regression_shows_its_range(place):
+def test_get_shows_the_range_of_a_regression(place):
     words = " ".join(place.cortex("get", "prices").stdout.split())
     assert "MIN MAX AVERAGE COUNT 1 4 2.5 4" in words
 
 
-def test_get_of_an_async_api_speaks_of_jobs(place):
+def test_get_shows_the_jobs_of_an_async_api(place):
     words = " ".join(place.cortex("get", "letters").stdout.split())
     assert "jobs 2 queued, 1 in progress; 3 completed, 1 failed" in words
-    assert "latency 1.5 s on average, from acceptance to end" in words
+    assert "latency 1.5 s on average, from submission to end" in words
     assert "requests" not in words
 
 
-def test_get_says_why_an_api_is_not_ready(place):
+def test_get_shows_why_an_api_is_not_ready(place):
     words = " ".join(place.cortex("get", "broken").stdout.split())
-    assert "ready False (HandlerNotFound) there is no file x.py" in words
+    assert "ready False (HandlerNotFound) x.py does not exist" in words
     assert "requests none" in words
 
 
-def test_get_for_programs(place):
+def test_get_prints_json_and_yaml(place):
     one = json.loads(place.cortex("get", "flowers", "-o", "json").stdout)
     assert one["resource"]["metadata"]["name"] == "flowers"
     assert one["replicas"]["traffic"]["predictions"] == {"setosa": 30, "virginica": 10}
@@ -112,12 +111,12 @@ def test_get_for_programs(place):
     ]
 
 
-def test_get_watch_looks_again(place, monkeypatch):
-    looks = []
+def test_get_watch_updates_the_output(place, monkeypatch):
+    pauses = []
 
-    def pause(_: float) -> None:
-        looks.append(1)
-        if len(looks) == 3:
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(get_command.time, "sleep", pause)
@@ -125,15 +124,15 @@ def test_get_watch_looks_again(place, monkeypatch):
     assert (result.exit_code, result.stdout.count("flowers")) == (130, 3)
 
 
-def test_an_api_that_is_not_there_is_told_with_those_that_are(place):
+def test_error_for_an_unknown_api_lists_the_existing_ones(place):
     result = place.cortex("get", "none")
     assert (result.exit_code, result.stderr) == (
         1,
-        "Error: there is no API none in namespace default (there are: broken, flowers, letters, locked, prices)\n",
+        "Error: no API none in namespace default (existing: broken, flowers, letters, locked, prices)\n",
     )
 
 
-def test_predict_posts_json_and_prints_the_answer(place):
+def test_predict_posts_json_and_prints_the_response(place):
     result = place.cortex(
         "predict", "flowers", '{"a": 1}', "-q", "version=2", "-q", "version=3", "-H", "X-Key: s"
     )
@@ -149,57 +148,57 @@ def test_predict_posts_json_and_prints_the_answer(place):
 
 def test_predict_sends_files_and_standard_input(place, tmp_path):
     (tmp_path / "cat.png").write_bytes(b"not really")
-    said = json.loads(place.cortex("predict", "flowers", f"@{tmp_path}/cat.png").stdout)
-    assert (said["type"], said["got"]) == ("image/png", "not really")
-    said = json.loads(place.cortex("predict", "flowers", "-", stdin="[1]").stdout)
-    assert (said["type"], said["got"]) == ("application/json", "[1]")
+    echo = json.loads(place.cortex("predict", "flowers", f"@{tmp_path}/cat.png").stdout)
+    assert (echo["type"], echo["got"]) == ("image/png", "not really")
+    echo = json.loads(place.cortex("predict", "flowers", "-", stdin="[1]").stdout)
+    assert (echo["type"], echo["got"]) == ("application/json", "[1]")
 
 
-def test_predict_fails_when_the_answer_is_no_success(place):
+def test_predict_fails_if_the_response_is_an_error(place):
     result = place.cortex("predict", "flowers", '"bad"')
     assert (result.exit_code, json.loads(result.stdout)["got"]) == (1, '"bad"')
-    assert result.stderr == "the answer is 400\n"
+    assert result.stderr == "response status 400\n"
 
 
-def test_predict_of_an_api_that_does_not_run_says_why(place):
+def test_predict_shows_why_an_api_is_unreachable(place):
     result = place.cortex("predict", "broken", "{}")
     assert (result.exit_code, result.stderr) == (
         1,
-        "Error: broken doesn't answer: HandlerNotFound: there is no file x.py\n",
+        "Error: broken is unreachable: HandlerNotFound: x.py does not exist\n",
     )
 
 
-def test_predict_refuses_what_is_no_json(place):
+def test_predict_rejects_invalid_json(place):
     result = place.cortex("predict", "flowers", "{a}")
-    assert (result.exit_code, "the payload is no JSON" in result.stderr) == (1, True)
+    assert (result.exit_code, "the payload is not valid JSON" in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(("payload", "code", "status"), [("1", 0, "completed"), ('"bad"', 1, "failed")])
-def test_predict_of_an_async_api_waits_for_the_job(place, payload, code, status):
+def test_predict_waits_for_the_job_of_an_async_api(place, payload, code, status):
     words = ("predict", "letters", payload, "-q", "job=1", "--api-key", "s3cret")
     result = place.cortex(*words)
     assert (result.exit_code, json.loads(result.stdout)["status"]) == (code, status), result.output
     job = json.loads(place.cortex(*words, "--no-wait").stdout)["id"]
-    again = place.cortex("predict", "letters", "--job", job, "--api-key", "s3cret")
-    assert (again.exit_code, again.stdout) == (code, result.stdout)
-    look = place.cortex("predict", "letters", "--job", job, "--no-wait", "--api-key", "s3cret")
-    assert (look.exit_code, look.stdout) == (0, result.stdout)
+    waited = place.cortex("predict", "letters", "--job", job, "--api-key", "s3cret")
+    assert (waited.exit_code, waited.stdout) == (code, result.stdout)
+    polled = place.cortex("predict", "letters", "--job", job, "--no-wait", "--api-key", "s3cret")
+    assert (polled.exit_code, polled.stdout) == (0, result.stdout)
 
 
-def test_jobs_that_cannot_be_asked_for(place):
+def test_predict_rejects_an_unknown_job_and_invalid_uses_of_job(place):
     unknown = place.cortex("predict", "letters", "--job", "none", "--api-key", "s3cret")
-    assert (unknown.exit_code, "the answer is 404" in unknown.stderr) == (1, True)
+    assert (unknown.exit_code, "response status 404" in unknown.stderr) == (1, True)
     for words in (["letters", "{}"], ["flowers"]):
         result = place.cortex("predict", *words, "--job", "good")
-        assert (result.exit_code, "--job asks an AsyncAPI" in result.stderr) == (2, True)
+        assert (result.exit_code, "--job requires an AsyncAPI and no payload" in result.stderr) == (2, True)
 
 
-def test_an_api_that_asks_for_a_key_is_shown_it(place, tmp_path, monkeypatch):
+def test_api_key_is_sent_to_an_api_that_requires_it(place, tmp_path, monkeypatch):
     refused = place.cortex("predict", "locked", "{}")
     assert refused.exit_code == 1
-    hint = "the answer is 401: give a valid key by --api-key-file, --api-key or CORTEX_API_KEY\n"
+    hint = "response status 401; pass a valid API key with --api-key-file, --api-key or CORTEX_API_KEY\n"
     assert refused.stderr.endswith(hint)
-    assert "it asks for a key, and was shown no valid one" in place.cortex("get", "locked").stdout
+    assert "it requires an API key, and no valid key was sent" in place.cortex("get", "locked").stdout
     (tmp_path / "key").write_text("s3cret\n")
     for words in (
         ["--api-key", "s3cret"],
@@ -211,30 +210,30 @@ def test_an_api_that_asks_for_a_key_is_shown_it(place, tmp_path, monkeypatch):
     debug = place.cortex("predict", "locked", "{}", "--debug")
     assert (debug.exit_code, "s3cret" in debug.stderr) == (0, False)
     assert "iris 1, 3 (latest) 3" in " ".join(place.cortex("get", "locked").stdout.split())
-    # One that asks for none is shown none: its handler would see it.
+    # The handler of an API that requires no key must not see the key.
     assert json.loads(place.cortex("predict", "flowers", "{}").stdout)["secret"] is None
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["--api-key", " "], 1, "the API key is empty"),
-        (["--api-key", "schlüssel"], 1, "characters that no HTTP header can carry"),
-        (["--api-key", "a", "--api-key-file", "b"], 2, "--api-key and --api-key-file both name a key"),
-        (["--api-key-file", "/none"], 1, "/none: can't be read: No such file or directory"),
-        (["-H", "Authorization: Bearer x"], 2, "Authorization is read by the API server and goes no further"),
+        (["--api-key", "schlüssel"], 1, "characters that are not allowed in an HTTP header"),
+        (["--api-key", "a", "--api-key-file", "b"], 2, "--api-key and --api-key-file are mutually exclusive"),
+        (["--api-key-file", "/none"], 1, "/none: cannot be read: No such file or directory"),
+        (["-H", "Authorization: Bearer x"], 2, "the API server does not forward the Authorization header"),
     ],
 )
-def test_a_key_that_cannot_be_shown(place, words, code, said):
+def test_invalid_api_keys_are_rejected(place, words, code, message):
     result = place.cortex("predict", "flowers", "{}", *words)
-    assert (result.exit_code, said in result.stderr) == (code, True), result.output
+    assert (result.exit_code, message in result.stderr) == (code, True), result.output
 
 
-def test_predict_debug_shows_what_the_log_says_of_the_request(place):
+def test_predict_debug_shows_the_log_of_the_request(place):
     result = place.cortex("predict", "flowers", "{}", "--debug")
     assert json.loads(result.stdout)["path"] == "/?debug=true"
     assert "status 200 after" in result.stderr
-    assert [line for line in result.stderr.splitlines() if "asked" in line and "requestId" not in line]
+    assert [line for line in result.stderr.splitlines() if "received" in line and "requestId" not in line]
 
 
 def test_logs_of_all_replicas_are_merged_by_time(place):
@@ -242,41 +241,39 @@ def test_logs_of_all_replicas_are_merged_by_time(place):
     assert [(line.split()[0], line.split()[-3]) for line in lines if "from" in line] == [
         ("0", "hello"),
         ("1", "hello"),
-        ("0", "again"),
-        ("1", "again"),
+        ("0", "bye"),
+        ("1", "bye"),
     ]
-    # What brings no time stays where it was said.
-    assert [lines[lines.index(f"{pod} a line of no format") - 1].split()[-3] for pod in (0, 1)] == [
-        "hello"
-    ] * 2
+    # A line without a time keeps its position.
+    assert [lines[lines.index(f"{pod} a plain line") - 1].split()[-3] for pod in (0, 1)] == ["hello"] * 2
 
 
-def test_logs_as_json_name_the_pod_and_obey_the_level(place):
+def test_json_logs_contain_the_pod_and_are_filtered_by_level(place):
     result = place.cortex("logs", "flowers", "-o", "json", "--level", "warning")
-    lines = [json.loads(line) for line in result.stdout.splitlines() if "again" in line]
+    lines = [json.loads(line) for line in result.stdout.splitlines() if "bye" in line]
     assert [(line["pod"], line["message"]) for line in lines] == [
-        ("api-flowers-0", "again from api-flowers-0"),
-        ("api-flowers-1", "again from api-flowers-1"),
+        ("api-flowers-0", "bye from api-flowers-0"),
+        ("api-flowers-1", "bye from api-flowers-1"),
     ]
     assert "hello" not in result.stdout
 
 
-def test_logs_follow_what_comes_later(place):
+def test_logs_follow_shows_new_lines(place):
     command = [sys.executable, "-m", "cortex_cli", "logs", "prices", "--follow", "--tail", "0"]
     environment = {**os.environ, "KUBECONFIG": str(place.kubeconfig)}
-    over = threading.Event()
+    stop = threading.Event()
 
     def post() -> None:
-        while not over.wait(0.2):
+        while not stop.wait(0.2):
             place.cortex("predict", "prices", "{}")
 
     posting = threading.Thread(target=post)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as following:
         try:
             posting.start()
-            assert "asked" in following.stdout.readline()
+            assert "received" in following.stdout.readline()
         finally:
-            over.set()
+            stop.set()
             following.kill()
             posting.join()
 
@@ -286,19 +283,19 @@ def test_logs_of_an_api_without_pods(place):
     assert (result.exit_code, "broken has no pods: HandlerNotFound" in result.stderr) == (1, True)
 
 
-def test_doctor_says_what_is_wrong_and_what_to_do(place):
+def test_doctor_shows_problems_and_remedies(place):
     result = place.cortex("doctor", "broken")
     assert result.exit_code == 1
-    assert "BAD Ready: False: HandlerNotFound: there is no file x.py" in result.stdout
-    assert "-> Check the path, counted from the project's root" in result.stdout
+    assert "BAD Ready: False: HandlerNotFound: x.py does not exist" in result.stdout
+    assert "-> Check the path, which is relative to the project" in result.stdout
     assert "BAD Deployment: is missing" in result.stdout
 
 
-def test_doctor_notices_that_no_operator_runs(place):
+def test_doctor_reports_a_missing_operator(place):
     place.create(f"{GROUP}/realtimeapis", resource("fresh"))
     try:
         result = place.cortex("doctor", "fresh")
     finally:
         place.delete(f"{GROUP}/realtimeapis/fresh")
     assert result.exit_code == 1
-    assert "BAD operator: has not looked at the latest change, and there is no pod of it" in result.stdout
+    assert "BAD operator: has not reconciled the latest change: no operator pod exists" in result.stdout

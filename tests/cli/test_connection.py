@@ -1,4 +1,4 @@
-"""A kubeconfig that is missing, broken, expired, or of a cluster that is gone or forbids: one sentence, and an exit code."""
+"""One-line errors and exit codes for invalid kubeconfigs, expired credentials, and unreachable or forbidden clusters."""
 
 import http.server
 import json
@@ -31,7 +31,7 @@ def kubeconfig(path, server: str, user: dict | None = None):
     return path
 
 
-def test_kubectl_finds_it_as_its_plugin(tmp_path):
+def test_kubectl_runs_the_plugin(tmp_path):
     plugin = tmp_path / "kubectl-cortex"
     plugin.write_text(f"#!{sys.executable}\nfrom cortex_cli.__main__ import plugin\nplugin()\n")
     plugin.chmod(0o755)
@@ -42,12 +42,12 @@ def test_kubectl_finds_it_as_its_plugin(tmp_path):
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stderr.startswith("Error: there is no kubeconfig at")) == (3, True)
+    assert (done.returncode, done.stderr.startswith(f"Error: kubeconfig {tmp_path}/none")) == (3, True)
 
 
 @pytest.fixture
 def refusing(tmp_path):
-    """A kubeconfig of an API server that answers everything with a status."""
+    """Return a function that starts an API server with a fixed error status and returns its kubeconfig."""
     servers = []
 
     def start(status: int, message: str):
@@ -55,8 +55,8 @@ def refusing(tmp_path):
             def do_GET(self):
                 self.send_response(status)
                 self.end_headers()
-                said = {"kind": "Status", "apiVersion": "v1", "code": status, "message": message}
-                self.wfile.write(json.dumps(said).encode())
+                content = {"kind": "Status", "apiVersion": "v1", "code": status, "message": message}
+                self.wfile.write(json.dumps(content).encode())
 
             def log_message(self, *words):
                 pass
@@ -72,11 +72,11 @@ def refusing(tmp_path):
         server.server_close()
 
 
-def ask(command, file):
+def invoke(command, file):
     return CliRunner().invoke(main, [*command, "--kubeconfig", str(file)])
 
 
-def one_sentence(result) -> str:
+def error_line(result) -> str:
     assert result.stdout == ""
     assert isinstance(result.exception, SystemExit)
     (line,) = result.stderr.splitlines()
@@ -84,58 +84,60 @@ def one_sentence(result) -> str:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_missing(tmp_path, command):
-    result = ask(command, tmp_path / "none")
+def test_missing_kubeconfig(tmp_path, command):
+    result = invoke(command, tmp_path / "none")
     assert result.exit_code == 3
-    assert one_sentence(result).startswith(
-        f"there is no kubeconfig at {tmp_path}/none: set KUBECONFIG or --kubeconfig"
+    assert error_line(result).startswith(
+        f"kubeconfig {tmp_path}/none does not exist; set KUBECONFIG or --kubeconfig"
     )
 
 
 @pytest.mark.parametrize("content", ["", "a: [", "a: 1", "- 1", "contexts: []\nclusters: []\nusers: []\n"])
-def test_broken(tmp_path, content):
+def test_invalid_kubeconfig(tmp_path, content):
     (tmp_path / "config").write_text(content)
-    result = ask(["get"], tmp_path / "config")
+    result = invoke(["get"], tmp_path / "config")
     assert result.exit_code == 3
-    assert one_sentence(result).startswith(f"the kubeconfig {tmp_path}/config can't be")
+    assert error_line(result).startswith(
+        (f"kubeconfig {tmp_path}/config cannot be read", f"kubeconfig {tmp_path}/config is not valid")
+    )
 
 
-def test_a_context_that_is_not_in_it(tmp_path):
+def test_unknown_context(tmp_path):
     file = kubeconfig(tmp_path / "config", "http://127.0.0.1:1")
-    result = ask(["get", "--context", "other"], file)
-    assert (result.exit_code, "other" in one_sentence(result)) == (3, True)
+    result = invoke(["get", "--context", "other"], file)
+    assert (result.exit_code, "other" in error_line(result)) == (3, True)
 
 
-def test_a_cluster_that_is_gone(tmp_path):
-    result = ask(["get"], kubeconfig(tmp_path / "config", "http://127.0.0.1:1"))
+def test_unreachable_cluster(tmp_path):
+    result = invoke(["get"], kubeconfig(tmp_path / "config", "http://127.0.0.1:1"))
     assert result.exit_code == 3
-    assert one_sentence(result).startswith("the cluster at http://127.0.0.1:1 can't be reached")
+    assert error_line(result).startswith("the cluster at http://127.0.0.1:1 is unreachable")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_expired(refusing, command):
-    result = ask(command, refusing(401, "Unauthorized"))
+def test_expired_credentials(refusing, command):
+    result = invoke(command, refusing(401, "Unauthorized"))
     assert result.exit_code == 4
-    assert "(401): the credentials in the kubeconfig have expired or are wrong; log in again" in one_sentence(
+    assert "(401): the credentials in the kubeconfig are invalid or have expired; log in again" in error_line(
         result
     )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_forbidden(refusing, command):
-    said = 'realtimeapis.cortex.dev is forbidden: User "eve" cannot list resource'
-    result = ask(command, refusing(403, said))
-    assert (result.exit_code, one_sentence(result)) == (4, f"you may not do this (403): {said}")
+    message = 'realtimeapis.cortex.dev is forbidden: User "eve" cannot list resource'
+    result = invoke(command, refusing(403, message))
+    assert (result.exit_code, error_line(result)) == (4, f"permission denied (403): {message}")
 
 
-def test_a_plugin_that_fails_is_named(tmp_path, refusing):
+def test_error_of_a_missing_credential_plugin_names_it(tmp_path, refusing):
     server = yaml.safe_load(refusing(401, "").read_text())["clusters"][0]["cluster"]["server"]
     plugin = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "no-such-plugin"}}
-    result = ask(["get"], kubeconfig(tmp_path / "exec", server, plugin))
-    assert (result.exit_code, "no-such-plugin" in one_sentence(result)) == (4, True)
+    result = invoke(["get"], kubeconfig(tmp_path / "exec", server, plugin))
+    assert (result.exit_code, "no-such-plugin" in error_line(result)) == (4, True)
 
 
-def test_a_cluster_without_cortex(refusing):
-    result = ask(["get"], refusing(404, "the server could not find the requested resource"))
+def test_cluster_without_cortex(refusing):
+    result = invoke(["get"], refusing(404, "the server could not find the requested resource"))
     assert result.exit_code == 1
-    assert one_sentence(result).startswith("this cluster knows no RealtimeAPIs and AsyncAPIs")
+    assert error_line(result).startswith("Cortex is not installed in this cluster")

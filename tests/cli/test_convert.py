@@ -1,4 +1,4 @@
-"""`cortex convert`: every age's cortex.yaml becomes manifests of today; what changes and what is lost is said with its line."""
+"""`cortex convert` converts the cortex.yaml of each release. Remarks list renamed and dropped fields with their lines."""
 
 import re
 from pathlib import Path
@@ -10,9 +10,9 @@ from click.testing import CliRunner, Result
 
 from cortex_api import parse
 from cortex_cli.__main__ import main
-from cortex_cli.convert.ages import FIELDS, Age
-from cortex_cli.convert.reading import Unusable, fields, read
-from tests.cli.former import FILES, REFUSED
+from cortex_cli.convert.legacy import LegacyFileError, fields, read
+from cortex_cli.convert.releases import FIELDS, ReleaseRange
+from tests.cli.legacy_files import FILES, REFUSED
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def convert(tmp_path):
 
 
 def test_a_model_with_a_request_handler(convert):
-    (api,), said = convert(
+    (api,), stderr = convert(
         """\
 - kind: deployment
   name: shop
@@ -61,29 +61,29 @@ def test_a_model_with_a_request_handler(convert):
             "networking": {"endpoint": "/shop/my-api"},
         },
     }
-    assert said.startswith("cortex.yaml: written for Cortex 0.8 to 0.9\n")
+    assert stderr.startswith("cortex.yaml: format of Cortex 0.8 to 0.9\n")
     for expected in (
-        "cortex.yaml:1: kind: deployment is gone",
-        "cortex.yaml:5: model is spec.handler.models.path now",
-        "cortex.yaml:6: request_handler is spec.handler.path now",
-        "cortex.yaml:8: compute.min_replicas is spec.autoscaling.minReplicas now",
+        "cortex.yaml:1: kind: deployment is removed",
+        "cortex.yaml:5: model is now spec.handler.models.path",
+        "cortex.yaml:6: request_handler is now spec.handler.path",
+        "cortex.yaml:8: compute.min_replicas is now spec.autoscaling.minReplicas",
     ):
-        assert expected in said
+        assert expected in stderr
 
 
-def test_fields_whose_parents_and_indentation_are_lost(convert):
-    (api,), said = convert(
+def test_fields_without_parents_and_indentation(convert):
+    (api,), stderr = convert(
         "- kind: api\nname: a\nmodel: s3://b/model\nkey: label\nmodel_type: classification\nmin_replicas: 3\ngpu: 1\n"
     )
     assert api["spec"]["handler"]["type"] == "tensorflow"
     assert api["spec"]["tracker"] == {"key": "label", "modelType": "classification"}
     assert api["spec"]["autoscaling"]["minReplicas"] == 3
-    assert "fields that were not indented below their list item are taken as its own" in said
-    assert "cortex.yaml:6: min_replicas is spec.autoscaling.minReplicas now" in said
+    assert "unindented fields are read as fields of the list item above" in stderr
+    assert "cortex.yaml:6: min_replicas is now spec.autoscaling.minReplicas" in stderr
 
 
 def test_python_inference(convert):
-    (api,), said = convert(
+    (api,), stderr = convert(
         "- kind: api\n  name: a\n  python: {inference: inference.py}\n  metadata: {labels: [x, y]}\n  compute: {gpu: 1}\n"
     )
     assert api["spec"]["handler"] == {
@@ -92,7 +92,7 @@ def test_python_inference(convert):
         "config": {"labels": ["x", "y"]},
         "source": {"configMap": {"name": "a-code"}},
     }
-    assert "never released" in said
+    assert "never released" in stderr
 
 
 @pytest.mark.parametrize("kind", ["tensorflow", "onnx"])
@@ -111,16 +111,16 @@ def test_sections_by_framework(convert, kind):
 
 
 def test_a_predictor_of_functions(convert):
-    (api,), said = convert(
+    (api,), stderr = convert(
         "- kind: api\n  name: a\n  predictor: {path: p.py, model: s3://b/m, metadata: {a: 1}}\n  compute: {max_replicas: 2}\n"
     )
     assert api["spec"]["handler"]["type"] == "python"
     assert api["spec"]["handler"]["config"] == {"a": 1}
-    assert "Cortex 0.10 to 0.11" in said
+    assert "Cortex 0.10 to 0.11" in stderr
 
 
 def test_a_predictor_class_without_kind(convert):
-    (api,), said = convert(
+    (api,), stderr = convert(
         """\
 - name: a
   predictor:
@@ -141,11 +141,11 @@ def test_a_predictor_class_without_kind(convert):
     assert spec["handler"]["maxReplicaConcurrency"] == 50
     assert spec["autoscaling"]["targetInFlight"] == 6.0
     assert spec["updateStrategy"] == {"maxSurge": 0}
-    assert "Cortex 0.14 to 0.16" in said
+    assert "Cortex 0.14 to 0.16" in stderr
 
 
-def test_several_models_behind_an_api(convert):
-    (api,), said = convert(
+def test_several_models(convert):
+    (api,), stderr = convert(
         """\
 - name: a
   kind: RealtimeAPI
@@ -167,14 +167,14 @@ def test_several_models_behind_an_api(convert):
         "diskCacheSize": 2,
     }
     assert (
-        "cortex.yaml:7: predictor.models.paths is spec.handler.models.paths now; its model_path is path"
-        in said
+        "cortex.yaml:7: predictor.models.paths is now spec.handler.models.paths; its model_path is now path"
+        in stderr
     )
 
 
 def test_reloading_batching_and_dependencies(convert, tmp_path):
     (tmp_path / "requirements.txt").write_text("numpy\n")
-    (api,), said = convert(
+    (api,), stderr = convert(
         """\
 - name: a
   kind: RealtimeAPI
@@ -196,11 +196,11 @@ def test_reloading_batching_and_dependencies(convert, tmp_path):
     assert handler["dependencies"] == {"pip": "requirements.txt", "shell": "setup.sh"}
     assert handler["source"] == {"uri": "s3://bucket/project.zip"}
     assert api["spec"]["autoscaling"]["targetInFlight"] == 16.0
-    assert "! cortex.yaml:9: predictor.dependencies.conda is not carried over: conda is not installed" in said
+    assert "! cortex.yaml:9: predictor.dependencies.conda is not converted: conda is not supported" in stderr
 
 
-def test_a_handler_class_and_its_queue(convert):
-    (api,), said = convert(
+def test_an_async_handler_class(convert):
+    (api,), stderr = convert(
         """\
 - name: a
   kind: AsyncAPI
@@ -220,85 +220,85 @@ def test_a_handler_class_and_its_queue(convert):
         "shmSize": "1Gi",
     }
     assert api["spec"]["networking"] == {"endpoint": "/mine"}
-    assert "! cortex.yaml:4: compute.node_groups is not carried over" in said
-    assert "Cortex 0.34 to 0.35" in said
+    assert "! cortex.yaml:4: compute.node_groups is not converted" in stderr
+    assert "Cortex 0.34 to 0.35" in stderr
 
 
-def test_ages_that_never_met_are_refused_with_both_lines(convert):
-    found, said = convert(
+def test_fields_of_different_releases_are_rejected_with_both_lines(convert):
+    found, stderr = convert(
         "- name: a\n  kind: RealtimeAPI\n  predictor: {type: python, path: p.py}\n"
         "- name: b\n  kind: RealtimeAPI\n  handler: {type: python, path: h.py}\n",
         code=1,
     )
     assert found == []
-    assert said == (
-        "cortex.yaml:3: predictor.type is of Cortex 0.12 to 0.33\n"
-        "cortex.yaml:6: handler.type is of Cortex 0.34 to 0.35\n"
-        "cortex.yaml: mixes ages of Cortex: these two never stood in one version. Spell all of it as one version did.\n"
+    assert stderr == (
+        "cortex.yaml:3: predictor.type belongs to Cortex 0.12 to 0.33\n"
+        "cortex.yaml:6: handler.type belongs to Cortex 0.34 to 0.35\n"
+        "cortex.yaml: mixes formats of different Cortex releases; use the format of one release\n"
     )
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: [1", "cortex.yaml:1: is not valid YAML"),
-        ("", "cortex.yaml: has no API in it"),
-        ("- 1\n", "cortex.yaml:1: an API is a mapping"),
-        ("- name: a\n  kind: RealTimeAPI\n", "cortex.yaml:2: kind: RealTimeAPI was never one of Cortex's"),
+        ("a: [1", "cortex.yaml:1: not valid YAML"),
+        ("", "cortex.yaml: contains no API"),
+        ("- 1\n", "cortex.yaml:1: an API must be a mapping"),
+        ("- name: a\n  kind: RealTimeAPI\n", "cortex.yaml:2: unknown kind RealTimeAPI"),
         (
             "- name: a\n  kind: RealtimeAPI\n  predictor:\n    type: python\n    procesess_per_replica: 2\n",
-            "cortex.yaml:5: predictor.procesess_per_replica: was never a field of Cortex's;"
+            "cortex.yaml:5: predictor.procesess_per_replica: unknown field;"
             " did you mean predictor.processes_per_replica?",
         ),
-        ("apiVersion: cortex.dev/v1alpha1\nkind: RealtimeAPI\n", "is a Kubernetes manifest already"),
+        ("apiVersion: cortex.dev/v1alpha1\nkind: RealtimeAPI\n", "is already a Kubernetes manifest"),
     ],
 )
-def test_what_is_no_cortex_yaml(convert, text, words):
-    found, said = convert(text, code=1)
-    assert (found, words in said) == ([], True), said
+def test_files_in_another_format_are_rejected(convert, text, words):
+    found, stderr = convert(text, code=1)
+    assert (found, words in stderr) == ([], True), stderr
 
 
-def test_two_sections_or_formats_contradict_each_other(convert):
-    _, said = convert(
+def test_contradicting_sections_and_formats_are_rejected(convert):
+    _, stderr = convert(
         "- kind: api\n  name: a\n  onnx: {model: s3://m}\n  tensorflow: {model: s3://m}\n", code=1
     )
-    assert "not valid: exactly one of tensorflow and onnx says what is served" in said
-    _, said = convert("- kind: api\n  name: a\n  model: s3://b/m.zip\n  model_format: onnx\n", code=1)
-    assert "cortex.yaml:4: not valid: model_format onnx does not go with model s3://b/m.zip" in said
+    assert "not valid: exactly one of tensorflow and onnx must be set" in stderr
+    _, stderr = convert("- kind: api\n  name: a\n  model: s3://b/m.zip\n  model_format: onnx\n", code=1)
+    assert "cortex.yaml:4: not valid: model_format onnx does not match model s3://b/m.zip" in stderr
 
 
-def test_what_todays_rules_refuse_is_told_at_the_old_line(convert):
-    _, said = convert(
+def test_validation_errors_have_the_original_line(convert):
+    _, stderr = convert(
         "- name: a\n  kind: RealtimeAPI\n  handler:\n    type: python\n    path: 3\n  autoscaling:\n    window: 1s\n",
         code=1,
     )
-    assert "cortex.yaml:5: not valid: spec.handler.path: must be a string" in said
-    assert "cortex.yaml:7: not valid: spec.autoscaling: window must be at least 10s" in said
+    assert "cortex.yaml:5: not valid: spec.handler.path: must be a string" in stderr
+    assert "cortex.yaml:7: not valid: spec.autoscaling: window must be at least 10s" in stderr
 
 
-def test_kinds_that_have_no_successor_are_named_and_the_others_converted(convert):
-    found, said = convert(
+def test_unsupported_kinds_are_reported_and_other_apis_are_converted(convert):
+    found, stderr = convert(
         "- name: a\n  kind: RealtimeAPI\n  handler: {type: python, path: h.py}\n"
         "- name: s\n  kind: TrafficSplitter\n  apis: [{name: a, weight: 100}]\n",
         code=1,
     )
     assert [api["metadata"]["name"] for api in found] == ["a"]
     assert (
-        "! cortex.yaml:5: TrafficSplitter is not carried over: the platform's gateway splits traffic: apply an HTTPRoute"
-        in said
+        "! cortex.yaml:5: TrafficSplitter is not converted: the gateway of the cluster splits traffic: apply an HTTPRoute"
+        in stderr
     )
 
 
-def test_apis_of_containers_are_none_of_ours(convert):
-    found, said = convert(
+def test_container_apis_are_not_converted(convert):
+    found, stderr = convert(
         "- name: a\n  kind: RealtimeAPI\n  pod: {port: 80, containers: [{name: x, image: y}]}\n  node_groups: [a]\n",
         code=1,
     )
     assert found == []
-    assert "! cortex.yaml:3: a is not carried over: an API of containers" in said
+    assert "! cortex.yaml:3: a is not converted: an API of Cortex 0.36 or later" in stderr
 
 
-def test_a_lone_predictor_is_not_given_what_it_had_not(convert):
+def test_unset_fields_are_not_added(convert):
     (api,), _ = convert(
         "- name: a\n  kind: RealtimeAPI\n  predictor: {type: python, path: p.py, config: null}\n  compute:\n"
     )
@@ -307,22 +307,24 @@ def test_a_lone_predictor_is_not_given_what_it_had_not(convert):
 
 
 @pytest.mark.parametrize("release", FILES)
-def test_every_field_of_every_release_is_carried_over_or_named(convert, release):
+def test_every_field_of_every_release_is_converted_or_reported(convert, release):
     text = FILES[release]
-    apis, said = convert(text, "--source=image")
+    apis, stderr = convert(text, "--source=image")
     assert len(apis) == sum(entry.kind != "deployment" for entry in read(text).entries)
-    lines = said.splitlines()
+    lines = stderr.splitlines()
     for entry in read(text).entries:
         for path, _ in fields(entry):
             if path == "kind" or entry.kind == "deployment":
-                continue  # They have tests of their own.
-            whole = path.split("[")[0]
-            named = any(f": {whole} is " in line or f": {whole} of the " in line for line in lines)
+                continue  # Other tests cover these.
+            top_path = path.split("[")[0]
+            is_reported = any(
+                f": {top_path} is " in line or f": {top_path} of the " in line for line in lines
+            )
             value = entry.get(path)
-            assert named or value is None or any(_has(api, value) for api in apis), path
+            assert is_reported or value is None or any(_has(api, value) for api in apis), path
 
 
-def test_the_files_of_all_releases_have_every_field():
+def test_the_example_files_contain_every_field():
     seen = {pattern for text, *_ in REFUSED.values() for pattern in _patterns(text)}
     seen |= {pattern for text in FILES.values() for pattern in _patterns(text)}
     missing = {name for name in FIELDS if name not in seen}
@@ -332,26 +334,26 @@ def test_the_files_of_all_releases_have_every_field():
 def _patterns(text: str) -> set[str]:
     try:
         return {pattern for entry in read(text).entries for _, pattern in fields(entry)}
-    except Unusable:
+    except LegacyFileError:
         return set()
 
 
 def _has(manifest: Any, value: Any) -> bool:
-    """Whether a value is in a manifest, as text or as it is."""
+    """Return whether a manifest contains a value, unchanged or as text."""
     below = (
         manifest.values() if isinstance(manifest, dict) else manifest if isinstance(manifest, list) else ()
     )
     return str(manifest) == str(value) or any(_has(part, value) for part in below)
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_can_not_be_served_is_refused_with_its_line(convert, what):
-    text, line, words = REFUSED[what]
-    _, said = convert(text, code=1)
-    assert re.search(rf"cortex\.yaml:{line}: .*{re.escape(words)}", said), said
+@pytest.mark.parametrize("case", REFUSED)
+def test_unsupported_files_are_rejected_with_the_line(convert, case):
+    text, line, words = REFUSED[case]
+    _, stderr = convert(text, code=1)
+    assert re.search(rf"cortex\.yaml:{line}: .*{re.escape(words)}", stderr), stderr
 
 
-def test_what_was_the_default_of_its_release_is_written_out(convert):
+def test_defaults_of_the_release_are_set_explicitly(convert):
     (five,), _ = convert("- kind: api\n  name: a\n  model: s3://b/m.zip\n  compute: {replicas: 1}\n")
     assert five["spec"]["compute"] == {"cpu": "400m"}
     (seven,), _ = convert(
@@ -365,13 +367,13 @@ def test_what_was_the_default_of_its_release_is_written_out(convert):
     }
 
 
-def test_tags_are_labels_as_far_as_they_can_be(convert):
+def test_valid_tags_become_labels(convert):
     api = "- kind: api\n  name: a\n  model: s3://b/m.onnx\n  tags: "
     (labelled,), _ = convert(api + "{team: flowers, year: 2019}\n")
     assert labelled["metadata"] == {"name": "a", "labels": {"team": "flowers", "year": "2019"}}
-    (plain,), said = convert(api + "{team: flowers and trees}\n")
+    (plain,), stderr = convert(api + "{team: flowers and trees}\n")
     assert plain["metadata"] == {"name": "a"}
-    assert "! cortex.yaml:4: tags is not carried over: not valid as a label: team: flowers and trees" in said
+    assert "! cortex.yaml:4: tags is not converted: not a valid label: team: flowers and trees" in stderr
 
 
 @pytest.mark.parametrize(
@@ -383,41 +385,41 @@ def test_tags_are_labels_as_far_as_they_can_be(convert):
         ("- name: a\n  kind: RealtimeAPI\n  predictor: {type: python, path: p.py}\n", False),
     ],
 )
-def test_debug_by_a_request_is_remarked_on_where_it_was(convert, text, logged):
-    _, said = convert(text)
-    assert ("?debug=true (Cortex 0.8 to 0.15)" in said and "spec.handler.debug" in said) == logged
+def test_debug_parameter_has_a_remark_for_releases_that_had_it(convert, text, logged):
+    _, stderr = convert(text)
+    assert ("?debug=true (Cortex 0.8 to 0.15)" in stderr and "spec.handler.debug" in stderr) == logged
 
 
-def test_what_else_a_deployment_had_is_named(convert):
-    _, said = convert(
+def test_other_fields_of_a_deployment_are_reported(convert):
+    _, stderr = convert(
         "- kind: deployment\n  name: d\n  tags: {a: b}\n- kind: api\n  name: a\n  model: s3://b/m.onnx\n"
     )
-    assert "! cortex.yaml:3: tags of the deployment is not carried over: set it on each API" in said
+    assert "! cortex.yaml:3: tags of the deployment is not converted: set it in each API" in stderr
 
 
-def test_files_are_read_from_a_pipe_too():
+def test_input_can_come_from_a_pipe():
     result = CliRunner().invoke(
         main, ["convert", "-"], input="- {name: a, kind: RealtimeAPI, handler: {type: python, path: h.py}}"
     )
     assert (result.exit_code, yaml.safe_load(result.stdout)["metadata"]["name"]) == (0, "a")
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_missing_file(tmp_path):
     result = CliRunner().invoke(main, ["convert", str(Path(tmp_path) / "none.yaml")])
-    assert (result.exit_code, "none.yaml: can't be read: No such file or directory" in result.stderr) == (
+    assert (result.exit_code, "none.yaml: cannot be read: No such file or directory" in result.stderr) == (
         1,
         True,
     )
 
 
-def test_the_age_is_what_all_fields_have_in_common():
+def test_releases_are_those_that_have_all_fields():
     old = read(
         "- {name: a, kind: RealtimeAPI, predictor: {type: python, path: p.py, model_path: s3://b/m}}\n"
     )
-    assert (old.age, old.repaired) == (Age(19, 24), False)
+    assert (old.releases, old.is_repaired) == (ReleaseRange(19, 24), False)
 
 
-def test_numbers_that_are_none_are_refused_with_their_lines(convert):
+def test_invalid_numbers_are_rejected_with_their_lines(convert):
     text = """\
 - name: a
   kind: RealtimeAPI
@@ -428,6 +430,6 @@ def test_numbers_that_are_none_are_refused_with_their_lines(convert):
   autoscaling:
     target_replica_concurrency: many
 """
-    _, said = convert(text, code=1)
+    _, stderr = convert(text, code=1)
     for line, field in ((6, "spec.handler.processesPerReplica"), (8, "spec.autoscaling.targetInFlight")):
-        assert f":{line}: not valid: {field}: must be a" in said
+        assert f":{line}: not valid: {field}: must be a" in stderr

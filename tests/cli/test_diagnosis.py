@@ -1,11 +1,11 @@
-"""What `cortex doctor` makes of the objects of an API."""
+"""Findings of `cortex doctor` from the objects of an API."""
 
 from typing import Any
 
 import pytest
 
 from cortex_cli.apis import API
-from cortex_cli.diagnosis import Finding, Seen, diagnose
+from cortex_cli.diagnosis import Finding, Observed, diagnose
 
 
 def live(reason: str = "Ready", **more: Any) -> API:
@@ -32,7 +32,7 @@ def deployment(ready: int = 1, **status: Any) -> dict[str, Any]:
 
 
 def bad(api: API, *pods: dict[str, Any], **more: Any) -> list[Finding]:
-    given = {
+    objects = {
         "deployments": [deployment(0)],
         "service": {"metadata": {"name": "api-iris"}},
         "events": [],
@@ -40,25 +40,27 @@ def bad(api: API, *pods: dict[str, Any], **more: Any) -> list[Finding]:
         **more,
     }
     return [
-        finding for finding in diagnose(Seen(api=api, pods=list(pods), **given)) if finding.level == "bad"
+        finding
+        for finding in diagnose(Observed(api=api, pods=list(pods), **objects))
+        if finding.level == "bad"
     ]
 
 
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 
 
-def test_an_api_that_answers_has_nothing_wrong():
-    found = diagnose(Seen(live(), [deployment()], [pod(**READY)], {"metadata": {}}, [], []))
+def test_a_ready_api_has_only_good_findings():
+    found = diagnose(Observed(live(), [deployment()], [pod(**READY)], {"metadata": {}}, [], []))
     assert {finding.level for finding in found} == {"good"}
 
 
 @pytest.mark.parametrize("reason", ["Starting", "Paused", "ScaledToZero"])
-def test_what_is_wanted_is_not_wrong(reason):
+def test_expected_reasons_are_not_bad(reason):
     assert bad(live(reason)) == []
 
 
 @pytest.mark.parametrize(
-    ("status", "what", "remedy"),
+    ("status", "message", "remedy"),
     [
         (
             {
@@ -66,7 +68,7 @@ def test_what_is_wanted_is_not_wrong(reason):
                     {"type": "PodScheduled", "status": "False", "message": "0/3 nodes: Insufficient cpu"}
                 ]
             },
-            "no node can run it: 0/3 nodes: Insufficient cpu",
+            "is unschedulable: 0/3 nodes: Insufficient cpu",
             "request less cpu (compute.cpu)",
         ),
         (
@@ -75,7 +77,7 @@ def test_what_is_wanted_is_not_wrong(reason):
                     {"name": "api", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no"}}}
                 ]
             },
-            "container api waits: ImagePullBackOff: no",
+            "container api is waiting: ImagePullBackOff: no",
             "Check the name and the tag",
         ),
         (
@@ -89,7 +91,7 @@ def test_what_is_wanted_is_not_wrong(reason):
                     }
                 ]
             },
-            "container api ended with no memory left (OOMKilled); restarted 3 times",
+            "container api exited with out of memory (OOMKilled); restarted 3 times",
             "cortex logs iris --previous",
         ),
         (
@@ -106,49 +108,49 @@ def test_what_is_wanted_is_not_wrong(reason):
                     }
                 ]
             },
-            "container api ended with exit code 1: ModelNotFound: no a",
+            "container api exited with exit code 1: ModelNotFound: no a",
             "cortex logs iris",
         ),
     ],
 )
-def test_what_keeps_a_pod_from_running_is_named(status, what, remedy):
+def test_cause_of_a_pod_failure_is_found(status, message, remedy):
     (found,) = bad(live("Starting"), pod(**status))
-    assert (found.where, found.what) == ("Pod api-iris-x", what)
+    assert (found.subject, found.message) == ("Pod api-iris-x", message)
     assert found.remedy.startswith(remedy)
 
 
-def test_pods_that_the_cluster_refuses():
+def test_rejected_pods():
     refused = deployment(
         0, conditions=[{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]
     )
     (found,) = bad(live("Starting"), deployments=[refused])
-    assert "exceeded quota" in found.what
+    assert "exceeded quota" in found.message
 
 
-def test_children_that_are_missing():
+def test_missing_child_objects():
     found = bad(live("Starting"), deployments=[])
-    assert [finding.where for finding in found] == ["Deployment"]
-    assert bad(live("SourceUnavailable"), deployments=[])[0].where == "Ready"
+    assert [finding.subject for finding in found] == ["Deployment"]
+    assert bad(live("SourceUnavailable"), deployments=[])[0].subject == "Ready"
     assert len(bad(live("SourceUnavailable"), deployments=[])) == 1
     found = bad(live("Starting"), service=None)
-    assert [finding.where for finding in found] == ["Service api-iris"]
+    assert [finding.subject for finding in found] == ["Service api-iris"]
 
 
 @pytest.mark.parametrize(
     ("operators", "words"),
     [
-        ([], "there is no pod of it"),
-        ([pod()], "none of its pods is ready"),
-        ([pod(**READY)], "has not looked at the latest change"),
-        (None, "has not looked at the latest change"),
+        ([], "no operator pod exists"),
+        ([pod()], "no operator pod is ready"),
+        ([pod(**READY)], "has not reconciled the latest change"),
+        (None, "has not reconciled the latest change"),
     ],
 )
-def test_an_operator_that_does_not_look(operators, words):
+def test_an_operator_that_does_not_reconcile(operators, words):
     (found,) = bad(live(status={}), operators=operators, deployments=[])
-    assert (found.where, words in found.what) == ("operator", True)
+    assert (found.subject, words in found.message) == ("operator", True)
 
 
-def test_warnings_are_shown_while_it_does_not_answer():
+def test_warning_events_are_shown_while_the_api_is_not_ready():
     event = {
         "type": "Warning",
         "reason": "FailedMount",
@@ -156,12 +158,12 @@ def test_warnings_are_shown_while_it_does_not_answer():
         "involvedObject": {"kind": "Pod", "name": "api-iris-x"},
     }
     other = {**event, "involvedObject": {"kind": "Pod", "name": "another"}}
-    mine = {"kind": "RealtimeAPI", "name": "iris"}
-    again = {**event, "message": live("Starting").ready["message"], "involvedObject": mine}
-    events = [event, other, again]
-    found = diagnose(Seen(live("Starting"), [deployment(0)], [pod()], {"metadata": {}}, events, []))
-    events = [finding for finding in found if finding.where.startswith("Event")]
-    # What the operator has said already is not said again.
-    assert [(finding.where, finding.what) for finding in events] == [
+    resource = {"kind": "RealtimeAPI", "name": "iris"}
+    repeated = {**event, "message": live("Starting").ready["message"], "involvedObject": resource}
+    events = [event, other, repeated]
+    found = diagnose(Observed(live("Starting"), [deployment(0)], [pod()], {"metadata": {}}, events, []))
+    events = [finding for finding in found if finding.subject.startswith("Event")]
+    # The message of a condition is not repeated.
+    assert [(finding.subject, finding.message) for finding in events] == [
         ("Event on Pod api-iris-x", 'FailedMount: secret "x" not found')
     ]

@@ -1,8 +1,8 @@
-"""Every command in README and docs runs, or says in a comment above it why it can't run here.
+"""Run all commands in README and docs, except those with a comment "<!-- not run: REASON -->".
 
-A document is a session: files that it shows are written ("`NAME`:" above a block), blocks marked sh are run in turn, and what
-`cortex run` serves is there until the next one. The cluster is a dev cluster with the operator.
-`python -m tests.cli.documents` lists the commands.
+Each document is a session: its files ("`NAME`:" above a block) are written, and its sh blocks are run in order. `cortex run`
+serves until the next `cortex run`. The cluster is a dev cluster with the operator. `python -m tests.cli.documents` lists the
+commands.
 """
 
 import itertools
@@ -34,13 +34,13 @@ BIN = Path(sys.executable).parent
 API = f"{GROUP}/{VERSION}"
 LIMIT = 120
 KINDS = {"sh", "yaml", "python", "json", "lua", ""}
-"""Of blocks; "" is a picture."""
+"""Allowed languages of blocks; "" is a diagram."""
 TOOLS = ("cortex", "kubectl", "helm", "make", "curl", "docker", "kind", "pip", ".venv/bin/")
 
 
 @dataclass
 class Session:
-    """A reader at a terminal, in a folder with what the documents speak of and a namespace of the cluster."""
+    """A terminal session in a folder with the files of the documents, and in a namespace of the cluster."""
 
     folder: Path
     cluster: Path
@@ -69,7 +69,7 @@ class Session:
             self.one(command)
 
     def serve(self, command: str) -> None:
-        """`cortex run`, in another terminal; the ports of the documents are others here."""
+        """Start `cortex run` in the background, on free ports instead of those in the documents."""
         self.stop()
         self.ports = {
             "127.0.0.1:8080": f"127.0.0.1:{free_port()}",
@@ -137,7 +137,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_its_commands_run(document, cluster, tmp_path):
+def test_commands_succeed(document, cluster, tmp_path):
     session = Session(tmp_path, cluster, document.stem.lower())
     session.one(f"kubectl create namespace {session.namespace}")
     try:
@@ -155,25 +155,25 @@ def test_its_commands_run(document, cluster, tmp_path):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_its_links_lead_somewhere(document):
+def test_link_targets_exist(document):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
         if "://" not in target:
             assert (document.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_its_commands_are_in_blocks_that_are_run(document):
+def test_commands_are_in_sh_blocks(document):
     for block in blocks(document):
         assert block.kind in KINDS
         assert block.kind == "sh" or not block.text.startswith(TOOLS), block.text
         assert block.reason is None or block.commands
-        # A test that is said to run it is there.
+        # A test that is named in the reason exists.
         for path in re.findall(r"tests/\S+\.py", block.reason or ""):
             assert (ROOT / path).exists()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_the_commands_and_options_that_it_names_are_there(document):
+def test_mentioned_commands_and_options_exist(document):
     makefile = (ROOT / "Makefile").read_text()
     context = click.Context(main)
     known = {
@@ -191,11 +191,11 @@ def test_the_commands_and_options_that_it_names_are_there(document):
 
 
 OLD = ("deploy", "refresh", "delete", "cluster", "env")
-"""Commands of the old Cortex, which the page on migration names."""
+"""Commands of the original Cortex, which the page on migration mentions."""
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_the_chart_takes_the_values_that_it_gives(document):
+def test_helm_values_are_valid(document):
     for block in blocks(document):
         for command in block.commands:
             if command.startswith(("helm install", "helm upgrade")):
@@ -205,7 +205,7 @@ def test_the_chart_takes_the_values_that_it_gives(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_its_yaml_is_what_its_readers_take(document):
+def test_yaml_blocks_are_valid(document):
     for block in blocks(document):
         if block.kind == "yaml":
             for found in yaml.safe_load_all(block.text):
@@ -213,7 +213,7 @@ def test_its_yaml_is_what_its_readers_take(document):
 
 
 def check(block: Block, found: dict[str, Any]) -> None:
-    """A manifest, values of the chart, a part of a spec (or of its handler), a cortex.yaml, or one for another program."""
+    """Validate a manifest, chart values, a part of a spec or handler, a cortex.yaml, or a manifest of another program."""
     if isinstance(found, list) or "syncPolicy" in found.get("spec", {}):
         assert (block.file or "").endswith("cortex.yaml") or found["spec"]["syncPolicy"]["syncOptions"]
     elif found.get("apiVersion") == API:

@@ -1,4 +1,4 @@
-"""A job that is followed: through a queue that is away, and with a bar on a terminal."""
+"""Waiting for a job: with an unreachable queue, and with a progress bar on a terminal."""
 
 import io
 import json
@@ -8,47 +8,47 @@ from typing import Any
 import pytest
 
 from cortex_cli import jobs
-from cortex_cli.connection import Answer, ClusterError
+from cortex_cli.connection import ClusterError, Response
 
 STEP = {"status": "in_progress", "progress": 0.33, "note": "text 2 of 3"}
 
 
 class Gateway:
-    """Answers one thing after the other, the last again and again."""
+    """A fake cluster that returns responses in order and repeats the last one."""
 
-    def __init__(self, *answers: tuple[int, Any]) -> None:
-        self.answers = list(answers)
-        self.asked: list[tuple[str, dict[str, str] | None]] = []
+    def __init__(self, *responses: tuple[int, Any]) -> None:
+        self.responses = list(responses)
+        self.requests: list[tuple[str, dict[str, str] | None]] = []
 
-    def request(self, method: str, where: str, query: dict[str, str] | None, headers: object) -> Answer:
-        self.asked.append((where, query))
-        status, said = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        return Answer(status, {}, json.dumps(said).encode())
-
-
-def follow(gateway: Any, seconds: float = 60) -> jobs.Ended:
-    return jobs.follow(gateway, "/proxy/", "a/b", {}, seconds)
+    def request(self, method: str, url_path: str, query: dict[str, str] | None, headers: object) -> Response:
+        self.requests.append((url_path, query))
+        status, content = self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
+        return Response(status, {}, json.dumps(content).encode())
 
 
-def test_a_queue_that_is_away_for_a_while_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_PAUSE", 0)
+def wait(gateway: Any, timeout: float = 60) -> jobs.JobResult:
+    return jobs.wait(gateway, "/proxy/", "a/b", {}, timeout)
+
+
+def test_waits_while_the_queue_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_RETRY_SECONDS", 0)
     gateway = Gateway((200, {"status": "in_queue"}), (503, {}), (200, STEP), (200, {"status": "completed"}))
-    assert follow(gateway).completed
-    assert gateway.asked == [("/proxy/a%2Fb", {"wait": "20s"})] * 4
+    assert wait(gateway).is_completed
+    assert gateway.requests == [("/proxy/a%2Fb", {"wait": "20s"})] * 4
 
 
 @pytest.mark.parametrize("last", [(200, {"status": "failed"}), (404, {"error": "unknown"}), (401, "no key")])
-def test_what_ends_without_a_result(last: tuple[int, Any]) -> None:
-    ended = follow(Gateway(last))
-    assert (ended.completed, ended.answer.status) == (False, last[0])
+def test_failed_and_unknown_jobs_have_no_result(last: tuple[int, Any]) -> None:
+    result = wait(Gateway(last))
+    assert (result.is_completed, result.response.status) == (False, last[0])
 
 
-def test_a_job_that_takes_too_long_is_named() -> None:
-    with pytest.raises(ClusterError, match="it goes on: ask again with --job a/b"):
-        follow(Gateway((200, STEP)), 0)
+def test_timeout_error_names_the_job() -> None:
+    with pytest.raises(ClusterError, match="still running after 0 s; continue waiting with --job a/b"):
+        wait(Gateway((200, STEP)), 0)
 
 
-def test_on_a_terminal_a_bar_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -56,6 +56,6 @@ def test_on_a_terminal_a_bar_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch)
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    assert follow(Gateway((200, STEP), (200, {"status": "completed"}))).completed
+    assert wait(Gateway((200, STEP), (200, {"status": "completed"}))).is_completed
     assert "text 2 of 3" in terminal.getvalue()
     assert "33%" in terminal.getvalue()

@@ -1,4 +1,4 @@
-"""Kubeconfigs as those of real clusters are: TLS, client certificates, and plugins that log in."""
+"""Kubeconfigs of real clusters: TLS, client certificates and credential plugins."""
 
 import base64
 import datetime
@@ -45,7 +45,7 @@ class Certificate:
 
 
 def certificate(name: str, signer: Certificate | None = None, *alternatives: x509.GeneralName) -> Certificate:
-    """Signed by itself, as an authority, or by one."""
+    """Create a certificate: self-signed (a CA), or signed by a CA."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
@@ -65,11 +65,11 @@ def certificate(name: str, signer: Certificate | None = None, *alternatives: x50
 
 @dataclass
 class Server:
-    """An API server without APIs, behind TLS: it remembers who asked, and refuses a token with "old" in it."""
+    """An empty API server with TLS. It records the users of requests, and rejects users that contain "old"."""
 
     port: int
     authority: Certificate
-    asked: list[str] = field(default_factory=list)
+    users: list[str] = field(default_factory=list)
 
     def kubeconfig(self, folder: Path, user: dict[str, Any], **cluster: Any) -> Path:
         trusted = {"certificate-authority-data": base64.b64encode(self.authority.pem.encode()).decode()}
@@ -102,37 +102,40 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            shown = self.connection.getpeercert() or {}
-            names = [value for part in shown.get("subject", ()) for key, value in part if key == "commonName"]
-            who = names[0] if names else self.headers.get("authorization", "nobody")
-            known.asked.append(who)
-            status = 401 if "old" in who or who == "nobody" else 200
+            client = self.connection.getpeercert() or {}
+            names = [
+                value for part in client.get("subject", ()) for key, value in part if key == "commonName"
+            ]
+            user = names[0] if names else self.headers.get("authorization", "anonymous")
+            server.users.append(user)
+            status = 401 if "old" in user or user == "anonymous" else 200
             self.send_response(status)
             self.end_headers()
-            said: dict[str, Any] = {"kind": "List", "items": []} if status == 200 else {"kind": "Status"}
-            self.wfile.write(json.dumps(said).encode())
+            content: dict[str, Any] = {"kind": "List", "items": []} if status == 200 else {"kind": "Status"}
+            self.wfile.write(json.dumps(content).encode())
 
         def log_message(self, *words: Any) -> None:
             pass
 
-    listening = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    listening.handle_error = lambda *_: None  # type: ignore[method-assign] # of clients that trust it not
-    listening.socket = context.wrap_socket(listening.socket, server_side=True)
-    known = Server(listening.server_port, authority)
-    threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
-    yield known
-    listening.shutdown()
-    listening.server_close()
+    http_server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    # Clients that do not trust the certificate close the connection.
+    http_server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    http_server.socket = context.wrap_socket(http_server.socket, server_side=True)
+    server = Server(http_server.server_port, authority)
+    threading.Thread(target=http_server.serve_forever, args=(0.02,), daemon=True).start()
+    yield server
+    http_server.shutdown()
+    http_server.server_close()
 
 
 def plugin(folder: Path, program: str) -> dict[str, Any]:
-    """As those of clouds: a command that says who one is, in words of the version that it is asked for."""
+    """Return a user with a credential plugin like those of cloud providers. The program calls `answer`."""
     file = folder / "login.py"
     file.write_text(
         "import json, os, sys\n"
-        "asked = json.loads(os.environ['KUBERNETES_EXEC_INFO'])\n"
+        "info = json.loads(os.environ['KUBERNETES_EXEC_INFO'])\n"
         "def answer(**status):\n"
-        "    print(json.dumps({**asked, 'spec': {}, 'status': status}))\n" + program
+        "    print(json.dumps({**info, 'spec': {}, 'status': status}))\n" + program
     )
     return {
         "exec": {
@@ -149,89 +152,87 @@ def get(config: Path, *words: str) -> Result:
     return CliRunner().invoke(main, ["get", *words, "--kubeconfig", str(config)])
 
 
-def one_sentence(result: Result) -> str:
+def error_line(result: Result) -> str:
     assert result.stdout == ""
     assert isinstance(result.exception, SystemExit)
     (line,) = result.stderr.splitlines()
     return line.removeprefix("Error: ")
 
 
-def test_a_plugin_gives_a_token(server: Server, tmp_path: Path) -> None:
+def test_plugin_returns_a_token(server: Server, tmp_path: Path) -> None:
     user = plugin(tmp_path, "answer(token=f\"{os.environ['PROFILE']}-{sys.argv[1]}\")")
     result = get(server.kubeconfig(tmp_path, user))
     assert (result.exit_code, result.stdout) == (0, "No APIs in namespace models.\n")
-    assert set(server.asked) == {"Bearer team-get-token"}
+    assert set(server.users) == {"Bearer team-get-token"}
 
 
-def test_a_plugin_gives_a_certificate(server: Server, tmp_path: Path) -> None:
-    mine = certificate("eve", server.authority)
-    user = plugin(tmp_path, f"answer(clientCertificateData={mine.pem!r}, clientKeyData={mine.key_pem!r})")
+def test_plugin_returns_a_certificate(server: Server, tmp_path: Path) -> None:
+    client = certificate("eve", server.authority)
+    user = plugin(tmp_path, f"answer(clientCertificateData={client.pem!r}, clientKeyData={client.key_pem!r})")
     result = get(server.kubeconfig(tmp_path, user))
-    assert (result.exit_code, set(server.asked)) == (0, {"eve"}), result.output
+    assert (result.exit_code, set(server.users)) == (0, {"eve"}), result.output
 
 
-def test_a_certificate_stands_in_the_kubeconfig(server: Server, tmp_path: Path) -> None:
-    mine = certificate("eve", server.authority)
+def test_kubeconfig_contains_a_certificate(server: Server, tmp_path: Path) -> None:
+    client = certificate("eve", server.authority)
     user = {
-        "client-certificate-data": base64.b64encode(mine.pem.encode()).decode(),
-        "client-key-data": base64.b64encode(mine.key_pem.encode()).decode(),
+        "client-certificate-data": base64.b64encode(client.pem.encode()).decode(),
+        "client-key-data": base64.b64encode(client.key_pem.encode()).decode(),
     }
     result = get(server.kubeconfig(tmp_path, user))
-    assert (result.exit_code, set(server.asked)) == (0, {"eve"}), result.output
+    assert (result.exit_code, set(server.users)) == (0, {"eve"}), result.output
 
 
-def test_a_plugin_whose_session_is_over_is_quoted_and_nobody_is_asked(server: Server, tmp_path: Path) -> None:
+def test_error_of_a_plugin_is_shown_and_no_request_is_sent(server: Server, tmp_path: Path) -> None:
     user = plugin(tmp_path, "sys.exit('The SSO session has expired.\\nTo refresh it run: cloud sso login')")
     result = get(server.kubeconfig(tmp_path, user))
-    said = one_sentence(result)
-    assert (result.exit_code, server.asked) == (4, [])
-    assert said.startswith(f"the kubeconfig {tmp_path}/config gives no credentials: ")
-    assert "The SSO session has expired. To refresh it run: cloud sso login" in said
+    error = error_line(result)
+    assert (result.exit_code, server.users) == (4, [])
+    assert error.startswith(f"no credentials from kubeconfig {tmp_path}/config: ")
+    assert "The SSO session has expired. To refresh it run: cloud sso login" in error
 
 
 @pytest.mark.parametrize(
     "program", ["print('no json')", "answer()", "answer(clientCertificateData='x')", "print('{}')"]
 )
-def test_a_plugin_that_answers_nonsense(server: Server, tmp_path: Path, program: str) -> None:
+def test_plugin_with_invalid_output(server: Server, tmp_path: Path, program: str) -> None:
     result = get(server.kubeconfig(tmp_path, plugin(tmp_path, program)))
-    assert (result.exit_code, server.asked) == (4, [])
-    assert "gives no credentials: exec: " in one_sentence(result)
+    assert (result.exit_code, server.users) == (4, [])
+    assert f"no credentials from kubeconfig {tmp_path}/config: exec: " in error_line(result)
 
 
-def test_a_token_that_the_cluster_does_not_take(server: Server, tmp_path: Path) -> None:
+def test_rejected_token(server: Server, tmp_path: Path) -> None:
     result = get(server.kubeconfig(tmp_path, plugin(tmp_path, "answer(token='old')")))
     assert result.exit_code == 4
-    assert "have expired or are wrong; log in again" in one_sentence(result)
+    assert "are invalid or have expired; log in again" in error_line(result)
 
 
-def test_a_token_that_expires_meanwhile_is_fetched_again(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expired_token_is_renewed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "log = __file__ + '.log'\n"
         "open(log, 'a').write('x')\n"
         "answer(token=str(os.path.getsize(log)), expirationTimestamp='2026-01-01T00:00:00Z')"
     )
-    looks: list[float] = []
+    pauses: list[float] = []
 
     def pause(seconds: float) -> None:
-        looks.append(seconds)
-        if len(looks) == 2:
+        pauses.append(seconds)
+        if len(pauses) == 2:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(get_command.time, "sleep", pause)
     result = get(server.kubeconfig(tmp_path, plugin(tmp_path, program)), "--watch")
     assert (result.exit_code, result.stdout.count("No APIs")) == (130, 2)
-    assert len(set(server.asked)) == len(server.asked) >= 2
+    assert len(set(server.users)) == len(server.users) >= 2
 
 
-def test_a_cluster_that_nobody_vouches_for(server: Server, tmp_path: Path) -> None:
+def test_cluster_with_an_untrusted_certificate(server: Server, tmp_path: Path) -> None:
     other = base64.b64encode(certificate("other").pem.encode()).decode()
     config = server.kubeconfig(tmp_path, {"token": "t"}, **{"certificate-authority-data": other})
     result = get(config)
-    assert (result.exit_code, server.asked) == (3, [])
-    assert one_sentence(result).startswith(
-        f"no trusted connection to the cluster at https://127.0.0.1:{server.port}: "
+    assert (result.exit_code, server.users) == (3, [])
+    assert error_line(result).startswith(
+        f"TLS connection to the cluster at https://127.0.0.1:{server.port} failed: "
     )
     config = server.kubeconfig(tmp_path, {"token": "t"}, **{"tls-server-name": "other.example"})
     assert get(config).exit_code == 3
@@ -239,7 +240,7 @@ def test_a_cluster_that_nobody_vouches_for(server: Server, tmp_path: Path) -> No
     assert get(config).exit_code == 0
 
 
-def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
+def test_environment_proxy_is_not_used_for_loopback_addresses(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTPS_PROXY", "https_proxy"):

@@ -1,4 +1,4 @@
-"""Projects in folders: `cortex pack` and `cortex convert` make a ConfigMap of them, which is checked, run and unpacked here."""
+"""`cortex pack` and `cortex convert` pack project folders into ConfigMaps; `cortex validate` checks them."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ from cortex_cli import manifests
 from cortex_cli.__main__ import main
 from cortex_cli.ignore import Rules
 from cortex_cli.pack import LIMIT, Packed, pack_folder
-from cortex_cli.project import Unpackable, files_of
+from cortex_cli.project import PackError, files_of
 from cortex_cli.sources import values
 from cortex_runtime.models.project import unpack_source
 
@@ -49,7 +49,7 @@ def cortex(*arguments: Any, code: int = 0) -> Result:
 
 
 def unpacked(packed: Packed, folder: Path) -> dict[str, bytes]:
-    """What a pod finds in its project, once the manifest has been through YAML."""
+    """Return the files in the project folder of a pod, after a round trip of the manifest through YAML."""
     (manifest,) = yaml.safe_load_all(manifests.dump([packed.manifest]))
     mounted, project = folder / "mounted", folder / "unpacked"
     mounted.mkdir()
@@ -80,13 +80,13 @@ def unpacked(packed: Packed, folder: Path) -> dict[str, bytes]:
         ({"large.txt": b"abcdefgh\n" * 100_000}, ["project.zip"]),
     ],
 )
-def test_what_is_packed_is_what_a_pod_finds(tmp_path, files, keys):
+def test_packed_files_are_unpacked_in_the_pod(tmp_path, files, keys):
     packed = pack_folder(write(tmp_path / "project", files), "code")
     assert sorted(values(packed.manifest)) == (keys or sorted(files))
     assert (packed.files, unpacked(packed, tmp_path)) == (len(files), files)
 
 
-def test_the_same_files_make_the_same_manifest(tmp_path):
+def test_packing_is_reproducible(tmp_path):
     first = write(tmp_path / "a", NESTED)
     second = write(tmp_path / "b", dict(reversed(NESTED.items())))
     os.utime(second / "data.bin", (1, 1))
@@ -99,8 +99,8 @@ def test_the_same_files_make_the_same_manifest(tmp_path):
     assert cortex("pack", second, "--name", "code").stdout != same[0]
 
 
-def test_what_stays_behind(tmp_path):
-    left_out = (
+def test_excluded_files(tmp_path):
+    excluded = (
         *(
             ".git/config",
             ".venv/lib/x.py",
@@ -120,13 +120,13 @@ def test_what_stays_behind(tmp_path):
         ),
     )
     kept = ("handler.py", "lib/a.py", ".env", "lib/settings.yaml", "notes/keep.txt", "venv.py", ".flags")
-    folder = write(tmp_path / "project", dict.fromkeys((*left_out, *kept), b"x: 1\n"))
-    (folder / ".cortexignore").write_text("# Not needed there\nnotes/*\n!notes/keep.txt\n*.csv\n!.flags\n")
+    folder = write(tmp_path / "project", dict.fromkeys((*excluded, *kept), b"x: 1\n"))
+    (folder / ".cortexignore").write_text("# A comment\nnotes/*\n!notes/keep.txt\n*.csv\n!.flags\n")
     write(folder, {"api.yaml": API.encode(), "lib/deploy.yml": b"kind: List\napiVersion: v1\nitems: []\n"})
     assert sorted(files_of(folder)) == sorted(kept)
 
 
-def test_the_manifest_that_is_written_into_the_folder_does_not_hold_itself(tmp_path):
+def test_output_file_in_the_folder_is_excluded(tmp_path):
     folder = write(tmp_path, NESTED)
     texts = []
     for _ in range(2):
@@ -160,13 +160,13 @@ def test_the_manifest_that_is_written_into_the_folder_does_not_hold_itself(tmp_p
         (["[", "a["], [], ["a", "b"]),
     ],
 )
-def test_cortexignore_is_read_as_git_reads_its_own(tmp_path, patterns, ignored, kept):
+def test_cortexignore_has_the_syntax_of_gitignore(tmp_path, patterns, ignored, kept):
     rules = Rules(patterns)
 
     def is_ignored(path: str) -> bool:
         parts = path.split("/")
         return any(
-            rules.verdict("/".join(parts[: end + 1]), end < len(parts) - 1) for end in range(len(parts))
+            rules.is_ignored("/".join(parts[: end + 1]), end < len(parts) - 1) for end in range(len(parts))
         )
 
     assert {path: is_ignored(path) for path in (*ignored, *kept)} == {
@@ -175,23 +175,23 @@ def test_cortexignore_is_read_as_git_reads_its_own(tmp_path, patterns, ignored, 
     }
 
 
-def test_a_project_over_the_limit_names_its_size_its_largest_files_and_what_to_do(tmp_path):
+def test_error_for_large_projects_shows_size_largest_files_and_remedies(tmp_path):
     noise = random.Random(1)
     files = {f"data/{n}.bin": noise.randbytes(n * 100_000) for n in range(1, 7)}
     folder = write(tmp_path / "project", {**files, "handler.py": b""})
-    said = cortex("pack", folder, code=1).stderr
-    assert f"{folder} has 2101" in said
+    stderr = cortex("pack", folder, code=1).stderr
+    assert f"{folder} has 2101" in stderr
     assert (
-        "bytes packed, and a ConfigMap holds 1048576 (1 MiB); its largest files packed: data/6.bin (586.1 KiB)"
-        in said
+        "bytes packed; the limit of a ConfigMap is 1048576 bytes (1 MiB). Largest files packed: data/6.bin (586.1 KiB)"
+        in stderr
     )
-    assert "data/2.bin" in said
-    assert "data/1.bin" not in said
+    assert "data/2.bin" in stderr
+    assert "data/1.bin" not in stderr
     for remedy in (".cortexignore", "handler.models", "handler.source.uri"):
-        assert remedy in said
+        assert remedy in stderr
 
 
-def test_the_limit_itself_fits(tmp_path):
+def test_project_of_the_maximum_size_fits(tmp_path):
     noise = random.Random(1).randbytes(LIMIT)
     folder = write(tmp_path / "project", {"a/b": noise})
     overhead = len(
@@ -203,35 +203,36 @@ def test_the_limit_itself_fits(tmp_path):
     (folder / "a/b").write_bytes(noise[: LIMIT // 2 + room - 400])
     assert LIMIT - 1000 < pack_folder(folder, "c").size <= LIMIT
     (folder / "a/b").write_bytes(noise)
-    with pytest.raises(Unpackable, match="a ConfigMap holds 1048576"):
+    with pytest.raises(PackError, match="the limit of a ConfigMap is 1048576 bytes"):
         pack_folder(folder, "c")
 
 
-def test_files_far_too_large_are_not_read(tmp_path):
+def test_very_large_files_are_not_read(tmp_path):
     folder = write(tmp_path / "project", {"handler.py": b""})
     with (folder / "huge").open("wb") as file:
         file.truncate(10 << 40)
-    assert "its largest files: huge (" in cortex("pack", folder, code=1).stderr
+    assert "Largest files: huge (" in cortex("pack", folder, code=1).stderr
 
 
 @pytest.mark.parametrize(
     ("size", "server_side"), [(150_000, False), (190_000, False), (197_000, True), (900_000, True)]
 )
-def test_what_kubectl_apply_can_not_annotate_is_to_be_applied_server_side(tmp_path, size, server_side):
+def test_large_config_maps_have_a_hint_on_server_side_apply(tmp_path, size, server_side):
     folder = write(tmp_path / "project", {"a/model.bin": random.Random(1).randbytes(size)})
-    said = cortex("pack", folder).stderr
-    assert ("kubectl apply --server-side" in said) == server_side
-    assert ("ServerSideApply=true" in said) == server_side
+    stderr = cortex("pack", folder).stderr
+    assert ("kubectl apply --server-side" in stderr) == server_side
+    assert ("ServerSideApply=true" in stderr) == server_side
 
 
-def test_links_that_leave_the_project_are_refused(tmp_path):
+def test_links_out_of_the_project_are_rejected(tmp_path):
     folder = write(tmp_path / "project", {"a.py": b"x"})
     (folder / "same.py").symlink_to("a.py")
     assert sorted(files_of(folder)) == ["a.py", "same.py"]
     (folder / "secret").symlink_to("/etc/passwd")
-    said = cortex("pack", folder, code=1).stderr
+    stderr = cortex("pack", folder, code=1).stderr
     assert (
-        f"{folder}/secret is a link to another folder: put a copy there, or name it in .cortexignore" in said
+        f"{folder}/secret is a symbolic link to a file outside the project; replace it with a copy, or add it to .cortexignore"
+        in stderr
     )
     (folder / ".cortexignore").write_text("secret\n")
     assert sorted(files_of(folder)) == ["a.py", "same.py"]
@@ -240,15 +241,15 @@ def test_links_that_leave_the_project_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words", "code"),
     [
-        (["--name", "Big_Name"], "--name: Big_Name is not valid", 2),
-        ([], "has no files for a ConfigMap", 1),
+        (["--name", "Big_Name"], "lowercase letters, digits, '-' and '.'; got Big_Name", 2),
+        ([], "has no files to pack", 1),
     ],
 )
-def test_what_can_not_be_packed_is_told(tmp_path, arguments, words, code):
+def test_errors_of_pack(tmp_path, arguments, words, code):
     assert words in cortex("pack", tmp_path, *arguments, code=code).stderr
 
 
-def test_the_name_is_the_folders(tmp_path):
+def test_default_name_is_derived_from_the_folder(tmp_path):
     folder = write(tmp_path / "My Iris", NESTED)
     assert yaml.safe_load(cortex("pack", folder).stdout)["metadata"] == {"name": "my-iris-code"}
 
@@ -258,27 +259,27 @@ def old_project(folder: Path, **more: bytes) -> Path:
     return write(folder, {**NESTED, "cortex.yaml": text.encode(), **more}) / "cortex.yaml"
 
 
-def test_convert_brings_the_code_of_a_project_with_folders(tmp_path):
+def test_convert_packs_a_project_with_folders(tmp_path):
     file = old_project(tmp_path / "project")
     result = cortex("convert", file)
     config_map, api = yaml.safe_load_all(result.stdout)
     assert api["spec"]["handler"]["source"] == {"configMap": {"name": config_map["metadata"]["name"]}}
     archive = zipfile.ZipFile(io.BytesIO(base64.b64decode(config_map["binaryData"]["project.zip"])))
     assert sorted(archive.namelist()) == sorted(NESTED)
-    assert "the project (3 files) is copied into ConfigMap iris-code" in result.stderr
+    assert "ConfigMap iris-code contains a copy of the project (3 files)" in result.stderr
     assert f"cortex pack {file.parent} --name iris-code | kubectl apply -f -" in result.stderr
     (tmp_path / "api.yaml").write_text(result.stdout)
     cortex("validate", tmp_path / "api.yaml")
 
 
-def test_the_old_file_is_not_a_part_of_the_project(tmp_path):
+def test_convert_does_not_pack_the_original_file(tmp_path):
     file = old_project(tmp_path).rename(tmp_path / "cortex_gpu.yaml")
     config_map, _ = yaml.safe_load_all(cortex("convert", file).stdout)
     archive = zipfile.ZipFile(io.BytesIO(values(config_map)["project.zip"]))
     assert sorted(archive.namelist()) == sorted(NESTED)
 
 
-def test_apis_of_one_file_share_the_code(tmp_path):
+def test_apis_of_one_file_share_the_config_map(tmp_path):
     text = "".join(
         f"- name: {name}\n  kind: RealtimeAPI\n  handler: {{type: python, path: handlers/iris.py}}\n"
         for name in "ab"
@@ -289,15 +290,15 @@ def test_apis_of_one_file_share_the_code(tmp_path):
     assert config_map["metadata"]["name"] == "a-code"
 
 
-def test_convert_fails_where_the_code_does_not_fit(tmp_path):
+def test_convert_fails_if_the_project_is_too_large(tmp_path):
     file = old_project(tmp_path, **{"data/large.bin": random.Random(1).randbytes(2 * LIMIT)})
-    said = cortex("convert", file, code=1).stderr
-    assert "ConfigMap iris-code can't be written" in said
-    assert "data/large.bin (2.0 MiB)" in said
+    stderr = cortex("convert", file, code=1).stderr
+    assert "ConfigMap iris-code cannot be created" in stderr
+    assert "data/large.bin (2.0 MiB)" in stderr
     cortex("convert", file, "--source", "s3://bucket/project.zip")
 
 
-def test_convert_names_a_handler_that_is_not_there(tmp_path):
+def test_convert_reports_a_missing_handler(tmp_path):
     file = old_project(tmp_path)
     (tmp_path / "handlers/iris.py").unlink()
     result = cortex("convert", file)
@@ -316,21 +317,22 @@ def config_map(**sections: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "iris-code"}, **sections}
 
 
-def test_validate_takes_the_config_map_from_another_file(tmp_path):
+def test_validate_finds_the_config_map_in_another_file(tmp_path):
     (tmp_path / "api.yaml").write_text(API)
     packed = pack_folder(write(tmp_path / "project", NESTED), "iris-code").manifest
     (tmp_path / "code.yaml").write_text(manifests.dump([packed]))
     assert cortex("validate", tmp_path / "code.yaml", tmp_path / "api.yaml").stderr == ""
 
 
-def test_validate_looks_into_the_config_map(tmp_path):
+def test_validate_checks_the_config_map(tmp_path):
     folder = tmp_path / "manifests"
     folder.mkdir()
     packed = pack_folder(write(tmp_path / "project", NESTED), "iris-code").manifest
     assert validated(folder, packed) == ""
     other = {**packed, "metadata": {"name": "iris-code", "namespace": "another"}}
-    assert "warning: handlers/iris.py is in a folder, and keys of a ConfigMap hold no folders" in validated(
-        folder, other
+    assert (
+        "warning: handlers/iris.py is in a folder, and keys of a ConfigMap cannot contain folders"
+        in validated(folder, other)
     )
     assert f"{folder}/api.yaml:8: warning" in validated(folder)
     assert validated(folder, api=API.replace("handlers/", "")) == ""
@@ -341,33 +343,36 @@ def test_validate_looks_into_the_config_map(tmp_path):
     [
         (
             {"data": {"iris.py": ""}},
-            "has no handlers/iris.py; keys hold no folders: `cortex pack` packs them",
+            "handlers/iris.py is missing; keys cannot contain folders, use `cortex pack`",
         ),
-        ({"data": {"handlers/iris.py": ""}}, "handlers/iris.py is not a valid key: keys hold no folders"),
-        ({"binaryData": {"project.zip": "AAAA"}}, "project.zip is not a whole archive"),
-        ({"binaryData": {"project.tar.gz": "AAAA"}}, "project.tar.gz is not a whole archive"),
+        (
+            {"data": {"handlers/iris.py": ""}},
+            "handlers/iris.py is not a valid key; keys cannot contain folders",
+        ),
+        ({"binaryData": {"project.zip": "AAAA"}}, "project.zip is not a valid archive"),
+        ({"binaryData": {"project.tar.gz": "AAAA"}}, "project.tar.gz is not a valid archive"),
         ({"binaryData": {"project.zip": "A-"}}, "binaryData.project.zip is not valid base64"),
-        ({"data": {"a": ""}, "binaryData": {"a": ""}}, "a is in data and in binaryData"),
+        ({"data": {"a": ""}, "binaryData": {"a": ""}}, "a is in both data and binaryData"),
         ({"data": {"a": 1}}, "data.a must be a string"),
-        ({"data": {"a": "x" * (LIMIT + 1)}}, f"has {LIMIT + 1} bytes, and {LIMIT} is the most"),
+        ({"data": {"a": "x" * (LIMIT + 1)}}, f"size must be at most {LIMIT} bytes; got {LIMIT + 1}"),
         (
             {"binaryData": {"project.zip": "", "project.tgz": ""}},
-            "project.zip and project.tgz are both projects",
+            "project.zip and project.tgz are both project archives",
         ),
     ],
 )
-def test_validate_refuses_a_config_map_that_can_not_work(tmp_path, sections, words):
-    said = validated(tmp_path, config_map(**sections), code=1)
-    assert f"{tmp_path}/code.yaml:4: ConfigMap iris-code: " in said
-    assert words in said
+def test_validate_rejects_an_invalid_config_map(tmp_path, sections, words):
+    stderr = validated(tmp_path, config_map(**sections), code=1)
+    assert f"{tmp_path}/code.yaml:4: ConfigMap iris-code: " in stderr
+    assert words in stderr
 
 
-def test_validate_looks_for_all_that_an_api_takes_from_its_project(tmp_path):
+def test_validate_reports_all_missing_files_of_the_project(tmp_path):
     api = API.replace("python", "onnx") + (
         "    models: {paths: [{name: a, path: models/a/}, {name: b, path: s3://b/m}]}\n    dependencies: {pip: lib/r.txt}\n"
     )
     packed = pack_folder(write(tmp_path / "project", NESTED), "iris-code").manifest
-    said = validated(tmp_path, packed, api=api, code=1)
-    assert [line.rsplit(" ", 1)[1] for line in said.splitlines()] == ["lib/r.txt", "models/a"]
+    stderr = validated(tmp_path, packed, api=api, code=1)
+    assert [line.split(" ")[-3] for line in stderr.splitlines()] == ["lib/r.txt", "models/a"]
     inline = API.replace("{configMap: {name: iris-code}}", "{files: {other.py: ''}}")
-    assert "spec.handler.source.files: has no handlers/iris.py" in validated(tmp_path, api=inline, code=1)
+    assert "spec.handler.source.files: handlers/iris.py is missing" in validated(tmp_path, api=inline, code=1)

@@ -1,4 +1,4 @@
-"""`cortex run`: serves on this machine until it is told to stop, and says why it can't."""
+"""`cortex run` serves an API locally until it is stopped, and reports why an API does not start."""
 
 import json
 import os
@@ -32,24 +32,24 @@ TIMEOUT = 60
 
 
 class Run:
-    """A `cortex run` as a child process, whose lines can be awaited."""
+    """A `cortex run` process whose output lines can be awaited."""
 
     def __init__(self, *arguments: str, terminal: bool = False, **environment: str) -> None:
         self.port = free_port()
         command = [sys.executable, "-m", "cortex_cli", "run", "--port", str(self.port)]
         command += ["--admin-port", str(free_port()), *arguments]
-        ours, theirs = pty.openpty() if terminal else os.pipe()
+        reader, writer = pty.openpty() if terminal else os.pipe()
         self.process = subprocess.Popen(
             command,
-            stdout=theirs,
+            stdout=writer,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
         )
-        os.close(theirs)
+        os.close(writer)
         self.seen: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, args=(ours,), daemon=True).start()
+        threading.Thread(target=self._read, args=(reader,), daemon=True).start()
 
     def _read(self, descriptor: int) -> None:
         with os.fdopen(descriptor, errors="replace") as output:
@@ -57,19 +57,19 @@ class Run:
                 for line in output:
                     self._lines.put(line)
             except OSError:
-                pass  # So a terminal says that nobody writes to it any more.
+                pass  # A terminal raises OSError at the end of the output.
         self._lines.put(None)
 
     def until(self, words: str) -> None:
-        """Wait for a line with these words."""
+        """Wait for a line that contains these words."""
         while (line := self._lines.get(timeout=TIMEOUT)) is not None:
             self.seen.append(line)
             if words in line:
                 return
-        raise AssertionError(f"{words!r} was not said:\n{''.join(self.seen)}")
+        raise AssertionError(f"no line contains {words!r}:\n{''.join(self.seen)}")
 
     def end(self) -> tuple[int, str]:
-        """Exit status and everything that was said, once it and its runtime are gone."""
+        """Wait until the command and its runtime have exited. Return the exit status and the whole output."""
         while (line := self._lines.get(timeout=TIMEOUT)) is not None:
             self.seen.append(line)
         return self.process.wait(TIMEOUT), "".join(self.seen)
@@ -103,7 +103,7 @@ def project(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_serves_until_it_is_told_to_stop(run, project, number):
+def test_run_serves_until_it_is_stopped(run, project, number):
     running = run(str(project / "api.yaml"))
     running.until(f"first is ready at http://127.0.0.1:{running.port}")
     assert running.post().json() == {"answer": 1}
@@ -121,89 +121,89 @@ def test_reload_serves_the_changed_code(run, project):
     (project / "handler.py").write_text(HANDLER % 22)
     end = time.monotonic() + TIMEOUT
     while running.post().json() != {"answer": 22}:
-        assert time.monotonic() < end, "the change was never served"
+        assert time.monotonic() < end, "the change was not served"
         time.sleep(0.05)
 
 
-def test_no_request_fails_while_the_code_is_loaded_again(run, project):
+def test_no_request_fails_during_a_reload(run, project):
     running = run(str(project / "api.yaml"), "--reload")
     running.until("first is ready")
-    over, answers, errors = threading.Event(), [], []
+    stop, responses, errors = threading.Event(), [], []
 
-    def ask() -> None:
-        while not over.is_set():
+    def send() -> None:
+        while not stop.is_set():
             try:
-                answers.append(running.post().json())
+                responses.append(running.post().json())
             except (httpx.HTTPError, ValueError) as error:
                 errors.append(error)
 
-    asking = [threading.Thread(target=ask) for _ in range(2)]
-    for thread in asking:
+    threads = [threading.Thread(target=send) for _ in range(2)]
+    for thread in threads:
         thread.start()
     try:
         (project / "handler.py").write_text("import time; time.sleep(0.5)\n" + HANDLER % 22)
         running.until("the change is served")
     finally:
-        over.set()
-        for thread in asking:
+        stop.set()
+        for thread in threads:
             thread.join()
     assert errors == []
-    assert {"answer": 1} in answers
-    assert all(answer in ({"answer": 1}, {"answer": 22}) for answer in answers)
+    assert {"answer": 1} in responses
+    assert all(response in ({"answer": 1}, {"answer": 22}) for response in responses)
 
 
-def test_reload_follows_the_manifest_and_goes_on_when_it_is_wrong(run, project):
+def test_reload_applies_valid_manifests_and_ignores_invalid_ones(run, project):
     handler = "class Handler:\n    def __init__(self, config): self.config = config\n"
     (project / "handler.py").write_text(handler + "    def handle_post(self): return self.config\n")
     (project / "api.yaml").write_text(API.replace("NAME", "first").replace("py}", "py, config: {a: 1}}"))
     running = run(str(project / "api.yaml"), "--reload")
     running.until("first is ready")
     (project / "api.yaml").write_text(API.replace("NAME", "first").replace("py}", "py, confg: {a: 2}}"))
-    running.until("The change is not served")
+    running.until("Error: the change is ignored")
     assert running.post().json() == {"a": 1}
     (project / "api.yaml").write_text(API.replace("NAME", "first").replace("py}", "py, config: {a: 3}}"))
     end = time.monotonic() + TIMEOUT
     while running.post().json() != {"a": 3}:
-        assert time.monotonic() < end, "the change was never served"
+        assert time.monotonic() < end, "the change was not served"
         time.sleep(0.05)
 
 
 @pytest.mark.parametrize("option", ["--port", "--admin-port"])
-def test_a_port_that_is_taken_is_named_before_anything_starts(run, project, option):
+def test_a_port_in_use_is_reported_before_the_start(run, project, option):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         status, output = run(str(project / "api.yaml"), option, str(port)).end()
     assert (status, output) == (
         1,
-        f"Error: port {port} is taken by another program: choose a free one with {option}\n",
+        f"Error: port {port} is in use; select a free port with {option}\n",
     )
 
 
-def test_logs_are_json_in_a_pipe_and_for_a_person_on_a_terminal(run, project):
-    (project / "handler.py").write_text(HANDLER % 1 + "    def __init__(self): print('so many weights')\n")
+def test_logs_are_json_in_a_pipe_and_readable_on_a_terminal(run, project):
+    (project / "handler.py").write_text(HANDLER % 1 + "    def __init__(self): print('loaded weights')\n")
     piped = run(str(project / "api.yaml"))
-    piped.until("so many weights")
-    assert json.loads(piped.seen[-1])["message"] == "so many weights"
+    piped.until("loaded weights")
+    assert json.loads(piped.seen[-1])["message"] == "loaded weights"
     shown = run(str(project / "api.yaml"), terminal=True)
-    shown.until("so many weights")
+    shown.until("loaded weights")
     assert "INFO" in shown.seen[-1]
     assert "\x1b[" in shown.seen[-1]
     assert "{" not in shown.seen[-1]
 
 
 def pids_with(marker: str) -> list[str]:
-    """Processes that carry a marker in their environment."""
+    """Return the pids of the processes with a marker in their environment."""
     found = []
     for process in Path("/proc").iterdir():
         try:
             if process.name.isdecimal() and marker.encode() in (process / "environ").read_bytes():
                 found.append(process.name)
         except OSError:
-            continue  # It has ended, or is not ours.
+            continue  # The process has exited, or belongs to another user.
     return found
 
 
-def test_a_run_that_is_killed_leaves_no_process_and_no_file(run, project, tmp_path_factory):
+def test_a_killed_run_leaves_no_processes_and_files(run, project, tmp_path_factory):
     scratch = tmp_path_factory.mktemp("scratch")
     running = run(str(project / "api.yaml"), TMPDIR=str(scratch))
     running.until("first is ready")
@@ -216,36 +216,36 @@ def test_a_run_that_is_killed_leaves_no_process_and_no_file(run, project, tmp_pa
         time.sleep(0.05)
 
 
-def test_a_second_ctrl_c_ends_it_at_once(run, project):
+def test_a_second_ctrl_c_exits_immediately(run, project):
     (project / "handler.py").write_text(
         "import time\nclass Handler:\n    def handle_post(self):\n        print('busy')\n        time.sleep(600)\n"
     )
     running = run(str(project / "api.yaml"))
     running.until("first is ready")
 
-    def ask() -> None:
+    def send() -> None:
         with pytest.raises(httpx.TransportError):
             running.post()
 
-    asking = threading.Thread(target=ask)
-    asking.start()
+    thread = threading.Thread(target=send)
+    thread.start()
     running.until("busy")
     running.process.send_signal(signal.SIGINT)
     running.until("draining: 1 requests in flight")
     running.process.send_signal(signal.SIGINT)
     assert running.end()[0] == 130
-    asking.join()
+    thread.join()
 
 
-def test_one_of_several_apis_is_chosen_by_name(run, project):
+def test_one_of_several_apis_is_selected_by_name(run, project):
     both = API.replace("NAME", "first") + "---\n" + API.replace("NAME", "second")
     (project / "api.yaml").write_text(both)
     assert run(str(project / "api.yaml")).end() == (
         1,
-        f"Error: {project}/api.yaml holds several APIs: choose one with --name (first, second)\n",
+        f"Error: {project}/api.yaml contains several APIs; select one with --name (first, second)\n",
     )
     status, output = run(str(project / "api.yaml"), "--name", "third").end()
-    assert (status, "has no API named third (it has first, second)" in output) == (1, True)
+    assert (status, "contains no API third; it contains first, second" in output) == (1, True)
     run(str(project / "api.yaml"), "--name", "second").until("second is ready")
 
 
@@ -268,20 +268,20 @@ def test_code_in_the_manifest_is_served(run, project):
         (HANDLER % 1 + "    def __init__(self): raise ValueError('no weights')\n", "no weights"),
     ],
 )
-def test_an_api_that_cannot_start_ends_with_reason_and_message(run, project, source, words):
+def test_a_failed_start_reports_reason_and_message(run, project, source, words):
     (project / "handler.py").write_text(source)
     status, output = run(str(project / "api.yaml")).end()
     assert status == 1
     assert words in output[output.index("Error: ") :]
 
 
-def test_a_bad_manifest_starts_nothing(run, project):
+def test_an_invalid_manifest_is_rejected(run, project):
     (project / "api.yaml").write_text(API.replace("NAME", "typo").replace("path:", "pth:"))
     status, output = run(str(project / "api.yaml")).end()
     assert (status, "spec.handler.pth: " in output) == (1, True)
 
 
-def test_an_async_api_runs_with_a_queue_of_its_own(run, project):
+def test_an_async_api_runs_with_a_local_queue(run, project):
     (project / "handler.py").write_text(
         "class Handler:\n    def handle_async(self, payload): return {'twice': 2 * payload['n']}\n"
     )
@@ -319,21 +319,21 @@ PACKED = API.replace("NAME", "packed").replace(
 )
 
 
-@pytest.mark.parametrize("apart", [True, False])
-def test_code_in_a_config_map_is_served_where_the_folder_has_none(tmp_path, run, apart):
+@pytest.mark.parametrize("is_separate", [True, False])
+def test_code_in_a_config_map_is_served_if_the_folder_has_none(tmp_path, run, is_separate):
     code = packed(tmp_path / "project", 4)
     manifests = tmp_path / "manifests"
     manifests.mkdir()
     file = manifests / "api.yaml"
-    file.write_text(PACKED if apart else f"{code}---\n{PACKED}")
-    if apart:
+    file.write_text(PACKED if is_separate else f"{code}---\n{PACKED}")
+    if is_separate:
         (manifests / "code.yaml").write_text(code)
     one = run(str(file))
     one.until("is ready at")
     assert one.post().json() == {"answer": 4}
 
 
-def test_a_packed_change_is_followed(tmp_path, run):
+def test_reload_applies_a_changed_config_map(tmp_path, run):
     file = tmp_path / "api.yaml"
     file.write_text(f"{packed(tmp_path / 'project', 1)}---\n{PACKED}")
     one = run(str(file), "--reload")
@@ -344,7 +344,7 @@ def test_a_packed_change_is_followed(tmp_path, run):
     assert one.post().json() == {"answer": 2}
 
 
-def test_the_folder_goes_before_the_config_map(tmp_path, run):
+def test_code_in_the_folder_has_precedence_over_the_config_map(tmp_path, run):
     code = packed(tmp_path, 1)
     (tmp_path / "words.py").write_text("WORD = 2\n")
     (tmp_path / "project.zip").write_text("not the project")
@@ -355,15 +355,16 @@ def test_the_folder_goes_before_the_config_map(tmp_path, run):
     assert one.post().json() == {"answer": 2}
 
 
-def test_code_that_is_nowhere(tmp_path, run):
+def test_missing_code_is_reported(tmp_path, run):
     file = tmp_path / "api.yaml"
     file.write_text(PACKED)
-    status, said = run(str(file)).end()
+    status, output = run(str(file)).end()
     assert status == 1
-    assert f"handlers/main.py is not in {tmp_path}, and no manifest there has ConfigMap code" in said
+    text = f"handlers/main.py is not in {tmp_path}, and no manifest in that folder contains ConfigMap code"
+    assert text in output
 
 
-def test_variables_of_the_manifest_reach_the_handler(run, project):
+def test_environment_variables_of_the_manifest_are_set(run, project):
     (project / "handler.py").write_text(
         "import os\nGREETING = os.environ['GREETING']\nclass Handler:\n"
         "    def handle_post(self, payload):\n        return {n: os.environ.get(n) for n in payload}\n"
@@ -378,22 +379,24 @@ def test_variables_of_the_manifest_reach_the_handler(run, project):
     status, output = run(str(project / "api.yaml")).end()
     assert (status, output) == (
         1,
-        "Error: spec.handler.env[2]: KEY comes from key k of Secret s in a cluster; here, set it in the environment of this "
+        "Error: spec.handler.env[2]: KEY comes from key k of Secret s in a cluster; set it in the environment of this "
         "command: KEY=... cortex run ...\n",
     )
     running = run(str(project / "api.yaml"), "--reload", KEY="secret", WHO="of the shell")
     running.until("first is ready")
-    assert "Note: without effect on this machine: networking, handler.shmSize\n" in running.seen
+    assert (
+        "Note: these fields have no effect under `cortex run`: networking, handler.shmSize\n" in running.seen
+    )
     names = ["GREETING", "WHO", "KEY", "MAYBE", "SPACE"]
     answer = httpx.post(f"http://127.0.0.1:{running.port}", json=names, timeout=TIMEOUT).json()
     assert answer == {
         "GREETING": "hello iris", "WHO": "iris", "KEY": "secret", "MAYBE": None, "SPACE": "default",
     }  # fmt: skip
     (project / "api.yaml").write_text(text.replace("iris", "rose"))
-    running.until("a change of handler.env takes effect when this command is started again")
+    running.until("restart this command to apply the change of handler.env")
 
 
-def test_the_admin_port_of_an_async_api_has_the_metrics_of_its_handler(run, project):
+def test_the_admin_port_of_an_async_api_has_the_metrics_of_its_worker(run, project):
     (project / "handler.py").write_text(
         "class Handler:\n    def __init__(self, metrics_client): self.metrics = metrics_client\n"
         "    def handle_async(self, payload):\n"
@@ -416,7 +419,7 @@ def test_the_admin_port_of_an_async_api_has_the_metrics_of_its_handler(run, proj
     assert values["cortex_async_queued"] == "0.0"
     assert values['cortex_async_jobs_total{status="completed"}'] == "1.0"
     assert values["cortex_async_accepted_total"] == "1.0"
-    # Both have it: one of them gets a label.
+    # Gateway and worker have this metric, so the worker's sample gets a label.
     builds = [name for name in values if name.startswith("cortex_build_info")]
     assert ['component="worker"' in name for name in builds] == [False, True]
     families = list(text_string_to_metric_families(text))

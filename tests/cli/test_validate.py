@@ -1,4 +1,4 @@
-"""`cortex validate`: every problem with its file and field, exit status 1."""
+"""`cortex validate` reports each problem with its file, line and field, and exits with 1."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def validate(*files: Path):
     return CliRunner().invoke(main, ["validate", *map(str, files)])
 
 
-def test_good_manifests_pass_and_are_named(manifest):
+def test_valid_manifests_are_reported(manifest):
     config_map = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: code}\n"
     file = manifest(GOOD + config_map)
     result = validate(file)
@@ -58,7 +58,7 @@ def test_all_problems_of_all_files_are_printed(manifest):
         assert any(line.startswith(f"{file}:{field}") for line in lines), (field, lines)
 
 
-def test_problems_of_every_document_have_their_lines(manifest):
+def test_problems_have_their_lines(manifest):
     file = manifest(
         "# A comment\n" + GOOD + "---\n" + GOOD.replace("path: handler.py", "path: [1]") + "---\na: [1\n"
     )
@@ -66,11 +66,11 @@ def test_problems_of_every_document_have_their_lines(manifest):
     assert result.exit_code == 1
     first, second = result.stderr.splitlines()
     assert first == f"{file}:12: spec.handler.path: must be a string; got a list"
-    assert second.startswith(f"{file}:15: is not valid YAML: ")
+    assert second.startswith(f"{file}:15: not valid YAML: ")
     assert result.stdout == f"{file}: RealtimeAPI good is valid\n"
 
 
-def test_a_missing_field_is_placed_where_it_should_stand(manifest):
+def test_a_missing_field_has_the_line_of_its_parent(manifest):
     file = manifest(
         "apiVersion: cortex.dev/v1alpha1\nkind: RealtimeAPI\nmetadata: {}\nspec:\n  handler: {}\n"
     )
@@ -80,12 +80,12 @@ def test_a_missing_field_is_placed_where_it_should_stand(manifest):
     } <= set(validate(file).stderr.splitlines())
 
 
-def test_a_field_that_is_given_twice(manifest):
+def test_a_duplicate_key_is_rejected(manifest):
     file = manifest(GOOD + "  paused: true\n  paused: false\n")
-    assert validate(file).stderr == f"{file}:7: spec.paused: is given twice\n"
+    assert validate(file).stderr == f"{file}:7: spec.paused: duplicate key\n"
 
 
-def test_items_of_a_list_are_manifests(manifest):
+def test_items_of_a_list_are_validated(manifest):
     items = "".join(
         "- " + text.replace("\n", "\n  ").rstrip() + "\n" for text in (GOOD, GOOD.replace("path", "pth"))
     )
@@ -95,7 +95,7 @@ def test_items_of_a_list_are_manifests(manifest):
     assert f"{file}:13: spec.handler.pth: unknown field" in result.stderr
 
 
-def test_a_folder_is_its_manifests(manifest, tmp_path):
+def test_manifests_in_a_folder_are_validated(manifest, tmp_path):
     (tmp_path / "below").mkdir()
     manifest(GOOD, "below/good.yml")
     manifest("services: {}\n", "compose.yaml")
@@ -105,7 +105,7 @@ def test_a_folder_is_its_manifests(manifest, tmp_path):
     empty.mkdir()
     assert (validate(empty).exit_code, validate(empty).stderr) == (
         1,
-        f"{empty}: no RealtimeAPI or AsyncAPI in it\n",
+        f"{empty}: contains no RealtimeAPI or AsyncAPI\n",
     )
 
 
@@ -117,14 +117,14 @@ def test_standard_input_is_a_dash():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: [1", "is not valid YAML"),
-        ("", "no RealtimeAPI or AsyncAPI in it"),
-        ("apiVersion: v1\nkind: ConfigMap\n", "no RealtimeAPI or AsyncAPI in it"),
+        ("a: [1", "not valid YAML"),
+        ("", "contains no RealtimeAPI or AsyncAPI"),
+        ("apiVersion: v1\nkind: ConfigMap\n", "contains no RealtimeAPI or AsyncAPI"),
         ("- 1\n", "a manifest must be a mapping"),
         ("apiVersion: cortex.dev/v1alpha1\nkind: BatchAPI\n", "must be one of RealtimeAPI, AsyncAPI"),
     ],
 )
-def test_what_is_no_manifest_is_told_with_the_file(manifest, text, words):
+def test_files_without_a_valid_manifest_are_reported(manifest, text, words):
     file = manifest(text)
     result = validate(file)
     assert result.exit_code == 1
@@ -132,11 +132,11 @@ def test_what_is_no_manifest_is_told_with_the_file(manifest, text, words):
     assert words in result.stderr
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_missing_file(tmp_path):
     result = validate(tmp_path / "none.yaml")
     assert (result.exit_code, result.stderr) == (
         1,
-        f"{tmp_path}/none.yaml: can't be read: No such file or directory\n",
+        f"{tmp_path}/none.yaml: cannot be read: No such file or directory\n",
     )
 
 
@@ -144,16 +144,16 @@ def test_version():
     assert CliRunner().invoke(main, ["--version"]).output == f"cortex, version {__version__}\n"
 
 
-def test_an_api_twice_in_a_file(manifest):
+def test_a_duplicate_api_is_rejected(manifest):
     file = manifest(GOOD + "---\n" + GOOD + "---\n" + GOOD.replace("RealtimeAPI", "AsyncAPI"))
     result = validate(file)
     assert result.exit_code == 1
     assert result.stderr == (
-        f"{file}:9: metadata.name: RealtimeAPI good is at {file}:3 already; applied, only the last stays\n"
+        f"{file}:9: metadata.name: RealtimeAPI good is already defined at {file}:3; the last definition would overwrite it\n"
     )
 
 
-def test_a_manifest_without_metadata_lacks_its_name(manifest):
+def test_a_manifest_without_metadata_is_rejected(manifest):
     file = manifest(GOOD.replace("metadata: {name: good}\n", ""))
     assert validate(file).stderr == f"{file}:1: metadata.name: is required\n"
 
@@ -167,19 +167,22 @@ def test_a_manifest_without_metadata_lacks_its_name(manifest):
     ],
 )
 @pytest.mark.parametrize("command", ["validate", "run"])
-def test_a_file_of_the_former_cortex_is_pointed_to_convert(manifest, command, text):
+def test_a_file_of_the_original_cortex_has_a_hint_on_convert(manifest, command, text):
     file = manifest(text, "cortex.yaml")
     result = CliRunner().invoke(main, [command, str(file)])
     assert result.exit_code == 1
     assert (
-        f"{file}:1: is a file of the former Cortex: `cortex convert {file}` makes manifests of it"
+        f"{file}:1: is a file of the original Cortex; convert it with `cortex convert {file}`"
         in result.stderr
     )
 
 
-def test_a_folder_with_nothing_but_a_file_of_the_former_cortex(manifest, tmp_path):
+def test_a_folder_with_only_a_file_of_the_original_cortex_has_a_hint_on_convert(manifest, tmp_path):
     file = manifest("- name: a\n  kind: RealtimeAPI\n", "cortex.yaml")
-    assert f"no RealtimeAPI or AsyncAPI in it; `cortex convert {file}`" in validate(tmp_path).stderr
+    assert (
+        f"contains no RealtimeAPI or AsyncAPI; convert {file} with `cortex convert {file}`"
+        in validate(tmp_path).stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,19 +197,22 @@ def test_a_folder_with_nothing_but_a_file_of_the_former_cortex(manifest, tmp_pat
         ("frobnicate", "No such command 'frobnicate'."),
     ],
 )
-def test_a_command_that_is_gone_is_answered_with_what_does_it_now(command, words):
+def test_a_removed_command_has_a_hint_on_its_replacement(command, words):
     result = CliRunner().invoke(main, [command, "cortex.yaml"])
     assert (result.exit_code, words in result.stderr) == (2, True), result.stderr
 
 
-def test_config_maps_alone_are_no_apis(manifest):
+def test_a_file_with_only_config_maps_is_rejected(manifest):
     code = manifest("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: code}\n", "code.yaml")
     for command in ("validate", "run"):
         result = CliRunner().invoke(main, [command, str(code)])
-        assert (result.exit_code, f"{code}: no RealtimeAPI or AsyncAPI in it" in result.stderr) == (1, True)
+        assert (result.exit_code, f"{code}: contains no RealtimeAPI or AsyncAPI" in result.stderr) == (
+            1,
+            True,
+        )
     assert validate(code, manifest(GOOD)).exit_code == 0
 
 
-def test_a_name_that_can_not_be_is_placed_at_the_name(manifest):
+def test_an_invalid_name_has_the_line_of_the_name(manifest):
     file = manifest(GOOD.replace("name: good", "name: 9to5"))
     assert validate(file).stderr.startswith(f"{file}:3: metadata.name: must be at most 50 characters")

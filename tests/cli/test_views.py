@@ -1,4 +1,4 @@
-"""What `cortex get NAME` shows of an API."""
+"""Output of `cortex get NAME`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The examples of every age: the old cortex.yaml, converted, is the api.yaml beside it, and `cortex run` serves that."""
+"""The examples of every releases: the old cortex.yaml, converted, is the api.yaml beside it, and `cortex run` serves that."""
 
 import functools
 import http.server

@@ -42,7 +42,7 @@ WRONG = [
     ("  name: a\n  model: s3://b/m\n  model_format: pytorch\n", 'tensorflow or onnx; got "pytorch"'),
     (
         "  name: a\n  model: s3://b/m.onnx\n  model_format: tensorflow\n",
-        "does not go with model s3://b/m.onnx",
+        "does not match model s3://b/m.onnx",
     ),
     (
         "  name: a\n  model: s3://b/m.onnx\n  tf_signature_key: k\n",

@@ -1,5 +1,5 @@
-"""`cortex convert`: the cortex.yaml of every age of Cortex (0.1 to 0.35) as RealtimeAPI and AsyncAPI manifests.
+"""`cortex convert`: convert a cortex.yaml of Cortex 0.1 to 0.35 to RealtimeAPI and AsyncAPI manifests.
 
-`ages` knows which field stood in which releases; `reading` finds fields with their lines, and the age of a file; `translate`
-makes the manifest and remarks on everything that changed its name or was left behind.
+`releases` lists the fields of each release. `legacy` parses a file and determines its releases. `translate` creates the manifests
+and remarks on renamed and dropped fields.
 """

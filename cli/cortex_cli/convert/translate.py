@@ -1,25 +1,27 @@
-"""An entry of a cortex.yaml to a manifest of today, with a remark on each thing that has another name now or stays behind."""
+"""Convert an entry of a cortex.yaml to a manifest, with remarks on renamed and dropped fields."""
 
 import math
 import re
 from typing import Any
 
 from cortex_api.kinds import API_VERSION
-from cortex_cli.convert.ages import CONTAINERS, DEBUG, TEXTS, TRAINING, Age
 from cortex_cli.convert.code import Code, locations
-from cortex_cli.convert.reading import Entry, fields
+from cortex_cli.convert.legacy import Entry, fields
+from cortex_cli.convert.releases import CONTAINERS, DEBUG, TEXTS, TRAINING, ReleaseRange
 from cortex_cli.convert.translation import Remark, Translation, camel
 
 _OTHER_KINDS = {
-    "BatchAPI": "there are no batch jobs here: run a Kubernetes Job, or post each item to an AsyncAPI",
-    "TaskAPI": "there are no tasks here: run a Kubernetes Job",
-    "TrafficSplitter": "the platform's gateway splits traffic: apply an HTTPRoute with a weight for each API's Service"
-    " (docs/migration.md has one)",
+    "BatchAPI": "batch jobs are not supported: run a Kubernetes Job, or post each item to an AsyncAPI",
+    "TaskAPI": "tasks are not supported: run a Kubernetes Job",
+    "TrafficSplitter": "the gateway of the cluster splits traffic: apply an HTTPRoute with a weight for each API's Service"
+    " (example in docs/migration.md)",
     **dict.fromkeys(
         TRAINING,
-        "models are not trained here: export the model to a bucket, and name it in handler.models.path",
+        "training is not supported: export the model to a bucket, and set handler.models.path to its location",
     ),
-    **dict.fromkeys(TEXTS, "templates are not expanded: write out the entries that the template makes"),
+    **dict.fromkeys(
+        TEXTS, "templates are not supported: replace the template by the entries that it generates"
+    ),
 }
 _EXPORTED = ("model", "model_name", "external_model", "model_format", "request_handler", "tf_signature_key")
 _MODEL_FIELDS = ("path", "dir", "signature_key", "cache_size", "disk_cache_size")
@@ -40,34 +42,40 @@ _SCALING = (
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
 
 
-def translate(entry: Entry, age: Age, deployment: str | None, code: Code) -> Translation | Remark:
-    """The manifest of one API; a Remark when it can't become one.
+def translate(
+    entry: Entry, releases: ReleaseRange, deployment: str | None, code: Code
+) -> Translation | Remark:
+    """Convert one API. Returns a Remark if it cannot be converted.
 
-    deployment: the name of the file's `kind: deployment`, which was part of the endpoint. code: where its code comes from.
+    deployment: the name of the `kind: deployment` in the file, which was part of the endpoint. code: the project.
     """
     if entry.kind in _OTHER_KINDS:
         return Remark(
-            entry.line("kind"), f"{entry.kind} is not carried over: {_OTHER_KINDS[entry.kind]}", lost=True
+            entry.line("kind"),
+            f"{entry.kind} is not converted: {_OTHER_KINDS[entry.kind]}",
+            needs_action=True,
         )
-    if age.first >= CONTAINERS or "pod" in entry.content:
-        why = "an API of containers (Cortex 0.36 and later) runs images of your own: apply a Deployment and a Service of them"
-        return Remark(entry.line("pod"), f"{entry.get('name')} is not carried over: {why}", lost=True)
+    if releases.first >= CONTAINERS or "pod" in entry.content:
+        why = (
+            "an API of Cortex 0.36 or later consists of your own containers: apply a Deployment and a Service"
+        )
+        return Remark(entry.line("pod"), f"{entry.get('name')} is not converted: {why}", needs_action=True)
     for old in ("model_name", "model"):
         model = entry.get(old)
         if model is not None and (old == "model_name" or str(model).startswith("@")):
             why = f"model {model} was trained by Cortex: {_OTHER_KINDS['model']}"
-            return Remark(entry.line(old), f"{entry.get('name')} is not carried over: {why}", lost=True)
-    to = Translation(entry, age)
+            return Remark(entry.line(old), f"{entry.get('name')} is not converted: {why}", needs_action=True)
+    to = Translation(entry, releases)
     to.manifest |= {
         "apiVersion": API_VERSION,
         "kind": "AsyncAPI" if entry.kind == "AsyncAPI" else "RealtimeAPI",
     }
     to.manifest["metadata"] = {}
-    to.carry("name", "metadata.name")
+    to.copy("name", "metadata.name")
     _tags(to)
     to.manifest["spec"] = {"handler": {}}
     _handler(to)
-    code.carry(to)
+    code.apply_to(to)
     _local_models(to)
     _tracker(to)
     _compute(to)
@@ -76,9 +84,9 @@ def translate(entry: Entry, age: Age, deployment: str | None, code: Code) -> Tra
     _networking(to, deployment)
     _debug(to)
     for path, _ in fields(entry):
-        # A field of the tables that nothing above knows: better said than dropped.
+        # Never drop a field silently.
         if path != "kind" and entry.get(path) is not None and not _seen(to, path):
-            to.leave(path, "nothing here does the same")
+            to.drop(path, "no equivalent exists")
     return to
 
 
@@ -88,62 +96,67 @@ def _seen(to: Translation, path: str) -> bool:
 
 def _handler(to: Translation) -> None:
     entry = to.entry
-    given = [
+    sections = [
         name
         for name in ("model", "python", "tensorflow", "onnx", "predictor", "handler")
         if entry.content.get(name)
     ]
-    if len(given) > 1:
-        to.contradict(given[1], f"exactly one of {' and '.join(given)} says what is served")
+    if len(sections) > 1:
+        to.reject(sections[1], f"exactly one of {' and '.join(sections)} must be set")
     if any(name in entry.content for name in _EXPORTED):
         _exported_model(to)
-    elif "python" in given:
-        to.put("spec.handler.type", "python", "python", "python is spec.handler with type python now")
-        to.carry("python.inference", "spec.handler.path")
-    elif "tensorflow" in given or "onnx" in given:
-        kind = "tensorflow" if "tensorflow" in given else "onnx"
-        to.put("spec.handler.type", kind, kind, f"{kind} is spec.handler with type {kind} now")
-        to.carry(f"{kind}.model", "spec.handler.models.path")
-        to.carry(f"{kind}.request_handler", "spec.handler.path")
-        to.carry(f"{kind}.signature_key", "spec.handler.models.signatureKey")
-        to.carry(f"{kind}.python_path", "spec.handler.pythonPath", _folder)
-        to.carry(f"{kind}.metadata", "spec.handler.config")
-    elif "predictor" in given:
+    elif "python" in sections:
+        to.set("spec.handler.type", "python", "python", "python is now spec.handler with type python")
+        to.copy("python.inference", "spec.handler.path")
+    elif "tensorflow" in sections or "onnx" in sections:
+        kind = "tensorflow" if "tensorflow" in sections else "onnx"
+        to.set("spec.handler.type", kind, kind, f"{kind} is now spec.handler with type {kind}")
+        to.copy(f"{kind}.model", "spec.handler.models.path")
+        to.copy(f"{kind}.request_handler", "spec.handler.path")
+        to.copy(f"{kind}.signature_key", "spec.handler.models.signatureKey")
+        to.copy(f"{kind}.python_path", "spec.handler.pythonPath", _folder)
+        to.copy(f"{kind}.metadata", "spec.handler.config")
+    elif "predictor" in sections:
         if entry.get("predictor.type") is None:
-            to.put(
-                "spec.handler.type", "python", "predictor", "predictor is spec.handler with type python now"
+            to.set(
+                "spec.handler.type", "python", "predictor", "predictor is now spec.handler with type python"
             )
         _section(to, "predictor")
-    elif "handler" in given:
+    elif "handler" in sections:
         _section(to, "handler")
-    to.carry("metadata", "spec.handler.config")
+    to.copy("metadata", "spec.handler.config")
 
 
 def _exported_model(to: Translation) -> None:
-    """A model with a request handler: its format is said, or shows in its name."""
+    """Convert an exported model with a request handler. Its format is a field, or follows from the file name."""
     if to.entry.get("external_model") is not None:
-        to.put(
+        to.set(
             "spec.handler.type",
             "tensorflow",
             "external_model",
-            "external_model is served with type tensorflow",
+            "external_model is now spec.handler with type tensorflow",
         )
-        to.carry("external_model.path", "spec.handler.models.path")
-        to.leave("external_model.region", "set AWS_REGION in handler.env where the bucket's region is needed")
+        to.copy("external_model.path", "spec.handler.models.path")
+        to.drop(
+            "external_model.region", "set AWS_REGION in handler.env if the region of the bucket is required"
+        )
         return
-    model, said = str(to.entry.get("model") or ""), to.entry.get("model_format")
-    if said is None and model:
+    model, model_format = str(to.entry.get("model") or ""), to.entry.get("model_format")
+    if model_format is None and model:
         kind = "onnx" if model.endswith(".onnx") else "tensorflow"
-        to.put(
-            "spec.handler.type", kind, "model", f"spec.handler.type is {kind}, as the name of the model says"
+        to.set(
+            "spec.handler.type",
+            kind,
+            "model",
+            f"spec.handler.type is {kind}, from the file name of the model",
         )
     else:
-        to.carry("model_format", "spec.handler.type")
-        if model and (said == "onnx") != model.endswith(".onnx"):
-            to.contradict("model_format", f"model_format {said} does not go with model {model}")
-    to.carry("model", "spec.handler.models.path")
-    to.carry("request_handler", "spec.handler.path")
-    to.carry("tf_signature_key", "spec.handler.models.signatureKey")
+        to.copy("model_format", "spec.handler.type")
+        if model and (model_format == "onnx") != model.endswith(".onnx"):
+            to.reject("model_format", f"model_format {model_format} does not match model {model}")
+    to.copy("model", "spec.handler.models.path")
+    to.copy("request_handler", "spec.handler.path")
+    to.copy("tf_signature_key", "spec.handler.models.signatureKey")
 
 
 def _folder(path: Any) -> Any:
@@ -151,57 +164,59 @@ def _folder(path: Any) -> Any:
 
 
 def _section(to: Translation, section: str) -> None:
-    """The predictor of 0.10 to 0.33, the handler after it."""
+    """Convert the section predictor (0.10 to 0.33) or handler (since 0.34)."""
     at = "spec.handler"
-    to.carry(f"{section}.type", f"{at}.type")
+    to.copy(f"{section}.type", f"{at}.type")
     path = to.entry.get(f"{section}.path")
     if isinstance(path, str) and path.endswith((".pickle", ".pkl")):
         to.seen.add(f"{section}.path")
-        to.contradict(
-            f"{section}.path", "a pickled class is not loaded: write it into a .py file, and name that"
-        )
+        to.reject(f"{section}.path", "pickled classes are not supported: move the class to a .py file")
     else:
-        to.carry(f"{section}.path", f"{at}.path")
+        to.copy(f"{section}.path", f"{at}.path")
     for old in ("model", "model_path"):
-        to.carry(f"{section}.{old}", f"{at}.models.path")
-    to.carry(f"{section}.signature_key", f"{at}.models.signatureKey")
+        to.copy(f"{section}.{old}", f"{at}.models.path")
+    to.copy(f"{section}.signature_key", f"{at}.models.signatureKey")
     if isinstance(to.entry.get(f"{section}.models"), list):
         _paths(to, f"{section}.models")
     for models in (f"{section}.models", f"{section}.multi_model_reloading"):
         if isinstance(to.entry.get(models), dict):
             for name in _MODEL_FIELDS:
-                to.carry(f"{models}.{name}", f"{at}.models.{camel(name)}")
+                to.copy(f"{models}.{name}", f"{at}.models.{camel(name)}")
             _paths(to, f"{models}.paths")
     if to.entry.get(f"{section}.multi_model_reloading.signature_key") is not None:
-        # The runtime of the time refused it too.
-        to.contradict(
-            f"{section}.multi_model_reloading.signature_key", "models of a Python handler have no signature"
+        # Old releases rejected it too.
+        to.reject(
+            f"{section}.multi_model_reloading.signature_key",
+            "signature_key is not supported for models of a Python handler",
         )
     for old in ("config", "metadata"):
-        to.carry(f"{section}.{old}", f"{at}.config")
-    to.carry(f"{section}.python_path", f"{at}.pythonPath", _folder)
-    to.carry(f"{section}.env", f"{at}.env", _environment, ", a list of name and value")
+        to.copy(f"{section}.{old}", f"{at}.config")
+    to.copy(f"{section}.python_path", f"{at}.pythonPath", _folder)
+    to.copy(f"{section}.env", f"{at}.env", _environment, ", a list of name and value")
     for name in ("processes_per_replica", "threads_per_process", "log_level", "shm_size"):
-        to.carry(f"{section}.{name}", f"{at}.{camel(name)}")
+        to.copy(f"{section}.{name}", f"{at}.{camel(name)}")
     for name in ("max_batch_size", "batch_interval"):
         batching = f"{section}.server_side_batching.{name}"
-        to.carry(batching, f"{at}.serverSideBatching.{camel(name)}")
-    to.carry(f"{section}.dependencies.pip", f"{at}.dependencies.pip")
-    to.carry(f"{section}.dependencies.shell", f"{at}.dependencies.shell")
-    to.leave(
+        to.copy(batching, f"{at}.serverSideBatching.{camel(name)}")
+    to.copy(f"{section}.dependencies.pip", f"{at}.dependencies.pip")
+    to.copy(f"{section}.dependencies.shell", f"{at}.dependencies.shell")
+    to.drop(
         f"{section}.dependencies.conda",
-        "conda is not installed: write its packages into requirements.txt, or an image",
+        "conda is not supported: move its packages to requirements.txt or to your own image",
     )
-    to.leave(f"{section}.protobuf_path", "APIs of gRPC by your own .proto are not served; HTTP is")
-    to.leave(
+    to.drop(f"{section}.protobuf_path", "gRPC with your own .proto file is not supported; use HTTP")
+    to.drop(
         f"{section}.image",
-        "an image of the old Cortex can't run this: build one from cortex-runtime and set handler.image",
+        "images of the original Cortex are not compatible: build an image from cortex-runtime and set handler.image",
     )
     serving = to.entry.get(f"{section}.tensorflow_serving_image")
     if isinstance(serving, str) and "cortexlabs/" in serving:
-        to.leave(f"{section}.tensorflow_serving_image", "the platform's is used, or any tensorflow/serving")
+        to.drop(
+            f"{section}.tensorflow_serving_image",
+            "the default image is used; you can set any tensorflow/serving image",
+        )
     else:
-        to.carry(f"{section}.tensorflow_serving_image", f"{at}.tensorflowServingImage")
+        to.copy(f"{section}.tensorflow_serving_image", f"{at}.tensorflowServingImage")
 
 
 def _paths(to: Translation, old: str) -> None:
@@ -211,8 +226,8 @@ def _paths(to: Translation, old: str) -> None:
     names = {"model_path": "path", "signature_key": "signatureKey"}
     listed = [model for model in models if isinstance(model, dict)]
     renamed = sorted({name for model in listed for name in model if name in names})
-    note = "".join(f"; its {name} is {names[name]}" for name in renamed)
-    to.carry(
+    note = "".join(f"; its {name} is now {names[name]}" for name in renamed)
+    to.copy(
         old,
         "spec.handler.models.paths",
         lambda _: [{names.get(k, k): v for k, v in model.items() if v is not None} for model in listed],
@@ -231,34 +246,34 @@ def _text(value: Any) -> str:
 
 
 def _local_models(to: Translation) -> None:
-    """Releases 0.22 to 0.24 could serve models of the machine that they ran on."""
+    """Add a remark for local model paths, which releases 0.22 to 0.24 supported."""
     for location in locations(to.manifest["spec"]["handler"]):
         if location.startswith(("/", "~")):
-            text = f"{location} is a path of one machine, which pods don't have: upload the model to a bucket, and name that"
-            to.remarks.append(Remark(to.entry.line(), text, lost=True))
+            text = f"{location} is a local path that pods cannot read: upload the model to a bucket"
+            to.remarks.append(Remark(to.entry.line(), text, needs_action=True))
 
 
 def _tracker(to: Translation) -> None:
     for parent in ("tracker.", "monitoring.", ""):
-        to.carry(f"{parent}key", "spec.tracker.key")
-        to.carry(f"{parent}model_type", "spec.tracker.modelType")
+        to.copy(f"{parent}key", "spec.tracker.key")
+        to.copy(f"{parent}model_type", "spec.tracker.modelType")
 
 
 def _compute(to: Translation) -> None:
     for parent in ("compute.", ""):
         for name in ("cpu", "mem", "gpu", "inf"):
-            to.carry(
+            to.copy(
                 f"{parent}{name}",
                 f"spec.compute.{name}",
                 _quantity if name in ("cpu", "mem") else lambda v: v,
             )
-    if to.age.last <= 7 and to.entry.get("compute.cpu") is None:
-        to.put("spec.compute.cpu", "400m", "compute", "spec.compute.cpu: 400m, which was the default")
+    if to.releases.last <= 7 and to.entry.get("compute.cpu") is None:
+        to.set("spec.compute.cpu", "400m", "compute", "spec.compute.cpu: 400m, the default of the release")
     compute = to.entry.get("compute")
     if isinstance(compute, dict) and "cpu" in compute and compute["cpu"] is None:
-        # It meant: no request.
-        to.put("spec.compute.cpu", None, "compute.cpu")
-    to.leave("compute.node_groups", "choose nodes by their labels: compute.nodeSelector")
+        # null meant no CPU request.
+        to.set("spec.compute.cpu", None, "compute.cpu")
+    to.drop("compute.node_groups", "select nodes by their labels with compute.nodeSelector")
 
 
 def _quantity(value: Any) -> Any:
@@ -268,22 +283,22 @@ def _quantity(value: Any) -> Any:
 def _autoscaling(to: Translation) -> None:
     entry = to.entry
     if entry.get("compute.replicas") is not None:
-        to.carry("compute.replicas", "spec.replicas")
+        to.copy("compute.replicas", "spec.replicas")
         return
-    if to.age.last <= 5:
-        return  # One replica, then as now.
+    if to.releases.last <= 5:
+        return  # The default is still one replica.
     for parent in ("autoscaling.", "compute.", ""):
         for name in _SCALING:
-            to.carry(f"{parent}{name}", f"spec.autoscaling.{camel(name)}")
-        to.carry(f"{parent}target_cpu_utilization", "spec.autoscaling.targetCpuUtilization")
-    to.carry("autoscaling.target_replica_concurrency", "spec.autoscaling.targetInFlight")
-    to.carry("autoscaling.target_in_flight", "spec.autoscaling.targetInFlight")
-    to.carry("autoscaling.max_replica_concurrency", "spec.handler.maxReplicaConcurrency")
-    to.carry("autoscaling.workers_per_replica", "spec.handler.processesPerReplica")
-    to.carry("autoscaling.threads_per_worker", "spec.handler.threadsPerProcess")
+            to.copy(f"{parent}{name}", f"spec.autoscaling.{camel(name)}")
+        to.copy(f"{parent}target_cpu_utilization", "spec.autoscaling.targetCpuUtilization")
+    to.copy("autoscaling.target_replica_concurrency", "spec.autoscaling.targetInFlight")
+    to.copy("autoscaling.target_in_flight", "spec.autoscaling.targetInFlight")
+    to.copy("autoscaling.max_replica_concurrency", "spec.handler.maxReplicaConcurrency")
+    to.copy("autoscaling.workers_per_replica", "spec.handler.processesPerReplica")
+    to.copy("autoscaling.threads_per_worker", "spec.handler.threadsPerProcess")
     scaling = to.manifest["spec"].setdefault("autoscaling", {})
-    before = dict(scaling)
-    if to.age.last < 14:
+    explicit = dict(scaling)
+    if to.releases.last < 14:
         scaling.setdefault("targetCpuUtilization", 80)
     else:
         handler = to.manifest["spec"]["handler"]
@@ -292,46 +307,48 @@ def _autoscaling(to: Translation) -> None:
             scaling.setdefault("targetInFlight", math.prod(slots))
     scaling.setdefault("minReplicas", 1)
     scaling.setdefault("maxReplicas", 100)
-    if added := {name: value for name, value in scaling.items() if name not in before}:
+    if added := {name: value for name, value in scaling.items() if name not in explicit}:
         text = ", ".join(f"{name} {value:g}" for name, value in added.items())
-        to.remarks.append(Remark(entry.line(), f"spec.autoscaling: written out what was the default: {text}"))
+        to.remarks.append(
+            Remark(entry.line(), f"spec.autoscaling: set to the defaults of the release: {text}")
+        )
 
 
 def _update_strategy(to: Translation) -> None:
     for parent in ("update_strategy", "compute"):
         for name in ("max_surge", "max_unavailable"):
-            to.carry(f"{parent}.{name}", f"spec.updateStrategy.{camel(name)}")
+            to.copy(f"{parent}.{name}", f"spec.updateStrategy.{camel(name)}")
 
 
 def _networking(to: Translation, deployment: str | None) -> None:
     for old in ("endpoint", "networking.endpoint"):
-        to.carry(old, "spec.networking.endpoint", lambda text: "/" + str(text).strip("/"))
+        to.copy(old, "spec.networking.endpoint", lambda text: "/" + str(text).strip("/"))
     networking = to.manifest["spec"].setdefault("networking", {})
     if deployment is not None and "endpoint" not in networking:
         networking["endpoint"] = f"/{deployment}/{to.entry.get('name')}"
-        text = f"spec.networking.endpoint: {networking['endpoint']}, as the deployment and the API were its default"
+        text = f"spec.networking.endpoint: {networking['endpoint']}, the default from the names of deployment and API"
         to.remarks.append(Remark(to.entry.line(), text))
     if not networking:
         del to.manifest["spec"]["networking"]
-    to.leave(
+    to.drop(
         "networking.api_gateway",
-        "who reaches the APIs is the platform's matter: the chart's gateway or ingress",
+        "configure access in the gateway or ingress of the cluster",
     )
     for old in ("local_port", "networking.local_port"):
-        to.leave(old, "cortex run --port chooses it")
+        to.drop(old, "use `cortex run --port`")
 
 
 def _tags(to: Translation) -> None:
-    """Tags were scalars of any kind; a label has a syntax of its own."""
+    """Convert tags to labels, unless a tag is not a valid label."""
     tags = to.entry.get("tags")
     labels = {str(name): _text(value) for name, value in tags.items()} if isinstance(tags, dict) else {}
-    wrong = [
+    invalid = [
         f"{name}: {value}" for name, value in labels.items() if not (_LABEL.match(name) and _is_label(value))
     ]
-    if wrong:
-        to.leave("tags", f"not valid as a label: {', '.join(wrong)}; write it into metadata.annotations")
+    if invalid:
+        to.drop("tags", f"not a valid label: {', '.join(invalid)}; use metadata.annotations")
     elif labels:
-        to.carry("tags", "metadata.labels", lambda _: labels)
+        to.copy("tags", "metadata.labels", lambda _: labels)
     to.seen.add("tags")
 
 
@@ -340,11 +357,8 @@ def _is_label(value: str) -> bool:
 
 
 def _debug(to: Translation) -> None:
-    """In some releases a request alone decided whether its payload was logged."""
-    if (to.age & DEBUG).empty:
+    """Add a remark on ?debug=true, which needed no setting in some releases."""
+    if (to.releases & DEBUG).is_empty:
         return
-    text = (
-        f"?debug=true (Cortex {DEBUG}) logs the stages of a request only where spec.handler.debug is true,"
-        " because that puts payloads into the log"
-    )
-    to.remarks.append(Remark(to.entry.line(), text, lost=True))
+    text = f"?debug=true (Cortex {DEBUG}) now requires spec.handler.debug: true, because it writes payloads to the log"
+    to.remarks.append(Remark(to.entry.line(), text, needs_action=True))

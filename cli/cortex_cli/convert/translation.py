@@ -1,41 +1,44 @@
-"""A manifest in the making, with the lines that its fields come from and what a reader should know about it."""
+"""A manifest that is being converted, with the original lines of its fields and remarks."""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cortex_cli.convert.ages import Age
-from cortex_cli.convert.reading import Entry
+from cortex_cli.convert.legacy import Entry
+from cortex_cli.convert.releases import ReleaseRange
 
 
 @dataclass(frozen=True)
 class Remark:
-    """Something that a reader of the old file should know. lost: whether it needs a decision or was left behind."""
+    """A remark on a line of the original file.
+
+    needs_action: whether the field was dropped or requires an action of the user.
+    """
 
     line: int
     text: str
-    lost: bool = False
+    needs_action: bool = False
 
 
 @dataclass
 class Translation:
-    """A manifest in the making.
+    """A manifest that is being converted.
 
-    lines: the line of the old file that each of its fields comes from. seen: the old fields that were looked at. contradiction:
-    whether the old file says two things that can't both hold.
+    lines: the original line of each field of the manifest. seen: the original fields that have been processed.
+    is_invalid: whether the original file is invalid or cannot be served.
     """
 
     entry: Entry
-    age: Age
+    releases: ReleaseRange
     manifest: dict[str, Any] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
     lines: dict[str, int] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
-    contradiction: bool = False
+    is_invalid: bool = False
 
-    def put(self, new: str, value: Any, old: str, remark: str = "") -> None:
-        """Set a field of the manifest, from the line of an old one."""
+    def set(self, new: str, value: Any, old: str, remark: str = "") -> None:
+        """Set a field of the manifest, with the line of an original field."""
         parent = self.manifest
         *above, last = new.split(".")
         for name in above:
@@ -45,29 +48,31 @@ class Translation:
         if remark:
             self.remarks.append(Remark(self.lines[new], remark))
 
-    def carry(
+    def copy(
         self, old: str, new: str, change: Callable[[Any], Any] = lambda value: value, note: str = ""
     ) -> None:
-        """Take a field to its new place, if it is there and not null; say so when it has another name there."""
+        """Copy an original field to the manifest if it is set. Adds a remark if its name changes."""
         self.seen.add(old)
         value = self.entry.get(old)
         if value is None:
             return
-        same = camel(old) == new.removeprefix("spec.") or old == "name"
-        self.put(new, change(value), old, "" if same and not note else f"{old} is {new} now{note}")
+        is_same_name = camel(old) == new.removeprefix("spec.") or old == "name"
+        self.set(new, change(value), old, "" if is_same_name and not note else f"{old} is now {new}{note}")
 
-    def leave(self, old: str, why: str) -> None:
-        """A field that stays behind, if it is there."""
+    def drop(self, old: str, why: str) -> None:
+        """Drop an original field. Adds a remark if it is set."""
         self.seen.add(old)
         if self.entry.get(old) is not None:
-            self.remarks.append(Remark(self.entry.line(old), f"{old} is not carried over: {why}", lost=True))
+            self.remarks.append(
+                Remark(self.entry.line(old), f"{old} is not converted: {why}", needs_action=True)
+            )
 
-    def contradict(self, old: str, why: str) -> None:
-        """Something that can't be served: the old Cortex refused it as well, or this runtime has nothing of the kind."""
-        self.contradiction = True
-        self.remarks.append(Remark(self.entry.line(old), f"not valid: {why}", lost=True))
+    def reject(self, old: str, why: str) -> None:
+        """Report a field that cannot be served."""
+        self.is_invalid = True
+        self.remarks.append(Remark(self.entry.line(old), f"not valid: {why}", needs_action=True))
 
 
 def camel(name: str) -> str:
-    """The name of a field as the manifests have it: max_replicas is maxReplicas."""
+    """Convert a field name to camelCase: max_replicas becomes maxReplicas."""
     return re.sub(r"_([a-z])", lambda found: found[1].upper(), name)

@@ -210,11 +210,11 @@ FILES = {
 """By the release that they were written for; each is valid there, and is converted."""
 
 REFUSED = {
-    "a kind of the feature store": ("- kind: raw_column\n  name: a\n", 1, "models are not trained here"),
+    "a kind of the feature store": ("- kind: raw_column\n  name: a\n", 1, "training is not supported"),
     "a file of the feature store": (
         "- kind: app\n  name: x\n- kind: estimator\n  name: e\n  target_column: @label\n",
         1,
-        "models are not trained here",
+        "training is not supported",
     ),
     "a model that Cortex trained, by name": (
         "- kind: api\n  name: a\n  model_name: dnn\n",
@@ -229,12 +229,12 @@ REFUSED = {
     "a template": (
         "- kind: template\n  name: t\n  yaml: |\n    - kind: api\n      name: {name}\n",
         1,
-        "write out the entries that the template makes",
+        "replace the template by the entries that it generates",
     ),
     "the use of a template": (
         "- kind: embed\n  template: t\n  args: {name: a}\n",
         1,
-        "write out the entries that the template makes",
+        "replace the template by the entries that it generates",
     ),
     "a batch job": (
         "- name: a\n  kind: BatchAPI\n  predictor: {type: python, path: p.py}\n",
@@ -256,13 +256,13 @@ REFUSED = {
     "a pickled class": (
         "- name: a\n  kind: RealtimeAPI\n  predictor: {type: python, path: p.pickle}\n",
         3,
-        "a pickled class is not loaded",
+        "pickled classes are not supported",
     ),
     "a signature of a Python model": (
         "- name: a\n  kind: RealtimeAPI\n  predictor:\n    type: python\n    path: p.py\n"
         '    multi_model_reloading: {path: "s3://b/m", signature_key: x}\n',
         6,
-        "models of a Python handler have no signature",
+        "signature_key is not supported for models of a Python handler",
     ),
     "a signature of one of several Python models": (
         "- name: a\n  kind: RealtimeAPI\n  handler:\n    type: python\n    path: p.py\n"
@@ -285,24 +285,24 @@ REFUSED = {
     "a name twice": (
         "- kind: api\n  name: a\n  model: s3://b/m.onnx\n- kind: api\n  name: a\n  model: s3://b/n.onnx\n",
         5,
-        "name a is already that of the API at line 2",
+        "name a is already used by the API in line 2",
     ),
     "a name of two kinds of API": (
         "- {name: a, kind: RealtimeAPI, handler: {type: python, path: p.py}}\n"
         "- {name: a, kind: AsyncAPI, handler: {type: python, path: p.py}}\n",
         2,
-        "name a is already that of the API at line 1",
+        "name a is already used by the API in line 1",
     ),
     "an endpoint twice": (
         "- {name: a, endpoint: x, predictor: {type: python, path: p.py}}\n"
         "- {name: b, endpoint: /x, predictor: {type: python, path: p.py}}\n",
         2,
-        "networking.endpoint /x is already that of the API at line 1",
+        "networking.endpoint /x is already used by the API in line 1",
     ),
     "a field twice": (
         "- name: a\n  kind: RealtimeAPI\n  predictor:\n    type: python\n    path: p.py\n    path: q.py\n",
         6,
-        "predictor.path: is given twice",
+        "predictor.path: duplicate key",
     ),
 }
-"""What is wrong: the file, the line that is named, and words of the message."""
+"""Rejected files by description: the text, the reported line, and a part of the message."""

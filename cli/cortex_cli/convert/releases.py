@@ -1,28 +1,28 @@
-"""Which field of a cortex.yaml stood in which releases of Cortex.
+"""Fields of a cortex.yaml in each release of Cortex.
 
-Releases are the minor numbers of 0.x: 18 is Cortex 0.18. UNRELEASED (9.5) is the state between 0.9 and 0.10 that was never
-released and whose documentation was. A path names the keys from an API down; "[]" stands for every element of a list, and
-a field that ends in "*" holds what is the user's own.
+Releases are the minor numbers of 0.x: 18 is Cortex 0.18. UNRELEASED (9.5) is a state between 0.9 and 0.10 that was documented but
+never released. Field paths start below the API. "[]" matches each item of a list, and a field with the suffix "*" has arbitrary
+content.
 """
 
 from dataclasses import dataclass
 
 UNRELEASED = 9.5
 CONTAINERS = 36
-"""From here on an API is containers of the user's own, which no runtime loads code into."""
+"""First release whose APIs consist of the user's own containers."""
 
 _TABLE = """
 name                                 1    42
 kind                                 1    42
 tags*                                1    9
-# Models: trained by Cortex itself, then exported ones
+# Models that Cortex trained, then exported models
 model_name                           1    3
 external_model.path external_model.region   4   4
 model                                4    9
 model_format                         6    9
 request_handler                      6    9
 tf_signature_key                     8    9
-# The same, where the parents tracker and compute have been lost
+# The same without the parents tracker and compute
 key model_type                       8    9
 min_replicas max_replicas init_replicas target_cpu_utilization cpu gpu mem   6   9
 tracker.key tracker.model_type       8    16
@@ -92,18 +92,18 @@ dependencies.pip dependencies.conda dependencies.shell protobuf_path log_level s
 
 
 @dataclass(frozen=True)
-class Age:
-    """A span of releases, first and last included."""
+class ReleaseRange:
+    """A range of releases, including first and last."""
 
     first: float
     last: float
 
-    def __and__(self, other: "Age") -> "Age":
-        return Age(max(self.first, other.first), min(self.last, other.last))
+    def __and__(self, other: "ReleaseRange") -> "ReleaseRange":
+        return ReleaseRange(max(self.first, other.first), min(self.last, other.last))
 
     @property
-    def empty(self) -> bool:
-        """Whether no release is in it."""
+    def is_empty(self) -> bool:
+        """Whether the range contains no release."""
         return self.first > self.last
 
     def __str__(self) -> str:
@@ -116,40 +116,44 @@ def _release(number: float) -> str:
     return "0.9+ (python.inference, never released)" if number == UNRELEASED else f"0.{int(number)}"
 
 
-def _fields() -> dict[str, Age]:
-    found: dict[str, Age] = {}
+def _fields() -> dict[str, ReleaseRange]:
+    found: dict[str, ReleaseRange] = {}
     for line in _TABLE.splitlines():
         if line and not line.startswith("#"):
             *names, first, last = line.split()
-            found |= dict.fromkeys(names, Age(float(first), float(last)))
-    return found | {f"handler.{name}": Age(34, 35) for name in _HANDLER.split()}
+            found |= dict.fromkeys(names, ReleaseRange(float(first), float(last)))
+    return found | {f"handler.{name}": ReleaseRange(34, 35) for name in _HANDLER.split()}
 
 
 FIELDS = _fields()
 TRAINING = {
     **dict.fromkeys(
         ("app", "environment", "raw_column", "transformed_column", "aggregate", "aggregator", "transformer"),
-        Age(1, 7),
+        ReleaseRange(1, 7),
     ),
-    **dict.fromkeys(("constant", "model"), Age(1, 7)),
-    "app": Age(1, 4),
-    "estimator": Age(4, 7),
+    **dict.fromkeys(("constant", "model"), ReleaseRange(1, 7)),
+    "app": ReleaseRange(1, 4),
+    "estimator": ReleaseRange(4, 7),
 }
-"""Kinds of the time when Cortex trained models itself."""
-TEXTS = {"template": Age(1, 7), "embed": Age(1, 7)}
-"""Kinds that wrote other entries of the file."""
-JOBS = {"BatchAPI": Age(19, 42), "TaskAPI": Age(27, 42), "TrafficSplitter": Age(19, 42)}
-"""Kinds that are no API with a handler or a model, and do not become a resource here."""
+"""Kinds of the releases in which Cortex trained models."""
+TEXTS = {"template": ReleaseRange(1, 7), "embed": ReleaseRange(1, 7)}
+"""Kinds that generated other entries of the file."""
+JOBS = {
+    "BatchAPI": ReleaseRange(19, 42),
+    "TaskAPI": ReleaseRange(27, 42),
+    "TrafficSplitter": ReleaseRange(19, 42),
+}
+"""Kinds without a handler or a model, which are not converted."""
 KINDS = {
     **TRAINING,
     **TEXTS,
-    "deployment": Age(5, 12),
-    "api": Age(1, 12),
-    "RealtimeAPI": Age(19, 42),
-    "AsyncAPI": Age(31, 42),
+    "deployment": ReleaseRange(5, 12),
+    "api": ReleaseRange(1, 12),
+    "RealtimeAPI": ReleaseRange(19, 42),
+    "AsyncAPI": ReleaseRange(31, 42),
     **JOBS,
 }
-WITHOUT_KIND = Age(13, 18)
-EVERY = Age(1, 42)
-DEBUG = Age(8, 15)
-"""Releases that logged the payload of a request with `?debug=true`, without being asked to in the file."""
+WITHOUT_KIND = ReleaseRange(13, 18)
+EVERY = ReleaseRange(1, 42)
+DEBUG = ReleaseRange(8, 15)
+"""Releases in which `?debug=true` logged the payload of a request without a setting in the file."""
