@@ -3,19 +3,25 @@
 Handlers wait for each other: a request that waited behind another would never be answered by two that have met.
 """
 
+import asyncio
 import hashlib
 import os
 import signal
 import socket
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
-from cortex_runtime.mailboxes import REQUEST, TURN, Mailboxes
+from cortex_runtime.board import Board
+from cortex_runtime.mailboxes import ASK, NOTHING, REQUEST, TURN, WAITING, Mailboxes
+from cortex_runtime.server import plain
+from cortex_runtime.sharing import SharedThreads, SharingServer
 
 SOURCE = """
 import asyncio, hashlib, os, time, uuid
@@ -247,3 +253,50 @@ def test_requests_sent_to_a_dead_worker_are_forwarded_or_closed():
             with socket.socket(fileno=message.files[0]) as passed:
                 passed.sendall(b"here")
             assert ours.recv(4) == b"here"
+
+
+def test_workers_tell_each_other_at_once_what_is_free_and_what_waits():
+    """One worker alone, whose messages to another are read here; nothing is left to what it does from time to time."""
+
+    async def run():
+        board, mail = Board.create(2), Mailboxes.create(2)
+        threads = SharedThreads(2, board.row(0), board, 0)
+        server = SharingServer(plain(None, http="httptools"), lambda: None, threads, mail)
+        server.lifespan = SimpleNamespace(startup=lambda: asyncio.sleep(0), should_exit=False, state={})
+        await server.startup([socket.create_server(("127.0.0.1", 0))])
+        sent = []
+
+        async def until(kind):
+            while kind not in sent:
+                await asyncio.sleep(0.001)
+                sent.extend(message.kind for message in mail.receive(1))
+            sent.clear()
+
+        board.movable[1] = 1.0
+        await asyncio.create_task(threads.run_plain(lambda: None))  # A task for each request.
+        await until(ASK)
+        mail.send(0, NOTHING, 1)
+        board.movable[1], board.free[1] = 0.0, 1.0
+        end = threading.Event()
+        cycle = SimpleNamespace(transport=SimpleNamespace(get_protocol=lambda: None))
+        receive = asyncio.Queue().get
+        calls = [
+            asyncio.create_task(threads.run(partial(end.wait, 10), method_of(cycle, receive), 30))
+            for _ in range(3)
+        ]
+        await until(WAITING)
+        assert (board.movable[0], board.free[0]) == (1, 0)
+        end.set()
+        assert await asyncio.gather(*calls) == [True] * 3
+        assert (board.movable[0], board.free[0]) == (0, 1)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def method_of(cycle, receive):
+    """A `receive` that is a method of a request's cycle, as the server's is."""
+
+    async def method(self):
+        return await receive()
+
+    return method.__get__(cycle)
