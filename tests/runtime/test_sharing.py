@@ -18,10 +18,10 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from cortex_runtime.board import Board
+from cortex_runtime.http.server import plain
 from cortex_runtime.mailboxes import ASK, NOTHING, REQUEST, TURN, WAITING, Mailboxes
-from cortex_runtime.server import plain
-from cortex_runtime.sharing import SharedThreads, SharingServer
+from cortex_runtime.metrics.shared_memory import SharedMetrics
+from cortex_runtime.serving.sharing import SharedThreads, SharingServer
 
 SOURCE = """
 import asyncio, hashlib, os, time, uuid
@@ -259,8 +259,8 @@ def test_workers_tell_each_other_at_once_what_is_free_and_what_waits():
     """One worker alone, whose messages to another are read here; nothing is left to what it does from time to time."""
 
     async def run():
-        board, mail = Board.create(2), Mailboxes.create(2)
-        threads = SharedThreads(2, board.row(0), board, 0)
+        metrics, mail = SharedMetrics.create(2), Mailboxes.create(2)
+        threads = SharedThreads(2, metrics.worker(0), metrics, 0)
         server = SharingServer(plain(None, http="httptools"), lambda: None, threads, mail)
         server.lifespan = SimpleNamespace(startup=lambda: asyncio.sleep(0), should_exit=False, state={})
         await server.startup([socket.create_server(("127.0.0.1", 0))])
@@ -272,11 +272,11 @@ def test_workers_tell_each_other_at_once_what_is_free_and_what_waits():
                 sent.extend(message.kind for message in mail.receive(1))
             sent.clear()
 
-        board.movable[1] = 1.0
+        metrics.movable[1] = 1.0
         await asyncio.create_task(threads.run_plain(lambda: None))  # A task for each request.
         await until(ASK)
         mail.send(0, NOTHING, 1)
-        board.movable[1], board.free[1] = 0.0, 1.0
+        metrics.movable[1], metrics.free[1] = 0.0, 1.0
         end = threading.Event()
         cycle = SimpleNamespace(transport=SimpleNamespace(get_protocol=lambda: None))
         receive = asyncio.Queue().get
@@ -285,10 +285,10 @@ def test_workers_tell_each_other_at_once_what_is_free_and_what_waits():
             for _ in range(3)
         ]
         await until(WAITING)
-        assert (board.movable[0], board.free[0]) == (1, 0)
+        assert (metrics.movable[0], metrics.free[0]) == (1, 0)
         end.set()
         assert await asyncio.gather(*calls) == [True] * 3
-        assert (board.movable[0], board.free[0]) == (0, 1)
+        assert (metrics.movable[0], metrics.free[0]) == (0, 1)
 
     asyncio.run(asyncio.wait_for(run(), 30))
 
