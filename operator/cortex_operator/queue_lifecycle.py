@@ -85,7 +85,7 @@ class QueueLifecycle:
             return None, True
         waits_for, watched = await self._remove(key, live)
         if waits_for:
-            return Problem("Deleting", waits_for, waits=_HINT not in waits_for), watched
+            return Problem("Deleting", waits_for, is_transient=_HINT not in waits_for), watched
         await self._write(key, live, [name for name in finalizers if name != QUEUE_FINALIZER])
         return None, True
 

@@ -41,7 +41,7 @@ def test_workers_go_to_zero_and_come_back_with_the_first_job(kubectl: Kubectl) -
     kubectl.wait_reason("jobs", "Ready", "asyncapi")
     eventually(lambda: kubectl.get("deployment", "api-jobs")["spec"]["replicas"], lambda n: n == 0)
     ready = eventually(
-        lambda: kubectl.ready("jobs", "asyncapi"), lambda ready: "no job waits" in ready["message"]
+        lambda: kubectl.ready("jobs", "asyncapi"), lambda ready: "no jobs are queued" in ready["message"]
     )
     assert ready["status"] == "True"
     assert outcome(kubectl, submit(kubectl, 5))["result"] == {"double": 10}

@@ -160,7 +160,7 @@ def status(
 
 def refusal(reason: str, *pods: Object, before: Object | None = None) -> Object:
     main = Component(deployment(), list(pods))
-    problem = Problem(reason, "words", waits=reason in ("Deleting", "NamespaceTerminating"))
+    problem = Problem(reason, "words", is_transient=reason in ("Deleting", "NamespaceTerminating"))
     return compute_rejected(resource(status=before), problem, Observed(main=main, now=NOW))
 
 

@@ -31,8 +31,8 @@ CASES = [
     (pod(state=ended(137, reason="OOMKilled")), "OutOfMemory", "compute.mem"),
     (pod(state=ended(1, WORKER_KILLED, "OOMKilled")), "OutOfMemory", "compute.mem"),
     (pod(state=ended(1, SAID, "OOMKilled")), "ModelNotFound", "no iris.onnx"),
-    (pod(state=ended(139, "Segmentation fault")), "CrashLoop", "exit code 139: Segmentation fault"),
-    (pod(state=ended(2, "[1, 2]")), "CrashLoop", "exit code 2"),
+    (pod(state=ended(139, "Segmentation fault")), "CrashLoop", "exited with code 139: Segmentation fault"),
+    (pod(state=ended(2, "[1, 2]")), "CrashLoop", "exited with code 2"),
 ]  # fmt: skip
 
 
@@ -73,6 +73,6 @@ def test_a_quota_that_refuses_pods_is_told() -> None:
     assert failure is not None
     assert (failure.reason, failure.message) == (
         "PodsRefused",
-        "the cluster refuses the pods: exceeded quota: small",
+        "the cluster rejects the pods: exceeded quota: small",
     )
     assert of_deployment(None) is None

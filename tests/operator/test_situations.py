@@ -127,9 +127,9 @@ def test_a_start_says_what_the_replica_does_and_since_when() -> None:
     waiting["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] = "ContainerCreating"
     message = of(status(waiting), "Ready")["message"]
     assert (
-        message == f"0 of 1 replicas are ready; pod p: images are pulled and volumes mounted since {at(40)}"
+        message == f"0 of 1 replicas are ready; pod p: pulling images and mounting volumes since {at(40)}"
     )
-    assert f"runs since {at(600)}" in of(status(pod()), "Ready")["message"]
+    assert f"running since {at(600)}" in of(status(pod()), "Ready")["message"]
 
 
 def test_pods_that_cannot_be_created_because_the_namespace_ends_are_no_quota() -> None:

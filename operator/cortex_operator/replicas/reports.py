@@ -1,6 +1,6 @@
-"""What a replica reports about itself on its admin port, which the status of its pod cannot say. Pure.
+"""The report of a replica about itself, from its admin port. Pure.
 
-A report comes from a pod that runs user code, so nothing in it is trusted: what has another form than expected is left out.
+A report comes from a pod that runs user code, so it is not trusted: values of an unexpected form are dropped.
 """
 
 import re
@@ -16,7 +16,7 @@ _MAX_MESSAGE = 4000
 
 @dataclass(frozen=True)
 class WorkerFailure:
-    """How a worker process of the replica ended last. time: RFC 3339."""
+    """How a worker process of the replica last exited. time: RFC 3339."""
 
     reason: str
     message: str
@@ -25,9 +25,8 @@ class WorkerFailure:
 
 @dataclass(frozen=True)
 class Report:
-    """reason, message: why the replica is not ready, empty when it is. since: when it began to do what the message says.
-
-    failure: how a worker process ended last, though another one may serve by now. load: average requests in flight.
+    """reason, message: why the replica is not ready; empty when it is. since: when the activity in the message began (RFC 3339).
+    failure: how a worker process last exited, even if another one serves by now. load: average number of in-flight requests.
     """
 
     ready: bool
@@ -39,12 +38,12 @@ class Report:
 
     @property
     def starting(self) -> bool:
-        """Whether the replica is on its way, so that its message says how far it is."""
+        """Whether the replica is starting, so that its message shows the progress."""
         return self.reason == "Starting"
 
 
 def parse(answer: Any) -> Report | None:
-    """The report in an answer of /readyz; None when it is none."""
+    """Return the report in a response of /readyz; None when it has another form."""
     if not isinstance(answer, dict) or not isinstance(answer.get("ready"), bool):
         return None
     failure = None
@@ -74,7 +73,7 @@ def _time(value: Any) -> str | None:
 
 
 def activity(pod: Object, report: Report | None) -> str:
-    """What a pod that is not ready yet is doing, and since when; empty when that is not known."""
+    """Return what a pod that is not ready is doing, and since when; empty when that is unknown."""
     name, status = pod["metadata"]["name"], pod.get("status", {})
     if report is not None and report.starting and report.message:
         since = f" since {report.since}" if report.since else ""
@@ -82,7 +81,7 @@ def activity(pod: Object, report: Report | None) -> str:
     containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
     waiting = [c for c in containers if c.get("state", {}).get("waiting")]
     if waiting and status.get("startTime"):
-        return f"pod {name}: images are pulled and volumes mounted since {status['startTime']}"
+        return f"pod {name}: pulling images and mounting volumes since {status['startTime']}"
     begun = [c["state"]["running"].get("startedAt") for c in containers if c.get("state", {}).get("running")]
     latest = max((time for time in begun if time), default=None)
-    return f"pod {name} runs since {latest}" if latest else ""
+    return f"pod {name} running since {latest}" if latest else ""

@@ -1,9 +1,9 @@
-"""Observed objects to the conditions of an API. Pure; docs/troubleshooting.md has the table of what each situation means.
+"""Compute the conditions of an API from its live objects. Pure; docs/troubleshooting.md lists every situation.
 
-- Ready: requests are answered by pods of the current generation. Another number of replicas is no other generation.
-- Available: requests are answered, by pods of whichever generation.
-- Progressing: the API is on its way to what its spec asks for, without help.
-- Degraded: something is wrong, or went wrong within the last five minutes, even while the API answers.
+- Ready: pods of the current generation serve requests. Scaling does not change the generation.
+- Available: pods of any generation serve requests.
+- Progressing: the API is moving towards its spec, without help.
+- Degraded: something is wrong, or was within the last five minutes, even while requests are served.
 """
 
 import math
@@ -23,35 +23,34 @@ from cortex_operator.status.failures import Failure, is_ready
 Object = dict[str, Any]
 
 METRICS_GRACE = 90.0
-"""Seconds after the first pod became ready, or after metrics stopped, for which an autoscaler may be without them: metrics-server
-reads each kubelet every 15 s, and an HPA looks every 15 s.
+"""Seconds after the first pod became ready, or after metrics stopped, for which missing metrics are normal: metrics-server
+scrapes each kubelet every 15 s, and an HPA syncs every 15 s.
 """
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong besides the pods. reason: one word. message: what, and what to do. waits: whether time alone solves it."""
+    """A problem outside of the pods. reason: one word. message: what is wrong and what to do. is_transient: whether it passes
+    without help."""
 
     reason: str
     message: str
-    waits: bool = False
+    is_transient: bool = False
 
 
-NAMESPACE_TERMINATING = Problem(
-    "NamespaceTerminating", "the namespace is being deleted, and the API with it", waits=True
-)
+NAMESPACE_TERMINATING = Problem("NamespaceTerminating", "the namespace is being deleted", is_transient=True)
 
 
 @dataclass(frozen=True)
 class Component:
-    """One Deployment of an API and its pods, as they are in the cluster. reports: what replicas say, by name of the pod."""
+    """A Deployment of an API and its pods. reports: what the replicas report, by name of the pod."""
 
     deployment: Object | None = None
     pods: list[Object] = field(default_factory=list)
     reports: dict[str, Report] = field(default_factory=dict)
 
     def current(self) -> list[Object]:
-        """Pods of the Deployment's current template."""
+        """Return the pods of the Deployment's current template."""
         if self.deployment is None:
             return []
         template = self.deployment["spec"]["template"]["metadata"]["labels"].get(TEMPLATE_LABEL)
@@ -59,12 +58,12 @@ class Component:
         return [pod for label, pod in labelled if label == template]
 
     def older(self) -> list[Object]:
-        """Pods of previous templates that still answer."""
+        """Return the ready pods of previous templates."""
         current = {pod["metadata"]["name"] for pod in self.current()}
         return [pod for pod in self.pods if is_ready(pod) and pod["metadata"]["name"] not in current]
 
     def failure(self) -> Failure | None:
-        """Why pods of the current template do not answer."""
+        """Return why pods of the current template are not ready."""
         current = self.current()
         return (
             failures.of_pods(current)
@@ -77,8 +76,8 @@ class Component:
 class Observed:
     """The existing objects of an API.
 
-    main: the component that runs the user's code. gateway: the front of an AsyncAPI. scaling: what the operator's own
-    autoscaler found out. url: where the API is reached. problem: what of its surroundings could not be made.
+    url: the address of the API. main: the component that runs the user's code. gateway: that of an AsyncAPI. scaling: the state
+    of the operator's own autoscaler. problem: what is wrong with the other objects of the API.
     """
 
     url: str = ""
@@ -92,11 +91,11 @@ class Observed:
 
 @dataclass(frozen=True)
 class Assessment:
-    """All conditions in one.
+    """All conditions of an API.
 
-    reason, message: those of Ready, which name what is wrong also while it holds. progressing: the reason of Progressing,
-    empty while it does not hold. failure: the failure of a pod that explains it. until: seconds after which the assessment may be
-    another one though no object changes.
+    reason, message: those of Ready; they name what is wrong also while Ready is true. progressing: the reason of Progressing,
+    empty while it is false. failure: the failure of a pod that is the cause. until: seconds after which the assessment may
+    change although no object does.
     """
 
     ready: bool
@@ -110,16 +109,16 @@ class Assessment:
 
 
 def assess(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Assessment:
-    """Whether the API answers as its current generation asks for, and why not."""
+    """Assess an API whose objects are applied."""
     if api.spec.paused:
-        return Assessment(False, "Paused", "spec.paused is true: the API is out of service")
+        return Assessment(False, "Paused", "spec.paused is true: no pods run")
     assessment = _assess_main(api, observed)
     if observed.gateway is not None:
         assessment = _with_gateway(
             assessment, _assess_pods(observed.gateway, observed.now, max_unavailable=0)
         )
     if observed.scaling is not None and observed.scaling.queue_problem:
-        text = f"the queue does not answer, so no job is accepted: {observed.scaling.queue_problem}"
+        text = f"the queue cannot be reached, so jobs are not accepted: {observed.scaling.queue_problem}"
         reason = assessment.reason if assessment.degraded and not assessment.ready else "QueueUnreachable"
         assessment = replace(
             assessment,
@@ -135,7 +134,7 @@ def assess(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Assessment:
     if observed.problem is not None:
         assessment = _degraded(assessment, observed.problem)
         if observed.problem.reason == "FieldsOverwritten" and not assessment.ready:
-            # What the pods run is the other writer's.
+            # The other writer may be the cause.
             return replace(assessment, reason=observed.problem.reason)
         if observed.problem.reason == "EndpointTaken" and assessment.ready:
             return replace(
@@ -145,35 +144,35 @@ def assess(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Assessment:
 
 
 def may_be_terminating(observed: Observed, live: Object) -> bool:
-    """Whether the namespace may be about to go: all pods end although some are wanted, as they do first then."""
+    """Return whether the namespace may be terminating: all pods are being deleted although some are wanted."""
     main = observed.main
     if main.deployment is None or main.deployment["spec"].get("replicas", 1) == 0:
         return False
     if any(not pod["metadata"].get("deletionTimestamp") for pod in main.pods):
         return False
-    told = (live.get("status") or {}).get("conditions", ())
-    return bool(main.pods) or any(c.get("reason") == NAMESPACE_TERMINATING.reason for c in told)
+    conditions = (live.get("status") or {}).get("conditions", ())
+    return bool(main.pods) or any(c.get("reason") == NAMESPACE_TERMINATING.reason for c in conditions)
 
 
 def assess_rejected(problem: Problem, observed: Observed, was_ready: bool) -> Assessment:
-    """The assessment on an API whose children cannot be rendered or applied.
+    """Assess an API whose objects cannot be rendered or applied.
 
-    was_ready: whether pods of this very generation answered already. They still serve what the spec asks for, although no new
-    one could be made.
+    was_ready: whether the API was ready at this generation. Its pods still serve the current spec then, although no new pod can
+    be created.
     """
     components = [observed.main, *([observed.gateway] if observed.gateway is not None else [])]
-    answers = all(any(map(is_ready, component.pods)) for component in components)
+    is_available = all(any(map(is_ready, component.pods)) for component in components)
     ready = was_ready and all(any(map(is_ready, component.current())) for component in components)
     text = problem.message
-    if answers and not ready:
-        text += " (pods of a previous generation still ready)"
+    if is_available and not ready:
+        text += " (pods of a previous generation are still ready)"
     return Assessment(
-        ready and not problem.waits,
+        ready and not problem.is_transient,
         problem.reason,
         text,
-        available=answers,
-        progressing=problem.reason if problem.waits else "",
-        degraded=not problem.waits,
+        available=is_available,
+        progressing=problem.reason if problem.is_transient else "",
+        degraded=not problem.is_transient,
     )
 
 
@@ -183,14 +182,17 @@ def _assess_main(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Assessment:
         scaling = api.spec.autoscaling
         if isinstance(api, AsyncAPI) and scaling is not None and scaling.min_replicas == 0:
             return Assessment(
-                True, "Ready", "no job waits, so no worker runs: the first job starts one", available=True
+                True,
+                "Ready",
+                "no jobs are queued, so no workers run: the first job starts one",
+                available=True,
             )
-        return Assessment(False, "ScaledToZero", "no replicas are wanted: spec.replicas is 0")
+        return Assessment(False, "ScaledToZero", "spec.replicas is 0")
     return _assess_pods(main, observed.now, api.spec.update_strategy.max_unavailable)
 
 
 def _with_gateway(main: Assessment, gateway: Assessment) -> Assessment:
-    """An AsyncAPI answers when both its gateway and its workers do."""
+    """Combine both components of an AsyncAPI, which is ready when both are."""
     both = replace(
         main,
         available=main.available and gateway.available,
@@ -212,24 +214,24 @@ def _with_gateway(main: Assessment, gateway: Assessment) -> Assessment:
 
 
 def _assess_pods(component: Component, now: datetime, max_unavailable: int | str) -> Assessment:
-    """Whether pods of the current template answer.
+    """Assess the pods of one component.
 
-    While pods of a previous one answer as well, as many must as the rollout keeps available; a number of replicas that changes
-    asks for no more than one.
+    During a rollout as many pods of the current template must be ready as the rollout keeps available; otherwise one is enough,
+    so that scaling does not make an API unready.
     """
     deployment, current, older = component.deployment, component.current(), component.older()
     wanted = 1 if deployment is None else deployment["spec"].get("replicas", 1)
-    answering = sum(map(is_ready, current))
-    needed = max(1, wanted - _pods(max_unavailable, wanted)) if older else 1
-    behind = f" ({len(older)} of the previous generation still ready)" if older else ""
-    count = f"{answering} of {wanted} replicas are ready"
-    ready = answering >= needed
-    assessment = Assessment(ready, "Ready", count, available=bool(answering or older))
-    if (problem := _problem_of(component, answering, wanted, f"{count}{behind}")) is not None:
+    ready_pods = sum(map(is_ready, current))
+    needed = max(1, wanted - _pod_count(max_unavailable, wanted)) if older else 1
+    previous = f" ({len(older)} of the previous generation still ready)" if older else ""
+    count = f"{ready_pods} of {wanted} replicas are ready"
+    ready = ready_pods >= needed
+    assessment = Assessment(ready, "Ready", count, available=bool(ready_pods or older))
+    if (problem := _problem_of(component, ready_pods, wanted, f"{count}{previous}")) is not None:
         failure = problem if isinstance(problem, Failure) else None
         text = problem.message if not ready else f"{count}; {problem.reason}: {problem.message}"
         if not ready and failure is not None:
-            text += behind
+            text += previous
         return replace(assessment, reason=problem.reason, message=text, degraded=True, failure=failure)
     if (past := failures.recent(current, component.reports, now)) is not None:
         assessment = replace(
@@ -238,57 +240,56 @@ def _assess_pods(component: Component, now: datetime, max_unavailable: int | str
             until=failures.RECENT_SECONDS - failures.age(past, now),
         )
     alive = [pod for pod in current if not pod["metadata"].get("deletionTimestamp")]
-    if answering < wanted:
+    if ready_pods < wanted:
         doing = _activity(current, component.reports)
-        text = f"{assessment.message}{behind}" + (f"; {doing}" if doing else "")
+        text = f"{assessment.message}{previous}" + (f"; {doing}" if doing else "")
         why = "Updating" if older else "Scaling" if ready else "Starting"
         reason = assessment.reason if ready else why
         return replace(assessment, reason=reason, message=text, progressing=why)
     if older or len(alive) > wanted:
         return replace(
             assessment,
-            message=f"{assessment.message}{behind}",
+            message=f"{assessment.message}{previous}",
             progressing="Updating" if older else "Scaling",
         )
     return assessment
 
 
-def _problem_of(component: Component, answering: int, wanted: int, count: str) -> Failure | Problem | None:
-    """Why fewer pods of the current template answer than are wanted, if something is wrong. count: how many do, in words."""
-    if answering >= wanted:
+def _problem_of(component: Component, ready_pods: int, wanted: int, count: str) -> Failure | Problem | None:
+    """Return what keeps pods of the current template from being ready, if anything is wrong. count: how many are ready, in
+    words."""
+    if ready_pods >= wanted:
         return None
     failure = component.failure()
     if device := failures.blocking_device(failure, component.older()):
         text = (
-            f"the new pod waits for {device}, which the pods of the previous generation hold until it answers: {count}."
-            " Set updateStrategy {maxSurge: 0, maxUnavailable: 1} to have them go first, or add a node."
+            f"the new pod needs {device}, which the pods of the previous generation hold until it is ready: {count}."
+            " Set updateStrategy {maxSurge: 0, maxUnavailable: 1} to stop an old pod first, or add a node."
         )
         return Problem("RolloutBlocked", text)
     if failure is not None:
         return failure
-    silent = [pod for pod in component.current() if not is_ready(pod) and failures.has_been_ready(pod)]
-    if silent:
-        name = silent[0]["metadata"]["name"]
-        return Problem(
-            "NotAnswering", f"{count}: pod {name} runs but reports that it is not ready; its log says why"
-        )
+    unready = [pod for pod in component.current() if not is_ready(pod) and failures.has_been_ready(pod)]
+    if unready:
+        name = unready[0]["metadata"]["name"]
+        return Problem("NotAnswering", f"{count}: pod {name} runs but is no longer ready; see its log")
     if _deadline_exceeded(component.deployment):
         doing = _activity(component.current(), component.reports)
-        text = f"{count}: no new pod became ready within the time that a rollout may take"
+        text = f"{count}: no new pod became ready before the progress deadline"
         return Problem("RolloutStuck", f"{text}; {doing}" if doing else text)
     return None
 
 
-def _activity(pods: Iterable[Object], said: dict[str, Report]) -> str:
-    """What the first of the pods that do not answer yet is doing."""
+def _activity(pods: Iterable[Object], pod_reports: dict[str, Report]) -> str:
+    """Return what the first pod that is not ready is doing."""
     for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"])):
         if not is_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
-            return reports.activity(pod, said.get(pod["metadata"]["name"]))
+            return reports.activity(pod, pod_reports.get(pod["metadata"]["name"]))
     return ""
 
 
 def _degraded(assessment: Assessment, problem: Problem) -> Assessment:
-    """With one more problem; its reason is shown unless another one is already, or explains why requests are not answered."""
+    """Add a problem. Its reason becomes that of Ready unless the API has a more important one."""
     shown = assessment.reason if assessment.degraded or not assessment.ready else problem.reason
     return replace(
         assessment,
@@ -299,7 +300,7 @@ def _degraded(assessment: Assessment, problem: Problem) -> Assessment:
 
 
 def _with_autoscaler(assessment: Assessment, observed: Observed) -> Assessment:
-    """Whether the autoscaler can do its work. Only asked of an API that answers: others have no load to measure."""
+    """Add what keeps the autoscaler from working. Only for a ready API: others have no load to measure."""
     found = _autoscaler_problem(observed)
     if found is None:
         return assessment
@@ -312,41 +313,41 @@ def _with_autoscaler(assessment: Assessment, observed: Observed) -> Assessment:
 
 
 def _autoscaler_problem(observed: Observed) -> tuple[Problem, datetime | None] | None:
-    """What keeps the autoscaler from working, and since when."""
+    """Return what keeps the autoscaler from working, and since when."""
     if (watched := observed.scaling) is not None and watched.no_metrics_since is not None:
         text = (
-            f"autoscaling does nothing: {watched.told}. The operator must reach port {ADMIN_PORT} of the pods:"
+            f"autoscaling is inactive: {watched.told}. The operator must reach port {ADMIN_PORT} of the pods:"
             " check NetworkPolicies"
         )
         return Problem("MetricsUnavailable", text), watched.no_metrics_since
     for condition in (observed.hpa or {}).get("status", {}).get("conditions") or ():
-        reason, said = condition.get("reason", ""), condition.get("message", "")
+        reason, message = condition.get("reason", ""), condition.get("message", "")
         if condition["status"] != "False" or reason == "ScalingDisabled":
             continue
         since = condition.get("lastTransitionTime")
         began = datetime.fromisoformat(since) if since else None
         if condition["type"] == "ScalingActive" and not reason.endswith("Selector"):
-            text = f"autoscaling on CPU does nothing, the replicas stay as they are: {said}. {_metrics_advice(said)}"
+            text = f"autoscaling on CPU is inactive, the number of replicas stays as it is: {message}. {_metrics_advice(message)}"
             return Problem("MetricsUnavailable", text), began
         if condition["type"] in ("AbleToScale", "ScalingActive"):
-            text = f"the HorizontalPodAutoscaler cannot scale the API: {reason}: {said}"
+            text = f"the HorizontalPodAutoscaler cannot scale the API: {reason}: {message}"
             return Problem("AutoscalerFailed", text), began
     return None
 
 
-def _metrics_advice(said: str) -> str:
-    """What to do about an HPA without metrics."""
-    if "missing request for" in said or "missing pod-level request" in said:
+def _metrics_advice(message: str) -> str:
+    """Return what to do about an HPA without metrics."""
+    if "missing request for" in message or "missing pod-level request" in message:
         return "Set compute.cpu, and a CPU request for each container that spec.pod adds."
-    if "could not find the requested resource" in said:
+    if "could not find the requested resource" in message:
         return "Install metrics-server: the cluster does not serve metrics.k8s.io."
-    if "unable to fetch metrics" in said:
-        return "metrics-server does not answer: look at its pods and at APIService v1beta1.metrics.k8s.io."
-    return "Check that metrics-server runs and reads the kubelets: `kubectl top pods` must show the pods."
+    if "unable to fetch metrics" in message:
+        return "metrics-server does not respond: check its pods and APIService v1beta1.metrics.k8s.io."
+    return "Check that metrics-server runs and scrapes the kubelets: `kubectl top pods` must list the pods."
 
 
 def _ready_since(pods: Iterable[Object]) -> list[datetime]:
-    """Since when the pod that has been ready for longest is ready; empty when none is."""
+    """Return when the pod that has been ready for longest became ready; empty when no pod is ready."""
     times = [
         condition["lastTransitionTime"]
         for pod in pods
@@ -364,6 +365,6 @@ def _deadline_exceeded(deployment: Object | None) -> bool:
     )
 
 
-def _pods(share: int | str, wanted: int) -> int:
-    """maxUnavailable in pods, rounded down as Deployments do."""
+def _pod_count(share: int | str, wanted: int) -> int:
+    """Return maxUnavailable in pods, rounded down as Deployments do."""
     return share if isinstance(share, int) else math.floor(wanted * int(share.rstrip("%")) / 100)

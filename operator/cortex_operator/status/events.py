@@ -1,5 +1,4 @@
-"""Kubernetes Events: one for each new reason of Ready, which names what is wrong also while the API answers, and one for each
-change by others that was set back."""
+"""Kubernetes Events: one when Ready or its reason changes, and one for each change by another writer that was reverted."""
 
 from typing import Any
 
@@ -11,17 +10,17 @@ _NORMAL_REASONS = {"Starting", "Updating", "Paused", "ScaledToZero", "Deleting",
 
 
 def of_transition(live: Object, before: Object, after: Object, now: str) -> Object | None:
-    """The Event that tells of the step from one status to the next; None when Ready and its reason stay as they are."""
+    """Return the Event of the transition from one status to the next; None when Ready and its reason do not change."""
     old, new = _condition(before, "Ready"), _condition(after, "Ready")
     if (old.get("status"), old.get("reason")) == (new["status"], new["reason"]):
         return None
     degraded = _condition(after, "Degraded").get("status") == "True"
-    fine = not degraded and (new["status"] == "True" or new["reason"] in _NORMAL_REASONS)
-    return _event(live, "Normal" if fine else "Warning", new["reason"], new["message"], now)
+    is_normal = not degraded and (new["status"] == "True" or new["reason"] in _NORMAL_REASONS)
+    return _event(live, "Normal" if is_normal else "Warning", new["reason"], new["message"], now)
 
 
 def warning(live: Object, reason: str, message: str, now: str) -> Object:
-    """An Event about something that happened to a resource and is in none of its conditions."""
+    """Return a Warning Event for something that no condition shows."""
     return _event(live, "Warning", reason, message, now)
 
 

@@ -1,4 +1,4 @@
-"""Pods and Deployment to the reason why an API does not answer, in words that its owner can act on. Pure."""
+"""Find why pods are not ready, in words that the owner of the API can act on. Pure."""
 
 import json
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from cortex_operator.replicas.reports import Report
 Object = dict[str, Any]
 
 RECENT_SECONDS = 300.0
-"""Seconds after a failure for which an API that answers again counts as degraded."""
+"""Seconds after a failure for which an API that is ready again counts as degraded."""
 
 KILLED = 137
-"""Exit code of a process that was killed by signal 9."""
+"""Exit code after SIGKILL."""
 _PULL_REASONS = {
     "ErrImagePull",
     "ImagePullBackOff",
@@ -29,9 +29,9 @@ _CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunCon
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a pod does not run.
+    """Why a pod is not ready.
 
-    reason: one word. message: what is wrong and what to do. time: when the container ended, as Kubernetes wrote it.
+    reason: one word. message: what is wrong and what to do. time: when the container exited, in RFC 3339.
     """
 
     reason: str
@@ -42,7 +42,7 @@ class Failure:
     time: str | None = None
 
     def to_status(self) -> dict[str, Any]:
-        """As `status.lastFailure`."""
+        """Return the value of `status.lastFailure`."""
         fields = {
             "pod": self.pod,
             "container": self.container,
@@ -55,17 +55,17 @@ class Failure:
 
 
 def of_pods(pods: list[Object]) -> Failure | None:
-    """The failure that explains most: the last container that ended badly, else what keeps a pod from starting."""
+    """Return the most relevant failure: the last container that failed, or else what keeps a pod from starting."""
     return _most_relevant([failure for pod in pods if not is_ready(pod) for failure in _of_pod(pod)])
 
 
 def of_pod(pod: Object) -> Failure | None:
-    """What is wrong with one pod."""
+    """Return what is wrong with one pod."""
     return of_pods([pod])
 
 
 def reported(pods: list[Object], reports: dict[str, Report]) -> Failure | None:
-    """Why replicas that run are not ready, in their own words, or because their node is gone."""
+    """Return why running replicas are not ready: what they report, or the loss of their node."""
     found = [f for pod in pods if not is_ready(pod) and (f := _of_unready(pod, reports)) is not None]
     return _most_relevant(found)
 
@@ -83,7 +83,7 @@ def recent(pods: list[Object], reports: dict[str, Report], now: datetime) -> Fai
 
 
 def age(failure: Failure, now: datetime) -> float:
-    """Seconds since a failure; 0 for one whose time is not known."""
+    """Return the seconds since a failure; 0 when its time is unknown."""
     if failure.time is None:
         return 0.0
     return max(0.0, (now - datetime.fromisoformat(failure.time)).total_seconds())
@@ -97,7 +97,7 @@ def _most_relevant(found: list[Failure]) -> Failure | None:
 
 
 def is_ready(pod: Object) -> bool:
-    """Whether a pod answers and is to stay."""
+    """Return whether a pod is ready and not being deleted."""
     if pod["metadata"].get("deletionTimestamp"):
         return False
     conditions = pod.get("status", {}).get("conditions", ())
@@ -105,9 +105,9 @@ def is_ready(pod: Object) -> bool:
 
 
 def has_been_ready(pod: Object) -> bool:
-    """Whether a pod has been ready since its container started, so that it lost it again.
+    """Return whether a pod became ready after its container started, so that it lost readiness later.
 
-    `started` alone says too much: a kubelet reports it some moments before the first readiness.
+    `started` alone is not enough: the kubelet reports it shortly before the first readiness.
     """
     if pod["metadata"].get("deletionTimestamp"):
         return False
@@ -125,11 +125,11 @@ def _of_pod(pod: Object) -> list[Failure]:
     if pod["metadata"].get("deletionTimestamp"):
         return []
     name, status = pod["metadata"]["name"], pod.get("status", {})
-    # How a container ended before the one that was ready explains nothing about the present.
+    # How an earlier container exited does not explain why one that was ready is not.
     found = [] if has_been_ready(pod) else _of_containers(pod)
     if not found and status.get("phase") == "Failed":
-        reason = status.get("reason") or "the node gave no reason"
-        text = f"the node ended the pod: {status.get('message') or reason}"
+        reason = status.get("reason") or "no reason given"
+        text = f"the node evicted the pod: {status.get('message') or reason}"
         found.append(Failure("Evicted", text, name))
     conditions = status.get("conditions", ())
     blocked = [c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"]
@@ -138,7 +138,7 @@ def _of_pod(pod: Object) -> list[Failure]:
 
 
 def _of_containers(pod: Object) -> list[Failure]:
-    """What the containers of a pod say, and how they ended last."""
+    """Return what is wrong with the containers of a pod, and how they exited last."""
     status = pod.get("status", {})
     statuses = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
     name = pod["metadata"]["name"]
@@ -146,15 +146,15 @@ def _of_containers(pod: Object) -> list[Failure]:
 
 
 def _of_unready(pod: Object, reports: dict[str, Report]) -> Failure | None:
-    """Why a pod that has been ready is so no more; or what a replica that starts again and again says."""
+    """Return why a running pod is not ready: its node is lost, or what it reports."""
     if pod["metadata"].get("deletionTimestamp"):
         return None
     name = pod["metadata"]["name"]
     if _is_on_lost_node(pod):
         node = pod.get("spec", {}).get("nodeName", "its node")
         text = (
-            f"node {node} does not report to the cluster, so pod {name} counts as lost. It is replaced once the node's"
-            " taint evicts it, after 5 minutes unless its tolerations say otherwise: repair the node, or delete the pod"
+            f"node {node} does not report to the cluster, so pod {name} counts as lost. It is replaced when the node's"
+            " taint evicts it, by default after 5 minutes: repair the node, or delete the pod"
         )
         return Failure("NodeLost", text, name)
     report = reports.get(name)
@@ -166,7 +166,7 @@ def _of_unready(pod: Object, reports: dict[str, Report]) -> Failure | None:
 
 
 def _is_on_lost_node(pod: Object) -> bool:
-    """Whether the node controller, not the kubelet, has taken a pod's readiness: its containers still count as ready."""
+    """Return whether the node controller, not the kubelet, marked a pod unready: its containers still count as ready."""
     conditions = {c["type"]: c for c in pod.get("status", {}).get("conditions", ())}
     ready = conditions.get("Ready", {})
     containers = conditions.get("ContainersReady", {}).get("status")
@@ -190,36 +190,36 @@ def _of_container(pod: str, container: Object) -> Failure | None:
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
     if reason in _PULL_REASONS:
         image = container.get("image", "")
-        text = f'image "{image}" of container {name} can\'t be pulled: {message or reason}. Check name, tag and pull secrets.'
+        text = f'image "{image}" of container {name} cannot be pulled: {message or reason}. Check name, tag and pull secrets.'
         if name == TENSORFLOW_SERVING_CONTAINER:
             text += (
-                " Where there is none for these nodes, set tensorflowServingImage: null (tensorflowServing.image in the values of"
-                " the chart): TensorFlow then runs in the API's own process."
+                " If no image exists for the architecture of the nodes, set tensorflowServingImage: null"
+                " (tensorflowServing.image in the values of the chart): TensorFlow then runs in the process of the API."
             )
         return Failure("ImagePullFailed", text, pod, name)
     if reason in _CONFIG_REASONS:
-        text = f"container {name} can't be created: {message or reason}"
+        text = f"container {name} cannot be created: {message or reason}"
         return Failure("PodConfigInvalid", text, pod, name)
     ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated")
     if not ended or (ended.get("exitCode") == 0 and reason != "CrashLoopBackOff"):
         return None
     code, when = ended.get("exitCode"), ended.get("finishedAt")
-    said = (ended.get("message") or "").strip()
-    cause = _runtime_cause(said)
-    # The kernel may have killed a worker alone, and its supervisor said what it saw of that.
+    output = (ended.get("message") or "").strip()
+    cause = _runtime_cause(output)
+    # The kernel may have killed only a worker process; its supervisor reported the signal then.
     if ended.get("reason") == "OOMKilled" and (cause is None or "SIGKILL" in cause[1]):
-        text = f"container {name} was killed: it needed more memory than its limit. Raise compute.mem or need less."
+        text = f"container {name} was killed because it exceeded its memory limit: raise compute.mem, or use less memory"
         return Failure("OutOfMemory", text, pod, name, code, when)
     if cause is not None:
         return Failure(cause[0], cause[1], pod, name, code, when)
-    text = f"container {name} ended with exit code {code}"
+    text = f"container {name} exited with code {code}"
     if code == KILLED:
         text += " (killed)"
-    return Failure("CrashLoop", f"{text}: {_tail(said)}" if said else text, pod, name, code, when)
+    return Failure("CrashLoop", f"{text}: {_tail(output)}" if output else text, pod, name, code, when)
 
 
 def _runtime_cause(message: str) -> tuple[str, str] | None:
-    """Reason and message that the runtime left in its termination log."""
+    """Return reason and message that the runtime wrote to its termination log."""
     try:
         cause = json.loads(message)
         return str(cause["reason"]), str(cause["message"])
@@ -232,12 +232,12 @@ def _tail(text: str, lines: int = 10) -> str:
 
 
 def _unschedulable(pod: str, condition: Object) -> Failure:
-    said = condition.get("message") or "no node has room"
-    return Failure("Unschedulable", f"no node can run the pod: {scheduling.explain(said)}", pod)
+    message = condition.get("message") or "no node has room"
+    return Failure("Unschedulable", f"no node can run the pod: {scheduling.explain(message)}", pod)
 
 
 def blocking_device(failure: Failure | None, older: list[Object]) -> str | None:
-    """The device that keeps a new pod from starting because pods of the previous generation hold it; None when it is not that."""
+    """Return the device that a new pod waits for because pods of the previous generation hold it."""
     if failure is None or failure.reason != "Unschedulable":
         return None
     for pod in older:
@@ -250,13 +250,11 @@ def blocking_device(failure: Failure | None, older: list[Object]) -> str | None:
 
 
 def of_deployment(deployment: Object | None) -> Failure | None:
-    """Why no pod was even made: a quota, an admission policy."""
+    """Return why pods cannot be created, such as a quota or an admission policy."""
     for condition in (deployment or {}).get("status", {}).get("conditions", ()):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            said = condition.get("message", "no reason given")
-            if "being terminated" in said:
-                return Failure(
-                    "NamespaceTerminating", "the namespace is being deleted, and the API with it", ""
-                )
-            return Failure("PodsRefused", f"the cluster refuses the pods: {said}", "")
+            message = condition.get("message", "no reason given")
+            if "being terminated" in message:
+                return Failure("NamespaceTerminating", "the namespace is being deleted", "")
+            return Failure("PodsRefused", f"the cluster rejects the pods: {message}", "")
     return None

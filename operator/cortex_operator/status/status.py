@@ -1,4 +1,4 @@
-"""The status of an API: conditions, counts, the last failure, autoscaling and queue. Pure; `now` comes with what was observed."""
+"""Compute the status of an API: conditions, counts, the last failure, autoscaling and queue. Pure."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ Object = dict[str, Any]
 
 
 def compute_rejected(live: Object, problem: Problem, observed: Observed | None = None) -> Object:
-    """The status of an API whose children cannot be rendered or applied. Its pods go on, and are reported as they are."""
+    """Return the status of an API whose objects cannot be rendered or applied. Its pods keep running and are reported."""
     previous, generation = live.get("status") or {}, live["metadata"].get("generation", 0)
     seen = observed or Observed()
     assessment = assess_rejected(problem, seen, _was_ready(previous, generation))
@@ -40,7 +40,7 @@ def compute_rejected(live: Object, problem: Problem, observed: Observed | None =
 def compute(
     api: RealtimeAPI | AsyncAPI, live: Object, observed: Observed, assessment: Assessment | None = None
 ) -> Object:
-    """The status of an API whose children are applied. assessment: that of `judge`, where it is known already."""
+    """Return the status of an API whose objects are applied. assessment: the result of `assess`, if it is known already."""
     previous, generation = live.get("status") or {}, api.metadata.generation
     assessment = assessment or assess(api, observed)
     chosen = selector(api, main_component(api))
@@ -64,7 +64,7 @@ def _counts(main: Component) -> Object:
 
 
 def _was_ready(previous: Object, generation: int) -> bool:
-    """Whether the API was ready at this very generation already."""
+    """Return whether the API was ready at this generation before."""
     return any(
         c["type"] == "Ready" and c["status"] == "True" and c.get("observedGeneration") == generation
         for c in previous.get("conditions", ())
@@ -72,10 +72,9 @@ def _was_ready(previous: Object, generation: int) -> bool:
 
 
 def _last_failure(assessment: Assessment, previous: Object) -> Object | None:
-    """The failure of a pod that is seen now, or else the last one.
+    """Return the present failure of a pod, or else the last one.
 
-    It is over once the API is ready and no failure counts any more; recoveredAt is left open (None) where that is new, for the
-    writer to fill in.
+    The API has recovered when it is ready and not degraded; a new recoveredAt is None, and the reporter sets it.
     """
     before: Object | None = previous.get("lastFailure")
     failure: Failure | None = assessment.failure
@@ -87,7 +86,7 @@ def _last_failure(assessment: Assessment, previous: Object) -> Object | None:
 
 
 def _conditions(assessment: Assessment, generation: int, previous: Object) -> list[Object]:
-    """All conditions; lastTransitionTime is left open (None) where the status is a new one, for the writer to fill in."""
+    """Return all conditions; lastTransitionTime is None where the status changes, and the reporter sets it."""
     before = {condition["type"]: condition for condition in previous.get("conditions", ())}
     wanted = {
         "Ready": (assessment.ready, assessment.reason, assessment.message),
@@ -152,5 +151,5 @@ def _queue(watched: ObservedScaling | None) -> Object | None:
 
 
 def component_of(pod: Object) -> str:
-    """The component that a pod belongs to."""
+    """Return the component that a pod belongs to."""
     return str(pod["metadata"].get("labels", {}).get(COMPONENT_LABEL, ""))
