@@ -1,8 +1,7 @@
-"""Which queue an AsyncAPI uses, and what becomes of it when the API is deleted.
+"""Choose the queue of an AsyncAPI, and delete it with the API where `queue.deletionPolicy` is Delete.
 
-With `queue.deletionPolicy: Retain` the queue stays: the operator is not even asked. With Delete, and only then, the API has a
-finalizer: its pods end, a pod removes the queue with all jobs and results, and then the API may go. The finalizer is the only
-memory of that, so an operator that is started again goes on where the last one was.
+With Retain the queue stays and the API has no finalizer. With Delete it has one: its pods are deleted, a pod deletes the queue
+with all jobs and results, then the finalizer is removed. The finalizer is the only state, so a restarted operator continues.
 """
 
 import logging
@@ -23,11 +22,11 @@ from cortex_operator.watch.cache import Cache, Key
 Object = dict[str, Any]
 log = logging.getLogger("cortex.queue")
 
-_HINT = "queue.deletionPolicy: Retain lets the API go and keeps the queue"
+_HINT = "to delete the API and keep the queue, set queue.deletionPolicy: Retain"
 
 
 class QueueLifecycle:
-    """Chooses queues, keeps the finalizer as `queue.deletionPolicy` says, and keeps the promise behind it."""
+    """Chooses queues, keeps the finalizer, and deletes queues."""
 
     def __init__(self, cache: Cache, cluster: Cluster, platform: Platform) -> None:
         self._cache = cache
@@ -35,10 +34,10 @@ class QueueLifecycle:
         self._platform = platform
 
     async def name_queue(self, key: Key, api: AsyncAPI, live: Object) -> AsyncAPI | Problem:
-        """The API with `spec.queue.name` filled in, or why it can't have that queue.
+        """Return the API with `spec.queue.name` set, or why it cannot have that queue.
 
-        A name that the operator chooses is the same for as long as the API lives: an API's own UID is written into the status
-        before any pod uses it, so that a later change of deletionPolicy leaves the API with its queue.
+        A name that the operator chose never changes: a name made of the UID is written to the status before a pod uses it, so
+        that a later change of deletionPolicy does not change the queue.
         """
         name = queue_name(live)
         if name == live["metadata"]["uid"] and recorded_name(live) != name:
@@ -48,10 +47,10 @@ class QueueLifecycle:
             if recorded_name(written) != name:
                 name = key.name  # The CRD is older than the field.
         if other := self._older_user(key, name, live):
-            text = f"queue {name} is the one of {other}, which is older: set another queue.name"
+            text = f"queue {name} is used by {other}, which is older: set another queue.name"
             return Problem("QueueTaken", text)
         if name == key.name:
-            return api  # As it was before queues had names of their own, so that no pod changes.
+            return api  # The default of the runtime: the pods do not change.
         queue = api.spec.queue.model_copy(update={"name": name})
         return api.model_copy(update={"spec": api.spec.model_copy(update={"queue": queue})})
 
@@ -67,7 +66,7 @@ class QueueLifecycle:
         return None
 
     async def ensure_finalizer(self, key: Key, api: RealtimeAPI | AsyncAPI, live: Object) -> Object:
-        """Add the finalizer, or take it away when it is not wanted any more. Returns the resource as it is then."""
+        """Add the finalizer, or remove it when the policy no longer needs it. Returns the resource after that."""
         wanted = isinstance(api, AsyncAPI) and api.spec.queue.deletion_policy == "Delete"
         finalizers = live["metadata"].get("finalizers", [])
         if wanted == (QUEUE_FINALIZER in finalizers):
@@ -76,9 +75,9 @@ class QueueLifecycle:
         return await self._write(key, live, [*others, QUEUE_FINALIZER] if wanted else others)
 
     async def delete_queue(self, key: Key, live: Object) -> tuple[Problem | None, bool]:
-        """Remove the queue of an API that is being deleted, if that was asked for.
+        """Delete the queue of an API that is being deleted, if its policy says so.
 
-        Returns what the deletion still waits for, and whether a watch event follows when that has changed.
+        Returns what the deletion still waits for, and whether a watch event follows when that changes.
         """
         finalizers = live["metadata"].get("finalizers", [])
         if QUEUE_FINALIZER not in finalizers:
@@ -93,39 +92,44 @@ class QueueLifecycle:
         if _queue_of(live).get("deletionPolicy") != "Delete":
             return None, True
         if self._platform.queue is None:
-            text = "the queue can't be removed, for this cluster has none: set queue.url in the values of the chart"
+            text = "the queue cannot be deleted because this cluster has none: set queue.url in the values of the chart"
             return f"{text} ({_HINT})", True
         for deployment in self._cache.children(key, "Deployment"):
             await self._cluster.delete({**deployment, "apiVersion": "apps/v1"})
         if any(component_of(pod) != DESTROY for pod in self._cache.children(key, "Pod")):
-            return "its pods end, then its queue is removed (queue.deletionPolicy: Delete)", True
+            return (
+                "waiting for its pods to terminate; then its queue is deleted (queue.deletionPolicy: Delete)",
+                True,
+            )
         queue = full_name(key, queue_name(live))
         try:
             api = parse(live)
             assert isinstance(api, AsyncAPI)
             return await self._run(destroy.in_namespace_of(api, self._platform, queue), key)
         except InvalidManifest:
-            pass  # It is of another version. What it says of its queue is enough.
+            pass  # Written for another version. Its queue section is enough.
         except ApiException as error:
             if not is_namespace_terminating(error):
                 raise
         own = destroy.in_own_namespace(live["metadata"]["uid"], key.namespace, self._platform, queue)
         waits_for, _ = await self._run(own)
         if waits_for is None:
-            log.info("the queue of %s is removed by pod %s", key, own["metadata"]["name"])
+            log.info("pod %s deleted the queue of %s", own["metadata"]["name"], key)
             return None, True
         place = own["metadata"]["namespace"]
-        text = f"namespace {key.namespace} takes no pods, so pod {place}/{own['metadata']['name']} does it: {waits_for}"
+        pod = f"{place}/{own['metadata']['name']}"
+        text = f"namespace {key.namespace} accepts no pods, so pod {pod} deletes the queue: {waits_for}"
         if secret := self._platform.queue.secret_name:
             text += (
-                f". Its credentials are in Secret {secret} or {secret}.{key.namespace} of namespace {place}"
+                f". Its credentials are in Secret {secret} or {secret}.{key.namespace} in namespace {place}"
             )
         return text, False
 
     async def _run(self, wanted: Object, key: Key | None = None) -> tuple[str | None, bool]:
-        """Run a pod until it has succeeded. key: the API that it is cached for; None: it is watched by nobody.
+        """Run a pod until it has succeeded. key: the API that it is cached for; None: the pod is not watched.
 
-        Returns what there is to wait for, and whether a watch event follows. Raises ApiException, also when the namespace ends.
+        Returns what the caller must wait for, and whether a watch event follows. Raises ApiException, also when the namespace is
+        terminating.
         """
         namespace, name = wanted["metadata"]["namespace"], wanted["metadata"]["name"]
         pod = self._cache.child(key, "Pod", name) if key is not None else None
@@ -137,22 +141,22 @@ class QueueLifecycle:
             except ApiException as error:
                 if error.status in (403, 422) and not is_namespace_terminating(error):
                     return (
-                        f"its queue can't be removed: the cluster refuses pod {name}: {error_text(error)} ({_HINT})",
+                        f"its queue cannot be deleted: the cluster refuses pod {name}: {error_text(error)} ({_HINT})",
                         False,
                     )
                 if error.status != 409:
                     raise
         elif not _is_current(pod, wanted):
-            # Its queue.url, image or the like has been corrected since, and a pod's can't be changed.
+            # The configuration, such as queue.url, has changed, and the spec of a pod is immutable.
             await self._cluster.delete({**pod, "apiVersion": "v1", "kind": "Pod"})
         elif pod.get("status", {}).get("phase") == "Succeeded":
             if key is None:
-                # Before the finalizer goes: nothing would remind of the pod afterwards, and a second removal does no harm.
+                # Before the finalizer is removed: the pod is not tracked afterwards, and deleting a queue twice is harmless.
                 await self._cluster.delete({**pod, "apiVersion": "v1", "kind": "Pod"})
             return None, True
         elif failure := failures.of_pod(pod):
-            return f"its queue can't be removed: {failure.message} ({_HINT})", True
-        return "its queue is being removed (queue.deletionPolicy: Delete)", True
+            return f"its queue cannot be deleted: {failure.message} ({_HINT})", True
+        return "deleting its queue (queue.deletionPolicy: Delete)", True
 
     async def _write(self, key: Key, live: Object, finalizers: list[str]) -> Object:
         try:
@@ -168,8 +172,8 @@ class QueueLifecycle:
 
 
 def queue_name(live: Object) -> str:
-    """The name of an AsyncAPI's queue within its namespace: what its spec says, or what it has had so far. A new API has the
-    queue of its own name with Retain, and one of its UID with Delete.
+    """Return the name of an AsyncAPI's queue within its namespace: that of its spec, or the recorded one. A new API has a queue
+    of its own name with Retain, and of its UID with Delete.
     """
     if given := _queue_of(live).get("name"):
         return str(given)
@@ -182,12 +186,12 @@ def queue_name(live: Object) -> str:
 
 
 def recorded_name(live: Object) -> str | None:
-    """The name of the queue in the status."""
+    """Return the name of the queue that the status records."""
     return (live.get("status") or {}).get("queueName")
 
 
 def full_name(key: Key, name: str) -> str:
-    """As the queue's server has it, for all namespaces."""
+    """Return the name of a queue on its server, which is unique over all namespaces."""
     return f"cortex-{key.namespace}-{name}"
 
 

@@ -220,7 +220,7 @@ async def test_a_corrected_url_frees_a_deletion_that_is_stuck(world: World, name
     container = {"name": "destroy", "state": failed, "lastState": {}}
     world.report_phase(world.pod(place), "Running", containerStatuses=[container])
     await world.reconcile()
-    assert "can't be removed" in world.message()
+    assert "cannot be deleted" in world.message()
     assert "no route" in world.message()
     world.restart(platform(url="nats://second:4222"))
     await world.reconcile()

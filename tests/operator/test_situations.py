@@ -126,9 +126,7 @@ def test_a_start_says_what_the_replica_does_and_since_when() -> None:
     )
     waiting["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] = "ContainerCreating"
     message = of(status(waiting), "Ready")["message"]
-    assert (
-        message == f"0 of 1 replicas are ready; pod p: pulling images and mounting volumes since {at(40)}"
-    )
+    assert message == f"0 of 1 replicas are ready; pod p: pulling images and mounting volumes since {at(40)}"
     assert f"running since {at(600)}" in of(status(pod()), "Ready")["message"]
 
 

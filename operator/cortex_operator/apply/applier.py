@@ -1,6 +1,6 @@
-"""Brings one child to what was rendered, by server-side apply, and sets back what others have changed of it.
+"""Apply one rendered object by server-side apply, and revert what other writers changed.
 
-Nothing is asked or written for a child that is as it should be already: that is judged by what the watches have told.
+An object in the wanted state costs no call to the API server: the cache is enough to see that.
 """
 
 import copy
@@ -25,14 +25,15 @@ Object = dict[str, Any]
 API = RealtimeAPI | AsyncAPI
 
 ATTEMPTS = 5
-"""Times that additions are removed before the reconciliation begins again, while others change the object."""
-TO_ADD = "To add to the pods, use spec.pod of the API"
+"""Attempts to remove additions while others change the object, before the reconciliation is retried."""
+ADVICE = "To customize the pods, use spec.pod of the API"
 
 
 @dataclass
 class ApplyResult:
-    """What there is to tell of a reconciliation's children. events: reason and message. again: seconds until the children should
-    be looked at again, though nothing may happen; None when that is not needed."""
+    """What to report after the objects of an API were applied. events: reason and message. requeue_after: seconds until the next
+    reconciliation, when no watch event will cause it.
+    """
 
     events: list[tuple[str, str]] = field(default_factory=list)
     problem: Problem | None = None
@@ -40,25 +41,25 @@ class ApplyResult:
 
 
 class Applier:
-    """Applies children, one API after the other."""
+    """Applies rendered objects, and remembers in which state each was in sync."""
 
     def __init__(self, cache: Cache, cluster: Cluster) -> None:
         self._cache = cache
         self._cluster = cluster
         self._in_sync: dict[Key, dict[str, tuple[str, str]]] = {}
         self._tolerated: dict[str, frozenset[tuple[str, str]]] = {}
-        """Paths and values that are not what was applied, though nobody has changed it since: the API server writes a quantity in
-        another way, does not know a field, or has an admission webhook."""
+        """Differences that remain right after an apply: the API server normalizes a quantity, drops an unknown field, or has an
+        admission webhook."""
         self._conflicts = Conflicts()
 
     def forget(self, key: Key) -> None:
-        """The API is gone, and its children with it."""
+        """Drop the state of an API that is deleted."""
         for uid in self._in_sync.pop(key, ()):
             self._conflicts.forget(uid)
             self._tolerated.pop(uid, None)
 
     async def find(self, key: Key, child: Object) -> Object | None:
-        """What there is under the name of a child, whoever's it is."""
+        """Return the live object with the name of a rendered one, whoever owns it."""
         kind, name = child["kind"], child["metadata"]["name"]
         if known := self._cache.child(key, kind, name):
             return known
@@ -66,38 +67,40 @@ class Applier:
             return await self._cluster.get(child["apiVersion"], kind, key.namespace, name)
         except ApiException as error:
             if error.status == 403:
-                return None  # Nor may it be applied, which is reported then.
+                return None  # Applying it is forbidden too, and is reported then.
             raise
 
-    async def apply(self, key: Key, api: API, child: Object, live: Object | None, told: ApplyResult) -> None:
-        """Apply a child unless it is as it should be. live: what there is under its name. told: what to tell is added to it."""
+    async def apply(
+        self, key: Key, api: API, child: Object, live: Object | None, result: ApplyResult
+    ) -> None:
+        """Apply a rendered object unless it is in sync. live: the object of its name. result: what to report is added to it."""
         if live is None:
-            await self._write(key, api, child, live, told)
+            await self._write(key, api, child, live, result)
             return
         if not self._is_in_sync(key, child, live):
             uid, reverted = live["metadata"]["uid"], self._foreign_changes(key, child, live)
             if reverted and self._conflicts.pause(uid, time.monotonic(), _describe(reverted, child)):
-                self._note_conflict(live, told)
+                self._note_conflict(live, result)
                 return
-            applied = await self._write(key, api, child, live, told)
+            applied = await self._write(key, api, child, live, result)
             left = {change.path for change in changes(applied, child)} if reverted else set()
             if reverted := [change for change in reverted if change.path not in left]:
                 self._conflicts.count(uid, time.monotonic())
-                told.events.append(
-                    ("ChangeReverted", f"{_describe(reverted, child)}; it is set back. {TO_ADD}.")
+                result.events.append(
+                    ("ChangeReverted", f"{_describe(reverted, child)}; the change was reverted. {ADVICE}.")
                 )
-        self._note_conflict(live, told)
+        self._note_conflict(live, result)
 
     async def _write(
-        self, key: Key, api: API, child: Object, live: Object | None, told: ApplyResult
+        self, key: Key, api: API, child: Object, live: Object | None, result: ApplyResult
     ) -> Object:
-        odd = (
+        unexpected = (
             self._unexpected(child, live)
-            if live is not None and _fingerprint(live) == _fingerprint(child)
+            if live is not None and _applied_hash(live) == _applied_hash(child)
             else []
         )
-        if live is not None and odd and all(change.pointer for change in odd):
-            applied = live  # Nothing is missing, so a removal is enough.
+        if live is not None and unexpected and all(change.pointer for change in unexpected):
+            applied = live  # No field is missing, so removing the additions is enough.
         else:
             if child["kind"] == "Deployment" and "replicas" not in child["spec"]:
                 await self._hand_over_replicas(api, child, live)
@@ -105,20 +108,22 @@ class Applier:
         if any(change.pointer for change in changes(applied, child)):
             applied = await self._remove_additions(child, applied)
             if left := [change.path for change in changes(applied, child) if change.item]:
-                # What the answer still has was put back on its way.
-                text = f"an admission webhook adds {_list(left)} to {_name(child)} whenever it is written, so that stays"
-                told.events.append(("ChangedByAdmission", text))
+                # The response still has them, so they were added on the way.
+                text = (
+                    f"an admission webhook adds {_list(left)} to {_name(child)} on every write, so they stay"
+                )
+                result.events.append(("ChangedByAdmission", text))
         uid = applied["metadata"]["uid"]
         self._in_sync.setdefault(key, {})[uid] = _token(child, applied)
         self._cache.put_child(applied)
-        if usual := frozenset((change.path, change.value) for change in changes(applied, child)):
-            self._tolerated[uid] = usual
+        if tolerated := frozenset((change.path, change.value) for change in changes(applied, child)):
+            self._tolerated[uid] = tolerated
         else:
             self._tolerated.pop(uid, None)
         return applied
 
     async def _remove_additions(self, child: Object, live: Object) -> Object:
-        """Raises ApiException (409) when others change the object faster than it can be read."""
+        """Remove what others added. Raises ApiException (409) when they change the object faster than it can be read."""
         metadata = child["metadata"]
         for _ in range(ATTEMPTS):
             additions = [change for change in changes(live, child) if change.pointer]
@@ -133,56 +138,58 @@ class Applier:
             if (fresh := await self._cluster.get(*place)) is None:
                 break
             live = fresh
-        raise ApiException(status=409, reason=f"{_name(child)} was changed meanwhile")
+        raise ApiException(status=409, reason=f"{_name(child)} was modified concurrently")
 
     def _is_in_sync(self, key: Key, child: Object, live: Object) -> bool:
-        """Whether a live child is what was rendered: the same fingerprint, and nobody has changed it since."""
+        """Return whether the live object is what was rendered: it has the same hash and was not changed since."""
         if live["metadata"].get("deletionTimestamp"):
             return False
-        settled, uid, token = self._in_sync.setdefault(key, {}), live["metadata"]["uid"], _token(child, live)
-        if settled.get(uid) == token:
+        in_sync, uid, token = self._in_sync.setdefault(key, {}), live["metadata"]["uid"], _token(child, live)
+        if in_sync.get(uid) == token:
             return True
-        if _fingerprint(live) != token[0] or self._unexpected(child, live):
+        if _applied_hash(live) != token[0] or self._unexpected(child, live):
             return False
-        settled[uid] = token
+        in_sync[uid] = token
         return True
 
     def _unexpected(self, child: Object, live: Object) -> list[Change]:
-        """What is not as it was when it was last written."""
-        usual = self._tolerated.get(live["metadata"]["uid"], frozenset())
-        return [change for change in changes(live, child) if (change.path, change.value) not in usual]
+        """Return the differences that did not exist after the last write."""
+        tolerated = self._tolerated.get(live["metadata"]["uid"], frozenset())
+        return [change for change in changes(live, child) if (change.path, change.value) not in tolerated]
 
     def _foreign_changes(self, key: Key, child: Object, live: Object) -> list[Change]:
-        """What others have changed of a child; nothing where it is this operator that asks for another state."""
+        """Return what others changed; empty where this operator itself wants another state."""
         if live["metadata"].get("deletionTimestamp"):
             return []
-        wanted = _fingerprint(child)
+        wanted = _applied_hash(child)
         before = self._in_sync.get(key, {}).get(live["metadata"]["uid"])
-        if _fingerprint(live) != wanted:
+        if _applied_hash(live) != wanted:
             another = before is not None and before[0] == wanted
-            return [Change("its state", f"{MANAGER} of another operator", "")] if another else []
-        odd = self._unexpected(child, live)
+            return [Change("the spec", f"{MANAGER} of another operator", "")] if another else []
+        unexpected = self._unexpected(child, live)
         if before is None:
-            # What is usual is not known yet.
-            odd = [change for change in odd if change.manager or change.item]
-        return odd
+            # The tolerated differences are not known yet.
+            unexpected = [change for change in unexpected if change.manager or change.item]
+        return unexpected
 
-    def _note_conflict(self, live: Object, told: ApplyResult) -> None:
+    def _note_conflict(self, live: Object, result: ApplyResult) -> None:
         if ongoing := self._conflicts.ongoing(live["metadata"]["uid"], time.monotonic()):
-            words, seconds = ongoing
-            told.requeue_after = seconds if told.requeue_after is None else min(told.requeue_after, seconds)
-            text = f"{words} again each time that it was set back, so the operator waits longer and longer in between"
-            told.problem = Problem("FieldsOverwritten", f"{text}. Stop the other writer. {TO_ADD}.")
+            description, seconds = ongoing
+            result.requeue_after = (
+                seconds if result.requeue_after is None else min(result.requeue_after, seconds)
+            )
+            text = f"{description} repeatedly, so the operator reverts it less and less often"
+            result.problem = Problem("FieldsOverwritten", f"{text}. Stop the other writer. {ADVICE}.")
 
     async def _hand_over_replicas(self, api: API, child: Object, live: Object | None) -> None:
-        """Give spec.replicas a holder before it leaves what we apply; else the API server would set it back to 1."""
+        """Give spec.replicas another field manager before we stop applying it; otherwise the API server resets it to 1."""
         first = initial_replicas(api)
         if isinstance(api, AsyncAPI) and child["metadata"]["name"] == child_name(api, GATEWAY):
             first = gateway.initial_replicas(api)
         if live is None:
-            born = copy.deepcopy(child)
-            born["spec"]["replicas"] = first
-            live = await self._cluster.apply(born)
+            created = copy.deepcopy(child)
+            created["spec"]["replicas"] = first
+            live = await self._cluster.apply(created)
         if not _owns_replicas(live):
             return
         identity = {
@@ -204,24 +211,24 @@ def _list(paths: list[str]) -> str:
 
 
 def _describe(found: list[Change], child: Object) -> str:
-    """Who changed which fields of a child."""
+    """Return who changed which fields of an object."""
     managers = sorted({f'"{change.manager}"' for change in found if change.manager})
-    who = f"field manager {' and '.join(managers)}" if managers else "another writer"
-    return f"{who} changed {_list([change.path for change in found])} of {_name(child)}"
+    writer = f"field manager {' and '.join(managers)}" if managers else "another writer"
+    return f"{writer} changed {_list([change.path for change in found])} of {_name(child)}"
 
 
-def _fingerprint(child: Object) -> str:
+def _applied_hash(child: Object) -> str:
     return str((child["metadata"].get("annotations") or {}).get(APPLIED_HASH_ANNOTATION, ""))
 
 
 def _token(child: Object, live: Object) -> tuple[str, str]:
-    """What was applied, and the state that it was applied to: a generation where the kind has one."""
+    """Return the hash of what was applied, and the generation (or resource version) that it resulted in."""
     metadata = live["metadata"]
-    return _fingerprint(child), str(metadata.get("generation") or metadata["resourceVersion"])
+    return _applied_hash(child), str(metadata.get("generation") or metadata["resourceVersion"])
 
 
 def _owns_replicas(deployment: Object) -> bool:
-    """Whether spec.replicas is ours by server-side apply."""
+    """Return whether our field manager owns spec.replicas."""
     return any(
         entry.get("manager") == MANAGER
         and entry.get("operation") == "Apply"

@@ -1,15 +1,15 @@
-"""Writers that set a child's fields again and again: when to set them back, and when to wait.
+"""Back off from other writers that change the same fields repeatedly.
 
-Two writers that both insist would else write as fast as the API server lets them. Times are seconds of one monotonic clock.
+Two such writers would otherwise overwrite each other as fast as the API server allows. Times are seconds of one monotonic clock.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
 
 FREE_REVERTS, WINDOW = 3, 600.0
-"""So many changes within so many seconds are set back at once; the next one begins a conflict."""
+"""Changes within WINDOW seconds that are reverted immediately; the next one starts a conflict."""
 FIRST_BACKOFF, MAX_BACKOFF = 10.0, 300.0
-"""Seconds for which a contested child is left as it is; twice as long each time that it is changed again."""
+"""Seconds for which an object in conflict is left alone; doubled each time that it is changed again."""
 
 
 @dataclass
@@ -17,26 +17,26 @@ class _Conflict:
     reverted: deque[float] = field(default_factory=lambda: deque(maxlen=FREE_REVERTS))
     pause: float = 0.0
     until: float = 0.0
-    words: str = ""
+    description: str = ""
 
     def ends(self) -> float:
-        """When it is over, unless the child is changed again."""
+        """Return when the conflict is over, unless the object is changed again."""
         return max(self.reverted[-1], self.until) + max(WINDOW / FREE_REVERTS, 2 * self.pause)
 
 
 class Conflicts:
-    """The children that others change, by uid."""
+    """The objects that others change, by uid."""
 
     def __init__(self) -> None:
         self._conflicts: dict[str, _Conflict] = {}
 
-    def pause(self, uid: str, now: float, words: str) -> float:
-        """Seconds for which a child that another writer has changed must be left as it is; 0: set it back, and count that.
+    def pause(self, uid: str, now: float, description: str) -> float:
+        """Return the seconds for which a changed object must be left alone; 0: revert it, and call `count`.
 
-        words: who changed what.
+        description: who changed what.
         """
         conflict = self._conflicts.setdefault(uid, _Conflict())
-        reverted, conflict.words = conflict.reverted, words
+        reverted, conflict.description = conflict.reverted, description
         if conflict.pause and now >= conflict.ends():
             conflict.pause = 0.0
             reverted.clear()
@@ -50,16 +50,16 @@ class Conflicts:
         return 0.0
 
     def count(self, uid: str, now: float) -> None:
-        """A change by others was set back."""
+        """Count a change by others that was reverted."""
         self._conflicts.setdefault(uid, _Conflict()).reverted.append(now)
 
     def ongoing(self, uid: str, now: float) -> tuple[str, float] | None:
-        """Who changes what, and for how many seconds at least the child counts as contested; None when it does not."""
+        """Return who changes what, and for how many seconds at least the conflict lasts; None without a conflict."""
         conflict = self._conflicts.get(uid)
         if conflict is None or not conflict.pause or now >= conflict.ends():
             return None
-        return conflict.words, (conflict.until if now < conflict.until else conflict.ends()) - now
+        return conflict.description, (conflict.until if now < conflict.until else conflict.ends()) - now
 
     def forget(self, uid: str) -> None:
-        """The child is gone."""
+        """Drop the state of an object that is deleted."""
         self._conflicts.pop(uid, None)

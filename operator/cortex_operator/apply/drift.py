@@ -1,7 +1,7 @@
-"""What others have changed of a child: found in the live object's managedFields and by comparison with what was rendered.
+"""Find what other writers changed in an object, by its managedFields and by comparison with the rendered object.
 
-Server-side apply brings back the fields that it applies, and leaves what others add: a container, a variable, a key of a
-ConfigMap. Pure; the applier removes what is found here.
+Server-side apply restores the fields that it applies but keeps what others add, such as a container, a variable or a key of a
+ConfigMap. Pure; the applier removes the additions that are found here.
 """
 
 import json
@@ -22,12 +22,11 @@ _ABSENT = object()
 
 @dataclass(frozen=True)
 class Change:
-    """One field that is not as it was rendered.
+    """One field that differs from the rendered object.
 
-    path: as people write it. manager: who owns it in managedFields; empty where no other manager does (an admission webhook, the
-    API server itself, or a field that was removed). value: what the live object has, as JSON. pointer: where an addition is, so
-    that it can be removed; None for a field whose value differs or is gone, which an apply brings back. item: whether it is an
-    item of a list.
+    path: for messages. manager: the field manager in managedFields; empty where no other manager owns it (an admission webhook,
+    the API server itself, or a removed field). value: the live value as JSON. pointer: the place of an addition, which must be
+    removed; None for a field that an apply restores. item: whether it is an item of a list.
     """
 
     path: str
@@ -38,8 +37,8 @@ class Change:
 
 
 def changes(live: Object, wanted: Object) -> list[Change]:
-    """What of `live` is not as in `wanted`, but for what the API server fills in and what others may add: labels, annotations,
-    status, and the replicas of a Deployment whose number was not rendered. What others own comes first.
+    """Return where `live` differs from `wanted`, fields of other managers first. Defaults of the API server do not count, nor
+    what others may change: labels, annotations, status, and the replicas of an autoscaled Deployment.
     """
     found: dict[str, Change] = {}
     for entry in live["metadata"].get("managedFields", ()):
@@ -54,8 +53,8 @@ def changes(live: Object, wanted: Object) -> list[Change]:
 
 
 def removal(live: Object, additions: list[Change]) -> list[Object]:
-    """The JSON patch (RFC 6902) that takes additions away, and fails if the lists that they are in have changed since they were
-    read. Other changes, such as those that controllers make all the time, do not matter to it.
+    """Return the JSON patch (RFC 6902) that removes additions. It fails if the lists that contain them have changed since; other
+    changes, such as the frequent ones of controllers, do not matter.
     """
     pointers = sorted((change.pointer for change in additions if change.pointer), key=_from_the_end)
     outermost = [
@@ -77,7 +76,7 @@ def removal(live: Object, additions: list[Change]) -> list[Object]:
 
 
 def _differences(live: Any, wanted: Any, path: str) -> Iterator[Change]:
-    """Fields of `wanted` that have another value in `live`, or none."""
+    """Yield the fields of `wanted` that have another value in `live`, or none."""
     if isinstance(wanted, dict) and isinstance(live, dict):
         for name, value in wanted.items():
             yield from _differences(live.get(name, _ABSENT), value, f"{path}.{name}" if path else name)
@@ -100,7 +99,7 @@ def _is_ours(entry: Object) -> bool:
 def _owned(
     fields: Object, live: Any, wanted: Any, pointer: Pointer, path: str, manager: str
 ) -> Iterator[Change]:
-    """Walk another manager's fields (FieldsV1)."""
+    """Walk the fields of another manager (FieldsV1)."""
     for step, below in fields.items():
         kind, _, text = step.partition(":")
         if kind == "f":
@@ -114,7 +113,7 @@ def _owned(
             index = _index(live, sought)
             if index is None:
                 continue
-            part, place = index, f"{path}[{_words(sought)}]"
+            part, place = index, f"{path}[{_selector_text(sought)}]"
             at = _index(wanted, sought) if isinstance(wanted, list) else None
             mine = _ABSENT if at is None else wanted[at]
         else:
@@ -129,7 +128,7 @@ def _owned(
 
 
 def _items(live: Any, wanted: Any, pointer: Pointer, path: str) -> Iterator[Change]:
-    """Items of `live` that `wanted` does not have, in the lists that it has: nobody needs to own them."""
+    """Yield list items of `live` that `wanted` does not have; they may have no owner in managedFields."""
     if isinstance(wanted, dict) and isinstance(live, dict):
         for name, value in wanted.items():
             place = f"{path}.{name}" if path else name
@@ -152,7 +151,7 @@ def _may_differ(path: str, wanted: Any) -> bool:
         return True
     if path == "spec.replicas":
         return not (isinstance(wanted, dict) and "replicas" in wanted)
-    # Annotations and labels of the pods: `kubectl rollout restart` restarts by one.
+    # Annotations and labels of the pods: `kubectl rollout restart` sets one.
     return path == "spec.template.metadata"
 
 
@@ -164,7 +163,7 @@ def _key_of(path: str, wanted: list[Any]) -> str | None:
 
 
 def _index(items: list[Any], sought: Any) -> int | None:
-    """The place of an item by its keys, or of a value in a set."""
+    """Return the index of an item by its keys, or of a value in a set."""
     for index, item in enumerate(items):
         if item == sought:
             return index
@@ -177,14 +176,14 @@ def _index(items: list[Any], sought: Any) -> int | None:
     return None
 
 
-def _words(sought: Any) -> str:
+def _selector_text(sought: Any) -> str:
     if isinstance(sought, dict):
         return ",".join(f"{key}={value}" for key, value in sought.items() if key != "protocol")
     return str(sought)
 
 
 def _from_the_end(pointer: Pointer) -> list[tuple[int, str]]:
-    """A sort key by which later items of a list come first, so that a removal does not move the others."""
+    """Return a sort key that orders later items first, so that a removal does not shift the others."""
     return [(-part, "") if isinstance(part, int) else (0, part) for part in pointer]
 
 
