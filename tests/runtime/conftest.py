@@ -22,7 +22,7 @@ def inline():
     # Whether the caller runs on the event loop's thread, called from the loop: that can be seen on the stack alone.
     import sys
     frame = sys._getframe()
-    while frame is not None and frame.f_code.co_name not in ("answer_in_place", "run_inline"):
+    while frame is not None and frame.f_code.co_name not in ("answer_inline", "run_inline"):
         frame = frame.f_back
     return frame is not None
 """

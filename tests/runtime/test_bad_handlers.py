@@ -48,7 +48,7 @@ def test_no_error_of_a_handler_takes_the_process_with_it(serve):
     for case in CASES * 3:
         answer = api.post(case)
         assert (answer.status_code, answer.json()["error"]) == (500, "internal server error"), case
-    # The same once the methods are called in place.
+    # The same once the methods run inline.
     with httpx.Client() as client:
         for _ in range(200):
             client.post(api.url, json="hello")

@@ -6,7 +6,14 @@ import gzip
 import pytest
 
 from cortex_runtime.errors import UserError
-from cortex_runtime.http.payload import BodyTooLarge, ClientGone, decompress, disconnect, has_left, read_body
+from cortex_runtime.http.payload import (
+    BodyTooLarge,
+    ClientDisconnected,
+    decompress,
+    disconnect,
+    has_left,
+    read_body,
+)
 
 GONE = {"type": "http.disconnect"}
 
@@ -98,10 +105,10 @@ def test_a_length_up_to_the_limit_or_none_at_all_is_read(declared):
 
 @pytest.mark.parametrize("before", [[], [part(b"a", True)], [part(b"a", True), part(b"b", True)]])
 def test_a_client_that_leaves(before):
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnected):
         read([*before, GONE])
     if not before:
-        with pytest.raises(ClientGone):
+        with pytest.raises(ClientDisconnected):
             read([GONE], more_body=False)
 
 

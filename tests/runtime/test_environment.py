@@ -18,11 +18,11 @@ SOURCE = (
     + """
 import asyncio, contextvars, decimal, gc, json, locale, os, signal, sqlite3, sys, threading, time, warnings
 import anyio, httpx
-from cortex_runtime.handler.threads import Pace
+from cortex_runtime.handler.threads import InlinePolicy
 from cortex_runtime.logs.records import request_id
 
 # However long a call takes, it counts as quick: the method runs inline from the 33rd call on.
-Pace.QUICK = Pace.SLOW = Pace.SLOW_AVERAGE = float("inf")
+InlinePolicy.QUICK = InlinePolicy.SLOW = InlinePolicy.SLOW_AVERAGE = float("inf")
 
 at_start, of_request = contextvars.ContextVar("at_start"), contextvars.ContextVar("of_request", default="unset")
 local = threading.local()
@@ -85,7 +85,7 @@ class Handler:
         self.loop = asyncio.new_event_loop()
         self.database = sqlite3.connect(":memory:")
         self.url = config["url"]
-        self.in_place = config["inline"]
+        self.inline = config["inline"]
         self.actions = {
             "loop": lambda: asyncio._get_running_loop(),
             "current task": lambda: failure(asyncio.current_task),

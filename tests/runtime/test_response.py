@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse
 
 from cortex_runtime.errors import UserError
 from cortex_runtime.http import response
-from cortex_runtime.http.json_encoder import NotSerialisable
-from cortex_runtime.http.payload import ClientGone
+from cortex_runtime.http.json_encoder import NotSerializable
+from cortex_runtime.http.payload import ClientDisconnected
 from cortex_runtime.http.response import Stalled, Started, Stream
 from cortex_runtime.logs.records import request_id
 
@@ -36,7 +36,7 @@ def test_the_content_type_of_a_value(value, kind, body):
 
 
 def test_text_that_is_none_is_an_error_for_the_author():
-    with pytest.raises(NotSerialisable) as error:
+    with pytest.raises(NotSerializable) as error:
         response.encode("a\udcff")
     assert str(error.value) == "result is a str that UTF-8 can't encode: surrogates not allowed"
 
@@ -182,7 +182,7 @@ def test_an_exception_of_the_generator_is_raised_and_nothing_is_sent_before_the_
 def test_a_client_that_leaves_ends_the_generator(name, leaves_after):
     tracked = Tracked()
     result, messages = streamed(getattr(tracked, name)(), lambda: Client(leaves_after))
-    assert type(result) is ClientGone
+    assert type(result) is ClientDisconnected
     assert len(messages) <= max(leaves_after, 2)
     assert tracked.steps < 3
     if name == "parts" and leaves_after:
@@ -201,7 +201,7 @@ def test_a_client_that_leaves_interrupts_what_is_awaited():
             closed.append(True)
 
     result, messages = streamed(parts(), lambda: Client(2))
-    assert (type(result), len(messages), closed) == (ClientGone, 2, [True])
+    assert (type(result), len(messages), closed) == (ClientDisconnected, 2, [True])
 
 
 def test_a_generator_that_gives_nothing_in_time_has_stalled():

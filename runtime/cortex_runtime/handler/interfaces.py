@@ -108,14 +108,14 @@ STAGES = ("pre_inference", "post_inference")
 class Method:
     """A method that is called for a request or a job.
 
-    arguments: the names that it takes, of the request's or the job's. in_place: whether it may run on the event loop's thread
+    arguments: the names that it takes, of the request's or the job's. inline: whether it may run on the event loop's thread
     once it has proved quick.
     """
 
     function: Callable[..., Any]
     arguments: tuple[str, ...]
     is_async: bool
-    in_place: bool = True
+    inline: bool = True
 
     @property
     def takes_payload(self) -> bool:
@@ -187,8 +187,8 @@ def methods(code: Code, instance: Any, values: Mapping[str, Any]) -> dict[str, M
             continue
         where = code.where if code.interface.name == name else f"{code.where}: {code.interface.name}"
         arguments = arguments_of(function, available, f"{where}.{name}", bound=True)
-        in_place = bool(getattr(instance, "in_place", True))
-        method = _of_the_request(Method(function, arguments, is_async(function), in_place), values)
+        inline = bool(getattr(instance, "inline", True))
+        method = _of_the_request(Method(function, arguments, is_async(function), inline), values)
         found[verb] = _followed(method, instance, code, available)
     return found
 
@@ -214,7 +214,7 @@ def _followed(method: Method, instance: Any, code: Code, available: tuple[str, .
 
     arguments = tuple(dict.fromkeys((*own, *(name for name in wanted if name != "response"))))
     # What runs afterwards is handed over anyway.
-    return Method(call_async if method.is_async else call, arguments, method.is_async, in_place=False)
+    return Method(call_async if method.is_async else call, arguments, method.is_async, inline=False)
 
 
 def _of_the_request(method: Method, values: Mapping[str, Any]) -> Method:

@@ -1,9 +1,8 @@
-"""Where a user's synchronous code runs: in a pool of threads, or, with one thread, on the one that constructed the handler.
+"""Run the user's synchronous code: in a pool of threads, or, with one thread, on the thread that constructed the handler.
 
-A hand-over to another thread costs more than a trivial request. So with one thread per process it is the event loop that moves:
-beside the handler's thread, or onto it once the methods keep returning within a fraction of a millisecond, and away again
-when one slows down. Whatever belongs to a thread (an sqlite3 connection, a CUDA device) is always met by the same one, and never
-do two calls run at once.
+Switching threads costs more than a trivial request. With one thread per process, the event loop therefore moves instead of the
+call: it runs in a thread of its own, or on the handler's thread while the methods return within a fraction of a millisecond. All
+calls run on the same thread, one at a time, so objects bound to a thread (an sqlite3 connection, a CUDA device) keep working.
 """
 
 import asyncio
@@ -23,163 +22,171 @@ from typing import Any
 from starlette.types import Receive
 
 from cortex_runtime.handler.environment import Detached, adopt, clean_copy, user_context
-from cortex_runtime.http.payload import ClientGone, disconnect
+from cortex_runtime.http.payload import ClientDisconnected, disconnect
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 
 log = logging.getLogger("cortex")
 
 
-class Overdue(Exception):
+class RequestTimeout(Exception):
     """A request took longer than spec.handler.requestTimeout."""
 
 
-class LeftEarly(RuntimeError):
-    """User code ended with sys.exit and the like; the process goes on."""
+class HandlerExited(RuntimeError):
+    """User code raised SystemExit, KeyboardInterrupt or StopIteration. The process keeps running."""
 
 
-class Pace:
-    """How quick a method has been lately, and so whether it may run in place.
+class InlinePolicy:
+    """Decide from a method's recent durations whether its calls run inline, on the event loop's thread.
 
-    It moves in place once quick calls outnumber the slow ones by enough, and out when many of its last calls were slow, or their
-    average was: a few may have waited for a processor in the midst of their work, for longer than all the others took
-    together, which they would do in a thread as well. Each move out that comes soon asks for more quick calls before the next,
-    so a method that is slow now and then stays in its thread.
+    A method becomes inline once its quick calls outnumber the slow ones by a threshold. It leaves when too many recent calls, or
+    their average, are slow. A few slow calls are tolerated: a call that was preempted would be as slow in a thread. Leaving soon
+    after becoming inline doubles the threshold, so a method that is slow now and then stays in its thread.
     """
 
     QUICK = 0.0003
-    SLOW, MOST_SLOW = 0.0005, 0.3
-    """Seconds from which a call is slow, and the part of the last calls that may be."""
-    SLOW_AVERAGE, LONGEST = 0.005, 0.1
-    """Seconds; no call counts as a longer one."""
-    STREAK, LONGEST_STREAK = 32, 4096
+    """Seconds below which a call is quick."""
+    SLOW, MAX_SLOW_FRACTION = 0.0005, 0.3
+    """Seconds above which a call is slow, and the fraction of recent calls that may be slow."""
+    SLOW_AVERAGE, MAX_DURATION = 0.005, 0.1
+    """Seconds. A longer call counts as MAX_DURATION in the average."""
+    STREAK, MAX_STREAK = 32, 4096
     SETTLED = 1000
-    """Calls in place after which it is not held against a method that it moves out again."""
+    """Inline calls after which leaving does not raise the threshold for the next time."""
 
     def __init__(self, allowed: bool) -> None:
-        self.in_place = False
+        self.inline = False
         self._allowed = allowed
         self._average = self._slow = 0.0
         self._streak = 0
-        self._stayed = 0
+        self._inline_calls = 0
         self._needed = self.STREAK
 
-    def note(self, seconds: float) -> None:
-        """Note how long one call took."""
-        if self.in_place:
-            self._stayed += 1
+    def record(self, seconds: float) -> None:
+        """Record the duration of one call, in seconds."""
+        if self.inline:
+            self._inline_calls += 1
             self._slow += ((seconds > self.SLOW) - self._slow) / 16
-            self._average += (min(seconds, self.LONGEST) - self._average) / 16
-            if self._slow > self.MOST_SLOW or self._average > self.SLOW_AVERAGE:
-                self.in_place = False
+            self._average += (min(seconds, self.MAX_DURATION) - self._average) / 16
+            if self._slow > self.MAX_SLOW_FRACTION or self._average > self.SLOW_AVERAGE:
+                self.inline = False
                 self._streak = 0
-                longer = min(self._needed * 2, self.LONGEST_STREAK)
-                self._needed = self.STREAK if self._stayed > self.SETTLED else longer
+                longer = min(self._needed * 2, self.MAX_STREAK)
+                self._needed = self.STREAK if self._inline_calls > self.SETTLED else longer
         elif self._allowed:
             self._streak = self._streak + 1 if seconds < self.QUICK else max(0, self._streak - 1)
             if self._streak >= self._needed:
-                self.in_place = True
+                self.inline = True
                 self._average = self._slow = 0.0
-                self._stayed = 0
+                self._inline_calls = 0
 
 
-class Home:
-    """The one thread of a handler, and the event loop beside it or on it.
+class HandlerThread:
+    """The single thread of a handler, and the event loop that runs on it or in a thread of its own.
 
-    Everything but `drive` is called on the event loop. pending: says how many calls are under way.
+    pending: returns the number of calls in progress. Call every method but `drive` on the event loop.
     """
 
-    FIRST_STREAK, LONGEST_STREAK = 32, 4096
+    MIN_REQUESTS, MAX_STREAK = 32, 4096
     SETTLED = 1.0
-    """Seconds on the handler's thread after which it is not held against the loop that it leaves again."""
+    """Seconds on the handler's thread after which leaving does not raise the threshold for the next move."""
 
     def __init__(self, pending: Callable[[], int]) -> None:
-        self.together = False
+        self.has_loop = False
         self._pending = pending
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._back = threading.Semaphore(0)
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._loop_returned = threading.Semaphore(0)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.detached = Detached()
         self._moving: asyncio.Future[bool] | None = None
         self._leaving = False
-        self._calm = self._needed = 0
+        self._requests_to_move = self._needed = 0
         self._since = 0.0
 
     def drive(
-        self, loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None], together: bool = False
+        self,
+        loop: asyncio.AbstractEventLoop,
+        main: Coroutine[Any, Any, None],
+        on_handler_thread: bool = False,
     ) -> None:
-        """Run main to its end, on the calling thread or beside it. together: whether the loop begins on this thread."""
+        """Run main to its end and the calls of the handler on the calling thread.
+
+        on_handler_thread: whether the loop starts on the calling thread.
+        """
         self._loop = loop
         task = loop.create_task(main, context=clean_copy())
-        threading.Thread(target=self._beside, args=(task, together), name="loop", daemon=True).start()
-        while (job := self._jobs.get()) is not None:
-            job()
+        threading.Thread(
+            target=self._run_loop_thread, args=(task, on_handler_thread), name="loop", daemon=True
+        ).start()
+        while (call := self._calls.get()) is not None:
+            call()
         task.result()
 
     def submit(self, function: Callable[[], Any]) -> "Future[Any]":
-        """Run something on the handler's thread; the loop leaves it first."""
+        """Run a function on the handler's thread. The loop leaves the thread first."""
         future: Future[Any] = Future()
-        if self.together and self._loop is not None:
-            self.together, self._leaving = False, True
+        if self.has_loop and self._loop is not None:
+            self.has_loop, self._leaving = False, True
             settled = perf_counter() - self._since > self.SETTLED
-            longer = min(max(self._needed * 2, self.FIRST_STREAK), self.LONGEST_STREAK)
-            self._calm, self._needed = 0, self.FIRST_STREAK if settled else longer
+            longer = min(max(self._needed * 2, self.MIN_REQUESTS), self.MAX_STREAK)
+            self._requests_to_move, self._needed = 0, self.MIN_REQUESTS if settled else longer
             self._loop.stop()
-        self._jobs.put(partial(_fulfil, future, function))
+        self._calls.put(partial(_set_result, future, function))
         return future
 
-    async def come(self) -> bool:
-        """Bring the loop onto the handler's thread if that is worth while. Returns whether it is there. Nothing may be pending.
+    async def move_to_handler_thread(self) -> bool:
+        """Move the loop onto the handler's thread if that is worthwhile. Returns whether it runs there. Requires no pending call.
 
-        Each time that the loop has had to leave again makes the next move wait for more calls that are worth it.
+        Each time the loop has to leave the thread early, the next move waits for twice as many requests to move.
         """
         if self._moving is None:
-            self._calm += 1
-            if self._calm <= self._needed or self._leaving or self._loop is None:
+            self._requests_to_move += 1
+            if self._requests_to_move <= self._needed or self._leaving or self._loop is None:
                 return False
             self._moving = self._loop.create_future()
             self._loop.stop()
         return await asyncio.shield(self._moving)
 
-    def _beside(self, task: "asyncio.Task[None]", together: bool) -> None:
-        """The other thread: runs the loop while it is not on the handler's."""
+    def _run_loop_thread(self, task: "asyncio.Task[None]", on_handler_thread: bool) -> None:
+        """Run the loop in its own thread while it is not on the handler's thread."""
         while True:
-            if not together:
+            if not on_handler_thread:
                 _run(task)
                 if task.done():
                     break
                 if self._pending():
-                    # A call came in before the loop had stopped, and has the thread now.
-                    task.get_loop().call_soon(self._arrived, False)
+                    # A call was submitted before the loop stopped; it uses the handler's thread now.
+                    task.get_loop().call_soon(self._on_moved, False)
                     continue
-            together = False
-            self._jobs.put(partial(self._host, task))
-            self._back.acquire()
+            on_handler_thread = False
+            self._calls.put(partial(self._run_loop_here, task))
+            self._loop_returned.acquire()
             if task.done():
                 break
-        self._jobs.put(None)
+        self._calls.put(None)
 
-    def _host(self, task: "asyncio.Task[None]") -> None:
-        self.together, self._since = True, perf_counter()
+    def _run_loop_here(self, task: "asyncio.Task[None]") -> None:
+        self.has_loop, self._since = True, perf_counter()
         loop = task.get_loop()
-        loop.call_soon(self._arrived, True)
+        loop.call_soon(self._on_moved, True)
         _run(task)
-        self.together = self._leaving = False
-        self._back.release()
+        self.has_loop = self._leaving = False
+        self._loop_returned.release()
 
-    def _arrived(self, together: bool) -> None:
+    def _on_moved(self, on_handler_thread: bool) -> None:
         moving, self._moving = self._moving, None
         if moving is not None:
-            moving.set_result(together)
+            moving.set_result(on_handler_thread)
 
 
 def _run(task: "asyncio.Task[None]") -> None:
     """Run the loop until the task ends or the loop is stopped."""
     with suppress(BaseException):
-        # Stopped before the task has ended: it goes on with the next run. Its own exception is left in it.
+        # The loop was stopped before the task ended: the next run continues it. The task keeps its own exception.
         task.get_loop().run_until_complete(task)
 
 
-def _fulfil(future: "Future[Any]", function: Callable[[], Any]) -> None:
+def _set_result(future: "Future[Any]", function: Callable[[], Any]) -> None:
     if not future.set_running_or_notify_cancel():
         return
     try:
@@ -191,26 +198,28 @@ def _fulfil(future: "Future[Any]", function: Callable[[], Any]) -> None:
 
 
 class Threads:
-    """Where synchronous user code runs: threads_per_process calls at the same time."""
+    """Run synchronous user code, `threads` calls at a time."""
 
     def __init__(self, threads: int, metrics: WorkerMetrics) -> None:
         self.size = threads
         self.pending = self.finished = 0
-        self.home = Home(lambda: self.pending) if threads == 1 else None
+        self.handler_thread = HandlerThread(lambda: self.pending) if threads == 1 else None
         self._metrics = metrics
-        self._pool = None if self.home else ThreadPoolExecutor(threads, thread_name_prefix="handler")
+        self._pool = (
+            None if self.handler_thread else ThreadPoolExecutor(threads, thread_name_prefix="handler")
+        )
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
-    def in_place(self) -> bool:
-        """Whether a call may be made here and now, on the event loop's thread."""
-        return self.home is not None and self.home.together
+    def inline(self) -> bool:
+        """Whether the event loop runs on the handler's thread, so that a call may be made inline."""
+        return self.handler_thread is not None and self.handler_thread.has_loop
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """Run something before the server starts, and wait for it. With one thread, that is the caller's.
+        """Run a function before the server starts, and wait for it. With one thread, it runs on the caller's.
 
-        The caller's context then has what the function sets in its own.
+        Context variables that the function sets are set in the caller's context too.
         """
         if self._pool is None:
             return function()
@@ -220,31 +229,37 @@ class Threads:
         return result
 
     def drive(
-        self, loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None], together: bool = False
+        self,
+        loop: asyncio.AbstractEventLoop,
+        main: Coroutine[Any, Any, None],
+        on_handler_thread: bool = False,
     ) -> None:
-        """Run main to its end. together: whether the loop begins on the handler's one thread."""
-        if self.home is not None:
-            self.home.drive(loop, main, together)
+        """Run main to its end. on_handler_thread: whether the loop starts on the handler's single thread."""
+        if self.handler_thread is not None:
+            self.handler_thread.drive(loop, main, on_handler_thread)
         else:
             loop.run_until_complete(loop.create_task(main, context=clean_copy()))
 
-    async def come(self, timeout: float) -> bool:
-        """Let what runs end, and see whether a call can then be made in place. timeout: seconds. Raises Overdue."""
-        home = self.home
-        if home is None or home.together:
-            return home is not None
+    async def move_to_handler_thread(self, timeout: float) -> bool:
+        """Wait for the calls in progress, then move the loop to the handler's thread if that is worthwhile.
+
+        timeout: seconds. Returns whether a call can be made inline. Raises RequestTimeout.
+        """
+        thread = self.handler_thread
+        if thread is None or thread.has_loop:
+            return thread is not None
         try:
             async with asyncio.timeout(timeout):
                 await self._idle.wait()
-                return await home.come()
+                return await thread.move_to_handler_thread()
         except TimeoutError:
-            raise Overdue from None
+            raise RequestTimeout from None
 
     async def run(self, function: Callable[[], Any], receive: Receive, timeout: float) -> Any:
-        """Run a request's function and give its result.
+        """Run a request's function in a thread and return its result.
 
-        timeout: seconds, waiting included. Raises Overdue, ClientGone when the client left before the call began, and
-        whatever the function raises.
+        timeout: seconds, including the wait for a thread. Raises RequestTimeout, ClientDisconnected when the client disconnects
+        before the call starts, and whatever the function raises.
         """
         end = perf_counter() + timeout
         future = self._enqueue(function, receive)
@@ -254,32 +269,32 @@ class Threads:
             done, _ = await asyncio.wait((waiter, gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if not done:
                 future.cancel()
-                raise Overdue
+                raise RequestTimeout
             if waiter not in done:
                 if future.cancel():
-                    raise ClientGone
+                    raise ClientDisconnected
                 done, _ = await asyncio.wait((waiter,), timeout=max(0.0, end - perf_counter()))
                 if not done:
-                    raise Overdue
+                    raise RequestTimeout
             return waiter.result()
         finally:
             gone.cancel()
 
     def run_inline(self, function: Callable[[], Any]) -> Any:
-        """Call a request's function here and now, on the event loop's thread. Call this in a task, only while `in_place`."""
-        assert self.home is not None
+        """Call a request's function on the event loop's thread. Requires a running task and `inline`."""
+        assert self.handler_thread is not None
         loop = asyncio.get_running_loop()
-        return self.home.detached.run_in_task(loop, user_context(), guarded, {"function": function})
+        return self.handler_thread.detached.run_in_task(loop, user_context(), guarded, {"function": function})
 
     async def run_plain(self, function: Callable[[], Any], context: Context | None = None) -> Any:
-        """Run something that no client waits for, such as a callback, or the next part of a stream.
+        """Run a function in a thread without watching the client, such as a callback or the next step of a generator.
 
-        context: in which it runs; that of the current request by default.
+        context: the context to run in; the current request's by default.
         """
         return await asyncio.wrap_future(self._submit(function, context))
 
     async def run_after(self, callback: Callable[[], Any], state: str) -> None:
-        """Run what the user wants done once a response has been sent or a job is over. state: that, for the log."""
+        """Run the user's callback after a response was sent or a job ended. state: which of them, for the log."""
         try:
             if inspect.iscoroutinefunction(callback):
                 adopt()
@@ -296,7 +311,7 @@ class Threads:
         loop = asyncio.get_running_loop()
         self._count(1)
         job = partial((context or user_context()).run, guarded, function)
-        future = self._pool.submit(job) if self._pool else self.home.submit(job)  # type: ignore[union-attr]
+        future = self._pool.submit(job) if self._pool else self.handler_thread.submit(job)  # type: ignore[union-attr]
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
         return future
 
@@ -311,19 +326,23 @@ class Threads:
 
 
 def guarded(function: Callable[[], Any]) -> Any:
-    """Call the user's function. What is no Exception becomes one: it would end the event loop, or pass for a cancelled task."""
+    """Call the user's function.
+
+    Raises HandlerExited for StopIteration and whatever is not an Exception (SystemExit, KeyboardInterrupt, CancelledError):
+    unchanged, these would stop the event loop or look like a cancelled task.
+    """
     try:
         return function()
     except StopIteration as error:
-        raise LeftEarly("the handler raised StopIteration") from error
+        raise HandlerExited("the handler raised StopIteration") from error
     except Exception:
         raise
     except BaseException as error:
-        raise LeftEarly(f"the handler raised {type(error).__name__}") from error
+        raise HandlerExited(f"the handler raised {type(error).__name__}") from error
 
 
-class Timed:
-    """A call that notes how long it took. seconds: infinite until then."""
+class TimedCall:
+    """A call that measures its duration. seconds: infinite until it returns."""
 
     __slots__ = ("_call", "seconds")
 
@@ -332,7 +351,7 @@ class Timed:
         self.seconds = math.inf
 
     def __call__(self) -> Any:
-        """Make it."""
+        """Make the call."""
         began = perf_counter()
         try:
             return self._call()

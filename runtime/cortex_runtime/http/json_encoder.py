@@ -27,12 +27,12 @@ _ATTOSECONDS = {"W": 604800, "D": 86400, "h": 3600, "m": 60, "s": 1}
 _FRACTIONS = {"ms": 3, "us": 6, "ns": 9, "ps": 12, "fs": 15, "as": 18}
 
 
-class NotSerialisable(TypeError):
+class NotSerializable(TypeError):
     """A handler returned what can't be sent."""
 
 
 def dumps(value: Any) -> bytes:
-    """A value as JSON. Raises NotSerialisable, naming the path to what can't be sent and its type."""
+    """A value as JSON. Raises NotSerializable, naming the path to what can't be sent and its type."""
     try:
         data = orjson.dumps(value, default=_default, option=orjson.OPT_SERIALIZE_NUMPY)
         if b"T" in data and "numpy" in sys.modules and _MOMENT.search(data):
@@ -45,7 +45,7 @@ def dumps(value: Any) -> bytes:
     try:
         return orjson.dumps(plain)
     except TypeError as error:
-        raise NotSerialisable(
+        raise NotSerializable(
             f"the handler returned a {type(value).__name__} that is not JSON: {error}"
         ) from error
 
@@ -231,14 +231,14 @@ Path = tuple[Any, ...]
 
 
 def _plain(value: Any, path: Path, depth: int) -> Any:
-    """A value as Python's simplest types and orjson's fragments. Raises NotSerialisable, naming the path."""
+    """A value as Python's simplest types and orjson's fragments. Raises NotSerializable, naming the path."""
     if value is None or isinstance(value, bool | orjson.Fragment) or type(value) is float:
         return value
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise NotSerialisable(
+            raise NotSerializable(
                 f"{_text(path)} is a str that UTF-8 can't encode: {error.reason}"
             ) from error
         return str(value)
@@ -247,7 +247,7 @@ def _plain(value: Any, path: Path, depth: int) -> Any:
     if isinstance(value, int):
         return _integer(int(value), path)
     if depth > _DEEPEST:
-        raise NotSerialisable(
+        raise NotSerializable(
             f"{_text(path)[:80]}... is nested more than {_DEEPEST} levels deep, or contains itself"
         )
     if isinstance(value, dict):
@@ -263,7 +263,7 @@ def _plain(value: Any, path: Path, depth: int) -> Any:
         converted = _default(value)
     except Exception as error:
         why = f": {error}" if str(error) else ""
-        raise NotSerialisable(
+        raise NotSerializable(
             f"{_text(path)} is a {_kind(value)}, which can't be written as JSON{why}"
         ) from error
     return _plain(converted, path, depth + 1)
@@ -274,7 +274,7 @@ def _object(value: dict[Any, Any], path: Path, depth: int) -> dict[str, Any]:
     for key, item in value.items():
         name = _plain(key if isinstance(key, str) else _key(key, path), (path, key), depth)
         if name in plain:
-            raise NotSerialisable(f"{_text(path)} has two keys that are {_quoted(name)} in JSON")
+            raise NotSerializable(f"{_text(path)} has two keys that are {_quoted(name)} in JSON")
         plain[name] = _plain(item, (path, name), depth + 1)
     return plain
 
@@ -283,10 +283,10 @@ def _key(key: Any, path: Path) -> str:
     """A key that is no str as text: as JSON would write it as a value, without quotes."""
     try:
         text = orjson.dumps(_plain(key, path, 0)).decode()
-    except NotSerialisable:
+    except NotSerializable:
         text = "{"
     if text[0] in "[{" or (text == "null" and key is not None):
-        raise NotSerialisable(f"{_text(path)} has the key {key!r}, and a {_kind(key)} can't be a key in JSON")
+        raise NotSerializable(f"{_text(path)} has the key {key!r}, and a {_kind(key)} can't be a key in JSON")
     return str(orjson.loads(text)) if text[0] == '"' else text
 
 
@@ -296,7 +296,7 @@ def _integer(value: int, path: Path) -> Any:
     try:
         return orjson.Fragment(str(value).encode())
     except ValueError as error:
-        raise NotSerialisable(f"{_text(path)} is an integer with too many digits: {error}") from error
+        raise NotSerializable(f"{_text(path)} is an integer with too many digits: {error}") from error
 
 
 def _text(path: Path) -> str:

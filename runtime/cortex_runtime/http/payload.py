@@ -23,11 +23,11 @@ _PLAIN_JSON = frozenset(
 )
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """The client closed the connection before its request was handled."""
 
 
-class Moved(ClientGone):
+class Moved(ClientDisconnected):
     """Another worker has the request and its connection now."""
 
 
@@ -45,10 +45,10 @@ class BodyTooLarge(UserError):
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int, timeout: float) -> bytes:
-    """The whole body.
+    """Read and return the whole request body.
 
-    limit: in bytes; timeout: in seconds. Raises BodyTooLarge as soon as that is known, ClientGone, and UserError with status
-    408 when the body doesn't arrive in time.
+    limit: bytes. timeout: seconds. Raises BodyTooLarge as soon as the body is known to exceed the limit, ClientDisconnected, and
+    UserError with status 408 when the body does not arrive in time.
     """
     declared = headers.get(b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
@@ -84,7 +84,7 @@ def has_left(receive: Receive) -> bool:
 
 def _part(message: AsgiMessage) -> bytes:
     if message["type"] == "http.disconnect":
-        raise ClientGone
+        raise ClientDisconnected
     body: bytes = message.get("body", b"")
     return body
 

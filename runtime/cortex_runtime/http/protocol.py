@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol, with two things added.
 
 At the server's end, a connection on which a request is on its way is not closed before that is answered. And there is a short
-way: a request for a method that runs in place is answered as soon as it is parsed.
+way: a request for a method that runs inline is answered as soon as it is parsed.
 
 No task, no ASGI messages: the whole of a small request is mostly in the first piece of data, and its method returns within a
 fraction of a millisecond, so all that is left is to write the response. Whatever doesn't fit goes the way of every ASGI server.
@@ -21,13 +21,13 @@ Answer = tuple[bytes, bytes, bytes]
 """Content type, further header lines with their line ends, and body of a response with status 200."""
 
 
-class InPlace(Protocol):
+class InlineApp(Protocol):
     """What an application offers beside ASGI."""
 
-    def runs_in_place(self, verb: bytes) -> bool:
+    def runs_inline(self, verb: bytes) -> bool:
         """Whether a request of this verb may be answered here and now."""
 
-    def answer_in_place(
+    def answer_inline(
         self, verb: bytes, query: bytes, headers: Headers, body: bytes
     ) -> Answer | ASGIApp | None:
         """The answer, or an application that gives it, or None when nothing was run and the request has to go the long way."""
@@ -85,12 +85,12 @@ class OrderlyProtocol(HttpToolsProtocol):
         return waiting[0] > 0
 
 
-class InPlaceProtocol(OrderlyProtocol):
-    """One connection. config.app is an `InPlace`."""
+class InlineProtocol(OrderlyProtocol):
+    """One connection. config.app is an `InlineApp`."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self._app: InPlace = self.config.app  # type: ignore[assignment]
+        self._app: InlineApp = self.config.app  # type: ignore[assignment]
         self._held: bytes | None = None
         self._body = b""
         self._common: tuple[Any, bytes] = (None, b"")
@@ -120,7 +120,7 @@ class InPlaceProtocol(OrderlyProtocol):
             and (cycle is None or cycle.response_complete)
             and not self.expect_100_continue
             and not self.flow.write_paused
-            and self._app.runs_in_place(verb := self.parser.get_method())
+            and self._app.runs_inline(verb := self.parser.get_method())
         ):
             self._held, self._body = verb, b""
         else:
@@ -143,7 +143,7 @@ class InPlaceProtocol(OrderlyProtocol):
         if parser.should_upgrade():
             answer: Answer | ASGIApp | None = None
         else:
-            answer = self._app.answer_in_place(verb, self.url[2:], self.headers, self._body)
+            answer = self._app.answer_inline(verb, self.url[2:], self.headers, self._body)
         if isinstance(answer, tuple):
             self._held = None
             kind, more, body = answer

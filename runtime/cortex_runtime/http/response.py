@@ -11,9 +11,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from cortex_runtime.errors import UserError
-from cortex_runtime.http.json_encoder import NotSerialisable
+from cortex_runtime.http.json_encoder import NotSerializable
 from cortex_runtime.http.json_encoder import dumps as to_json
-from cortex_runtime.http.payload import ClientGone, disconnect
+from cortex_runtime.http.payload import ClientDisconnected, disconnect
 from cortex_runtime.logs.records import request_id
 from cortex_runtime.logs.tracebacks import printable, text_of
 
@@ -43,7 +43,7 @@ def encode(value: Any) -> tuple[bytes, bytes]:
         try:
             return TEXT, value.encode()
         except UnicodeEncodeError as error:
-            raise NotSerialisable(f"result is a str that UTF-8 can't encode: {error.reason}") from error
+            raise NotSerializable(f"result is a str that UTF-8 can't encode: {error.reason}") from error
     if isinstance(value, bytes | bytearray | memoryview):
         return BINARY, bytes(value)
     return JSON, to_json(value)
@@ -89,14 +89,14 @@ class Stream:
         """Send all. Returns the status.
 
         complete: what becomes of the headers once the first part is there. An exception before that is raised with nothing
-        sent. Raises ClientGone and Stalled; the generator is closed in any case.
+        sent. Raises ClientDisconnected and Stalled; the generator is closed in any case.
         """
         gone = asyncio.ensure_future(disconnect(receive))
         gone.add_done_callback(self._leave)
         try:
             part = await self._next()
             if self._left:
-                raise ClientGone
+                raise ClientDisconnected
             kind, body = (
                 self._encode(part) if part is not _END else (EVENTS if self._as_events else BINARY, b"")
             )
@@ -105,7 +105,7 @@ class Stream:
             while part is not _END:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 if self._left:
-                    raise ClientGone
+                    raise ClientDisconnected
                 part = await self._next()
                 if part is not _END:
                     _, body = self._encode(part)
@@ -131,7 +131,7 @@ class Stream:
                 return await self._in_thread(self._step)
         except TimeoutError:
             if timer.expired():
-                raise (ClientGone if self._left else Stalled) from None
+                raise (ClientDisconnected if self._left else Stalled) from None
             raise
         finally:
             self._timer = None

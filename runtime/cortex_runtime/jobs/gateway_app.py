@@ -13,7 +13,14 @@ from starlette.types import Receive, Scope, Send
 from cortex_api import Document, units
 from cortex_runtime.errors import UserError
 from cortex_runtime.http import api_keys
-from cortex_runtime.http.payload import ClientGone, as_utf8, decompress, is_json, media_type, read_body
+from cortex_runtime.http.payload import (
+    ClientDisconnected,
+    as_utf8,
+    decompress,
+    is_json,
+    media_type,
+    read_body,
+)
 from cortex_runtime.http.response import JSON
 from cortex_runtime.jobs.metrics import GatewayMetrics
 from cortex_runtime.jobs.queue_state import QueueState
@@ -73,7 +80,7 @@ class Gateway:
         try:
             status, body = await self._guarded(scope, receive, headers, extra)
             await send_json(send, status, body, extra)
-        except ClientGone:
+        except ClientDisconnected:
             pass
         finally:
             seconds = perf_counter() - began
@@ -100,7 +107,7 @@ class Gateway:
             extra.append((b"retry-after", b"2"))
             log.warning("a request found the queue unreachable: %s", error)
             return 503, _error(f"the queue can't be reached: {error}")
-        except ClientGone:
+        except ClientDisconnected:
             raise
         except Exception:
             log.exception("the gateway failed")

@@ -97,7 +97,7 @@ class Jobs:
             result = await self._call(identity, content_type, payload)
             value, callback = response.split_callback(result)
             if isinstance(value, Response) or response.is_stream(value):
-                raise response.NotSerialisable(
+                raise response.NotSerializable(
                     f"the handler returned a {type(value).__name__}, which is not JSON"
                 )
             data = response.to_json(value)
@@ -107,7 +107,7 @@ class Jobs:
         except UserError as error:
             self._failed(identity, "Rejected", error.message, False)
             return
-        except response.NotSerialisable as error:
+        except response.NotSerializable as error:
             log.error("the result is not JSON: %s", error)
             self._failed(identity, "ResultInvalid", str(error), False)
             return
@@ -169,7 +169,7 @@ def prepare(document: Document, arguments: WorkerArguments, control: socket.sock
     program = host.program(document, arguments, control, shared_metrics, threads)
     jobs = Jobs(program, threads, control)
     is_async = program.methods[JOB].is_async
-    return lambda: threads.drive(uvloop.new_event_loop(), _run(jobs), together=is_async)
+    return lambda: threads.drive(uvloop.new_event_loop(), _run(jobs), on_handler_thread=is_async)
 
 
 async def _run(jobs: Jobs) -> None:

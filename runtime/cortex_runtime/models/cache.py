@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from cortex_runtime.errors import StartError
 from cortex_runtime.logs.tracebacks import in_one_line
-from cortex_runtime.models.catalogue import Version, title
+from cortex_runtime.models.catalog import Version, title
 from cortex_runtime.models.disk import Full
 from cortex_runtime.models.listing import Changed
 from cortex_runtime.models.plan import key as problem_key

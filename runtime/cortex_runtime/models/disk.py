@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cortex_runtime.errors import StartError
 from cortex_runtime.models import tree
-from cortex_runtime.models.catalogue import Item
+from cortex_runtime.models.catalog import IndexedVersion
 from cortex_runtime.models.listing import Changed, Entry, Source, require_safe
 from cortex_runtime.models.locks import Busy, locked, sleeping
 from cortex_runtime.models.progress import Progress, size_in_words
@@ -67,14 +67,14 @@ class Disk:
                 "ModelsUnwritable", f"the folder of models {self._models} can't be written: {error}"
             ) from error
 
-    def has(self, item: Item) -> bool:
+    def has(self, item: IndexedVersion) -> bool:
         """Whether the files of a version are here."""
-        return item.in_place or self._content(item).is_dir()
+        return item.is_local or self._content(item).is_dir()
 
     @contextlib.contextmanager
-    def reading(self, item: Item, wait: Callable[[float], object] = sleeping) -> Iterator[None]:
+    def reading(self, item: IndexedVersion, wait: Callable[[float], object] = sleeping) -> Iterator[None]:
         """Keep the files of a version from being removed meanwhile. Raises FileNotFoundError when they aren't here."""
-        if item.in_place:
+        if item.is_local:
             yield
             return
         content = self._content(item)
@@ -82,7 +82,7 @@ class Disk:
             _touch(content)
             yield
 
-    def fetch(self, item: Item, progress: Progress) -> None:
+    def fetch(self, item: IndexedVersion, progress: Progress) -> None:
         """See to it that the files of a version are here and whole.
 
         Raises StartError (why they can't be had), Changed (other files are there by now), Full, and Stopped.
@@ -111,7 +111,7 @@ class Disk:
                 shutil.rmtree(incoming, ignore_errors=True)
         progress.finished()
 
-    def _download(self, item: Item, incoming: Path, progress: Progress) -> None:
+    def _download(self, item: IndexedVersion, incoming: Path, progress: Progress) -> None:
         source = open_source(item.location, self._project, progress.wait)
         listing = source.listing(item.prefix)
         entries = [entry for entry in listing.entries if entry.name.startswith(item.prefix)]
@@ -141,7 +141,7 @@ class Disk:
         version.parent.mkdir(parents=True)
         (unpacked / root).rename(version)
 
-    def _make_room(self, item: Item) -> None:
+    def _make_room(self, item: IndexedVersion) -> None:
         if self._limit is None:
             return
         loaded = self.in_memory()
@@ -159,10 +159,10 @@ class Disk:
         if excess > 0:
             raise Full
 
-    def part_with(self, items: Iterable[Item]) -> None:
+    def part_with(self, items: Iterable[IndexedVersion]) -> None:
         """These are about to leave the index: who still works with them has a while from now on."""
         for item in items:
-            if not item.in_place:
+            if not item.is_local:
                 with contextlib.suppress(FileNotFoundError):
                     _touch(self._content(item))
 
@@ -174,13 +174,13 @@ class Disk:
                 if path.name not in wanted and time.time() - path.stat().st_mtime > _GRACE_SECONDS:
                     self._remove(path)
 
-    def is_good(self, item: Item) -> bool:
+    def is_good(self, item: IndexedVersion) -> bool:
         """Whether somebody has loaded a version, since it was fetched."""
         return (self._loaded / item.stamp).exists()
 
-    def has_loaded(self, item: Item) -> None:
+    def has_loaded(self, item: IndexedVersion) -> None:
         """Remember that a version can be loaded."""
-        if not item.in_place:
+        if not item.is_local:
             (self._loaded / item.stamp).touch()
 
     def _remove(self, path: Path) -> bool:
@@ -208,7 +208,7 @@ class Disk:
     def _indexes(self) -> Iterable[Path]:
         return self._models.glob("index-*.json")
 
-    def _content(self, item: Item) -> Path:
+    def _content(self, item: IndexedVersion) -> Path:
         return self._models / item.name / item.stamp
 
     def _lock(self, stamp: str) -> Path:

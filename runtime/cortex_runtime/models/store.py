@@ -14,10 +14,10 @@ from starlette.exceptions import HTTPException
 
 from cortex_api.handler import BaseHandler
 from cortex_runtime.errors import StartError, UserError
-from cortex_runtime.models.catalogue import DEFAULT_NAME, Catalogue, Item, Version, index_path, title
+from cortex_runtime.models.catalog import DEFAULT_NAME, Catalog, IndexedVersion, Version, index_path, title
 from cortex_runtime.models.disk import Disk, Full
 from cortex_runtime.models.listing import Changed
-from cortex_runtime.models.plan import Layout, places
+from cortex_runtime.models.plan import Layout, locations
 from cortex_runtime.models.progress import Progress
 from cortex_runtime.models.storage import open_source
 
@@ -48,12 +48,12 @@ class Store:
         self.failed: Callable[[str], None] = lambda name: None
         """Is told the name of a model whenever a load of it has failed."""
         self._project = project
-        self._places = places(spec)
+        self._locations = locations(spec)
         self._layout = Layout.of_handler(handler, models)
         self._index = index_path(models, handler)
         self._disk = Disk(models, project, handler.type, self._index, spec.disk_cache_size)
-        self._catalogue = Catalogue()
-        self._items: dict[tuple[str, str], Item] = {}
+        self._catalog = Catalog()
+        self._items: dict[tuple[str, str], IndexedVersion] = {}
         self._found: dict[tuple[object, object], Version] = {}
 
     @classmethod
@@ -65,23 +65,23 @@ class Store:
 
     def names(self) -> list[str]:
         """Of all models, in order."""
-        return sorted(self._catalogue.models)
+        return sorted(self._catalog.models)
 
     def versions(self, name: str) -> list[int]:
         """The numbers of a model's versions, in order; none for an unknown name."""
-        return sorted(self._catalogue.models.get(name, ()))
+        return sorted(self._catalog.models.get(name, ()))
 
     def everything(self) -> list[Version]:
         """All versions of all models."""
-        return [item.as_version() for item in self._catalogue.items()]
+        return [item.as_version() for item in self._catalog.items()]
 
     def problems(self) -> dict[str, str]:
         """What is wrong with models at their source, by model."""
-        return dict(self._catalogue.problems)
+        return dict(self._catalog.problems)
 
     def previous(self, version: Version) -> Version | None:
         """What was there before a version changed, when nobody has loaded the change yet and its files are still here."""
-        item = self._catalogue.previous.get((version.name, version.version))
+        item = self._catalog.previous.get((version.name, version.version))
         return item.as_version() if item is not None and self._disk.has(item) else None
 
     def has_loaded(self, version: Version) -> None:
@@ -97,7 +97,7 @@ class Store:
         """
         if self.single is None and name is not None and not isinstance(name, str):
             raise UserError(f"the name of a model is a string, not {type(name).__name__}")
-        found = self._catalogue.candidates(self.single or name, version)
+        found = self._catalog.candidates(self.single or name, version)
         return [item.as_version() for item in found]
 
     def find(self, name: str | None = None, version: str | int | None = None) -> Version:
@@ -162,37 +162,37 @@ class Store:
     def refresh(self) -> bool:
         """Read the index again. Returns whether anything changed. Raises StartError when there is none."""
         try:
-            catalogue = Catalogue.from_json(self._index.read_bytes())
+            catalog = Catalog.from_json(self._index.read_bytes())
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StartError(
                 "ModelNotFound", f"the index of the models {self._index} can't be read: {error}"
             ) from error
-        if catalogue == self._catalogue:
+        if catalog == self._catalog:
             return False
-        self._replace(catalogue)
+        self._replace(catalog)
         return True
 
     def in_memory(self, stamps: Callable[[], set[str]]) -> None:
         """Tell who knows the stamps of what is loaded: it is removed from the disk last."""
         self._disk.in_memory = stamps
 
-    def _replace(self, catalogue: Catalogue) -> None:
-        items = (*catalogue.previous.values(), *catalogue.items())
+    def _replace(self, catalog: Catalog) -> None:
+        items = (*catalog.previous.values(), *catalog.items())
         self._items = {(item.name, item.stamp): item for item in items}
-        self._catalogue = catalogue
+        self._catalog = catalog
         self._found = {}
 
     def _have(self, version: Version) -> Version:
         self._fetch(version)
         return version
 
-    def _fetch(self, version: Version) -> Item:
+    def _fetch(self, version: Version) -> IndexedVersion:
         item = self._items.get((version.name, version.stamp))
         if item is None:
             raise Changed
         if self._disk.has(item):
             return item
-        if item.in_place:
+        if item.is_local:
             raise LoadFailed(f"{item.label}: there is nothing at {item.path}")
         try:
             self._disk.fetch(item, Progress(f"downloading {item.label}", item.size or None))
@@ -202,15 +202,15 @@ class Store:
 
     def _look_again(self, name: str) -> None:
         """List a model at its source, and follow what is there: the supervisor has not seen the change yet."""
-        place = next(place for place in self._places if place.name in (name, None))
-        models = dict(self._catalogue.models)
+        location = next(location for location in self._locations if location.name in (name, None))
+        models = dict(self._catalog.models)
         try:
-            source = open_source(place.location, self._project)
-            found = self._layout.of(place, source.listing(), source.local, source.shown)
+            source = open_source(location.uri, self._project)
+            found = self._layout.of(location, source.listing(), source.local, source.shown)
         except StartError as error:
             raise LoadFailed(f"{title(name)} can't be had: {error.message}") from error
         if name in found.models:
             models[name] = found.models[name]
         else:
             models.pop(name, None)
-        self._replace(Catalogue(models, self._catalogue.problems, self._catalogue.previous))
+        self._replace(Catalog(models, self._catalog.problems, self._catalog.previous))

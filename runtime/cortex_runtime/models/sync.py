@@ -15,10 +15,10 @@ from pathlib import Path
 
 from cortex_api import Document, units
 from cortex_runtime.errors import StartError
-from cortex_runtime.models.catalogue import Catalogue, Item, index_path, write_index
+from cortex_runtime.models.catalog import Catalog, IndexedVersion, index_path, write_index
 from cortex_runtime.models.disk import Disk
 from cortex_runtime.models.listing import Changed
-from cortex_runtime.models.plan import DIR, Layout, Place, key, places
+from cortex_runtime.models.plan import DIR, Layout, ModelLocation, key, locations
 from cortex_runtime.models.progress import Progress, Running, Stopped
 from cortex_runtime.models.storage import open_source
 
@@ -37,14 +37,14 @@ class Sync:
         handler = document.spec.handler
         spec = handler.models
         self._project = project
-        self._places = places(spec)
+        self._locations = locations(spec)
         self._layout = Layout.of_handler(handler, models)
         self._index = index_path(models, handler)
         self._disk = Disk(models, project, handler.type, self._index)
         self._lazy = spec.cache_size is not None or spec.disk_cache_size is not None
         self._stop = threading.Event()
         self._running = Running()
-        self._current = Catalogue()
+        self._current = Catalog()
         self._unsettled: dict[tuple[str, int], str] = {}
         self._bad: dict[str, str] = {}
         self.interval = units.seconds(spec.poll_interval)
@@ -57,8 +57,8 @@ class Sync:
         self._disk.prepare()
         for attempt in range(1, _CHANGES_AT_START + 1):
             found, failed = self._look()
-            for place in self._places:
-                if error := failed.get(place):
+            for location in self._locations:
+                if error := failed.get(location):
                     raise error
             self._require_something(found)
             try:
@@ -75,20 +75,24 @@ class Sync:
         """Look again, fetch what is new. Returns whether workers must read the index again. Raises Stopped."""
         before = self._current
         found, failed = self._look()
-        models: dict[str, dict[int, Item]] = {}
+        models: dict[str, dict[int, IndexedVersion]] = {}
         problems = dict(found.problems)
-        for place, error in failed.items():
-            problems[key(place.name) if place.name else DIR] = error.message
-        whole = place_failed(failed) or (DIR in problems)
+        for location, error in failed.items():
+            problems[key(location.name) if location.name else DIR] = error.message
+        whole = directory_failed(failed) or (DIR in problems)
         for name in [*before.models, *(name for name in found.models if name not in before.models)]:
             old, new = before.models.get(name, {}), found.models.get(name)
             if new is None:
                 # What is gone from a `dir` is gone; else the last good ones stay.
-                if whole or key(name) in problems or any(place.name == name for place in self._places):
+                if (
+                    whole
+                    or key(name) in problems
+                    or any(location.name == name for location in self._locations)
+                ):
                     models[name] = dict(old)
                 continue
             models[name] = self._merge(name, dict(old), new, problems)
-        wanted = Catalogue({name: versions for name, versions in models.items() if versions}, problems)
+        wanted = Catalog({name: versions for name, versions in models.items() if versions}, problems)
         self._current = self._with_previous(self._fetched(wanted, strict=False), before)
         changed = self._current != before
         if changed:
@@ -112,52 +116,56 @@ class Sync:
         """What is wrong with models at their source, by model."""
         return dict(self._current.problems)
 
-    def _look(self) -> tuple[Catalogue, dict[Place, StartError]]:
-        """What the places hold, and which of them can't be read."""
-        models: dict[str, dict[int, Item]] = {}
+    def _look(self) -> tuple[Catalog, dict[ModelLocation, StartError]]:
+        """What the locations hold, and which of them can't be read."""
+        models: dict[str, dict[int, IndexedVersion]] = {}
         problems: dict[str, str] = {}
-        failed: dict[Place, StartError] = {}
+        failed: dict[ModelLocation, StartError] = {}
         with ThreadPoolExecutor(_PLACES_AT_ONCE, thread_name_prefix="models") as pool:
-            looks = [(place, pool.submit(self._look_at, place)) for place in self._places]
-        for place, look in looks:
+            looks = [(location, pool.submit(self._look_at, location)) for location in self._locations]
+        for location, look in looks:
             try:
                 found = look.result()
             except StartError as error:
-                failed[place] = StartError(error.reason, f"handler.models: {error.message}")
+                failed[location] = StartError(error.reason, f"handler.models: {error.message}")
                 continue
             models |= {name: dict(versions) for name, versions in found.models.items()}
             problems |= found.problems
-        return Catalogue(models, problems), failed
+        return Catalog(models, problems), failed
 
-    def _look_at(self, place: Place) -> Catalogue:
+    def _look_at(self, location: ModelLocation) -> Catalog:
         if self._stop.is_set():
             raise Stopped
-        source = open_source(place.location, self._project, self._pause)
-        return self._layout.of(place, source.listing(), source.local, source.shown)
+        source = open_source(location.uri, self._project, self._pause)
+        return self._layout.of(location, source.listing(), source.local, source.shown)
 
     def _pause(self, seconds: float) -> None:
         if self._stop.wait(seconds):
             raise Stopped
 
-    def _require_something(self, found: Catalogue) -> None:
-        for place in self._places:
-            if place.name is None:
+    def _require_something(self, found: Catalog) -> None:
+        for location in self._locations:
+            if location.name is None:
                 if not found.models:
                     reason = "ModelNotFound" if DIR in found.problems else "ModelInvalid"
                     raise StartError(reason, "handler.models.dir: " + "\n".join(found.problems.values()))
-            elif place.name not in found.models:
-                raise StartError("ModelInvalid", f"handler.models: {found.problems[key(place.name)]}")
+            elif location.name not in found.models:
+                raise StartError("ModelInvalid", f"handler.models: {found.problems[key(location.name)]}")
 
     def _merge(
-        self, name: str, old: Mapping[int, Item], new: Mapping[int, Item], problems: Mapping[str, str]
-    ) -> dict[int, Item]:
+        self,
+        name: str,
+        old: Mapping[int, IndexedVersion],
+        new: Mapping[int, IndexedVersion],
+        problems: Mapping[str, str],
+    ) -> dict[int, IndexedVersion]:
         """The versions of a model from now on: the new ones, and the old ones of versions that are broken now."""
-        merged: dict[int, Item] = {}
+        merged: dict[int, IndexedVersion] = {}
         for number, item in new.items():
             before = old.get(number)
             if before is not None and before.stamp == item.stamp:
                 merged[number] = before
-            elif item.in_place and self._unsettled.get((name, number)) != item.stamp:
+            elif item.is_local and self._unsettled.get((name, number)) != item.stamp:
                 # It may be half copied: it counts once two looks have seen the same.
                 self._unsettled[name, number] = item.stamp
                 if before is not None:
@@ -172,8 +180,8 @@ class Sync:
         }
         return dict(sorted(merged.items()))
 
-    def _fetched(self, wanted: Catalogue, *, strict: bool) -> Catalogue:
-        """The catalogue with all that had to be fetched on this disk; what can't be had is left as it was, and is a problem.
+    def _fetched(self, wanted: Catalog, *, strict: bool) -> Catalog:
+        """The catalog with all that had to be fetched on this disk; what can't be had is left as it was, and is a problem.
 
         strict: a model of which nothing can be had raises its StartError; and Changed is raised.
         """
@@ -186,12 +194,12 @@ class Sync:
                 raise
 
     def _outcome(
-        self, wanted: Catalogue, fetches: Mapping[Item, "Future[None]"], *, strict: bool
-    ) -> Catalogue:
-        models: dict[str, dict[int, Item]] = {}
+        self, wanted: Catalog, fetches: Mapping[IndexedVersion, "Future[None]"], *, strict: bool
+    ) -> Catalog:
+        models: dict[str, dict[int, IndexedVersion]] = {}
         problems = dict(wanted.problems)
         for name, versions in wanted.models.items():
-            kept: dict[int, Item] = {}
+            kept: dict[int, IndexedVersion] = {}
             causes: list[StartError] = []
             for number, item in versions.items():
                 try:
@@ -210,26 +218,26 @@ class Sync:
                     kept[number] = before
             if kept:
                 models[name] = kept
-            elif causes and strict and self._places[0].name is not None:
+            elif causes and strict and self._locations[0].name is not None:
                 raise causes[-1]
         if strict and not models:
             raise StartError("ModelInvalid", "handler.models: " + "\n".join(problems.values()))
-        return Catalogue(models, problems)
+        return Catalog(models, problems)
 
-    def _with_previous(self, now: Catalogue, before: Catalogue) -> Catalogue:
-        """The catalogue, and of each version that nobody has loaded since it changed what was there before."""
-        previous: dict[tuple[str, int], Item] = {}
+    def _with_previous(self, now: Catalog, before: Catalog) -> Catalog:
+        """The catalog, and of each version that nobody has loaded since it changed what was there before."""
+        previous: dict[tuple[str, int], IndexedVersion] = {}
         for item in now.items():
             old = before.models.get(item.name, {}).get(item.version)
-            if old is None or item.in_place or self._disk.is_good(item):
+            if old is None or item.is_local or self._disk.is_good(item):
                 continue
             if old.stamp == item.stamp or not self._disk.is_good(old):
                 old = before.previous.get((item.name, item.version))
             if old is not None:
                 previous[item.name, item.version] = old
-        return Catalogue(now.models, now.problems, previous)
+        return Catalog(now.models, now.problems, previous)
 
-    def _have(self, item: Item) -> None:
+    def _have(self, item: IndexedVersion) -> None:
         if self._lazy or self._disk.has(item):
             return
         progress = Progress(f"downloading {item.label}", item.size or None, self._stop)
@@ -247,6 +255,6 @@ class Sync:
         self._bad = dict(problems)
 
 
-def place_failed(failed: dict[Place, StartError]) -> bool:
+def directory_failed(failed: dict[ModelLocation, StartError]) -> bool:
     """Whether a whole `dir` can't be read."""
-    return any(place.name is None for place in failed)
+    return any(location.name is None for location in failed)

@@ -24,9 +24,9 @@ from cortex_runtime.handler import debug
 from cortex_runtime.handler.environment import adopt, use_context
 from cortex_runtime.handler.interfaces import Method
 from cortex_runtime.handler.program import Program
-from cortex_runtime.handler.threads import LeftEarly, Overdue, Pace, Threads, Timed
+from cortex_runtime.handler.threads import HandlerExited, InlinePolicy, RequestTimeout, Threads, TimedCall
 from cortex_runtime.http import api_keys, response
-from cortex_runtime.http.payload import ClientGone, Moved, decompress, parse, parse_json, read_body
+from cortex_runtime.http.payload import ClientDisconnected, Moved, decompress, parse, parse_json, read_body
 from cortex_runtime.http.protocol import Answer
 from cortex_runtime.logs.records import AccessLog, RequestIds, request_id
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
@@ -65,12 +65,14 @@ class App:
     ) -> None:
         self._methods = methods = program.methods
         quick = threads.size == 1 and not program.may_wait
-        self._paces = {verb: Pace(quick and method.in_place) for verb, method in methods.items()}
+        self._inline_policies = {
+            verb: InlinePolicy(quick and method.inline) for verb, method in methods.items()
+        }
         self._batchers = {}
         if batching is not None:
             self._batchers["POST"] = batcher_of(batching, methods.get("POST"), threads, metrics, timeout)
-        self._in_place = {
-            verb.encode(): self._paces[verb]
+        self._inline = {
+            verb.encode(): self._inline_policies[verb]
             for verb, method in methods.items()
             if not method.is_async and verb not in self._batchers
         }
@@ -78,7 +80,7 @@ class App:
         self._route = self._answer
         if keys is not None:
             self._route = self._answer_known
-            self._in_place = {}
+            self._inline = {}
         self._metrics = metrics
         self._max_body = max_body
         self._timeout = timeout
@@ -90,8 +92,8 @@ class App:
         self._access = access
         self._ids = RequestIds()
         self._allow = ", ".join(methods).encode()
-        if threads.home is not None:
-            self._run_inline = threads.home.detached.run
+        if threads.handler_thread is not None:
+            self._run_inline = threads.handler_thread.detached.run
         self.draining = False
         self.threads = self._threads = threads
         self.all_async = all(method.is_async for method in methods.values())
@@ -132,7 +134,7 @@ class App:
                 status = await self._route(scope, receive, send, headers, extra)
         except Moved:
             over = self._moved
-        except ClientGone:
+        except ClientDisconnected:
             pass
         finally:
             over(began, scope["method"], scope["path"], status, identity)
@@ -141,12 +143,12 @@ class App:
         """End a request that is counted and logged by the worker that has it now."""
         self._metrics.finish_request()
 
-    def runs_in_place(self, verb: bytes) -> bool:
+    def runs_inline(self, verb: bytes) -> bool:
         """Whether a request of this verb may be answered here and now."""
-        pace = self._in_place.get(verb)
-        return pace is not None and pace.in_place and self._threads.in_place and not self.draining
+        policy = self._inline.get(verb)
+        return policy is not None and policy.inline and self._threads.inline and not self.draining
 
-    def answer_in_place(
+    def answer_inline(
         self, verb: bytes, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
     ) -> Answer | ASGIApp | None:
         """Run a quick method here and now, for the protocol.
@@ -186,7 +188,7 @@ class App:
             try:
                 result = self._run_inline(asyncio.get_running_loop(), context, found.function, arguments)
             finally:
-                self._in_place[verb].note(perf_counter() - called)
+                self._inline[verb].record(perf_counter() - called)
             if type(result) not in _PLAIN and (
                 type(result) is tuple or isinstance(result, Response) or response.is_stream(result)
             ):
@@ -222,7 +224,7 @@ class App:
             extra = [(b"x-request-id", identity.encode())]
             try:
                 status = await self._deliver(_returned(result), scope, receive, send, extra)
-            except ClientGone:
+            except ClientDisconnected:
                 pass
             finally:
                 self._over(began, scope["method"], "/", status, identity)
@@ -265,7 +267,7 @@ class App:
         headers: dict[bytes, bytes],
         extra: list[tuple[bytes, bytes]],
     ) -> int:
-        """Answer one admitted request. Returns the status sent; raises ClientGone."""
+        """Answer one admitted request. Returns the status sent; raises ClientDisconnected."""
         verb = scope["method"]
         if scope["path"] != "/":
             if scope["path"] == INFO and verb == "GET":
@@ -301,18 +303,21 @@ class App:
         send: Send,
         extra: list[tuple[bytes, bytes]],
     ) -> int:
-        """Send what a method returns, or what its exception tells the client. Returns the status sent; raises ClientGone."""
+        """Send the result of a method, or an error response for its exception.
+
+        Returns the status that was sent. Raises ClientDisconnected.
+        """
         started = response.Started(send)
         try:
             value, callback = response.split_callback(await result)
             debug.show("prediction", value)
             status = await self._send_result(value, scope, receive, started, extra)
-        except ClientGone:
+        except ClientDisconnected:
             raise
         except (UserError, HTTPException) as error:
             status, message, more = response.refusal(error)
             extra.extend(more)
-        except (Overdue, response.Stalled):
+        except (RequestTimeout, response.Stalled):
             status, message = 504, f"the request took longer than {self._timeout:g} s (requestTimeout)"
         except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit):
             log.exception("the handler failed")
@@ -358,20 +363,20 @@ class App:
                     return await method.function(**arguments)
             except TimeoutError:
                 if timer.expired():
-                    raise Overdue from None
+                    raise RequestTimeout from None
                 raise
-        pace = self._paces[verb]
-        if pace.in_place and await self._threads.come(self._timeout):
+        policy = self._inline_policies[verb]
+        if policy.inline and await self._threads.move_to_handler_thread(self._timeout):
             began = perf_counter()
             try:
                 return self._threads.run_inline(partial(method.function, **arguments))
             finally:
-                pace.note(perf_counter() - began)
-        timed = Timed(method.function, arguments)
+                policy.record(perf_counter() - began)
+        timed = TimedCall(method.function, arguments)
         try:
             return await self._threads.run(timed, receive, self._timeout)
         finally:
-            pace.note(timed.seconds)
+            policy.record(timed.seconds)
 
     async def _send_result(
         self,
@@ -398,5 +403,5 @@ async def _returned(result: Any) -> Any:
     if isinstance(result, Exception):
         raise result
     if isinstance(result, BaseException):
-        raise LeftEarly(f"the handler raised {type(result).__name__}") from result
+        raise HandlerExited(f"the handler raised {type(result).__name__}") from result
     return result

@@ -24,8 +24,8 @@ from cortex_runtime.arrays import is_array
 from cortex_runtime.clients import served
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler.interfaces import Method
-from cortex_runtime.handler.threads import Overdue, Threads
-from cortex_runtime.http.payload import ClientGone, has_left
+from cortex_runtime.handler.threads import RequestTimeout, Threads
+from cortex_runtime.http.payload import ClientDisconnected, has_left
 from cortex_runtime.logs.records import request_id
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 
@@ -73,7 +73,10 @@ class Batcher:
         self._work: asyncio.Task[None] | None = None
 
     async def run(self, arguments: dict[str, Any], receive: Receive, timeout: float) -> Any:
-        """The result for one request. Raises what it raised for this one, Overdue, and ClientGone when it had not begun."""
+        """Run a request in a batch and return its result.
+
+        Raises what the method raises, RequestTimeout, and ClientDisconnected when the client leaves before the batch starts.
+        """
         loop = asyncio.get_running_loop()
         item = _Item(
             arguments,
@@ -102,7 +105,7 @@ class Batcher:
             with suppress(ValueError):
                 self._waiting.remove(item)
                 self._metrics.set_batching(len(self._waiting))
-            raise Overdue from None
+            raise RequestTimeout from None
 
     def _begin(self) -> None:
         """Take a batch of what waits, and work on it."""
@@ -113,7 +116,7 @@ class Batcher:
         while self._waiting and len(items) < self._most:
             item = self._waiting.popleft()
             if has_left(item.receive):
-                item.answer.set_exception(ClientGone())
+                item.answer.set_exception(ClientDisconnected())
             else:
                 items.append(item)
         self._metrics.set_batching(len(self._waiting))

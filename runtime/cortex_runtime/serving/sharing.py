@@ -21,8 +21,8 @@ from starlette.types import Receive
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from cortex_runtime.handler.threads import Threads
-from cortex_runtime.http.payload import ClientGone, Moved
-from cortex_runtime.http.protocol import InPlaceProtocol
+from cortex_runtime.http.payload import ClientDisconnected, Moved
+from cortex_runtime.http.protocol import InlineProtocol
 from cortex_runtime.http.server import Server
 from cortex_runtime.mailboxes import ASK, NOTHING, REQUEST, TURN, WAITING, Mailboxes
 from cortex_runtime.metrics.shared_memory import SharedMetrics, WorkerMetrics
@@ -48,11 +48,11 @@ class SharedThreads(Threads):
         self._given: dict[RequestResponseCycle, bool] = {}
         self.shared_metrics, self.slot = shared_metrics, slot
 
-    async def come(self, timeout: float) -> bool:
+    async def move_to_handler_thread(self, timeout: float) -> bool:
         """The same, but a call that would have to wait is queued, since a queued one can move."""
-        if self.pending and not self.in_place:
+        if self.pending and not self.inline:
             return False
-        return await super().come(timeout)
+        return await super().move_to_handler_thread(timeout)
 
     async def run(self, function: Callable[[], Any], receive: Receive, timeout: float) -> Any:
         """The same. Raises Moved when another worker has the request now."""
@@ -62,11 +62,11 @@ class SharedThreads(Threads):
         while True:
             try:
                 return await super().run(function, receive, timeout)
-            except (asyncio.CancelledError, ClientGone) as error:
+            except (asyncio.CancelledError, ClientDisconnected) as error:
                 given = self._given.pop(cycle, None)
                 if given:
                     raise Moved from None
-                if given is None or isinstance(error, ClientGone):
+                if given is None or isinstance(error, ClientDisconnected):
                     raise
                 # It could not be sent, and is queued once more.
 
@@ -103,7 +103,7 @@ class SharedThreads(Threads):
             self.on_free()
 
 
-class SharingProtocol(InPlaceProtocol):
+class SharingProtocol(InlineProtocol):
     """One connection, which may move to another worker between the arrival of a request and its start.
 
     began: when the request arrived that the connection came with, by perf_counter; 0 for any other request.

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from cortex_runtime.clients import served
-from cortex_runtime.models.catalogue import DEFAULT_NAME
+from cortex_runtime.models.catalog import DEFAULT_NAME
 
 
 def with_versions(extra: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -20,7 +20,7 @@ from cortex_runtime.handler import host
 from cortex_runtime.handler.program import Program
 from cortex_runtime.handler.threads import Threads
 from cortex_runtime.http import api_keys
-from cortex_runtime.http.protocol import InPlaceProtocol
+from cortex_runtime.http.protocol import InlineProtocol
 from cortex_runtime.http.server import Server, plain
 from cortex_runtime.logs import records
 from cortex_runtime.metrics.shared_memory import SharedMetrics
@@ -69,7 +69,7 @@ def serve(
     config = plain(
         app,
         loop="uvloop",
-        http=InPlaceProtocol,
+        http=InlineProtocol,
         interface="asgi3",
         proxy_headers=False,
         backlog=2048,
@@ -78,7 +78,7 @@ def serve(
     server = _server(config, lambda: control.sendall(b'{"event": "ready"}\n'), app, arguments)
     loop = uvloop.new_event_loop()
     threading.Thread(target=_obey, args=(control, server, app, program, loop), daemon=True).start()
-    app.threads.drive(loop, _serve(server, listener, app), together=app.all_async)
+    app.threads.drive(loop, _serve(server, listener, app), on_handler_thread=app.all_async)
 
 
 def _server(

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cortex_runtime.http.json_encoder import NotSerialisable, dumps
+from cortex_runtime.http.json_encoder import NotSerializable, dumps
 from cortex_runtime.http.response import encode
 
 Point = collections.namedtuple("Point", "x y")
@@ -246,7 +246,7 @@ def test_a_value_is_sent_as_it_is(row):
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
 def test_what_can_not_be_sent_is_named_by_its_path_and_type(value, words):
-    with pytest.raises(NotSerialisable) as raised:
+    with pytest.raises(NotSerializable) as raised:
         dumps(value)
     assert words in str(raised.value)
     str(raised.value).encode()
@@ -256,9 +256,9 @@ def test_a_value_that_contains_itself_and_text_that_is_none_are_errors():
     around: list = []
     around.append(around)
     for value in (around, {"a": around}):
-        with pytest.raises(NotSerialisable, match="levels deep"):
+        with pytest.raises(NotSerializable, match="levels deep"):
             dumps(value)
-    with pytest.raises(NotSerialisable, match="UTF-8"):
+    with pytest.raises(NotSerializable, match="UTF-8"):
         encode("\ud800")
 
 

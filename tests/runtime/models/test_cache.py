@@ -10,7 +10,7 @@ import pytest
 from cortex_runtime.errors import StartError, UserError
 from cortex_runtime.models import cache as module
 from cortex_runtime.models.cache import Cache
-from cortex_runtime.models.catalogue import Version
+from cortex_runtime.models.catalog import Version
 from cortex_runtime.models.store import LoadFailed
 
 

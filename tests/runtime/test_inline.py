@@ -17,15 +17,15 @@ SOURCE = (
     + """
 from starlette.responses import JSONResponse
 from cortex_runtime.errors import UserError
-from cortex_runtime.handler.threads import Pace
+from cortex_runtime.handler.threads import InlinePolicy
 
 # However long a call takes on a busy machine, it counts as quick.
-Pace.QUICK = Pace.SLOW = Pace.SLOW_AVERAGE = float("inf")
+InlinePolicy.QUICK = InlinePolicy.SLOW = InlinePolicy.SLOW_AVERAGE = float("inf")
 after = []
 
 class Handler:
     def handle_post(self, payload, query_params, headers):
-        in_place = inline()
+        is_inline = inline()
         case = payload if isinstance(payload, str) else payload.get("case")
         if case == "user error":
             raise UserError("so not", 422)
@@ -34,15 +34,15 @@ class Handler:
         if case == "exit":
             raise SystemExit(3)
         if case == "response":
-            return JSONResponse({"in_place": in_place}, status_code=201, headers={"x-own": "yes"})
+            return JSONResponse({"inline": is_inline}, status_code=201, headers={"x-own": "yes"})
         if case == "stream":
             return (part for part in ("a", "b"))
         if case == "callback":
-            return {"in_place": in_place}, lambda: after.append(1)
+            return {"inline": is_inline}, lambda: after.append(1)
         if case == "unserialisable":
-            return {"in_place": object()}
+            return {"inline": object()}
         return {
-            "in_place": in_place, "case": case, "v": query_params.get("v"), "own": headers.get("X-Own"), "after": len(after),
+            "inline": is_inline, "case": case, "v": query_params.get("v"), "own": headers.get("X-Own"), "after": len(after),
         }
 """
 )
@@ -52,7 +52,7 @@ class Handler:
 def replica(serve_for_module: Callable[..., Replica]) -> Replica:
     replica = serve_for_module(SOURCE)
     with httpx.Client() as client:
-        replica.until(lambda: client.post(replica.url, json={}).json()["in_place"])
+        replica.until(lambda: client.post(replica.url, json={}).json()["inline"])
     return replica
 
 
@@ -93,13 +93,13 @@ def talk(replica: Replica, *parts: bytes, answers: int = 1) -> list[tuple[int, d
     return got
 
 
-def test_a_quick_method_answers_in_place(replica: Replica) -> None:
+def test_a_quick_method_answers_inline(replica: Replica) -> None:
     answer = httpx.post(
         f"{replica.url}/?v=7&v=8", json={"case": "x"}, headers={"X-Own": "mine", "X-Request-Id": "abc"}
     )
     assert answer.status_code == 200
     assert answer.json() | {"after": 0} == {
-        "in_place": True,
+        "inline": True,
         "case": "x",
         "v": "8",
         "own": "mine",
@@ -116,7 +116,7 @@ def test_requests_in_one_piece_are_answered_in_order(replica: Replica) -> None:
     assert [json.loads(body)["case"] for _, _, body in answers] == names
 
 
-def test_in_place_and_other_requests_in_one_piece_keep_their_order(replica: Replica) -> None:
+def test_inline_and_other_requests_in_one_piece_keep_their_order(replica: Replica) -> None:
     cases = ["a", "response", "b", "user error", "c", "error", "d"]
     answers = talk(replica, b"".join(request(case) for case in cases), answers=len(cases))
     assert [status for status, _, _ in answers] == [200, 201, 200, 422, 200, 500, 200]
@@ -161,13 +161,13 @@ def test_what_is_no_plain_result(replica: Replica, case: str, status: int) -> No
     if status == 500:
         assert answer.json() == {"error": "internal server error", "requestId": "id-500"}
     if status == 201:
-        assert (answer.json(), answer.headers["x-own"]) == ({"in_place": True}, "yes")
+        assert (answer.json(), answer.headers["x-own"]) == ({"inline": True}, "yes")
 
 
 def test_a_stream_and_a_callback(replica: Replica) -> None:
     assert replica.post({"case": "stream"}).text == "ab"
     before = replica.post({}).json()["after"]
-    assert replica.post({"case": "callback"}).json().keys() == {"in_place"}
+    assert replica.post({"case": "callback"}).json().keys() == {"inline"}
     replica.until(lambda: replica.post({}).json()["after"] == before + 1)
 
 
@@ -208,7 +208,7 @@ def test_each_request_is_counted_once(replica: Replica) -> None:
 def test_a_drain_closes_connections_in_order(serve: Callable[..., Replica]) -> None:
     replica = serve(SOURCE, "--drain-delay", "30")
     with httpx.Client() as client:
-        replica.until(lambda: client.post(replica.url, json={}).json()["in_place"])
+        replica.until(lambda: client.post(replica.url, json={}).json()["inline"])
         replica.process.terminate()
         replica.until(lambda: client.post(replica.url, json={}).headers.get("connection") == "close")
         assert client.post(replica.url, json={}).status_code == 200

@@ -33,10 +33,10 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Item:
+class IndexedVersion:
     """A version as the index has it.
 
-    location, prefix: where its files come from ("" or "3/" below the location). path: as in Version. in_place: it is served from
+    location, prefix: where its files come from ("" or "3/" below the location). path: as in Version. is_local: it is served from
     where it lies, and nothing is fetched. archive: name of the file to unpack. files: how many. size: bytes, as far as known.
     """
 
@@ -46,7 +46,7 @@ class Item:
     location: str
     prefix: str
     path: str
-    in_place: bool
+    is_local: bool
     archive: str | None
     size: int
 
@@ -61,24 +61,24 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Catalog:
     """All models: name to version to item. problems: what is wrong now, by model ("iris", "iris 3"). previous: by name and
     version what was there before, as long as nobody has loaded what is there now."""
 
-    models: Mapping[str, Mapping[int, Item]] = field(default_factory=dict)
+    models: Mapping[str, Mapping[int, IndexedVersion]] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
-    previous: Mapping[tuple[str, int], Item] = field(default_factory=dict)
+    previous: Mapping[tuple[str, int], IndexedVersion] = field(default_factory=dict)
 
     @property
     def single(self) -> str | None:
         """The name of the only model when the spec gives a path, else None."""
         return DEFAULT_NAME if DEFAULT_NAME in self.models else None
 
-    def items(self) -> Iterable[Item]:
+    def items(self) -> Iterable[IndexedVersion]:
         """All versions of all models."""
         return [item for versions in self.models.values() for item in versions.values()]
 
-    def candidates(self, name: str | None, version: str | int | None) -> list[Item]:
+    def candidates(self, name: str | None, version: str | int | None) -> list[IndexedVersion]:
         """The items that a caller's name and version may mean, the best first: for "latest" all versions, the highest first.
 
         Raises UserError: 404 for what is not there, with what is; 400 for a version that is no number.
@@ -111,14 +111,14 @@ class Catalogue:
         return json.dumps(content, indent=1).encode()
 
     @classmethod
-    def from_json(cls, content: bytes) -> "Catalogue":
-        """The catalogue of an index. Raises ValueError, KeyError or TypeError when it is none."""
+    def from_json(cls, content: bytes) -> "Catalog":
+        """The catalog of an index. Raises ValueError, KeyError or TypeError when it is none."""
         data = json.loads(content)
-        models: dict[str, dict[int, Item]] = {}
+        models: dict[str, dict[int, IndexedVersion]] = {}
         for fields in data["items"]:
-            item = Item(**fields)
+            item = IndexedVersion(**fields)
             models.setdefault(item.name, {})[item.version] = item
-        previous = [Item(**fields) for fields in data["previous"]]
+        previous = [IndexedVersion(**fields) for fields in data["previous"]]
         return cls(models, data["problems"], {(item.name, item.version): item for item in previous})
 
 
@@ -141,10 +141,10 @@ def index_path(models: Path, handler: BaseHandler) -> Path:
     return models / f"index-{hashlib.sha256(f'{handler.type} {spec}'.encode()).hexdigest()[:12]}.json"
 
 
-def write_index(path: Path, catalogue: Catalogue) -> None:
+def write_index(path: Path, catalog: Catalog) -> None:
     """Replace the index as a whole."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".index-")
     with os.fdopen(descriptor, "wb") as file:
-        file.write(catalogue.to_json())
+        file.write(catalog.to_json())
     os.chmod(temporary, 0o644)
     Path(temporary).replace(path)
