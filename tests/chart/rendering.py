@@ -1,4 +1,4 @@
-"""The chart through the real helm library. What has been rendered once is kept."""
+"""Render the chart with the helm library. Results are cached."""
 
 import functools
 import json
@@ -107,11 +107,11 @@ EVERYTHING: list[Object] = [
         ]
     },
 ]
-"""Between them every value of the chart; a test sees to that."""
+"""Values that together set every value of the chart; a test checks this."""
 
 
 def files(values: Object | None = None, name: str = "cortex") -> dict[str, str]:
-    """Path to text of what the chart renders. Raises helm_python.HelmError for bad values."""
+    """Return the rendered files of the chart by path. Raises helm_python.HelmError for invalid values."""
     return _files(json.dumps(values or {}), name)
 
 
@@ -127,7 +127,7 @@ def _files(values: str, name: str) -> dict[str, str]:
 
 
 def render(values: Object | None = None, name: str = "cortex") -> list[Object]:
-    """Every object of the chart."""
+    """Return the rendered objects of the chart."""
     rendered = files(values, name).items()
     texts = (text for path, text in rendered if not path.endswith(("NOTES.txt", ".tpl")))
     return [json.loads(found) for text in texts for found in _objects(text)]
@@ -140,12 +140,12 @@ def _objects(text: str) -> list[str]:
 
 
 def of(kind: str, objects: list[Object]) -> list[Object]:
-    """Those of one kind."""
+    """Return the objects of a kind."""
     return [found for found in objects if found["kind"] == kind]
 
 
 def pods(objects: list[Object]) -> list[Object]:
-    """The specs of all pods that the objects are, or make."""
+    """Return the specs of all pods and pod templates."""
     templates = [found["spec"]["template"]["spec"] for kind in WORKLOADS for found in of(kind, objects)]
     return [*templates, *(found["spec"] for found in of("Pod", objects))]
 

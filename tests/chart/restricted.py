@@ -1,4 +1,4 @@
-"""Pod Security "restricted", as the API server's admission has it for Linux pods (Kubernetes 1.30 and later)."""
+"""The Pod Security level "restricted" for Linux pods, as in the admission of Kubernetes 1.30 and later."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _SYSCTLS = {"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.
 
 
 def violations(pod: dict[str, Any]) -> list[str]:
-    """What of a pod's spec the level refuses, in words; empty when it is admitted."""
+    """Return the violations of a pod spec; empty if the pod is admitted."""
     found = [f"{field} is true" for field in ("hostNetwork", "hostPID", "hostIPC") if pod.get(field)]
     found += [
         f"volume {volume['name']} is of a forbidden type"
@@ -35,7 +35,7 @@ def violations(pod: dict[str, Any]) -> list[str]:
 
 def _container(container: dict[str, Any], own: dict[str, Any], effective: dict[str, Any]) -> list[str]:
     capabilities = own.get("capabilities", {})
-    wrong = {
+    checks = {
         "privileged": bool(own.get("privileged")),
         "allowPrivilegeEscalation is not false": own.get("allowPrivilegeEscalation") is not False,
         "capabilities are not dropped": "ALL" not in capabilities.get("drop", ()),
@@ -49,4 +49,4 @@ def _container(container: dict[str, Any], own: dict[str, Any], effective: dict[s
         "AppArmor unconfined": effective.get("appArmorProfile", {}).get("type") == "Unconfined",
         "host ports": any(port.get("hostPort") for port in container.get("ports", ())),
     }
-    return [words for words, holds in wrong.items() if holds]
+    return [message for message, is_violated in checks.items() if is_violated]

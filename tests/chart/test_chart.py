@@ -1,4 +1,4 @@
-"""The chart, rendered and linted by the real helm library: valid, strict, and without a right that it doesn't need."""
+"""The chart, rendered and linted with the helm library: valid objects, strict values and minimal permissions."""
 
 import functools
 import json
@@ -16,7 +16,7 @@ from tests.chart.restricted import violations
 
 KUBERNETES = ("1.30", "1.37")
 FOREIGN = ("monitoring.coreos.com/v1", "karpenter.sh/v1")
-"""Kinds that are no part of Kubernetes."""
+"""API groups that are not part of Kubernetes."""
 REFERENCE = runpy.run_path(str(ROOT / "charts" / "reference.py"))
 
 
@@ -44,37 +44,37 @@ def test_every_pod_is_admitted_by_pod_security_restricted(values: Object) -> Non
         assert container["resources"]["limits"]["memory"]
 
 
-def paths(values: Object, above: str = "") -> set[str]:
-    """Paths of all values, and of the objects and lists that they are in."""
+def paths(values: Object, prefix: str = "") -> set[str]:
+    """Return the paths of all values and sections."""
     found = set()
     for key, value in values.items():
-        found.add(f"{above}{key}")
+        found.add(f"{prefix}{key}")
         if isinstance(value, dict):
-            found |= paths(value, f"{above}{key}.")
+            found |= paths(value, f"{prefix}{key}.")
     return found
 
 
-def test_every_value_is_tried_has_a_comment_and_is_in_the_schema() -> None:
+def test_every_value_is_tested_and_has_a_comment_and_a_schema() -> None:
     leaves = [
         leaf for value in REFERENCE["read"]((CHART / "values.yaml").read_text()) for leaf in value.leaves()
     ]
     assert [leaf.path for leaf in leaves if not leaf.comment] == []
-    tried = set[str]().union(*(paths(values) for values in EVERYTHING))
-    assert {leaf.path for leaf in leaves} - tried == set()
+    tested = set[str]().union(*(paths(values) for values in EVERYTHING))
+    assert {leaf.path for leaf in leaves} - tested == set()
     schema = json.loads((CHART / "values.schema.json").read_text())
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
     assert set(schema["properties"]) - {"global"} == set(defaults)
     assert undocumented(schema, schema, defaults) == []
 
 
-def undocumented(node: Object, schema: Object, defaults: Any, above: str = "") -> list[str]:
-    """Properties that the schema knows and values.yaml doesn't, below sections of values.yaml."""
+def undocumented(node: Object, schema: Object, defaults: Any, prefix: str = "") -> list[str]:
+    """Return the properties in the schema that are missing in values.yaml."""
     if "$ref" in node:
         node = schema["definitions"][node["$ref"].rsplit("/", 1)[1]]
     found = []
     for name, child in node.get("properties", {}).items():
-        path = f"{above}{name}"
-        if path == "global" or above.endswith("resources."):
+        path = f"{prefix}{name}"
+        if path == "global" or prefix.endswith("resources."):
             continue
         if name not in defaults:
             found.append(path)
@@ -83,11 +83,11 @@ def undocumented(node: Object, schema: Object, defaults: Any, above: str = "") -
     return found
 
 
-def test_the_reference_is_that_of_the_values() -> None:
+def test_reference_page_is_up_to_date() -> None:
     assert REFERENCE["main"](["--check"]) == 0
 
 
-def test_helm_finds_nothing_to_complain_of() -> None:
+def test_helm_lint_succeeds() -> None:
     found = helm_python.lint(str(CHART))
     assert found["errors"] == []
     assert [m for m in found["messages"] if m["severity"] > 1] == []  # 1 is information
@@ -121,7 +121,7 @@ PEERS = [{"podSelector": {}}]
         ({"karpenter": KARPENTER, "nodePools": [{"name": "a", "max": 1}]}, "instanceTypes"),
         ({"karpenter": KARPENTER, "nodePools": [{**POOL, "maximum": 1}]}, "maximum"),
         ({"extraObjects": [{"metadata": {}}]}, "extraObjects"),
-        # Each is right by itself.
+        # Values that are valid, but not together.
         ({"gateway": {"name": "g"}, "ingress": {"className": "i"}}, "gateway.name and ingress.className"),
         ({"gateway": {"hostname": "h"}}, "gateway.hostname"),
         ({"ingress": {"tlsSecretName": "h"}}, "ingress.tlsSecretName"),
@@ -137,16 +137,19 @@ PEERS = [{"podSelector": {}}]
         ({"nodePools": [POOL]}, "karpenter.enabled"),
         ({"karpenter": KARPENTER}, "nodePools"),
         ({"karpenter": {"enabled": True}, "nodePools": [POOL]}, "karpenter.nodeClass.name"),
-        ({"karpenter": KARPENTER, "nodePools": [{**POOL, "min": 2}]}, "min 2 is greater than max 1"),
+        (
+            {"karpenter": KARPENTER, "nodePools": [{**POOL, "min": 2}]},
+            r"min must be at most max \(1\); got 2",
+        ),
         ({"karpenter": KARPENTER, "nodePools": [POOL, POOL]}, r"nodePools\[1\]"),
     ],
 )
-def test_a_misspelt_wrong_or_contradictory_value_is_refused_with_its_name(values: Object, named: str) -> None:
+def test_unknown_invalid_and_contradicting_values_are_rejected(values: Object, named: str) -> None:
     with pytest.raises(helm_python.HelmError, match=named):
         render(values)
 
 
-def test_crds_are_those_of_the_models_and_stay_unless_told_otherwise() -> None:
+def test_crds_match_the_models_and_are_kept_by_default() -> None:
     for name in ("realtimeapis", "asyncapis"):
         generated = (ROOT / "crds" / f"{name}.yaml").read_text()
         assert (CHART / "files" / "crds" / f"{name}.yaml").read_text() == generated
@@ -159,7 +162,7 @@ def test_crds_are_those_of_the_models_and_stay_unless_told_otherwise() -> None:
 
 
 @pytest.mark.parametrize("values", EVERYTHING)
-def test_rights_have_no_wildcard_and_touch_no_secret(values: Object) -> None:
+def test_permissions_have_no_wildcards_and_no_access_to_secrets(values: Object) -> None:
     roles = [*of("ClusterRole", render(values)), *of("Role", render(values))]
     assert roles
     for rule in (rule for role in roles for rule in role["rules"]):
@@ -168,7 +171,7 @@ def test_rights_have_no_wildcard_and_touch_no_secret(values: Object) -> None:
         assert "secrets" not in words
 
 
-def test_a_list_of_namespaces_gives_rights_in_these_alone() -> None:
+def test_watch_namespaces_limits_the_permissions() -> None:
     rendered = render({"watchNamespaces": ["a", "b"]})
     assert of("ClusterRole", rendered) == []
     roles = {(role["metadata"]["namespace"], role["metadata"]["name"]) for role in of("Role", rendered)}
@@ -177,8 +180,8 @@ def test_a_list_of_namespaces_gives_rights_in_these_alone() -> None:
 
 
 @pytest.mark.parametrize("values", [{"nats": {"enabled": True}}, {"queue": {"secretName": "q"}}])
-def test_the_queue_of_a_listed_namespace_can_be_removed_while_the_namespace_ends(values: Object) -> None:
-    """The namespace takes Role and RoleBinding away first; what releases its AsyncAPIs must outlive them."""
+def test_queues_can_be_deleted_with_a_watched_namespace(values: Object) -> None:
+    """The namespace may delete Role and RoleBinding first, so removing finalizers needs a ClusterRole."""
     rendered = render({"watchNamespaces": ["a"], **values})
     (role,) = of("ClusterRole", rendered)
     assert {
@@ -194,7 +197,7 @@ def test_the_queue_of_a_listed_namespace_can_be_removed_while_the_namespace_ends
 
 
 @pytest.mark.parametrize("values", EVERYTHING)
-def test_the_operator_understands_its_platform_file(values: Object) -> None:
+def test_platform_file_is_valid(values: Object) -> None:
     (config,) = (
         found for found in of("ConfigMap", render(values)) if found["metadata"]["name"] == "cortex-operator"
     )
@@ -205,18 +208,18 @@ def test_the_operator_understands_its_platform_file(values: Object) -> None:
     assert platform.runtime_image == f"{image.get('repository', 'cortex-runtime')}{version}"
 
 
-def test_a_digest_goes_before_the_tag() -> None:
+def test_digest_overrides_the_tag() -> None:
     digest = f"sha256:{'a' * 64}"
     rendered = render({"operator": {"image": {"repository": "r/o", "tag": "1", "digest": digest}}})
     assert {pod["containers"][0]["image"] for pod in pods(rendered)} == {f"r/o@{digest}"}
 
 
-def test_nothing_differs_from_one_rendering_to_the_next() -> None:
+def test_rendering_is_reproducible() -> None:
     assert render(EVERYTHING[-4]) == render(EVERYTHING[-4])
 
 
 @pytest.mark.parametrize("values", EVERYTHING)
-def test_two_releases_share_no_object_but_the_kinds(values: Object) -> None:
+def test_two_releases_share_only_the_crds(values: Object) -> None:
     def names(name: str) -> set[tuple[str, str, str]]:
         return {
             (found["kind"], found["metadata"].get("namespace", ""), found["metadata"]["name"])
@@ -228,22 +231,22 @@ def test_two_releases_share_no_object_but_the_kinds(values: Object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "phrases"),
     [
-        ({}, ["all namespaces", "AsyncAPIs have no queue yet", "inside the cluster only"]),
+        ({}, ["all namespaces", "No queue is configured for AsyncAPIs", "only reachable inside the cluster"]),
         ({"watchNamespaces": ["a", "b"]}, ["the namespaces a, b", "kubectl apply --namespace a -f"]),
         ({"gateway": {"name": "g"}, "nats": {"enabled": True}}, ["the Gateway cortex-system/g"]),
     ],
 )
-def test_the_notes_say_what_there_is_and_the_next_three_commands(values: Object, said: list[str]) -> None:
+def test_notes_describe_the_release_and_the_next_commands(values: Object, phrases: list[str]) -> None:
     notes = next(text for path, text in files(values).items() if path.endswith("NOTES.txt"))
-    assert all(words in notes for words in said)
+    assert all(phrase in notes for phrase in phrases)
     commands = [line.split()[:2] for line in notes.splitlines() if line.startswith("  ")]
     assert commands == [["helm", "test"], ["kubectl", "apply"], ["kubectl", "get"]]
-    assert ("no queue" in notes) == ("nats" not in values)
+    assert ("No queue" in notes) == ("nats" not in values)
 
 
-def test_a_release_of_the_chart_names_its_images_and_kinds() -> None:
+def test_chart_annotations_list_images_and_kinds() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     images = yaml.safe_load(chart["annotations"]["artifacthub.io/images"])
     values = yaml.safe_load((CHART / "values.yaml").read_text())

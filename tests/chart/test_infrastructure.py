@@ -1,4 +1,4 @@
-"""NATS of the chart's own, node pools and NetworkPolicies: what they are made of."""
+"""NATS, node pools and NetworkPolicies of the chart."""
 
 import asyncio
 import os
@@ -41,7 +41,7 @@ def config(values: Object) -> str:
     return str(text)
 
 
-def test_there_is_no_nats_unless_it_is_asked_for() -> None:
+def test_nats_is_disabled_by_default() -> None:
     assert of("StatefulSet", render()) == []
     assert platform({}).queue is None
 
@@ -54,7 +54,7 @@ def test_there_is_no_nats_unless_it_is_asked_for() -> None:
         ({"nats": {"enabled": True, **TOKEN}, "queue": {"secretName": "q"}}, None),
     ],
 )
-def test_apis_are_told_where_it_is(values: Object, url: str | None) -> None:
+def test_platform_file_contains_the_url_of_nats(values: Object, url: str | None) -> None:
     queue = platform(values).queue
     assert queue is not None
     assert queue.url == url
@@ -63,7 +63,7 @@ def test_apis_are_told_where_it_is(values: Object, url: str | None) -> None:
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
-def test_the_server_takes_its_configuration(replicas: int, tmp_path: Path) -> None:
+def test_nats_accepts_its_configuration(replicas: int, tmp_path: Path) -> None:
     text = config({"nats": {"enabled": True, "replicas": replicas, "storage": {"size": "20Gi"}}})
     assert "max_file_store: 18432MiB" in text
     (tmp_path / "nats.conf").write_text(text.replace('"/data"', f'"{tmp_path}"'))
@@ -80,7 +80,7 @@ def test_the_server_takes_its_configuration(replicas: int, tmp_path: Path) -> No
     assert text.count("nats://cortex-nats-") == (0 if replicas == 1 else replicas)
 
 
-def test_a_server_answers_its_probes_and_takes_those_with_the_token_alone(tmp_path: Path) -> None:
+def test_nats_passes_its_probes_and_requires_the_token(tmp_path: Path) -> None:
     values = {"nats": {"enabled": True, **TOKEN}, "queue": {"secretName": "q"}}
     (workload,) = of("StatefulSet", render(values))
     (container,) = workload["spec"]["template"]["spec"]["containers"]
@@ -106,7 +106,7 @@ def test_a_server_answers_its_probes_and_takes_those_with_the_token_alone(tmp_pa
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             path = container[probe]["httpGet"]["path"]
             assert _status(f"http://127.0.0.1:{monitor}{path}") == 200, (tmp_path / "log").read_text()
-        asyncio.run(_only_with_the_token(port))
+        asyncio.run(_check_token(port))
         stop = [
             word.replace("/run/nats", str(tmp_path))
             for word in container["lifecycle"]["preStop"]["exec"]["command"]
@@ -117,7 +117,7 @@ def test_a_server_answers_its_probes_and_takes_those_with_the_token_alone(tmp_pa
         server.wait(20)
 
 
-async def _only_with_the_token(port: int) -> None:
+async def _check_token(port: int) -> None:
     with pytest.raises(nats.errors.Error):
         await nats.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False, error_cb=_ignore)
     connection = await nats.connect(f"nats://0e1secret@127.0.0.1:{port}", allow_reconnect=False)
@@ -129,16 +129,16 @@ async def _ignore(_: Exception) -> None: ...
 
 
 def _status(url: str) -> int:
-    """The status of an answer, for which a starting server is given time."""
+    """Return the status of a response; retries while the server starts."""
     for _ in range(100):
         try:
             return httpx.get(url).status_code
         except httpx.TransportError:
             time.sleep(0.1)
-    raise AssertionError(f"no answer from {url}")
+    raise AssertionError(f"no response from {url}")
 
 
-def test_only_pods_of_async_apis_reach_the_queue() -> None:
+def test_only_pods_of_async_apis_can_connect_to_nats() -> None:
     values = {"nats": {"enabled": True}, "watchNamespaces": ["a", "b"]}
     (policy,) = of("NetworkPolicy", render(values))
     queue, routes = policy["spec"]["ingress"]
@@ -154,7 +154,7 @@ def test_only_pods_of_async_apis_reach_the_queue() -> None:
         "a",
         "b",
         "cortex-system",
-    ]  # Where queues of deleted namespaces are removed.
+    ]  # Pods in the last namespace delete the queues of deleted namespaces.
     pod = destroy.in_own_namespace("uid", "a", Platform.model_validate({"queue": {"url": "nats://n"}}), "q")
     assert peer["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
     assert [port["port"] for port in queue["ports"]] == ["nats"]
@@ -163,7 +163,7 @@ def test_only_pods_of_async_apis_reach_the_queue() -> None:
     assert everywhere["spec"]["ingress"][0]["from"][0]["namespaceSelector"] == {}
 
 
-def test_only_the_monitoring_and_the_test_reach_the_operator() -> None:
+def test_only_monitoring_and_helm_test_can_connect_to_the_operator() -> None:
     peers = [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]
     rendered = render({"networkPolicy": {"enabled": True, "monitoringFrom": peers}})
     (policy,) = of("NetworkPolicy", rendered)
@@ -185,7 +185,7 @@ def pools(*given: Object) -> dict[str, Any]:
     return {pool["metadata"]["name"]: pool["spec"] for pool in of("NodePool", render(values))}
 
 
-def test_the_bounds_of_a_pool_hold_over_what_it_is_made_of() -> None:
+def test_static_and_dynamic_pools_together_have_the_limits() -> None:
     one = {"name": "a", "instanceTypes": ["m5.large"]}
     assert set(pools({**one, "max": 4})) == {"a"}
     assert pools({**one, "max": 4})["a"]["limits"] == {"nodes": 4}
@@ -197,7 +197,7 @@ def test_the_bounds_of_a_pool_hold_over_what_it_is_made_of() -> None:
     assert set(pools({**one, "min": 4, "max": 4})) == {"a-min"}
 
 
-def test_nodes_of_a_pool_carry_its_label_and_those_with_gpus_a_taint_that_only_such_apis_tolerate() -> None:
+def test_nodes_have_the_label_of_their_pool_and_gpu_nodes_have_a_taint() -> None:
     found = pools(
         {"name": "gpu", "max": 1, "instanceTypes": ["g5.xlarge"], "gpu": True},
         {"name": "cpu", "max": 1, "instanceTypes": ["m5.large"], "spot": True},
@@ -211,7 +211,7 @@ def test_nodes_of_a_pool_carry_its_label_and_those_with_gpus_a_taint_that_only_s
     assert found["gpu"]["template"]["metadata"]["labels"] == {"cortex.dev/node-pool": "gpu"}
 
 
-def test_further_objects_have_their_templates_filled_in() -> None:
+def test_templates_in_extra_objects_are_rendered() -> None:
     extra = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "{{ .Release.Name }}-models"}}
     (namespace,) = of("Namespace", render({"extraObjects": [extra]}))
     assert namespace["metadata"]["name"] == "cortex-models"

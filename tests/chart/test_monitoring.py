@@ -1,4 +1,4 @@
-"""Alerts, dashboard and monitors speak of metrics, labels and ports that there are."""
+"""Alerts, dashboard and monitors use existing metrics, labels and ports."""
 
 import json
 import re
@@ -100,14 +100,14 @@ def consumer() -> str:
 
 @dataclass(frozen=True)
 class Series:
-    """What a scrape gives under one name. counts: whether it only grows."""
+    """A metric that Prometheus scrapes. is_counter: whether it only increases."""
 
     labels: frozenset[str]
-    counts: bool
+    is_counter: bool
 
 
 def exposed() -> dict[str, Series]:
-    """Name of each series to what it is, with the labels that Prometheus adds."""
+    """Return all series by name, with the labels that Prometheus adds."""
     found: dict[str, Series] = {}
     for text, added in (
         (operator(), FROM_PROMETHEUS),
@@ -131,8 +131,8 @@ def expressions() -> list[str]:
 
 
 @pytest.mark.parametrize("expression", expressions())
-def test_alerts_and_panels_ask_for_metrics_and_labels_that_there_are(expression: str) -> None:
-    """As Prometheus reads them; Grafana fills in its variables before, and knows label_values by itself."""
+def test_alerts_and_panels_use_existing_metrics_and_labels(expression: str) -> None:
+    """Expressions are parsed like in Prometheus. Grafana replaces its variables and evaluates label_values."""
     known = exposed()
     selector = re.fullmatch(r"label_values\((.*), (\w+)\)", expression)
     query = promql_parser.parse((selector[1] if selector else expression).replace("$__rate_interval", "5m"))
@@ -148,14 +148,14 @@ def test_alerts_and_panels_ask_for_metrics_and_labels_that_there_are(expression:
             labels = frozenset.intersection(*(known[str(one.name)].labels for one in selectors(node)))
             assert set(node.modifier.labels) <= labels
         if isinstance(node, promql_parser.Call) and node.func.name in ("rate", "increase", "deriv"):
-            counts = {known[str(one.name)].counts for one in selectors(node)}
-            assert counts == {node.func.name != "deriv"}, node
+            are_counters = {known[str(one.name)].is_counter for one in selectors(node)}
+            assert are_counters == {node.func.name != "deriv"}, node
 
     promql_parser.walk(query, check)
 
 
 def selectors(query: promql_parser.Expr) -> list[promql_parser.VectorSelector]:
-    """All series that an expression asks for."""
+    """Return all selectors of an expression."""
     found: list[promql_parser.VectorSelector] = []
 
     def visit(node: promql_parser.Expr) -> None:
@@ -168,7 +168,7 @@ def selectors(query: promql_parser.Expr) -> list[promql_parser.VectorSelector]:
     return found
 
 
-def test_every_alert_says_what_it_is_and_what_to_do() -> None:
+def test_every_alert_has_a_summary_and_a_description() -> None:
     (rule,) = of("PrometheusRule", render({"metrics": ALL}))
     alerts = [alert for group in rule["spec"]["groups"] for alert in group["rules"]]
     names = [alert["alert"] for alert in alerts]
@@ -177,14 +177,14 @@ def test_every_alert_says_what_it_is_and_what_to_do() -> None:
     for alert in alerts:
         assert set(alert["annotations"]) == {"summary", "description"}
         assert alert["labels"]["severity"] in ("warning", "critical")
-        asked = set(re.findall(r"\$labels\.(\w+)", json.dumps(alert["annotations"])))
-        assert asked <= {
+        used = set(re.findall(r"\$labels\.(\w+)", json.dumps(alert["annotations"])))
+        assert used <= {
             label for part in re.findall(r"by \(([^)]*)\)", alert["expr"]) for label in part.split(", ")
         }
 
 
 def selected(expression: str, labels: dict[str, str]) -> bool:
-    """Whether an alert's only selector takes a series of these labels."""
+    """Return whether the selector of an alert matches a series with these labels."""
     (selector,) = re.findall(r"\{([^}]*)\}", expression)
     for name, operation, value in re.findall(r'(\w+)(!=|!~|=~|=)"([^"]*)"', selector):
         found = labels.get(name, "")
@@ -196,7 +196,7 @@ def selected(expression: str, labels: dict[str, str]) -> bool:
 
 @pytest.mark.parametrize("case", SITUATIONS, ids=lambda case: case.name)
 def test_alerts_agree_with_the_conditions(case: Situation) -> None:
-    """An API that answers no requests is critical unless that is asked for; one that is degraded is a warning."""
+    """An unavailable API is critical, unless it is paused or scaled to zero. A degraded API is a warning."""
     (rule,) = of("PrometheusRule", render({"metrics": ALL}))
     alerts = {alert["alert"]: alert for group in rule["spec"]["groups"] for alert in group["rules"]}
     labels = {
@@ -206,13 +206,13 @@ def test_alerts_agree_with_the_conditions(case: Situation) -> None:
         "ready": str(case.ready),
         "reason": case.reason,
     }
-    wanted = {"CortexAPINotAvailable": not case.available, "CortexAPIDegraded": case.degraded}
+    expected = {"CortexAPINotAvailable": not case.available, "CortexAPIDegraded": case.degraded}
     if case.reason in ("Paused", "ScaledToZero"):
-        wanted["CortexAPINotAvailable"] = False
-    assert {name: selected(alerts[name]["expr"], labels) for name in wanted} == wanted
+        expected["CortexAPINotAvailable"] = False
+    assert {name: selected(alerts[name]["expr"], labels) for name in expected} == expected
 
 
-def test_thresholds_are_the_values() -> None:
+def test_thresholds_are_set_by_values() -> None:
     rules = {"enabled": True, "errorRatio": 0.2, "oldestJobSeconds": 77, "notReadyFor": "3h"}
     text = yaml.safe_dump(of("PrometheusRule", render({"metrics": {"rules": rules}})))
     assert "> 0.2" in text
@@ -221,7 +221,7 @@ def test_thresholds_are_the_values() -> None:
     assert 'namespace="cortex-system"' in text
 
 
-def test_the_pod_monitor_reads_the_admin_port_of_every_pod_of_an_api() -> None:
+def test_pod_monitor_scrapes_the_admin_port_of_all_pods_of_apis() -> None:
     (monitor,) = of("PodMonitor", render({"metrics": ALL, "watchNamespaces": ["a"]}))
     assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
@@ -241,7 +241,7 @@ def test_the_pod_monitor_reads_the_admin_port_of_every_pod_of_an_api() -> None:
     assert everywhere["spec"]["namespaceSelector"] == {"any": True}
 
 
-def test_the_service_monitor_finds_the_service_and_its_port() -> None:
+def test_service_monitor_selects_the_service_and_its_port() -> None:
     rendered = render({"metrics": ALL})
     (monitor,) = of("ServiceMonitor", rendered)
     chosen = monitor["spec"]["selector"]["matchLabels"].items()
@@ -252,7 +252,7 @@ def test_the_service_monitor_finds_the_service_and_its_port() -> None:
     assert service["spec"]["ports"][0]["targetPort"] in [port["name"] for port in container["ports"]]
 
 
-def test_grafana_finds_the_dashboard_and_its_panels_do_not_overlap() -> None:
+def test_dashboard_has_the_sidecar_label_and_no_overlapping_panels() -> None:
     (config,) = (
         found for found in of("ConfigMap", render({"metrics": ALL})) if "cortex.json" in found["data"]
     )
@@ -260,11 +260,11 @@ def test_grafana_finds_the_dashboard_and_its_panels_do_not_overlap() -> None:
     dashboard = json.loads(config["data"]["cortex.json"])
     taken: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:
-        place = panel["gridPos"]
+        position = panel["gridPos"]
         cells = {
             (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
+            for x in range(position["x"], position["x"] + position["w"])
+            for y in range(position["y"], position["y"] + position["h"])
         }
         assert not cells & taken
         assert max(x for x, _ in cells) < 24

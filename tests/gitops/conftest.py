@@ -1,4 +1,4 @@
-"""A cluster on which the chart is installed: the operator is a pod of it, with what `helm template | kubectl apply` makes."""
+"""A dev cluster with the rendered chart, where the operator runs as a pod."""
 
 import json
 import uuid
@@ -16,10 +16,10 @@ SYSTEM = "cortex-system"
 IMAGE = "cortex-operator:0.1.0"
 
 
-def adapted(pod: dict[str, Any], kubeconfig: Path) -> None:
-    """The dev cluster has no tokens of service accounts, and its pods share their ports where they listen on all addresses."""
+def adapt(pod: dict[str, Any], kubeconfig: Path) -> None:
+    """Adapt a pod to the dev cluster, which has no service account tokens, and where pods share one network namespace."""
     for container in pod["containers"]:
-        # /tmp is a volume of the pod; this machine's is behind its root.
+        # /tmp is a volume of the pod, so the host's /tmp is only reachable through the root of the process.
         container["env"] = [{"name": "KUBECONFIG", "value": f"/proc/self/root{kubeconfig}"}]
         for port in container.get("ports", ()):
             free = free_port()
@@ -31,7 +31,7 @@ def adapted(pod: dict[str, Any], kubeconfig: Path) -> None:
 
 @pytest.fixture(scope="session")
 def installed(nats: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:  # noqa: F811
-    """The kubeconfig, once the operator has rolled out."""
+    """Install the chart, wait for the operator, and return the kubeconfig."""
     folder = tmp_path_factory.mktemp("gitops")
     with DevCluster(folder, images=[IMAGE]) as cluster:
         kubectl = Kubectl(cluster.kubeconfig, SYSTEM)
@@ -40,7 +40,7 @@ def installed(nats: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
             {"operator": {"replicas": 1}, "queue": {"url": nats}, "networkPolicy": {"enabled": True}}
         )
         for deployment in of("Deployment", objects):
-            adapted(deployment["spec"]["template"]["spec"], cluster.kubeconfig)
+            adapt(deployment["spec"]["template"]["spec"], cluster.kubeconfig)
         kinds = of("CustomResourceDefinition", objects)
         kubectl("apply", "--server-side", "-f", "-", stdin="\n---\n".join(map(json.dumps, kinds)))
         others = [found for found in objects if found not in kinds and found["kind"] != "Pod"]
@@ -52,7 +52,7 @@ def installed(nats: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
 @pytest.fixture
 def kubectl(installed: Path) -> Iterator[Kubectl]:
-    """In a namespace of the test's own."""
+    """Return a kubectl for a new namespace."""
     name = f"gitops-{uuid.uuid4().hex[:8]}"
     kubectl = Kubectl(installed, name)
     kubectl("create", "namespace", name)

@@ -1,4 +1,4 @@
-"""Nothing that the operator writes is drift: what was applied stays what is there, by every way that a tool may look."""
+"""The operator causes no drift: the resource in the cluster equals the applied manifest."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from tests.chart.rendering import of, render
 from tests.cluster.conftest import ECHO, KUBECTL, Kubectl, eventually
-from tests.gitops.conftest import SYSTEM, adapted
+from tests.gitops.conftest import SYSTEM, adapt
 
 Object = dict[str, Any]
 JOBS = "class Handler:\n    def handle_async(self, payload):\n        return payload\n"
@@ -35,9 +35,9 @@ def api(kind: str, **spec: Any) -> Object:
 
 
 MANIFESTS = {
-    "least": [code(ECHO), api("RealtimeAPI")],
-    # Written in ways that a server might write in another way: quantities, empty values, numbers, order of lists.
-    "written-oddly": [
+    "minimal": [code(ECHO), api("RealtimeAPI")],
+    # Quantities, numbers and empty values in forms that a server might normalize.
+    "unnormalized": [
         code(ECHO),
         api(
             "RealtimeAPI",
@@ -60,8 +60,8 @@ def text(manifests: list[Object]) -> str:
     return "\n---\n".join(map(json.dumps, manifests))
 
 
-def unchanging(live: Object) -> Object:
-    """What a tool compares: all but status and bookkeeping."""
+def comparable(live: Object) -> Object:
+    """Return the part of an object that GitOps tools compare: all except status and bookkeeping."""
     metadata = {
         key: value
         for key, value in live["metadata"].items()
@@ -78,9 +78,9 @@ SERVER_SIDE = ("--server-side", "--field-manager=argocd-controller")
 
 
 @pytest.mark.parametrize(
-    ("name", "how"), [("written-oddly", SERVER_SIDE), ("written-oddly", ()), ("async", SERVER_SIDE)]
+    ("name", "how"), [("unnormalized", SERVER_SIDE), ("unnormalized", ()), ("async", SERVER_SIDE)]
 )
-def test_after_the_operator_has_done_its_work_there_is_nothing_to_apply(
+def test_apply_changes_nothing_after_the_operator_has_reconciled(
     kubectl: Kubectl, name: str, how: tuple[str, ...], tmp_path: Path
 ) -> None:
     manifests = MANIFESTS[name]
@@ -114,13 +114,13 @@ def test_after_the_operator_has_done_its_work_there_is_nothing_to_apply(
     )
     assert (diff.returncode, diff.stdout) == (0, "")
 
-    dry = kubectl("apply", *how, "--dry-run=server", "-o", "json", "-f", str(file))
-    again = json.loads(dry)["items"][-1]
-    assert unchanging(again) == unchanging(before)
+    output = kubectl("apply", *how, "--dry-run=server", "-o", "json", "-f", str(file))
+    result = json.loads(output)["items"][-1]
+    assert comparable(result) == comparable(before)
 
-    written = [e for e in before["metadata"]["managedFields"] if e["manager"].startswith("cortex-operator")]
-    assert written
-    for entry in written:
+    entries = [e for e in before["metadata"]["managedFields"] if e["manager"].startswith("cortex-operator")]
+    assert entries
+    for entry in entries:
         assert entry.get("subresource") == "status"
         assert fields(entry) == {"f:status"}
 
@@ -129,9 +129,9 @@ def _kubeconfig(kubectl: Kubectl) -> str:
     return str(kubectl._command[kubectl._command.index("--kubeconfig") + 1])
 
 
-def test_what_the_operator_makes_is_never_taken_for_what_was_applied(kubectl: Kubectl) -> None:
-    """Argo CD leaves alone what has an owner, and goes by its tracking label for what it prunes."""
-    manifests = MANIFESTS["least"]
+def test_child_objects_have_an_owner_and_no_tracking_label(kubectl: Kubectl) -> None:
+    """Argo CD ignores objects with an owner, and prunes objects with its tracking label."""
+    manifests = MANIFESTS["minimal"]
     tracked = {
         **manifests[-1],
         "metadata": {"name": "served", "labels": {"app.kubernetes.io/instance": "models"}},
@@ -145,11 +145,11 @@ def test_what_the_operator_makes_is_never_taken_for_what_was_applied(kubectl: Ku
                 assert "app.kubernetes.io/instance" not in child["metadata"]["labels"]
 
 
-def test_helm_test_passes_on_what_was_installed(installed: Path) -> None:
+def test_helm_test_succeeds(installed: Path) -> None:
     kubectl = Kubectl(installed, SYSTEM)
     (pod,) = of("Pod", render())
-    adapted(pod["spec"], installed)
-    # The dev cluster has no names of Services.
+    adapt(pod["spec"], installed)
+    # The dev cluster has no DNS.
     service = kubectl.get("service", "cortex-operator-metrics")
     (container,) = pod["spec"]["containers"]
     assert (
@@ -162,15 +162,15 @@ def test_helm_test_passes_on_what_was_installed(installed: Path) -> None:
         lambda: kubectl.get("pod", "cortex-test")["status"].get("phase"),
         lambda p: p in ("Succeeded", "Failed"),
     )
-    said = kubectl("logs", "cortex-test")
-    assert phase == "Succeeded", said
-    assert [line.split(":")[0] for line in said.splitlines()] == ["operator", "realtimeapis", "asyncapis"]
+    log = kubectl("logs", "cortex-test")
+    assert phase == "Succeeded", log
+    assert [line.split(":")[0] for line in log.splitlines()] == ["operator", "realtimeapis", "asyncapis"]
 
 
-def test_helm_test_says_what_does_not_answer(installed: Path) -> None:
+def test_helm_test_reports_failed_checks(installed: Path) -> None:
     kubectl = Kubectl(installed, SYSTEM)
     (pod,) = of("Pod", render({"watchNamespaces": [SYSTEM]}, "broken"))
-    adapted(pod["spec"], installed)
+    adapt(pod["spec"], installed)
     pod["metadata"]["namespace"] = SYSTEM
     kubectl.apply(pod)
     phase = eventually(
@@ -178,6 +178,6 @@ def test_helm_test_says_what_does_not_answer(installed: Path) -> None:
         lambda p: p in ("Succeeded", "Failed"),
     )
     assert phase == "Failed"
-    said = kubectl("logs", "broken-test")
-    assert "operator: " in said
-    assert f"realtimeapis: 0 in {SYSTEM}" in said
+    log = kubectl("logs", "broken-test")
+    assert "operator: " in log
+    assert f"realtimeapis: 0 in {SYSTEM}" in log

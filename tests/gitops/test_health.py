@@ -1,4 +1,4 @@
-"""What Argo CD and Flux make of a status, by the very files that users put into them."""
+"""Health of the resources in Argo CD and Flux, with the health checks in examples/."""
 
 import json
 from pathlib import Path
@@ -60,14 +60,14 @@ FIXTURES: dict[str, tuple[Object, str, str]] = {
     "no conditions yet": (resource({"observedGeneration": 2, "conditions": []}), "Progressing", "InProgress"),
     "stale generation": (resource({**READY, "observedGeneration": 1}), "Progressing", "InProgress"),
     "starting": (resource(status(False, "Starting", progressing=True)), "Progressing", "InProgress"),
-    "not known": (resource(status(None, "Unknown")), "Progressing", "InProgress"),
+    "unknown": (resource(status(None, "Unknown")), "Progressing", "InProgress"),
     "ready": (resource(READY), "Healthy", "Current"),
-    "ready, a rollout ends": (resource(status(True, "Ready", progressing=True)), "Healthy", "Current"),
-    "degraded but it answers": (resource(status(True, "Ready", degraded=True)), "Healthy", "Current"),
+    "ready, rollout in progress": (resource(status(True, "Ready", progressing=True)), "Healthy", "Current"),
+    "ready but degraded": (resource(status(True, "Ready", degraded=True)), "Healthy", "Current"),
     "degraded": (resource(status(False, "ModelNotFound", degraded=True)), "Degraded", "Failed"),
     "paused": (resource(status(False, "Paused")), "Suspended", "Current"),
     "scaled to zero": (resource(status(False, "ScaledToZero")), "Suspended", "Current"),
-    "a condition that nobody knows": (
+    "unknown condition": (
         resource({**READY, "conditions": [condition("Melted", True, "Heat"), *READY["conditions"]]}),
         "Healthy",
         "Current",
@@ -82,7 +82,7 @@ def lua_of(kind: str) -> str:
 
 
 def argo(kind: str, live: Object) -> tuple[str, str]:
-    """Status and message that Argo CD shows; as there, the standard libraries of Lua are not open."""
+    """Return status and message in Argo CD, which disables the standard libraries of Lua."""
     runtime = lupa.LuaRuntime()
     compute_health = runtime.eval(f"function(obj) local os, io, require, string = nil; {lua_of(kind)} end")
     found = compute_health(runtime.table_from(json.loads(json.dumps(live)), recursive=True))
@@ -90,7 +90,7 @@ def argo(kind: str, live: Object) -> tuple[str, str]:
 
 
 def flux(kind: str, live: Object) -> str:
-    """What Flux would make of a resource: a stale status, then failed, then current (its RFC 0009); an error is waited out."""
+    """Return the status in Flux, which checks the generation, then `failed`, then `current` (Flux RFC 0009)."""
     documents = yaml.safe_load_all((FLUX / "cluster.yaml").read_text())
     (expressions,) = (
         each
@@ -115,10 +115,10 @@ def flux(kind: str, live: Object) -> str:
 @pytest.mark.parametrize("name", FIXTURES)
 def test_argo_cd(kind: str, name: str) -> None:
     live, expected, _ = FIXTURES[name]
-    judged, message = argo(f"cortex.dev_{kind}", {**live, "kind": kind})
-    assert judged == expected
+    actual, message = argo(f"cortex.dev_{kind}", {**live, "kind": kind})
+    assert actual == expected
     assert message
-    if judged in ("Healthy", "Degraded", "Suspended"):
+    if actual in ("Healthy", "Degraded", "Suspended"):
         assert message.endswith(": words")
 
 
@@ -129,7 +129,7 @@ def test_flux(kind: str, name: str) -> None:
     assert flux(kind, {**live, "kind": kind}) == expected
 
 
-def test_both_kinds_have_the_one_health_check_and_the_page_shows_it() -> None:
+def test_both_kinds_have_the_documented_health_check() -> None:
     text = (ARGO / "health.lua").read_text()
     for kind in KINDS:
         assert lua_of(f"cortex.dev_{kind}") == text
@@ -137,7 +137,7 @@ def test_both_kinds_have_the_one_health_check_and_the_page_shows_it() -> None:
 
 
 @pytest.mark.parametrize("path", [*ARGO.rglob("*.yaml"), *FLUX.rglob("*.yaml")], ids=lambda path: path.name)
-def test_the_page_names_every_example(path: Path) -> None:
+def test_documentation_links_every_example(path: Path) -> None:
     assert f"../{path.relative_to(ROOT)}" in (ROOT / "docs" / "gitops.md").read_text()
 
 
@@ -149,13 +149,12 @@ def test_the_page_names_every_example(path: Path) -> None:
         ({"status": "Healthy"}, "Healthy"),
     ],
 )
-def test_an_application_is_as_healthy_as_it_says(health: Object | None, expected: str) -> None:
+def test_health_of_an_application(health: Object | None, expected: str) -> None:
     live = {"metadata": {}, **({} if health is None else {"status": {"health": health}})}
     assert argo("argoproj.io_Application", live)[0] == expected
 
 
-def test_the_operators_own_words_are_judged_as_they_are_meant() -> None:
-    """Statuses as the operator computes them, not as a test imagines them."""
+def test_health_of_statuses_that_the_operator_computes() -> None:
     live = resource(None)
     api = parse(
         {**live, "spec": {"handler": {"type": "python", "path": "h.py", "source": {"files": {"h.py": "x"}}}}}
@@ -168,14 +167,15 @@ def test_the_operators_own_words_are_judged_as_they_are_meant() -> None:
         "status": {"conditions": [{"type": "Ready", "status": "True"}]},
     }
     deployment = {"spec": {"replicas": 1, "template": {"metadata": {"labels": {TEMPLATE_LABEL: "t"}}}}}
-    judged = {
+    statuses = {
         "starting": compute(api, live, Observed(main=Component(deployment))),
         "ready": compute(api, live, Observed(main=Component(deployment, [pod]))),
         "paused": compute(paused, live, Observed(main=Component(deployment))),
         "refused": compute_rejected(live, Problem("CodeNotFound", "words")),
     }
     found = {
-        name: argo("cortex.dev_RealtimeAPI", {**live, "status": status})[0] for name, status in judged.items()
+        name: argo("cortex.dev_RealtimeAPI", {**live, "status": status})[0]
+        for name, status in statuses.items()
     }
     assert found == {
         "starting": "Progressing",
@@ -187,18 +187,18 @@ def test_the_operators_own_words_are_judged_as_they_are_meant() -> None:
 
 @pytest.mark.parametrize("case", SITUATIONS, ids=lambda case: case.name)
 def test_argo_cd_and_flux_agree_with_the_conditions(case: Situation) -> None:
-    """What is ready is healthy, what is on its way is waited for, and what needs a change fails at once."""
+    """Ready APIs are healthy, degraded APIs have failed, and all others are in progress."""
     live = {**resource(None), "status": SEEN[case.name]()}
     if case.ready:
-        wanted = ("Healthy", "Current")
+        expected = ("Healthy", "Current")
     elif case.reason in ("Paused", "ScaledToZero"):
-        wanted = ("Suspended", "Current")
+        expected = ("Suspended", "Current")
     else:
-        wanted = ("Degraded", "Failed") if case.degraded else ("Progressing", "InProgress")
-    assert (argo("cortex.dev_RealtimeAPI", live)[0], flux("RealtimeAPI", live)) == wanted
+        expected = ("Degraded", "Failed") if case.degraded else ("Progressing", "InProgress")
+    assert (argo("cortex.dev_RealtimeAPI", live)[0], flux("RealtimeAPI", live)) == expected
 
 
-def test_the_examples_install_this_chart_and_wave_by_wave() -> None:
+def test_examples_install_the_chart_before_the_apis() -> None:
     chart, apis = (yaml.safe_load((ARGO / name).read_text()) for name in ("platform.yaml", "apis.yaml"))
     waves = [int(each["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"]) for each in (chart, apis)]
     assert waves[0] < waves[1]

@@ -1,6 +1,6 @@
-"""`helm install`, `upgrade` and `uninstall` by the real helm, on a cluster whose kinds kubectl has applied before.
+"""`helm install`, `upgrade` and `uninstall` on a cluster with existing CustomResourceDefinitions.
 
-Its pods don't run: there are no images.
+The pods do not run, because the images do not exist.
 """
 
 import re
@@ -32,7 +32,7 @@ class Helm:
         self.config.upgrade(CHART, "cortex", values, namespace=NAMESPACE, **how)
 
     def log_level(self) -> str:
-        """Of the operator, as the cluster has it."""
+        """Return the log level in the ConfigMap of the operator."""
         config = self.kubectl.get("configmap", "cortex-operator")
         return str(yaml.safe_load(config["data"]["platform.yaml"])["logLevel"])
 
@@ -49,8 +49,8 @@ def helm(tmp_path: Path) -> Iterator[Helm]:
             yield Helm(config, kubectl)
 
 
-def test_a_release_takes_over_the_kinds_keeps_its_values_and_leaves_the_apis(helm: Helm) -> None:
-    # As docs/chart.md says.
+def test_release_adopts_the_crds_keeps_its_values_and_keeps_the_apis(helm: Helm) -> None:
+    # The procedure in docs/chart.md.
     with pytest.raises(helm_python.HelmReleaseError, match="invalid ownership metadata"):
         helm.install()
     page = (ROOT / "docs" / "chart.md").read_text().replace("\\\n", "")
@@ -61,7 +61,7 @@ def test_a_release_takes_over_the_kinds_keeps_its_values_and_leaves_the_apis(hel
     helm.install()
     assert helm.log_level() == "info"
 
-    # Values stay until they are reset.
+    # Values are kept until they are reset.
     helm.upgrade({"logLevel": "debug"})
     helm.upgrade({})
     assert helm.log_level() == "debug"

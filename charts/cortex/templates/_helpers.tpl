@@ -14,7 +14,7 @@ app.kubernetes.io/part-of: cortex
 {{- printf "%s-operator" .Release.Name | trunc 63 | trimSuffix "-" -}}
 {{- end }}
 
-{{/* An image: repository, and digest or tag. Takes a list of the image's values and the tag when it has none. */}}
+{{/* Return an image reference. Argument: a list of the image values and the default tag. */}}
 {{- define "cortex.image" -}}
 {{- $image := index . 0 -}}
 {{- if $image.digest -}}
@@ -24,7 +24,7 @@ app.kubernetes.io/part-of: cortex
 {{- end -}}
 {{- end }}
 
-{{/* What Pod Security "restricted" asks of each container. */}}
+{{/* Container security context for the Pod Security level "restricted". */}}
 {{- define "cortex.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -32,7 +32,7 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/* What it asks of each pod. */}}
+{{/* Pod security context for the Pod Security level "restricted". */}}
 {{- define "cortex.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 10001
@@ -57,7 +57,7 @@ app.kubernetes.io/part-of: cortex
 {{- printf "%s-nats" .Release.Name | trunc 52 | trimSuffix "-" -}}
 {{- end }}
 
-{{/* Where AsyncAPIs keep their jobs; empty when a Secret says it, or nothing does. */}}
+{{/* URL of the queue; empty if a Secret contains it, or if no queue is configured. */}}
 {{- define "cortex.queueUrl" -}}
 {{- if and .Values.nats.enabled (not .Values.nats.tokenSecretName) -}}
 nats://{{ include "cortex.natsName" . }}.{{ .Release.Namespace }}.svc:4222{{ if gt (int .Values.nats.replicas) 1 }}?replicas={{ .Values.nats.replicas }}{{ end }}
@@ -66,12 +66,12 @@ nats://{{ include "cortex.natsName" . }}.{{ .Release.Namespace }}.svc:4222{{ if 
 {{- end -}}
 {{- end }}
 
-{{/* What the operator may do in each namespace that it serves. */}}
+{{/* Permissions of the operator in each namespace that it watches. */}}
 {{- define "cortex.rules" -}}
 - apiGroups: [cortex.dev]
   resources: [realtimeapis, asyncapis]
   verbs: [get, list, watch]
-# The finalizer of an AsyncAPI whose queue goes with it (queue.deletionPolicy: Delete).
+# To add and remove the finalizer of AsyncAPIs with queue.deletionPolicy: Delete.
 - apiGroups: [cortex.dev]
   resources: [asyncapis]
   verbs: [patch]
@@ -111,7 +111,7 @@ nats://{{ include "cortex.natsName" . }}.{{ .Release.Namespace }}.svc:4222{{ if 
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
-# The pod that removes a queue (queue.deletionPolicy: Delete); it is replaced when what it was given is corrected.
+# To run a pod that deletes a queue (queue.deletionPolicy: Delete).
 - apiGroups: [""]
   resources: [pods]
   verbs: [create, delete]

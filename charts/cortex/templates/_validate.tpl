@@ -1,56 +1,56 @@
-{{/* Refuses values that the schema lets pass one by one but that contradict each other: each message names them. */}}
+{{/* Reject contradicting values that the schema allows. Each message names the values. */}}
 {{- define "cortex.validate" -}}
 {{- $v := .Values -}}
 {{- if and $v.gateway.name $v.ingress.className -}}
-{{- fail "gateway.name and ingress.className are both set: APIs are reached through one of them. Empty the other." -}}
+{{- fail "gateway.name and ingress.className are mutually exclusive; unset one of them" -}}
 {{- end -}}
 {{- range $key := list "namespace" "sectionName" "hostname" -}}
 {{- if and (index $v.gateway $key) (not $v.gateway.name) -}}
-{{- fail (printf "gateway.%s is set, but gateway.name is empty: name the Gateway that it belongs to." $key) -}}
+{{- fail (printf "gateway.%s requires gateway.name" $key) -}}
 {{- end -}}
 {{- end -}}
 {{- range $key := list "hostname" "tlsSecretName" -}}
 {{- if and (index $v.ingress $key) (not $v.ingress.className) -}}
-{{- fail (printf "ingress.%s is set, but ingress.className is empty: name the ingress class that it belongs to." $key) -}}
+{{- fail (printf "ingress.%s requires ingress.className" $key) -}}
 {{- end -}}
 {{- end -}}
 {{- if and $v.nats.enabled $v.queue.url -}}
-{{- fail "nats.enabled and queue.url are both set: jobs are kept in one place. Empty queue.url, or set nats.enabled to false." -}}
+{{- fail "nats.enabled and queue.url are mutually exclusive; unset one of them" -}}
 {{- end -}}
 {{- if and $v.nats.tokenSecretName (not $v.nats.enabled) -}}
-{{- fail "nats.tokenSecretName is set, but nats.enabled is false: no NATS would use it." -}}
+{{- fail "nats.tokenSecretName requires nats.enabled: true" -}}
 {{- end -}}
 {{- if and $v.nats.tokenSecretName (not $v.queue.secretName) -}}
-{{- fail "nats.tokenSecretName needs queue.secretName: a Secret in each API's namespace, with CORTEX_QUEUE_URL and the token in it." -}}
+{{- fail "nats.tokenSecretName requires queue.secretName: a Secret in the namespace of each API with CORTEX_QUEUE_URL, including the token" -}}
 {{- end -}}
 {{- range $key := list "allowFrom" "monitoringFrom" -}}
 {{- if and (index $v.networkPolicy $key) (not $v.networkPolicy.enabled) (not (and (eq $key "monitoringFrom") $v.nats.enabled)) -}}
-{{- fail (printf "networkPolicy.%s is set, but networkPolicy.enabled is false: nothing would be restricted." $key) -}}
+{{- fail (printf "networkPolicy.%s requires networkPolicy.enabled: true" $key) -}}
 {{- end -}}
 {{- end -}}
 {{- if and $v.networkPolicy.enabled (not $v.networkPolicy.monitoringFrom) -}}
 {{- range $key := list "serviceMonitor" "podMonitor" -}}
 {{- if (index $v.metrics $key).enabled -}}
-{{- fail (printf "metrics.%s.enabled with networkPolicy.enabled needs networkPolicy.monitoringFrom: Prometheus could reach nothing." $key) -}}
+{{- fail (printf "metrics.%s.enabled with networkPolicy.enabled requires networkPolicy.monitoringFrom; otherwise Prometheus cannot read the metrics" $key) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if and $v.nodePools (not $v.karpenter.enabled) -}}
-{{- fail "nodePools is set, but karpenter.enabled is false: nothing would be made of it. For Cluster Autoscaler set the bounds at the node groups." -}}
+{{- fail "nodePools requires karpenter.enabled: true; for Cluster Autoscaler, set the limits in the node groups instead" -}}
 {{- end -}}
 {{- if and $v.karpenter.enabled (not $v.nodePools) -}}
-{{- fail "karpenter.enabled is true, but nodePools is empty: name at least one pool." -}}
+{{- fail "karpenter.enabled requires at least one item in nodePools" -}}
 {{- end -}}
 {{- if and $v.karpenter.enabled (not $v.karpenter.nodeClass.name) -}}
-{{- fail "karpenter.enabled is true, but karpenter.nodeClass.name is empty: it says what nodes are made from." -}}
+{{- fail "karpenter.enabled requires karpenter.nodeClass.name" -}}
 {{- end -}}
 {{- $names := dict -}}
 {{- range $i, $pool := $v.nodePools -}}
 {{- if gt (int $pool.min) (int $pool.max) -}}
-{{- fail (printf "nodePools[%d] (%s): min %d is greater than max %d." $i $pool.name (int $pool.min) (int $pool.max)) -}}
+{{- fail (printf "nodePools[%d] (%s): min must be at most max (%d); got %d" $i $pool.name (int $pool.max) (int $pool.min)) -}}
 {{- end -}}
 {{- if hasKey $names $pool.name -}}
-{{- fail (printf "nodePools[%d]: there is another pool with the name %s." $i $pool.name) -}}
+{{- fail (printf "nodePools[%d]: duplicate name %s" $i $pool.name) -}}
 {{- end -}}
 {{- $_ := set $names $pool.name true -}}
 {{- end -}}
