@@ -7,58 +7,58 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-has
 .PHONY: help demo demo-async test mutants snapshots lint types bench bench-peers bench-operator bench-async test-cluster generate sbom lock format clean
 .DEFAULT_GOAL := help
 
-help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: .venv/.paths ## from `kubectl apply` to a prediction, on this machine (KEEP=1 leaves it running)
+demo: .venv/.paths ## run an API on a local development cluster (KEEP=1 keeps it running)
 	@$(BIN)/python -m cortex_devcluster.demo
 
-demo-async: .venv/.paths ## from `kubectl apply` to the result of a job, on this machine
+demo-async: .venv/.paths ## run an AsyncAPI on a local development cluster
 	@$(BIN)/python -m cortex_devcluster.demo words
 
-test: .venv/.dev lint ## everything that is checked: style, types, layers, tests
+test: .venv/.dev lint ## run all checks: style, types, layers, generated files, tests
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile
 
-lint: .venv/.dev ## style, types, layers, generated files
+lint: .venv/.dev ## check style, types, layers and generated files
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
 	@$(BIN)/python -m cortex_api --check --docs docs crds charts/cortex/files/crds
 	@$(BIN)/python charts/reference.py --check
 
-mutants: .venv/.dev ## which small changes of the code does no test notice? (an hour; OF=render, or a file, for a part of it)
+mutants: .venv/.dev ## run mutation tests (an hour; OF=render or a file for a part of the code)
 	@$(BIN)/python -m tests.mutants $(OF)
 
-snapshots: .venv/.dev ## the rendered objects that tests/operator/test_snapshots.py compares with
+snapshots: .venv/.dev ## update the rendered objects of tests/operator/test_snapshots.py
 	@$(BIN)/python -m tests.operator.test_snapshots
 
-test-cluster: .venv/.dev ## tests/cluster on the cluster of KUBECONFIG
-	@[ -n "$(KUBECONFIG)" ] || { echo "KUBECONFIG is not set: it names the cluster, for example make test-cluster KUBECONFIG=~/.kube/config" >&2; exit 1; }
+test-cluster: .venv/.dev ## run tests/cluster on the cluster of KUBECONFIG
+	@[ -n "$(KUBECONFIG)" ] || { echo "KUBECONFIG is not set; for example: make test-cluster KUBECONFIG=~/.kube/config" >&2; exit 1; }
 	@CORTEX_TEST_KUBECONFIG=$(KUBECONFIG) $(BIN)/python -m pytest -q tests/cluster
 
-bench: .venv/.dev ## requests/s as ratios to limits written by hand, in one run
+bench: .venv/.dev ## compare throughput with handwritten servers
 	@$(BIN)/python benchmarks/run.py
 
-bench-peers: .venv/.dev ## the runtime beside other model servers, each in an environment of its own in build/peers (half an hour)
+bench-peers: .venv/.dev ## compare the runtime with other model servers, installed in build/peers (half an hour)
 	@$(BIN)/python benchmarks/peers_.py
 
-bench-operator: .venv/.dev ## 1,000 APIs through the operator against writing the same objects raw (on KUBECONFIG, or a dev cluster)
+bench-operator: .venv/.dev ## compare reconciling 1,000 APIs with writing the objects directly (on KUBECONFIG, or a dev cluster)
 	@$(BIN)/python benchmarks/operator_.py
 
-bench-async: .venv/.dev ## jobs/s and latency of AsyncAPIs as ratios to the raw queue, in one run
+bench-async: .venv/.dev ## compare throughput and latency of AsyncAPIs with direct use of the queue
 	@$(BIN)/python benchmarks/async_.py
 
-generate: .venv/.dev ## the CustomResourceDefinitions and pages of the docs, from the models and the chart's values
+generate: .venv/.dev ## generate the CustomResourceDefinitions and docs pages from the models and the chart's values
 	@$(BIN)/python -m cortex_api --docs docs crds charts/cortex/files/crds
 	@$(BIN)/python charts/reference.py
 
-sbom: .venv/.ready ## bills of materials of the images (CycloneDX), in build/sbom
+sbom: .venv/.ready ## write bills of materials of the images (CycloneDX) to build/sbom
 	@$(BIN)/python requirements/sbom.py build/sbom
 
-format: .venv/.dev ## the code, as ruff wants it
+format: .venv/.dev ## format the code with ruff
 	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .
 
-lock: .venv/.ready ## requirements/*.txt, from setup.cfg: dev first, and the others as parts of it
+lock: .venv/.ready ## update requirements/*.txt from setup.cfg
 	@$(BIN)/python -m pip install -q --disable-pip-version-check 'uv >=0.9'
 	@set -e; for set in dev local operator runtime runtime-tensorflow; do \
 	  case $$set in dev) extras="operator runtime cli devcluster tensorflow test"; within=;; local) extras="operator runtime cli devcluster"; within="-c requirements/dev.txt";; \
@@ -68,26 +68,26 @@ lock: .venv/.ready ## requirements/*.txt, from setup.cfg: dev first, and the oth
 	    $$(printf -- '--extra %s ' $$extras) $$within --output-file requirements/$$set.txt setup.cfg; \
 	done
 
-clean: ## removes what was made here
+clean: ## remove .venv, build and caches
 	@rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache
 
 .venv/.ready: requirements/local.txt setup.cfg
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed, and no $(PYTHON) was found: install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V). Name a newer one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) can make no virtual environment: install its venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
-	@echo "Installing into .venv (once; about a minute) ..."
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; install Python 3.11 or newer, or run make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is required; $(PYTHON) is $$($(PYTHON) -V). Run make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot create virtual environments; install its venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@echo "Installing into .venv (only once, about a minute) ..."
 	@$(PYTHON) -m venv --clear .venv
 	@$(PIP) -r requirements/local.txt
 	@printf '#!%s\nimport sys\nfrom cortex_cli.__main__ import main\nsys.exit(main())\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/cortex && chmod +x $(BIN)/cortex
 	@printf '#!%s\nimport sys\nfrom cortex_cli.__main__ import plugin\nsys.exit(plugin())\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/kubectl-cortex && chmod +x $(BIN)/kubectl-cortex
 	@touch $@
 
-# Written anew whenever PACKAGES changes, without installing anything.
+# Updated when PACKAGES changes, without a new installation.
 .venv/.paths: Makefile .venv/.ready
 	@printf '%s\n' $(addprefix $(CURDIR)/,$(PACKAGES)) > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/cortex.pth
 	@touch $@
 
 .venv/.dev: .venv/.ready requirements/dev.txt | .venv/.paths
-	@echo "Installing what the tests need (once; TensorFlow among it: a minute or two) ..."
+	@echo "Installing the test dependencies, including TensorFlow (only once, one or two minutes) ..."
 	@$(PIP) -r requirements/dev.txt
 	@touch $@

@@ -1,4 +1,4 @@
-"""An example that `cortex run` serves."""
+"""A fixture that runs examples with `cortex run`."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from cortex_cli.ports import free_port
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LIMIT = 150
-"""Seconds; the import of TensorFlow takes most of them when this machine has much to do."""
+"""In seconds. The import of TensorFlow is slow on a busy machine."""
 Run = Callable[..., tuple[str, str]]
 
 
@@ -26,11 +26,11 @@ def post(url: str, payload: object, **query: str) -> httpx.Response:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """Serves an example, after a command in its folder; gives the URLs of the API and of its metrics once it is ready."""
+    """Return a function that runs a command in the folder of an example, serves the example, and returns API and metrics URLs."""
     processes = []
 
     def start(name: str, prepare: list[str] | None = None) -> tuple[str, str]:
-        # A copy, so that nothing is written beside the example.
+        # Use a copy, so that no files are written into the repository.
         folder = tmp_path / name
         shutil.copytree(EXAMPLES / name, folder)
         if prepare is not None:

@@ -1,4 +1,4 @@
-"""examples/iris-onnx: what is committed fits together, and the model knows its flowers."""
+"""examples/iris-onnx: the files are consistent, and the model predicts the right species."""
 
 import base64
 import importlib.util
@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "examples" / "iris-onnx"
 
 
 class Client:
-    """Answers as the runtime's onnx_client does."""
+    """A fake of the runtime's onnx_client."""
 
     def __init__(self) -> None:
         self.session = onnxruntime.InferenceSession(FOLDER / "iris.onnx")
@@ -41,7 +41,7 @@ def handler():
         ((6.3, 3.3, 6.0, 2.5), "virginica"),
     ],
 )
-def test_a_flower_is_named(handler, measurements, label):
+def test_species_is_predicted(handler, measurements, label):
     names = ("sepal_length", "sepal_width", "petal_length", "petal_width")
     answer = handler.handle_post(dict(zip(names, measurements, strict=True)))
     assert answer["label"] == label
@@ -49,13 +49,13 @@ def test_a_flower_is_named(handler, measurements, label):
     assert np.isfinite(answer["probability"])
 
 
-def test_the_config_map_carries_what_lies_in_the_folder():
+def test_config_map_contains_the_files_in_the_folder():
     code = yaml.safe_load((FOLDER / "code.yaml").read_text())
     assert code["data"] == {"handler.py": (FOLDER / "handler.py").read_text()}
     assert base64.b64decode(code["binaryData"]["iris.onnx"]) == (FOLDER / "iris.onnx").read_bytes()
 
 
-def test_the_api_names_that_config_map_and_its_files():
+def test_api_refers_to_the_config_map_and_its_files():
     code = yaml.safe_load((FOLDER / "code.yaml").read_text())
     handler = parse(yaml.safe_load((FOLDER / "api.yaml").read_text())).spec.handler
     assert handler.source.config_map.name == code["metadata"]["name"]

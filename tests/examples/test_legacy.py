@@ -1,4 +1,4 @@
-"""The examples of every releases: the old cortex.yaml, converted, is the api.yaml beside it, and `cortex run` serves that."""
+"""Examples of the original Cortex: `cortex convert` converts cortex.yaml to api.yaml, and `cortex run` serves it."""
 
 import functools
 import http.server
@@ -19,14 +19,14 @@ READMES = sorted(path.parent.name for path in EXAMPLES.glob("*/README.md"))
 
 
 @pytest.mark.parametrize("name", OLD)
-def test_the_old_file_becomes_the_manifest(name: str) -> None:
+def test_cortex_yaml_is_converted_to_the_manifest(name: str) -> None:
     done = CliRunner().invoke(main, ["convert", "--source=image", str(EXAMPLES / name / "cortex.yaml")])
     assert done.exit_code == 0, done.stderr
     assert done.stdout == (EXAMPLES / name / "api.yaml").read_text()
 
 
 @pytest.mark.parametrize("name", READMES)
-def test_what_the_readme_says_is_there(name: str) -> None:
+def test_files_in_the_readme_exist(name: str) -> None:
     readme = (EXAMPLES / name / "README.md").read_text()
     assert f"cortex run examples/{name}/api.yaml" in readme or f"kubectl apply -f examples/{name}/" in readme
     for file in re.findall(rf"examples/{name}/([\w./-]+)", readme):
@@ -89,7 +89,7 @@ def test_several_onnx_models_by_name(run: Run) -> None:
         unnamed = post(url, image)
         server.shutdown()
     assert (unknown.status_code, "mobilenet, resnet50, shufflenet" in unknown.text) == (404, True)
-    # The predictor's own KeyError.
+    # The predictor raises KeyError.
     assert unnamed.status_code == 500
     assert {model["name"] for model in httpx.get(f"{url}/info").json()["models"]} == {
         "resnet50", "mobilenet", "shufflenet",

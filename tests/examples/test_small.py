@@ -1,4 +1,4 @@
-"""The examples of single features, as their READMEs run them."""
+"""The examples of single features, with the commands in their READMEs."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ from .conftest import EXAMPLES, Run, post
 FLOWER = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 
 
-def test_words_come_one_by_one_as_lines_or_as_events(run: Run) -> None:
+def test_streaming_sends_lines_or_events(run: Run) -> None:
     url, _ = run("streaming")
     with httpx.stream("POST", url, json={"text": "to be"}, timeout=30) as answer:
         words = [json.loads(line)["word"] for line in answer.iter_lines() if line]
@@ -30,14 +30,14 @@ def test_words_come_one_by_one_as_lines_or_as_events(run: Run) -> None:
     assert post(url, {"no": "text"}).status_code == 400
 
 
-def test_a_model_of_scikit_learn_is_trained_and_served(run: Run) -> None:
+def test_scikit_learn_model_is_trained_and_served(run: Run) -> None:
     url, metrics = run("scikit-learn", prepare=[sys.executable, "train.py"])
     assert post(url, FLOWER).json() == {"label": "setosa"}
     assert post(url, {}).status_code == 400
     assert "setosa" in httpx.get(metrics).text
 
 
-def test_the_example_with_a_gpu_gives_it_to_tensorflow_serving() -> None:
+def test_tensorflow_serving_gets_the_gpu() -> None:
     done = CliRunner().invoke(main, ["validate", str(EXAMPLES / "gpu" / "api.yaml")])
     assert done.exit_code == 0, done.output
     children = render(parse(yaml.safe_load((EXAMPLES / "gpu" / "api.yaml").read_text())), Platform(), None)

@@ -1,4 +1,4 @@
-"""examples/tensorflow-*: as they are committed, `cortex run` serves them, with the models in its own process."""
+"""examples/tensorflow-*: `cortex run` serves them, with the models in the worker process."""
 
 import functools
 import http.server
@@ -13,7 +13,7 @@ from .conftest import EXAMPLES, LIMIT
 
 
 @pytest.mark.timeout(LIMIT + 60)
-def test_the_query_says_which_model_answers(run):
+def test_query_selects_the_model(run):
     url, _ = run("tensorflow-multi-model")
     folder = EXAMPLES / "tensorflow-multi-model"
 
@@ -46,7 +46,7 @@ def test_functions_around_a_model(run):
 
 
 @pytest.mark.timeout(LIMIT + 60)
-def test_a_job_of_a_batch_of_pictures(run):
+def test_job_with_a_batch_of_images(run):
     url, _ = run("tensorflow-async")
     sample = json.loads((EXAMPLES / "tensorflow-async" / "sample.json").read_text())
     accepted = httpx.post(url, json=sample, timeout=30)
