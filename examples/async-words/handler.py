@@ -1,4 +1,4 @@
-"""Counts the words of texts that take their time, and says how far it is."""
+"""Count the words of texts slowly, and report progress."""
 
 import time
 from collections import Counter

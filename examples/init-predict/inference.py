@@ -1,4 +1,4 @@
-"""Names an iris flower after the known flowers that are nearest to it."""
+"""Classify iris flowers by their nearest neighbors."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Names the species of an iris flower from four measurements, in centimetres."""
+"""Predict the species of an iris flower from four measurements in centimeters."""
 
 from typing import Any
 

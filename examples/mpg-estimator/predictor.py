@@ -1,4 +1,4 @@
-"""How far a car gets with a gallon; the query's `version` says by which version of the model."""
+"""Predict the fuel efficiency of a car in miles per gallon. The query parameter `version` selects the model version."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Trains three small readers of digits and writes them as ONNX, with digit.pgm, an image to try them on.
+"""Train three small digit classifiers and write them as ONNX, and a sample image digit.pgm.
 
-python examples/onnx-multi-model/export.py    (needs scikit-learn and onnx)
+python examples/onnx-multi-model/export.py    (requires scikit-learn and onnx)
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ HIDDEN = {"resnet50": (16,), "mobilenet": (8,), "shufflenet": (12, 12)}
 
 
 def as_onnx(classifier: MLPClassifier) -> onnx.ModelProto:
-    """Layers of Gemm and Relu with a Softmax; one input of any number of rows with 64 pixels."""
+    """Return Gemm and Relu layers with a Softmax. The input is a batch of rows with 64 pixels."""
     nodes, weights, value = [], [], "pixels"
     last = len(classifier.coefs_) - 1
     for number, (matrix, bias) in enumerate(zip(classifier.coefs_, classifier.intercepts_, strict=True)):

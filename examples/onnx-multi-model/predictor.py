@@ -1,4 +1,4 @@
-"""Reads the digit in an image that is fetched from an address; the query's `model` says which model looks at it."""
+"""Recognize the digit in an image from a URL. The query parameter `model` selects the model."""
 
 from typing import Any
 from urllib.request import urlopen
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def preprocess(url: str) -> np.ndarray:
-    """The pixels of an image of 8 x 8 greys (PGM, binary), between 0 and 1."""
+    """Return the pixels of a grayscale image (binary PGM, 8 x 8 pixels), from 0 to 1."""
     with urlopen(url, timeout=10) as answer:
         magic, width, height, most, pixels = answer.read().split(None, 4)
     if (magic, width, height) != (b"P5", b"8", b"8"):

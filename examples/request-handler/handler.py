@@ -1,4 +1,4 @@
-"""Around the model: from a flower's measurements to its input, and from its output to a name."""
+"""Convert measurements to the input of the model, and its output to the name of a species."""
 
 from typing import Any
 

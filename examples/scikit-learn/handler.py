@@ -1,4 +1,4 @@
-"""Names the species of an iris flower by a classifier of scikit-learn, and counts what it named."""
+"""Predict the species of an iris flower with a scikit-learn classifier."""
 
 from pathlib import Path
 from typing import Any

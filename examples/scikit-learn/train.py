@@ -1,4 +1,4 @@
-"""Trains a classifier of irises and writes model/1/classifier.joblib: `python train.py`."""
+"""Train an iris classifier and write model/1/classifier.joblib: `python train.py`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Says a text word by word: to whoever asks for text/event-stream as events, to all others as lines of JSON."""
+"""Stream a text word by word: as server-sent events if the client accepts text/event-stream, otherwise as JSON lines."""
 
 import asyncio
 from collections.abc import AsyncIterator

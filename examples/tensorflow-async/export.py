@@ -1,6 +1,6 @@
-"""Trains the model and writes it into model/, as a SavedModel.
+"""Train the model and write it to model/ as a SavedModel.
 
-python examples/tensorflow-async/export.py    (needs scikit-learn and tensorflow-cpu)
+python examples/tensorflow-async/export.py    (requires scikit-learn and tensorflow-cpu)
 """
 
 import shutil
@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parent / "model"
 
 
 class Digits(tf.Module):
-    """A softmax regression over pictures of 8 x 8 pixels, each from 0 to 16."""
+    """A softmax regression on images with 8 x 8 pixels from 0 to 16."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Digits(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None, 8, 8], tf.float32, "pixels")])
     def serve(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The most likely digit of each picture, and how likely it is."""
+        """Return the most likely digit of each image and its probability."""
         probabilities = tf.nn.softmax(tf.reshape(pixels, [-1, 64]) @ self.weights + self.bias)
         return {
             "digit": tf.argmax(probabilities, axis=1),

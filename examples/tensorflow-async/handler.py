@@ -1,4 +1,4 @@
-"""Reads handwritten digits: a batch of pictures comes as one job, and its result is a batch of words."""
+"""Recognize handwritten digits. A job is a batch of images, and its result is a list of predictions."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""Trains the classifier and writes it into model/, as a SavedModel.
+"""Train the classifier and write it to model/ as a SavedModel.
 
-python examples/tensorflow-iris/export.py    (needs scikit-learn and tensorflow-cpu)
+python examples/tensorflow-iris/export.py    (requires scikit-learn and tensorflow-cpu)
 """
 
 import shutil
@@ -13,7 +13,7 @@ FOLDER = Path(__file__).resolve().parent / "model"
 
 
 class Iris(tf.Module):
-    """Two dense layers over four measurements in centimetres."""
+    """Two dense layers on four measurements in centimeters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,17 +24,17 @@ class Iris(tf.Module):
         self.output_bias = tf.Variable(tf.zeros([3]))
 
     def logits(self, flowers: tf.Tensor) -> tf.Tensor:
-        """[batch, 4] to [batch, 3]."""
+        """Return the logits: [batch, 4] to [batch, 3]."""
         return tf.tanh(flowers @ self.hidden + self.hidden_bias) @ self.output + self.output_bias
 
     @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, "flowers")])
     def serve(self, flowers: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What is exported."""
+        """The exported function."""
         logits = self.logits(flowers)
         return {"class_ids": tf.argmax(logits, axis=1), "probabilities": tf.nn.softmax(logits)}
 
     def train(self, steps: int = 2000, rate: float = 0.05) -> float:
-        """Gradient descent on Fisher's data. Returns the accuracy."""
+        """Train by gradient descent on Fisher's data. Returns the accuracy."""
         data = load_iris()
         flowers, species = tf.constant(data.data, tf.float32), tf.constant(data.target)
         for _ in range(steps):

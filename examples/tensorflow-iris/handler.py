@@ -1,4 +1,4 @@
-"""Around the model: a flower as people write it becomes the model's input, and its output an answer."""
+"""Convert a request to the input of the model, and its output to the response."""
 
 from typing import Any
 

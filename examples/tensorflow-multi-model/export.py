@@ -1,6 +1,6 @@
-"""Trains three small classifiers and writes them into models/, as SavedModels, with digit.pgm, an image to try them on.
+"""Train three small classifiers and write them to models/ as SavedModels, and a sample image digit.pgm.
 
-python examples/tensorflow-multi-model/export.py    (needs scikit-learn and tensorflow-cpu)
+python examples/tensorflow-multi-model/export.py    (requires scikit-learn and tensorflow-cpu)
 """
 
 import shutil
@@ -18,11 +18,11 @@ DATA = {
     "iris": (load_iris, "measurements", (4,), 1.0),
     "resnet50": (load_digits, "pixels", (8, 8), 1.0),
 }
-"""Model to its data, the name of its input, the shape of one item and the inverse strength of the regularisation."""
+"""Data, input name, item shape and inverse regularization strength of each model."""
 
 
 class Classifier(tf.Module):
-    """A softmax regression: labels (texts) and their probabilities, for a batch of items."""
+    """A softmax regression that returns labels (strings) and probabilities for a batch of items."""
 
     def __init__(self, weights: np.ndarray, bias: np.ndarray, labels: list[str]) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ def export(name: str) -> None:
     """Write models/<name>/1."""
     load, argument, shape, strength = DATA[name]
     data = load()
-    # Pixels are from 0 to 16, and the models take them from 0 to 1.
+    # Scale the pixels from 0..16 to 0..1.
     features = data.data / 16 if load is load_digits else data.data
     regression = LogisticRegression(C=strength, max_iter=2000).fit(features, data.target)
     labels = [str(label) for label in data.target_names]

@@ -1,4 +1,4 @@
-"""Several models behind one endpoint; the query's `model` says which one answers."""
+"""Several models in one API. The query parameter `model` selects one."""
 
 from typing import Any
 from urllib.request import urlopen
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def preprocess(payload: dict[str, Any]) -> Any:
-    """A batch of one: the image at an address (PGM, binary, 8 x 8 greys), between 0 and 1; or the numbers themselves."""
+    """Return a batch of one item: the image at a URL (binary PGM, 8 x 8 pixels) from 0 to 1, or the numbers in the payload."""
     if "url" not in payload:
         return [payload["measurements"]]
     with urlopen(payload["url"], timeout=10) as answer:

@@ -1,4 +1,4 @@
-"""Two models in one predictor; the query's `model` says which."""
+"""Two models in one predictor. The query parameter `model` selects one."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ BAD = {"awful", "bad", "hate", "poor", "sad", "terrible", "worst"}
 
 
 def initialize_model(name: str, config: dict[str, Any]) -> Callable[[str], Any]:
-    """Stands for what downloads and loads a large model."""
+    """A placeholder for a large model."""
 
     def sentiment(text: str) -> dict[str, Any]:
         words = re.findall(r"[a-z']+", text.lower())
