@@ -1,10 +1,10 @@
-"""`make bench-async`: AsyncAPIs against the raw backend, all in one run on one machine; only the ratios mean anything.
+"""`make bench-async`: compare AsyncAPIs with direct use of NATS. Only the ratios are meaningful.
 
-- jobs/s from POST to stored result with a trivial handler, against the same bytes published, fetched, stored and acknowledged
-  by hand on the same NATS server, by one client that has as many in flight;
-- time from POST to the start of work at idle, and polls/s of a gateway.
+- jobs/s from POST to stored result with a trivial handler, compared with publishing, fetching, storing and acknowledging the same
+  bytes on the same NATS server with the same concurrency;
+- time from POST to the start of the handler on an idle system, and polls/s of a gateway.
 
-Rows go to benchmarks/results/.
+Results are written to benchmarks/results/.
 """
 
 import argparse
@@ -40,13 +40,13 @@ class Handler:
 """
 BODY = orjson.dumps({"items": [f"item-{number:04d}" for number in range(17)]})
 RESULT = orjson.dumps({"items": 17, "started": 1700000000.123})
-AT_ONCE = 32
+CONCURRENCY = 32
 START_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured thing. unit: jobs/s, ms ..."""
+    """A measured value. unit: jobs/s, ms, ..."""
 
     name: str
     value: float
@@ -55,14 +55,14 @@ class Figure:
 
 @contextmanager
 def running(folder: Path) -> Iterator[tuple[str, str]]:
-    """NATS, a gateway and a consumer; gives the URLs of NATS and the gateway."""
+    """Start NATS, a gateway and a consumer, and yield the URLs of NATS and the gateway."""
     ports = [free_port() for _ in range(4)]
     queue_url = f"nats://127.0.0.1:{ports[0]}"
     (folder / "handler.py").write_text(HANDLER)
     handler = {
         "type": "python",
         "path": "handler.py",
-        "maxConcurrency": AT_ONCE,
+        "maxConcurrency": CONCURRENCY,
         "maxReplicaConcurrency": 30000,
     }
     manifest = {
@@ -109,7 +109,7 @@ def running(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def wait_ready(port: int, folder: Path) -> None:
-    """Until a program answers that it is ready."""
+    """Wait until a program is ready."""
     deadline = time.monotonic() + START_TIMEOUT
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
@@ -124,18 +124,22 @@ def wait_ready(port: int, folder: Path) -> None:
 
 
 async def raw(url: str, jobs: int) -> float:
-    """Jobs/s by hand: publish, fetch, store the result under the job's name, acknowledge. Nothing is read back, nothing
-    survives a crash of the worker between storing and acknowledging but by being done twice."""
+    """Return jobs/s with direct use of NATS: publish, fetch, store the result under the name of the job, and acknowledge.
+
+    Results are not read back. If a worker crashes between storing and acknowledging, the job runs twice.
+    """
     connection = await nats.connect(url)
     stream = connection.jetstream()
     await stream.add_stream(name="raw", subjects=["raw.*"], retention="workqueue")
     results = await stream.create_key_value(bucket="raw-results")
     subscription = await stream.pull_subscribe("raw.*", durable="workers")
-    began = time.perf_counter()
+    start = time.perf_counter()
 
     async def publish() -> None:
-        for first in range(0, jobs, AT_ONCE):
-            await asyncio.gather(*(stream.publish(f"raw.{n}", BODY) for n in range(first, first + AT_ONCE)))
+        for first in range(0, jobs, CONCURRENCY):
+            await asyncio.gather(
+                *(stream.publish(f"raw.{n}", BODY) for n in range(first, first + CONCURRENCY))
+            )
 
     async def one(message: nats.aio.msg.Msg) -> None:
         orjson.loads(message.data)
@@ -145,12 +149,12 @@ async def raw(url: str, jobs: int) -> float:
     async def work() -> None:
         done = 0
         while done < jobs:
-            messages = await subscription.fetch(AT_ONCE, timeout=30)
+            messages = await subscription.fetch(CONCURRENCY, timeout=30)
             await asyncio.gather(*(one(message) for message in messages))
             done += len(messages)
 
     await asyncio.gather(publish(), work())
-    rate = jobs / (time.perf_counter() - began)
+    rate = jobs / (time.perf_counter() - start)
     await stream.delete_stream("raw")
     await stream.delete_key_value("raw-results")
     await connection.close()
@@ -158,7 +162,7 @@ async def raw(url: str, jobs: int) -> float:
 
 
 class Client:
-    """One kept connection that speaks bare HTTP: a client library costs more than what is measured."""
+    """A minimal HTTP client with one keep-alive connection. A client library would take longer than the server."""
 
     def __init__(self, url: str) -> None:
         host, _, port = url.removeprefix("http://").partition(":")
@@ -169,25 +173,25 @@ class Client:
         self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
         return self
 
-    async def ask(self, verb: str, path: str, body: bytes = b"") -> dict[str, object]:
-        """The JSON of an answer, which must be 200 or 202."""
+    async def request(self, verb: str, path: str, body: bytes = b"") -> dict[str, object]:
+        """Send a request and return the JSON of the response. Exits the program if the status is not 200 or 202."""
         head = f"{verb} {path} HTTP/1.1\r\nhost: {self.host}\r\ncontent-type: application/json\r\n"
         self.writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-        answer = await self.reader.readuntil(b"\r\n\r\n")
-        length = int(answer.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+        response = await self.reader.readuntil(b"\r\n\r\n")
+        length = int(response.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
         content: dict[str, object] = orjson.loads(await self.reader.readexactly(length))
-        if not answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 202")):
-            raise SystemExit(f"an answer was not 200: {answer.decode()}{content}")
+        if not response.startswith((b"HTTP/1.1 200", b"HTTP/1.1 202")):
+            raise SystemExit(f"a response was not 200: {response.decode()}{content}")
         return content
 
     async def submit(self) -> str:
-        """A job; gives its id."""
-        return str((await self.ask("POST", "/", BODY))["id"])
+        """Submit a job and return its id."""
+        return str((await self.request("POST", "/", BODY))["id"])
 
-    async def ended(self, identity: str) -> dict[str, object]:
-        """The job once it is completed."""
+    async def wait(self, identity: str) -> dict[str, object]:
+        """Wait until a job is completed and return it. Exits the program if it failed."""
         while True:
-            job = await self.ask("GET", f"/{identity}?wait=30s")
+            job = await self.request("GET", f"/{identity}?wait=30s")
             if job["status"] == "completed":
                 return job
             if job["status"] == "failed":
@@ -195,59 +199,59 @@ class Client:
 
 
 async def ours(url: str, jobs: int) -> float:
-    """Jobs/s from the first POST to the end of the last job."""
-    clients = [await Client(url).open() for _ in range(AT_ONCE)]
-    began = time.perf_counter()
+    """Return jobs/s of an AsyncAPI, from the first POST to the end of the last job."""
+    clients = [await Client(url).open() for _ in range(CONCURRENCY)]
+    start = time.perf_counter()
 
     async def submit(client: Client) -> list[str]:
-        return [await client.submit() for _ in range(jobs // AT_ONCE)]
+        return [await client.submit() for _ in range(jobs // CONCURRENCY)]
 
     ids = await asyncio.gather(*(submit(client) for client in clients))
-    # Of those that came last, within what is in flight, one ends last.
-    await asyncio.gather(*(_each_ended(client, own[-4:]) for client, own in zip(clients, ids, strict=True)))
-    rate = sum(map(len, ids)) / (time.perf_counter() - began)
+    # The last job to end is one of the last submitted ones, within the concurrency.
+    await asyncio.gather(*(_wait_all(client, own[-4:]) for client, own in zip(clients, ids, strict=True)))
+    rate = sum(map(len, ids)) / (time.perf_counter() - start)
     for client in clients:
         client.writer.close()
     return rate
 
 
-async def _each_ended(client: Client, ids: list[str]) -> None:
+async def _wait_all(client: Client, ids: list[str]) -> None:
     for identity in ids:
-        await client.ended(identity)
+        await client.wait(identity)
 
 
 async def to_start(url: str, times: int) -> float:
-    """Median milliseconds from before a POST to the first line of the handler, with nothing else to do."""
+    """Return the median time from a POST to the first line of the handler on an idle system, in milliseconds."""
     client = await Client(url).open()
     waits = []
     for _ in range(times):
-        began = time.time()
-        job = await client.ended(await client.submit())
+        start = time.time()
+        job = await client.wait(await client.submit())
         result = job["result"]
         assert isinstance(result, dict)
-        waits.append(1000 * (result["started"] - began))
+        waits.append(1000 * (result["started"] - start))
     return statistics.median(waits)
 
 
 async def polls(url: str, seconds: float) -> float:
-    """GETs/s of a job that has ended, over kept connections."""
+    """Return GETs/s of an ended job over keep-alive connections."""
     client = await Client(url).open()
     identity = await client.submit()
-    await client.ended(identity)
+    await client.wait(identity)
     command = [sys.executable, str(Path(__file__)), "--poll", f"{url}/{identity}", "--seconds", str(seconds)]
     output = await asyncio.to_thread(subprocess.check_output, command)
     return float(output)
 
 
 async def poll(url: str, seconds: float) -> float:
-    """The load of `polls`, in a process of its own."""
+    """Generate the load for `polls`; runs in a separate process."""
     base, _, identity = url.rpartition("/")
     end = time.perf_counter() + seconds
 
     async def one() -> int:
         client, count = await Client(base).open(), 0
         while time.perf_counter() < end:
-            await client.ask("GET", f"/{identity}")
+            await client.request("GET", f"/{identity}")
             count += 1
         return count
 
@@ -255,24 +259,24 @@ async def poll(url: str, seconds: float) -> float:
 
 
 async def measure(queue_url: str, url: str, jobs: int, rounds: int) -> list[Figure]:
-    """All figures; of jobs/s the medians of rounds in turn."""
-    await ours(url, AT_ONCE * 4)
-    by_hand, here = [], []
+    """Return all measured values. Values in jobs/s are medians of alternating rounds."""
+    await ours(url, CONCURRENCY * 4)
+    direct, through_api = [], []
     for _ in range(rounds):
-        by_hand.append(await raw(queue_url, jobs))
-        here.append(await ours(url, jobs))
-    ratio = statistics.median(a / b for a, b in zip(here, by_hand, strict=True))
+        direct.append(await raw(queue_url, jobs))
+        through_api.append(await ours(url, jobs))
+    ratio = statistics.median(a / b for a, b in zip(through_api, direct, strict=True))
     return [
-        Figure("jobs end to end", statistics.median(here), "jobs/s"),
-        Figure("raw NATS by hand", statistics.median(by_hand), "jobs/s"),
-        Figure("ratio to raw NATS", ratio, "x"),
-        Figure("POST to start of work at idle", await to_start(url, 30), "ms"),
+        Figure("jobs end to end", statistics.median(through_api), "jobs/s"),
+        Figure("direct use of NATS", statistics.median(direct), "jobs/s"),
+        Figure("ratio to direct use", ratio, "x"),
+        Figure("POST to handler, idle", await to_start(url, 30), "ms"),
         Figure("polls of a gateway", await polls(url, 3), "requests/s"),
     ]
 
 
 def main() -> None:
-    """Measure, print, and write a row for each figure."""
+    """Measure, print the values, and write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,6 +1,6 @@
-"""The same work written by hand: the limits that the runtime is measured against.
+"""Handwritten servers that do the same work as the runtime, for comparison.
 
-uvicorn serves each of these by `contestants:NAME`, in one process, with uvloop and httptools as the runtime has them.
+uvicorn serves each application as `contestants:NAME`, in one process, with uvloop and httptools like the runtime.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ LABELS = ("setosa", "versicolor", "virginica")
 
 
 async def bare(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """An ASGI application with nothing in between: what uvicorn itself can do."""
+    """A bare ASGI application: the maximum throughput of uvicorn."""
     if scope["type"] != "http":
         return
     body = b""
@@ -45,7 +45,7 @@ async def _trivial(request: Request) -> Response:
 
 
 class _Iris:
-    """The classifier of examples/iris-onnx, its session in this process."""
+    """The classifier of examples/iris-onnx."""
 
     def __init__(self) -> None:
         options = onnxruntime.SessionOptions()
@@ -67,8 +67,8 @@ async def _iris(request: Request) -> Response:
     return await classifier(request)
 
 
-class _Batches:
-    """A batcher as one writes it: a queue, a task that waits for more until the interval is over, a thread for the call."""
+class _Batcher:
+    """A simple batcher: a queue, a task that collects requests for the batch interval, and a thread for the handler."""
 
     def __init__(self) -> None:
         path = Path(__file__).resolve().parent / "batching" / "handler.py"
@@ -77,7 +77,7 @@ class _Batches:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        self.handler, self.most = module.Handler(), module.ROWS
+        self.handler, self.max_size = module.Handler(), module.ROWS
         self.queue: asyncio.Queue[tuple[Any, asyncio.Future[Any]]] = asyncio.Queue()
         self.thread = ThreadPoolExecutor(1)
         self.task: asyncio.Task[None] | None = None
@@ -95,9 +95,9 @@ class _Batches:
         while True:
             items = [await self.queue.get()]
             end = loop.time() + 0.005
-            while len(items) < self.most and (left := end - loop.time()) > 0:
+            while len(items) < self.max_size and (remaining := end - loop.time()) > 0:
                 try:
-                    items.append(await asyncio.wait_for(self.queue.get(), left))
+                    items.append(await asyncio.wait_for(self.queue.get(), remaining))
                 except TimeoutError:
                     break
             rows = [row for row, _ in items]
@@ -109,7 +109,7 @@ class _Batches:
 async def _batches(request: Request) -> Response:
     batches = request.app.state.batches
     if batches is None:
-        batches = request.app.state.batches = _Batches()
+        batches = request.app.state.batches = _Batcher()
     answer: Response = await batches(request)
     return answer
 

@@ -1,7 +1,6 @@
-"""A closed-loop load: connections kept alive, each sending its next request when it has its answer.
+"""A closed-loop load generator: each connection sends its next request when it has received the response.
 
-Runs as a process of its own: `load.py PORT PATH CONNECTIONS SECONDS` takes the body from its standard input and prints
-requests a second.
+`load.py PORT PATH CONNECTIONS SECONDS` reads the body from standard input and prints requests per second.
 """
 
 import asyncio
@@ -15,7 +14,7 @@ _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
 class Connection(asyncio.Protocol):
-    """One connection. Counts complete answers; `failed` has the status line of one that is not 200."""
+    """A connection. Counts complete responses; `failed` contains the status line of a response that is not 200."""
 
     def __init__(self, request: bytes) -> None:
         self.request = request
@@ -46,21 +45,21 @@ class Connection(asyncio.Protocol):
 
 
 async def load(port: int, path: str, count: int, seconds: float, body: bytes) -> float:
-    """Requests a second. Raises RuntimeError when an answer is not 200."""
+    """Return requests per second. Raises RuntimeError if a response is not 200."""
     head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
     request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
     loop = asyncio.get_running_loop()
     connections = [Connection(request) for _ in range(count)]
     for connection in connections:
         await loop.create_connection(lambda c=connection: c, "127.0.0.1", port)
-    before, began = sum(c.count for c in connections), time.perf_counter()
+    before, start = sum(c.count for c in connections), time.perf_counter()
     await asyncio.sleep(seconds)
-    rate = (sum(c.count for c in connections) - before) / (time.perf_counter() - began)
+    rate = (sum(c.count for c in connections) - before) / (time.perf_counter() - start)
     for connection in connections:
         if connection.failed:
-            raise RuntimeError(f"an answer was not 200: {connection.failed.decode()}")
+            raise RuntimeError(f"a response was not 200: {connection.failed.decode()}")
     if not rate:
-        raise RuntimeError(f"no answer in {seconds:g} s")
+        raise RuntimeError(f"no response in {seconds:g} s")
     return rate
 
 

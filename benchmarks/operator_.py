@@ -1,8 +1,8 @@
-"""`make bench-operator`: how fast a running operator brings many APIs to their children and statuses, against writing the very
-same objects raw; then what it does while nothing happens, and how much memory it has.
+"""`make bench-operator`: compare how fast the operator reconciles many APIs with how fast the same objects are written directly.
 
-On the cluster of KUBECONFIG, or on a dev cluster, whose API server is slow. The APIs have no replicas: pods are the cluster's
-work. Both go by turns, a part of the APIs at a time, so that what else the machine does hits both; all stay to the end.
+It also measures the API calls of the idle operator, and its memory. It uses the cluster of KUBECONFIG, or a dev cluster, which
+has a slow API server. The APIs have no replicas, so no pods are created. Both variants alternate in several turns, so that other
+load on the machine affects both.
 """
 
 import argparse
@@ -34,8 +34,8 @@ Object = dict[str, Any]
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-AT_ONCE = 10
-"""Writers at the same time, raw and in the operator alike."""
+CONCURRENCY = 10
+"""Number of concurrent writers, in both variants."""
 TURNS = 4
 CODE = "class Handler:\n    def handle_post(self, payload):\n        return payload\n"
 
@@ -53,20 +53,20 @@ def api(namespace: str, number: int) -> Object:
 
 
 async def each(work: Callable[[int], Awaitable[None]], numbers: Iterable[int]) -> None:
-    """Work on all numbers, some at a time."""
-    waiting = iter(numbers)
+    """Call `work` for all numbers, with limited concurrency."""
+    remaining = iter(numbers)
 
     async def run() -> None:
-        for number in waiting:
+        for number in remaining:
             await work(number)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(AT_ONCE):
+        for _ in range(CONCURRENCY):
             group.create_task(run())
 
 
 async def raw(cluster: Cluster, namespace: str, numbers: range) -> float:
-    """Seconds to write the APIs, their children and a status each."""
+    """Write the APIs, their child objects and statuses directly. Return the duration in seconds."""
     capabilities = Capabilities.of(await cluster.version())
 
     async def write(number: int) -> None:
@@ -79,32 +79,32 @@ async def raw(cluster: Cluster, namespace: str, numbers: range) -> float:
             condition["lastTransitionTime"] = "2026-01-01T00:00:00Z"
         await cluster.write_status(live, told)
 
-    begun = time.perf_counter()
+    start = time.perf_counter()
     await each(write, numbers)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 async def operated(cluster: Cluster, namespace: str, numbers: range, address: str) -> float:
-    """Seconds from the first API to the last status, with the operator running."""
+    """Create APIs with a running operator. Return the time until the last status, in seconds."""
 
     async def write(number: int) -> None:
         await cluster.create(api(namespace, number))
 
-    begun = time.perf_counter()
+    start = time.perf_counter()
     await each(write, numbers)
     while with_status(await asyncio.to_thread(metrics, address)) < numbers.stop:  # noqa: ASYNC110 - another process
         await asyncio.sleep(0.2)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def with_status(found: dict[str, float]) -> float:
-    """APIs that have a status, by the operator's metrics: a list of all from the API server would be load of its own."""
+    """Return the number of APIs with a status, from the operator's metrics. Listing the APIs would add load."""
     named = ((name, value) for name, value in found.items() if name.startswith("cortex_operator_apis{"))
     return sum(value for name, value in named if 'ready="Unknown"' not in name)
 
 
-async def rest(cluster: Cluster, namespace: str) -> None:
-    """Wait until the cluster's own controllers are done with a namespace; all APIs in it have a status then."""
+async def settle(cluster: Cluster, namespace: str) -> None:
+    """Wait until the cluster's controllers have processed a namespace, and check that all APIs in it have a status."""
     while True:
         deployments = await cluster.list_labelled("apps/v1", "Deployment", namespace, None)
         if all("observedGeneration" in one.get("status", {}) for one in deployments):
@@ -174,13 +174,13 @@ async def measure(kubeconfig: Path, apis: int, idle: float, folder: Path) -> Obj
                         took += seconds
                     print(f"{kind}: {len(numbers)} APIs in {seconds:.1f} s", file=sys.stderr, flush=True)
                     for space in spaces:
-                        await rest(cluster, space)
+                        await settle(cluster, space)
             await asyncio.sleep(5)
             before = metrics(address)
             await asyncio.sleep(idle)
             after = metrics(address)
         for space in spaces:
-            # Its figures are not lost to a cluster that takes long to forget.
+            # A slow deletion must not lose the results.
             kubectl(kubeconfig, "delete", "namespace", space, "--timeout=5m", check=False)
     finally:
         await cluster.close()
@@ -205,8 +205,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--apis", type=int, help="how many (default: 1000, on a dev cluster 100)")
-    parser.add_argument("--idle", type=float, default=30, help="seconds to watch it do nothing")
+    parser.add_argument("--apis", type=int, help="number of APIs (default: 1000, on a dev cluster 100)")
+    parser.add_argument("--idle", type=float, default=30, help="seconds to measure the idle operator")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cortex-bench-")))

@@ -1,4 +1,4 @@
-"""The tables of `make bench-peers`, from its rows: medians, and medians of the ratios of what was measured in turn. Pure."""
+"""Format the results of `make bench-peers` as tables: medians, and medians of the ratios of alternating slices. No I/O."""
 
 import statistics
 from collections.abc import Iterable
@@ -15,7 +15,10 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One value. peer: the pair in which contestant (it, or Cortex) was measured. number: of the round or the slice."""
+    """A measured value.
+
+    peer: the peer of the pair. contestant: the measured server: the peer, or Cortex. number: number of the round or slice.
+    """
 
     work: str
     peer: str
@@ -26,7 +29,7 @@ class Row:
 
 
 class Values:
-    """Rows by what they are of."""
+    """Access to the rows by workload, peer and server."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows = list(rows)
@@ -34,7 +37,7 @@ class Values:
         self.works = [work for work in TITLES if any(row.work == work for row in self.rows)]
 
     def of(self, work: str, peer: str, contestant: str, measured: str) -> dict[int, float]:
-        """Number of the round or slice to value."""
+        """Return the values by number of the round or slice."""
         return {
             row.number: float(row.value)
             for row in self.rows
@@ -42,14 +45,14 @@ class Values:
         }
 
     def ours(self, work: str, measured: str) -> list[float]:
-        """Cortex's, beside whichever peer."""
+        """Return the values of Cortex in all pairs."""
         return [value for peer in self.peers for value in self.of(work, peer, OURS, measured).values()]
 
     def theirs(self, work: str, peer: str, measured: str) -> list[float]:
         return list(self.of(work, peer, peer, measured).values())
 
     def ratio(self, work: str, peer: str, measured: str, own: str = "") -> str:
-        """Cortex's to the peer's: the median, the lowest and the highest of those taken in turn. own: what Cortex's is called."""
+        """Format the ratio of Cortex to the peer: median, minimum and maximum. own: name of Cortex's value, if different."""
         theirs = self.of(work, peer, peer, measured)
         found = [
             value / theirs[number]
@@ -59,7 +62,7 @@ class Values:
         return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" if found else "-"
 
     def best_first(self, work: str, measured: str, highest: bool) -> list[str]:
-        """Peers that have a value."""
+        """Return the peers that have a value, sorted by their medians."""
         medians = {
             peer: statistics.median(found)
             for peer in self.peers
@@ -69,7 +72,7 @@ class Values:
 
 
 def tables(rows: Iterable[Row]) -> str:
-    """All tables of a run, as Markdown."""
+    """Return all tables of a run in Markdown."""
     values = Values(rows)
     parts = [_method(values), *(_throughput(values, work) for work in values.works)]
     if OPEN_LOOP in values.works:
@@ -78,17 +81,17 @@ def tables(rows: Iterable[Row]) -> str:
 
 
 def _method(values: Values) -> str:
-    said = {row.contestant: row.value for row in values.rows if row.measured == "version"}
+    versions = {row.contestant: row.value for row in values.rows if row.measured == "version"}
     how = next((row.value for row in values.rows if row.measured == "how"), "")
     rounds = max((row.number for row in values.rows if row.measured == "load_average"), default=0)
     lines = [
         f"{how}; {rounds} rounds.",
-        ", ".join(f"{name} {version}" for name, version in said.items()) + ".",
+        ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
     ]
     loads = [float(row.value) for row in values.rows if row.measured == "load_average"]
     if loads:
         lines.append(
-            f"Load average of the machine before a pair: {min(loads):.1f} to {max(loads):.1f}, "
+            f"Load average of the machine before each pair: {min(loads):.1f} to {max(loads):.1f}, "
             f"median {statistics.median(loads):.1f}."
         )
     return "\n".join(lines)
@@ -111,7 +114,7 @@ def _throughput(values: Values, work: str) -> str:
         line += [values.ratio(work, peer, "requests_per_second")]
         line += [_middle(values.theirs(work, peer, "cpu_us")), values.ratio(work, peer, "cpu_us")]
         lines.append(line)
-    heads = ["", "requests/s", "Cortex's as a ratio", "CPU a request, µs", "Cortex's as a ratio"]
+    heads = ["", "requests/s", "Cortex / peer", "CPU per request, µs", "Cortex / peer"]
     return f"### {TITLES[work]}\n\n" + _table(heads, lines)
 
 
@@ -127,8 +130,8 @@ def _tail(values: Values) -> str:
             values.ratio(OPEN_LOOP, peer, "p99_ms", "own_p99_ms"),
         ]
         lines.append(line)
-    heads = ["", "requests/s: half of what it can", "p50, ms", "p99, ms", "Cortex's p99 at this rate, ms"]
-    heads += ["as a ratio", "Cortex's at half of what it can, as a ratio"]
+    heads = ["", "requests/s (half of its maximum)", "p50, ms", "p99, ms", "p99 of Cortex at this rate, ms"]
+    heads += ["Cortex / peer", "Cortex at half of its own maximum / peer"]
     return "### Poisson arrivals at half load (iris)\n\n" + _table(heads, lines)
 
 
@@ -140,16 +143,16 @@ def _start(values: Values) -> str:
     for peer in values.best_first(OPEN_LOOP, "start_s", highest=False):
         theirs = [_middle(values.theirs(OPEN_LOOP, peer, name), digits) for name, digits in measured.items()]
         ratios = [values.ratio(OPEN_LOOP, peer, name) for name in compared]
-        beside = [cell for pair in zip(theirs, ratios, strict=False) for cell in pair]
-        lines.append([peer, *beside, *theirs[len(compared) :]])
+        cells = [cell for pair in zip(theirs, ratios, strict=False) for cell in pair]
+        lines.append([peer, *cells, *theirs[len(compared) :]])
     heads = [
         "",
-        "start to first answer, s",
-        "Cortex's as a ratio",
-        "CPU until then, s",
-        "Cortex's as a ratio",
+        "time to first response, s",
+        "Cortex / peer",
+        "CPU time to first response, s",
+        "Cortex / peer",
     ]
-    heads += ["memory (PSS), MiB", "Cortex's as a ratio", "RSS added up, MiB", "processes"]
+    heads += ["memory (PSS), MiB", "Cortex / peer", "memory (RSS), MiB", "processes"]
     return "### Start and memory (iris)\n\n" + _table(heads, lines)
 
 

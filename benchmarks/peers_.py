@@ -1,8 +1,8 @@
-"""`make bench-peers`: the runtime beside other model servers, all in one run; only the ratios mean anything.
+"""`make bench-peers`: compare the runtime with other model servers. Only the ratios are meaningful.
 
-Servers on one core, load on another, one serving process each where it can be. For each work and peer, in every round, Cortex
-and that peer are started one after the other and asked in turn, slice by slice, so that a busy machine slows both alike; no
-other server runs meanwhile. Rows go to benchmarks/results/; `peers_.py --from FILE` prints the tables of a run again.
+Servers run on one core and the load generator on another; each server has one worker process if possible. In each round, Cortex
+and one peer are started and measured in alternating slices, so that other load on the machine affects both. No other server runs
+at the same time. Results are written to benchmarks/results/; `peers_.py --from FILE` prints the tables of a previous run.
 """
 
 import argparse
@@ -29,11 +29,14 @@ CONNECTIONS = {"trivial": 16, "iris": 16, "batching": 32}
 IDLE_S = 1.0
 TRIES = 2
 ARRIVALS = 3
-"""Poisson arrivals go on for this many slices."""
+"""Duration of the Poisson arrivals, in slices."""
 
 
 class Run:
-    """What is measured with, and the rows so far. seconds: of each slice; cores: the last one is the load's."""
+    """A benchmark run and its rows.
+
+    seconds: duration of a slice. cores: the first is for the servers, the last for the load generator.
+    """
 
     def __init__(self, seconds: float, slices: int, cores: list[int]) -> None:
         self.seconds, self.slices = seconds, slices
@@ -42,13 +45,13 @@ class Run:
         self.rows: list[Row] = []
 
     def pair(self, work: str, peer: Rival, number: int) -> None:
-        """One round of one work: Cortex and a peer. Raises Failed when one of them fails; rows up to then stay."""
+        """Measure a round of a workload with Cortex and a peer. Raises Failed; the rows until then are kept."""
         with ExitStack() as stack:
             two = [
                 (rival, stack.enter_context(self._up(work, peer, rival, number))) for rival in (CORTEX, peer)
             ]
             for rival, server in two:
-                self._load(work, rival, server, 1)  # Warm.
+                self._load(work, rival, server, 1)  # Warm up.
             rates: dict[str, list[float]] = {rival.name: [] for rival, _ in two}
             for part in range(self.slices):
                 for rival, server in two:
@@ -67,7 +70,7 @@ class Run:
 
     @contextmanager
     def _up(self, work: str, peer: Rival, rival: Rival, number: int) -> Iterator[Serving]:
-        """A server that has answered once and been left alone for a moment; notes how long it took, and its memory."""
+        """Start a server, record its start time and memory, and yield it."""
         with serving(rival, work, self.server) as server:
             spent = _cpu(server)
             time.sleep(IDLE_S)
@@ -96,7 +99,7 @@ class Run:
     def _open_loop(
         self, prefix: str, peer: Rival, rival: Rival, server: Serving, rate: float, number: int
     ) -> None:
-        """Poisson arrivals; the same ones for both at the same rate."""
+        """Measure latency with Poisson arrivals. Equal rates have equal arrivals."""
         question = rival.questions[OPEN_LOOP]
         command = [sys.executable, str(HERE / "poisson.py"), str(server.port), question.path, str(rate)]
         command += [str(ARRIVALS * self.seconds), str(number)]
@@ -107,8 +110,8 @@ class Run:
             self._note(row, f"{prefix}{name}_ms", found[name] * 1e3)
 
     def _note(self, row: Row, measured: str, value: float) -> None:
-        said = f"{value:.4g}" if value < 1000 else f"{value:.0f}"
-        self.rows.append(Row(row.work, row.peer, row.contestant, row.number, measured, said))
+        text = f"{value:.4g}" if value < 1000 else f"{value:.0f}"
+        self.rows.append(Row(row.work, row.peer, row.contestant, row.number, measured, text))
 
 
 def _cpu(server: Serving) -> float:
@@ -116,10 +119,10 @@ def _cpu(server: Serving) -> float:
 
 
 def how(options: argparse.Namespace, cores: list[int], wrk: str | None) -> str:
-    """The machine and the method, in one line."""
+    """Describe the machine and the method in one line."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    tool = "wrk" if wrk else "load.py, which flattens the ratios"
+    tool = "wrk" if wrk else "load.py, which brings the ratios closer to 1"
     return (
         f"{len(cores)} cores ({models[0] if models else platform.machine()}), Python {platform.python_version()}; "
         f"in each round {options.slices} slices of {options.seconds:g} s by {tool}, "
@@ -130,20 +133,20 @@ def how(options: argparse.Namespace, cores: list[int], wrk: str | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--slices", type=int, default=3, help="of load, for each of a pair, in a round")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a slice")
-    parser.add_argument("--peers", default=",".join(PEERS), help="which, separated by commas")
-    parser.add_argument("--works", default=",".join(CONNECTIONS), help="which, separated by commas")
+    parser.add_argument("--slices", type=int, default=3, help="slices of load for each server in a round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="duration of a slice")
+    parser.add_argument("--peers", default=",".join(PEERS), help="peers, separated by commas")
+    parser.add_argument("--works", default=",".join(CONNECTIONS), help="workloads, separated by commas")
     parser.add_argument(
-        "--out", type=Path, help="the file for the rows, instead of one in benchmarks/results"
+        "--out", type=Path, help="file for the results (default: a new file in benchmarks/results)"
     )
     parser.add_argument(
         "--from",
         dest="file",
         type=Path,
-        help="print the tables of an earlier run's file, and measure nothing",
+        help="print the tables of a previous run without measuring",
     )
-    parser.add_argument("--page", type=Path, help="with --from: the page whose first tables become these")
+    parser.add_argument("--page", type=Path, help="with --from: page whose first tables are replaced")
     options = parser.parse_args()
     if options.file:
         text = tables(read(options.file))
@@ -158,8 +161,8 @@ def main() -> None:
     names, works = options.peers.split(","), options.works.split(",")
     unknown = [*(set(names) - set(PEERS)), *(set(works) - set(CONNECTIONS))]
     if unknown:
-        parser.error(f"there is no {', '.join(unknown)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Ends what was started, as Ctrl-C does.
+        parser.error(f"unknown peers or workloads: {', '.join(unknown)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Stop the servers, like Ctrl-C does.
     cores = sorted(os.sched_getaffinity(0))
     run = Run(options.seconds, options.slices, cores)
     run.rows.append(Row("", "", "", 0, "how", how(options, cores, run.wrk)))
@@ -195,7 +198,7 @@ def main() -> None:
                 done = f"round {number}: {work}: {peer.name} (load average {busy})"
                 print(done, file=sys.stderr, flush=True)
     print(tables(run.rows))
-    print(f"\nEvery slice is in {file}")
+    print(f"\nAll slices are in {file}")
 
 
 def read(file: Path) -> list[Row]:

@@ -1,7 +1,7 @@
-"""An open-loop load: requests begin when a Poisson process says so, whether or not earlier ones have been answered.
+"""An open-loop load generator: requests arrive according to a Poisson process, independently of responses.
 
-Runs as a process of its own: `poisson.py PORT PATH RATE SECONDS SEED` takes the body from its standard input and prints one line
-of JSON. A request's time counts from the moment at which it was due, so a server that stalls pays for all that came meanwhile.
+`poisson.py PORT PATH RATE SECONDS SEED` reads the body from standard input and prints one line of JSON. The latency of a request
+counts from its scheduled time, so a stalled server increases the latency of all later requests.
 """
 
 import json
@@ -22,7 +22,10 @@ _CHUNKED = re.compile(rb"transfer-encoding: *chunked", re.IGNORECASE)
 
 @dataclass
 class Connection:
-    """One connection kept alive. due: of the request that it carries; received: of its answer so far."""
+    """A keep-alive connection.
+
+    due: scheduled time of the current request. received: received part of the response.
+    """
 
     socket: socket.socket
     due: float = 0.0
@@ -30,22 +33,22 @@ class Connection:
 
 
 def complete(received: bytes) -> bool:
-    """Whether an answer is here whole. Raises RuntimeError when it is not a 200, or has no length."""
+    """Return whether a response is complete. Raises RuntimeError if its status is not 200 or its length is unknown."""
     head, separator, body = received.partition(b"\r\n\r\n")
     if not separator:
         return False
     if not head.startswith(b"HTTP/1.1 200"):
-        raise RuntimeError(f"an answer was not 200: {head.splitlines()[0].decode()}")
+        raise RuntimeError(f"a response was not 200: {head.splitlines()[0].decode()}")
     length = _LENGTH.search(head)
     if length is not None:
         return len(body) >= int(length[1])
     if not _CHUNKED.search(head):
-        raise RuntimeError("an answer had no length")
+        raise RuntimeError("a response had no length")
     return body.endswith(b"0\r\n\r\n")
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
-    """When requests are due, in seconds from the beginning: the same for each server at the same rate."""
+    """Return the scheduled times of requests in seconds. They only depend on the arguments."""
     source, moment, due = random.Random(seed), 0.0, []
     while (moment := moment + source.expovariate(rate)) < seconds:
         due.append(moment)
@@ -53,9 +56,10 @@ def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
 
 
 def load(port: int, request: bytes, due: list[float]) -> tuple[list[float], float]:
-    """Seconds that each request took, and the most that this program itself was late while a connection was free.
+    """Send requests at the scheduled times.
 
-    Raises RuntimeError when an answer is not 200 or does not come.
+    Returns the latency of each request, and the maximum delay that this program caused itself, in seconds.
+    Raises RuntimeError if a response is not 200 or does not arrive.
     """
     with ExitStack() as stack:
         sockets = [
@@ -86,8 +90,8 @@ def _exchange(
             sent += 1
             now = perf_counter()
         if now > began + due[-1] + GRACE_S:
-            raise RuntimeError(f"{len(due) - len(took)} of {len(due)} requests were not answered")
-        # Asking without waiting is more exact than any timer; with time to spare the core is left to others.
+            raise RuntimeError(f"{len(due) - len(took)} of {len(due)} requests got no response")
+        # Busy polling is more precise than a timer. With enough time, sleep instead.
         spare = began + due[sent] - now if sent < len(due) and idle else 0.05
         for number, _ in poll.poll(max(0.0, spare - 0.002)):
             connection = by_number[number]

@@ -1,4 +1,4 @@
-"""A server's processes, counted together from /proc: whom it has started, what memory and time they take, and their end."""
+"""Find, measure and stop all processes of a server, using /proc."""
 
 import os
 import signal
@@ -15,9 +15,10 @@ END_S = 10.0
 
 @dataclass(frozen=True)
 class Member:
-    """A process. began: its start, in ticks, which tells it from a later one with its number.
+    """A process.
 
-    cpu: seconds used, with those of its children that have ended.
+    began: start time in clock ticks, which distinguishes it from a later process with the same pid.
+    cpu: CPU time in seconds, including terminated children.
     """
 
     pid: int
@@ -27,17 +28,17 @@ class Member:
 
 
 def family(root: int) -> list[Member]:
-    """A process and all that descend from it."""
-    members = {member.pid: member for member in map(_read, _numbers()) if member is not None}
-    found, wanted = [], {root}
-    while wanted:
-        found += [members[pid] for pid in wanted if pid in members]
-        wanted = {member.pid for member in members.values() if member.parent in wanted}
+    """Return a process and all its descendants."""
+    members = {member.pid: member for member in map(_read, _pids()) if member is not None}
+    found, level = [], {root}
+    while level:
+        found += [members[pid] for pid in level if pid in members]
+        level = {member.pid for member in members.values() if member.parent in level}
     return found
 
 
 def memory(members: list[Member]) -> tuple[float, float]:
-    """MiB that they have resident, added up, and their proportional share (what several of them map counts once)."""
+    """Return the total resident set size (RSS) and proportional set size (PSS) of processes in MiB."""
     resident = share = 0
     for member in members:
         with suppress(OSError):
@@ -50,7 +51,7 @@ def memory(members: list[Member]) -> tuple[float, float]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process to end; then whatever of its family is still there is killed."""
+    """Terminate a process, then kill its remaining descendants."""
     members = family(process.pid)
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
@@ -62,23 +63,23 @@ def end(process: subprocess.Popen[bytes]) -> None:
                 os.kill(member.pid, signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + END_S
-    while any(_is_there(member) for member in members) and time.monotonic() < deadline:
+    while any(_exists(member) for member in members) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
-def _is_there(member: Member) -> bool:
+def _exists(member: Member) -> bool:
     now = _read(member.pid)
     return now is not None and now.began == member.began
 
 
-def _numbers() -> list[int]:
+def _pids() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 def _read(pid: int) -> Member | None:
-    """A process that runs; none when it has ended (a zombie too)."""
+    """Return a running process, or None if it has exited or is a zombie."""
     try:
-        # The name, in parentheses, may have spaces.
+        # The name is in parentheses and may contain spaces.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None

@@ -1,6 +1,6 @@
-"""Who is measured by `make bench-peers`: each peer in a virtual environment of its own, and how it is asked to serve.
+"""The servers of `make bench-peers`: how each is installed (in its own virtual environment), started and requested.
 
-What a peer runs is in peers/, and its versions are in peers/NAME.txt.
+peers/ contains the code of each peer, and peers/NAME.txt its pinned versions.
 """
 
 import http.client
@@ -37,7 +37,7 @@ V2 = {"inputs": [{"name": "row", "shape": [1, LAYERS[0]], "datatype": "FP32", "d
 
 @dataclass(frozen=True)
 class Question:
-    """A request that is asked again and again: the path and the body."""
+    """The path and body of the request that is sent repeatedly."""
 
     path: str
     body: str
@@ -45,7 +45,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Start:
-    """What a server is started with. scratch: a folder of its own."""
+    """Parameters for the start of a server. scratch: a temporary folder."""
 
     work: str
     port: int
@@ -54,7 +54,10 @@ class Start:
 
 @dataclass(frozen=True)
 class Rival:
-    """A server. command: how it is started, with what is in environment. questions: by work."""
+    """A model server.
+
+    command: returns the command that starts it. questions: requests by workload. environment: additional environment variables.
+    """
 
     name: str
     command: Callable[[Start], list[str]]
@@ -71,7 +74,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class Serving:
-    """A server that has answered. start_s: from its process to the answer."""
+    """A running server. start_s: time from the start of the process to the first response, in seconds."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -138,7 +141,7 @@ PEERS = {peer.name: peer for peer in _PEERS}
 
 
 def prepare(peer: Rival) -> None:
-    """Make the environment of a peer, unless it is there with these versions. Raises Failed, with the end of what pip said."""
+    """Install a peer in its virtual environment, unless these versions are installed. Raises Failed with the output of pip."""
     folder, pins = BUILD / peer.name, SERVERS / f"{peer.name}.txt"
     stamp = folder / "installed.txt"
     if stamp.is_file() and stamp.read_text() == pins.read_text():
@@ -152,11 +155,11 @@ def prepare(peer: Rival) -> None:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        raise Failed("could not be installed: " + _last_words(done.stderr))
+        raise Failed("installation failed: " + _last_lines(done.stderr))
 
 
 def make_network() -> None:
-    """Cortex's project for the work "batching": what is in mlp/, and the model, which the others take too."""
+    """Write the project for the workload "batching": a copy of mlp/ and the model, which all servers use."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -164,16 +167,16 @@ def make_network() -> None:
     if (folder / "mlp.onnx").is_file():
         return
     random = np.random.default_rng(1)
-    nodes, weights, flowing = [], [], "row"
+    nodes, weights, current = [], [], "row"
     for number, shape in enumerate(pairwise(LAYERS)):
         matrix = random.standard_normal(shape, dtype=np.float32) / np.float32(shape[0] ** 0.5)
         weights.append(numpy_helper.from_array(matrix, f"weights{number}"))
-        nodes.append(helper.make_node("MatMul", [flowing, f"weights{number}"], [f"sum{number}"]))
-        flowing = f"layer{number}"
-        nodes.append(helper.make_node("Relu", [f"sum{number}"], [flowing]))
+        nodes.append(helper.make_node("MatMul", [current, f"weights{number}"], [f"sum{number}"]))
+        current = f"layer{number}"
+        nodes.append(helper.make_node("Relu", [f"sum{number}"], [current]))
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", size])
-        for name, size in (("row", LAYERS[0]), (flowing, LAYERS[-1]))
+        for name, size in (("row", LAYERS[0]), (current, LAYERS[-1]))
     ]
     graph = helper.make_graph(nodes, "mlp", ends[:1], ends[1:], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -183,7 +186,7 @@ def make_network() -> None:
 
 @contextmanager
 def serving(rival: Rival, work: str, cores: list[int]) -> Iterator[Serving]:
-    """A server that answers the work's question, pinned to cores. Raises Failed when it does not come to that."""
+    """Start a server on the given cores, wait until it responds, and yield it. Raises Failed."""
     model = IRIS / "iris.onnx" if work == "iris" else BUILD / "mlp" / "mlp.onnx"
     with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as folder:
         scratch = Path(folder)
@@ -200,7 +203,7 @@ def serving(rival: Rival, work: str, cores: list[int]) -> Iterator[Serving]:
             question = rival.questions[work]
             while not answers(start.port, question):
                 if process.poll() is not None or time.perf_counter() - began > START_TIMEOUT:
-                    raise Failed("did not start: " + _last_words((scratch / "log").read_text()))
+                    raise Failed("did not start: " + _last_lines((scratch / "log").read_text()))
                 time.sleep(0.005)
             yield Serving(process, start.port, time.perf_counter() - began)
         finally:
@@ -208,7 +211,7 @@ def serving(rival: Rival, work: str, cores: list[int]) -> Iterator[Serving]:
 
 
 def answers(port: int, question: Question) -> bool:
-    """Whether the server gives 200 to what will be measured."""
+    """Return whether the server responds with 200 to the measured request."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request(
@@ -221,7 +224,7 @@ def answers(port: int, question: Question) -> bool:
         connection.close()
 
 
-def _last_words(said: str) -> str:
-    """The end of a log, in one line that is not too long."""
-    last = " / ".join(said.strip().splitlines()[-2:])
-    return (f"... {last[-300:]}" if len(last) > 300 else last) or "it said nothing"
+def _last_lines(log: str) -> str:
+    """Return the last two lines of a log as one line of limited length."""
+    last = " / ".join(log.strip().splitlines()[-2:])
+    return (f"... {last[-300:]}" if len(last) > 300 else last) or "no output"

@@ -1,7 +1,7 @@
-"""`make bench`: requests/s of the runtime as ratios to the same work written by hand, all taken in one run.
+"""`make bench`: compare the throughput of the runtime with handwritten servers that do the same work.
 
-Server on one core, load on another; contestants in turn, several rounds, medians. Only the ratios mean anything: the
-machine is rarely alone. Rows go to benchmarks/results/.
+The server and the load generator run on different cores. The servers are measured in turn in several rounds. Only the ratios are
+meaningful, because other processes on the machine affect the absolute numbers. Results are written to benchmarks/results/.
 """
 
 import argparse
@@ -39,15 +39,17 @@ FLOWER = '{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_
 
 
 class Failed(SystemExit):
-    """What could not be measured, and why. Ends the run, unless somebody goes on without it."""
+    """A measurement failed. Exits the program unless it is caught."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A server. project: a folder with api.yaml for our runtime; app: a name in contestants.py for uvicorn.
+    """A server to measure.
 
-    processes: of uvicorn; ours are in api.yaml. script: no server, but a program that does the work by itself for so many
-    seconds and prints how often it did it in one.
+    project: folder with api.yaml, for the runtime of Cortex.
+    app: name of an application in contestants.py, for uvicorn.
+    processes: number of uvicorn processes (api.yaml sets those of Cortex).
+    script: a program that does the work without a server. It runs for N seconds and prints the number of calls per second.
     """
 
     name: str
@@ -57,7 +59,7 @@ class Contestant:
     script: Path | None = None
 
     def command(self, port: int, admin_port: int, scratch: Path) -> list[str]:
-        """How it is started; what it reads is written to scratch."""
+        """Return the command that starts the server. Writes its files to the folder `scratch`."""
         if self.project is None:
             command = [sys.executable, "-m", "uvicorn", f"contestants:{self.app}", "--app-dir", str(HERE)]
             command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "error"]
@@ -72,9 +74,10 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Work:
-    """What is asked for, and who answers; the ratios are to each of the others. aims: the least ratio to each of them.
+    """A workload and its servers. The first server is Cortex, which is compared with each of the others.
 
-    cores: how many the servers may use; the load takes the last one of the machine. connections: of the load.
+    aims: minimum ratio to each of the others. cores: number of cores for the servers; the load generator uses the last core.
+    connections: number of connections of the load generator.
     """
 
     name: str
@@ -147,7 +150,7 @@ WORKS = (
 
 @contextmanager
 def serving(contestant: Contestant, cores: list[int], body: str) -> Iterator[int]:
-    """A contestant that answers, pinned to cores; gives its port."""
+    """Start a server on the given cores, wait until it responds, and yield its port. Raises Failed."""
     port, admin_port = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="cortex-bench-") as folder:
         scratch = Path(folder)
@@ -171,14 +174,14 @@ def serving(contestant: Contestant, cores: list[int], body: str) -> Iterator[int
 
 
 def answers(port: int, body: str) -> bool:
-    """Whether the server gives 200 to the request that will be measured."""
+    """Return whether the server responds with 200 to the measured request."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/", body.encode(), {"content-type": "application/json"}
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=5) as answer:
-            return answer.status == 200
+        with opener.open(request, timeout=5) as response:
+            return response.status == 200
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
 
@@ -193,7 +196,7 @@ def measure(
     path: str = "/",
     connections: int = CONNECTIONS,
 ) -> float:
-    """Requests a second, by wrk when it is there. Raises Failed when an answer is not 200."""
+    """Measure requests per second, with wrk if it is installed. Raises Failed if a response is not 200."""
     if wrk is None:
         command = [sys.executable, str(HERE / "load.py"), str(port), path, str(connections), str(seconds)]
         return float(output_of(pinned([core], command), body))
@@ -204,25 +207,25 @@ def measure(
         command = [wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", script.name]
         output = output_of(pinned([core], [*command, f"http://127.0.0.1:{port}{path}"]))
     if "Non-2xx" in output:
-        raise Failed(f"answers that are not 200:\n{output}")
+        raise Failed(f"responses that are not 200:\n{output}")
     rate = re.search(r"Requests/sec:\s*([\d.]+)", output)
     if rate is None:
-        raise Failed(f"wrk gave no rate:\n{output}")
+        raise Failed(f"wrk printed no rate:\n{output}")
     if not float(rate[1]):
-        raise Failed(f"no answer in {seconds:g} s")
+        raise Failed(f"no response in {seconds:g} s")
     return float(rate[1])
 
 
-def output_of(command: list[str], given: str = "") -> str:
-    """What a command prints. Raises Failed."""
-    done = subprocess.run(command, capture_output=True, text=True, input=given)
+def output_of(command: list[str], stdin: str = "") -> str:
+    """Run a command and return its output. Raises Failed."""
+    done = subprocess.run(command, capture_output=True, text=True, input=stdin)
     if done.returncode != 0:
         raise Failed(f"{command[0]} failed:\n{done.stderr}")
     return done.stdout
 
 
 def pinned(cores: list[int], command: list[str]) -> list[str]:
-    """The command on these cores, where taskset is there."""
+    """Return the command that runs on these cores, if taskset is installed."""
     taskset = shutil.which("taskset")
     return [taskset, "--cpu-list", ",".join(map(str, cores)), *command] if taskset else command
 
@@ -236,7 +239,7 @@ def free_port() -> int:
 def compare(
     work: Work, cores: list[int], rounds: int, seconds: float, wrk: str | None
 ) -> dict[str, list[float]]:
-    """Requests a second of each contestant in each round. All are up the whole time, and one at a time has work."""
+    """Return the requests per second of each server in each round. All servers run all the time; one is measured at a time."""
     rates: dict[str, list[float]] = {contestant.name: [] for contestant in work.contestants}
     with ExitStack() as stack:
         ports = {
@@ -245,7 +248,7 @@ def compare(
             if contestant.script is None
         }
         for port in ports.values():
-            measure(port, work.body, 1, cores[-1], wrk, connections=work.connections)  # Warm.
+            measure(port, work.body, 1, cores[-1], wrk, connections=work.connections)  # Warm up.
         for _ in range(rounds):
             for contestant in work.contestants:
                 if contestant.script is None:
@@ -265,7 +268,7 @@ def compare(
 
 
 def show(work: Work, rates: dict[str, list[float]]) -> None:
-    """Print medians, and ours as ratios to the others: the median of the rounds' ratios."""
+    """Print the medians, and the medians of Cortex's ratios to the other servers in each round."""
     print(f"\n{work.name:<20}{'requests/s':>12}{'lowest':>10}{'highest':>10}{'cortex is':>12}{'aim':>8}")
     aims = dict(zip([contestant.name for contestant in work.contestants[1:]], work.aims, strict=True))
     for name, values in rates.items():
@@ -279,18 +282,23 @@ def show(work: Work, rates: dict[str, list[float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of load, for each contestant and round")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="seconds of load for each server and round"
+    )
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) == 1:
-        print("Only one core here: servers and load share it, and the ratios say little.", file=sys.stderr)
+        print(
+            "Only one core: servers and load generator share it, so the ratios are unreliable.",
+            file=sys.stderr,
+        )
     wrk = shutil.which("wrk")
     print(
         f"{options.rounds} rounds of {options.seconds:g} s, {CONNECTIONS} connections, load by {wrk or 'load.py'}"
     )
     if wrk is None:
         print(
-            "wrk is not here: load.py takes as long for a request as the fastest servers do, which flattens the ratios."
+            "wrk is not installed: load.py is as slow as the fastest servers, which brings the ratios closer to 1."
         )
     rows = []
     for work in WORKS:
@@ -307,7 +315,7 @@ def main() -> None:
         writer = csv.writer(output)
         writer.writerow(("work", "contestant", "round", "requests_per_second"))
         writer.writerows(rows)
-    print(f"\n{platform.python_implementation()} {platform.python_version()}; every round is in {file}")
+    print(f"\n{platform.python_implementation()} {platform.python_version()}; all rounds are in {file}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The handler called by hand on batches that are always full, with nothing around it: `full.py SECONDS` prints rows a second."""
+"""Call the handler directly with full batches: `full.py SECONDS` prints rows per second."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""A network of three layers, 512 to 2048 to 2048 to 100, on as many rows as there are: what batching is for."""
+"""A network with three layers (512, 2048, 2048, 100) that is faster with batches of rows."""
 
 from itertools import pairwise
 

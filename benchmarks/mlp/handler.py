@@ -1,4 +1,4 @@
-"""A network of three layers on as many rows as there are; beside it lies mlp.onnx, which `make bench-peers` makes."""
+"""A network with three layers on a batch of rows. `make bench-peers` writes mlp.onnx next to this file."""
 
 from typing import Any
 

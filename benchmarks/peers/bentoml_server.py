@@ -1,4 +1,4 @@
-"""BentoML: `bentoml serve bentoml_server:CLASS`. One worker; methods with types, as its documentation has them."""
+"""BentoML: `bentoml serve bentoml_server:CLASS`. One worker; typed methods as in its documentation."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""KServe's Python server: `kserve_server.py WORK PORT`. One process, the v1 protocol, neither gRPC nor logs for each request.
+"""KServe's Python server: `kserve_server.py WORK PORT`. One process, the v1 protocol, without gRPC and access logs.
 
-Its batching is done by an agent beside the server in a cluster, so here every row is a call of its own.
+In a cluster, an agent container does the batching, so here each row is a separate call.
 """
 
 import sys
@@ -11,7 +11,7 @@ import work
 
 
 class _Loopback(uvicorn.Config):
-    """KServe binds to every address of the machine, and has no option for another one or for no access log."""
+    """Listen only on the loopback interface and disable access logs; KServe has no options for this."""
 
     def __init__(self, app: Any, **options: Any) -> None:
         super().__init__(app, **{**options, "host": "127.0.0.1", "access_log": False})

@@ -1,4 +1,4 @@
-"""LitServe: `litserve_server.py WORK PORT`. One API server, one worker, and its fast queue (ZeroMQ) between the two."""
+"""LitServe: `litserve_server.py WORK PORT`. One API server, one worker, and the fast queue (ZeroMQ)."""
 
 import sys
 from typing import Any

@@ -1,6 +1,6 @@
-"""MLServer: `mlserver start FOLDER`, whose settings name a class here. No worker beside the server (parallel_workers 0).
+"""MLServer: `mlserver start FOLDER` with a class from this module. No parallel workers (parallel_workers 0).
 
-The first two answer their own paths, which spares them the tensors of the v2 protocol; only that protocol is batched.
+The first two classes use custom endpoints, which are faster than the v2 protocol. MLServer only batches the v2 protocol.
 """
 
 from typing import Any

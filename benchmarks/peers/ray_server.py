@@ -1,4 +1,4 @@
-"""Ray Serve: `ray_server.py WORK PORT`. One node, one replica; the body parsed and the answer written by orjson."""
+"""Ray Serve: `ray_server.py WORK PORT`. One node, one replica; orjson parses the body and writes the response."""
 
 import asyncio
 import os

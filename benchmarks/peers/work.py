@@ -1,6 +1,7 @@
-"""The work that every peer is given, written once: whatever a peer's file adds to it is the peer's own interface.
+"""The work that all peers share. The other modules only adapt it to the interface of each peer.
 
-Runs in the environment of each peer; needs numpy and onnxruntime, and MODEL in the environment for the two that have one.
+Runs in the virtual environment of each peer. Requires numpy, onnxruntime and the environment variable MODEL (for the two
+workloads with a model).
 """
 
 import os
@@ -20,7 +21,7 @@ def trivial(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Model:
-    """A session with one thread: each server has one core."""
+    """Return a session with one thread, because each server has one core."""
 
     def __init__(self) -> None:
         onnxruntime.disable_telemetry_events()
@@ -33,7 +34,7 @@ class _Model:
 
 
 class Iris(_Model):
-    """One flower in, its species out."""
+    """Predict the species of a flower."""
 
     def __call__(self, payload: dict[str, float]) -> dict[str, Any]:
         flower = np.array([[payload[name] for name in MEASUREMENTS]], dtype=np.float32)
@@ -43,7 +44,7 @@ class Iris(_Model):
 
 
 class Network(_Model):
-    """Rows of numbers in, the class of each out."""
+    """Predict the class of each row of numbers."""
 
     def __call__(self, rows: Any) -> list[int]:
         rows = np.asarray(rows, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Takes 20 ms for each request: with two processes, none may be idle while a request waits."""
+"""A handler that takes 20 ms per request. With two processes, none should be idle while a request is queued."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""What two processes can do that call the handler one time after another, and do nothing else."""
+"""Call the handler in a loop in two processes: the maximum throughput of two worker processes."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ PROCESSES = 2
 
 
 def calls(seconds: float) -> float:
-    """Calls of one process in one second."""
+    """Return the calls per second of one process."""
     handler, count, began = Handler(), 0, time.perf_counter()
     while (taken := time.perf_counter() - began) < seconds:
         handler.handle_post({"items": []})

@@ -1,4 +1,4 @@
-"""The handler with the least work: counts the items of 200 bytes of JSON."""
+"""A minimal handler: counts the items in 200 bytes of JSON."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The benches: they start, their pages show what their results say, and their open-loop load counts every request."""
+"""The benchmarks: their options, their tables in the docs, and the load generator."""
 
 import re
 import runpy
@@ -24,11 +24,11 @@ def bench(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("script", ["run.py", "peers_.py"])
-def test_it_tells_its_options(script: str) -> None:
+def test_help_shows_the_options(script: str) -> None:
     assert "--rounds" in bench(script, "--help")
 
 
-def test_the_page_shows_what_the_results_say() -> None:
+def test_tables_in_the_docs_match_the_results() -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text()
     shown = re.findall(r"<!-- from benchmarks/(\S+) -->\n\n(.*?)\n\n<!-- end -->", page, re.DOTALL)
     assert shown
@@ -36,7 +36,7 @@ def test_the_page_shows_what_the_results_say() -> None:
         assert bench("peers_.py", "--from", file).rstrip("\n") == tables
 
 
-def test_a_peer_is_measured_in_the_version_that_is_pinned() -> None:
+def test_versions_of_peers_are_pinned() -> None:
     files = sorted((BENCHMARKS / "peers").glob("*.txt"))
     assert files
     for file in files:
@@ -45,7 +45,7 @@ def test_a_peer_is_measured_in_the_version_that_is_pinned() -> None:
         assert any(pin.startswith(f"{file.stem}==") for pin in pins)
 
 
-def test_ratios_are_of_what_was_measured_in_turn() -> None:
+def test_ratios_compare_neighboring_slices() -> None:
     rates = {("cortex", 1): 100, ("peer", 1): 10, ("cortex", 2): 30, ("peer", 2): 6, ("cortex", 3): 90}
     rows = [
         Row("trivial", "peer", name, number, "requests_per_second", str(rate))
@@ -54,9 +54,9 @@ def test_ratios_are_of_what_was_measured_in_turn() -> None:
     assert "| peer | 8 | 7.50 (5.00 to 10.00) | - | - |" in tables(rows)
 
 
-def test_a_peer_that_could_not_be_measured_is_named_with_the_reason() -> None:
-    text = tables([Row("", "peer", "peer", 0, "failed", "could not be installed: no disk")])
-    assert "- peer: could not be installed: no disk" in text
+def test_failed_peers_are_listed_with_the_error() -> None:
+    text = tables([Row("", "peer", "peer", 0, "failed", "installation failed: no disk")])
+    assert "- peer: installation failed: no disk" in text
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -73,7 +73,7 @@ class Answers(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    request_queue_size = 128  # All connections of the load come at once.
+    request_queue_size = 128  # The load generator opens all connections at the same time.
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None: ...
@@ -92,7 +92,7 @@ def request(path: str) -> bytes:
     return f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}".encode()
 
 
-def test_the_open_loop_load_waits_for_every_answer(port: int) -> None:
+def test_open_loop_load_waits_for_all_responses(port: int) -> None:
     due = POISSON["arrivals"](200, 0.2, 1)
     assert due == POISSON["arrivals"](200, 0.2, 1) != POISSON["arrivals"](200, 0.2, 2)
     took, _ = POISSON["load"](port, request("/"), due)
@@ -100,13 +100,13 @@ def test_the_open_loop_load_waits_for_every_answer(port: int) -> None:
     assert min(took) > 0
 
 
-def test_the_open_loop_load_refuses_errors(port: int) -> None:
+def test_open_loop_load_fails_on_an_error_response(port: int) -> None:
     with pytest.raises(RuntimeError, match=r"not 200: HTTP/1\.1 500"):
         POISSON["load"](port, request("/other"), [0.0])
 
 
 @pytest.mark.parametrize(
-    ("received", "whole"),
+    ("received", "is_complete"),
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", False),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{", False),
@@ -115,5 +115,5 @@ def test_the_open_loop_load_refuses_errors(port: int) -> None:
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", True),
     ],
 )
-def test_an_answer_in_parts_is_read_to_its_end(received: bytes, whole: bool) -> None:
-    assert POISSON["complete"](received) is whole
+def test_complete_detects_the_end_of_a_response(received: bytes, is_complete: bool) -> None:
+    assert POISSON["complete"](received) is is_complete
