@@ -1,1 +1,1 @@
-"""The operator: watches RealtimeAPI and AsyncAPI resources, makes Kubernetes objects of them, and says how they are."""
+"""The operator: watches RealtimeAPI and AsyncAPI resources, applies their Kubernetes objects, and reports their status."""

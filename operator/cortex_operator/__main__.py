@@ -31,13 +31,13 @@ from cortex_operator.workqueue import WorkQueue
 log = logging.getLogger("cortex.operator")
 
 MAX_RECONCILE_SECONDS = 300.0
-"""Seconds after which a reconciliation hangs."""
+"""Seconds after which a reconciliation counts as hung, and the operator as unhealthy."""
 
 
 def main() -> int:
-    """Exit status: 0 after SIGTERM, 1 when the operator can't go on, 2 for a bad platform file."""
+    """Run the operator. Returns the exit status: 0 after SIGTERM, 1 after a failure, 2 for an invalid platform file."""
     parser = argparse.ArgumentParser(prog="python -m cortex_operator", description=__doc__)
-    parser.add_argument("--config", type=Path, default=Path(PLATFORM_PATH), help="the platform file")
+    parser.add_argument("--config", type=Path, default=Path(PLATFORM_PATH), help="path of the platform file")
     parser.add_argument("--health-port", type=int, default=PORT, help="port of /healthz and /metrics")
     arguments = parser.parse_args()
     try:
@@ -47,12 +47,12 @@ def main() -> int:
         return 2
     kopf.configure(log_format=kopf.LogFormat.JSON)
     logging.getLogger().setLevel(settings.log_level.upper())
-    logging.getLogger("kopf").setLevel(logging.WARNING)  # It tells of every event.
+    logging.getLogger("kopf").setLevel(logging.WARNING)  # It logs every event.
     return asyncio.run(Operator(settings, arguments.health_port).run())
 
 
 class Operator:
-    """The process: stands by until it leads, then watches and reconciles until SIGTERM, SIGINT, or the loss of the Lease."""
+    """The process: waits for leadership, then watches and reconciles until SIGTERM, SIGINT, or the loss of the Lease."""
 
     def __init__(self, settings: Platform, health_port: int) -> None:
         self._settings = settings
@@ -62,7 +62,7 @@ class Operator:
         self._queue: WorkQueue[Key]
 
     async def run(self) -> int:
-        """Returns the exit status."""
+        """Run until stopped. Returns the exit status."""
         stop = asyncio.Event()
         _on_signals(stop.set)
         cluster = await Cluster.connect()
@@ -75,21 +75,21 @@ class Operator:
         collector = health.OperatorCollector(
             cache, self._queue, cluster, replicas, lambda: lease is None or lease.held
         )
-        runner = await health.serve(self._health_port, collector, self._problem)
+        runner = await health.serve(self._health_port, collector, self._health_problem)
         self._start("stop", stop.wait())
         try:
             if lease is not None and not await self._become_leader(lease):
                 return 0
-            audit = Relister(cache, cluster, self._settings)
-            capabilities = await self._discover(cluster, audit)
+            relister = Relister(cache, cluster, self._settings)
+            capabilities = await self._discover(cluster, relister)
             reconciler = Reconciler(
                 cache, cluster, self._settings, scaler, capabilities, replicas, self._queue.add_after
             )
             registry = kopf.get_default_registry()
-            handlers.register(registry, cache, self._queue, self._settings, audit.on_relist)
+            handlers.register(registry, cache, self._queue, self._settings, relister.on_relist)
             self._start("queue", self._queue.run())
             self._start("watch", watches.run(registry, self._settings, lambda: _on_signals(stop.set)))
-            self._start("audit", audit.run(self._queue))
+            self._start("relist", relister.run(self._queue))
             self._start("replicas", replicas.run())
             self._start("scaler", scaler.run())
             self._start("standby", reconciler.other_operators.run(self._queue.add))
@@ -103,14 +103,14 @@ class Operator:
             await runner.cleanup()
             await cluster.close()
 
-    async def _discover(self, cluster: Cluster, audit: Relister) -> Capabilities:
-        """What the API server can, and what is there; asked until it answers."""
+    async def _discover(self, cluster: Cluster, relister: Relister) -> Capabilities:
+        """Fill the cache and return the capabilities of the API server. Retries until it responds."""
         while True:
             try:
-                await audit.fill_cache()
+                await relister.fill_cache()
                 return Capabilities.of(await cluster.version())
             except API_ERRORS as error:
-                log.warning("the API server can't be asked, again in a second: %s", error_text(error))
+                log.warning("the API server cannot be reached, retrying in 1 s: %s", error_text(error))
                 await asyncio.sleep(1)
 
     def _lease(self, cluster: Cluster) -> Lease | None:
@@ -119,7 +119,7 @@ class Operator:
         return Lease(cluster, self._settings.lease_namespace, f"{socket.gethostname()}-{os.getpid()}")
 
     async def _become_leader(self, lease: Lease) -> bool:
-        """Wait for the Lease; False when the process is to stop before."""
+        """Wait for the Lease. Returns False when the process must stop before."""
         self._start("candidate", lease.acquire())
         await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         candidate = self._tasks.pop()
@@ -131,14 +131,14 @@ class Operator:
     def _start(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
 
-    def _problem(self) -> str | None:
+    def _health_problem(self) -> str | None:
         for task in self._tasks:
             if task.done():
-                return f"{task.get_name()} has ended"
+                return f"task {task.get_name()} has ended"
         if self._queue.longest_running() > MAX_RECONCILE_SECONDS:
-            return f"a reconciliation has been going on for {self._queue.longest_running():.0f} s"
+            return f"a reconciliation has been running for {self._queue.longest_running():.0f} s"
         if missing := self._watchers.missing():
-            return f"{missing} are not watched any more"
+            return f"the watch of {missing} has ended"
         return None
 
     async def _until_one_ends(self, stop: asyncio.Event) -> int:
@@ -146,7 +146,7 @@ class Operator:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        # kopf cancels what began after it, when its watch is the first to end.
+        # When its watch ends first, kopf cancels the tasks that were started after it.
         failures = [task for task in done if not task.cancelled() and task.exception() is not None]
         for task in failures:
             log.error("%s failed: %s", task.get_name(), task.exception())

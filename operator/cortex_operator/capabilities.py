@@ -1,4 +1,4 @@
-"""What the API server can do beyond what every supported version can, read from its version at start."""
+"""Features of the API server that not every supported version has, derived from its version at start."""
 
 import re
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Capabilities:
-    """hpa_tolerance: `behavior.scaleUp.tolerance` of an HPA, which is on by default from 1.35 (KEP-4951)."""
+    """hpa_tolerance: `behavior.scaleUp.tolerance` of an HPA, enabled by default since 1.35 (KEP-4951)."""
 
     hpa_tolerance: bool = False
 
     @classmethod
     def of(cls, version: dict[str, Any]) -> "Capabilities":
-        """From what GET /version answers; some providers write the minor version as "35+"."""
+        """Derive the capabilities from the response of GET /version; some providers write the minor version as "35+"."""
         major, minor = (_number(str(version.get(part, ""))) for part in ("major", "minor"))
         return cls(hpa_tolerance=(major, minor) >= (1, 35))
 

@@ -1,6 +1,6 @@
-"""The cluster as the operator uses it: get, list, server-side apply, scale, delete, status and events, in plain JSON.
+"""A client of the API server: get, list, server-side apply, scale, delete, status and events, in plain JSON.
 
-It goes through the aio client of `kubernetes` below its typed models, which would be built and thrown away for every object.
+It uses the aio client of `kubernetes` without its typed models, which would be built and discarded for every object.
 """
 
 import json
@@ -18,17 +18,17 @@ Object = dict[str, Any]
 
 MANAGER = "cortex-operator"
 REPLICAS_MANAGER = "cortex-operator-replicas"
-"""Holds spec.replicas between the operator, which gives the first number, and the autoscaler, which gives the next."""
+"""The field manager of spec.replicas of autoscaled Deployments: the operator sets the first number, the autoscaler the next."""
 API_ERRORS = (ApiException, aiohttp.ClientError, OSError, TimeoutError)
-"""What a call raises when it did not work."""
+"""The exceptions of a failed call."""
 TIMEOUT = 30
-"""Seconds that a call may take."""
+"""Seconds after which a call fails."""
 
 
 class Cluster:
-    """A connection to the API server. Every method raises ApiException for an answer that it does not name.
+    """A connection to the API server. Methods raise ApiException for error responses that they do not handle.
 
-    calls: how many calls there were, by verb and HTTP status (0: no answer).
+    calls: the number of calls by verb and HTTP status (0: no response).
     """
 
     def __init__(self, api: client.ApiClient) -> None:
@@ -37,26 +37,26 @@ class Cluster:
 
     @classmethod
     async def connect(cls) -> "Cluster":
-        """By the service account of the pod, or by KUBECONFIG: in kopf's order, so that both see one cluster."""
+        """Connect with the service account of the pod, or with KUBECONFIG: in the order of kopf, so that both use one cluster."""
         try:
             config.load_incluster_config()
         except config.ConfigException:
             await config.load_kube_config(os.environ.get("KUBECONFIG"))
         api = client.ApiClient()
-        # Proxies by environment are not kopf's either, and looking for them takes two threads' turns in each call.
+        # kopf does not use proxies from the environment either, and looking them up costs two thread switches per call.
         api.configuration.client_session_kwargs = {"trust_env": False}
         return cls(api)
 
     async def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         await self._api.close()
 
     async def version(self) -> Object:
-        """The API server's version."""
+        """Return the version of the API server."""
         return await self._call("GET", "/version")
 
     async def get(self, api_version: str, kind: str, namespace: str, name: str) -> Object | None:
-        """An object, or None when there is none, or not even its kind."""
+        """Return an object, or None when it or its kind does not exist."""
         try:
             return await self._call("GET", _path(api_version, kind, namespace, name))
         except ApiException as error:
@@ -65,7 +65,7 @@ class Cluster:
             raise
 
     async def is_terminating(self, namespace: str) -> bool:
-        """Whether a namespace is being deleted; False where that may not be asked."""
+        """Return whether a namespace is being deleted; False where the operator may not read it."""
         try:
             found = await self._call("GET", f"/api/v1/namespaces/{namespace}")
         except ApiException as error:
@@ -77,37 +77,38 @@ class Cluster:
     async def list_labelled(
         self, api_version: str, kind: str, namespace: str | None, label: str | None
     ) -> list[Object]:
-        """The objects that have a label, in one namespace or (None) in all, with apiVersion and kind filled in."""
+        """Return the objects that have a label, in one namespace or (None) in all, with apiVersion and kind."""
         query = [("limit", "500"), *([("labelSelector", label)] if label else [])]
         items: list[Object] = []
-        follow: list[tuple[str, str]] = []
+        next_page: list[tuple[str, str]] = []
         while True:
-            found = await self._call("GET", _path(api_version, kind, namespace), [*query, *follow])
+            found = await self._call("GET", _path(api_version, kind, namespace), [*query, *next_page])
             items += [{**item, "apiVersion": api_version, "kind": kind} for item in found["items"]]
             token = found.get("metadata", {}).get("continue")
             if not token:
                 return items
-            follow = [("continue", token)]
+            next_page = [("continue", token)]
 
     async def apply(self, child: Object, manager: str = MANAGER) -> Object:
-        """Server-side apply; fields that others hold become ours. Returns the object as it is then."""
+        """Apply an object by server-side apply, with force. Returns the live object."""
         query = [("fieldManager", manager), ("force", "true")]
         return await self._call("PATCH", _path_of(child), query, child, "application/apply-patch+yaml")
 
     async def patch(self, thing: Object, operations: list[Object]) -> Object:
-        """Change an object by a JSON patch (RFC 6902). Returns it as it is then; ApiException (409) when it has changed since."""
+        """Change an object by a JSON patch (RFC 6902). Returns the live object. Raises ApiException (409 or 422) when a test
+        fails."""
         query = [("fieldManager", MANAGER)]
         return await self._call("PATCH", _path_of(thing), query, operations, "application/json-patch+json")
 
     async def scale(self, deployment: Object, replicas: int) -> None:
-        """Give a Deployment another number of replicas, through its scale subresource."""
+        """Set the number of replicas of a Deployment through its scale subresource."""
         path = _path_of({**deployment, "apiVersion": "apps/v1", "kind": "Deployment"}) + "/scale"
         body = {"spec": {"replicas": replicas}}
         query = [("fieldManager", REPLICAS_MANAGER)]
         await self._call("PATCH", path, query, body, "application/merge-patch+json")
 
     async def delete(self, child: Object) -> None:
-        """Delete an object and, in the background, what it owns; if it is gone already, all is well."""
+        """Delete an object and, in the background, what it owns; do nothing if it is deleted already."""
         body = {"propagationPolicy": "Background", "preconditions": {"uid": child["metadata"]["uid"]}}
         try:
             await self._call("DELETE", _path_of(child), body=body)
@@ -116,7 +117,7 @@ class Cluster:
                 raise
 
     async def write_status(self, live: Object, status: Object) -> Object:
-        """Replace the status of a resource. Raises ApiException (404) when it is gone."""
+        """Replace the status of a resource. Raises ApiException (404) when it is deleted."""
         body = {
             "metadata": {"uid": live["metadata"]["uid"]},
             "status": merge_patch(live.get("status") or {}, status),
@@ -126,7 +127,7 @@ class Cluster:
         return await self._call("PATCH", path, query, body, "application/merge-patch+json")
 
     async def write_finalizers(self, live: Object, finalizers: list[str]) -> Object:
-        """Replace the finalizers of a resource, if nobody else has changed it meanwhile (409)."""
+        """Replace the finalizers of a resource. Raises ApiException (409) when it has changed since it was read."""
         metadata = live["metadata"]
         kept = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
         body = {"metadata": {**kept, "finalizers": finalizers}}
@@ -134,12 +135,12 @@ class Cluster:
         return await self._call("PATCH", _path_of(live), query, body, "application/merge-patch+json")
 
     async def create(self, thing: Object) -> Object:
-        """Create an object; ApiException (409) when there is one of its name."""
+        """Create an object. Raises ApiException (409) when one of its name exists."""
         path = _path(thing["apiVersion"], thing["kind"], thing["metadata"]["namespace"])
         return await self._call("POST", path, [("fieldManager", MANAGER)], thing)
 
     async def replace(self, thing: Object) -> Object:
-        """Replace an object; ApiException (409) when it has changed since it was read."""
+        """Replace an object. Raises ApiException (409) when it has changed since it was read."""
         return await self._call("PUT", _path_of(thing), [("fieldManager", MANAGER)], thing)
 
     async def _call(
@@ -167,7 +168,7 @@ class Cluster:
 
 
 def error_text(error: Exception) -> str:
-    """What the API server answered, in its own words; other errors in theirs."""
+    """Return the message of the API server, or the type and text of another error."""
     if not isinstance(error, ApiException):
         return f"{type(error).__name__}: {error}"
     try:
@@ -177,7 +178,7 @@ def error_text(error: Exception) -> str:
 
 
 def is_namespace_terminating(error: ApiException) -> bool:
-    """Whether something could not be made because its namespace is being deleted."""
+    """Return whether a call failed because its namespace is being deleted."""
     return error.status == 403 and "being terminated" in str(error.body)
 
 
@@ -187,7 +188,7 @@ def _path_of(thing: Object) -> str:
 
 
 def merge_patch(live: Object, wanted: Object) -> Object:
-    """The JSON merge patch (RFC 7386) that leaves exactly what is wanted: what is in it no more, at any depth, becomes null."""
+    """Return the JSON merge patch (RFC 7386) that turns `live` into `wanted`; removed fields become null at any depth."""
     patch: Object = dict.fromkeys(live.keys() - wanted.keys())
     for name, value in wanted.items():
         before = live.get(name)

@@ -17,7 +17,7 @@ from cortex_operator.workqueue import WorkQueue
 
 
 class OperatorCollector(Collector):
-    """Reads the queue, the cache and the connection when it is asked."""
+    """Collects metrics from the queue, the cache and the connection at each scrape."""
 
     def __init__(
         self,
@@ -25,41 +25,49 @@ class OperatorCollector(Collector):
         queue: WorkQueue[Key],
         cluster: Cluster,
         replicas: Replicas,
-        leads: Callable[[], bool],
+        is_leader: Callable[[], bool],
     ) -> None:
         self._cache = cache
         self._queue = queue
         self._cluster = cluster
         self._replicas = replicas
-        self._leads = leads
+        self._is_leader = is_leader
 
     def collect(self) -> Iterator[Metric]:
-        """All families of the operator."""
+        """Yield all metrics of the operator."""
         yield CounterMetricFamily(
-            "cortex_operator_reconciles", "Reconciliations done", value=self._queue.done
+            "cortex_operator_reconciles", "Completed reconciliations", value=self._queue.done
         )
         yield CounterMetricFamily(
             "cortex_operator_reconcile_errors",
-            "Reconciliations that failed and come again",
+            "Reconciliations that failed and are retried",
             value=self._queue.failed,
         )
         yield from self._queue.seconds.collect()
-        yield GaugeMetricFamily("cortex_operator_queue_depth", "APIs waiting", value=len(self._queue))
+        yield GaugeMetricFamily(
+            "cortex_operator_queue_depth", "APIs that wait for a reconciliation", value=len(self._queue)
+        )
         yield self._apis()
         polls = CounterMetricFamily(
-            "cortex_operator_replica_polls", "Replicas asked for their state", labels=("answered",)
+            "cortex_operator_replica_polls", "Polls of the state of replicas", labels=("answered",)
         )
         polls.add_metric(("no",), self._replicas.unanswered)
         polls.add_metric(("yes",), self._replicas.asked - self._replicas.unanswered)
         yield polls
         calls = CounterMetricFamily(
-            "cortex_operator_api_calls", "Calls to the API server, 0: no answer", labels=("verb", "status")
+            "cortex_operator_api_calls",
+            "Calls to the API server; status 0: no response",
+            labels=("verb", "status"),
         )
         for (verb, status), count in sorted(self._cluster.calls.items()):
             calls.add_metric((verb, str(status)), count)
         yield calls
-        yield GaugeMetricFamily("cortex_operator_leads", "Whether this operator leads", value=self._leads())
-        build = GaugeMetricFamily("cortex_operator_build_info", "What runs here", labels=("version",))
+        yield GaugeMetricFamily(
+            "cortex_operator_leads", "Whether this operator is the leader", value=self._is_leader()
+        )
+        build = GaugeMetricFamily(
+            "cortex_operator_build_info", "Version of the operator", labels=("version",)
+        )
         build.add_metric((__version__,), 1)
         yield build
 
@@ -72,10 +80,10 @@ class OperatorCollector(Collector):
             found: dict[str, dict[str, str]] = {
                 condition["type"]: condition for condition in (live.get("status") or {}).get("conditions", ())
             }
-            held = [
+            statuses = [
                 found.get(kind, {}).get("status", "Unknown") for kind in ("Ready", "Available", "Degraded")
             ]
-            place = (key.kind, *held, found.get("Ready", {}).get("reason", ""))
+            place = (key.kind, *statuses, found.get("Ready", {}).get("reason", ""))
             counts[place] = counts.get(place, 0) + 1
         for place, count in sorted(counts.items()):
             family.add_metric(place, count)
@@ -83,9 +91,9 @@ class OperatorCollector(Collector):
 
 
 async def serve(port: int, collector: Collector, problem: Callable[[], str | None]) -> web.AppRunner:
-    """Serve on all addresses until the runner that is returned is cleaned up.
+    """Serve on all addresses until `cleanup` of the returned runner is called.
 
-    problem: says why the operator does not do its work, for the kubelet to start it again; None while it does.
+    problem: returns why the operator must be restarted by the kubelet; None while it is healthy.
     """
     registry = CollectorRegistry()
     registry.register(collector)

@@ -1,4 +1,4 @@
-"""What whoever installs Cortex configures, read once at start from the file that the chart writes."""
+"""The configuration of the installation, read once at start from the file that the chart renders."""
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,7 +11,7 @@ from cortex_api import __version__
 
 
 class Settings(BaseModel):
-    """A part of the platform file: camelCase keys, no unknown ones."""
+    """A section of the platform file: camelCase keys, unknown keys are rejected."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, extra="forbid", frozen=True, use_attribute_docstrings=True
@@ -19,30 +19,30 @@ class Settings(BaseModel):
 
 
 class GatewayRef(Settings):
-    """A Gateway (gateway.networking.k8s.io) that APIs are reached through."""
+    """The Gateway (gateway.networking.k8s.io) that exposes APIs."""
 
     name: str
     namespace: str
     section_name: str | None = None
-    """A listener of the Gateway; absent: all of them."""
+    """A listener of the Gateway; default: all listeners."""
     hostname: str | None = None
-    """Host name of the APIs' addresses; absent: the routes take any, and status.url stays the address in the cluster."""
+    """Host name of APIs; default: routes match any host, and status.url is the address inside the cluster."""
     scheme: Literal["http", "https"] = "http"
-    """What the Gateway speaks with clients."""
+    """The scheme that clients use."""
 
 
 class IngressRef(Settings):
-    """An ingress class that APIs are reached through. The defaults for taking the endpoint off are ingress-nginx's."""
+    """The ingress class that exposes APIs. The defaults strip the endpoint from the path in the way of ingress-nginx."""
 
     class_name: str
     hostname: str | None = None
-    """Host name of the APIs' addresses; absent: the rules take any, and status.url stays the address in the cluster."""
+    """Host name of APIs; default: rules match any host, and status.url is the address inside the cluster."""
     scheme: Literal["http", "https"] = "http"
-    """What the controller speaks with clients."""
+    """The scheme that clients use."""
     tls_secret_name: str | None = None
     """Name of a Secret in the API's namespace with the certificate."""
     path: str = "{endpoint}(/|$)(.*)"
-    """The path of the rule; {endpoint} is filled in."""
+    """The path of the rule; {endpoint} is replaced by the endpoint of the API."""
     path_type: Literal["ImplementationSpecific", "Prefix", "Exact"] = "ImplementationSpecific"
     annotations: dict[str, str] = Field(
         default_factory=lambda: {
@@ -50,71 +50,71 @@ class IngressRef(Settings):
             "nginx.ingress.kubernetes.io/rewrite-target": "/$2",
         }
     )
-    """Annotations that make the controller take the endpoint off the path; {endpoint} is filled in."""
+    """Annotations that make the controller strip the endpoint from the path; {endpoint} is replaced."""
 
 
 class QueueRef(Settings):
-    """Where AsyncAPIs keep their jobs."""
+    """The server of the queues of AsyncAPIs."""
 
     url: str | None = None
-    """nats://host:port or sqs://bucket/prefix, as the runtime's queues take it; absent: the Secret has it as CORTEX_QUEUE_URL."""
+    """nats://HOST:PORT or sqs://BUCKET/PREFIX; default: the Secret has it as CORTEX_QUEUE_URL."""
     secret_name: str | None = None
-    """Name of a Secret in the API's namespace whose keys become environment variables: credentials."""
+    """Name of a Secret in the namespace of the API whose keys become environment variables, such as credentials."""
 
     @model_validator(mode="after")
     def _has_server(self) -> Self:
         if not self.url and not self.secret_name:
-            raise ValueError("queue: url or secretName is needed")
+            raise ValueError("queue: set url or secretName")
         return self
 
 
 class NetworkPolicyRef(Settings):
-    """NetworkPolicies for the APIs' pods. Peers are written as in a NetworkPolicy."""
+    """NetworkPolicies for the pods of APIs. Peers have the form of a NetworkPolicy."""
 
     allow_from: tuple[dict[str, Any], ...] = Field(default=())
-    """Who may send requests; empty: everybody."""
+    """Peers that may send requests; empty: all."""
     admin_from: tuple[dict[str, Any], ...] = Field(default=())
-    """Who may read health, load and metrics: the operator and the monitoring."""
+    """Peers that may read health, load and metrics: the operator and monitoring."""
 
 
 class Platform(Settings):
-    """The whole platform file; every key has a default."""
+    """The platform file; every key has a default."""
 
     runtime_image: str = f"cortex-runtime:{__version__}"
-    """Image of the runtime, for APIs that name none."""
+    """Image of the runtime, for APIs without `handler.image`."""
     tensorflow_serving_image: str | None = "tensorflow/serving:2.19.1"
-    """Image of TensorFlow Serving, for APIs that name none; null: TensorFlow runs in the API's process, from its image."""
+    """Image of TensorFlow Serving, for APIs that do not name one; null: TensorFlow runs in the process of the API."""
     runtime_tensorflow_image: str | None = None
-    """Image of the runtime with TensorFlow in it, for APIs that run TensorFlow in their process; null: the runtime's image."""
+    """Image of the runtime that includes TensorFlow, for APIs that run it in their process; null: runtimeImage."""
     tensorflow_serving_gpu_image: str | None = None
-    """Its image for APIs that ask for GPUs; absent: the above with -gpu at its end."""
+    """Image of TensorFlow Serving for APIs with GPUs; default: tensorflowServingImage with the suffix -gpu."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = Field(default=())
-    """Names of Secrets in the API's namespace."""
+    """Names of Secrets in the namespace of the API."""
     watch_namespaces: tuple[str, ...] = Field(default=())
-    """Namespaces that are served; empty: all."""
+    """Namespaces to watch; empty: all."""
     gateway: GatewayRef | None = None
     ingress: IngressRef | None = None
     queue: QueueRef | None = None
     network_policy: NetworkPolicyRef | None = None
     lease_namespace: str | None = None
-    """The operator's own namespace, with the Lease by which one of several operators is the leader; absent: this one is alone."""
+    """The namespace of the operator, which has the Lease for leader election; default: no leader election."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
     def own_namespace(self) -> str:
-        """Where the operator runs pods of its own: those that remove the queues of deleted namespaces."""
+        """The namespace of the pods that delete the queues of APIs in deleted namespaces."""
         return self.lease_namespace or "default"
 
     @model_validator(mode="after")
     def _one_router(self) -> Self:
         if self.gateway is not None and self.ingress is not None:
-            raise ValueError("gateway and ingress exclude each other")
+            raise ValueError("gateway and ingress are mutually exclusive: set one of them")
         return self
 
 
 def read(path: Path) -> Platform:
-    """The platform file at `path`; defaults when there is none. Raises ValueError naming every bad key."""
+    """Read the platform file; return the defaults when it does not exist. Raises ValueError that names every invalid key."""
     if not path.is_file():
         return Platform()
     try:

@@ -68,7 +68,7 @@ def test_an_operator_with_another_lease_leaves_alone_what_the_first_manages(
     marks = {child["metadata"]["annotations"]["cortex.dev/operator"] for child in kubectl.list("deployments")}
     assert len(marks) == 1
     loser = operator if marks == {kubectl.namespace} else apart
-    assert "leaves it alone" in loser.log.read_text()
+    assert "this operator ignores it" in loser.log.read_text()
     assert kubectl.get("deployment", "api-echo")["metadata"]["generation"] == before["generation"]
     assert [
         o.metric('cortex_operator_api_calls_total{status="200",verb="PATCH"') for o in (operator, apart)

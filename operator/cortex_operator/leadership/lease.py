@@ -1,8 +1,8 @@
-"""Leader election by a Lease (coordination.k8s.io): of several operators, one works and the others stand by.
+"""Leader election by a Lease (coordination.k8s.io).
 
-The client library brings an elector, but a renewal of it that hangs is never given up, so that two could lead at once; it
-judges by the wall clock, and never lets go of the Lease. Here each call ends before the deadline, time is monotonic, and a
-leader that stops says so, for the next to begin at once. Durations are client-go's, shortened for a takeover within 15 s.
+The elector of the client library never gives up a renewal that hangs, so that two leaders are possible; it uses the wall clock,
+and never releases the Lease. Here each call has a deadline, time is monotonic, and a leader that stops releases the Lease. The
+durations are those of client-go, shortened for a takeover within 15 s.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ log = logging.getLogger("cortex.lease")
 
 NAME = "cortex-operator"
 LEASE_DURATION = 10.0
-"""Seconds after which a Lease that was not renewed is anybody's."""
+"""Seconds without a renewal after which another candidate may acquire the Lease."""
 RENEW_DEADLINE = 7.0
-"""Seconds after its last renewal at which a leader stops leading."""
+"""Seconds without a renewal after which a leader gives up leadership."""
 RETRY_PERIOD = 2.0
-"""Seconds between two looks at the Lease."""
+"""Seconds between two attempts to acquire or renew the Lease."""
 
 
 class Lease:
-    """One candidate. identity: what it is called, different from every other's."""
+    """One candidate. identity: its unique name."""
 
     def __init__(self, cluster: Cluster, namespace: str, identity: str) -> None:
         self._cluster = cluster
@@ -39,13 +39,13 @@ class Lease:
 
     async def acquire(self) -> None:
         """Return once this candidate is the leader."""
-        while not await self._attempt():  # noqa: ASYNC110 - it is the cluster's state that is waited for
+        while not await self._attempt():  # noqa: ASYNC110 - polls the API server
             await asyncio.sleep(RETRY_PERIOD)
         self.held = True
-        log.info("%s leads", self._identity)
+        log.info("%s is the leader", self._identity)
 
     async def renew_until_lost(self) -> None:
-        """Renew for as long as that works; returns when the Lease is lost."""
+        """Renew the Lease until it is lost."""
         renewed = time.monotonic()
         while (left := renewed + RENEW_DEADLINE - time.monotonic()) > 0:
             await asyncio.sleep(min(RETRY_PERIOD, left))
@@ -59,10 +59,10 @@ class Lease:
             except TimeoutError:
                 break
         self.held = False
-        log.error("%s does not lead any more: the Lease could not be renewed", self._identity)
+        log.error("%s is no longer the leader: the Lease could not be renewed", self._identity)
 
     async def release(self) -> None:
-        """Let go, so that another can begin at once."""
+        """Release the Lease, so that another candidate can acquire it immediately."""
         if not self.held:
             return
         self.held = False
@@ -82,7 +82,7 @@ class Lease:
         return await self._cluster.get("coordination.k8s.io/v1", "Lease", self._namespace, NAME)
 
     async def _attempt(self) -> bool:
-        """Take or renew the Lease if it may be taken. False when not, or when the API server can't tell."""
+        """Acquire or renew the Lease. Returns False when another candidate holds it or the call fails."""
         try:
             live = await self._get()
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -102,12 +102,14 @@ class Lease:
             self._seen = (f"{self._identity}@{now}", time.monotonic())
             return True
         except API_ERRORS as error:
-            if not isinstance(error, ApiException) or error.status != 409:  # 409: another was faster.
-                log.warning("the Lease can't be read or written: %s", error_text(error))
+            if (
+                not isinstance(error, ApiException) or error.status != 409
+            ):  # 409: another candidate was faster.
+                log.warning("the Lease cannot be read or written: %s", error_text(error))
         return False
 
     def _has_expired(self, spec: Object) -> bool:
-        """Whether the holder has not renewed for a whole duration, by this candidate's own clock."""
+        """Return whether the holder has not renewed for a whole duration, by the clock of this candidate."""
         record = f"{spec.get('holderIdentity')}@{spec.get('renewTime')}"
         if record != self._seen[0]:
             self._seen = (record, time.monotonic())
