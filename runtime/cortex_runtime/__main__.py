@@ -99,7 +99,7 @@ def _run(command: str, options: dict[str, object]) -> int:
     if command == "consume":
         from cortex_runtime.jobs.consumer import ConsumerOptions, consume
 
-        return consume(ConsumerOptions(**given, port=0))  # type: ignore[arg-type]
+        return consume(ConsumerOptions(**given))  # type: ignore[arg-type]
     if command == "gateway":
         from cortex_runtime.jobs.gateway import GatewayOptions, gateway
 

@@ -1,7 +1,7 @@
-"""How the workers of one replica reach each other: a mailbox for each slot, read by its worker and written by all others.
+"""Mailboxes between the workers of one replica: one per slot, read by its worker and written by all others.
 
-The supervisor makes them and keeps both ends, so what was sent to a worker that died is not lost. A message is a kind, the slot
-of its sender and a content, with open files where it has any.
+The supervisor creates them and keeps both ends open, so messages to a dead worker are not lost. A message has a kind, the slot of
+its sender, a content and optionally open files.
 """
 
 import contextlib
@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 ASK, NOTHING, WAITING, TURN, REQUEST = b"a", b"n", b"w", b"t", b"r"
-"""May I have a request; I have none; I have one; accept the next connection; a request, with its connection."""
+"""Ask for a request; no request is queued; a request is queued; accept the next connection; a request with its connection."""
 _LARGEST = 16_000
-"""Bytes of a content that travels in the message; a larger one travels in a file."""
+"""Bytes of content that fit in a message; larger content is passed as a file."""
 
 
 class Message(NamedTuple):
-    """files: descriptors that the receiver owns."""
+    """A received message. files: descriptors that the receiver must close."""
 
     kind: bytes
     sender: int
@@ -28,7 +28,7 @@ class Message(NamedTuple):
 
 
 class Mailboxes:
-    """The mailboxes of all slots. descriptors: to read and to write each with."""
+    """The mailboxes of all slots. descriptors: a pair per slot, to read and to write."""
 
     def __init__(self, descriptors: Sequence[tuple[int, int]]) -> None:
         self.descriptors = list(descriptors)
@@ -37,7 +37,7 @@ class Mailboxes:
 
     @classmethod
     def create(cls, slots: int) -> "Mailboxes":
-        """New ones."""
+        """Create an empty mailbox for each slot."""
         descriptors = []
         for _ in range(slots):
             ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -47,13 +47,13 @@ class Mailboxes:
         return cls(descriptors)
 
     def reader(self, slot: int) -> socket.socket:
-        """The end that the worker of a slot reads from."""
+        """Return the socket that the worker of a slot reads from."""
         return self._readers[slot]
 
     def send(
         self, slot: int, kind: bytes, sender: int, content: bytes = b"", files: Sequence[int] = ()
     ) -> bool:
-        """Send a message. Returns whether it has been sent: a mailbox may be full."""
+        """Send a message. Return False when it could not be sent, for example to a full mailbox."""
         head = kind + bytes((sender,))
         if len(content) <= _LARGEST:
             try:
@@ -71,7 +71,7 @@ class Mailboxes:
         return True
 
     def receive(self, slot: int) -> Iterator[Message]:
-        """What has been sent to a slot."""
+        """Yield the messages in the mailbox of a slot."""
         while True:
             try:
                 data, files, _, _ = socket.recv_fds(self._readers[slot], 4 * _LARGEST, 2)
@@ -84,8 +84,8 @@ class Mailboxes:
                     content = file.read()
             yield Message(data[:1], data[1], content, files)
 
-    def pass_on(self, slot: int, to: int | None) -> None:
-        """Give the requests that were sent to a worker that is gone to another one; close them where none is left."""
+    def forward(self, slot: int, to: int | None) -> None:
+        """Forward the requests in the mailbox of an exited worker to another slot; None: close their connections."""
         for message in self.receive(slot):
             if message.kind == REQUEST and to is not None:
                 self.send(to, REQUEST, message.sender, message.content, message.files)

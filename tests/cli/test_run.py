@@ -142,7 +142,7 @@ def test_no_request_fails_during_a_reload(run, project):
         thread.start()
     try:
         (project / "handler.py").write_text("import time; time.sleep(0.5)\n" + HANDLER % 22)
-        running.until("the change is served")
+        running.until("the changed project is in use")
     finally:
         stop.set()
         for thread in threads:
@@ -340,7 +340,7 @@ def test_reload_applies_a_changed_config_map(tmp_path, run):
     one.until("is ready at")
     assert one.post().json() == {"answer": 1}
     file.write_text(f"{packed(tmp_path / 'project', 2)}---\n{PACKED}")
-    one.until("the change is served")
+    one.until("the changed project is in use")
     assert one.post().json() == {"answer": 2}
 
 

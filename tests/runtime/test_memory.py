@@ -1,4 +1,4 @@
-"""A worker that the kernel kills for memory, in a container that lives on: the cause gets its name."""
+"""A worker that the kernel kills for memory while its container keeps running: the reason is OutOfMemory."""
 
 import asyncio
 import socket
@@ -8,12 +8,12 @@ import pytest
 
 from cortex_runtime.errors import StartError
 from cortex_runtime.processes import oom
-from cortex_runtime.replica.workers import Worker
+from cortex_runtime.processes.worker_process import WorkerProcess
 
 
 @pytest.fixture
 def counted(tmp_path, monkeypatch):
-    """Writes the cgroup's count of processes killed for memory."""
+    """Return a function that sets the number of out-of-memory kills of the cgroup."""
     monkeypatch.setattr(oom, "CGROUP", tmp_path)
 
     def write(kills):
@@ -25,18 +25,18 @@ def counted(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("kills", "reason", "words"),
-    [(4, "OutOfMemory", "Raise compute.mem"), (3, "HandlerInitError", "was killed by SIGKILL")],
+    [(4, "OutOfMemory", "raise compute.mem"), (3, "HandlerInitError", "was killed by SIGKILL")],
 )
 async def test_the_oom_counter_of_the_cgroup_decides_the_reason(counted, kills, reason, words):
     ours, theirs = socket.socketpair()
     with theirs:
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=-1)
         reports, control = await asyncio.open_connection(sock=ours)
-        worker = Worker(process, control, reports, 0)
+        worker = WorkerProcess(process, control, reports, 0)
         counted(kills)
         process.kill()
     with pytest.raises(StartError) as raised:
-        await worker.started()
+        await worker.wait_until_ready()
     assert raised.value.reason == reason
     assert words in raised.value.message
     control.close()

@@ -92,16 +92,18 @@ def test_an_installation_exits_with_its_supervisor(serve, tmp_path):
 
 
 CONSUMER = """
-import asyncio, sys
+import asyncio, dataclasses, sys
 from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.processes.lifeline import Lifeline
 from cortex_runtime.processes.worker_arguments import WorkerArguments
-from cortex_runtime.jobs.job_workers import start
+from cortex_runtime.processes.worker_process import WorkerProcess, spawn
 async def main():
     folder, lifeline = sys.argv[1], Lifeline()
     arguments = WorkerArguments(folder + "/api.json", folder, folder, lifeline.name)
-    worker = await start(arguments, SharedMetrics.create(1), 0, print, 1, print)
-    await worker.started()
+    metrics = SharedMetrics.create(1)
+    arguments = dataclasses.replace(arguments, metrics=metrics.descriptor, slots=1)
+    spawned = await spawn("cortex_runtime.jobs.worker", arguments, [metrics.descriptor])
+    await WorkerProcess(*spawned, 0).wait_until_ready()
 asyncio.run(main())
 """
 

@@ -160,7 +160,7 @@ def test_reload_serves_a_change_and_keeps_the_last_working_code(serve):
     code.write_text(source.replace("one", "two"))
     api.until(lambda: httpx.get(api.url).text == "two")
     code.write_text("import nothing_like_it\n")
-    api.until(lambda: "what ran before goes on" in api.log.read_text())
+    api.until(lambda: "the previous version stays in use" in api.log.read_text())
     assert httpx.get(api.url).text == "two"
     assert api.ready().status_code == 200
 
@@ -170,7 +170,7 @@ def test_a_change_before_the_file_watch_starts_is_served(serve):
     source = "class Handler:\n    def handle_get(self):\n        return 'one'\n"
     edit = "import pathlib\nme = pathlib.Path(__file__)\nme.write_text(me.read_text().split('# end')[1])\n# end\n"
     api = serve(edit + source.replace("one", "two"), "--reload")
-    api.until(lambda: "loading it again" in api.log.read_text())
+    api.until(lambda: "restarting the workers" in api.log.read_text())
     api.until(lambda: httpx.get(api.url).text == "two")
 
 

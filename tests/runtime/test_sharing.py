@@ -243,7 +243,7 @@ def test_requests_sent_to_a_dead_worker_are_forwarded_or_closed():
             with theirs:
                 assert mail.send(1, REQUEST, 0, b"x" * 100_000, (theirs.fileno(),))
             mail.send(1, TURN, 0)
-            mail.pass_on(1, other)
+            mail.forward(1, other)
             assert list(mail.receive(1)) == []
             if other is None:
                 assert ours.recv(1) == b""

@@ -8,7 +8,7 @@ import pytest
 
 from cortex_runtime.errors import StartError
 from cortex_runtime.logs import tracebacks
-from cortex_runtime.replica.supervisor import record_termination
+from cortex_runtime.replica.termination import record_termination
 from tests.runtime.programs import PLAIN
 
 DEEP = """
@@ -58,7 +58,7 @@ def test_the_cause_of_death_begins_in_the_users_code(serve, tmp_path, source, fi
     assert str(api.project) not in message
     if first is not None:
         assert files(message)[0] == first, message
-    logged = next(line for line in api.lines() if line["message"].startswith("the API can't start"))
+    logged = next(line for line in api.lines() if line["message"].startswith("failed to start the API"))
     assert last in logged["message"]
 
 

@@ -1,29 +1,30 @@
-"""A worker process that runs and does no work: it is noticed, reported, ended with its stacks, and replaced."""
+"""A hung worker process is reported, killed with the stacks of its threads in the log, and replaced."""
 
 import pytest
 
+from cortex_runtime.messages import Pong
 from cortex_runtime.replica.watchdog import PERIOD, Watchdog
 
 
 class Worker:
-    """What a worker answers, second by second."""
+    """A simulated worker, advanced second by second."""
 
     def __init__(self, timeout: float = 10) -> None:
-        self.asked = 0
-        self.watchdog = Watchdog(self.ask, timeout)
+        self.pings = 0
+        self.watchdog = Watchdog(self.on_ping, timeout)
         self.busy = self.answers = True
         self.finished = 0
 
-    def ask(self) -> None:
-        self.asked += 1
+    def on_ping(self) -> None:
+        self.pings += 1
 
     def run(self, seconds: int) -> str | None:
-        """Let time pass; returns the problem after it."""
+        """Advance the time. Return the problem at the end."""
         for _ in range(seconds):
-            before = self.asked
+            before = self.pings
             self.watchdog.advance(1.0)
-            if self.asked > before and self.answers:
-                self.watchdog.on_answer(self.busy, self.finished)
+            if self.pings > before and self.answers:
+                self.watchdog.on_pong(Pong(self.busy, self.finished))
         problem = self.watchdog.problem()
         return problem.message if problem else None
 
@@ -35,7 +36,7 @@ def test_a_worker_that_responds_and_finishes_calls_is_not_hung() -> None:
         assert worker.run(2) is None
     worker.busy = False
     assert worker.run(100) is None
-    assert worker.asked == pytest.approx(200 / PERIOD, abs=1)
+    assert worker.pings == pytest.approx(200 / PERIOD, abs=1)
 
 
 def test_a_blocked_event_loop_is_reported_after_the_timeout_and_killed_after_twice_the_timeout() -> None:
@@ -45,18 +46,18 @@ def test_a_blocked_event_loop_is_reported_after_the_timeout_and_killed_after_twi
     assert "its event loop has been blocked for longer than handler.requestTimeout (10 s)" in (
         worker.run(2) or ""
     )
-    assert not worker.watchdog.is_over
+    assert not worker.watchdog.is_expired
     worker.run(10)
-    assert worker.watchdog.is_over
+    assert worker.watchdog.is_expired
 
 
 def test_busy_threads_are_reported_until_one_finishes_a_call() -> None:
     worker = Worker()
     assert worker.run(int(PERIOD) + 9) is None
-    assert "all its threads run calls that take longer" in (worker.run(3) or "")
+    assert "all its threads have run calls for longer" in (worker.run(3) or "")
     worker.finished += 1
     assert worker.run(2) is None
-    assert not worker.watchdog.is_over
+    assert not worker.watchdog.is_expired
 
 
 def test_the_timeout_is_at_least_five_seconds() -> None:
@@ -77,10 +78,10 @@ class Handler:
         threading.Lock().acquire()
         lock = threading.Lock()
         lock.acquire()
-        lock.acquire()  # here it hangs
+        lock.acquire()  # deadlock
 
     async def handle_put(self, payload):
-        time.sleep(1000)  # here it blocks the loop
+        time.sleep(1000)  # blocks the event loop
 """
 
 

@@ -5,10 +5,8 @@ is ready or why it can't start, and which model it can't load.
 """
 
 import faulthandler
-import json
 import logging
 import os
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,22 +18,23 @@ from cortex_runtime.handler.program import Program, prepare
 from cortex_runtime.handler.threads import Threads
 from cortex_runtime.logs import records
 from cortex_runtime.logs.tracebacks import brief
+from cortex_runtime.messages import ControlChannel, ModelFailed, StartFailed, Step
 from cortex_runtime.metrics.series import NamedSeries
 from cortex_runtime.metrics.shared_memory import SharedMetrics
-from cortex_runtime.processes.lifeline import hold
+from cortex_runtime.processes.lifeline import attach
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 
 log = logging.getLogger("cortex")
 
-Ready = Callable[[Document, WorkerArguments, socket.socket], Callable[[], None]]
+Ready = Callable[[Document, WorkerArguments, ControlChannel], Callable[[], None]]
 """Loads models and code, and returns what then runs until the process is told to stop. Raises StartError."""
 
 
 def run(argument: str, ready: Ready) -> NoReturn:
     """A process's whole life. Exit status: 0 after a stop, 1 when the API can't start. argument: the arguments."""
     arguments = WorkerArguments.from_json(argument)
-    hold(arguments.lifeline)
-    control = socket.socket(fileno=arguments.control)
+    attach(arguments.lifeline)
+    control = ControlChannel(arguments.control)
     # A process that dies of its native code, or is ended because it hangs, leaves the stack of each thread in the log.
     faulthandler.enable(file=2)
     try:
@@ -43,9 +42,9 @@ def run(argument: str, ready: Ready) -> NoReturn:
         records.configure(document.spec.handler.log_level, capture_prints=True)
         serve = ready(document, arguments, control)
     except StartError as error:
-        report(control, event="failed", reason=error.reason, message=error.message)
+        control.send(StartFailed(error.reason, error.message))
     except (OSError, ValueError) as error:
-        report(control, event="failed", reason="InvalidSpec", message=brief(error))
+        control.send(StartFailed("InvalidSpec", brief(error)))
     else:
         serve()
         end(0)
@@ -55,7 +54,7 @@ def run(argument: str, ready: Ready) -> NoReturn:
 def program(
     document: Document,
     arguments: WorkerArguments,
-    control: socket.socket,
+    control: ControlChannel,
     shared_metrics: SharedMetrics,
     threads: Threads,
 ) -> Program:
@@ -66,8 +65,8 @@ def program(
         Path(arguments.models),
         NamedSeries(shared_metrics.series_region(arguments.slot)),
         threads.call,
-        lambda name: report(control, event="model_failed", model=name),
-        lambda what: report(control, event="doing", what=what),
+        lambda name: control.send(ModelFailed(name)),
+        lambda what: control.send(Step(what)),
     )
 
 
@@ -79,11 +78,6 @@ def end(status: int) -> NoReturn:
     finally:
         records.flush()
         os._exit(status)
-
-
-def report(control: socket.socket, **words: str | int) -> None:
-    """Tell the supervisor."""
-    control.sendall(json.dumps(words).encode() + b"\n")
 
 
 def follow(program: Program) -> None:

@@ -1,21 +1,22 @@
-"""A replica of an AsyncAPI's workers: takes jobs from the queue and has the user's handler work on them in processes of their
-own. No user code runs here, so leases are renewed however busy the handler is, and a process that dies is seen at once.
+"""The consumer, first process of an AsyncAPI's worker replica: it takes jobs from the queue and runs them in worker processes.
+
+It runs no user code, so leases are renewed while the handler is busy, and the exit of a process is noticed at once.
 
 `python -m cortex_runtime consume --config /etc/cortex/api.json --project /mnt/project --models /mnt/models --admin-port 8081
---grace 60` with CORTEX_QUEUE_URL in the environment (queues/connect.py tells the forms), and whatever `serve` takes for models
-and TensorFlow. There is no port but the admin port, which is that of `serve`: /healthz, /readyz (not ready: Starting,
-QueueUnreachable, CrashLoop, Draining ...), /metrics (cortex_async_*), /load (jobs in hand as "inFlight"). A cause of death is
-in the termination log.
+--grace 60` with CORTEX_QUEUE_URL in the environment (see queues/connect.py) and the settings of `serve` for models.
+Its only port is the admin port, the same as that of `serve`: /healthz, /readyz (not ready: Starting, QueueUnreachable, CrashLoop,
+Draining, ...), /metrics (cortex_async_*) and /load (running jobs as "inFlight"). The termination log has the reason of a failure.
 
-SIGTERM (or SIGINT): no more jobs are taken; those in hand have --grace seconds, and what is left goes back to the queue at
-once, without counting the attempt. So a pod's terminationGracePeriodSeconds is grace + 15, and no preStop is needed.
+On SIGTERM or SIGINT it takes no more jobs. Running jobs have --grace seconds; the remaining ones return to the queue at once
+without counting the attempt. A pod's terminationGracePeriodSeconds is therefore grace + 15, and it needs no preStop hook.
 """
 
 import asyncio
 import logging
 import os
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 
 import uvloop
 
@@ -25,126 +26,112 @@ from cortex_runtime.handler.dependencies import Stopped as InstallStopped
 from cortex_runtime.http.server import Server
 from cortex_runtime.jobs.dispatcher import Dispatcher
 from cortex_runtime.jobs.gateway import read_document
-from cortex_runtime.jobs.job_workers import JobWorker, jobs_per_process, jobs_per_replica, start
+from cortex_runtime.jobs.job_workers import JobWorker, jobs_per_process, jobs_per_replica
 from cortex_runtime.jobs.metrics import ConsumerMetrics
 from cortex_runtime.logs import records
+from cortex_runtime.messages import Stop
 from cortex_runtime.metrics.prometheus import Metrics
 from cortex_runtime.models.progress import Stopped
+from cortex_runtime.processes.listener import listen
 from cortex_runtime.queues.connect import VARIABLE, connect
 from cortex_runtime.queues.queue import Queue
-from cortex_runtime.replica.admin import Admin, Unready
-from cortex_runtime.replica.supervisor import Options, Supervisor, record_termination
-from cortex_runtime.replica.workers import Worker
+from cortex_runtime.replica.admin import Admin, Unready, admin_server
+from cortex_runtime.replica.pool import PoolOptions, WorkerPool
+from cortex_runtime.replica.termination import record_termination
 
 log = logging.getLogger("cortex")
 
 
-@dataclass(frozen=True)
-class ConsumerOptions(Options):
-    """The command line of `consume`. grace: seconds that jobs in hand have after SIGTERM."""
+@dataclass(frozen=True, kw_only=True)
+class ConsumerOptions(PoolOptions):
+    """The command line of `consume`. grace: seconds that running jobs have after SIGTERM."""
 
+    host: str
+    admin_port: int
+    termination_log: Path
     grace: float = 60.0
 
 
-class Consumer(Supervisor):
-    """One replica. `run` returns the exit status."""
-
-    watches_workers = False
-    """A job may take any time."""
+class Consumer:
+    """One worker replica of an AsyncAPI."""
 
     def __init__(self, options: ConsumerOptions, document: Document, queue: Queue) -> None:
-        super().__init__(replace(options, port=0), document)
-        # Jobs come from the queue.
-        self._listener.close()
         self._grace = options.grace
+        self._document = document
         self._queue = queue
         self._capacity = jobs_per_process(document.spec.handler)
-        limit = jobs_per_replica(document.spec.handler)
-        self._counts = ConsumerMetrics(lambda: self._dispatcher.running())
-        self._dispatcher = Dispatcher(queue, self._counts, limit)
+        self._admin_listener = listen(options.host, options.admin_port)
+        self._metrics = ConsumerMetrics(lambda: self._dispatcher.running())
+        self._dispatcher = Dispatcher(queue, self._metrics, jobs_per_replica(document.spec.handler))
+        # No hang_timeout: a job may take any time.
+        self._pool = WorkerPool(options, document, self._launch)
 
     async def run(self) -> int:
-        """Work until a signal. Raises StartError when the API can't start."""
+        """Run jobs until a signal. Return the exit status. Raises StartError when the API can't start."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop)
-        loop.add_signal_handler(signal.SIGINT, self._stop)
+        loop.add_signal_handler(signal.SIGTERM, self._pool.stop)
+        loop.add_signal_handler(signal.SIGINT, self._pool.stop)
         admin = self._admin_server()
         serving = asyncio.create_task(admin.serve(sockets=[self._admin_listener]))
-        working: asyncio.Task[None] | None = None
+        dispatching: asyncio.Task[None] | None = None
         try:
-            await self._get_ready()
-            self._seats = await self._generation()
-            if not self._stopping.is_set():
-                working = asyncio.create_task(self._dispatcher.run())
-                log.info(
-                    "ready: working on jobs of %s, %d at a time", self._document.name, self._dispatcher.limit
-                )
-                await self._watch()
-            if working is not None:
-                log.info("draining: %d jobs in hand", self._dispatcher.running())
+            await self._pool.start()
+            if not self._pool.stopping.is_set():
+                dispatching = asyncio.create_task(self._dispatcher.run())
+                limit = self._dispatcher.limit
+                log.info("ready: running jobs of %s, at most %d at a time", self._document.name, limit)
+                await self._pool.watch()
+            if dispatching is not None:
+                log.info("draining: %d jobs running", self._dispatcher.running())
                 self._dispatcher.stop()
-                await working
-            await self._drain()
+                await dispatching
+            self._pool.send(Stop())
+            await self._dispatcher.drain(self._grace, self._pool.kill)
         except (InstallStopped, Stopped):
-            log.info("told to stop before the workers were started")
+            log.info("stopped before the workers were started")
         finally:
-            self._stop()
-            if working is not None:
-                working.cancel()
-                await asyncio.gather(working, return_exceptions=True)
-                # When no process can start any more, the jobs that waited for one.
-                await self._dispatcher.drain(0.0, self._kill)
-            await self._end(self._seats)
+            self._pool.stop()
+            if dispatching is not None:
+                dispatching.cancel()
+                await asyncio.gather(dispatching, return_exceptions=True)
+                # When no process can start any more, jobs may still wait for one.
+                await self._dispatcher.drain(0.0, self._pool.kill)
+            await self._pool.close()
             await self._queue.backend.close()
             admin.should_exit = True
             await serving
-            if self._installer is not None:
-                self._installer.close()
         return 0
 
-    async def _drain(self) -> None:
-        for seat in self._seats:
-            seat.tell("stop")
-        await self._dispatcher.drain(self._grace, self._kill)
-
-    def _kill(self) -> None:
-        for seat in self._seats:
-            seat.kill()
-
-    def _launch(self) -> "asyncio.Future[Worker]":
-        slot = self._free.pop(0)
-        return asyncio.ensure_future(self._start(slot))
-
-    async def _start(self, slot: int) -> JobWorker:
-        return await start(
-            self._arguments,
-            self._shared_metrics,
+    async def _launch(self, slot: int) -> JobWorker:
+        spawned = await self._pool.spawn("cortex_runtime.jobs.worker", slot)
+        return JobWorker(
+            *spawned,
             slot,
-            self._on_report,
-            self._capacity,
-            self._dispatcher.notice,
+            self._pool.on_report,
+            capacity=self._capacity,
+            on_change=self._dispatcher.on_worker_change,
         )
 
     def _problem(self) -> Unready | None:
-        problem = super()._problem()
+        problem = self._pool.problem()
         if problem is None and self._dispatcher.problem:
             return Unready("QueueUnreachable", self._dispatcher.problem)
         return problem
 
     def _admin_server(self) -> Server:
-        server = super()._admin_server()
-        metrics = Metrics(self._document, self._shared_metrics, self._workers, self._model_failures)
-        server.config.app = Admin(
+        pool = self._pool
+        metrics = Metrics(self._document, pool.metrics, pool.counts, pool.model_failures)
+        admin = Admin(
             self._problem,
-            lambda: metrics.text() + self._counts.text(),
+            lambda: metrics.text() + self._metrics.text(),
             self._dispatcher.running,
-            failure=self._last_failure,
+            failure=pool.last_failure,
         )
-        return server
+        return admin_server(admin)
 
 
 def consume(options: ConsumerOptions) -> int:
-    """Work until SIGTERM or SIGINT. Returns the exit status: 0, or 1 with the cause in the termination log."""
+    """Run jobs until SIGTERM or SIGINT. Return the exit status: 0, or 1 with the reason in the termination log."""
     records.configure("info")
     try:
         document = read_document(options.config)
@@ -152,7 +139,7 @@ def consume(options: ConsumerOptions) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(options, document, queue))
     except StartError as error:
-        log.error("the API can't start: %s", error, extra={"reason": error.reason})
+        log.error("failed to start the API: %s", error, extra={"reason": error.reason})
         record_termination(options.termination_log, error)
         return 1
 

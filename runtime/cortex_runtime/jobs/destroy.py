@@ -11,7 +11,7 @@ from cortex_runtime.errors import StartError
 from cortex_runtime.logs import records
 from cortex_runtime.queues.base import Backend, Channel, QueueError
 from cortex_runtime.queues.connect import VARIABLE, backend_of
-from cortex_runtime.replica.supervisor import record_termination
+from cortex_runtime.replica.termination import record_termination
 
 log = logging.getLogger("cortex")
 

@@ -25,7 +25,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +42,12 @@ from cortex_runtime.jobs.gateway_app import Gateway, send_json
 from cortex_runtime.jobs.metrics import GatewayMetrics
 from cortex_runtime.jobs.queue_state import QueueState
 from cortex_runtime.logs import records
+from cortex_runtime.processes.listener import listen
 from cortex_runtime.queues.base import QueueError, Unreachable
 from cortex_runtime.queues.connect import VARIABLE, connect
 from cortex_runtime.queues.queue import Queue
 from cortex_runtime.replica.admin import Admin, Unready
-from cortex_runtime.replica.workers import listen
+from cortex_runtime.replica.termination import record_termination
 
 log = logging.getLogger("cortex")
 
@@ -93,8 +93,6 @@ class GatewayAdmin:
 
 def gateway(options: GatewayOptions) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit status: 0, or 1 with the cause in the termination log."""
-    from cortex_runtime.replica.supervisor import record_termination
-
     records.configure("info")
     try:
         document = read_document(options.config)
@@ -148,7 +146,7 @@ async def _run(options: GatewayOptions, document: Document, queue: Queue, limit:
             return Unready("Draining", "the gateway is shutting down")
         return None if state.reached else Unready("QueueUnreachable", state.problem)
 
-    listeners = [_listen(options.host, port) for port in (options.port, options.admin_port)]
+    listeners = [listen(options.host, port) for port in (options.port, options.admin_port)]
     admin = GatewayAdmin(Admin(problem, metrics.text, metrics.in_flight), state)
     servers = [Server(_config(served), lambda: None) for served in (app, admin)]
     serving = [
@@ -207,13 +205,6 @@ async def _sweep(queue: Queue) -> None:
                 log.info("%d payloads were removed whose jobs never came to be", gone)
         except QueueError as error:
             log.warning("what is past its time could not be removed: %s", error)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return listen(host, port)
-    except OSError as error:
-        raise StartError("PortInUse", f"can't listen on {host}:{port}: {error}") from error
 
 
 def _config(app: Gateway | GatewayAdmin) -> uvicorn.Config:

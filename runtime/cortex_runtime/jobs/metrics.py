@@ -113,7 +113,7 @@ class ConsumerMetrics(_Registry):
         in_hand.set_function(running)
         self._attempts = Counter(
             "cortex_async_attempts",
-            "Attempts at jobs, by how they ended: completed, failed, retried, handed_back, lost",
+            "Attempts at jobs, by how they ended: completed, failed, retried, released, lost",
             ("outcome",),
             registry=registry,
         )

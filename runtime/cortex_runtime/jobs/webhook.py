@@ -74,17 +74,17 @@ class Webhooks:
         try:
             problem = await self._post(hook)
             if problem is None:
-                await self._queue.told(hook)
+                await self._queue.settle_hook(hook)
                 self._counted("delivered")
             elif hook.delivery.times >= MOST_TRIES:
-                await self._queue.told(hook)
+                await self._queue.settle_hook(hook)
                 self._counted("given_up")
                 log.error(
                     "the webhook of job %s is given up after %d tries: %s", record.id, MOST_TRIES, problem
                 )
             else:
                 pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (hook.delivery.times - 1))
-                await self._queue.tell_later(hook, pause)
+                await self._queue.retry_hook(hook, pause)
                 self._counted("retried")
                 log.warning("the webhook of job %s is tried again in %g s: %s", record.id, pause, problem)
         except QueueError as error:

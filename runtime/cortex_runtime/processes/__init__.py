@@ -1,1 +1,1 @@
-"""Processes of a replica: their arguments, how they end with their supervisor, and whether the kernel killed them for memory."""
+"""Processes of a replica: how they are started, how they exit with their supervisor, and whether the kernel killed one."""

@@ -1,11 +1,10 @@
-"""What the supervisor starts ends with it, however it ends: also when it is killed by force and can end nobody any more.
+"""Ends the processes that a supervisor has started when it exits, also when it is killed and can't end them itself.
 
-The supervisor holds a pipe open. Each process that it starts opens the pipe once more and asks the kernel for SIGKILL to its
-whole group when the other end is closed (F_SETSIG in fcntl(2)): that takes no thread and no lock of the interpreter, so it
-works however the user's code blocks, and it reaches what that code has started. Where there is no such signal, a thread looks
-for the parent.
+The supervisor keeps a pipe open. Each process that it starts opens the pipe too and asks the kernel to send SIGKILL to its
+process group when the supervisor's end is closed (F_SETSIG, see fcntl(2)). This needs no thread and no interpreter lock, so
+it works while user code blocks, and it reaches child processes of that code. Without F_SETSIG a thread polls the parent process.
 
-As a program it runs a command that ends so; it knows nothing beyond the standard library.
+As a program, it runs a command that exits with this process. It imports only the standard library.
 """
 
 import fcntl
@@ -16,27 +15,26 @@ import threading
 import time
 from collections.abc import Sequence
 
-_LOOK = 0.5
-"""Seconds between two looks for the parent."""
+_POLL_SECONDS = 0.5
 
 
 class Lifeline:
-    """The supervisor's end, which the end of its process closes. name: what its children find it by."""
+    """The supervisor's end of the pipe. name: the path by which child processes open it."""
 
     def __init__(self) -> None:
         self._ends = os.pipe()
         self.name = f"/proc/{os.getpid()}/fd/{self._ends[0]}"
 
     def command(self, command: Sequence[str]) -> list[str]:
-        """The command line that runs a command which ends with this process. It has to lead a group of its own."""
-        # Isolated: whatever folder it starts in, no module of that folder is taken for one of the standard library.
+        """Return the command line that runs a command which exits with this process. It must lead its own process group."""
+        # -I: no module in the working directory may shadow one of the standard library.
         return [sys.executable, "-IS", __file__, self.name, *command]
 
 
-def hold(name: str) -> int | None:
-    """End this process's group, or where it leads none this process, when its parent goes, who has the Lifeline of that name.
+def attach(name: str) -> int | None:
+    """Kill this process, and its group if it leads one, when the parent process with the Lifeline of this name exits.
 
-    Returns the descriptor that does it, or None where a thread does.
+    Return the descriptor that must stay open, or None where a thread polls the parent.
     """
     parent = int(name.split("/")[2])
     try:
@@ -45,52 +43,52 @@ def hold(name: str) -> int | None:
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
     except (OSError, AttributeError):
-        # No Linux, no /proc, or no parent any more: the thread will see.
-        threading.Thread(target=_watch, args=(parent,), name="lifeline", daemon=True).start()
+        # Not on Linux, no /proc, or the parent has exited already, which the thread detects.
+        threading.Thread(target=_poll, args=(parent,), name="lifeline", daemon=True).start()
         return None
     try:
         gone = os.read(descriptor, 1) == b""
     except BlockingIOError:
         gone = False
     if gone:
-        _end()
+        _kill()
     return descriptor
 
 
-def _watch(parent: int) -> None:
+def _poll(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(_LOOK)
-    _end()
+        time.sleep(_POLL_SECONDS)
+    _kill()
 
 
 def _leads() -> bool:
     return os.getpgrp() == os.getpid()
 
 
-def _end() -> None:
+def _kill() -> None:
     if _leads():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
-def end_group(leader: int) -> None:
-    """End what a process that is gone has left of the group that it led."""
+def kill_group(leader: int) -> None:
+    """Kill the remaining processes of the group whose leader has exited."""
     try:
         os.killpg(leader, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
-        # Nothing is left, or, on macOS, a zombie.
+        # The group is empty, or has only a zombie (macOS).
         return
 
 
 def main(name: str, *command: str) -> None:
-    """Become the command, which goes on holding the line."""
-    descriptor = hold(name)
+    """Replace this process by the command, which inherits the descriptor."""
+    descriptor = attach(name)
     if descriptor is not None:
         os.set_inheritable(descriptor, True)
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        sys.exit(f"{command[0]} can't be run: {error.strerror}")
+        sys.exit(f"failed to run {command[0]}: {error.strerror}")
 
 
 if __name__ == "__main__":

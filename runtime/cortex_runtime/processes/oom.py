@@ -1,4 +1,4 @@
-"""Whether the kernel has killed a process of this container for memory, as the container's cgroup counts it."""
+"""The out-of-memory kills of this container, as its cgroup counts them."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ _COUNTERS = ("memory.events", "memory/memory.oom_control")
 
 
 def count() -> int:
-    """How often it has; 0 where nobody counts."""
+    """Return the number of processes that the kernel has killed for memory; 0 without a cgroup."""
     for name in _COUNTERS:
         try:
             lines = (CGROUP / name).read_text().splitlines()

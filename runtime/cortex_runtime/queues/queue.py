@@ -288,7 +288,7 @@ class Queue:
         await self._give_back(job, delay, replace(job.record, reason=reason, message=message))
         return True
 
-    async def hand_back(self, job: Job) -> None:
+    async def release(self, job: Job) -> None:
         """Give a job up that was not finished, at once and without counting the attempt. Raises LeaseLost."""
         record = replace(job.record, attempt=job.record.attempt - 1, reason="", message="")
         await self._give_back(job, 0.0, record)
@@ -307,11 +307,11 @@ class Queue:
                 hooks.append(Hook(record, delivery))
         return hooks
 
-    async def told(self, hook: Hook) -> None:
+    async def settle_hook(self, hook: Hook) -> None:
         """A hook is done with."""
         await self.backend.settle(hook.delivery)
 
-    async def tell_later(self, hook: Hook, delay: float) -> None:
+    async def retry_hook(self, hook: Hook, delay: float) -> None:
         """Try a hook again after so many seconds."""
         await self.backend.release(hook.delivery, delay)
 

@@ -1,1 +1,1 @@
-"""The supervisor of a RealtimeAPI: worker processes, their restart, reload, the admin port."""
+"""A replica: the supervisor of a RealtimeAPI, the pool of worker processes with restart and reload, the admin port."""

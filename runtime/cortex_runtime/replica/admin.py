@@ -1,4 +1,4 @@
-"""The admin port's ASGI application: health, readiness, metrics and load of the replica. No user code runs in its process."""
+"""The ASGI application of the admin port: health, readiness, metrics and load of a replica. Its process runs no user code."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from cortex_runtime.http.server import Server, plain
 from cortex_runtime.metrics.prometheus import CONTENT_TYPE
 
 _JSON = "application/json"
 
 
 class Unready(NamedTuple):
-    """Why a replica is not ready. since: when it began to do what the message says, RFC 3339; empty where that says nothing."""
+    """Why a replica is not ready. since: when the step in the message began, RFC 3339; empty where the message names no step."""
 
     reason: str
     message: str
@@ -20,11 +21,11 @@ class Unready(NamedTuple):
 
 
 class Admin:
-    """GET /healthz, /readyz, /metrics, /load.
+    """GET /healthz, /readyz, /metrics and /load.
 
-    problem: returns why the replica isn't ready, or None. metrics: gives the text. load: requests in flight.
-    average: their number over the last ten seconds, which the operator scales by. failure: why a worker died last, which /readyz
-    tells as "lastFailure".
+    problem: returns why the replica is not ready, or None. metrics: returns the Prometheus text. load: returns the requests in
+    flight. average: returns their average over the last ten seconds, by which the operator scales. failure: returns why a worker
+    died last, which /readyz reports as "lastFailure".
     """
 
     def __init__(
@@ -42,34 +43,40 @@ class Admin:
         self._failure = failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Respond to one request."""
         if scope["type"] != "http":
             return
-        status, kind, body = self._answer(scope["path"])
-        headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+        status, content_type, body = self._respond(scope["path"])
+        headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _answer(self, path: str) -> tuple[int, str, bytes]:
+    def _respond(self, path: str) -> tuple[int, str, bytes]:
         if path == "/healthz":
             return 200, _JSON, b'{"ok":true}'
         if path == "/readyz":
             problem, failure = self._problem(), self._failure()
-            more: dict[str, Any] = self._loads()
+            details: dict[str, Any] = self._loads()
             if failure is not None:
-                more["lastFailure"] = failure
+                details["lastFailure"] = failure
             if problem is None:
-                return 200, _JSON, orjson.dumps({"ready": True, **more})
+                return 200, _JSON, orjson.dumps({"ready": True, **details})
             if problem.since:
-                more["since"] = problem.since
+                details["since"] = problem.since
             why = {"reason": problem.reason, "message": problem.message}
-            return 503, _JSON, orjson.dumps({"ready": False, **why, **more})
+            return 503, _JSON, orjson.dumps({"ready": False, **why, **details})
         if path == "/metrics":
             return 200, CONTENT_TYPE, self._metrics()
         if path == "/load":
             return 200, _JSON, orjson.dumps(self._loads())
-        return 404, _JSON, b'{"error":"there are /healthz, /readyz, /metrics and /load"}'
+        return 404, _JSON, b'{"error":"not found; use /healthz, /readyz, /metrics or /load"}'
 
     def _loads(self) -> dict[str, float]:
         average = {} if self._average is None else {"average": round(self._average(), 3)}
         return {"inFlight": self._load(), **average}
+
+
+def admin_server(admin: Admin) -> Server:
+    """Return the server of the admin port."""
+    config = plain(admin, loop="asyncio", http="httptools", timeout_graceful_shutdown=1)
+    return Server(config, lambda: None)

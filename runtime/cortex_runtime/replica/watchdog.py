@@ -1,34 +1,34 @@
-"""Whether a worker process that runs still does its work: the supervisor asks, and the worker's event loop answers.
+"""Detects hung workers: the supervisor sends pings, and the event loop of the worker answers.
 
-A worker hangs when its loop does not answer for the time that a request may take, or when all its threads are busy and none of
-them has finished a call for that time: a deadlock, or a call without a timeout. Its requests get 504 by then, and those that
-follow would get it as well.
+A worker hangs when its event loop does not answer for the time that a request may take, or when all its threads are busy and none
+finishes a call for that time: a deadlock, or a call without a timeout. By then its requests have failed with 504.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cortex_runtime.errors import StartError
+from cortex_runtime.messages import Pong
 
 PERIOD = 2.0
-"""Seconds between an answer and the next question."""
+"""Seconds between a pong and the next ping."""
 _LEAST = 5.0
-"""Seconds that a worker has at least, however short the timeout of requests is."""
+"""Minimum of the timeout in seconds, however short that of requests is."""
 
 
 @dataclass
 class Watchdog:
-    """Watches one worker. ask: sends it the question. timeout: seconds that a request may take.
+    """Watches one worker. send_ping: sends it a ping. timeout: seconds that a request may take.
 
-    Time is what `advance` is told, so a replica that was suspended as a whole does not count as hung when it goes on.
+    It has no clock: `advance` passes the time, so a replica that was suspended does not count as hung when it resumes.
     """
 
-    ask: Callable[[], None]
+    send_ping: Callable[[], None]
     timeout: float
     _pause: float = 0.0
     _silent: float = 0.0
     _stalled: float = 0.0
-    _asked: bool = False
+    _is_waiting: bool = False
     _busy: bool = False
     _finished: int = -1
     _limit: float = field(init=False)
@@ -37,38 +37,38 @@ class Watchdog:
         self._limit = max(self.timeout, _LEAST)
 
     def advance(self, seconds: float) -> None:
-        """So much time has passed."""
+        """Let time pass. seconds: since the last call."""
         if self._busy:
             self._stalled += seconds
-        if self._asked:
+        if self._is_waiting:
             self._silent += seconds
             return
         self._pause += seconds
         if self._pause >= PERIOD:
-            self._pause, self._asked = 0.0, True
-            self.ask()
+            self._pause, self._is_waiting = 0.0, True
+            self.send_ping()
 
-    def on_answer(self, busy: bool, finished: int) -> None:
-        """The worker has answered. busy: whether all its threads are. finished: calls that have ended since it started."""
-        self._asked, self._silent = False, 0.0
-        if not busy or finished != self._finished:
+    def on_pong(self, pong: Pong) -> None:
+        """Handle an answer of the worker."""
+        self._is_waiting, self._silent = False, 0.0
+        if not pong.busy or pong.finished != self._finished:
             self._stalled = 0.0
-        self._busy, self._finished = busy, finished
+        self._busy, self._finished = pong.busy, pong.finished
 
     def problem(self) -> StartError | None:
-        """Why the worker counts as hung; None while it does not."""
-        where = "all its threads run calls that take longer"
+        """Return why the worker counts as hung; None while it does not."""
+        cause = "all its threads have run calls for longer"
         if self._silent >= self._limit:
-            where = "its event loop has been blocked for longer"
+            cause = "its event loop has been blocked for longer"
         elif self._stalled < self._limit:
             return None
         return StartError(
             "WorkerHung",
-            f"a worker answers no requests: {where} than handler.requestTimeout ({self.timeout:g} s). It is ended after twice"
-            " that time, with the stack of each thread in the log",
+            f"a worker hangs: {cause} than handler.requestTimeout ({self.timeout:g} s); it is killed after twice that time, with"
+            " the stack of each thread in its log",
         )
 
     @property
-    def is_over(self) -> bool:
-        """Whether it has hung for so long that it is to be ended."""
+    def is_expired(self) -> bool:
+        """Whether the worker has hung for so long that it must be killed."""
         return max(self._silent, self._stalled) >= 2 * self._limit

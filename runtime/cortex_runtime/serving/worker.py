@@ -1,7 +1,7 @@
 """One serving process: the user's code lives here and only here. Started by the supervisor, and ends when that ends.
 
-`python -m cortex_runtime.serving.worker ARGUMENTS`, as handler/host.py has it. Over the control socket it receives "drain" (close
-connections as they are used), "models" (their index has changed) and "stop".
+`python -m cortex_runtime.serving.worker ARGUMENTS`, as handler/host.py has it. messages.py has what it
+receives and sends over the control channel.
 """
 
 import asyncio
@@ -23,12 +23,13 @@ from cortex_runtime.http import api_keys
 from cortex_runtime.http.protocol import InlineProtocol
 from cortex_runtime.http.server import Server, plain
 from cortex_runtime.logs import records
+from cortex_runtime.messages import ControlChannel, Drain, Ping, Pong, Ready, ReloadModels, Stop
 from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.serving.app import App
 
 
-def prepare(document: Document, arguments: WorkerArguments, control: socket.socket) -> Callable[[], None]:
+def prepare(document: Document, arguments: WorkerArguments, control: ControlChannel) -> Callable[[], None]:
     """Load models and code and construct the handler. Returns what then serves. Raises StartError."""
     listener = socket.socket(fileno=arguments.listener)
     spec = document.spec.handler
@@ -62,7 +63,7 @@ def serve(
     app: App,
     program: Program,
     listener: socket.socket,
-    control: socket.socket,
+    control: ControlChannel,
     arguments: WorkerArguments,
 ) -> None:
     """Answer requests until told to stop and all running ones are over."""
@@ -75,9 +76,9 @@ def serve(
         backlog=2048,
         timeout_graceful_shutdown=max(1, int(units.seconds(document.spec.handler.request_timeout))),
     )
-    server = _server(config, lambda: control.sendall(b'{"event": "ready"}\n'), app, arguments)
+    server = _server(config, lambda: control.send(Ready()), app, arguments)
     loop = uvloop.new_event_loop()
-    threading.Thread(target=_obey, args=(control, server, app, program, loop), daemon=True).start()
+    threading.Thread(target=_follow_commands, args=(control, server, app, program, loop), daemon=True).start()
     app.threads.drive(loop, _serve(server, listener, app), on_handler_thread=app.all_async)
 
 
@@ -101,32 +102,30 @@ async def _serve(server: Server, listener: socket.socket, app: App) -> None:
         host.end(0)
 
 
-def _obey(
-    control: socket.socket,
+def _follow_commands(
+    control: ControlChannel,
     server: Server,
     app: App,
     program: Program,
     loop: asyncio.AbstractEventLoop,
 ) -> None:
-    with control.makefile("r") as orders:
-        for order in orders:
-            if order == "models\n":
-                threading.Thread(target=host.follow, args=(program,), daemon=True).start()
-            elif order == "ping\n":
-                # The loop itself answers, or does not.
-                loop.call_soon_threadsafe(_answer, control, app.threads)
-            elif order == "drain\n":
-                app.draining = True
-            elif order == "stop\n":
-                app.draining = True
-                server.should_exit = True
-    # The supervisor is gone, and with it whoever would end this process.
+    while (command := control.receive()) is not None:
+        if isinstance(command, ReloadModels):
+            threading.Thread(target=host.follow, args=(program,), daemon=True).start()
+        elif isinstance(command, Ping):
+            # Answered on the event loop, so that a blocked loop does not answer.
+            loop.call_soon_threadsafe(_send_pong, control, app.threads)
+        elif isinstance(command, Drain):
+            app.draining = True
+        elif isinstance(command, Stop):
+            app.draining = True
+            server.should_exit = True
+    # The supervisor is gone, and only it would end this process.
     os._exit(1)
 
 
-def _answer(control: socket.socket, threads: Threads) -> None:
-    """Tell the supervisor that the loop runs, and whether calls of the handler come to an end."""
-    host.report(control, event="alive", busy=threads.pending >= threads.size, finished=threads.finished)
+def _send_pong(control: ControlChannel, threads: Threads) -> None:
+    control.send(Pong(threads.pending >= threads.size, threads.finished))
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ async def test_a_released_job_is_taken_again_without_counting_the_attempt(queue:
     for _ in range(5):
         job = await take(one)
         assert (job.record.attempt, job.suspect) == (1, False)
-        await one.hand_back(job)
+        await one.release(job)
     record = await one.status(identity, fresh=True)
     assert record is not None
     assert (record.status, record.attempt) == (Status.IN_QUEUE, 0)
@@ -285,10 +285,10 @@ async def test_a_hook_is_delivered_until_it_is_settled(queue: Make) -> None:
     await one.complete(await take(one), b"1")
     [hook] = await one.take_hooks(5, 5)
     assert (hook.record.id, hook.record.webhook) == (identity, "http://somewhere/")
-    await one.tell_later(hook, 0)
+    await one.retry_hook(hook, 0)
     [hook] = await one.take_hooks(5, 5)
     assert hook.delivery.times == 2
-    await one.told(hook)
+    await one.settle_hook(hook)
     assert await one.take_hooks(5, SHORT) == []
 
 

@@ -1,0 +1,121 @@
+"""A worker process as its supervisor sees it, and how it is started. Used for workers that serve requests and that run jobs."""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from cortex_runtime import messages
+from cortex_runtime.errors import StartError
+from cortex_runtime.messages import Command, Message, Pong, Ready, StartFailed
+from cortex_runtime.processes import oom
+from cortex_runtime.processes.worker_arguments import WorkerArguments
+
+_ABORT_SECONDS = 2.0
+"""Seconds between SIGABRT and SIGKILL."""
+
+
+class Spawned(NamedTuple):
+    """A process and both directions of its control channel."""
+
+    process: asyncio.subprocess.Process
+    control: asyncio.StreamWriter
+    reports: asyncio.StreamReader
+
+
+async def spawn(module: str, arguments: WorkerArguments, descriptors: Sequence[int]) -> Spawned:
+    """Start `python -m module` with these arguments and a control channel. descriptors: open files that it inherits."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            module,
+            replace(arguments, control=theirs.fileno()).to_json(),
+            pass_fds=(*descriptors, theirs.fileno()),
+            stdin=asyncio.subprocess.DEVNULL,
+            # Ctrl-C must reach only the supervisor, which drains.
+            start_new_session=True,
+        )
+    reader, writer = await asyncio.open_connection(sock=ours)
+    return Spawned(process, writer, reader)
+
+
+def _ignore(report: Message) -> None:
+    pass
+
+
+@dataclass
+class WorkerProcess:
+    """A running worker process. slot: its index in the shared metrics. on_report: called with the reports that the process
+    does not handle itself.
+    """
+
+    process: asyncio.subprocess.Process
+    control: asyncio.StreamWriter
+    reports: asyncio.StreamReader
+    slot: int
+    on_report: Callable[[Message], None] = _ignore
+    on_pong: Callable[[Pong], None] = field(init=False, default=_ignore)
+    is_aborted: bool = field(init=False, default=False)
+    _oom_count: int = field(init=False, default_factory=oom.count)
+
+    async def wait_until_ready(self) -> None:
+        """Wait until the worker is ready. Raises StartError with its reason, or with how the process exited."""
+        while (report := await messages.receive(self.reports)) is not None:
+            if isinstance(report, Ready):
+                return
+            if isinstance(report, StartFailed):
+                await self.process.wait()
+                raise StartError(report.reason, report.message)
+            self.on_report(report)
+        status = await self.process.wait()
+        raise self.failure("HandlerInitError", f"a worker {describe_exit(status)} while it started", status)
+
+    def failure(self, reason: str, message: str, status: int) -> StartError:
+        """Return this reason and message, or OutOfMemory when the kernel has killed a process since the worker started."""
+        if status != -signal.SIGKILL or oom.count() == self._oom_count:
+            return StartError(reason, message)
+        return StartError(
+            "OutOfMemory",
+            "a worker was killed because the container exceeded its memory limit; raise compute.mem or use less memory",
+        )
+
+    async def read_reports(self) -> None:
+        """Dispatch the reports of a worker that is ready, until its channel is closed."""
+        while (report := await messages.receive(self.reports)) is not None:
+            if isinstance(report, Pong):
+                self.on_pong(report)
+            elif not self.handle(report):
+                self.on_report(report)
+
+    def handle(self, report: Message) -> bool:
+        """Handle a report of this kind of worker. Return False for any other report."""
+        return False
+
+    def send(self, command: Command) -> None:
+        """Send a command; a worker that has exited receives none."""
+        if not self.control.is_closing():
+            self.control.write(messages.encode(command))
+
+    def abort(self) -> None:
+        """End a hung process: on SIGABRT it logs the stack of each thread, and SIGKILL follows."""
+        self.is_aborted = True
+        self.process.send_signal(signal.SIGABRT)
+        asyncio.get_running_loop().call_later(_ABORT_SECONDS, self.kill)
+
+    def kill(self) -> None:
+        """Send SIGKILL if the process still runs."""
+        if self.process.returncode is None:
+            self.process.kill()
+
+
+def describe_exit(status: int) -> str:
+    """Return how a process exited, in words."""
+    if status >= 0:
+        return f"exited with status {status}"
+    name = signal.Signals(-status).name
+    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

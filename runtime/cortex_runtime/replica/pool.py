@@ -1,0 +1,312 @@
+"""The worker processes of a replica and what they share: project, dependencies, models and metrics.
+
+The supervisor of a RealtimeAPI and the consumer of an AsyncAPI each have one. They differ in the workers that they launch.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cortex_api import Document
+from cortex_runtime.errors import StartError
+from cortex_runtime.handler.dependencies import Installer
+from cortex_runtime.mailboxes import Mailboxes
+from cortex_runtime.messages import Command, Message, ModelFailed, ReloadModels, Step, Stop
+from cortex_runtime.metrics.shared_memory import SharedMetrics
+from cortex_runtime.models.progress import Stopped
+from cortex_runtime.models.project import ProjectSource
+from cortex_runtime.models.sync import Sync
+from cortex_runtime.processes.lifeline import Lifeline
+from cortex_runtime.processes.worker_arguments import WorkerArguments
+from cortex_runtime.processes.worker_process import Spawned, WorkerProcess, spawn
+from cortex_runtime.replica.admin import Unready
+from cortex_runtime.replica.worker_slot import WorkerSlot
+
+log = logging.getLogger("cortex")
+
+CHECK_SECONDS = 0.5
+"""Seconds between two checks of the workers."""
+RESPAWN_SECONDS = 2.0
+"""Seconds after the death of the last worker for which a replica still counts as ready: connections wait for the next worker,
+which is usually ready by then. An unready replica would refuse them.
+"""
+_FAILURE_WINDOW = 300.0
+"""Seconds before the last death of a worker for which earlier deaths are counted in its message."""
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """Where the workers find what they run.
+
+    config: the API's document. project: folder of the code. packed: folder of a ConfigMap with the project as an archive, if
+    any. models: folder for downloaded models. reload: restart the workers when a file of the project changes.
+    """
+
+    config: Path
+    project: Path
+    models: Path
+    packed: Path | None = None
+    reload: bool = False
+
+
+class WorkerPool:
+    """The worker processes of a replica.
+
+    launch: starts the worker process of a slot. on_check: called after each check of the workers. hang_timeout: seconds after
+    which a worker may count as hung; None where hangs are not detected. listener, shares_requests: what serving workers have.
+    """
+
+    def __init__(
+        self,
+        options: PoolOptions,
+        document: Document,
+        launch: Callable[[int], Awaitable[WorkerProcess]],
+        *,
+        hang_timeout: float | None = None,
+        shares_requests: bool = False,
+        on_check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._options = options
+        self._document = document
+        self._launch = launch
+        self._hang_timeout = hang_timeout
+        self._on_check = on_check
+        handler = document.spec.handler
+        self._size = handler.processes_per_replica
+        # Two slots per worker: during a reload, two generations of workers serve at the same time.
+        self.metrics = SharedMetrics.create(2 * self._size)
+        self._free = list(range(self.metrics.slots))
+        self._mailboxes = Mailboxes.create(self.metrics.slots if shares_requests and self._size > 1 else 0)
+        self._slots: Sequence[WorkerSlot] = ()
+        self._earlier_restarts = 0
+        self._load_failures: Counter[str] = Counter()
+        self._step = ("starting", time.time())
+        self.stopping = asyncio.Event()
+        self._source = ProjectSource(handler, options.project, options.models, options.packed)
+        self._watched = {self._source.folder, options.config}
+        self._files: dict[str, tuple[int, int]] = {}
+        self._lifeline = Lifeline()
+        self._arguments = WorkerArguments(
+            str(options.config), str(self._source.folder), str(options.models), self._lifeline.name
+        )
+        self._installer: Installer | None = None
+        self._sync: Sync | None = None
+        if handler.models is not None:
+            self._sync = Sync(document, options.models, self._source.folder)
+
+    async def start(self) -> None:
+        """Fetch project, dependencies and models, and start the workers.
+
+        Return once all workers are ready, or on `stop`. Raises StartError, and the Stopped of what is being fetched.
+        """
+        self._set_step("fetching the project")
+        await asyncio.to_thread(self._source.fetch)
+        self._installer = Installer(self._document.spec.handler, self._source.folder, self._lifeline)
+        if self.stopping.is_set():
+            raise Stopped
+        if self._document.spec.handler.dependencies is not None:
+            self._set_step("installing dependencies")
+        await asyncio.to_thread(self._installer.prepare)
+        if self._sync is not None:
+            self._set_step("looking for models")
+            await asyncio.to_thread(self._sync.start)
+        if self._options.reload:
+            from cortex_runtime.replica.reload import snapshot
+
+            # Taken before the first worker reads the files, so that no change in between is missed.
+            self._files = await asyncio.to_thread(snapshot, self._watched)
+        self._set_step("starting the worker processes")
+        self._slots = await self._start_generation()
+
+    async def spawn(self, module: str, slot: int, listener: int | None = None) -> Spawned:
+        """Start the process of a slot. listener: the descriptor of the socket that it accepts from."""
+        arguments = replace(
+            self._arguments, metrics=self.metrics.descriptor, slot=slot, slots=self.metrics.slots
+        )
+        descriptors = [self.metrics.descriptor]
+        if listener is not None:
+            arguments = replace(arguments, listener=listener, mailboxes=self._mailboxes.descriptors)
+            descriptors += [listener, *(end for ends in self._mailboxes.descriptors for end in ends)]
+        return await spawn(module, arguments, descriptors)
+
+    async def watch(self) -> None:
+        """Check the workers until `stop`. Raises StartError when no worker is left and none can start."""
+        stop = asyncio.create_task(self.stopping.wait())
+        others = [asyncio.create_task(self._reload_on_change())] if self._options.reload else []
+        if self._sync is not None and self._sync.interval:
+            others.append(asyncio.create_task(self._poll_models(self._sync)))
+        loop = asyncio.get_running_loop()
+        try:
+            checked = loop.time()
+            while not stop.done():
+                await asyncio.wait((stop,), timeout=CHECK_SECONDS)
+                now = loop.time()
+                for slot in self._slots:
+                    # During a longer interval this process was suspended, and the workers with it.
+                    slot.check(min(now - checked, 2 * CHECK_SECONDS))
+                checked = now
+                self._on_check()
+                down = [slot for slot in self._slots if not slot.is_ready and slot.problem]
+                failing = [slot.problem for slot in down if slot.is_failing and slot.problem]
+                if failing and len(down) == len(self._slots):
+                    raise failing[0]
+        finally:
+            stop.cancel()
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+    def on_report(self, report: Message) -> None:
+        """Handle a report that is not about one job."""
+        if isinstance(report, ModelFailed):
+            self._load_failures[report.model] += 1
+        elif isinstance(report, Step):
+            self._set_step(report.description)
+
+    def send(self, command: Command) -> None:
+        """Send a command to all workers."""
+        for slot in self._slots:
+            slot.send(command)
+
+    def stop(self) -> None:
+        """End `start` and `watch`; the workers run on."""
+        self.stopping.set()
+        self._source.stop()
+        if self._installer is not None:
+            self._installer.stop()
+        if self._sync is not None:
+            self._sync.stop()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until all workers have exited, for at most this time."""
+        if self._slots:
+            await asyncio.wait([slot.task for slot in self._slots], timeout=seconds)
+
+    def kill(self) -> None:
+        """Kill all workers and replace none."""
+        for slot in self._slots:
+            slot.kill()
+
+    async def close(self) -> None:
+        """Kill all workers and wait until they have exited."""
+        self.stop()
+        await _kill(self._slots)
+        if self._installer is not None:
+            self._installer.close()
+
+    def problem(self) -> Unready | None:
+        """Return why the replica is not ready."""
+        if self.stopping.is_set():
+            return Unready("Draining", "the replica is shutting down")
+        now = asyncio.get_running_loop().time()
+        if any(slot.is_serving or now - slot.died_at < RESPAWN_SECONDS for slot in self._slots):
+            return None
+        for slot in self._slots:
+            if (problem := slot.hung or slot.problem) is not None:
+                return Unready(problem.reason, problem.message)
+        step, since = self._step
+        if self._sync is not None and (downloading := self._sync.status()):
+            step = f"downloading {downloading}"
+        return Unready("Starting", step, _rfc3339(since))
+
+    def last_failure(self) -> dict[str, str] | None:
+        """Return why a worker died or hung last, also when it has been replaced since."""
+        failures = [slot.last_failure for slot in self._slots if slot.last_failure is not None]
+        if not failures:
+            return None
+        error, seconds = max(failures, key=lambda failure: failure[1])
+        deaths = sum(seconds - when <= _FAILURE_WINDOW for slot in self._slots for when in slot.deaths)
+        count = f" ({deaths} times within {_FAILURE_WINDOW / 60:g} minutes)" if deaths > 1 else ""
+        return {"reason": error.reason, "message": f"{error.message}{count}", "time": _rfc3339(seconds)}
+
+    def counts(self) -> tuple[int, int]:
+        """Return the number of workers that are ready and the number of restarts."""
+        ready = sum(slot.is_ready for slot in self._slots)
+        return ready, self._earlier_restarts + sum(slot.restarts for slot in self._slots)
+
+    def model_failures(self) -> dict[str, int]:
+        """Return how often each model could not be downloaded or loaded."""
+        return dict(self._load_failures + (self._sync.failures if self._sync is not None else Counter()))
+
+    def _set_step(self, description: str) -> None:
+        """Record what the replica does while it starts, for readiness."""
+        if description != self._step[0]:
+            self._step = (description, time.time())
+            log.debug("%s", description)
+
+    async def _start_generation(self) -> list[WorkerSlot]:
+        """Start a worker in each slot; return once all are ready. Raises StartError, with all killed, when one can't start."""
+        slots = [WorkerSlot(self._launch_next, self._on_exit, self._hang_timeout) for _ in range(self._size)]
+        started = asyncio.gather(*(slot.first_start for slot in slots))
+        stop = asyncio.create_task(self.stopping.wait())
+        try:
+            await asyncio.wait((started, stop), return_when=asyncio.FIRST_COMPLETED)
+            if started.done():
+                started.result()
+        except StartError:
+            await _kill(slots)
+            raise
+        finally:
+            stop.cancel()
+            started.cancel()
+        return slots
+
+    async def _launch_next(self) -> WorkerProcess:
+        return await self._launch(self._free.pop(0))
+
+    def _on_exit(self, worker: WorkerProcess) -> None:
+        self.metrics.reset_gauges(worker.slot)
+        self._free.append(worker.slot)
+        if self._mailboxes.descriptors:
+            live = [slot for slot, value in enumerate(self.metrics.live) if value]
+            self._mailboxes.forward(worker.slot, live[0] if live else None)
+
+    async def _reload_on_change(self) -> None:
+        from cortex_runtime.replica.reload import changes
+
+        async for _ in changes(self._watched, self._files, self.stopping):
+            log.info("the project has changed; restarting the workers")
+            try:
+                slots = await self._start_generation()
+            except StartError as error:
+                log.error("failed to load the changed project; the previous version stays in use: %s", error)
+                continue
+            self._slots, previous = slots, self._slots
+            # The models may have changed while the new workers started.
+            self.send(ReloadModels())
+            self._earlier_restarts += sum(slot.restarts for slot in previous)
+            for slot in previous:
+                slot.send(Stop())
+            await asyncio.gather(*(slot.task for slot in previous))
+            log.info("the changed project is in use")
+
+    async def _poll_models(self, sync: Sync) -> None:
+        """Poll the locations of the models and notify the workers of changes."""
+        while True:
+            await asyncio.sleep(sync.interval)
+            try:
+                changed = await asyncio.to_thread(sync.poll)
+            except Stopped:
+                return
+            except Exception:
+                log.exception("failed to poll the models for changes; the current versions stay in use")
+                continue
+            if changed:
+                self.send(ReloadModels())
+
+
+async def _kill(slots: Iterable[WorkerSlot]) -> None:
+    tasks = []
+    for slot in slots:
+        slot.kill()
+        tasks.append(slot.task)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
