@@ -116,7 +116,7 @@ async def settle(cluster: Cluster, namespace: str) -> None:
 
 @contextmanager
 def operator(kubeconfig: Path, folder: Path, namespace: str) -> Iterator[str]:
-    """The operator's process, for one namespace; gives the address of its metrics."""
+    """Start an operator for one namespace and yield the URL of its metrics."""
     config = folder / "platform.yaml"
     config.write_text(json.dumps({"watchNamespaces": [namespace]}))
     with socket.socket() as probe:

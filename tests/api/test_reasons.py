@@ -7,7 +7,7 @@ from pathlib import Path
 from cortex_api import reasons
 
 ROOT = Path(__file__).resolve().parents[2]
-REASON_CLASSES = {"StartError", "Failure", "Problem", "Verdict"}
+REASON_CLASSES = {"StartError", "Failure", "Problem", "Assessment"}
 
 
 def reported_reasons() -> Iterator[str]:
