@@ -81,7 +81,9 @@ class RuntimeLogger(logging.Logger):
     least: the level from which on all of them write; own_least: the same for one.
     """
 
-    least = logging.INFO
+    least = (
+        logging.WARNING
+    )  # Until `configure`: a program that imports the package, such as a test, sees no progress lines.
     own_least: int | None = None
 
     def isEnabledFor(self, level: int) -> bool:

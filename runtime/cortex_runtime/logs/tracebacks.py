@@ -11,7 +11,7 @@ from pathlib import Path
 MOST_FRAMES = 8
 """Frames of one exception in a brief traceback; of more, the middle is left out."""
 _LONGEST_LINE = 400
-_OURS = os.path.dirname(__file__) + os.sep
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 _IMPORTS = "<frozen importlib"
 _OMITTED = "<omitted>"
