@@ -51,8 +51,8 @@ class OperatorCollector(Collector):
         polls = CounterMetricFamily(
             "cortex_operator_replica_polls", "Polls of the state of replicas", labels=("answered",)
         )
-        polls.add_metric(("no",), self._replicas.unanswered)
-        polls.add_metric(("yes",), self._replicas.asked - self._replicas.unanswered)
+        polls.add_metric(("no",), self._replicas.failed_polls)
+        polls.add_metric(("yes",), self._replicas.polls - self._replicas.failed_polls)
         yield polls
         calls = CounterMetricFamily(
             "cortex_operator_api_calls",

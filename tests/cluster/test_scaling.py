@@ -38,7 +38,7 @@ def test_requests_in_flight_bring_replicas(kubectl: Kubectl) -> None:
         for client in clients:
             client.join()
     assert said["provider"] == "builtin"
-    assert "requests in flight on average over 10s, target 1 per replica" in said["reason"]
+    assert "in-flight requests on average over 10s, target 1 per replica" in said["reason"]
     assert failed == []
 
 

@@ -165,7 +165,9 @@ def refusal(reason: str, *pods: Object, before: Object | None = None) -> Object:
 
 
 def blind(since: float) -> ObservedScaling:
-    return ObservedScaling(State(0.0), told="held at 1", no_metrics_since=NOW - timedelta(seconds=since))
+    return ObservedScaling(
+        State(0.0), explanation="held at 1", no_metrics_since=NOW - timedelta(seconds=since)
+    )
 
 
 SCALING: Object = {"autoscaling": {"targetCpuUtilization": 80}}

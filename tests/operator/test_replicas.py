@@ -146,7 +146,7 @@ async def test_a_pod_that_never_answers_is_asked_less_and_less(monkeypatch: pyte
         found = [await asyncio.wait_for(waits.get(), 10) for _ in range(5)]
     assert found == [0.0, 0.04, 0.08, 0.08, 0.08]
     assert world.changes.empty()
-    assert world.replicas.unanswered == world.replicas.asked >= 4
+    assert world.replicas.failed_polls == world.replicas.polls >= 4
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ async def test_an_answer_that_is_none_is_no_report(answer: bytes) -> None:
         return answer
 
     async with answering(given) as port:
-        assert await World(port).replicas.ask(KEY, pod()) is None
+        assert await World(port).replicas.poll(KEY, pod()) is None
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ async def test_two_who_ask_at_once_share_one_question() -> None:
         async with world.running():
             world.cache.put_child(pod(ready=False))
             world.replicas.reports(KEY)
-            both = asyncio.gather(*(world.replicas.ask(KEY, pod(ready=False)) for _ in range(2)))
+            both = asyncio.gather(*(world.replicas.poll(KEY, pod(ready=False)) for _ in range(2)))
             await asyncio.wait_for(asked.get(), 10)
             gate.set()
             found = await both

@@ -1,9 +1,9 @@
-"""The in-flight algorithm of Cortex as a pure function: a sample of the load in, a number of replicas and the new state out.
+"""The in-flight algorithm of Cortex as a pure function from a sample of the load to a number of replicas and a new state.
 
-    average the load over the window → divide by the target → tolerate small changes → bound the step → stabilise
+    average the load over the window → divide by the target → tolerate small changes → bound the step → stabilize
 
-The steps and their order are those of Cortex 0.42; what differs: after a start nothing waits for a history before scaling out
-(only scaling in does), and from zero the first job is enough.
+The steps and their order are those of Cortex 0.42, with two differences: only scaling in waits for a history after a start, and
+one job is enough to scale out from zero.
 """
 
 import math
@@ -17,7 +17,7 @@ from cortex_api.units import seconds
 
 @dataclass(frozen=True)
 class Rules:
-    """`spec.autoscaling` in numbers; durations in seconds. target: load for each replica."""
+    """`spec.autoscaling` in numbers; durations in seconds. target: load of each replica."""
 
     target: float
     lowest: int
@@ -32,7 +32,7 @@ class Rules:
 
     @classmethod
     def of(cls, spec: Autoscaling) -> "Rules":
-        """The rules of a spec that has a targetInFlight."""
+        """Return the rules of a spec with targetInFlight."""
         assert spec.target_in_flight is not None
         return cls(
             target=spec.target_in_flight,
@@ -50,7 +50,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class State:
-    """What has been seen: (time, load) and (time, recommendation), oldest first, and since when. Times are monotonic seconds."""
+    """The history: (time, load) and (time, recommendation), oldest first, and its start. Times are monotonic seconds."""
 
     since: float
     loads: tuple[tuple[float, float], ...] = ()
@@ -59,16 +59,18 @@ class State:
 
 @dataclass(frozen=True)
 class Decision:
-    """replicas: how many there are to be. load: its average over the window. why: what kept it from moving, or None."""
+    """replicas: the new number. load: the average over the window. hold_reason: why the number does not change although it
+    should."""
 
     replicas: int
     load: float
-    why: str | None = None
+    hold_reason: str | None = None
 
 
 @dataclass
-class Queue:
-    """An AsyncAPI's queue. oldest: when its oldest waiting job came, in seconds since 1970; None when none waits."""
+class ObservedQueue:
+    """The queue of an AsyncAPI. oldest: when its oldest queued job was submitted, in seconds since 1970; None when it is
+    empty."""
 
     queued: int
     in_flight: int
@@ -77,28 +79,29 @@ class Queue:
 
 @dataclass
 class ObservedScaling:
-    """What the loop knows of one API.
+    """The state of the autoscaler of one API.
 
-    told: the last decision in words, as it is in the status. last: each pod's last load, by name. queue_problem: why the queue
-    of an AsyncAPI does not answer, as its gateway reports it. no_metrics_since: since when too few pods report their load.
+    explanation: the last decision in words, for the status. queue_problem: why the queue of an AsyncAPI cannot be reached, as
+    its gateway reports it. no_metrics_since: since when too few pods report their load. last_loads: the last load of each pod,
+    by name.
     """
 
     state: State
-    told: str = ""
+    explanation: str = ""
     desired: int | None = None
-    queue: Queue | None = None
+    queue: ObservedQueue | None = None
     queue_problem: str = ""
     no_metrics_since: datetime | None = None
-    last: dict[str, float] = field(default_factory=dict)
+    last_loads: dict[str, float] = field(default_factory=dict)
 
 
 def decide(
     rules: Rules, state: State, now: float, current: int, load: float, scale_in: bool = True
 ) -> tuple[State, Decision]:
-    """One look at an API.
+    """Decide on the number of replicas of an API.
 
-    current: replicas that are wanted now. load: requests in flight in all replicas together (jobs queued and running for an
-    AsyncAPI). scale_in: whether there may be fewer replicas than now.
+    current: the present value of spec.replicas. load: in-flight requests of all replicas, or the queued and running jobs of an
+    AsyncAPI. scale_in: whether the number may decrease.
     """
     loads = (*(entry for entry in state.loads if entry[0] > now - rules.window), (now, load))
     average = sum(value for _, value in loads) / len(loads)
@@ -107,22 +110,22 @@ def decide(
     kept = tuple(entry for entry in state.recommendations if entry[0] >= now - longest)
     recommendations = (*kept, (now, wanted))
     after = State(state.since, loads, recommendations)
-    replicas, why = current, None
+    replicas, hold_reason = current, None
     if not rules.lowest <= current <= rules.highest:
         replicas = min(max(current, rules.lowest), rules.highest)
     elif wanted < current:
         if not scale_in:
-            why = "a wanted pod can't be scheduled"
+            hold_reason = "a pod cannot be scheduled"
         elif now - state.since >= rules.downscale_period:
             replicas = min(current, _extreme(max, recommendations, now - rules.downscale_period))
     elif wanted > current:
         lowest = _extreme(min, recommendations, now - rules.upscale_period)
         replicas = max(current, wanted if current == 0 else lowest)
-    return after, Decision(replicas, average, why)
+    return after, Decision(replicas, average, hold_reason)
 
 
 def _recommend(rules: Rules, average: float, current: int) -> int:
-    """The number of replicas for an average load, one bounded step from the current one."""
+    """Return the number of replicas for an average load, at most one bounded step from the current one."""
     raw = average / rules.target
     wanted = math.ceil(raw)
     if current * (1 - rules.downscale_tolerance) < raw < current * (1 + rules.upscale_tolerance):

@@ -1,6 +1,6 @@
-"""The loop that feeds the autoscaler: asks pods for their load, decides, and scales through the scale subresource.
+"""The loop of the autoscaler: poll the load of pods, decide, and scale through the scale subresource.
 
-It needs nothing in the cluster but the pods themselves. While the operator is away nothing is scaled, and pods go on serving.
+It depends on nothing in the cluster but the pods. While the operator is down nothing is scaled, and pods keep serving.
 """
 
 import asyncio
@@ -14,7 +14,14 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
 from cortex_api.contract import COMPONENT_LABEL, GATEWAY, LOAD_PATH, QUEUE_PATH, object_name
-from cortex_operator.autoscaling.autoscaler import Decision, ObservedScaling, Queue, Rules, State, decide
+from cortex_operator.autoscaling.autoscaler import (
+    Decision,
+    ObservedQueue,
+    ObservedScaling,
+    Rules,
+    State,
+    decide,
+)
 from cortex_operator.cluster import Cluster, error_text
 from cortex_operator.render.names import child_name
 from cortex_operator.replicas.pod_client import PodClient
@@ -27,36 +34,36 @@ Object = dict[str, Any]
 log = logging.getLogger("cortex.scaler")
 
 PERIOD = 10.0
-"""Seconds between two looks at an API, as in Cortex."""
+"""Seconds between two decisions, as in Cortex."""
 
 
 class Scaler:
-    """Scales every API with a `targetInFlight`, and looks after the queues of AsyncAPIs.
+    """Scales every API with `targetInFlight`, and observes the queues of AsyncAPIs.
 
-    changed: called with the APIs whose status has something new to say.
+    on_change: called with an API whose status must be updated.
     """
 
     def __init__(
         self,
         cache: Cache,
         cluster: Cluster,
-        changed: Callable[[Key], None],
+        on_change: Callable[[Key], None],
         replicas: Replicas | None = None,
         client: PodClient | None = None,
     ) -> None:
         self._cache = cache
         self._cluster = cluster
-        self._changed = changed
+        self._on_change = on_change
         self._watched: dict[Key, ObservedScaling] = {}
         self._client = client or PodClient()
-        self._replicas = replicas or Replicas(cache, changed, self._client)
+        self._replicas = replicas or Replicas(cache, on_change, self._client)
 
     def watched(self, key: Key) -> ObservedScaling | None:
-        """What is known of an API; None when it is none of this loop's."""
+        """Return the state of an API; None when this loop does not observe it."""
         return self._watched.get(key)
 
     async def run(self) -> None:
-        """Look at all APIs again and again, until cancelled."""
+        """Evaluate all APIs every PERIOD, until cancelled."""
         while True:
             begun = time.monotonic()
             await self._evaluate_all()
@@ -94,37 +101,37 @@ class Scaler:
             if scales:
                 await self._scale(key, api, deployment, watched, load)
         except ApiException as error:
-            log.warning("%s can't be scaled: %s", key, error_text(error))
-        except Exception:  # One API's trouble is not the others'.
-            log.exception("%s can't be scaled", key)
+            log.warning("%s cannot be scaled: %s", key, error_text(error))
+        except Exception:  # A failure of one API must not affect the others.
+            log.exception("%s cannot be scaled", key)
 
     async def _load(self, key: Key, api: RealtimeAPI | AsyncAPI, watched: ObservedScaling) -> float | None:
-        """The API's load, or None when too few of its pods report it."""
+        """Return the load of an API; None when fewer than half of its pods report it."""
         pods = [pod for pod in self._cache.children(key, "Pod") if is_ready(pod)]
         if isinstance(api, AsyncAPI):
             return await self._queue_load(key, pods, watched)
         answers = await asyncio.gather(*(self._replica_load(key, pod) for pod in pods))
-        told = {
+        loads = {
             pod["metadata"]["name"]: load for pod, load in zip(pods, answers, strict=True) if load is not None
         }
-        if pods and 2 * len(told) < len(pods):
+        if pods and 2 * len(loads) < len(pods):
             return None
-        silent = {pod["metadata"]["name"] for pod in pods} - told.keys()
-        watched.last = told | {name: watched.last.get(name, 0.0) for name in silent}
-        return sum(watched.last.values())
+        silent = {pod["metadata"]["name"] for pod in pods} - loads.keys()
+        watched.last_loads = loads | {name: watched.last_loads.get(name, 0.0) for name in silent}
+        return sum(watched.last_loads.values())
 
     async def _replica_load(self, key: Key, pod: Object) -> float | None:
-        report = await self._replicas.ask(key, pod)
+        report = await self._replicas.poll(key, pod)
         if report is None or report.load is not None:
             return None if report is None else report.load
-        # An older runtime, whose reports are without it.
+        # The reports of older runtimes have no load.
         answer = await self._client.get(pod, LOAD_PATH)
         found = answer[1] if answer is not None and isinstance(answer[1], dict) else {}
         load = found.get("average", found.get("inFlight"))
         return float(load) if isinstance(load, int | float) else None
 
     async def _queue_load(self, key: Key, pods: list[Object], watched: ObservedScaling) -> float | None:
-        """Jobs that wait and run, from the first gateway that answers."""
+        """Return the number of queued and running jobs, from the first gateway that responds."""
         for pod in pods:
             if pod["metadata"]["labels"].get(COMPONENT_LABEL) != GATEWAY:
                 continue
@@ -140,23 +147,23 @@ class Scaler:
             except (KeyError, TypeError, ValueError):
                 continue
             self._note_queue_problem(key, watched, "")
-            self._note_queue(key, watched, Queue(*counts, oldest))
+            self._note_queue(key, watched, ObservedQueue(*counts, oldest))
             return float(sum(counts))
         return None
 
     def _note_queue_problem(self, key: Key, watched: ObservedScaling, problem: str) -> None:
         if watched.queue_problem != problem:
             watched.queue_problem = problem
-            self._changed(key)
+            self._on_change(key)
 
-    def _note_queue(self, key: Key, watched: ObservedScaling, queue: Queue) -> None:
+    def _note_queue(self, key: Key, watched: ObservedScaling, queue: ObservedQueue) -> None:
         before = watched.queue
         known = before.oldest if before is not None else None
         if known is not None and queue.oldest is not None and abs(known - queue.oldest) <= 2:
-            queue.oldest = known  # The same job, whose age is told to the second.
+            queue.oldest = known  # The same job: its age is rounded to seconds.
         if before != queue:
             watched.queue = queue
-            self._changed(key)
+            self._on_change(key)
 
     async def _scale(
         self,
@@ -170,13 +177,13 @@ class Scaler:
         rules = Rules.of(api.spec.autoscaling)
         current = deployment["spec"].get("replicas", 1)
         if load is None:
-            who = (
-                "no gateway answers"
+            why = (
+                "no gateway responds"
                 if isinstance(api, AsyncAPI)
                 else "fewer than half of the pods report their load"
             )
             watched.no_metrics_since = watched.no_metrics_since or datetime.now(UTC)
-            self._tell(key, watched, f"held at {current}: {who}", current)
+            self._explain(key, watched, f"held at {current}: {why}", current)
             return
         watched.no_metrics_since = None
         pods = self._cache.children(key, "Pod")
@@ -188,23 +195,23 @@ class Scaler:
                 {"metadata": {"name": child_name(api), "namespace": key.namespace}}, decision.replicas
             )
             log.info("%s: %s", key, _describe(api, current, decision))
-            self._tell(key, watched, _describe(api, current, decision), decision.replicas)
-        elif decision.why is not None:
-            self._tell(key, watched, f"held at {current}: {decision.why}", current)
-        elif watched.told.startswith("held") or watched.desired is None:
-            self._tell(key, watched, "the load asks for no other number", current)
+            self._explain(key, watched, _describe(api, current, decision), decision.replicas)
+        elif decision.hold_reason is not None:
+            self._explain(key, watched, f"held at {current}: {decision.hold_reason}", current)
+        elif watched.explanation.startswith("held") or watched.desired is None:
+            self._explain(key, watched, "no change needed", current)
 
-    def _tell(self, key: Key, watched: ObservedScaling, words: str, desired: int) -> None:
-        if (watched.told, watched.desired) != (words, desired):
-            watched.told, watched.desired = words, desired
-            self._changed(key)
+    def _explain(self, key: Key, watched: ObservedScaling, explanation: str, desired: int) -> None:
+        if (watched.explanation, watched.desired) != (explanation, desired):
+            watched.explanation, watched.desired = explanation, desired
+            self._on_change(key)
 
 
 def _describe(api: RealtimeAPI | AsyncAPI, current: int, decision: Decision) -> str:
     scaling = api.spec.autoscaling
     assert scaling is not None
-    what = "requests in flight" if isinstance(api, RealtimeAPI) else "jobs queued or running"
-    average = f"{decision.load:.1f} {what} on average over {scaling.window}"
+    unit = "in-flight requests" if isinstance(api, RealtimeAPI) else "queued or running jobs"
+    average = f"{decision.load:.1f} {unit} on average over {scaling.window}"
     return (
         f"from {current} to {decision.replicas}: {average}, target {scaling.target_in_flight:g} per replica"
     )

@@ -1,6 +1,6 @@
-"""GET requests to the admin port of pods: one connection each, small answers, a deadline.
+"""GET requests to the admin port of pods: one connection each, small responses, a deadline.
 
-Every running pod is asked every ten seconds; a session of an HTTP library would cost about twice the processor time for each.
+Every running pod is polled every ten seconds; the session of an HTTP library would cost about twice the CPU time.
 """
 
 import asyncio
@@ -11,27 +11,27 @@ from cortex_api.contract import ADMIN_PORT
 
 Object = dict[str, Any]
 
-ANSWER_TIMEOUT = 3.0
-"""Seconds that a pod has to answer."""
+RESPONSE_TIMEOUT = 3.0
+"""Seconds until a request fails."""
 MAX_CONCURRENT = 64
-"""Pods that are asked at the same time."""
+"""Concurrent requests."""
 _MAX_SIZE = 256 * 1024
 
 
 class PodClient:
-    """Asks pods. port: that of all of them."""
+    """A client of the admin ports of pods."""
 
     def __init__(self, port: int = ADMIN_PORT) -> None:
         self._port = port
         self._turn = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def get(self, pod: Object, path: str) -> tuple[int, Any] | None:
-        """Status and JSON of the answer; None when the pod cannot be reached, or answers something else."""
+        """Return status and JSON of the response; None when the pod cannot be reached or the response is not JSON."""
         host = pod.get("status", {}).get("podIP")
         if not host:
             return None
         try:
-            async with self._turn, asyncio.timeout(ANSWER_TIMEOUT):
+            async with self._turn, asyncio.timeout(RESPONSE_TIMEOUT):
                 return _parse(await self._exchange(host, path))
         except (OSError, TimeoutError, ValueError, RecursionError):
             return None
@@ -39,20 +39,20 @@ class PodClient:
     async def _exchange(self, host: str, path: str) -> bytes:
         reader, writer = await asyncio.open_connection(host, self._port)
         try:
-            # HTTP/1.0: the answer is not chunked, and ends with the connection.
+            # HTTP/1.0: the response is not chunked, and ends with the connection.
             writer.write(f"GET {path} HTTP/1.0\r\nhost: {host}\r\n\r\n".encode("ascii"))
             content = bytearray()
             while part := await reader.read(65536):
                 content += part
                 if len(content) > _MAX_SIZE:
-                    raise ValueError("the answer is too long")
+                    raise ValueError("the response is too long")
             return bytes(content)
         finally:
             writer.transport.abort()
 
 
 def _parse(answer: bytes) -> tuple[int, Any]:
-    """Raises ValueError."""
+    """Parse a response. Raises ValueError."""
     head, separator, body = answer.partition(b"\r\n\r\n")
     words = head.split(None, 2)
     if not separator or len(words) < 2 or not words[0].startswith(b"HTTP/1."):

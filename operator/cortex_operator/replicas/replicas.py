@@ -1,8 +1,8 @@
-"""Asks every replica how it is: why it is not ready, how far its start is, and how a worker process of it ended last.
+"""Poll every replica: why it is not ready, what its start is doing, and how a worker process last exited.
 
-The kubelet reports the end of containers, but not that of a process within one; so each running pod is asked on its admin port,
-over plain HTTP and not through the API server. Where the operator cannot reach pods (a NetworkPolicy, an operator outside of
-the cluster), it asks them less and less often, and statuses say what the kubelet reports.
+The kubelet reports the exit of containers, but not of processes in them. So the operator polls the admin port of each running
+pod, with plain HTTP and not through the API server. Pods that it cannot reach (because of a NetworkPolicy, or from outside of
+the cluster) are polled less and less often, and statuses show what the kubelet reports.
 """
 
 import asyncio
@@ -21,40 +21,42 @@ from cortex_operator.watch.cache import Cache, Key
 Object = dict[str, Any]
 
 PERIOD = 10.0
-"""Seconds between two questions to a replica that is ready."""
+"""Seconds between two polls of a ready replica."""
 STARTING_PERIOD = 3.0
-"""The same for one that is not, whose answers change sooner."""
+"""Seconds between two polls of a replica that is not ready."""
 MAX_PERIOD = 300.0
-"""The same for one that never answers."""
+"""Seconds between two polls of a replica that never responds."""
 
 
 @dataclass
 class _Replica:
-    """One pod. asked: when, in seconds of the loop's clock. silent: how often in a row it did not answer."""
+    """One pod. polled_at: time of the last poll, on the clock of the event loop. failures: failed polls in a row."""
 
     key: Key
     pod: str
     uid: str
-    asked: float = float("-inf")
-    silent: int = 0
+    polled_at: float = float("-inf")
+    failures: int = 0
     report: Report | None = None
     timer: asyncio.TimerHandle | None = None
-    asking: "asyncio.Task[Report | None] | None" = None
+    poll: "asyncio.Task[Report | None] | None" = None
 
 
 class Replicas:
-    """The reports of all pods. changed: is called with an API of which a pod reports something new."""
+    """The reports of all replicas. on_change: called with an API when a report of one of its pods changes."""
 
-    def __init__(self, cache: Cache, changed: Callable[[Key], None], client: PodClient | None = None) -> None:
+    def __init__(
+        self, cache: Cache, on_change: Callable[[Key], None], client: PodClient | None = None
+    ) -> None:
         self._cache = cache
-        self._changed = changed
+        self._on_change = on_change
         self._client = client or PodClient()
         self._known: dict[Key, dict[str, _Replica]] = {}
         self._runs = False
-        self.asked = self.unanswered = 0
+        self.polls = self.failed_polls = 0
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Poll until cancelled."""
         self._runs = True
         try:
             await asyncio.Event().wait()
@@ -65,7 +67,7 @@ class Replicas:
                     self._forget(replica)
 
     def reports(self, key: Key) -> dict[str, Report]:
-        """What the pods of an API reported last, by name. A pod that is new here is asked from now on."""
+        """Return the last report of each pod of an API, by name. Starts to poll new pods."""
         if not self._runs:
             return {}
         pods = {pod["metadata"]["name"]: pod for pod in self._cache.children(key, "Pod") if _runs(pod)}
@@ -83,8 +85,8 @@ class Replicas:
             del self._known[key]
         return {name: replica.report for name, replica in known.items() if replica.report is not None}
 
-    async def ask(self, key: Key, pod: Object) -> Report | None:
-        """Ask one pod now, for all who want to know; None when it does not answer."""
+    async def poll(self, key: Key, pod: Object) -> Report | None:
+        """Poll one pod now; concurrent callers share the poll. Returns None when it does not respond."""
         name = pod["metadata"]["name"]
         replica = self._known.get(key, {}).get(name)
         if replica is None or replica.uid != _uid(pod):
@@ -92,12 +94,12 @@ class Replicas:
         return await asyncio.shield(self._start_poll(replica))
 
     def _start_poll(self, replica: _Replica) -> "asyncio.Task[Report | None]":
-        if replica.asking is None or replica.asking.done():
-            replica.asking = asyncio.create_task(self._poll(replica))
-        return replica.asking
+        if replica.poll is None or replica.poll.done():
+            replica.poll = asyncio.create_task(self._poll(replica))
+        return replica.poll
 
     async def _poll(self, replica: _Replica) -> Report | None:
-        """Ask, note the answer, and ask again later."""
+        """Poll, store the report, and schedule the next poll."""
         pod = self._cache.child(replica.key, "Pod", replica.pod)
         if pod is None or _uid(pod) != replica.uid or not _runs(pod):
             self._forget(replica)
@@ -105,22 +107,22 @@ class Replicas:
         report = await self._get(pod)
         if self._known.get(replica.key, {}).get(replica.pod) is not replica:
             return report
-        replica.asked = asyncio.get_running_loop().time()
-        replica.silent = 0 if report is not None else replica.silent + 1
+        replica.polled_at = asyncio.get_running_loop().time()
+        replica.failures = 0 if report is not None else replica.failures + 1
         period = PERIOD if is_ready(pod) else STARTING_PERIOD
-        self._schedule(replica, min(MAX_PERIOD, period * 2 ** min(replica.silent, 10)))
+        self._schedule(replica, min(MAX_PERIOD, period * 2 ** min(replica.failures, 10)))
         if report is not None:
-            # That all is well is no news.
+            # A first report of a ready replica changes nothing.
             before, replica.report = replica.report or Report(True), report
             if report != before:
-                self._changed(replica.key)
+                self._on_change(replica.key)
         return report
 
     async def _get(self, pod: Object) -> Report | None:
         answer = await self._client.get(pod, READINESS_PATH)
-        self.asked += 1
+        self.polls += 1
         report = reports.parse(answer[1]) if answer is not None else None
-        self.unanswered += report is None
+        self.failed_polls += report is None
         return report
 
     def _schedule(self, replica: _Replica, seconds: float) -> None:
@@ -129,17 +131,17 @@ class Replicas:
         replica.timer = asyncio.get_running_loop().call_later(seconds, self._start_poll, replica)
 
     def _poll_soon(self, replica: _Replica) -> None:
-        """The kubelet knows more than the last report: ask at once, but not more often than a replica that starts."""
+        """Poll earlier because the kubelet reports a change, but not more often than a starting replica."""
         loop = asyncio.get_running_loop()
-        at = max(loop.time(), replica.asked + STARTING_PERIOD)
+        at = max(loop.time(), replica.polled_at + STARTING_PERIOD)
         if replica.timer is None or replica.timer.when() > at:
             self._schedule(replica, at - loop.time())
 
     def _forget(self, replica: _Replica) -> None:
         if replica.timer is not None:
             replica.timer.cancel()
-        if replica.asking is not None and replica.asking is not asyncio.current_task():
-            replica.asking.cancel()
+        if replica.poll is not None and replica.poll is not asyncio.current_task():
+            replica.poll.cancel()
         of_api = self._known.get(replica.key, {})
         if of_api.get(replica.pod) is replica:
             del of_api[replica.pod]
@@ -152,7 +154,7 @@ def _uid(pod: Object) -> str:
 
 
 def _runs(pod: Object) -> bool:
-    """Whether a pod's own container runs, so that it can answer."""
+    """Return whether a container of a pod runs, so that the pod can respond."""
     if pod["metadata"].get("deletionTimestamp"):
         return False
     status = pod.get("status", {})

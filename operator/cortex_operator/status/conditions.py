@@ -316,7 +316,7 @@ def _autoscaler_problem(observed: Observed) -> tuple[Problem, datetime | None] |
     """Return what keeps the autoscaler from working, and since when."""
     if (watched := observed.scaling) is not None and watched.no_metrics_since is not None:
         text = (
-            f"autoscaling is inactive: {watched.told}. The operator must reach port {ADMIN_PORT} of the pods:"
+            f"autoscaling is inactive: {watched.explanation}. The operator must reach port {ADMIN_PORT} of the pods:"
             " check NetworkPolicies"
         )
         return Problem("MetricsUnavailable", text), watched.no_metrics_since

@@ -128,7 +128,7 @@ def _autoscaling(api: RealtimeAPI | AsyncAPI, observed: Observed) -> Object | No
         metric = "in-flight" if isinstance(api, RealtimeAPI) else "queue"
         result: Object = {"provider": "builtin", "current": current, "metric": metric}
         if observed.scaling is not None and observed.scaling.desired is not None:
-            result |= {"desired": observed.scaling.desired, "reason": observed.scaling.told}
+            result |= {"desired": observed.scaling.desired, "reason": observed.scaling.explanation}
         return result
     status = (observed.hpa or {}).get("status", {})
     result = {"provider": "hpa", "current": current, "metric": "cpu"}

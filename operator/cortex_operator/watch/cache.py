@@ -1,4 +1,4 @@
-"""What the watches have told so far: the resources, their children and pods, and the ConfigMaps that hold their code."""
+"""A cache of what the watches have reported: APIs, their objects and pods, and the ConfigMaps with their code."""
 
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
@@ -9,11 +9,12 @@ from cortex_api.contract import API_LABEL, KIND_LABEL
 Object = dict[str, Any]
 
 MAX_DELETIONS = 10_000
+"""UIDs of deleted objects that are remembered, so that a late event does not restore them."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """Which API: kind, namespace, name."""
+    """The identity of an API."""
 
     kind: str
     namespace: str
@@ -24,9 +25,9 @@ class Key:
 
 
 class Cache:
-    """Objects by API. Fed by the watches, and by what the API server answered to our own writes.
+    """Objects by API, from watch events and from the responses to our own writes.
 
-    The two may come in any order: an older state of an object never replaces a newer one, and what was deleted stays so.
+    Both may arrive in any order: an older version never replaces a newer one, and a deleted object stays deleted.
     """
 
     def __init__(self) -> None:
@@ -38,23 +39,23 @@ class Cache:
         self._at_endpoint: dict[str, set[Key]] = defaultdict(set)
         self._deleted: OrderedDict[str, None] = OrderedDict()
         self.managed_elsewhere: dict[Key, str] = {}
-        """APIs that another operator manages, with its namespace."""
+        """The namespace of the operator that manages an API, for APIs of other operators."""
 
     def apis(self) -> list[Key]:
-        """All APIs."""
+        """Return the keys of all APIs."""
         return list(self._apis)
 
     def api(self, key: Key) -> Object | None:
-        """The resource itself."""
+        """Return the resource of an API."""
         return self._apis.get(key)
 
     def put_api(self, key: Key, live: Object, deleted: bool = False) -> set[Key]:
-        """The resource as the watch or a write shows it. Returns the APIs that this may matter to."""
+        """Put or delete a resource. Returns the APIs that must be reconciled because of it."""
         known = self._apis.get(key)
         if self._is_stale(live, known, deleted):
             return set()
         if deleted and known is not None and known["metadata"].get("uid") != live["metadata"].get("uid"):
-            return set()  # A namesake has come since.
+            return set()  # Another API of the same name was created since.
         if deleted:
             self._apis.pop(key, None)
             self.managed_elsewhere.pop(key, None)
@@ -64,13 +65,13 @@ class Cache:
         self._apis[key] = live
         self._set_source(key, source_name(live))
         if known is not None and _identity_and_endpoint(known) == _identity_and_endpoint(live):
-            return {key}  # Mostly a status: nothing to its neighbours, of which there may be many.
+            return {key}  # Usually a status, which does not matter to the other APIs at the endpoint.
         left = self._leave_endpoint(key, known) if known is not None else set()
         self._at_endpoint[endpoint_of(live)].add(key)
         return left | self._at_endpoint[endpoint_of(live)]
 
     def _set_source(self, key: Key, name: str | None) -> None:
-        """Note which ConfigMap holds an API's code (None: none), and forget one that nobody names any more."""
+        """Set the ConfigMap with the code of an API (None: none), and drop one that no API names any more."""
         old, new = self._source_of.get(key), (key.namespace, name) if name else None
         if old == new:
             return
@@ -85,16 +86,16 @@ class Cache:
             self._sources[new].add(key)
 
     def _leave_endpoint(self, key: Key, known: Object) -> set[Key]:
-        """Take an API from its endpoint; returns those who stay there."""
+        """Remove an API from its endpoint. Returns the APIs that remain there."""
         endpoint = endpoint_of(known)
-        neighbours = self._at_endpoint[endpoint]
-        neighbours.discard(key)
-        if not neighbours:
+        others = self._at_endpoint[endpoint]
+        others.discard(key)
+        if not others:
             del self._at_endpoint[endpoint]
-        return set(neighbours)
+        return set(others)
 
     def first_at_endpoint(self, key: Key) -> Key:
-        """The oldest of the APIs that want this one's endpoint: itself, mostly."""
+        """Return the oldest API with the endpoint of this API; usually that is the API itself."""
         live = self._apis[key]
 
         def age(other: Key) -> tuple[str, str, str, str]:
@@ -104,19 +105,19 @@ class Cache:
         return min(self._at_endpoint[endpoint_of(live)], key=age)
 
     def children(self, key: Key, kind: str) -> list[Object]:
-        """Children of one kind ("Pod", "Deployment", ...)."""
+        """Return the objects of one kind ("Pod", "Deployment", ...)."""
         return [child for (k, _), child in self._children.get(key, {}).items() if k == kind]
 
     def child(self, key: Key, kind: str, name: str) -> Object | None:
-        """One child."""
+        """Return one object of an API."""
         return self._children.get(key, {}).get((kind, name))
 
     def all_children(self, key: Key) -> list[Object]:
-        """Children of every kind."""
+        """Return the objects of every kind."""
         return list(self._children.get(key, {}).values())
 
     def put_child(self, child: Object, deleted: bool = False) -> Key | None:
-        """A child as the watch or a write shows it. Returns the API that it belongs to; None when it is news to nobody."""
+        """Put or delete an object of an API. Returns the API that must be reconciled because of it, if any."""
         metadata = child["metadata"]
         labels = metadata.get("labels", {})
         if API_LABEL not in labels or KIND_LABEL not in labels:
@@ -135,7 +136,8 @@ class Cache:
         return key
 
     def _is_stale(self, thing: Object, known: Object | None, deleted: bool) -> bool:
-        """Whether what is known of an object is newer. Versions of one object are ordered (KEP-5504), as numbers."""
+        """Return whether the cached version of an object is newer. Resource versions of one object are ordered numbers
+        (KEP-5504)."""
         uid = thing["metadata"].get("uid", "")
         if deleted:
             self._deleted[uid] = None
@@ -149,12 +151,12 @@ class Cache:
         return _version(thing) < _version(known)
 
     def source(self, key: Key) -> Object | None:
-        """The ConfigMap that holds the API's code, as far as it is known."""
+        """Return the ConfigMap with the code of an API, if it is cached."""
         place = self._source_of.get(key)
         return self._source_maps.get(place) if place else None
 
     def put_source(self, config_map: Object, deleted: bool = False) -> set[Key]:
-        """A ConfigMap as the watch shows it. Returns the APIs whose code it holds."""
+        """Put or delete a ConfigMap with code. Returns the APIs that use it."""
         metadata = config_map["metadata"]
         place = (metadata["namespace"], metadata["name"])
         if place not in self._sources:
@@ -168,7 +170,7 @@ class Cache:
         return set(self._sources[place])
 
     def drop_sources(self) -> set[Key]:
-        """Drop the ConfigMaps with code, to be read again when they are needed. Returns the APIs that need them."""
+        """Drop all ConfigMaps with code; they are read again when needed. Returns the APIs that use them."""
         self._source_maps.clear()
         return set(self._source_of)
 
@@ -179,19 +181,19 @@ def _version(thing: Object) -> int:
 
 
 def _identity_and_endpoint(live: Object) -> tuple[str | None, str]:
-    """What of an API matters to its neighbours: who it is, and where it wants to be."""
+    """Return what matters to the other APIs at an endpoint."""
     return live["metadata"].get("uid"), endpoint_of(live)
 
 
 def endpoint_of(live: Object) -> str:
-    """The path prefix that a resource asks for, whatever else may be wrong with it."""
+    """Return the endpoint of a resource, which may be invalid otherwise."""
     networking = (live.get("spec") or {}).get("networking") or {}
     endpoint = networking.get("endpoint") if isinstance(networking, dict) else None
     return (endpoint if isinstance(endpoint, str) else f"/{live['metadata']['name']}").rstrip("/")
 
 
 def source_name(live: Object) -> str | None:
-    """The ConfigMap that a resource names as its source, whatever else may be wrong with it."""
+    """Return the name of the ConfigMap with the code of a resource, which may be invalid otherwise."""
     value: Any = live
     for part in ("spec", "handler", "source", "configMap", "name"):
         value = value.get(part) if isinstance(value, dict) else None

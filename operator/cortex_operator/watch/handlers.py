@@ -1,6 +1,6 @@
-"""The wiring to kopf, and nothing else: every watch event goes into the cache, and the API that it is about into the queue.
+"""The kopf handlers: every watch event goes into the cache, and the API that it concerns into the work queue.
 
-Only `on.event` is used: it writes nothing to the watched objects, no finalizer and no annotation.
+Only `on.event` is used, because it writes nothing to the watched objects: no finalizer and no annotation.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,9 +23,9 @@ def register(
     platform: Platform,
     on_relist: Callable[[], None],
 ) -> None:
-    """Have kopf watch both kinds, their children, and ConfigMaps.
+    """Register handlers for both kinds of API, their objects, and ConfigMaps.
 
-    on_relist: called when a watch has begun anew with a list, which tells nothing of what was deleted meanwhile.
+    on_relist: called when a watch starts with a list, which does not show what was deleted before.
     """
     for kind, model in KINDS.items():
         _watch_apis(registry, cache, queue, kind, model.plural, on_relist)
@@ -45,7 +45,7 @@ def register(
 
 
 def selectors(platform: Platform) -> dict[tuple[str, str, str], str]:
-    """Which labels are asked of the API server for which kinds; ConfigMaps are the user's own too, and have none."""
+    """Return the label selector of each watched kind. ConfigMaps have none, because users own some of them."""
     return {(c.group, c.version, c.plural): API_LABEL for c in child_kinds(platform)}
 
 
@@ -63,12 +63,12 @@ def _watch_apis(
         key = Key(kind, live["metadata"]["namespace"], live["metadata"]["name"])
         if event["type"] is None:
             on_relist()
-        for concerned in cache.put_api(key, live, event["type"] == "DELETED"):
-            queue.add(concerned, urgent=concerned == key and _is_awaited(live))
+        for affected in cache.put_api(key, live, event["type"] == "DELETED"):
+            queue.add(affected, urgent=affected == key and _is_awaited(live))
 
 
 def _is_awaited(live: Mapping[str, Any]) -> bool:
-    """Whether the status does not tell of this spec yet: somebody has just written it, and waits."""
+    """Return whether the status is of an older generation: a user may wait for this one."""
     observed = live.get("status", {}).get("observedGeneration")
     return bool(observed != live["metadata"].get("generation"))
 

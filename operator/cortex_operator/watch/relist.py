@@ -1,7 +1,7 @@
-"""What the watches can't tell: objects that went away while a watch was down.
+"""Find objects that were deleted while a watch was interrupted.
 
-After a watch has lost its place it begins with a list of what there is, and says nothing of what there is no more. So whenever a
-list comes, and rarely besides, the cache is held against lists of our own.
+A watch that restarts begins with a list of the existing objects and does not report deletions. So the cache is compared with
+lists of our own after each restart, and once an hour.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from cortex_operator.watch.cache import Cache, Key
 from cortex_operator.workqueue import WorkQueue
 
 Object = dict[str, Any]
-log = logging.getLogger("cortex.audit")
+log = logging.getLogger("cortex.relist")
 
 SETTLE_DELAY = 2.0
-"""Seconds from a list to the audit."""
+"""Seconds from the start of a watch to the relist: the watches of all kinds restart together."""
 RELIST_PERIOD = 3600.0
-"""Seconds between two audits when no list comes."""
+"""Seconds between two relists while no watch restarts."""
 
 
 class Relister:
-    """Holds the cache against the cluster."""
+    """Compares the cache with the cluster."""
 
     def __init__(self, cache: Cache, cluster: Cluster, platform: Platform) -> None:
         self._cache = cache
@@ -37,59 +37,57 @@ class Relister:
         self._listed = asyncio.Event()
 
     def on_relist(self) -> None:
-        """A watch has begun anew."""
+        """Schedule a relist; called when a watch starts."""
         self._listed.set()
 
     async def fill_cache(self) -> None:
-        """Know every child before the first API is judged: the watches begin in no order, and an API whose pods were not seen
-        yet would be told to be down.
-        """
-        await self._children()
+        """List all objects of APIs before the first reconciliation, which would report an API without its pods as not ready."""
+        await self._list_children()
 
     async def run(self, queue: WorkQueue[Key]) -> None:
-        """Audit after lists, and rarely besides, until cancelled."""
+        """Relist after watches start, and every RELIST_PERIOD, until cancelled."""
         while True:
             try:
                 await asyncio.wait_for(self._listed.wait(), RELIST_PERIOD)
             except TimeoutError:
                 pass
-            await asyncio.sleep(SETTLE_DELAY)  # The lists of all kinds come together.
+            await asyncio.sleep(SETTLE_DELAY)
             self._listed.clear()
             try:
-                for key in await self._missing():
+                for key in await self._drop_deleted():
                     queue.add(key)
             except API_ERRORS as error:
-                log.warning("the cluster can't be listed, again soon: %s", error_text(error))
+                log.warning("the relist failed and is retried: %s", error_text(error))
                 self._listed.set()
 
-    async def _missing(self) -> set[Key]:
-        """Drop what is gone; returns the APIs that it concerns."""
+    async def _drop_deleted(self) -> set[Key]:
+        """Drop deleted objects from the cache. Returns the APIs that must be reconciled because of it."""
         known = {key: self._cache.api(key) for key in self._cache.apis()}
-        concerned = self._cache.drop_sources()  # They have no label to list them by.
-        there: set[str] = set()
+        affected = self._cache.drop_sources()  # They have no label that a list could select.
+        existing: set[str] = set()
         for kind in KINDS:
             for namespace in self._namespaces():
                 found = await self._cluster.list_labelled(f"{GROUP}/{VERSION}", kind, namespace, None)
-                there |= {thing["metadata"]["uid"] for thing in found}
+                existing |= {item["metadata"]["uid"] for item in found}
         for key, live in known.items():
-            if live is not None and live["metadata"]["uid"] not in there and self._cache.api(key) is live:
-                log.info("%s went unseen", key)
-                concerned |= self._cache.put_api(key, live, deleted=True)
+            if live is not None and live["metadata"]["uid"] not in existing and self._cache.api(key) is live:
+                log.info("%s was deleted while its watch was interrupted", key)
+                affected |= self._cache.put_api(key, live, deleted=True)
         before = {child["metadata"]["uid"]: child for key in known for child in self._cache.all_children(key)}
-        present = await self._children()
+        present = await self._list_children()
         for uid, child in before.items():
             if uid not in present and (owner := self._cache.put_child(child, deleted=True)):
-                concerned.add(owner)
-        return concerned
+                affected.add(owner)
+        return affected
 
-    async def _children(self) -> set[str]:
-        """List all children into the cache; returns their uids."""
+    async def _list_children(self) -> set[str]:
+        """Put all objects of APIs into the cache. Returns their UIDs."""
         present = set()
         for child in (*child_kinds(self._platform), CONFIG_MAP):
             for namespace in self._namespaces():
-                for thing in await self._list(child.api_version, child.kind, namespace):
-                    present.add(thing["metadata"]["uid"])
-                    self._cache.put_child(thing)
+                for item in await self._list(child.api_version, child.kind, namespace):
+                    present.add(item["metadata"]["uid"])
+                    self._cache.put_child(item)
         return present
 
     async def _list(self, api_version: str, kind: str, namespace: str | None) -> list[Object]:
@@ -98,7 +96,7 @@ class Relister:
         except ApiException as error:
             if error.status not in (403, 404):
                 raise
-            log.warning("%s can't be listed: %s", kind, error_text(error))
+            log.warning("%s cannot be listed: %s", kind, error_text(error))
             return []
 
     def _namespaces(self) -> tuple[str | None, ...]:

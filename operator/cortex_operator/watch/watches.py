@@ -1,7 +1,7 @@
-"""kopf's watches: how they are set up, and whether they live.
+"""Run the watches of kopf, and check that they are alive.
 
-kopf gives up a silent watch after 70 s (bookmarks come each minute) and begins it anew; but a watch's task that ends may
-leave the process alive and blind (kopf issue 1276). So the tasks themselves are looked at.
+kopf restarts a watch that is silent for 70 s (bookmarks arrive every minute). But when the task of a watch ends, the process may
+continue without it (kopf issue 1276), so the health check looks at the tasks.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ _TASK = re.compile(r"^watcher for ([a-z]+)\.")
 
 
 async def run(registry: kopf.OperatorRegistry, platform: Platform, started: Callable[[], None]) -> None:
-    """Watch until cancelled. API server errors are waited out, however long they last.
+    """Watch until cancelled. Errors of the API server are retried forever.
 
-    started: is called once kopf has taken the process's signals, to take them back: at a signal, kopf waits 5 s for all other
-    tasks of the process, while this is still the leader, and blind.
+    started: called after kopf has installed its signal handlers, to replace them: at a signal kopf would stop its watches and
+    wait 5 s for all other tasks, while this process is still the leader.
     """
     options = kopf.OperatorSettings()
     options.posting.enabled = False
@@ -37,7 +37,7 @@ async def run(registry: kopf.OperatorRegistry, platform: Platform, started: Call
         standalone=True,
         identity=cast(
             Any, "cortex-operator"
-        ),  # Else it asks for the user's name, which a container may not have.
+        ),  # The default is the name of the user, which a container may not have.
         clusterwide=not platform.watch_namespaces,
         namespaces=platform.watch_namespaces,
     )
@@ -46,7 +46,7 @@ async def run(registry: kopf.OperatorRegistry, platform: Platform, started: Call
 
 
 class _NoDiffs(kopf.DiffBaseStorage):
-    """Spares kopf the deep copies of every object by which it tells handlers of changes what has changed: there are none."""
+    """Spares kopf the deep copies of every object that it needs for handlers of changes, which are not used."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
         return cast(kopf.BodyEssence, {})
@@ -55,17 +55,17 @@ class _NoDiffs(kopf.DiffBaseStorage):
         return None
 
     def store(self, **_: Any) -> None:
-        raise AssertionError("only handlers of changes store what they have seen")
+        raise AssertionError("only handlers of changes store an object")
 
 
 class Watchers:
-    """Which kinds are watched at the moment."""
+    """The kinds that are watched."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
 
     def missing(self) -> str | None:
-        """A kind whose watch has begun and is no more, by its plural; None while all live."""
+        """Return the plural of a kind whose watch has ended; None while all watches are alive."""
         names = (_TASK.match(task.get_name()) for task in asyncio.all_tasks())
         alive = {match[1] for match in names if match}
         self._seen |= alive
