@@ -72,9 +72,7 @@ def test_bounds_hold_even_when_somebody_scaled_by_hand() -> None:
 def test_nothing_is_scaled_in_while_a_wanted_pod_waits_for_a_node() -> None:
     assert set(simulate(RULES, lambda _: 0.0, 1500, start=5, scale_in=False)) == {5}
     state = State(since=-1000.0)
-    assert (
-        decide(RULES, state, 0.0, 5, 0.0, scale_in=False)[1].hold_reason == "a pod cannot be scheduled"
-    )
+    assert decide(RULES, state, 0.0, 5, 0.0, scale_in=False)[1].hold_reason == "a pod cannot be scheduled"
 
 
 def test_a_queue_goes_to_zero_and_the_first_job_brings_a_worker_at_once() -> None:

@@ -1,4 +1,4 @@
-"""Resource to Kubernetes objects: pure functions, one file for each Kubernetes kind."""
+"""Render the Kubernetes objects of an API. Pure functions, one module for each kind."""
 
 from typing import Any
 
@@ -27,10 +27,10 @@ def render(
     capabilities: Capabilities | None = None,
     routed: bool = True,
 ) -> list[Object]:
-    """Every child of an API, in the order in which they are applied.
+    """Return the objects of an API in the order in which they are applied.
 
-    source: the ConfigMap that `handler.source.configMap` names, as it is in the cluster: its content is part of
-    what the pods are. routed: whether the endpoint is this API's to have.
+    source: the live ConfigMap that `handler.source.configMap` names; a change of its content replaces the pods. routed: whether
+    the API has a route, which it does not while an older API uses its endpoint.
     """
     config = configmap.config(api)
     code = configmap.code(api)

@@ -1,4 +1,4 @@
-"""What containers ask for: `spec.compute` as Kubernetes resources."""
+"""The resources of containers, from `spec.compute`."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ Amount = str | int | float | None
 
 
 def whole(compute: Compute) -> Object:
-    """All of it for one container."""
+    """Return the resources of a single container."""
     return resources(compute.cpu, compute.mem, devices(compute))
 
 
 def shared(compute: Compute) -> tuple[Object, Object]:
-    """Shared out to the API's own container and to TensorFlow Serving: half of processor time and memory each, and all
-    accelerators to TensorFlow Serving, which is where the models are.
+    """Return the resources of the handler's container and of TensorFlow Serving: half of CPU and memory each, and all
+    accelerators for TensorFlow Serving, which has the models.
     """
     cpu = None if compute.cpu is None else f"{max(1, milli_cpu(compute.cpu) // 2)}m"
     mem = None if compute.mem is None else str(parse_bytes(compute.mem) // 2)
@@ -24,7 +24,7 @@ def shared(compute: Compute) -> tuple[Object, Object]:
 
 
 def resources(cpu: Amount, mem: Amount, accelerators: Object) -> Object:
-    """Memory and accelerators are bounded by what is asked for; processor time is not, so that idle CPUs serve."""
+    """Return requests and limits. CPU has no limit, so that pods can use idle CPUs."""
     memory = {} if mem is None else {"memory": str(mem)}
     time = {} if cpu is None else {"cpu": str(cpu)}
     limits = {**memory, **accelerators}
@@ -32,7 +32,7 @@ def resources(cpu: Amount, mem: Amount, accelerators: Object) -> Object:
 
 
 def devices(compute: Compute) -> Object:
-    """GPUs and other accelerators by their resource names."""
+    """Return GPUs and other accelerators by resource name."""
     found = {}
     if compute.gpu:
         found[compute.gpu_resource] = str(compute.gpu)
@@ -42,7 +42,7 @@ def devices(compute: Compute) -> Object:
 
 
 def tolerations(compute: Compute) -> list[Object]:
-    """The taints that are tolerated: those of the spec, and those that keep other pods off nodes with the accelerators."""
+    """Return the tolerations of the spec, and those for taints of nodes with the accelerators."""
     found = [toleration.model_dump(by_alias=True, exclude_none=True) for toleration in compute.tolerations]
     found += [{"key": name, "operator": "Exists", "effect": "NoSchedule"} for name in devices(compute)]
     return found

@@ -1,4 +1,4 @@
-"""The two ConfigMaps of an API: the document that the runtime reads, and the code that was given inline."""
+"""The two ConfigMaps of an API: the document that the runtime reads, and inline code."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from cortex_operator.render.names import child_name
 
 
 def config(api: RealtimeAPI | AsyncAPI) -> dict[str, Any]:
-    """The document that passes from the operator to the runtime, and what TensorFlow Serving reads."""
+    """Return the ConfigMap with the document for the runtime and the files of TensorFlow Serving."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -20,7 +20,8 @@ def config(api: RealtimeAPI | AsyncAPI) -> dict[str, Any]:
 
 
 def code(api: RealtimeAPI | AsyncAPI) -> dict[str, Any] | None:
-    """The files of `handler.source.files`. Paths are no ConfigMap keys, so the files are numbered in the order of their paths."""
+    """Return the ConfigMap with `handler.source.files`. Paths are not valid keys, so the keys are numbers in the order of the
+    paths."""
     source = api.spec.handler.source
     if source is None or source.files is None:
         return None
@@ -33,12 +34,12 @@ def code(api: RealtimeAPI | AsyncAPI) -> dict[str, Any] | None:
 
 
 def is_packed(code: dict[str, Any] | None) -> bool:
-    """Whether a ConfigMap with code holds the project as an archive, which the runtime unpacks."""
+    """Return whether a ConfigMap has the project as an archive, which the runtime extracts."""
     return code is not None and any(name in PROJECT_ARCHIVES for name in code.get("binaryData") or ())
 
 
 def code_items(api: RealtimeAPI | AsyncAPI) -> list[dict[str, str]] | None:
-    """Which key of the code ConfigMap is mounted at which path; None when the keys are the paths."""
+    """Return which key of the ConfigMap with code is mounted at which path; None where keys are file names."""
     source = api.spec.handler.source
     if source is None or source.files is None:
         return None

@@ -1,4 +1,4 @@
-"""The Deployment of the pods that run the user's code, and how they are replaced."""
+"""The Deployment of the pods that run the handler."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ Object = dict[str, Any]
 
 
 def render(api: RealtimeAPI | AsyncAPI, platform: Platform, config: Object, code: Object | None) -> Object:
-    """The Deployment. `spec.replicas` stands in it only while no autoscaler owns it.
+    """Return the Deployment. It has `spec.replicas` only while no autoscaler owns the field.
 
-    config, code: the ConfigMaps whose content the pods run; a change of it replaces the pods.
+    config, code: the ConfigMaps that the pods read; a change of their content replaces the pods.
     """
     component = main_component(api)
     template = pod.template(api, platform, component, config, code)
@@ -23,7 +23,7 @@ def render(api: RealtimeAPI | AsyncAPI, platform: Platform, config: Object, code
 def of_component(
     api: RealtimeAPI | AsyncAPI, component: str, template: Object, strategy: Object, replicas: int | None
 ) -> Object:
-    """The Deployment of one component's pods. replicas: None while an autoscaler owns the number."""
+    """Return the Deployment of one component. replicas: None while an autoscaler owns the field."""
     spec: Object = {
         "selector": {"matchLabels": selector(api, component)},
         "strategy": strategy,
@@ -42,7 +42,7 @@ def of_component(
 
 
 def fixed_replicas(api: RealtimeAPI | AsyncAPI) -> int | None:
-    """The number of replicas that the resource itself says; None while an autoscaler owns it."""
+    """Return the number of replicas of the spec; None while an autoscaler owns the field."""
     if api.spec.paused:
         return 0
     if api.spec.autoscaling is not None:
@@ -51,7 +51,7 @@ def fixed_replicas(api: RealtimeAPI | AsyncAPI) -> int | None:
 
 
 def initial_replicas(api: RealtimeAPI | AsyncAPI) -> int:
-    """The number of replicas that an autoscaled API starts with."""
+    """Return the number of replicas that an autoscaled API is created with."""
     scaling = api.spec.autoscaling
     if scaling is None:
         return fixed_replicas(api) or 0

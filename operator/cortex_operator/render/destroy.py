@@ -1,6 +1,6 @@
-"""The pod that removes the queue of an AsyncAPI which is being deleted with `queue.deletionPolicy: Delete`.
+"""The pod that deletes the queue of an AsyncAPI with `queue.deletionPolicy: Delete`.
 
-It is a pod and no call to the gateway, so that nobody who reaches a gateway can remove what waits there.
+It is a pod and not a call to the gateway, so that clients of a gateway cannot delete its queue.
 """
 
 from typing import Any
@@ -18,16 +18,16 @@ _RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory"
 
 
 def in_namespace_of(api: AsyncAPI, platform: Platform, queue: str) -> Object:
-    """The pod in the API's namespace, with the credentials that the API's own pods have; `queue` is the queue's full name.
+    """Return the pod in the namespace of the API, with the credentials of the API's pods. queue: the full name of the queue.
 
-    It is started again until it succeeds. It serves nobody, so it needs no Secrets but the queue's: others may be gone already.
+    It restarts until it succeeds. It needs only the Secret of the queue: others may be deleted already.
     """
     spec = api.spec
     handler = spec.handler.model_copy(update={"api_keys": None})
     webhook = spec.webhook.model_copy(update={"secret": None}) if spec.webhook is not None else None
     api = api.model_copy(update={"spec": spec.model_copy(update={"handler": handler, "webhook": webhook})})
     template = pod.template(api, platform, GATEWAY, configmap.config(api), None)
-    # Containers of the overlay would keep the pod from its end.
+    # Containers that spec.pod adds might never exit.
     container = next(c for c in template["spec"]["containers"] if c["name"] == GATEWAY)
     kept = {key: value for key, value in container.items() if key not in _OF_SERVERS}
     kept["volumeMounts"] = [mount for mount in container["volumeMounts"] if mount["name"] != "config"]
@@ -50,10 +50,11 @@ def in_namespace_of(api: AsyncAPI, platform: Platform, queue: str) -> Object:
 
 
 def in_own_namespace(uid: str, namespace: str, platform: Platform, queue: str) -> Object:
-    """The pod in the operator's namespace, for an API (of this UID) whose namespace takes no pods any more.
+    """Return the pod in the namespace of the operator, for an API (with this UID) whose namespace is terminating.
 
-    Nothing of the API's spec is in it: whoever may write APIs must not choose what runs beside the operator. Credentials are
-    those of the Secret of the queue's name in the operator's namespace, and of one for the API's namespace, NAME.NAMESPACE.
+    It has nothing of the API's spec: users who may write APIs must not control pods next to the operator. The credentials are
+    those of the Secret of the queue, NAME, in the namespace of the operator, and of a Secret for the API's namespace,
+    NAME.NAMESPACE.
     """
     assert platform.queue is not None
     container: Object = {
@@ -78,7 +79,7 @@ def in_own_namespace(uid: str, namespace: str, platform: Platform, queue: str) -
         "metadata": {
             "name": f"cortex-remove-queue-{uid}",
             "namespace": platform.own_namespace,
-            # Without the label by which an API's own pods are watched.
+            # Without the label that selects the watched pods of APIs.
             "labels": {
                 KIND_LABEL: "AsyncAPI",
                 COMPONENT_LABEL: DESTROY,

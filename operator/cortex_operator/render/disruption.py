@@ -1,4 +1,4 @@
-"""The PodDisruptionBudgets of an API: a drained node takes its pods one by one."""
+"""The PodDisruptionBudgets of an API: a drain evicts its pods one by one."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ Object = dict[str, Any]
 
 
 def render(api: RealtimeAPI | AsyncAPI) -> list[Object]:
-    """A budget for each component that has two replicas or more at all times.
+    """Return a budget for each component that always has two or more replicas.
 
-    With a single replica a budget would either allow what it should forbid or block the drain for ever. Pods that are not
-    ready never block a drain.
+    With a single replica a budget would either have no effect or block drains forever. Pods that are not ready never
+    block a drain.
     """
     budgets = []
     if min_available_replicas(api) >= 2:
@@ -24,7 +24,7 @@ def render(api: RealtimeAPI | AsyncAPI) -> list[Object]:
 
 
 def min_available_replicas(api: RealtimeAPI | AsyncAPI) -> int:
-    """The number of replicas that there are at all times."""
+    """Return the number of replicas that an API always has."""
     if api.spec.paused:
         return 0
     if api.spec.autoscaling is not None:

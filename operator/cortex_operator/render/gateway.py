@@ -1,4 +1,4 @@
-"""The front of an AsyncAPI: the Deployment that takes jobs and hands out results, and its HPA."""
+"""The gateway of an AsyncAPI, which accepts jobs and returns results: its Deployment and HPA."""
 
 from typing import Any
 
@@ -15,20 +15,20 @@ CPU_TARGET = 80  # percent of the request
 
 
 def deployment(api: AsyncAPI, platform: Platform, config: Object) -> Object:
-    """The Deployment. Pods are replaced one by one, each new one answering before an old one goes."""
+    """Return the Deployment. Pods are replaced one by one, and each new pod is ready before an old one stops."""
     template = pod.template(api, platform, GATEWAY, config, None)
     one_by_one = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
     return of_component(api, GATEWAY, template, one_by_one, fixed_replicas(api))
 
 
 def fixed_replicas(api: AsyncAPI) -> int | None:
-    """The number of gateways; None while the HPA owns it. A paused API still takes jobs and answers for those that it took."""
+    """Return the number of replicas; None while the HPA owns the field. A paused API still accepts jobs and returns results."""
     bounds = api.spec.gateway
     return bounds.min_replicas if bounds.min_replicas == bounds.max_replicas else None
 
 
 def hpa(api: AsyncAPI) -> Object | None:
-    """The HPA on processor time, or None where there is nothing to choose."""
+    """Return the HPA on CPU; None where the number of replicas is fixed."""
     if fixed_replicas(api) is not None:
         return None
     name = child_name(api, GATEWAY)
@@ -52,5 +52,5 @@ def hpa(api: AsyncAPI) -> Object | None:
 
 
 def initial_replicas(api: AsyncAPI) -> int:
-    """The number of gateways that the HPA begins with."""
+    """Return the number of replicas that an autoscaled gateway is created with."""
     return api.spec.gateway.min_replicas

@@ -1,4 +1,4 @@
-"""The HorizontalPodAutoscaler of an API that scales on processor time."""
+"""The HorizontalPodAutoscaler of an API that scales on CPU."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ SYNC_PERIOD = 15  # seconds between two decisions of the HPA controller; one ste
 
 
 def render(api: RealtimeAPI | AsyncAPI, capabilities: Capabilities) -> dict[str, Any] | None:
-    """The HPA, or None when the API does not scale on processor time.
+    """Return the HPA; None when the API does not scale on CPU.
 
-    Cortex's factors become one Percent policy a sync period: 1.5 allows 50 % more, rounded up; 0.75 allows 25 % less, one
-    replica at least. The tolerances stand in it where the API server knows the field.
+    Each scaling factor becomes a Percent policy for one sync period: 1.5 allows 50 % more, rounded up; 0.75 allows 25 % less, at
+    least one replica. Tolerances are set where the API server supports the field.
     """
     scaling = api.spec.autoscaling
     if scaling is None or scaling.target_cpu_utilization is None or api.spec.paused:

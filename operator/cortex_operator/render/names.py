@@ -1,4 +1,4 @@
-"""Names, labels and owner references of everything that belongs to an API."""
+"""Names, labels and owner references of the objects of an API."""
 
 import hashlib
 import json
@@ -20,27 +20,27 @@ from cortex_api.kinds import API_VERSION, AsyncAPI, RealtimeAPI
 
 
 def child_name(api: RealtimeAPI | AsyncAPI, component: str = API) -> str:
-    """Name of the API's Deployment, Service and the rest."""
+    """Return the name of the Deployment, Service and other objects of a component."""
     return object_name(api.metadata.name, component)
 
 
 def main_component(api: RealtimeAPI | AsyncAPI) -> str:
-    """The component that runs the user's code, which `replicas` and `autoscaling` are about."""
+    """Return the component that runs the handler, which `replicas` and `autoscaling` apply to."""
     return API if isinstance(api, RealtimeAPI) else WORKER
 
 
 def front_component(api: RealtimeAPI | AsyncAPI) -> str:
-    """The component that requests go to."""
+    """Return the component that receives requests."""
     return API if isinstance(api, RealtimeAPI) else GATEWAY
 
 
 def selector(api: RealtimeAPI | AsyncAPI, component: str) -> dict[str, str]:
-    """The labels that tell one component's pods from all others."""
+    """Return the labels that select the pods of one component."""
     return {API_LABEL: api.metadata.name, KIND_LABEL: api.kind, COMPONENT_LABEL: component}
 
 
 def labels(api: RealtimeAPI | AsyncAPI) -> dict[str, str]:
-    """The labels of everything that belongs to an API."""
+    """Return the labels of every object of an API."""
     return {
         API_LABEL: api.metadata.name,
         KIND_LABEL: api.kind,
@@ -50,17 +50,17 @@ def labels(api: RealtimeAPI | AsyncAPI) -> dict[str, str]:
 
 
 def url(api: RealtimeAPI | AsyncAPI) -> str:
-    """Where the API is reached inside the cluster."""
+    """Return the URL of an API inside the cluster."""
     return f"http://{child_name(api)}.{api.metadata.namespace}.svc:{PORT}"
 
 
 def digest(value: Any) -> str:
-    """A short fingerprint of a JSON value: 16 hexadecimal digits of SHA-256."""
+    """Return a short hash of a JSON value: 16 hexadecimal digits of SHA-256."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def finish(api: RealtimeAPI | AsyncAPI, child: dict[str, Any], operator: str | None = None) -> dict[str, Any]:
-    """A child with namespace, labels, owner, the mark of its operator, and the fingerprint of all that is applied."""
+    """Add namespace, labels, owner reference, the annotation of the operator, and the hash of everything that is applied."""
     metadata = child["metadata"]
     metadata["namespace"] = api.metadata.namespace
     metadata["labels"] = {**metadata.get("labels", {}), **labels(api)}

@@ -1,4 +1,4 @@
-"""The NetworkPolicy of an API: who may call it, and who may look at its pods."""
+"""The NetworkPolicy of an API: peers that may send requests, and peers that may reach the admin port."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ Object = dict[str, Any]
 
 
 def render(api: RealtimeAPI | AsyncAPI, platform: Platform) -> Object | None:
-    """Requests from whoever the platform allows (all, unless told otherwise); health and metrics for the platform's own."""
+    """Return the NetworkPolicy; None where the platform has none."""
     policy = platform.network_policy
     if policy is None:
         return None

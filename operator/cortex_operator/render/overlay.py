@@ -1,4 +1,4 @@
-"""`spec.pod`, laid over the rendered pod as a strategic merge patch."""
+"""Merge `spec.pod` into the rendered pod, as a strategic merge patch."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ KEYS = {
     "topologySpreadConstraints": "topologyKey",
     "hostAliases": "ip",
 }
-"""Lists of a pod that are merged by a key (patchMergeKey in the Kubernetes API); other lists are replaced."""
+"""Lists that are merged by a key (patchMergeKey in the Kubernetes API); other lists are replaced."""
 
 _APPENDED = {"tolerations"}
 _REPLACED = {"volumes"}
-"""Lists whose items are replaced as a whole: a volume has one source."""
+"""Lists whose items are replaced, not merged: a volume has a single source."""
 
 
 def merge(base: Any, patch: Any, field: str = "") -> Any:
-    """`base` with `patch` over it; null in the patch takes a field away. Neither is changed."""
+    """Return `base` merged with `patch`; null removes a field. Neither argument is modified."""
     if isinstance(base, dict) and isinstance(patch, dict):
         merged = dict(base)
         for name, value in patch.items():

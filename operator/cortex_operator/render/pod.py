@@ -1,4 +1,4 @@
-"""The pods of an API: one template for each component, under Pod Security "restricted"."""
+"""The pod templates of an API, one for each component, conforming to Pod Security "restricted"."""
 
 import math
 from typing import Any
@@ -16,13 +16,13 @@ from cortex_operator.render.overlay import merge
 Object = dict[str, Any]
 
 PRE_STOP = 5
-"""Seconds that a pod goes on serving after its deletion, until every proxy has taken it off its list."""
+"""Seconds for which a pod keeps serving after its deletion, until every proxy has removed it."""
 JOB_GRACE = 60
-"""Seconds that a worker has to finish its jobs after its deletion; what is not done by then is another's."""
+"""Seconds that a worker has to finish its jobs after its deletion; unfinished jobs go to another worker."""
 KEYS = "api-keys"
 """The volume with the keys that clients must present."""
 USER = 10001
-"""The user that the images run as."""
+"""The user of the images."""
 CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -41,10 +41,10 @@ POD_SECURITY = {
 def template(
     api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, config: Object, code: Object | None
 ) -> Object:
-    """The pod template of a component.
+    """Return the pod template of a component.
 
-    config, code: the ConfigMaps whose content the pods run; their fingerprints stand in it, so that a change of
-    either replaces the pods. The gateway gets no code: it runs nothing of the user's.
+    config, code: the ConfigMaps that the pods read; the template has their hashes, so that a change of either replaces the
+    pods. The gateway has no code, because it does not run the handler.
     """
     code = None if component == GATEWAY else code
     annotations = {contract.CONFIG_HASH_ANNOTATION: digest(config["data"])}
@@ -60,7 +60,7 @@ def template(
 
 
 def _overlaid(pod: Object, overlay: Object) -> Object:
-    """The overlay is a pod template (metadata, spec), or a pod's spec with labels and annotations beside its fields."""
+    """Merge the overlay: a pod template (metadata, spec), or a pod spec that may also have labels and annotations."""
     if not overlay:
         return pod
     if "spec" in overlay or "metadata" in overlay:
@@ -102,7 +102,7 @@ def _spec(api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, code:
 
 
 def pull_secrets(platform: Platform) -> Object:
-    """The field of a pod that names the Secrets for pulling images; nothing where there are none."""
+    """Return the field imagePullSecrets of a pod; empty where the platform has none."""
     if not platform.image_pull_secrets:
         return {}
     return {"imagePullSecrets": [{"name": name} for name in platform.image_pull_secrets]}
@@ -154,7 +154,7 @@ def _container(
         "resources": _resources(api, platform, component, asked),
         "volumeMounts": mounts,
         "startupProbe": {**_probe(contract.READINESS_PATH), "periodSeconds": 1, "failureThreshold": 1800},
-        # While a dead process is started again, requests wait for it; a Service without a ready pod would refuse them.
+        # While a worker process restarts, requests wait for it; a Service without ready pods would refuse them.
         "readinessProbe": {**_probe(contract.READINESS_PATH), "periodSeconds": 2, "failureThreshold": 3},
         "livenessProbe": {**_probe(contract.HEALTH_PATH), "periodSeconds": 10, "failureThreshold": 3},
         "terminationMessagePath": contract.TERMINATION_LOG,
@@ -169,7 +169,7 @@ def _container(
 
 
 def _image(api: RealtimeAPI | AsyncAPI, platform: Platform) -> str:
-    """The image that runs the user's code: the API's own, or the platform's, with TensorFlow where it runs in the process."""
+    """Return the image that runs the handler: that of the API or of the platform, with TensorFlow if it runs in the process."""
     handler = api.spec.handler
     if handler.image is not None:
         return handler.image
@@ -209,7 +209,7 @@ def _add_environment(
 
 
 def _max_workers(api: AsyncAPI) -> int:
-    """Workers that there may be, which bounds what the gateway takes in."""
+    """Return the largest number of workers, which bounds the length of the queue."""
     if api.spec.autoscaling is not None:
         return api.spec.autoscaling.max_replicas
     return max(1, 1 if api.spec.replicas is None else api.spec.replicas)
@@ -226,7 +226,7 @@ def _resources(api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, 
 
 
 def claims_of(api: RealtimeAPI | AsyncAPI) -> list[str]:
-    """The PersistentVolumeClaims that the models' locations name, in order."""
+    """Return the PersistentVolumeClaims of the models' locations, in order."""
     models = api.spec.handler.models
     if models is None:
         return []
@@ -240,7 +240,7 @@ def claims_of(api: RealtimeAPI | AsyncAPI) -> list[str]:
 
 
 def models_mounts(claims: list[str]) -> list[Object]:
-    """Where models are: those that were brought here, and those on claims, which are only read."""
+    """Return the mounts of downloaded models, and of claims, which are read-only."""
     mounts: list[Object] = [{"name": "models", "mountPath": contract.MODELS_FOLDER}]
     mounts += [
         {"name": f"claim-{i}", "mountPath": f"{contract.CLAIMS_FOLDER}/{claim}", "readOnly": True}
@@ -256,8 +256,8 @@ def _requires_keys(api: RealtimeAPI | AsyncAPI, component: str) -> bool:
 def _keys_secret(api: RealtimeAPI | AsyncAPI) -> Object:
     assert api.spec.handler.api_keys is not None
     secret = api.spec.handler.api_keys.secret
-    # Readable by the group, which fsGroup makes the user's. Without the Secret the runtime refuses to start, and says why in the
-    # API's status; a pod that waits for the volume would say nothing.
+    # Readable by the group that fsGroup sets. Optional, because without the Secret the runtime fails to start and reports the
+    # reason in the status of the API; a pod that waits for the volume would not.
     source: Object = {"secretName": secret.name, "defaultMode": 0o440, "optional": True}
     if secret.key is not None:
         source["items"] = [{"key": secret.key, "path": secret.key}]

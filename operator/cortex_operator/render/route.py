@@ -1,4 +1,4 @@
-"""The way to an API from outside: an HTTPRoute or an Ingress, under the API's endpoint, which is taken off the path."""
+"""The route to an API from outside of the cluster: an HTTPRoute or Ingress that strips the endpoint from the path."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ Object = dict[str, Any]
 
 
 def endpoint(api: RealtimeAPI | AsyncAPI) -> str:
-    """The path prefix of an API, without a slash at its end."""
+    """Return the path prefix of an API, without a trailing slash."""
     return (api.spec.networking.endpoint or f"/{api.metadata.name}").rstrip("/")
 
 
 def render(api: RealtimeAPI | AsyncAPI, platform: Platform) -> Object | None:
-    """The route, or None where the platform has neither a Gateway nor an ingress class."""
+    """Return the route; None where the platform has neither a Gateway nor an ingress class."""
     if platform.gateway is not None:
         return _http_route(api, platform.gateway)
     if platform.ingress is not None:
@@ -25,7 +25,7 @@ def render(api: RealtimeAPI | AsyncAPI, platform: Platform) -> Object | None:
 
 
 def best_url(api: RealtimeAPI | AsyncAPI, platform: Platform, routed: bool) -> str:
-    """Where clients had best go: the outside address where there is a route that holds and its host is known."""
+    """Return the URL for clients: the external one if the API has an accepted route and the host is known."""
     outside = platform.gateway or platform.ingress
     if routed and outside is not None and outside.hostname:
         return f"{outside.scheme}://{outside.hostname}{endpoint(api)}"
@@ -58,7 +58,8 @@ def _http_route(api: RealtimeAPI | AsyncAPI, gateway: GatewayRef) -> Object:
 
 
 def _ingress(api: RealtimeAPI | AsyncAPI, ingress: IngressRef) -> Object:
-    """Kubernetes has no words for taking off a prefix: the controller's own, in annotations, with {endpoint} filled in."""
+    """Return the Ingress. It cannot express prefix stripping, so the annotations of the controller do, with {endpoint}
+    replaced."""
     backend = {"service": {"name": child_name(api), "port": {"number": PORT}}}
     path = ingress.path.replace("{endpoint}", endpoint(api))
     rule: Object = {"http": {"paths": [{"path": path, "pathType": ingress.path_type, "backend": backend}]}}

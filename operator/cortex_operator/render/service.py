@@ -8,7 +8,7 @@ from cortex_operator.render.names import child_name, front_component, selector
 
 
 def render(api: RealtimeAPI | AsyncAPI) -> dict[str, Any]:
-    """A Service in front of the ready pods that take requests."""
+    """Return the Service of the pods that receive requests."""
     return {
         "apiVersion": "v1",
         "kind": "Service",

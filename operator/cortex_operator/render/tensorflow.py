@@ -1,6 +1,6 @@
-"""TensorFlow Serving beside the user's code: a container of the same pod, told over gRPC which models to load.
+"""TensorFlow Serving as a sidecar of the handler, which tells it over gRPC which models to load.
 
-It is an init container that stays (restartPolicy Always): it runs before the API starts and ends after the API's last request.
+It is an init container with restartPolicy Always: it starts before the handler and stops after its last request.
 """
 
 from typing import Any
@@ -19,15 +19,15 @@ NO_MODELS = "# Models are loaded when the API's own container asks for them.\n"
 
 
 def has_server(api: RealtimeAPI | AsyncAPI, platform: Platform) -> bool:
-    """Whether an API's pods have a TensorFlow Serving of their own.
+    """Return whether the pods of an API have TensorFlow Serving.
 
-    Not where the platform names no image of it: TensorFlow runs in the API's process then, and has to be in its image.
+    Without an image of it TensorFlow runs in the process of the API, and must be in its image.
     """
     return api.spec.handler.type == "tensorflow" and image(api, platform) is not None
 
 
 def image(api: RealtimeAPI | AsyncAPI, platform: Platform) -> str | None:
-    """Image of TensorFlow Serving: the API's own, or the platform's; the one for GPUs where one is asked for."""
+    """Return the image of TensorFlow Serving: that of the API or of the platform, with GPU support where the API has GPUs."""
     if api.spec.handler.tensorflow_serving_image:
         return api.spec.handler.tensorflow_serving_image
     if platform.tensorflow_serving_image and api.spec.compute.gpu:
@@ -36,7 +36,7 @@ def image(api: RealtimeAPI | AsyncAPI, platform: Platform) -> str | None:
 
 
 def server(api: RealtimeAPI | AsyncAPI, platform: Platform, mounts: list[Object]) -> Object:
-    """The container. mounts: where models are."""
+    """Return the container. mounts: those of the models."""
     args = [
         f"--port={TENSORFLOW_SERVING_PORT}",
         "--rest_api_port=0",
@@ -44,7 +44,7 @@ def server(api: RealtimeAPI | AsyncAPI, platform: Platform, mounts: list[Object]
     ]
     args.append(
         "--max_num_load_retries=0"
-    )  # By default a broken model is tried for minutes, and the others wait.
+    )  # The default retries a broken model for minutes, while the others wait.
     if batching_parameters(api):
         args += ["--enable_batching=true", f"--batching_parameters_file={CONFIG_FOLDER}/{BATCHING_FILE}"]
     return {
@@ -66,7 +66,7 @@ def server(api: RealtimeAPI | AsyncAPI, platform: Platform, mounts: list[Object]
 
 
 def files(api: RealtimeAPI | AsyncAPI) -> dict[str, str]:
-    """What TensorFlow Serving reads at its start."""
+    """Return the files that TensorFlow Serving reads when it starts."""
     if api.spec.handler.type != "tensorflow":
         return {}
     batching = batching_parameters(api)
@@ -74,7 +74,7 @@ def files(api: RealtimeAPI | AsyncAPI) -> dict[str, str]:
 
 
 def batching_parameters(api: RealtimeAPI | AsyncAPI) -> str | None:
-    """`handler.serverSideBatching` as TensorFlow Serving's BatchingParameters, in protobuf's text format."""
+    """Return `handler.serverSideBatching` as BatchingParameters of TensorFlow Serving, in the text format of protobuf."""
     if not isinstance(api, RealtimeAPI) or api.spec.handler.server_side_batching is None:
         return None
     batching = api.spec.handler.server_side_batching
