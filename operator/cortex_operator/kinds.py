@@ -9,7 +9,7 @@ from cortex_operator.platform import Platform
 @dataclass(frozen=True)
 class ChildKind:
     """A kind of object that APIs own. is_optional: whether an API answers requests without it, so that a refusal of it is
-    reported while the rest goes on. may_be_pruned: whether an API has it at some times and not at others."""
+    reported while the rest is applied. may_be_pruned: whether an API has it at some times and not at others."""
 
     group: str
     version: str

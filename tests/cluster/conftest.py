@@ -77,7 +77,7 @@ def answers(url: str) -> bool:
 
 
 class Operator:
-    """A process of the operator."""
+    """An operator process."""
 
     def __init__(self, kubeconfig: Path, config: Path, log: Path) -> None:
         self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
@@ -173,7 +173,7 @@ class Kubectl:
 
 
 def eventually(look: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 60) -> Any:
-    """What `look` gives once it is good; fails with what it gave last when that never happens."""
+    """Return the result of `look` once it is good; fail with its last result after a timeout."""
     deadline = time.monotonic() + seconds
     while not good(seen := look()):
         assert time.monotonic() < deadline, f"still {seen}"

@@ -1,4 +1,4 @@
-"""A proxy in front of the API server that misbehaves when it is told to."""
+"""A proxy in front of the API server that injects faults."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ class FaultyProxy:
         self._loop.close()
 
     def kubeconfig(self, folder: Path) -> Path:
-        """A kubeconfig that goes through here."""
+        """Write a kubeconfig for the proxy."""
         content = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -55,7 +55,7 @@ class FaultyProxy:
         return path
 
     def cut_streams(self) -> None:
-        """End all open watches, without a word."""
+        """Close all open watches without an error."""
         self._loop.call_soon_threadsafe(self._cut)
 
     def _cut(self) -> None:

@@ -1,4 +1,4 @@
-"""A load generator that counts every answer: some clients keep their connection, some open one for each request."""
+"""A load generator that counts every response: some clients keep their connection, some open one for each request."""
 
 import asyncio
 import threading
@@ -39,7 +39,7 @@ class Load:
 
     @property
     def lost(self) -> dict[str, int]:
-        """Everything but 200."""
+        """Return the responses other than 200."""
         return {what: count for what, count in self.counts.items() if what != "200"}
 
     async def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""AsyncAPIs in a cluster: gateway, workers, queue, and what becomes of them."""
+"""AsyncAPIs in a cluster: gateway, workers and queue, and their deletion."""
 
 from typing import Any
 

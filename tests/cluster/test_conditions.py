@@ -1,4 +1,4 @@
-"""What the status says of pods that run: scaling, a worker process that ends, a start that takes long."""
+"""The status during scaling, after the exit of a worker process, and during a long start."""
 
 import httpx
 import pytest

@@ -1,4 +1,4 @@
-"""An API server that fails: the operator waits it out, misses nothing that happened meanwhile, and never dies of it."""
+"""An API server that fails: the operator retries, misses no change, and keeps running."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ def proxy(kubeconfig: Path) -> Iterator[FaultyProxy]:
 
 @pytest.fixture
 def troubled(proxy: FaultyProxy, operator: Operator, platform: Path, tmp_path: Path) -> Iterator[Operator]:
-    """An operator behind the proxy, in the place of the one that all tests share."""
+    """Replace the shared operator by one behind the proxy."""
     operator.stop()
     troubled = Operator(proxy.kubeconfig(tmp_path), platform, tmp_path / "log")
     troubled.start()

@@ -1,4 +1,4 @@
-"""Two operators: one leads, the other takes over when it is gone."""
+"""Two operators: one is the leader, the other takes over when it stops."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Requests go on while pods come and go: each is counted, and none may be lost."""
+"""No request is lost while pods are replaced, added and removed."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""What others change of an API's objects is set back and reported; what they may change stays."""
+"""Changes of an API's objects by other writers are reverted and reported, unless they are allowed."""
 
 import json
 from typing import Any

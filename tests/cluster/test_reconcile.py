@@ -1,4 +1,4 @@
-"""From a manifest to running pods and an honest status, with the real operator, the real kubectl and real processes."""
+"""From a manifest to running pods and their status, with the real operator, kubectl and processes."""
 
 import json
 from typing import Any

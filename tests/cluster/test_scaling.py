@@ -1,4 +1,4 @@
-"""The autoscaler on a bare cluster: load comes, replicas come; what it decides stands in the status."""
+"""The in-flight autoscaler: replicas follow the load, and the status has each decision."""
 
 import threading
 

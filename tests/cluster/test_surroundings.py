@@ -1,4 +1,4 @@
-"""What stands around an API: routes, budgets, policies, neighbours, and a cluster that refuses."""
+"""The other objects of an API: routes, budgets, policies; shared endpoints, and a cluster that refuses objects."""
 
 import json
 

@@ -64,7 +64,7 @@ class FakeCluster:
         return self._put(merged, "MODIFIED" if known else "ADDED")
 
     async def patch(self, thing: Object, operations: list[Object]) -> Object:
-        """Tests and removals of a JSON patch."""
+        """Apply the test and remove operations of a JSON patch."""
         self._maybe_fail()
         known = self.objects[_place(thing)]
         changed = copy.deepcopy(known)
@@ -125,7 +125,7 @@ class FakeCluster:
         return self._put(written, "MODIFIED")
 
     def edit(self, kind: str, name: str, change: Object) -> None:
-        """Somebody changes an object."""
+        """Change an object as a user does."""
         known = self.objects.get((kind, "default", name))
         if known is not None:
             merged = _merge(known, change)
@@ -133,7 +133,7 @@ class FakeCluster:
             self._put(merged, "MODIFIED")
 
     def put(self, thing: Object) -> None:
-        """Somebody creates or replaces an object."""
+        """Create or replace an object as a user does."""
         known = self.objects.get(_place(thing))
         made = copy.deepcopy(thing)
         before = known["metadata"] if known else {"uid": f"u{next(self._uids)}", "generation": 0}
@@ -143,7 +143,7 @@ class FakeCluster:
         self._put(made, "MODIFIED" if known else "ADDED")
 
     def remove(self, kind: str, name: str, namespace: str = "default") -> None:
-        """An object is deleted, and what it owns; one with finalizers is marked, and stays."""
+        """Delete an object and what it owns; one with finalizers gets a deletionTimestamp."""
         known = self.objects.get((kind, namespace, name))
         if known and known["metadata"].get("finalizers"):
             self._put(
@@ -161,7 +161,7 @@ class FakeCluster:
                 self.remove(child["kind"], child["metadata"]["name"], namespace)
 
     def collect(self) -> None:
-        """Garbage collection: what has an owner that is no more goes."""
+        """Delete objects whose owner no longer exists."""
         alive = {thing["metadata"]["uid"] for thing in self.objects.values()}
         for thing in list(self.objects.values()):
             owners = thing["metadata"].get("ownerReferences", ())
@@ -181,7 +181,7 @@ class FakeCluster:
 
 
 def ended(namespace: str) -> ApiException:
-    """What the API server answers to a create in a namespace that is being deleted."""
+    """Return the error of the API server for a create in a terminating namespace."""
     error = ApiException(status=403)
     error.body = f"unable to create new content in namespace {namespace} because it is being terminated"
     return error

@@ -1,4 +1,4 @@
-"""The objects that the operator sees in each situation of cortex_api.situations."""
+"""The live objects in each situation of cortex_api.situations."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -36,7 +36,7 @@ def deployment(replicas: int = 1, template: str = "new", **status: Any) -> Objec
 
 
 def pod(name: str = "p", template: str = "new", **more: Any) -> Object:
-    """A pod whose container starts."""
+    """Return a pod whose container is starting."""
     running = {"name": "api", "image": "i:1", "started": False, "state": {"running": {"startedAt": at(600)}}}
     status = {
         "conditions": [{"type": "Ready", "status": "False", "reason": "ContainersNotReady"}],
@@ -85,14 +85,14 @@ def crashed(name: str = "p", message: str = "", template: str = "new") -> Object
 
 
 def lost(name: str = "p") -> Object:
-    """The node controller takes the readiness, and leaves the rest as the kubelet last wrote it."""
+    """Return a pod that the node controller marked unready; the rest is as the kubelet last wrote it."""
     found = ready(name)
     found["status"]["conditions"][0]["status"] = "False"
     return found
 
 
 def quiet(name: str = "p") -> Object:
-    """A pod that was ready and is so no more, as the kubelet reports it."""
+    """Return a pod that is no longer ready, as the kubelet reports it."""
     found = ready(name)
     for entry in found["status"]["conditions"]:
         entry |= {"status": "False", "reason": "ContainersNotReady", "lastTransitionTime": at(10)}
@@ -147,7 +147,7 @@ def status(
     spec: Object | None = None,
     **observed: Any,
 ) -> Object:
-    """The status that the operator computes. before: the one that is there. deployed: status of the Deployment."""
+    """Return the status that the operator computes. before: the present one. deployed: the status of the Deployment."""
     main = Component(deployment(replicas, **(deployed or {})), list(pods), reports or {})
     live = resource(kind, before, **(spec or {}))
     if kind == "AsyncAPI":

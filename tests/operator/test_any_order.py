@@ -53,7 +53,7 @@ def resource(name: str, spec: Object) -> Object:
 
 
 class World:
-    """A cluster, an operator, and events on their way from the one to the other."""
+    """A cluster, an operator, and the watch events that are not delivered yet."""
 
     def __init__(self) -> None:
         self.pending: list[tuple[str, Object]] = []
@@ -64,7 +64,7 @@ class World:
         self.reconciler = Reconciler(self.cache, self.cluster, PLATFORM, scaler)  # type: ignore[arg-type]
 
     def deliver(self, index: int, again: bool = False) -> None:
-        """The oldest event of one kind arrives, as each kind has a watch of its own; `again`: and will arrive once more."""
+        """Deliver the oldest event of one kind, since each kind has its own watch. again: keep it for a second delivery."""
         if not self.pending:
             return
         kinds = list(dict.fromkeys(thing["kind"] for _, thing in self.pending))
@@ -90,7 +90,7 @@ class World:
             self.due.add(key)
 
     async def settle(self) -> None:
-        """Everything arrives, and everything that is due is done."""
+        """Deliver all events and reconcile until nothing is due."""
         self.cluster.fault = lambda: None
         for _ in range(200):
             self.cluster.collect()
@@ -102,7 +102,7 @@ class World:
         raise AssertionError(f"never at rest: {self.due}")
 
     def refused(self, name: str) -> bool:
-        """Whether an API's spec can't be rendered."""
+        """Return whether the spec of an API cannot be rendered."""
         live = self.cluster.objects.get(("RealtimeAPI", "default", name), {})
         conditions = live.get("status", {}).get("conditions", ())
         return any(c["reason"] in ("InvalidSpec", "SourceUnavailable") for c in conditions)
@@ -210,7 +210,7 @@ async def straight(story: list[tuple[Any, ...]]) -> dict[str, Any]:
 
 @given(st.lists(steps, max_size=30))
 @settings(max_examples=150, deadline=None)
-def test_the_end_depends_on_the_last_state_alone(story: list[tuple[Any, ...]]) -> None:
+def test_the_result_depends_only_on_the_last_state(story: list[tuple[Any, ...]]) -> None:
     note(repr(story))
     with contextlib.closing(asyncio.new_event_loop()) as loop:
         assert loop.run_until_complete(outcome(story)) == loop.run_until_complete(straight(story))

@@ -1,4 +1,4 @@
-"""What the operator does about what others change: it sets it back, tells who did it, and neither fights nor loops."""
+"""Changes by other writers are reverted and reported, with backoff."""
 
 import copy
 from typing import Any
@@ -21,7 +21,7 @@ SIDECAR = {"name": "proxy", "image": "p"}
 
 
 class World:
-    """A cluster with an API, and an operator whose watches report at once."""
+    """A cluster with an API, and an operator whose watches report immediately."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -101,7 +101,7 @@ async def test_an_addition_is_removed_in_one_write(world: World, restarted: bool
     assert world.cluster.writes == writes
 
 
-async def test_a_controller_that_writes_meanwhile_does_not_keep_an_addition(world: World) -> None:
+async def test_an_addition_is_removed_despite_concurrent_writes_of_controllers(world: World) -> None:
     world.add_sidecar()
     patch = world.cluster.patch
 
@@ -114,7 +114,7 @@ async def test_a_controller_that_writes_meanwhile_does_not_keep_an_addition(worl
     assert world.containers == ["api"]
 
 
-async def test_what_admission_adds_each_time_stays_and_is_told_once(world: World) -> None:
+async def test_additions_of_admission_webhooks_stay_and_are_reported_once(world: World) -> None:
     def inject(thing: Object) -> None:
         if thing["kind"] == "Deployment" and SIDECAR not in thing["spec"]["template"]["spec"]["containers"]:
             thing["spec"]["template"]["spec"]["containers"].append(SIDECAR)
@@ -133,7 +133,7 @@ async def test_what_admission_adds_each_time_stays_and_is_told_once(world: World
     assert world.condition("Degraded")["reason"] != "FieldsOverwritten"
 
 
-async def test_a_value_that_the_server_writes_in_another_way_is_nobodys_change(world: World) -> None:
+async def test_a_value_that_the_server_normalizes_is_not_a_change(world: World) -> None:
     def normalize(thing: Object) -> None:
         if thing["kind"] == "Deployment":
             (container,) = thing["spec"]["template"]["spec"]["containers"]
@@ -157,7 +157,7 @@ async def test_a_value_that_the_server_writes_in_another_way_is_nobodys_change(w
     assert len(world.told("ChangeReverted")) == 1
 
 
-async def test_a_writer_that_insists_is_waited_out_and_named(world: World) -> None:
+async def test_a_persistent_writer_is_named_and_backed_off_from(world: World) -> None:
     for _ in range(50):
         world.add_sidecar()
         await world.reconcile()
@@ -177,7 +177,7 @@ async def test_a_writer_that_insists_is_waited_out_and_named(world: World) -> No
     assert "FieldsOverwritten" not in str(world.condition("Ready"))
 
 
-async def test_another_operator_of_the_same_name_is_waited_out_and_named(world: World) -> None:
+async def test_another_operator_with_the_same_field_manager_is_backed_off_from(world: World) -> None:
     for turn in range(20):
         other = {"metadata": {"annotations": {"cortex.dev/applied-hash": "theirs"}}, "spec": {"other": turn}}
         world.cluster.edit("Deployment", "api-a", other)
@@ -187,7 +187,7 @@ async def test_another_operator_of_the_same_name_is_waited_out_and_named(world: 
     assert "cortex-operator of another operator" in world.condition("Degraded")["message"]
 
 
-async def test_a_change_of_the_spec_is_no_contest(world: World) -> None:
+async def test_a_change_of_the_spec_is_not_a_conflict(world: World) -> None:
     for replicas in range(20):
         world.cluster.put(resource("a", {"replicas": replicas}))
         await world.reconcile()

@@ -1,4 +1,4 @@
-"""The in-flight algorithm by simulation: load curves in, replica curves out. A look is taken every ten seconds."""
+"""The in-flight algorithm in simulation: load curves in, replica curves out, one decision every ten seconds."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +14,7 @@ LOOK = 10.0
 def simulate(
     rules: Rules, load: Callable[[float], float], seconds: float, start: int = 1, scale_in: bool = True
 ) -> list[int]:
-    """Replicas after each look."""
+    """Return the replicas after each decision."""
     state, now, replicas, curve = State(since=0.0), 0.0, start, []
     while now < seconds:
         state, decision = decide(rules, state, now, replicas, load(now), scale_in)
@@ -24,7 +24,7 @@ def simulate(
     return curve
 
 
-def test_a_steady_load_ends_at_load_over_target_and_stays() -> None:
+def test_a_steady_load_converges_to_load_over_target() -> None:
     curve = simulate(RULES, lambda _: 11.0, 900)
     assert curve[-1] == 6
     assert curve == sorted(curve)
@@ -39,11 +39,11 @@ def test_no_step_exceeds_the_factors() -> None:
     assert curve[-1] == 1
 
 
-def test_scaling_out_waits_for_no_history() -> None:
+def test_scaling_out_needs_no_history() -> None:
     assert simulate(RULES, lambda _: 20.0, 10) == [2]
 
 
-def test_a_spike_shorter_than_the_stabilisation_moves_nothing() -> None:
+def test_a_spike_shorter_than_the_stabilization_period_changes_nothing() -> None:
     curve = simulate(replace(RULES, window=10.0), lambda t: 30.0 if 300 <= t < 350 else 1.0, 900)
     assert set(curve) == {1}
 
@@ -63,19 +63,19 @@ def test_small_changes_are_tolerated_both_ways() -> None:
     assert set(simulate(tolerant, lambda t: 10.0 if t < 600 else 8.0, 1500, start=5)) == {5}
 
 
-def test_bounds_hold_even_when_somebody_scaled_by_hand() -> None:
+def test_bounds_hold_after_manual_scaling() -> None:
     assert simulate(replace(RULES, highest=3), lambda _: 100.0, 600)[-1] == 3
     assert simulate(replace(RULES, highest=3), lambda _: 100.0, 10, start=9) == [3]
     assert simulate(replace(RULES, lowest=2), lambda _: 0.0, 600) == [2] * 60
 
 
-def test_nothing_is_scaled_in_while_a_wanted_pod_waits_for_a_node() -> None:
+def test_no_scale_in_while_a_pod_is_unschedulable() -> None:
     assert set(simulate(RULES, lambda _: 0.0, 1500, start=5, scale_in=False)) == {5}
     state = State(since=-1000.0)
     assert decide(RULES, state, 0.0, 5, 0.0, scale_in=False)[1].hold_reason == "a pod cannot be scheduled"
 
 
-def test_a_queue_goes_to_zero_and_the_first_job_brings_a_worker_at_once() -> None:
+def test_an_empty_queue_scales_to_zero_and_the_first_job_starts_a_worker() -> None:
     rules = replace(RULES, lowest=0, target=1.0)
     curve = simulate(rules, lambda t: 0.0 if t < 1000 else 5.0, 1600, start=2)
     assert curve[int(990 / LOOK)] == 0
@@ -83,7 +83,7 @@ def test_a_queue_goes_to_zero_and_the_first_job_brings_a_worker_at_once() -> Non
     assert curve[-1] == 5
 
 
-def test_noise_around_a_load_makes_no_flapping() -> None:
+def test_noise_causes_no_flapping() -> None:
     curve = simulate(RULES, lambda t: 10.0 + (3.0 if int(t / LOOK) % 2 else -3.0), 3600)
     settled = curve[60:]
     assert max(settled) - min(settled) <= 1
@@ -126,7 +126,7 @@ def one_decision(
     return after, decision.replicas
 
 
-def test_the_average_is_of_the_window_and_forgets_what_is_older() -> None:
+def test_the_average_covers_the_window_only() -> None:
     rules = replace(RULES, window=60.0)
     state = State(since=0.0, loads=((40.0, 100.0), (40.5, 2.0)))
     after, decision = decide(rules, state, 100.0, 1, 4.0)

@@ -1,4 +1,4 @@
-"""Watch events and answers to our own writes come in any order; what is known never goes back."""
+"""Watch events and responses to our own writes arrive in any order, and the cache never goes back."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def version(cache: Cache) -> str | None:
     return found["metadata"]["resourceVersion"] if found else None
 
 
-def test_an_older_state_never_replaces_a_newer_one() -> None:
+def test_an_older_version_never_replaces_a_newer_one() -> None:
     cache = Cache()
     assert cache.put_child(child(9)) == KEY
     assert cache.put_child(child(8)) is None
@@ -34,7 +34,7 @@ def test_an_older_state_never_replaces_a_newer_one() -> None:
     assert version(cache) == "10"
 
 
-def test_what_was_deleted_does_not_come_back_by_a_late_answer() -> None:
+def test_a_late_response_does_not_restore_a_deleted_object() -> None:
     cache = Cache()
     cache.put_child(child(9))
     assert cache.put_child(child(11), deleted=True) == KEY
@@ -44,14 +44,14 @@ def test_what_was_deleted_does_not_come_back_by_a_late_answer() -> None:
     assert version(cache) == "12"
 
 
-def test_the_late_deletion_of_a_predecessor_leaves_its_successor() -> None:
+def test_a_late_deletion_of_an_earlier_object_keeps_the_new_one() -> None:
     cache = Cache()
     cache.put_child(child(12, uid="v"))
     cache.put_child(child(11, uid="u"), deleted=True)
     assert version(cache) == "12"
 
 
-def test_the_oldest_api_has_the_endpoint_and_its_end_concerns_the_others() -> None:
+def test_the_oldest_api_owns_the_endpoint_and_its_deletion_affects_the_others() -> None:
     cache = Cache()
     old, young = api("old", "2026-01-01T00:00:00Z", "/x"), api("young", "2026-02-01T00:00:00Z", "/x/")
     cache.put_api(*young)
@@ -61,7 +61,7 @@ def test_the_oldest_api_has_the_endpoint_and_its_end_concerns_the_others() -> No
     assert cache.first_at_endpoint(young[0]) == young[0]
 
 
-def test_an_api_that_leaves_an_endpoint_concerns_those_who_stay() -> None:
+def test_moving_an_api_affects_every_api_on_its_old_endpoint() -> None:
     cache = Cache()
     old, young = api("old", "2026-01-01T00:00:00Z", "/x"), api("young", "2026-02-01T00:00:00Z", "/x")
     cache.put_api(*old)

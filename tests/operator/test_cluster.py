@@ -1,4 +1,4 @@
-"""What is sent to the API server, so that exactly what is meant is left there."""
+"""The patches that are sent to the API server."""
 
 from typing import Any
 
@@ -24,7 +24,5 @@ OLD: dict[str, Any] = {
         ({"scaling": 5, "gone": {"b": 1}}, {"a": None, "scaling": 5, "gone": {"b": 1}}),
     ],
 )
-def test_a_merge_patch_takes_away_what_is_no_more_at_any_depth(
-    wanted: dict[str, Any], patch: dict[str, Any]
-) -> None:
+def test_a_merge_patch_removes_fields_at_any_depth(wanted: dict[str, Any], patch: dict[str, Any]) -> None:
     assert merge_patch(OLD, wanted) == patch

@@ -1,4 +1,4 @@
-"""What an event costs: calls to the API server, and APIs that are looked at again."""
+"""The cost of an event: calls to the API server, and reconciliations of other APIs."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ SOURCE = {"handler": {"source": {"configMap": {"name": "code"}}}}
 
 
 def one_of_many(number: int, status: int = 0, **metadata: str) -> tuple[Key, dict[str, Any]]:
-    """An API that has the same name, and so the same endpoint, in each namespace."""
+    """Return an API with the same name, and so the same endpoint, in each namespace."""
     namespace = f"team-{number}"
     known = {"namespace": namespace, "name": "iris", "uid": f"u{number}", "resourceVersion": str(status + 1)}
     live = {"metadata": {**known, **metadata}, "spec": {}, "status": {"replicas": status}}
@@ -29,7 +29,7 @@ def cache_of(count: int) -> Cache:
     return cache
 
 
-async def test_an_api_that_changes_and_is_reported_has_no_code_read_again() -> None:
+async def test_changes_of_an_api_do_not_read_its_code_again() -> None:
     world = World()
     world.cluster.put(CODE)
     world.cluster.put(resource("a", {**SOURCE, "replicas": 2}))
@@ -42,7 +42,7 @@ async def test_an_api_that_changes_and_is_reported_has_no_code_read_again() -> N
     assert world.cluster.reads == reads
 
 
-async def test_code_that_went_unseen_is_missed_once_sources_are_forgotten() -> None:
+async def test_deleted_code_is_noticed_after_sources_are_dropped() -> None:
     world = World()
     world.cluster.put(CODE)
     world.cluster.put(resource("a", SOURCE))
@@ -53,13 +53,13 @@ async def test_code_that_went_unseen_is_missed_once_sources_are_forgotten() -> N
     assert world.refused("a")
 
 
-def test_a_status_concerns_nobody_else_however_many_share_the_endpoint() -> None:
+def test_a_status_affects_no_other_api_on_the_endpoint() -> None:
     cache = cache_of(100)
     concerned = [cache.put_api(*one_of_many(number, status=1)) for number in range(100)]
     assert concerned == [{one_of_many(number)[0]} for number in range(100)]
 
 
-def test_who_comes_goes_or_is_replaced_concerns_all_at_the_endpoint() -> None:
+def test_adding_removing_or_replacing_an_api_affects_every_api_on_the_endpoint() -> None:
     cache, everybody = cache_of(3), {one_of_many(number)[0] for number in range(4)}
     assert cache.put_api(*one_of_many(3)) == everybody
     assert cache.put_api(*one_of_many(0, 1, uid="successor", creationTimestamp="2026-01-01")) == everybody

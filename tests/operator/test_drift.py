@@ -1,4 +1,4 @@
-"""What others have changed of a child is found, by whom, and where; what the API server fills in and what may differ is not."""
+"""Changes by other writers are found with field and manager; defaults of the API server are not changes."""
 
 import copy
 from typing import Any
@@ -38,7 +38,7 @@ API = 'k:{"name":"api"}'
 
 
 def live(change: Any = None, *managers: Object) -> Object:
-    """The Deployment as it is in a cluster, with defaults filled in and a change by others."""
+    """Return the live Deployment, with defaults and a change by another writer."""
     made = copy.deepcopy(WANTED)
     made["metadata"] |= {"uid": "u", "resourceVersion": "7", "managedFields": list(managers)}
     made["spec"] |= {"replicas": 3, "revisionHistoryLimit": 10}
@@ -51,7 +51,7 @@ def live(change: Any = None, *managers: Object) -> Object:
 
 
 def owner(fields: Object, manager: str = "kubectl-edit", **more: Any) -> Object:
-    """An entry of managedFields for fields of the pod template's spec."""
+    """Return an entry of managedFields for fields of the pod template."""
     tree: Object = {"f:spec": {"f:template": {"f:spec": fields}}}
     return {"manager": manager, "operation": "Update", "fieldsV1": tree, **more}
 
@@ -126,13 +126,13 @@ def test_an_addition_is_found_with_its_manager(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, (_, _, path, _) in ADDITIONS.items() if path.endswith("]")])
-def test_an_item_is_found_also_when_nobody_owns_it(name: str) -> None:
+def test_an_item_without_a_field_manager_is_found(name: str) -> None:
     change, _, path, pointer = ADDITIONS[name]
     (found,) = changes(live(change), WANTED)
     assert (found.path, found.manager, found.pointer, found.item) == (path, "", pointer, True)
 
 
-def test_another_value_is_found_with_its_manager_and_is_nothing_to_remove() -> None:
+def test_a_changed_value_is_found_with_its_manager_and_not_removed() -> None:
     changed = live(
         lambda pod: pod["containers"][0].update(image="other"), owner(of_container({"f:image": {}}))
     )
@@ -183,7 +183,7 @@ def test_another_value_is_found_with_its_manager_and_is_nothing_to_remove() -> N
         owner(of_container({"f:image": {}, "f:args": {}})),
     ],
 )
-def test_what_may_differ_is_no_change(entry: Object) -> None:
+def test_fields_that_may_differ_are_not_changes(entry: Object) -> None:
     found = live(None, entry)
     found["metadata"]["annotations"] = {"deployment.kubernetes.io/revision": "1"}
     found["status"] = {"replicas": 3}
@@ -192,7 +192,7 @@ def test_what_may_differ_is_no_change(entry: Object) -> None:
     assert changes(found, WANTED) == []
 
 
-def test_replicas_that_were_rendered_are_no_other_writers() -> None:
+def test_rendered_replicas_are_compared() -> None:
     wanted = {**WANTED, "spec": {**WANTED["spec"], "replicas": 2}}
     entry = {"manager": "k", "operation": "Update", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
     assert [found.path for found in changes(live(None, entry), wanted)] == ["spec.replicas"]
@@ -207,7 +207,7 @@ def test_a_key_of_a_config_map_is_found() -> None:
     assert [(change.path, change.pointer) for change in found] == [("data.theirs", ("data", "theirs"))]
 
 
-def test_a_removal_takes_away_all_additions_and_nothing_else() -> None:
+def test_a_removal_patch_removes_all_additions_and_nothing_else() -> None:
     def change(pod: Object) -> None:
         pod["containers"].insert(0, {"name": "one"})
         pod["containers"].append({"name": "two"})
@@ -234,7 +234,7 @@ def test_a_path_is_escaped() -> None:
     assert removal(changed, changes(changed, WANTED))[0]["path"] == "/spec/template/spec/a~1b~0c"
 
 
-def test_a_field_that_is_gone_is_a_change() -> None:
+def test_a_removed_field_is_a_change() -> None:
     changed = live()
     del changed["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
     (found,) = changes(changed, WANTED)
@@ -242,7 +242,7 @@ def test_a_field_that_is_gone_is_a_change() -> None:
     assert (found.path, found.value, found.pointer) == (path, "", None)
 
 
-def test_a_variable_is_removed_from_its_container_alone() -> None:
+def test_a_variable_is_removed_from_its_own_container() -> None:
     change, fields, _, _ = ADDITIONS["the first variable"]
     changed = live(change, owner(fields))
     test = removal(changed, changes(changed, WANTED))[0]
@@ -250,14 +250,14 @@ def test_a_variable_is_removed_from_its_container_alone() -> None:
 
 
 def change_by_another(contests: Conflicts, now: float) -> float:
-    """Another writer changes a child, which is set back unless there is a pause."""
+    """Let another writer change an object, which is reverted unless the operator backs off."""
     pause = contests.pause("u", now, "w")
     if not pause:
         contests.count("u", now)
     return pause
 
 
-def test_a_few_changes_are_set_back_at_once_and_then_fewer_and_fewer() -> None:
+def test_a_few_changes_are_reverted_immediately_and_later_ones_with_backoff() -> None:
     contests = Conflicts()
     assert [change_by_another(contests, now) for now in (0.0, 0.1, 0.2)] == [0, 0, 0]
     assert contests.ongoing("u", 0.2) is None
@@ -276,7 +276,7 @@ def test_a_few_changes_are_set_back_at_once_and_then_fewer_and_fewer() -> None:
     assert (FIRST_BACKOFF, MAX_BACKOFF) == (10, 300)
 
 
-def test_a_contest_ends_when_the_other_stops() -> None:
+def test_a_conflict_ends_when_the_other_writer_stops() -> None:
     contests = Conflicts()
     for now in (0.0, 0.1, 0.2, 0.3):
         change_by_another(contests, now)
@@ -287,7 +287,7 @@ def test_a_contest_ends_when_the_other_stops() -> None:
     assert contests.pause("u", 10.4 + ongoing[1] + 0.1, "w") == 0
 
 
-def test_changes_that_are_rare_are_set_back_for_ever() -> None:
+def test_rare_changes_are_always_reverted_immediately() -> None:
     contests = Conflicts()
     assert {change_by_another(contests, 300.0 * n) for n in range(20)} == {0}
     assert contests.ongoing("u", 6000.0) is None

@@ -1,4 +1,4 @@
-"""What pods show, and the reason that their owner reads."""
+"""From the state of pods to the reason in the status."""
 
 import json
 from typing import Any
@@ -44,7 +44,7 @@ def test_each_state_of_a_container_has_its_reason(seen: dict[str, Any], reason: 
     assert said in failure.message
 
 
-def test_a_pod_without_a_node_names_the_resource() -> None:
+def test_an_unschedulable_pod_names_the_resource() -> None:
     message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     failure = of_pods([pod(conditions=[{"type": "PodScheduled", "status": "False", "message": message}])])
     assert failure is not None
@@ -52,14 +52,14 @@ def test_a_pod_without_a_node_names_the_resource() -> None:
     assert "nvidia.com/gpu" in failure.message
 
 
-def test_pods_that_start_answer_or_go_have_no_failure() -> None:
+def test_starting_ready_and_terminating_pods_have_no_failure() -> None:
     ready = pod(conditions=[{"type": "Ready", "status": "True"}], state={"running": {}}, lastState=ended(1))
     going = pod(state=ended(1))
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert of_pods([ready, going, pod(state={"waiting": {"reason": "ContainerCreating"}}), pod()]) is None
 
 
-def test_the_last_failure_is_told() -> None:
+def test_the_last_failure_is_reported() -> None:
     early = pod("a", state=ended(1, "early", when="2026-01-01T00:00:00Z"))
     late = pod("b", state=ended(2, "late", when="2026-01-01T00:00:05Z"))
     failure = of_pods([late, early])
@@ -67,7 +67,7 @@ def test_the_last_failure_is_told() -> None:
     assert (failure.pod, failure.exit_code) == ("b", 2)
 
 
-def test_a_quota_that_refuses_pods_is_told() -> None:
+def test_a_quota_that_rejects_pods_is_reported() -> None:
     condition = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: small"}
     failure = of_deployment({"status": {"conditions": [condition]}})
     assert failure is not None

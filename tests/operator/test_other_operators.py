@@ -1,4 +1,4 @@
-"""Of two operators with Leases of their own, one manages an API and the other leaves it alone."""
+"""With two operators that have their own Leases, one manages an API and the other ignores it."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ KEY = Key("RealtimeAPI", "default", "a")
 
 
 class Operator:
-    """One of several, with watches that report at once."""
+    """An operator whose watches report immediately."""
 
     def __init__(self, cluster: FakeCluster, namespace: str | None) -> None:
         self.cache = Cache()
@@ -35,7 +35,7 @@ class Operator:
 
 
 class Clock:
-    """Stands for the module `time`."""
+    """A fake of the module `time`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -89,7 +89,7 @@ def catch_up(world: World, operator: Operator) -> None:
 
 
 @pytest.mark.parametrize("namespace", ["two", None])
-async def test_what_another_operator_manages_is_left_alone(
+async def test_apis_of_another_operator_are_ignored(
     world: World, clock: Clock, namespace: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     second = world.add(namespace)
@@ -106,7 +106,7 @@ async def test_what_another_operator_manages_is_left_alone(
     assert "watchNamespaces" in warning
 
 
-async def test_two_that_begin_at_once_end_with_one(clock: Clock) -> None:
+async def test_of_two_operators_that_start_together_one_manages_the_api(clock: Clock) -> None:
     world = World()
     both = [world.add("one"), world.add("two")]
     for namespace in ("one", "two"):
@@ -129,7 +129,7 @@ async def test_two_that_begin_at_once_end_with_one(clock: Clock) -> None:
     assert world.cluster.writes == writes
 
 
-async def test_the_apis_of_an_operator_that_is_gone_are_adopted(world: World, clock: Clock) -> None:
+async def test_apis_of_a_stopped_operator_are_adopted(world: World, clock: Clock) -> None:
     second = world.add("two")
     catch_up(world, second)
     await second.reconciler.reconcile(KEY)
@@ -144,7 +144,9 @@ async def test_the_apis_of_an_operator_that_is_gone_are_adopted(world: World, cl
     assert mark["cortex.dev/operator"] == "two"
 
 
-async def test_without_a_lease_the_other_is_gone_at_once(world: World, clock: Clock) -> None:
+async def test_apis_of_an_operator_without_a_lease_are_adopted_immediately(
+    world: World, clock: Clock
+) -> None:
     second = world.add("two")
     catch_up(world, second)
     del world.cluster.objects["Lease", "one", "cortex-operator"]
@@ -152,9 +154,7 @@ async def test_without_a_lease_the_other_is_gone_at_once(world: World, clock: Cl
     assert KEY not in second.cache.managed_elsewhere
 
 
-async def test_an_operator_that_may_not_read_the_lease_leaves_the_api_alone(
-    world: World, clock: Clock
-) -> None:
+async def test_apis_are_not_adopted_when_the_lease_cannot_be_read(world: World, clock: Clock) -> None:
     second = world.add("two")
     catch_up(world, second)
     get = world.cluster.get
@@ -169,7 +169,7 @@ async def test_an_operator_that_may_not_read_the_lease_leaves_the_api_alone(
     assert KEY in second.cache.managed_elsewhere
 
 
-async def test_ones_own_api_costs_no_look_at_a_lease(world: World) -> None:
+async def test_own_apis_cause_no_reads_of_a_lease(world: World) -> None:
     reads = world.cluster.reads
     await world.operators[0].reconciler.reconcile(KEY)
     assert world.cluster.reads == reads

@@ -38,14 +38,14 @@ def asyncapi(name: str = "jobs", created: str = "2026-01-01", **spec: Any) -> Ob
 
 
 class World:
-    """A cluster and an operator whose watches report at once; pods in the operator's namespace are watched by nobody."""
+    """A cluster and an operator whose watches report immediately; pods in the namespace of the operator are not watched."""
 
     def __init__(self) -> None:
         self.cluster = FakeCluster(self._report)
         self.restart(platform())
 
     def restart(self, settings: Platform) -> None:
-        """An operator starts, and knows what is there."""
+        """Start an operator with a filled cache."""
         self.cache = Cache()
         scaler = Scaler(self.cache, self.cluster, lambda key: None)  # type: ignore[arg-type]
         self.reconciler = Reconciler(self.cache, self.cluster, settings, scaler)  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ class World:
             self.cache.put_child(thing, event == "DELETED")
 
     async def reconcile(self, key: Key = KEY) -> str | None:
-        """Returns why it is to be called again."""
+        """Reconcile once. Returns why it must be retried."""
         try:
             await self.reconciler.reconcile(key)
         except (ApiException, RetryLater) as error:
@@ -87,7 +87,7 @@ class World:
         self.cluster._put({**pod, "status": {"phase": phase, **status}}, "MODIFIED")
 
     def end_namespace(self) -> None:
-        """All of the namespace goes but what has finalizers, and nothing new comes."""
+        """Delete everything in the namespace that has no finalizers, and reject new objects."""
         self.cluster.terminating.add("default")
         for kind, namespace, name in list(self.cluster.objects):
             if namespace == "default":
@@ -100,7 +100,7 @@ class World:
         return str(self.api()["status"]["conditions"][0]["message"])
 
     def queue(self, name: str = "jobs") -> str:
-        """Which queue the API's pods use."""
+        """Return the queue that the pods use."""
         document = json.loads(self.cluster.objects["ConfigMap", "default", f"api-{name}"]["data"]["api.json"])
         return str(document["spec"].get("queue", {}).get("name") or document["name"])
 
@@ -113,12 +113,12 @@ def world() -> World:
 DELETE = {"deletionPolicy": "Delete"}
 
 
-async def test_with_delete_the_queue_is_one_of_the_uid(world: World) -> None:
+async def test_with_delete_the_queue_is_named_after_the_uid(world: World) -> None:
     api = await world.created(asyncapi(queue=DELETE))
     assert world.queue() == api["metadata"]["uid"] == api["status"]["queueName"]
 
 
-async def test_with_retain_an_api_that_is_created_again_has_its_queue(world: World) -> None:
+async def test_with_retain_a_recreated_api_has_its_queue(world: World) -> None:
     api = await world.created(asyncapi())
     assert world.queue() == "jobs" == api["status"]["queueName"]
     world.cluster.remove("AsyncAPI", "jobs")
@@ -127,15 +127,13 @@ async def test_with_retain_an_api_that_is_created_again_has_its_queue(world: Wor
 
 
 @pytest.mark.parametrize("policy", ["Retain", "Delete"])
-async def test_a_queue_that_the_spec_names_is_taken(world: World, policy: str) -> None:
+async def test_a_queue_named_in_the_spec_is_used(world: World, policy: str) -> None:
     api = await world.created(asyncapi(queue={"deletionPolicy": policy, "name": "kept"}))
     assert world.queue() == "kept" == api["status"]["queueName"]
 
 
 @pytest.mark.parametrize(("before", "after"), [("Retain", "Delete"), ("Delete", "Retain")])
-async def test_another_deletion_policy_leaves_a_living_api_with_its_queue(
-    world: World, before: str, after: str
-) -> None:
+async def test_a_change_of_the_deletion_policy_keeps_the_queue(world: World, before: str, after: str) -> None:
     await world.created(asyncapi(queue={"deletionPolicy": before}))
     queue = world.queue()
     world.restart(platform())
@@ -162,7 +160,7 @@ async def test_two_apis_never_share_a_queue(world: World) -> None:
     assert world.queue("other") == "jobs"
 
 
-async def test_an_api_goes_once_a_pod_has_removed_its_queue(world: World) -> None:
+async def test_an_api_is_deleted_after_a_pod_deleted_its_queue(world: World) -> None:
     uid = (await world.created(asyncapi(queue=DELETE)))["metadata"]["uid"]
     world.cluster.remove("AsyncAPI", "jobs")
     await world.reconcile()
@@ -174,7 +172,7 @@ async def test_an_api_goes_once_a_pod_has_removed_its_queue(world: World) -> Non
     assert not world.exists()
 
 
-async def test_the_queue_of_a_deleted_namespace_is_removed_from_the_operators_own(world: World) -> None:
+async def test_the_queue_of_a_deleted_namespace_is_deleted_from_the_operators_namespace(world: World) -> None:
     uid = (await world.created(asyncapi(queue=DELETE)))["metadata"]["uid"]
     world.end_namespace()
     assert await world.reconcile() is not None, "nobody watches the pod, so it must be asked for again"
@@ -193,7 +191,7 @@ async def test_the_queue_of_a_deleted_namespace_is_removed_from_the_operators_ow
     assert world.pods(OWN) == []
 
 
-async def test_a_namespace_that_is_deleted_during_the_removal_does_not_stay(world: World) -> None:
+async def test_a_namespace_deleted_during_the_deletion_of_a_queue_does_not_hang(world: World) -> None:
     await world.created(asyncapi(queue=DELETE))
     world.cluster.remove("AsyncAPI", "jobs")
     await world.reconcile()
@@ -206,7 +204,7 @@ async def test_a_namespace_that_is_deleted_during_the_removal_does_not_stay(worl
 
 
 @pytest.mark.parametrize("namespace_ends", [False, True])
-async def test_a_corrected_url_frees_a_deletion_that_is_stuck(world: World, namespace_ends: bool) -> None:
+async def test_a_corrected_url_unblocks_a_deletion(world: World, namespace_ends: bool) -> None:
     await world.created(asyncapi(queue=DELETE))
     place = OWN if namespace_ends else "default"
     if namespace_ends:
@@ -232,7 +230,7 @@ async def test_a_corrected_url_frees_a_deletion_that_is_stuck(world: World, name
     assert not world.exists()
 
 
-async def test_a_pod_that_the_cluster_refuses_is_reported_and_tried_again(world: World) -> None:
+async def test_a_pod_that_the_cluster_rejects_is_reported_and_retried(world: World) -> None:
     await world.created(asyncapi(queue=DELETE))
     world.cluster.remove("AsyncAPI", "jobs")
     fault = ApiException(status=403, reason="Forbidden")
@@ -249,7 +247,7 @@ async def test_a_pod_that_the_cluster_refuses_is_reported_and_tried_again(world:
     assert world.pod("default")
 
 
-async def test_retain_frees_a_deletion_that_is_stuck(world: World) -> None:
+async def test_retain_unblocks_a_deletion(world: World) -> None:
     await world.created(asyncapi(queue=DELETE))
     world.end_namespace()
     await world.reconcile()
@@ -258,7 +256,7 @@ async def test_retain_frees_a_deletion_that_is_stuck(world: World) -> None:
     assert not world.exists()
 
 
-async def test_a_queue_is_removed_also_when_the_spec_is_none_of_this_version(world: World) -> None:
+async def test_a_queue_is_deleted_even_if_the_spec_is_invalid_for_this_version(world: World) -> None:
     uid = (await world.created(asyncapi(queue=DELETE)))["metadata"]["uid"]
     world.cluster.edit("AsyncAPI", "jobs", {"spec": {"fromTheFuture": 1}})
     world.cluster.remove("AsyncAPI", "jobs")
@@ -274,8 +272,8 @@ def parsed(**spec: Any) -> AsyncAPI:
     return api
 
 
-def test_nothing_of_the_spec_is_in_a_pod_that_runs_beside_the_operator() -> None:
-    """Whoever may write an AsyncAPI would else run what they like with the operator's rights."""
+def test_a_pod_in_the_operators_namespace_has_nothing_of_the_spec() -> None:
+    """Otherwise users who may write an AsyncAPI could run arbitrary code with the rights of the operator."""
     overlay = {
         "serviceAccountName": "cortex-operator",
         "hostNetwork": True,
@@ -292,14 +290,14 @@ def test_nothing_of_the_spec_is_in_a_pod_that_runs_beside_the_operator() -> None
     assert names == ["queue", "queue.default"]
 
 
-def test_a_sidecar_of_the_overlay_does_not_keep_the_removal_from_its_end() -> None:
+def test_a_sidecar_of_the_overlay_does_not_block_the_deletion_of_a_queue() -> None:
     pod = destroy.in_namespace_of(
         parsed(pod={"containers": [{"name": "proxy", "image": "p"}]}), platform(), "q"
     )
     assert [container["name"] for container in pod["spec"]["containers"]] == ["destroy"]
 
 
-def test_a_removal_needs_no_object_that_may_be_gone_before_it() -> None:
+def test_the_deletion_of_a_queue_needs_no_object_that_may_be_deleted_first() -> None:
     webhook = {"url": "http://h", "secret": {"name": "signing", "key": "k"}}
     pod = destroy.in_namespace_of(parsed(webhook=webhook), platform(), "q")
     assert "configMap" not in str(pod["spec"])

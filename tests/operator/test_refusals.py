@@ -1,4 +1,4 @@
-"""A cluster that refuses this or that: what depends on it is told, and the rest goes on."""
+"""A cluster that refuses objects: the refusal is reported, and the rest is applied."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ KEY = Key("RealtimeAPI", "default", "a")
 
 
 class Refusing(World):
-    """A world in which objects of one kind can't be written, nor (403) read."""
+    """A world in which objects of one kind cannot be written or, with 403, read."""
 
     def __init__(self, kind: str, status: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Refusing(World):
         self.cluster.apply, self.cluster.get = applied, got  # type: ignore[method-assign]
 
     async def told(self) -> None:
-        """Everything that has happened arrives, and is worked on once."""
+        """Deliver all events and reconcile once."""
         while self.pending:
             self.deliver(0)
         for key in sorted(self.due, key=str):
@@ -54,7 +54,7 @@ class Refusing(World):
 
 
 @pytest.mark.parametrize("kind", ["HTTPRoute", "PodDisruptionBudget"])
-async def test_without_an_optional_kind_the_rest_is_made_and_the_lack_is_told(kind: str) -> None:
+async def test_a_refused_optional_object_is_reported_and_the_rest_is_applied(kind: str) -> None:
     world = Refusing(kind, 403)
     world.cluster.put(resource("a", {"replicas": 2}))
     await world.told()
@@ -70,7 +70,7 @@ async def test_without_an_optional_kind_the_rest_is_made_and_the_lack_is_told(ki
 
 
 @pytest.mark.parametrize("status", [403, 422])
-async def test_what_an_api_can_not_do_without_makes_it_not_ready(status: int) -> None:
+async def test_a_refused_required_object_makes_the_api_unready(status: int) -> None:
     world = Refusing("Deployment", status)
     world.cluster.put(resource("a", {}))
     await world.told()
@@ -82,7 +82,7 @@ async def test_what_an_api_can_not_do_without_makes_it_not_ready(status: int) ->
     assert "Deployment" in world.kinds()
 
 
-async def test_nothing_is_made_beside_an_object_that_is_somebody_elses() -> None:
+async def test_nothing_is_applied_when_a_name_is_taken_by_another_owner() -> None:
     world = World()
     world.cluster.put({"kind": "Service", "metadata": {"name": "api-a", "namespace": "default"}, "spec": {}})
     world.cluster.put(resource("a", {}))
@@ -92,7 +92,7 @@ async def test_nothing_is_made_beside_an_object_that_is_somebody_elses() -> None
     assert {kind for kind, _, _ in world.cluster.objects} == {"RealtimeAPI", "Service"}
 
 
-async def test_a_crd_that_is_older_and_drops_a_field_is_told_once_and_not_written_again(
+async def test_an_older_crd_that_drops_a_field_is_logged_once_and_not_written_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     world = World()

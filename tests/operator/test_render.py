@@ -1,4 +1,4 @@
-"""What is rendered of an API: valid Kubernetes, under Pod Security "restricted", and stable where nothing relevant changed."""
+"""Rendered objects are valid, conform to Pod Security "restricted", and change only when they must."""
 
 import json
 from typing import Any
@@ -113,7 +113,7 @@ def test_every_pod_is_restricted(spec: dict[str, Any]) -> None:
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_a_gpu_is_request_and_limit_and_tolerated_and_absent_otherwise() -> None:
+def test_a_gpu_is_requested_limited_and_tolerated() -> None:
     pod = template(compute={"gpu": 2, "gpuResource": "nvidia.com/mig-1g.10gb"})["spec"]
     resources = pod["containers"][0]["resources"]
     assert resources["requests"]["nvidia.com/mig-1g.10gb"] == "2"
@@ -123,7 +123,7 @@ def test_a_gpu_is_request_and_limit_and_tolerated_and_absent_otherwise() -> None
     assert "nvidia" not in str(template())
 
 
-def test_scaling_and_networking_leave_the_pods_as_they_are() -> None:
+def test_changes_of_scaling_and_networking_do_not_replace_pods() -> None:
     before = template()
     assert template(autoscaling={"maxReplicas": 3}) == before
     assert template(replicas=3) == before
@@ -159,13 +159,13 @@ def test_files_are_mounted_under_their_paths() -> None:
     }
 
 
-def test_everything_belongs_to_the_api() -> None:
+def test_every_object_has_the_labels_and_owner_of_the_api() -> None:
     for child in children(autoscaling={}).values():
         assert child["metadata"]["ownerReferences"][0]["uid"] == "u-1"
         assert child["metadata"]["labels"]["cortex.dev/api"] == "iris"
 
 
-def test_the_overlay_merges_by_name_and_takes_away_by_null() -> None:
+def test_the_overlay_merges_by_name_and_removes_by_null() -> None:
     base = {"containers": [{"name": "api", "image": "a"}], "tolerations": [{"key": "x"}], "dnsPolicy": "None"}
     patch = {
         "containers": [{"name": "api", "tty": True}, {"name": "b"}],
@@ -178,7 +178,7 @@ def test_the_overlay_merges_by_name_and_takes_away_by_null() -> None:
     }
 
 
-def test_the_overlay_gives_a_volume_another_source() -> None:
+def test_the_overlay_replaces_the_source_of_a_volume() -> None:
     pod = template(pod={"volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "cache"}}]})[
         "spec"
     ]
@@ -260,7 +260,7 @@ def test_an_async_api_has_a_gateway_and_workers_and_one_queue() -> None:
     assert "HorizontalPodAutoscaler/api-iris-gateway" in found
 
 
-def test_tolerances_stand_in_the_hpa_where_the_api_server_knows_them() -> None:
+def test_the_hpa_has_tolerances_where_the_api_server_supports_them() -> None:
     def behavior(version: dict[str, Any]) -> Any:
         found = children(autoscaling={"upscaleTolerance": 0.1}, capabilities=Capabilities.of(version))
         return found["HorizontalPodAutoscaler/api-iris"]["spec"]["behavior"]["scaleUp"].get("tolerance")
@@ -270,7 +270,7 @@ def test_tolerances_stand_in_the_hpa_where_the_api_server_knows_them() -> None:
     assert behavior({}) is None
 
 
-def test_an_ingress_takes_the_endpoint_off_by_its_controllers_own_words() -> None:
+def test_an_ingress_strips_the_endpoint_by_annotations() -> None:
     platform = Platform.model_validate({"ingress": {"className": "nginx", "hostname": "h"}})
     ingress = children(platform=platform, networking={"endpoint": "/a/b"})["Ingress/api-iris"]
     assert ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/rewrite-target"] == "/$2"
@@ -286,7 +286,7 @@ def keys_of(pod: dict[str, Any]) -> tuple[Any, list[str]]:
     return source, [m["mountPath"] for m in mounts if m["readOnly"]]
 
 
-def test_api_keys_are_mounted_where_requests_are_answered_and_nowhere_else() -> None:
+def test_api_keys_are_mounted_only_where_requests_are_served() -> None:
     handler = {"apiKeys": {"secret": {"name": "keys"}}}
     source, places = keys_of(template(handler=handler))
     assert source["secretName"] == "keys"
@@ -305,7 +305,7 @@ def test_api_keys_are_mounted_where_requests_are_answered_and_nowhere_else() -> 
     assert keys_of(template()) == (None, [])
 
 
-def test_the_pod_that_removes_a_queue_needs_no_keys() -> None:
+def test_the_pod_that_deletes_a_queue_needs_no_keys() -> None:
     manifest = {
         "kind": "AsyncAPI",
         "metadata": {"name": "iris", "namespace": "default", "uid": "u-1"},
@@ -317,7 +317,7 @@ def test_the_pod_that_removes_a_queue_needs_no_keys() -> None:
 
 
 @pytest.mark.parametrize("kind", ["RealtimeAPI", "AsyncAPI"])
-def test_no_credential_is_copied_into_what_is_rendered(kind: str) -> None:
+def test_rendered_objects_contain_no_credentials(kind: str) -> None:
     """Secrets are referred to by name and key; ConfigMaps don't even have that of the platform's."""
     handler: dict[str, Any] = {
         "env": [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "tokens", "key": "t"}}}],
@@ -341,7 +341,7 @@ def test_no_credential_is_copied_into_what_is_rendered(kind: str) -> None:
             assert not any("SECRET" in word or "token" in word.lower() for word in container["args"])
 
 
-def test_a_packed_config_map_is_unpacked_into_the_project_and_rolls_the_pods() -> None:
+def test_a_config_map_with_an_archive_is_mounted_and_replaces_the_pods() -> None:
     handler = {"path": "handlers/iris.py", "source": {"configMap": {"name": "iris-code"}}}
 
     def rendered(**sections: Any) -> Any:

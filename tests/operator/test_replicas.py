@@ -1,4 +1,4 @@
-"""Replicas are asked how they are, over real connections; what they say is not trusted, and silence is not an error."""
+"""Replicas are polled over real connections; their reports are not trusted, and a missing response is not an error."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ def pod(name: str = "p", ready: bool = True, uid: str = "u", **state: Any) -> di
 
 @asynccontextmanager
 async def answering(answer: Callable[[str], Awaitable[bytes]]) -> AsyncIterator[int]:
-    """A pod's admin port; `answer` is given the path, and returns all of the response."""
+    """Serve the admin port of a pod; `answer` gets the path and returns the whole response."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -80,7 +80,7 @@ def short_periods(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas, "STARTING_PERIOD", 0.02)
 
 
-async def test_a_new_failure_of_a_worker_is_news_and_the_same_one_again_is_not() -> None:
+async def test_only_a_new_failure_of_a_worker_triggers_a_reconciliation() -> None:
     said: dict[str, Any] = {"ready": True, "inFlight": 1}
     asked = asyncio.Queue[str]()
 
@@ -105,7 +105,7 @@ async def test_a_new_failure_of_a_worker_is_news_and_the_same_one_again_is_not()
             assert report.load > 1
 
 
-async def test_a_pod_that_is_gone_replaced_or_ended_is_not_asked_any_more() -> None:
+async def test_a_deleted_replaced_or_exited_pod_is_no_longer_polled() -> None:
     asked = asyncio.Queue[str]()
 
     async def answer(path: str) -> bytes:
@@ -129,7 +129,7 @@ async def test_a_pod_that_is_gone_replaced_or_ended_is_not_asked_any_more() -> N
             assert asked.empty()
 
 
-async def test_a_pod_that_never_answers_is_asked_less_and_less(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreachable_pod_is_polled_with_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas, "MAX_PERIOD", 0.08)
     waits: asyncio.Queue[float] = asyncio.Queue()
 
@@ -162,7 +162,7 @@ async def test_a_pod_that_never_answers_is_asked_less_and_less(monkeypatch: pyte
         response({"ready": True, "message": "x" * 1_000_000}),
     ],
 )
-async def test_an_answer_that_is_none_is_no_report(answer: bytes) -> None:
+async def test_an_invalid_response_is_not_a_report(answer: bytes) -> None:
     async def given(_: str) -> bytes:
         return answer
 
@@ -184,15 +184,13 @@ async def test_an_answer_that_is_none_is_no_report(answer: bytes) -> None:
         ),
     ],
 )
-def test_what_has_another_form_than_expected_is_left_out(
-    change: dict[str, Any], kept: dict[str, Any]
-) -> None:
+def test_values_of_an_unexpected_form_are_dropped(change: dict[str, Any], kept: dict[str, Any]) -> None:
     report = reports.parse({"ready": True, "lastFailure": {**OUT_OF_MEMORY, **change}, "average": "many"})
     assert report == reports.Report(True, **kept)
     assert report.load is None
 
 
-async def test_two_who_ask_at_once_share_one_question() -> None:
+async def test_concurrent_polls_of_a_pod_share_one_request() -> None:
     gate = asyncio.Event()
     asked: asyncio.Queue[str] = asyncio.Queue()
 

@@ -1,4 +1,4 @@
-"""The conditions in each situation are those that docs/troubleshooting.md promises, and what is around them agrees."""
+"""The conditions in each situation are those in docs/troubleshooting.md."""
 
 from typing import Any
 
@@ -61,13 +61,13 @@ def test_the_conditions_of_each_situation(case: Situation) -> None:
         assert of(found, "Degraded")["reason"] == case.reason
 
 
-def test_every_situation_is_one_of_the_table() -> None:
+def test_the_table_has_every_situation() -> None:
     assert set(SEEN) == {case.name for case in SITUATIONS}
 
 
 @pytest.mark.parametrize("wanted", range(1, 12))
-def test_no_step_of_a_scale_out_or_scale_in_makes_an_api_not_ready(wanted: int) -> None:
-    """Whatever the number of replicas that are wanted, and of those that answer already."""
+def test_scaling_never_makes_an_api_unready(wanted: int) -> None:
+    """For every number of wanted and of ready replicas."""
     for answering in range(1, 12):
         pods = [ready(f"r{i}") for i in range(answering)] + [pod(f"s{i}") for i in range(wanted - answering)]
         found = status(*pods, replicas=wanted, before=WAS_READY)
@@ -79,9 +79,7 @@ def test_no_step_of_a_scale_out_or_scale_in_makes_an_api_not_ready(wanted: int) 
 @pytest.mark.parametrize(
     ("answering", "is_ready"), [(0, False), (1, False), (2, False), (3, True), (4, True)]
 )
-def test_a_rollout_is_ready_once_as_many_new_pods_answer_as_stay_available(
-    answering: int, is_ready: bool
-) -> None:
+def test_a_rollout_is_ready_when_enough_new_pods_are_ready(answering: int, is_ready: bool) -> None:
     new = [ready(f"n{i}") for i in range(answering)]
     found = status(*new, ready("o", "old"), replicas=4)
     assert (of(found, "Ready")["status"] == "True") == is_ready
@@ -90,7 +88,7 @@ def test_a_rollout_is_ready_once_as_many_new_pods_answer_as_stay_available(
     assert "1 of the previous generation still ready" in of(found, "Ready")["message"]
 
 
-def test_a_failure_is_in_last_failure_with_its_time_until_the_next_and_marked_once_it_is_over() -> None:
+def test_last_failure_keeps_the_last_failure_and_gets_a_recovery_time() -> None:
     found = status(ready(), reports={"p": died("OutOfMemory", 5)}, before=WAS_READY)
     assert found["lastFailure"] == {
         "pod": "p",
@@ -109,7 +107,7 @@ def test_a_failure_is_in_last_failure_with_its_time_until_the_next_and_marked_on
     assert "recoveredAt" not in status(crashed(), before={**WAS_READY, **kept})["lastFailure"]
 
 
-def test_how_a_container_ended_long_ago_does_not_explain_why_a_pod_is_silent_now() -> None:
+def test_an_old_exit_of_a_container_does_not_explain_an_unready_pod() -> None:
     silent = quiet()
     silent["status"]["containerStatuses"][0]["lastState"] = ended(90_000, 137, reason="OOMKilled")
     assert of(status(silent), "Ready")["reason"] == "NotAnswering"
@@ -117,7 +115,7 @@ def test_how_a_container_ended_long_ago_does_not_explain_why_a_pod_is_silent_now
     assert of(status(silent, reports=unreachable), "Ready")["reason"] == "QueueUnreachable"
 
 
-def test_a_start_says_what_the_replica_does_and_since_when() -> None:
+def test_the_message_of_a_start_has_the_activity_and_its_start_time() -> None:
     report = Report(False, "Starting", "constructing the handler", at(170))
     message = of(status(pod(), reports={"p": report}), "Ready")["message"]
     assert message == f"0 of 1 replicas are ready; pod p: constructing the handler since {at(170)}"
@@ -130,12 +128,12 @@ def test_a_start_says_what_the_replica_does_and_since_when() -> None:
     assert f"running since {at(600)}" in of(status(pod()), "Ready")["message"]
 
 
-def test_pods_that_cannot_be_created_because_the_namespace_ends_are_no_quota() -> None:
+def test_pods_rejected_by_a_terminating_namespace_are_not_a_quota_problem() -> None:
     found = status(replicas=1, deployed=TERMINATING)
     assert of(found, "Ready")["reason"] == "NamespaceTerminating"
 
 
-async def test_an_api_whose_pods_all_end_with_the_namespace_says_so_until_it_is_gone() -> None:
+async def test_an_api_in_a_terminating_namespace_reports_that_until_it_is_deleted() -> None:
     world = World()
     world.cluster.put(any_resource("a", {}))
     await world.settle()
@@ -174,7 +172,7 @@ async def test_an_api_whose_pods_all_end_with_the_namespace_says_so_until_it_is_
         ("missing request for cpu in container api of Pod a", "compute.cpu"),
     ],
 )
-def test_an_hpa_without_metrics_says_what_to_do(said: str, advice: str) -> None:
+def test_an_hpa_without_metrics_has_advice(said: str, advice: str) -> None:
     seen = hpa(300)
     seen["status"]["conditions"][1]["message"] = said
     message = of(status(ready(), spec=SCALING, hpa=seen), "Ready")["message"]
@@ -185,27 +183,27 @@ def test_an_hpa_without_metrics_says_what_to_do(said: str, advice: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "why"), [("ScalingActive", "AmbiguousSelector"), ("AbleToScale", "FailedGetScale")]
 )
-def test_an_hpa_that_cannot_scale_for_another_reason_than_metrics(kind: str, why: str) -> None:
+def test_an_hpa_that_cannot_scale_is_autoscaler_failed(kind: str, why: str) -> None:
     seen = {"status": {"conditions": [{**hpa(300)["status"]["conditions"][1], "type": kind, "reason": why}]}}
     ready_now = of(status(ready(), spec=SCALING, hpa=seen), "Ready")
     assert (ready_now["status"], ready_now["reason"]) == ("True", "AutoscalerFailed")
     assert why in ready_now["message"]
 
 
-def test_an_hpa_that_does_not_count_pods_of_an_api_scaled_to_zero_is_fine() -> None:
+def test_an_hpa_that_is_disabled_at_zero_replicas_is_not_a_problem() -> None:
     seen = hpa(300)
     seen["status"]["conditions"][1]["reason"] = "ScalingDisabled"
     assert of(status(ready(), spec=SCALING, hpa=seen), "Degraded")["status"] == "False"
 
 
-def test_counts_and_last_failure_of_an_api_that_is_refused_are_those_of_its_pods() -> None:
+def test_a_rejected_api_reports_the_counts_and_failures_of_its_pods() -> None:
     before = {**WAS_READY, **OLD_FAILURE, "replicas": 7, "readyReplicas": 7, "url": "http://x"}
     found = refusal("InvalidSpec", ready("p"), pod("q"), before=before)
     assert (found["replicas"], found["readyReplicas"], found["url"]) == (2, 1, "http://x")
     assert found["lastFailure"] == OLD_FAILURE["lastFailure"]
 
 
-def test_a_spec_that_is_refused_does_not_become_ready_by_being_looked_at_again() -> None:
+def test_a_rejected_api_does_not_become_ready_by_a_second_reconciliation() -> None:
     first = refusal("SourceUnavailable", ready("p", "old"), before={"conditions": []})
     assert of(refusal("SourceUnavailable", ready(), before=first), "Ready")["status"] == "False"
 
@@ -222,7 +220,7 @@ def test_a_spec_that_is_refused_does_not_become_ready_by_being_looked_at_again()
         (status(crashed()), status(crashed()), None),
     ],
 )
-def test_an_event_tells_of_each_new_reason_and_warns_of_what_is_wrong(
+def test_each_new_reason_has_an_event_which_is_a_warning_for_problems(
     before: Object, after: Object, kind: str | None
 ) -> None:
     event = events.of_transition(resource(), before, after, at(0))
@@ -231,7 +229,7 @@ def test_an_event_tells_of_each_new_reason_and_warns_of_what_is_wrong(
         assert event["reason"] == of(after, "Ready")["reason"]
 
 
-def test_workers_without_a_node_keep_an_api_degraded_with_the_advice_for_the_cause() -> None:
+def test_an_unschedulable_pod_has_the_advice_for_its_cause() -> None:
     cordoned = unschedulable(message="0/1 nodes are available: 1 node(s) were unschedulable.")
     message = of(status(cordoned), "Degraded")["message"]
     assert "kubectl uncordon" in message

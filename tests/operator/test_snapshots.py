@@ -1,4 +1,4 @@
-"""What is rendered, word for word: a change of it is seen in review, and one that would restart every pod of a cluster too.
+"""Snapshots of rendered objects, so that reviews show every change, such as one that would restart all pods.
 
 `make snapshots` writes tests/operator/snapshots/ anew; read the difference before you commit it.
 """
@@ -176,7 +176,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML with texts of several lines in block style, so that a difference is read line by line."""
+    """Return YAML with multi-line strings in block style, for readable diffs."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
@@ -196,7 +196,7 @@ def rendered(
     capabilities: Capabilities | None = None,
     routed: bool = True,
 ) -> str:
-    """Everything that belongs to one API, as YAML documents in the order in which they are applied."""
+    """Return all objects of an API as YAML documents, in the order in which they are applied."""
     api = parse(
         {
             "kind": kind,
@@ -216,7 +216,7 @@ def rendered(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_rendered_is_what_was_reviewed(name: str) -> None:
+def test_rendered_objects_match_the_snapshots(name: str) -> None:
     assert rendered(**CASES[name]) == (SNAPSHOTS / f"{name}.yaml").read_text(), "see `make snapshots`"
 
 
@@ -225,7 +225,7 @@ def test_every_snapshot_has_its_case() -> None:
 
 
 def write() -> None:
-    """Write all snapshots anew."""
+    """Write all snapshots."""
     SNAPSHOTS.mkdir(exist_ok=True)
     for path in SNAPSHOTS.glob("*.yaml"):
         path.unlink()

@@ -1,4 +1,4 @@
-"""The work queue: one entry a key, one worker a key, and another try after a failure."""
+"""The work queue: one entry for each key, one worker at a time, and retries."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +16,7 @@ async def running(work: Callable[[str], Awaitable[None]]) -> AsyncIterator[WorkQ
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_key_that_waits_already_is_one_entry() -> None:
+async def test_a_key_that_is_added_twice_is_processed_once() -> None:
     seen: list[str] = []
     done = asyncio.Event()
 
@@ -32,7 +32,7 @@ async def test_a_key_that_waits_already_is_one_entry() -> None:
     assert sorted(seen) == ["a", "b", "last"]
 
 
-async def test_what_is_urgent_goes_before_what_waited_longer() -> None:
+async def test_urgent_keys_go_first() -> None:
     seen: list[str] = []
     over = asyncio.Event()
 
@@ -56,7 +56,7 @@ async def test_what_is_urgent_goes_before_what_waited_longer() -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_key_is_worked_on_once_at_a_time_and_again_when_it_was_added_meanwhile() -> None:
+async def test_a_key_is_never_processed_concurrently_and_again_if_added_meanwhile() -> None:
     started, release, twice = asyncio.Event(), asyncio.Event(), asyncio.Event()
     at_once, most, runs = 0, 0, 0
 
@@ -81,7 +81,7 @@ async def test_a_key_is_worked_on_once_at_a_time_and_again_when_it_was_added_mea
     assert (most, runs) == (1, 2)
 
 
-async def test_a_failure_is_tried_again_and_disturbs_no_other_key() -> None:
+async def test_a_failed_key_is_retried_without_blocking_others() -> None:
     tries: list[str] = []
     recovered = asyncio.Event()
 

@@ -71,16 +71,16 @@ def _overlaid(pod: Object, overlay: Object) -> Object:
 
 
 def _spec(api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, code: Object | None) -> Object:
-    asked = api.spec.compute
+    compute_spec = api.spec.compute
     if isinstance(api, AsyncAPI) and component == GATEWAY:
-        asked = api.spec.gateway.compute
+        compute_spec = api.spec.gateway.compute
     claims = [] if component == GATEWAY else claims_of(api)
     pod: Object = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": _grace(api, component),
         "securityContext": POD_SECURITY,
-        "containers": [_container(api, platform, component, asked, code, claims)],
+        "containers": [_container(api, platform, component, compute_spec, code, claims)],
         "volumes": _volumes(api, component, code, claims),
         "topologySpreadConstraints": [
             {
@@ -94,9 +94,9 @@ def _spec(api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, code:
     if component != GATEWAY and tensorflow.has_server(api, platform):
         server = tensorflow.server(api, platform, models_mounts(claims))
         pod["initContainers"] = [{**server, "securityContext": CONTAINER_SECURITY}]
-    if asked.node_selector:
-        pod["nodeSelector"] = asked.node_selector
-    if tolerations := compute.tolerations(asked):
+    if compute_spec.node_selector:
+        pod["nodeSelector"] = compute_spec.node_selector
+    if tolerations := compute.tolerations(compute_spec):
         pod["tolerations"] = tolerations
     return {**pod, **pull_secrets(platform)}
 
@@ -119,7 +119,7 @@ def _container(
     api: RealtimeAPI | AsyncAPI,
     platform: Platform,
     component: str,
-    asked: Compute,
+    compute_spec: Compute,
     code: Object | None,
     claims: list[str],
 ) -> Object:
@@ -151,7 +151,7 @@ def _container(
         "command": ["python", "-m", "cortex_runtime", contract.COMMANDS[component]],
         "args": args,
         "ports": [{"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}],
-        "resources": _resources(api, platform, component, asked),
+        "resources": _resources(api, platform, component, compute_spec),
         "volumeMounts": mounts,
         "startupProbe": {**_probe(contract.READINESS_PATH), "periodSeconds": 1, "failureThreshold": 1800},
         # While a worker process restarts, requests wait for it; a Service without ready pods would refuse them.
@@ -219,10 +219,10 @@ def _probe(path: str) -> Object:
     return {"httpGet": {"path": path, "port": "admin"}, "timeoutSeconds": 2}
 
 
-def _resources(api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, asked: Compute) -> Object:
+def _resources(api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, compute_spec: Compute) -> Object:
     if component != GATEWAY and tensorflow.has_server(api, platform):
-        return compute.shared(asked)[0]
-    return compute.whole(asked)
+        return compute.shared(compute_spec)[0]
+    return compute.whole(compute_spec)
 
 
 def claims_of(api: RealtimeAPI | AsyncAPI) -> list[str]:
