@@ -219,7 +219,9 @@ def _probe(path: str) -> Object:
     return {"httpGet": {"path": path, "port": "admin"}, "timeoutSeconds": 2}
 
 
-def _resources(api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, compute_spec: Compute) -> Object:
+def _resources(
+    api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, compute_spec: Compute
+) -> Object:
     if component != GATEWAY and tensorflow.has_server(api, platform):
         return compute.shared(compute_spec)[0]
     return compute.whole(compute_spec)
