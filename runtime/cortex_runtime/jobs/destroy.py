@@ -1,5 +1,6 @@
-"""`python -m cortex_runtime destroy --queue NAME`: removes the queue of an AsyncAPI, with all jobs and results. For
-`deletionPolicy: Delete`; nothing else ever does that. Where there is no queue, that is fine.
+"""`python -m cortex_runtime destroy --queue NAME`: deletes the queue of an AsyncAPI with all jobs and results.
+
+For `deletionPolicy: Delete`; nothing else deletes a queue. A missing queue is not an error.
 """
 
 import asyncio
@@ -16,20 +17,20 @@ from cortex_runtime.replica.termination import record_termination
 log = logging.getLogger("cortex")
 
 _LEASES: dict[Channel, float] = {"jobs": 60.0, "hooks": 60.0}
-"""No message is taken, so any will do."""
+"""Required by the backend, but no message is taken."""
 
 
 def destroy(queue: str, termination_log: Path) -> int:
-    """Exit status: 0 once the queue is gone, 1 with the cause in the termination log."""
+    """Delete a queue. Return the exit status: 0, or 1 with the reason in the termination log."""
     records.configure("info")
     try:
         asyncio.run(_destroy(backend_of(os.environ.get(VARIABLE, ""), queue, _LEASES)))
     except (StartError, QueueError) as problem:
         error = problem if isinstance(problem, StartError) else StartError("QueueUnreachable", str(problem))
-        log.error("the queue can't be removed: %s", error, extra={"reason": error.reason})
+        log.error("failed to delete the queue: %s", error, extra={"reason": error.reason})
         record_termination(termination_log, error)
         return 1
-    log.info("queue %s is removed", queue)
+    log.info("queue %s deleted", queue)
     return 0
 
 

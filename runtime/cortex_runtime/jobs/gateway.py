@@ -1,23 +1,23 @@
-"""The front of an AsyncAPI: takes jobs, says where they are, hands out results. No user code runs here.
+"""The gateway of an AsyncAPI: accepts jobs and returns their status and results. It runs no user code.
 
 `python -m cortex_runtime gateway --config /etc/cortex/api.json --port 8080 --admin-port 8081` with this environment:
 
-- CORTEX_QUEUE_URL: where the queue is (queues/connect.py tells the forms); what boto3 needs when it is sqs://.
-- CORTEX_MAX_REPLICAS: workers that there may be; with handler.maxReplicaConcurrency it bounds the queue. Default 1.
-- CORTEX_WEBHOOK_SECRET: signs webhooks. Absent: they are not signed.
+- CORTEX_QUEUE_URL: the URL of the queue (see queues/connect.py); for sqs:// also the environment variables of boto3.
+- CORTEX_MAX_REPLICAS: maximum of worker replicas; times handler.maxReplicaConcurrency it limits the queue. Default 1.
+- CORTEX_WEBHOOK_SECRET: the key that signs webhooks. If unset, they are not signed.
 
 On the API's port:
 
-- POST / takes a job: 202 {"id"}. Headers: Content-Type decides what the handler gets; Idempotency-Key (the same again gives
-  the same job); X-Cortex-Webhook (who is told of the end, where spec.webhook is set).
+- POST / submits a job: 202 {"id"}. Headers: Content-Type decides the type of the payload; Idempotency-Key (the same key returns
+  the same job); X-Cortex-Webhook (URL that is notified of the end, if spec.webhook is set).
 - GET /ID: 200 {"id", "status"} with status in_queue, in_progress, completed (and "result", "timestamp") or failed (and
-  "error", "reason", "timestamp"); `?wait=20s` answers as soon as the job has ended, a minute later at most.
-- DELETE /ID cancels: 200, as GET. What has ended stays as it is.
-- Errors: 400, 401 no valid API key (where handler.apiKeys asks for one),
-  404 unknown id, 413, 415, 422 key used for another request, 503 with Retry-After: queue full, or not reachable.
+  "error", "reason", "timestamp"); `?wait=20s` responds once the job has ended, or after that time (at most a minute).
+- DELETE /ID cancels: 200, as GET. A job that has ended stays unchanged.
+- Errors: 400, 401 no valid API key (if handler.apiKeys is set), 404 unknown id, 413, 415, 422 key used for another request,
+  503 with Retry-After: queue full or unreachable.
 
-On the admin port, beside /healthz, /readyz (200 from when the queue was reached first until the drain), /metrics and /load:
-GET /queue: 200 {"queued": 3, "in_flight": 1, "oldest_seconds": 4.2} (the last null where the backend can't tell), or
+On the admin port, alongside /healthz, /readyz (200 from the first connection to the queue until the drain), /metrics and /load:
+GET /queue: 200 {"queued": 3, "in_flight": 1, "oldest_seconds": 4.2} (null if the backend does not report it), or
 503 {"error": "QueueUnreachable", "message"}. SIGTERM drains.
 """
 
@@ -52,13 +52,13 @@ from cortex_runtime.replica.termination import record_termination
 log = logging.getLogger("cortex")
 
 _QUEUE_SECONDS = 2.0
-"""Seconds that the queue has to tell its length; less than the operator waits for an answer."""
+"""Timeout for measuring the queue; shorter than that of the operator's request."""
 _SWEEP_SECONDS = (60.0, 3600.0)
 
 
 @dataclass(frozen=True)
 class GatewayOptions:
-    """The command line of `gateway`. drain_delay: seconds for which new connections are still taken after SIGTERM."""
+    """The command line of `gateway`. drain_delay: seconds after SIGTERM during which new connections are still accepted."""
 
     config: Path
     host: str
@@ -69,14 +69,14 @@ class GatewayOptions:
 
 
 class GatewayAdmin:
-    """The admin port: that of a replica, and GET /queue."""
+    """The admin port of a replica, with GET /queue in addition."""
 
     def __init__(self, admin: Admin, state: QueueState) -> None:
         self._admin = admin
         self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Respond to one request."""
         if scope["type"] != "http" or scope["path"] != "/queue":
             await self._admin(scope, receive, send)
             return
@@ -84,7 +84,7 @@ class GatewayAdmin:
             async with asyncio.timeout(_QUEUE_SECONDS):
                 depth = await self._state.fresh()
         except (Unreachable, TimeoutError) as error:
-            message = str(error) or f"no answer within {_QUEUE_SECONDS:g} s"
+            message = str(error) or f"no response within {_QUEUE_SECONDS:g} s"
             await send_json(send, 503, orjson.dumps({"error": "QueueUnreachable", "message": message}), ())
             return
         fields = {"queued": depth.waiting, "in_flight": depth.taken, "oldest_seconds": depth.oldest}
@@ -92,7 +92,7 @@ class GatewayAdmin:
 
 
 def gateway(options: GatewayOptions) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit status: 0, or 1 with the cause in the termination log."""
+    """Serve until SIGTERM or SIGINT. Return the exit status: 0, or 1 with the reason in the termination log."""
     records.configure("info")
     try:
         document = read_document(options.config)
@@ -101,20 +101,20 @@ def gateway(options: GatewayOptions) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(options, document, queue, limit))
     except StartError as error:
-        log.error("the gateway can't start: %s", error, extra={"reason": error.reason})
+        log.error("failed to start the gateway: %s", error, extra={"reason": error.reason})
         record_termination(options.termination_log, error)
         return 1
     return 0
 
 
 def read_document(path: Path) -> Document:
-    """The document of an AsyncAPI; logging follows it. Raises StartError."""
+    """Return the document of an AsyncAPI and configure logging by it. Raises StartError."""
     try:
         document = Document.read(path)
     except (OSError, ValueError) as error:
         raise StartError("InvalidSpec", str(error)) from error
     if document.kind != "AsyncAPI":
-        raise StartError("InvalidSpec", f"kind: {document.kind} has no queue; `serve` is for it")
+        raise StartError("InvalidSpec", f"kind must be AsyncAPI; got {document.kind}, which `serve` runs")
     records.configure(document.spec.handler.log_level)
     return document
 
@@ -122,7 +122,7 @@ def read_document(path: Path) -> Document:
 def _max_replicas() -> int:
     given = os.environ.get("CORTEX_MAX_REPLICAS", "1")
     if not given.isdigit() or int(given) < 1:
-        raise StartError("InvalidSpec", f"CORTEX_MAX_REPLICAS must be a number from 1 on, not {given!r}")
+        raise StartError("InvalidSpec", f"CORTEX_MAX_REPLICAS must be a positive integer; got {given!r}")
     return int(given)
 
 
@@ -153,14 +153,14 @@ async def _run(options: GatewayOptions, document: Document, queue: Queue, limit:
         asyncio.create_task(server.serve(sockets=[listener]))
         for server, listener in zip(servers, listeners, strict=True)
     ]
-    behind = [asyncio.create_task(_behind(document, queue, state, metrics, options))]
+    background = [asyncio.create_task(_background(document, queue, state, metrics, options))]
     try:
         stop = asyncio.create_task(stopping.wait())
-        await asyncio.wait((stop, *serving, *behind), return_when=asyncio.FIRST_COMPLETED)
-        for task in (*serving, *behind):
+        await asyncio.wait((stop, *serving, *background), return_when=asyncio.FIRST_COMPLETED)
+        for task in (*serving, *background):
             if task.done():
                 task.result()
-                raise StartError("InvalidSpec", "the gateway's server ended by itself")
+                raise StartError("InvalidSpec", "the server of the gateway exited unexpectedly")
         log.info("draining: %d requests in flight", metrics.in_flight())
         app.draining.set()
         if not at_once:
@@ -168,9 +168,9 @@ async def _run(options: GatewayOptions, document: Document, queue: Queue, limit:
         servers[0].should_exit = True
         await serving[0]
     finally:
-        for task in behind:
+        for task in background:
             task.cancel()
-        await asyncio.gather(*behind, return_exceptions=True)
+        await asyncio.gather(*background, return_exceptions=True)
         for server in servers:
             server.should_exit = True
         await asyncio.gather(*serving, return_exceptions=True)
@@ -178,17 +178,17 @@ async def _run(options: GatewayOptions, document: Document, queue: Queue, limit:
         await queue.backend.close()
 
 
-async def _behind(
+async def _background(
     document: Document, queue: Queue, state: QueueState, metrics: GatewayMetrics, options: GatewayOptions
 ) -> None:
-    """What goes on behind the requests: reach the queue, then deliver webhooks and sweep."""
+    """Run the background tasks: connect to the queue, then deliver webhooks and remove orphaned payloads."""
     await state.open()
-    log.info("ready: taking jobs of %s on port %d", document.name, options.port)
+    log.info("ready: accepting jobs of %s on port %d", document.name, options.port)
     work = [_sweep(queue)]
     if document.spec.webhook is not None:
         secret = os.environ.get("CORTEX_WEBHOOK_SECRET", "").encode()
         timeout = units.seconds(document.spec.webhook.timeout)
-        # It brings an HTTP client along, which a gateway without webhooks does not need.
+        # Imports an HTTP client, which a gateway without webhooks does not need.
         from cortex_runtime.jobs.webhook import Webhooks
 
         work.append(Webhooks(queue, secret, timeout, metrics.webhook).run())
@@ -202,9 +202,9 @@ async def _sweep(queue: Queue) -> None:
         await asyncio.sleep(pause)
         try:
             if gone := await queue.sweep():
-                log.info("%d payloads were removed whose jobs never came to be", gone)
+                log.info("removed %d payloads without a job", gone)
         except QueueError as error:
-            log.warning("what is past its time could not be removed: %s", error)
+            log.warning("failed to remove expired objects: %s", error)
 
 
 def _config(app: Gateway | GatewayAdmin) -> uvicorn.Config:

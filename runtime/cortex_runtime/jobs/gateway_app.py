@@ -1,4 +1,4 @@
-"""The ASGI application of a gateway. What its requests and answers look like stands in gateway.py."""
+"""The ASGI application of a gateway. See gateway.py for its requests and responses."""
 
 import asyncio
 import logging
@@ -43,7 +43,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Gateway:
-    """The ASGI application. limit: jobs waiting and running; above it no more are taken. Raises StartError."""
+    """The ASGI application. limit: maximum of queued and running jobs; more are refused. Raises StartError."""
 
     def __init__(
         self, document: Document, queue: Queue, state: QueueState, limit: int, metrics: GatewayMetrics
@@ -60,11 +60,11 @@ class Gateway:
         self.draining = asyncio.Event()
 
     def close(self) -> None:
-        """Write what is pending."""
+        """Write pending lines of the access log."""
         self._access.flush()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request, whatever happens; count it and log it."""
+        """Respond to one HTTP request, count it and log it."""
         if scope["type"] != "http":
             return
         began = perf_counter()
@@ -102,11 +102,11 @@ class Gateway:
             return 422, _error(str(error))
         except Full as error:
             extra.append((b"retry-after", b"30"))
-            return 503, _error(f"the queue has no room: {error}")
+            return 503, _error(f"the queue is out of space: {error}")
         except Unreachable as error:
             extra.append((b"retry-after", b"2"))
-            log.warning("a request found the queue unreachable: %s", error)
-            return 503, _error(f"the queue can't be reached: {error}")
+            log.warning("a request failed because the queue is unreachable: %s", error)
+            return 503, _error(f"the queue is unreachable: {error}")
         except ClientDisconnected:
             raise
         except Exception:
@@ -120,11 +120,13 @@ class Gateway:
         if path == "/":
             if verb != "POST":
                 extra.append((b"allow", b"POST"))
-                return 405, _error(f"{verb} is not for /: jobs are posted there, and are at /ID afterwards")
+                return 405, _error(
+                    f"method {verb} not allowed for /; use POST to submit a job and GET /ID to read it"
+                )
             return await self._take(receive, headers, extra)
         identity = path[1:]
         if not _ID(identity):
-            return 404, _error(f"there is nothing at {path}; jobs are posted to /, and are at /ID afterwards")
+            return 404, _error(f"{path} not found; use POST / to submit a job and GET /ID to read it")
         if verb == "GET":
             wait = _wait(scope["query_string"])
             record = await self._find(identity, wait)
@@ -132,17 +134,15 @@ class Gateway:
             record = await self._queue.cancel(identity)
         else:
             extra.append((b"allow", b"GET, DELETE"))
-            return 405, _error(f"{verb} is not for a job; GET and DELETE are")
+            return 405, _error(f"method {verb} not allowed for a job; use GET or DELETE")
         if record is None:
-            return 404, _error(
-                f"there is no job {identity}: it never was, or ended too long ago (queue.retention)"
-            )
+            return 404, _error(f"job {identity} not found, or its result has expired (queue.retention)")
         if record.status is not Status.COMPLETED:
             return 200, view(record)
         try:
             return 200, view(record, await self._queue.result(record))
         except Missing:
-            return 500, _error("the job is completed, but its result is not in the store any more")
+            return 500, _error("the job is completed, but its result is missing in the store")
 
     async def _take(self, receive: Receive, headers: dict[bytes, bytes], extra: Headers) -> tuple[int, bytes]:
         if not self._state.reached:
@@ -151,10 +151,12 @@ class Gateway:
         if length >= self._limit:
             extra.append((b"retry-after", b"5"))
             self._metrics.refused()
-            return 503, _error(f"the queue is full: {length} jobs wait or run, and {self._limit} may")
+            return 503, _error(
+                f"the queue is full: {length} jobs are queued or running; the limit is {self._limit}"
+            )
         key = headers.get(b"idempotency-key", b"").decode("latin-1").strip()
         if len(key) > _LONGEST_KEY:
-            raise UserError(f"Idempotency-Key is longer than {_LONGEST_KEY} characters")
+            raise UserError(f"Idempotency-Key must be at most {_LONGEST_KEY} characters")
         webhook = self._address(headers.get(b"x-cortex-webhook", b"").decode("latin-1").strip())
         body = await read_body(receive, headers, self._max_body, _BODY_SECONDS)
         if (encoding := headers.get(b"content-encoding")) is not None:
@@ -172,7 +174,7 @@ class Gateway:
         if not given:
             return str(self._webhook.url or "") if self._webhook is not None else ""
         if self._webhook is None:
-            raise UserError("this API has no webhook (spec.webhook), so X-Cortex-Webhook can't be used")
+            raise UserError("X-Cortex-Webhook requires spec.webhook, which this API does not set")
         if problem := problem_of(given):
             raise UserError(f"X-Cortex-Webhook: {problem}")
         return given
@@ -196,7 +198,7 @@ class Gateway:
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Send a whole response."""
+    """Send a complete response."""
     lines = [(b"content-type", JSON), (b"content-length", str(len(body)).encode()), *headers]
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": body})
@@ -224,14 +226,14 @@ def _check_json(body: bytes) -> None:
 
 
 def problem_of(url: str) -> str | None:
-    """What is wrong with the address of a webhook, or None."""
+    """Return what is wrong with the URL of a webhook, or None."""
     if len(url) > _LONGEST_URL:
-        return f"it is longer than {_LONGEST_URL} characters"
+        return f"must be at most {_LONGEST_URL} characters"
     if any(ord(character) <= 32 for character in url):
-        return "it must not contain spaces or control characters"
+        return "must not contain spaces or control characters"
     try:
         parts = urlsplit(url)
         known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         known = False
-    return None if known else "it must be an http or https URL"
+    return None if known else "must be an http or https URL"

@@ -1,4 +1,4 @@
-"""The Prometheus metrics of a gateway and of a consumer. Both are one process, so the client's own counters do."""
+"""The Prometheus metrics of a gateway and of a consumer. Each is a single process and uses the counters of prometheus_client."""
 
 from collections.abc import Callable, Iterator
 
@@ -19,7 +19,7 @@ class _Registry:
         self.registry = CollectorRegistry(auto_describe=False)
 
     def text(self) -> bytes:
-        """The Prometheus text format, version 0.0.4."""
+        """Return the metrics in the Prometheus text format, version 0.0.4."""
         return generate_latest(self.registry)
 
 
@@ -28,14 +28,14 @@ class _Depths(Collector):
         self._depth = depth
 
     def collect(self) -> Iterator[Metric]:
-        """The queue's depth as it was last seen, nothing before that."""
+        """Yield the depth of the queue when last measured; nothing before the first measurement."""
         depth = self._depth()
         if depth is None:
             return
-        yield GaugeMetricFamily("cortex_async_queued", "Jobs that wait for a worker", value=depth.waiting)
+        yield GaugeMetricFamily("cortex_async_queued", "Jobs queued for a worker", value=depth.waiting)
         yield GaugeMetricFamily(
             "cortex_async_in_flight",
-            "Jobs that a worker has, or that wait for their next attempt",
+            "Jobs taken by a worker or waiting for their next attempt",
             value=depth.taken,
         )
         if depth.oldest is not None:
@@ -45,25 +45,27 @@ class _Depths(Collector):
 
 
 class GatewayMetrics(_Registry):
-    """What a gateway counts. depth: the queue's, as it was last seen."""
+    """The metrics of a gateway. depth: returns the depth of the queue when last measured."""
 
     def __init__(self, document: Document, depth: Callable[[], Depth | None]) -> None:
         super().__init__()
         registry = self.registry
         registry.register(_Depths(depth))
         labels = ("version", "api", "namespace", "kind")
-        build = Gauge("cortex_build_info", "What runs here", labels, registry=registry)
+        build = Gauge(
+            "cortex_build_info", "Version, API, namespace and kind of this process", labels, registry=registry
+        )
         build.labels(__version__, document.name, document.namespace, document.kind).set(1)
         self._in_flight = 0
         self._requests = Counter(
             "cortex_requests",
-            "Requests answered (499: the client was gone)",
+            "Responses sent (499: the client closed the connection)",
             ("method", "status"),
             registry=registry,
         )
         self._duration = Histogram(
             "cortex_request_duration_seconds",
-            "From request to last byte handed over",
+            "Seconds from receiving a request to sending its last byte",
             registry=registry,
             buckets=_REQUESTS,
         )
@@ -72,86 +74,94 @@ class GatewayMetrics(_Registry):
             "cortex_async_refused", "Jobs refused because the queue was full", registry=registry
         )
         self._webhooks = Counter(
-            "cortex_async_webhooks", "Tries to deliver a webhook", ("outcome",), registry=registry
+            "cortex_async_webhooks",
+            "Attempts to deliver a webhook, by outcome: delivered, retried, given_up",
+            ("outcome",),
+            registry=registry,
         )
 
     def begin(self) -> None:
-        """A request has come."""
+        """Count the start of a request."""
         self._in_flight += 1
 
     def answered(self, method: str, status: int, seconds: float) -> None:
-        """A request is over."""
+        """Record a response and its duration in seconds."""
         self._in_flight -= 1
         known = method if method in ("GET", "POST", "DELETE") else "OTHER"
         self._requests.labels(known, str(status)).inc()
         self._duration.observe(seconds)
 
     def accepted(self) -> None:
-        """A job was accepted."""
+        """Count an accepted job."""
         self._accepted.inc()
 
     def refused(self) -> None:
-        """A job was refused because the queue was full."""
+        """Count a job that was refused because the queue was full."""
         self._refused.inc()
 
     def webhook(self, outcome: str) -> None:
-        """A webhook was delivered, will be tried again, or was given up."""
+        """Count an attempt to deliver a webhook."""
         self._webhooks.labels(outcome).inc()
 
     def in_flight(self) -> int:
-        """Requests that are being answered."""
+        """Return the number of requests in flight."""
         return self._in_flight
 
 
 class ConsumerMetrics(_Registry):
-    """What a consumer counts, beside what every replica does. running: jobs in hand."""
+    """The metrics of a consumer, in addition to those of every replica. running: returns the number of running jobs."""
 
     def __init__(self, running: Callable[[], int]) -> None:
         super().__init__()
         registry = self.registry
-        in_hand = Gauge("cortex_async_running", "Jobs that this replica has in hand", registry=registry)
+        in_hand = Gauge("cortex_async_running", "Jobs that this replica runs", registry=registry)
         in_hand.set_function(running)
         self._attempts = Counter(
             "cortex_async_attempts",
-            "Attempts at jobs, by how they ended: completed, failed, retried, released, lost",
+            "Attempts at jobs, by outcome: completed, failed, retried, released, lost",
             ("outcome",),
             registry=registry,
         )
-        self._jobs = Counter("cortex_async_jobs", "Jobs that ended here", ("status",), registry=registry)
+        self._jobs = Counter(
+            "cortex_async_jobs", "Jobs that ended in this replica, by status", ("status",), registry=registry
+        )
         self._dead = Counter(
             "cortex_async_dead_letters",
-            "Jobs that failed after all their attempts",
+            "Jobs that failed after their last attempt, by reason",
             ("reason",),
             registry=registry,
         )
         self._to_start = Histogram(
             "cortex_async_start_seconds",
-            "From acceptance to the start of the first attempt",
+            "Seconds from acceptance of a job to the start of its first attempt",
             registry=registry,
             buckets=_WAITS,
         )
         self._to_finish = Histogram(
             "cortex_async_finish_seconds",
-            "From acceptance to the end of the job",
+            "Seconds from acceptance of a job to its end",
             registry=registry,
             buckets=_WAITS,
         )
         self._duration = Histogram(
-            "cortex_async_attempt_seconds", "How long an attempt took", registry=registry, buckets=_WAITS
+            "cortex_async_attempt_seconds",
+            "Duration of an attempt in seconds",
+            registry=registry,
+            buckets=_WAITS,
         )
 
     def started(self, attempt: int, since_accepted: float) -> None:
-        """An attempt begins."""
+        """Record the start of an attempt."""
         if attempt == 1:
             self._to_start.observe(max(0.0, since_accepted))
 
     def attempted(self, outcome: str, seconds: float) -> None:
-        """An attempt is over."""
+        """Record the end of an attempt and its duration in seconds."""
         self._attempts.labels(outcome).inc()
         self._duration.observe(seconds)
 
     def ended(self, status: str, since_accepted: float, dead: str = "") -> None:
-        """A job has ended. dead: the reason, when its attempts are used up."""
+        """Record the end of a job. dead: the reason of a dead letter."""
         self._jobs.labels(status).inc()
         self._to_finish.observe(max(0.0, since_accepted))
         if dead:

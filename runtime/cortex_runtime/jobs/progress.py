@@ -1,4 +1,4 @@
-"""How far a job is, told by the method that works on it: `report_progress(0.5, "half of the pages")`."""
+"""Progress of a job, reported by the method that runs it: `report_progress(0.5, "half of the pages")`."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -6,16 +6,16 @@ from contextvars import ContextVar
 LONGEST_NOTE = 200
 
 reporter: ContextVar[Callable[[float, str], None] | None] = ContextVar("reporter", default=None)
-"""Where reports of the current job go."""
+"""Sends the progress of the current job."""
 
 
 def report_progress(fraction: float, note: str = "") -> None:
-    """Tell how far the job is that is being worked on: 0 to 1, and a word on it; GET /ID shows both. Outside of a job, nothing.
+    """Report the progress of the current job, which GET /ID shows. Does nothing outside of a job.
 
-    Cheap: what comes within a tenth of a second after the last report is left out.
+    fraction: 0 to 1. note: a short text. A call within 0.1 seconds of the last report is ignored. Raises ValueError.
     """
     if not 0 <= fraction <= 1:
-        raise ValueError(f"progress is between 0 and 1, not {fraction}")
+        raise ValueError(f"progress must be between 0 and 1; got {fraction}")
     report = reporter.get()
     if report is not None:
         report(float(fraction), str(note)[:LONGEST_NOTE])

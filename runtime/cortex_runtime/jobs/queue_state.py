@@ -1,9 +1,10 @@
-"""What a gateway knows of its queue: whether it answers, and how long it is."""
+"""The state of a gateway's queue: whether it is reachable, and its cached length."""
 
 import asyncio
 import logging
 import math
 
+from cortex_runtime.processes.backoff import backoff
 from cortex_runtime.queues.base import Depth, QueueError, Unreachable
 from cortex_runtime.queues.queue import Queue
 
@@ -14,58 +15,57 @@ _PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 
 class QueueState:
-    """Whether the queue answers, and how long it is: asked for when somebody wants to know, and then not again for a second."""
+    """Whether the queue is reachable, and its length. The length is measured on demand, at most once per second."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._asking: asyncio.Task[Depth] | None = None
-        self._asked = -math.inf
+        self._measuring: asyncio.Task[Depth] | None = None
+        self._measured_at = -math.inf
         self._accepted = 0
         self.depth: Depth | None = None
-        self.problem = "it has not been reached yet"
+        self.problem = "not reached yet"
         self.reached = False
 
     async def open(self) -> None:
-        """Reach the queue, however long it takes."""
-        pause = _PAUSE
-        while not self.reached:
+        """Connect to the queue; retry until it is reachable."""
+        for pause in backoff(_PAUSE, _LONGEST_PAUSE):
             try:
                 await self._queue.backend.open()
                 self.reached, self.problem = True, ""
+                return
             except QueueError as error:
                 self.problem = str(error)
-                log.error("the queue can't be reached, and is tried again: %s", error)
+                log.error("failed to reach the queue; retrying: %s", error)
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
 
     def accepted(self) -> None:
-        """One job more."""
+        """Count a job that was accepted since the last measurement."""
         self._accepted += 1
 
     async def fresh(self) -> Depth:
-        """The queue's depth, at most a second old. Raises Unreachable."""
+        """Return the depth of the queue, at most one second old. Raises Unreachable."""
         if self.depth is not None and self._age() < _DEPTH_SECONDS and not self.problem:
             return self.depth
-        return await asyncio.shield(self._ask())
+        return await asyncio.shield(self._refresh())
 
     async def length(self) -> int:
-        """Jobs that wait and run, as far as known here: nobody waits for the backend unless nothing is known."""
+        """Return the number of queued and running jobs from the cache, which is refreshed in the background."""
         if self.depth is None:
             await self.fresh()
         elif self._age() >= _DEPTH_SECONDS:
-            self._ask()
+            self._refresh()
         assert self.depth is not None
         return self.depth.waiting + self.depth.taken + self._accepted
 
     def _age(self) -> float:
-        return asyncio.get_running_loop().time() - self._asked
+        return asyncio.get_running_loop().time() - self._measured_at
 
-    def _ask(self) -> "asyncio.Task[Depth]":
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._measure())
-            # Nobody may be waiting for it.
-            self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return self._asking
+    def _refresh(self) -> "asyncio.Task[Depth]":
+        if self._measuring is None or self._measuring.done():
+            self._measuring = asyncio.create_task(self._measure())
+            # Without a caller that awaits the task, its exception must still be retrieved.
+            self._measuring.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._measuring
 
     async def _measure(self) -> Depth:
         before = self._accepted
@@ -75,14 +75,14 @@ class QueueState:
             try:
                 self.depth = await self._queue.depth()
             except QueueError:
-                # A server that came back with an empty disk has no streams; where there is one, nothing changes.
+                # A server that restarts with an empty disk has lost its streams; existing ones stay unchanged.
                 await self._queue.backend.open()
                 self.depth = await self._queue.depth()
         except QueueError as error:
             self.problem = str(error)
             raise Unreachable(str(error)) from error
         finally:
-            self._asked = asyncio.get_running_loop().time()
+            self._measured_at = asyncio.get_running_loop().time()
         self.problem = ""
         self._accepted -= before
         return self.depth

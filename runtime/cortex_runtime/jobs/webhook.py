@@ -1,4 +1,4 @@
-"""Tells somebody that a job has ended: a POST of what GET /ID answers, signed, and tried again until it is taken.
+"""Delivers webhooks: when a job ends, POSTs what GET /ID returns, signed, and retries until it is accepted.
 
 The signature is that of Standard Webhooks (https://www.standardwebhooks.com): headers webhook-id, webhook-timestamp and
 webhook-signature, which is `v1,` and the base64 of HMAC-SHA256 over `ID.TIMESTAMP.BODY`. Runs in the gateway.
@@ -24,20 +24,20 @@ log = logging.getLogger("cortex")
 Outcome = Literal["delivered", "retried", "given_up"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 3600.0
-MOST_TRIES = 12
-"""With the pauses between them, some five hours."""
+MAX_ATTEMPTS = 12
+"""About five hours, with the pauses between the attempts."""
 _AT_ONCE = 16
 _POLL_SECONDS = 2.0
 
 
 def signature(secret: bytes, identity: str, timestamp: int, body: bytes) -> str:
-    """The value of webhook-signature."""
+    """Return the value of webhook-signature."""
     content = b"%b.%d.%b" % (identity.encode(), timestamp, body)
     return "v1," + base64.b64encode(hmac.new(secret, content, hashlib.sha256).digest()).decode()
 
 
 class Webhooks:
-    """Takes what is to be told from the queue. counted: is told each outcome."""
+    """Delivers the webhooks of a queue. counted: called with each outcome."""
 
     def __init__(
         self, queue: Queue, secret: bytes, timeout: float, counted: Callable[[Outcome], None]
@@ -45,18 +45,18 @@ class Webhooks:
         self._queue = queue
         self._secret = secret
         self._counted = counted
-        # A redirect would be followed with a signature that is not for its target.
+        # A redirect would send the signature to another target.
         self._client = httpx.AsyncClient(timeout=timeout, follow_redirects=False, trust_env=False)
         self._running: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Deliver until cancelled; what is running then ends first."""
+        """Deliver until cancelled; running deliveries finish first."""
         try:
             while True:
                 try:
                     hooks = await self._queue.take_hooks(_AT_ONCE, _POLL_SECONDS)
                 except QueueError as error:
-                    log.debug("webhooks wait for the queue: %s", error)
+                    log.debug("failed to take webhooks from the queue; retrying: %s", error)
                     await asyncio.sleep(_POLL_SECONDS)
                     continue
                 for hook in hooks:
@@ -76,23 +76,28 @@ class Webhooks:
             if problem is None:
                 await self._queue.settle_hook(hook)
                 self._counted("delivered")
-            elif hook.delivery.times >= MOST_TRIES:
+            elif hook.delivery.times >= MAX_ATTEMPTS:
                 await self._queue.settle_hook(hook)
                 self._counted("given_up")
                 log.error(
-                    "the webhook of job %s is given up after %d tries: %s", record.id, MOST_TRIES, problem
+                    "failed to deliver the webhook of job %s after %d attempts: %s",
+                    record.id,
+                    MAX_ATTEMPTS,
+                    problem,
                 )
             else:
                 pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (hook.delivery.times - 1))
                 await self._queue.retry_hook(hook, pause)
                 self._counted("retried")
-                log.warning("the webhook of job %s is tried again in %g s: %s", record.id, pause, problem)
+                log.warning(
+                    "failed to deliver the webhook of job %s; retrying in %g s: %s", record.id, pause, problem
+                )
         except QueueError as error:
-            # It comes again once its lease is over.
-            log.warning("the webhook of job %s: %s", record.id, error)
+            # The message is delivered again after its lease.
+            log.warning("failed to update the webhook of job %s in the queue: %s", record.id, error)
 
     async def _post(self, hook: Hook) -> str | None:
-        """Deliver once; gives what went wrong."""
+        """Make one attempt. Return what went wrong, or None."""
         record = hook.record
         try:
             result = await self._queue.result(record) if record.status is Status.COMPLETED else b""
@@ -108,4 +113,4 @@ class Webhooks:
             answer = await self._client.post(record.webhook, content=body, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return str(error) or type(error).__name__
-        return None if answer.is_success else f"it answered {answer.status_code}"
+        return None if answer.is_success else f"status {answer.status_code}"

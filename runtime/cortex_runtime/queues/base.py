@@ -1,19 +1,18 @@
-"""What a queue keeps, what a backend must be able to do, and what is promised of both.
+"""The data of a queue, the interface of its backends, and the guarantees of both.
 
-The promises:
+Guarantees:
 
-- A job is accepted once its message is stored; the message carries the payload, or follows it when it is large. Its record is
-  stored after that, and only then is 202 answered. So a record never stands for a job that no worker will get, whoever dies
-  when.
-- Delivery is at least once. A worker that gets a message first makes the record say so (in_progress, one attempt more), and
-  whoever finds no record yet makes it: message and record need no common transaction.
-- A record is only ever replaced by compare-and-swap against the revision that was read. A worker that has lost its lease thus
-  finds its write refused: a result is never overwritten, and none is shown but that of the attempt that the record names.
-- The lease stands twice: with the message, so that a dead worker's job comes back, and in the record, so that a message
-  delivered twice does not start a job that somebody still works on.
-- When a job ends: result, record, webhook's message, removal of the payload, removal of the message, in this order. Each step
-  may be done again, and a message that comes back after its job's end only does the later ones.
-- Attempts are counted in the record before the handler runs, so that a handler that takes its process along is counted too.
+- A job is accepted once its message is stored. The message contains the payload, or refers to it when it is large. The record is
+  stored after the message, and 202 is sent after that. So no record exists for a job that no worker will receive.
+- Delivery is at least once. A worker that receives a message first updates the record (in_progress, attempt + 1) and creates a
+  record that does not exist yet. Message and record therefore need no common transaction.
+- A record is only replaced by compare-and-swap against the revision that was read, so the write of a worker that has lost its
+  lease is refused. A result is never overwritten, and only that of the attempt in the record is returned.
+- The lease exists twice: with the message, so that the job of a dead worker is delivered again, and in the record, so that a
+  duplicate message does not start a job that is still running.
+- At the end of a job these steps happen in this order: store the result, update the record, publish the webhook's message, delete
+  the payload, settle the message. Each step may be repeated; a message delivered after the end of its job repeats the later ones.
+- Attempts are counted in the record before the handler runs, so attempts that kill their process are counted too.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,35 +24,35 @@ from typing import Any, Literal, Protocol
 import orjson
 
 Channel = Literal["jobs", "hooks"]
-"""Jobs are taken by the workers, hooks (who is told that a job has ended) by the gateway."""
+"""Workers take from jobs; gateways take from hooks, which has the webhooks to deliver."""
 
 
 class QueueError(Exception):
-    """A queue could not do what it was asked for."""
+    """An operation on a queue has failed."""
 
 
 class Unreachable(QueueError):
-    """The backend does not answer; what was asked for may have happened or not."""
+    """The backend does not respond; the operation may have taken effect or not."""
 
 
 class Full(QueueError):
-    """The backend has no room for more."""
+    """The backend is out of space."""
 
 
 class Conflict(QueueError):
-    """The record is another by now."""
+    """The record has been changed since it was read."""
 
 
 class Missing(QueueError):
-    """A payload or result is not there any more."""
+    """A payload or result does not exist."""
 
 
 class LeaseLost(QueueError):
-    """The job is no longer this worker's: it was cancelled, or somebody else has it."""
+    """This worker no longer owns the job: it was cancelled, or another worker has taken it."""
 
 
 class Status(StrEnum):
-    """Where a job is, as a client sees it."""
+    """The status of a job, as clients see it."""
 
     IN_QUEUE = "in_queue"
     IN_PROGRESS = "in_progress"
@@ -63,7 +62,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Content:
-    """A payload or a result: here, or (when large) under a name in the backend's store. size: in bytes."""
+    """A payload or a result: inline, or (when large) stored in the backend by name. size: in bytes."""
 
     type: str = ""
     size: int = 0
@@ -73,7 +72,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Ticket:
-    """The message of a job. submitted: Unix time. fingerprint: of the request, when it came with an idempotency key."""
+    """The message of a job. submitted: Unix time. fingerprint: a digest of a request with an idempotency key."""
 
     id: str
     submitted: float
@@ -82,23 +81,23 @@ class Ticket:
     fingerprint: str = ""
 
     def pack(self) -> bytes:
-        """As bytes: a line of JSON, and the payload after it."""
+        """Return the ticket as bytes: a line of JSON, then the payload."""
         return _pack(self, "payload")
 
     @classmethod
     def unpack(cls, data: bytes) -> "Ticket":
-        """The ticket in a message."""
+        """Return the ticket of a message."""
         fields, content = _unpack(data)
         return cls(**fields, payload=content)
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a job.
+    """The state of a job.
 
-    attempt: how often it was started. owner: the worker that has it, until `lease_until`. reason and message: why it failed,
-    or why the last attempt did. expires: when an ended job is forgotten. payload: where a large one is stored. writer: marks
-    this very write. Times are Unix times.
+    attempt: number of attempts started. owner: the worker that owns it until `lease_until`. reason, message: why the job or its
+    last attempt failed. expires: when the record of an ended job expires. payload: the name of a large payload. writer: an id of
+    this write. Times are Unix times.
     """
 
     id: str
@@ -121,16 +120,16 @@ class Record:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will happen to the job any more."""
+        """Whether the job is completed or failed."""
         return self.status in (Status.COMPLETED, Status.FAILED)
 
     def pack(self) -> bytes:
-        """As bytes: a line of JSON, and the result after it."""
+        """Return the record as bytes: a line of JSON, then the result."""
         return _pack(self, "result")
 
     @classmethod
     def unpack(cls, data: bytes) -> "Record":
-        """The record in an entry."""
+        """Return the record of an entry."""
         fields, content = _unpack(data)
         return cls(**{**fields, "status": Status(fields["status"])}, result=content)
 
@@ -150,7 +149,7 @@ def _unpack(data: bytes) -> tuple[dict[str, Any], Content]:
 
 @dataclass(frozen=True)
 class Entry:
-    """A record as it is stored. revision: the backend's, for the next compare-and-swap."""
+    """A stored record. revision: of the backend, for the next compare-and-swap."""
 
     data: bytes
     revision: Any
@@ -158,7 +157,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A message held under the lease. times: how often it was delivered, this time included. handle: the backend's."""
+    """A message under a lease. times: number of deliveries, including this one. handle: of the backend."""
 
     id: str
     data: bytes
@@ -168,8 +167,9 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Depth:
-    """How much a channel holds. waiting: not delivered; taken: delivered and not settled; oldest: seconds since the oldest was
-    accepted, None when the backend can't tell."""
+    """The messages of a channel. waiting: not delivered. taken: delivered and not settled. oldest: its age in seconds; None
+    if the backend does not report it.
+    """
 
     waiting: int
     taken: int
@@ -180,71 +180,72 @@ Changed = Callable[[float], Awaitable[None]]
 
 
 class Backend(Protocol):
-    """The store and the messages of one API's queue. Each method raises Unreachable, and Full where it stores.
+    """The store and the messages of one API's queue. Each method raises Unreachable; methods that store also raise Full.
 
-    inline: bytes of a payload or result that travel within message and record.
+    inline: maximum size in bytes of a payload in its message and of a result in its record.
     """
 
     inline: int
 
     async def open(self) -> None:
-        """Connect and create what isn't there; the same again changes nothing."""
+        """Connect, and create missing resources. Idempotent."""
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
 
     async def destroy(self) -> None:
-        """Connect and remove the queue with all that is in it; one that is not there is fine. Creates nothing."""
+        """Connect, and delete the queue with all its content. A missing queue is not an error; nothing is created."""
 
     async def read(self, id: str, *, fresh: bool = False) -> Entry | None:
-        """A job's record. fresh: from where writes are decided, not from a copy that may lag."""
+        """Return the record of a job. fresh: read from the leader instead of a replica that may lag."""
 
     async def write(self, id: str, data: bytes, revision: Any, ttl: float | None) -> Any:
-        """Create a record (revision None) or replace the one of this revision; gives the new revision.
+        """Create a record (revision None) or replace the one of this revision. Return the new revision. Raises Conflict.
 
-        ttl: seconds after which it may go. data: unlike that of any other write, since a revision may be a digest of it. Raises
-        Conflict.
+        ttl: seconds after which it may be deleted. data: must be unique, because a revision may be a digest of it.
         """
 
     def watch(self, id: str) -> AbstractAsyncContextManager[Changed]:
-        """While it is open, what it gives returns when the record may have changed since the last time, after so many seconds
-        at the latest. What happens after it was opened is never missed for longer than a poll takes."""
+        """Return a context with a function that waits until the record may have changed, or for some seconds.
+
+        A change after the context was entered is never missed for longer than one poll.
+        """
 
     async def put(self, name: str, data: bytes, ttl: float | None) -> None:
-        """Store a payload or result under a name that is used once. ttl: seconds after which it may go."""
+        """Store a payload or result under a unique name. ttl: seconds after which it may be deleted."""
 
     async def get(self, name: str) -> bytes:
-        """A payload or result, whole. Raises Missing."""
+        """Return a complete payload or result. Raises Missing."""
 
     async def remove(self, name: str) -> None:
-        """Remove a payload; one that is not there is fine."""
+        """Delete a payload. A missing one is not an error."""
 
     def payloads(self) -> AsyncIterator[str]:
-        """Names of the payloads in the store: payload/ID/..."""
+        """Yield the names of the stored payloads: payload/ID/..."""
 
     async def publish(self, channel: Channel, id: str, data: bytes) -> None:
-        """Store a message; it may come twice. The same data again within a minute may be taken for the same message."""
+        """Store a message, which may be delivered twice. The same data within a minute may be stored once."""
 
     async def holds(self, id: str) -> bool | None:
-        """Whether a job's message is in the queue; None when the backend can't tell."""
+        """Return whether the queue has the message of a job; None if the backend can't look it up."""
 
     async def withdraw(self, id: str) -> None:
-        """Take a job's message out of the queue where the backend can; else it comes to a worker, who drops it."""
+        """Delete the message of a job if the backend can; otherwise a worker receives it and drops it."""
 
     async def take(self, channel: Channel, limit: int, seconds: float) -> list[Delivery]:
-        """Up to so many messages, as soon as there is one; none after so many seconds."""
+        """Wait for messages and return at most `limit`; an empty list after `seconds`."""
 
     async def renew(self, delivery: Delivery) -> None:
-        """Begin the lease of a message again."""
+        """Renew the lease of a message."""
 
     async def release(self, delivery: Delivery, delay: float) -> None:
-        """Give a message back, to be delivered again after so many seconds."""
+        """Release a message, to be delivered again after `delay` seconds."""
 
     async def settle(self, delivery: Delivery) -> None:
-        """The message is done with."""
+        """Delete a message that has been processed."""
 
     async def depth(self, channel: Channel) -> Depth:
-        """How much a channel holds."""
+        """Return the depth of a channel."""
 
     async def expire(self, keep: float) -> None:
-        """Remove ended jobs' records and results that are older than so many seconds, where that doesn't happen by itself."""
+        """Delete records and results of ended jobs older than `keep` seconds, unless the backend does so automatically."""

@@ -1,7 +1,7 @@
-"""From CORTEX_QUEUE_URL to the queue of one API. Nothing is contacted here.
+"""Builds the queue of one API from CORTEX_QUEUE_URL, without connecting to it.
 
-- `nats://HOST:PORT` (or `tls://`; several servers with commas between them): NATS JetStream, 2.11 or newer. User and password
-  stand in the URL as usual. `?replicas=3` keeps three copies on a cluster, `?credentials=FILE` names a file of NATS
+- `nats://HOST:PORT` (or `tls://`; several servers separated by commas): NATS JetStream, 2.11 or newer. User and password
+  may be part of the URL. `?replicas=3` keeps three copies on a cluster, `?credentials=FILE` names a file of NATS
   credentials.
 - `sqs://BUCKET/PREFIX`: SQS for the messages, and S3 with that bucket for payloads, records and results, all below PREFIX.
   Credentials and endpoints come from the environment, as boto3 has them (AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL_S3, ...), or
@@ -22,21 +22,21 @@ _HOOK_SLACK = 30.0
 
 
 def connect(url: str, document: Document) -> Queue:
-    """The queue of an AsyncAPI. Raises StartError (InvalidSpec) when the URL is none of the forms above."""
+    """Return the queue of an AsyncAPI. Raises StartError (InvalidSpec) for any other form of URL."""
     spec = document.spec
     settings = Settings(
         spec.queue.max_attempts, units.seconds(spec.queue.lease), units.seconds(spec.queue.retention)
     )
-    # One delivery of a webhook, with time to spare.
+    # One delivery of a webhook, with a margin.
     hook_lease = _HOOK_SLACK + (units.seconds(spec.webhook.timeout) if spec.webhook is not None else 0.0)
     name = f"cortex-{document.namespace}-{spec.queue.name or document.name}"
     return Queue(backend_of(url, name, {"jobs": settings.lease, "hooks": hook_lease}), settings)
 
 
 def backend_of(url: str, name: str, leases: Mapping[Channel, float]) -> Backend:
-    """The backend of the queue `name`. leases: of the messages of each channel, in seconds. Raises StartError as above."""
+    """Return the backend of the queue `name`. leases: of the messages of each channel, in seconds. Raises StartError."""
     if not url:
-        raise StartError("InvalidSpec", f"{VARIABLE} is not set: it says where the queue is")
+        raise StartError("InvalidSpec", f"{VARIABLE} must be set to the URL of the queue")
     parts = urlsplit(url)
     given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if parts.scheme in ("nats", "tls"):
@@ -49,14 +49,16 @@ def backend_of(url: str, name: str, leases: Mapping[Channel, float]) -> Backend:
         ]
         replicas = given.get("replicas", "1")
         if not replicas.isdigit() or not 1 <= int(replicas) <= 5:
-            raise StartError("InvalidSpec", f"{VARIABLE}: replicas must be 1 to 5, not {replicas}")
+            raise StartError("InvalidSpec", f"{VARIABLE}: replicas must be 1 to 5; got {replicas}")
         return NatsBackend(servers, name, leases, int(replicas), given.get("credentials"))
     if parts.scheme == "sqs":
         _check(parts.scheme, given, ("region", "sqs", "s3"))
         from cortex_runtime.queues.sqs import SqsBackend
 
         if not parts.netloc:
-            raise StartError("InvalidSpec", f"{VARIABLE}: sqs://BUCKET/PREFIX names no bucket")
+            raise StartError(
+                "InvalidSpec", f"{VARIABLE}: expected sqs://BUCKET/PREFIX; the bucket is missing"
+            )
         prefix = "/".join(part for part in (parts.path.strip("/"), name) if part)
         endpoints = {service: value for service, value in given.items() if service != "region"}
         return SqsBackend(parts.netloc, prefix, name, leases, given.get("region"), endpoints)
@@ -67,5 +69,6 @@ def _check(scheme: str, given: dict[str, str], known: tuple[str, ...]) -> None:
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise StartError(
-            "InvalidSpec", f"{VARIABLE}: {scheme}:// takes {', '.join(known)}, and not {', '.join(unknown)}"
+            "InvalidSpec",
+            f"{VARIABLE}: unknown parameter {', '.join(unknown)}; {scheme}:// accepts {', '.join(known)}",
         )

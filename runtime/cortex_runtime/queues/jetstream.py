@@ -1,4 +1,4 @@
-"""A connection to a NATS server with JetStream: what the queue on NATS asks of it, and its errors as those of a backend."""
+"""A connection to a NATS server with JetStream. Translates its errors to those of a backend."""
 
 import asyncio
 import contextlib
@@ -18,24 +18,24 @@ log = logging.getLogger("cortex")
 
 _TIMEOUT = 5.0
 _PING_SECONDS = 3
-"""Seconds between two pings; the connection counts as lost when three in a row are not answered."""
-_LATE = 1.0
-"""Seconds that an answer which is due may be late."""
+"""Seconds between two pings; the connection is lost after three pings without a response."""
+_MAX_LATENESS = 1.0
+"""Seconds that a response may be late."""
 _WRONG_SEQUENCE = (10071, 10164)
 _FULL = (10002, 10023, 10028, 10047, 10077)
-"""Error codes of the server: resources of the account or server exceeded, and a stream that can't store."""
+"""Error codes of the server: resource limits of the account, server or stream exceeded."""
 _IN_USE = 10058
 _OLDEST_SERVER = (2, 11)
 
 
 class InUse(Exception):
-    """A stream of that name has another configuration."""
+    """A stream of this name exists with another configuration."""
 
 
 class JetStream:
-    """The connection; lost, it comes back by itself. Each method raises Unreachable while there is none.
+    """The connection, which reconnects automatically. Each method raises Unreachable while it is lost.
 
-    name: what the server calls it. credentials: a file.
+    name: the name of the client at the server. credentials: path of a file.
     """
 
     def __init__(self, servers: list[str], name: str, credentials: str | None) -> None:
@@ -45,12 +45,12 @@ class JetStream:
         self._client: nats.aio.client.Client | None = None
 
     async def open(self) -> None:
-        """Connect, unless there is a connection."""
+        """Connect if not connected."""
         if self._client is None:
             self._client = await self._connect()
 
     async def close(self) -> None:
-        """Let go of the connection, once what was sent has arrived."""
+        """Flush and close the connection."""
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
@@ -58,12 +58,12 @@ class JetStream:
             await client.close()
 
     async def ask(self, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """A request to the server's API. Raises Missing for what isn't there, and InUse."""
+        """Send a request to the JetStream API. Raises Missing and InUse."""
         data = b"" if body is None else orjson.dumps(body)
         return _checked(await self._request(f"$JS.API.{subject}", data))
 
     async def store(self, subject: str, data: bytes, headers: dict[str, str]) -> int:
-        """Publish into the stream that has the subject, and wait until it is stored. Gives its sequence.
+        """Publish to the stream of a subject and wait until the message is stored. Return its sequence.
 
         Raises Conflict and Full.
         """
@@ -71,7 +71,7 @@ class JetStream:
         return sequence
 
     async def last(self, stream: str, subject: str) -> Msg | None:
-        """The last message of a subject, from any copy of the stream."""
+        """Return the last message of a subject, from any replica of the stream."""
         answer = await self._request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
         status = (answer.headers or {}).get("Status")
         if status is None:
@@ -81,24 +81,24 @@ class JetStream:
         raise Unreachable(f"NATS: {status} {(answer.headers or {}).get('Description', '')}")
 
     async def publish(self, subject: str, data: bytes) -> None:
-        """Send what nobody answers."""
+        """Publish without waiting for a response."""
         with translated():
             await self._connected().publish(subject, data)
 
     async def flush(self) -> None:
-        """Return once what was sent has arrived."""
+        """Wait until the server has received all that was sent."""
         with translated():
             await self._connected().flush()
 
     async def listen(
-        self, subject: str, heard: Callable[[Msg], Awaitable[None]] | None = None
+        self, subject: str, callback: Callable[[Msg], Awaitable[None]] | None = None
     ) -> Subscription:
-        """Subscribe. heard: called for each message, which else waits in the subscription."""
+        """Subscribe. callback: called for each message; without it, messages wait in the subscription."""
         with translated():
-            return await self._connected().subscribe(subject, cb=heard)
+            return await self._connected().subscribe(subject, cb=callback)
 
     async def inbox(self, source: str) -> "Inbox":
-        """For messages of a consumer. source: where they are asked for."""
+        """Return an inbox for the messages of a consumer. source: the subject that they are requested from."""
         with translated():
             client = self._connected()
             address = client.new_inbox()
@@ -110,7 +110,7 @@ class JetStream:
 
     def _connected(self) -> nats.aio.client.Client:
         if self._client is None or not self._client.is_connected:
-            raise Unreachable("NATS: there is no connection to the server")
+            raise Unreachable("NATS: not connected to the server")
         return self._client
 
     async def _connect(self) -> nats.aio.client.Client:
@@ -127,9 +127,9 @@ class JetStream:
                         connect_timeout=2,
                         max_reconnect_attempts=-1,
                         ping_interval=_PING_SECONDS,
-                        error_cb=_note_error,
-                        disconnected_cb=self._note_loss,
-                        reconnected_cb=_note_return,
+                        error_cb=_on_error,
+                        disconnected_cb=self._on_disconnect,
+                        reconnected_cb=_on_reconnect,
                         **options,
                     )
         except BaseException:
@@ -139,17 +139,17 @@ class JetStream:
         if (version.major, version.minor) < _OLDEST_SERVER:
             await client.close()
             raise Unreachable(
-                f"the NATS server is {version.major}.{version.minor}, and must be 2.11 or newer"
+                f"the NATS server must be version 2.11 or newer; got {version.major}.{version.minor}"
             )
         return client
 
-    async def _note_loss(self) -> None:
+    async def _on_disconnect(self) -> None:
         if self._client is not None:
-            log.warning("the connection to NATS is lost; it is tried again")
+            log.warning("lost the connection to NATS; reconnecting")
 
 
 class Inbox:
-    """Where the messages of one consumer arrive that were asked for."""
+    """Receives the requested messages of one consumer."""
 
     def __init__(
         self, client: nats.aio.client.Client, source: str, address: str, subscription: Subscription
@@ -162,13 +162,13 @@ class Inbox:
         self._busy = False
 
     async def take(self, limit: int, seconds: float) -> list[Msg]:
-        """Up to so many messages: all that wait, or the first that comes.
+        """Return the waiting messages, or wait for the first one.
 
-        Only one is ever asked for in advance, so none is held here while somebody else could have it.
+        At most one message is requested in advance, so no message waits here while another worker is free.
         """
         messages: list[Msg] = []
         if not self._client.is_connected:
-            raise Unreachable("NATS: there is no connection to the server")
+            raise Unreachable("NATS: not connected to the server")
         with translated():
             if self._busy and limit > 1:
                 await self._receive(messages, limit, None)
@@ -180,7 +180,7 @@ class Inbox:
         return messages
 
     async def _receive(self, messages: list[Msg], limit: int, seconds: float | None) -> None:
-        """seconds: how long the server may wait for a message; None: not at all."""
+        """Request messages. seconds: how long the server waits for a message; None: not at all."""
         self._asked += 1
         reconnects = self._client.stats["reconnects"]
         reply = f"{self._address}.{self._asked}"
@@ -190,20 +190,20 @@ class Inbox:
         while len(messages) < limit:
             try:
                 message = await self._subscription.next_msg(
-                    (seconds or 0.0) + (_LATE if seconds else _TIMEOUT)
+                    (seconds or 0.0) + (_MAX_LATENESS if seconds else _TIMEOUT)
                 )
             except nats.errors.TimeoutError:
                 if self._client.stats["reconnects"] == reconnects:
-                    raise Unreachable(f"NATS: the server at {self._server()} does not answer") from None
+                    raise Unreachable(f"NATS: the server at {self._server()} does not respond") from None
                 # The request was lost with its connection.
                 return
             status = (message.headers or {}).get("Status")
             if status is None:
                 messages.append(message)
             elif status == "503":
-                raise Unreachable("NATS: the stream is not there")
+                raise Unreachable("NATS: the stream does not exist")
             elif message.subject == reply:
-                # No message, or the time is over. Answers to earlier requests may still come.
+                # No message, or the time is over. Responses to earlier requests may still arrive.
                 return
 
     def _server(self) -> str:
@@ -212,7 +212,7 @@ class Inbox:
 
 
 def _checked(message: Msg) -> dict[str, Any]:
-    """The answer of the server. Raises Conflict, Full, Missing and Unreachable for its errors."""
+    """Return the response of the server. Raises Conflict, Full, Missing or Unreachable for its errors."""
     answer: dict[str, Any] = orjson.loads(message.data)
     error = answer.get("error")
     if error is None:
@@ -231,23 +231,23 @@ def _checked(message: Msg) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Errors of the client as those of a backend."""
+    """Translate errors of the client to those of a backend."""
     try:
         yield
     except nats.errors.NoRespondersError as error:
-        raise Unreachable("NATS: JetStream does not answer, or the stream is not there") from error
+        raise Unreachable("NATS: JetStream does not respond, or the stream does not exist") from error
     except nats.errors.MaxPayloadError as error:
-        raise Full("NATS: the server's max_payload is too small; 1MB or more is needed") from error
+        raise Full("NATS: max_payload of the server must be at least 1MB") from error
     except nats.errors.TimeoutError as error:
-        raise Unreachable(f"NATS: the server did not answer within {_TIMEOUT:g} s") from error
+        raise Unreachable(f"NATS: the server did not respond within {_TIMEOUT:g} s") from error
     except (nats.errors.Error, TimeoutError, OSError) as error:
         what = str(error) or type(error).__name__
         raise Unreachable(what if what.startswith("nats: ") else f"NATS: {what}") from error
 
 
-async def _note_error(error: Exception) -> None:
+async def _on_error(error: Exception) -> None:
     log.debug("NATS: %s", error)
 
 
-async def _note_return() -> None:
-    log.info("the connection to NATS is there again")
+async def _on_reconnect() -> None:
+    log.info("reconnected to NATS")

@@ -1,8 +1,8 @@
 """A queue on NATS JetStream, 2.11 or newer: four streams for each API.
 
 Jobs and hooks are work-queue streams with a subject for each job. Records are a key-value bucket (`nats kv get
-cortex-NAMESPACE-NAME ID`) whose entries leave by themselves once their job is forgotten, and whose committed changes are
-published again for those who wait. Payloads and results that are too large for a message are kept in parts.
+cortex-NAMESPACE-NAME ID`) whose entries expire after the retention of their job. Committed changes are republished for clients
+that wait. Payloads and results that are too large for a message are stored in parts.
 """
 
 import asyncio
@@ -38,13 +38,13 @@ _PARTS_AT_ONCE = 8
 _DUPLICATES = 60.0
 _CONSUMER = {"jobs": "workers", "hooks": "gateways"}
 _RESERVE, _RESERVED = 4, 128 * 1024
-"""Pieces, and bytes of each."""
+"""Number of pieces of the reserve, and the size of each in bytes."""
 
 
 class NatsBackend:
     """See base.Backend.
 
-    leases: of the messages of each channel, in seconds. replicas: copies that a cluster keeps. credentials: a file.
+    leases: of the messages of each channel, in seconds. replicas: copies in a cluster. credentials: path of a file.
     """
 
     inline = 256 * 1024
@@ -67,7 +67,7 @@ class NatsBackend:
         self._short = False
 
     async def open(self) -> None:
-        """Connect and create what isn't there; the same again changes nothing."""
+        """Connect, and create missing resources. Idempotent."""
         async with self._opening:
             await self._server.open()
             for suffix, config in self._streams().items():
@@ -81,20 +81,20 @@ class NatsBackend:
                 await self._fill_reserve()
 
     async def close(self) -> None:
-        """Let go of the connection, once what was sent has arrived."""
+        """Flush and close the connection."""
         self._inboxes.clear()
         self._listening = False
         await self._server.close()
 
     async def destroy(self) -> None:
-        """Connect and remove the queue with all that is in it; one that is not there is fine."""
+        """Connect, and delete the queue with all its content. A missing queue is not an error."""
         await self._server.open()
         for suffix in self._streams():
             with contextlib.suppress(Missing):
                 await self._server.ask(f"STREAM.DELETE.{self._stream(suffix)}")
 
     async def read(self, id: str, *, fresh: bool = False) -> Entry | None:
-        """A job's record; from the stream's leader when it has to be fresh, else from any copy."""
+        """Return the record of a job. fresh: from the leader of the stream instead of any replica."""
         subject = self._record(id)
         if fresh and self._replicas > 1:
             try:
@@ -109,13 +109,13 @@ class NatsBackend:
         return None if found is None else Entry(found.data, int((found.headers or {})["Nats-Sequence"]))
 
     async def write(self, id: str, data: bytes, revision: Any, ttl: float | None) -> Any:
-        """Create a record (revision None) or replace the one of this revision; gives the new revision."""
+        """Create a record (revision None) or replace the one of this revision. Return the new revision."""
         headers = {"Nats-Expected-Last-Subject-Sequence": str(revision or 0), **_ttl(ttl)}
         return await self._store_at_last(self._record(id), data, headers)
 
     @contextlib.asynccontextmanager
     async def watch(self, id: str) -> AsyncIterator[Changed]:
-        """Wakes when a change of the record has been committed."""
+        """See base.Backend.watch; wakes when a change of the record is committed."""
         subscription = await self._server.listen(f"{self._changes}.{id}")
 
         async def changed(seconds: float) -> None:
@@ -133,14 +133,14 @@ class NatsBackend:
                 await subscription.unsubscribe()
 
     async def put(self, name: str, data: bytes, ttl: float | None) -> None:
-        """Store the parts, and then the head, without which there is nothing."""
+        """Store the parts, then the head that makes them visible."""
         if name.startswith("payload/"):
             await self._admit()
         try:
             await self._put(name, data, ttl)
         except Full:
             self._short = True
-            # What was stored of it takes the room that others need.
+            # Free the space of the parts that were stored.
             with contextlib.suppress(Unreachable):
                 await self.remove(name)
             raise
@@ -158,11 +158,11 @@ class NatsBackend:
         await self._server.store(f"{subject}.head", orjson.dumps(head), headers)
 
     async def get(self, name: str) -> bytes:
-        """A payload or result, whole. Raises Missing."""
+        """Return a complete payload or result. Raises Missing."""
         subject = self._object(name)
         found = await self._server.last(self._stream("objects"), f"{subject}.head")
         if found is None:
-            raise Missing(f"{name} is not in the store")
+            raise Missing(f"{name} is missing in the store")
         head = orjson.loads(found.data)
         data = bytearray()
         for first in range(0, head["parts"], _PARTS_AT_ONCE):
@@ -172,20 +172,20 @@ class NatsBackend:
             )
             for part in parts:
                 if part is None:
-                    raise Missing(f"a part of {name} is not in the store")
+                    raise Missing(f"a part of {name} is missing in the store")
                 data += part.data
         if hashlib.sha256(data).hexdigest() != head["sha256"]:
-            raise Missing(f"{name} is damaged in the store")
+            raise Missing(f"{name} is corrupt in the store")
         return bytes(data)
 
     async def remove(self, name: str) -> None:
-        """Remove a payload; one that is not there is fine."""
+        """Delete a payload. A missing one is not an error."""
         await self._server.ask(
             f"STREAM.PURGE.{self._stream('objects')}", {"filter": f"{self._object(name)}.>"}
         )
 
     async def payloads(self) -> AsyncIterator[str]:
-        """Names of the payloads in the store, unfinished ones too."""
+        """Yield the names of the stored payloads, including incomplete ones."""
         subject = self._object("payload")
         seen, offset = set(), 0
         while True:
@@ -204,7 +204,7 @@ class NatsBackend:
                 return
 
     async def publish(self, channel: Channel, id: str, data: bytes) -> None:
-        """Store a message; one whose answer was lost is not stored twice."""
+        """Store a message. A retry after a lost response does not store it twice."""
         digest = hashlib.sha256(data).hexdigest()[:16]
         subject, headers = self._message(channel, id), {"Nats-Msg-Id": f"{id}-{digest}"}
         if channel == "hooks":
@@ -218,15 +218,15 @@ class NatsBackend:
             raise
 
     async def holds(self, id: str) -> bool | None:
-        """Whether a job's message is in the queue."""
+        """Return whether the queue has the message of a job."""
         return await self._server.last(self._stream("jobs"), self._message("jobs", id)) is not None
 
     async def withdraw(self, id: str) -> None:
-        """Take a job's message out of the queue."""
+        """Delete the message of a job."""
         await self._server.ask(f"STREAM.PURGE.{self._stream('jobs')}", {"filter": self._message("jobs", id)})
 
     async def take(self, channel: Channel, limit: int, seconds: float) -> list[Delivery]:
-        """Up to so many messages, as soon as there is one; none after so many seconds."""
+        """Wait for messages and return at most `limit`; an empty list after `seconds`."""
         inbox = self._inboxes.get(channel)
         if inbox is None:
             source = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream(channel)}.{_CONSUMER[channel]}"
@@ -234,20 +234,20 @@ class NatsBackend:
         return [_delivery(message) for message in await inbox.take(limit, seconds)]
 
     async def renew(self, delivery: Delivery) -> None:
-        """Begin the lease of a message again."""
+        """Renew the lease of a message."""
         await self._server.publish(delivery.handle, b"+WPI")
 
     async def release(self, delivery: Delivery, delay: float) -> None:
-        """Give a message back, to be delivered again after so many seconds."""
+        """Release a message, to be delivered again after `delay` seconds."""
         later = b' {"delay": %d}' % int(delay * 1e9) if delay > 0 else b""
         await self._server.publish(delivery.handle, b"-NAK" + later)
 
     async def settle(self, delivery: Delivery) -> None:
-        """The message is done with."""
+        """Delete a message that has been processed."""
         await self._server.publish(delivery.handle, b"+ACK")
 
     async def depth(self, channel: Channel) -> Depth:
-        """How much a channel holds."""
+        """Return the depth of a channel."""
         stream = self._stream(channel)
         consumer = await self._server.ask(f"CONSUMER.INFO.{stream}.{_CONSUMER[channel]}")
         state = (await self._server.ask(f"STREAM.INFO.{stream}"))["state"]
@@ -258,16 +258,15 @@ class NatsBackend:
         return Depth(consumer["num_pending"], consumer["num_ack_pending"], oldest)
 
     async def expire(self, keep: float) -> None:
-        """What has a time to live goes by itself, and the reserve is filled when there is room again."""
+        """Refill the reserve when there is space again; expired entries are deleted by the server."""
         with contextlib.suppress(Full):
             await self._admit()
 
-    # The reserve: room that nothing is stored in but what is needed to bring accepted jobs to their end. A store that is full
-    # would else refuse the records of the jobs that fill it, and stay full. Jobs are refused from when some of it was used
-    # until it is whole again.
+    # The reserve: space that is only used to complete accepted jobs. A full store would otherwise refuse the records of the jobs
+    # that fill it, and stay full. New jobs are refused from the first use of the reserve until it is complete again.
 
     async def _store_at_last(self, subject: str, data: bytes, headers: dict[str, str]) -> int:
-        """Store, if need be in the room of the reserve."""
+        """Store a message, using the reserve if the store is full."""
         for piece in range(_RESERVE):
             try:
                 return await self._server.store(subject, data, headers)
@@ -279,7 +278,7 @@ class NatsBackend:
         return await self._server.store(subject, data, headers)
 
     async def _admit(self) -> None:
-        """Before a job is stored. Raises Full."""
+        """Refill the reserve before a job is stored. Raises Full."""
         if self._short:
             await self._fill_reserve()
 
@@ -352,7 +351,7 @@ class NatsBackend:
         try:
             await self._server.ask(f"STREAM.CREATE.{name}", full)
         except InUse:
-            # Made by another version, or for another number of replicas.
+            # Created by another version or with another number of replicas.
             await self._server.ask(f"STREAM.UPDATE.{name}", full)
 
     async def _make_consumer(self, channel: Channel) -> None:

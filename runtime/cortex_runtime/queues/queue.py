@@ -1,7 +1,6 @@
-"""The queue of one AsyncAPI: the life of a job, written once for all backends. Gateway and consumer use it; no user code runs
-here.
+"""The queue of one AsyncAPI: the life of a job on any backend. Used by the gateway and the consumer; it runs no user code.
 
-See base.py for what is promised. Whatever happens to a job happens by a compare-and-swap of its record.
+See base.py for the guarantees. Each change of a job is a compare-and-swap of its record.
 """
 
 import asyncio
@@ -33,18 +32,18 @@ log = logging.getLogger("cortex")
 
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
 LOST, CRASHED = "WorkerLost", "WorkerCrashed"
-"""Reasons: nobody told how the attempt ended, or its process was seen to end."""
+"""Reasons: the worker disappeared during the attempt, or its process exited."""
 
 
 class OtherRequest(QueueError):
-    """The idempotency key was used before, with another request."""
+    """The idempotency key was used before with another request."""
 
 
 @dataclass
 class Job:
-    """A job that this worker holds. renew and the end change it, one at a time.
+    """A job that this worker owns. lock: taken by each change.
 
-    suspect: its last attempt ended with its process, which it may have been the cause of.
+    suspect: the last attempt ended with the exit of its process, which the job may have caused.
     """
 
     ticket: Ticket
@@ -58,22 +57,22 @@ class Job:
 
     @property
     def id(self) -> str:
-        """The job's id."""
+        """The id of the job."""
         return self.record.id
 
 
 @dataclass(frozen=True)
 class Hook:
-    """A message that says that somebody is to be told of a job's end."""
+    """A message to deliver the webhook of a job that has ended."""
 
     record: Record
     delivery: Delivery
 
 
 class Queue:
-    """One API's jobs.
+    """The jobs of one API.
 
-    owner: who takes jobs through this object, unique among all processes. clock: Unix time.
+    owner: identity of this worker, unique among all processes. clock: returns Unix time.
     """
 
     def __init__(
@@ -101,9 +100,9 @@ class Queue:
         webhook: str = "",
         patience: float = 5.0,
     ) -> str:
-        """Accept a job and give its id; when this returns, the job can't be lost.
+        """Accept a job and return its id; from then on the job can't be lost.
 
-        key: the same again gives the same job. patience: seconds for which an unreachable backend is tried.
+        key: idempotency key; the same key returns the same job. patience: seconds for which an unreachable backend is retried.
         Raises OtherRequest, Full and Unreachable (then the job may have been accepted or not).
         """
         identity, fingerprint = uuid.uuid4().hex, ""
@@ -114,11 +113,11 @@ class Queue:
                 content_type.encode() + b"\0" + webhook.encode() + b"\0" + payload
             ).hexdigest()
             entry = await self._records.persist(lambda: self.backend.read(identity, fresh=True), until)
-            if entry is not None and not self._records.forgotten(found := Record.unpack(entry.data)):
+            if entry is not None and not self._records.has_expired(found := Record.unpack(entry.data)):
                 return _same(found, fingerprint)
         content = Content(content_type, len(payload), payload)
         if len(payload) > self.backend.inline:
-            # Of this request alone: others may come with the same key.
+            # Unique to this request: others may have the same key.
             name = f"payload/{identity}/{os.urandom(8).hex()}"
             content = Content(content_type, len(payload), stored=name)
             await self._records.persist(lambda: self.backend.put(name, payload, None), until)
@@ -131,35 +130,35 @@ class Queue:
                 await self._records.write(first(ticket), revision, until)
                 return identity
             except Conflict:
-                # A worker was faster, or the same request came twice, or the key's last job is past its time and about to go.
+                # A worker was faster, the request is a duplicate, or the last job of the key has expired.
                 entry = await self.backend.read(identity, fresh=True)
             revision = None if entry is None else entry.revision
             if entry is not None and not self._records.precedes(found := Record.unpack(entry.data), ticket):
                 return _same(found, fingerprint) if key else identity
 
     async def status(self, identity: str, *, fresh: bool = False) -> Record | None:
-        """What is known of a job; None when there is none, or it ended longer than `retention` ago.
+        """Return the record of a job; None if it does not exist or ended longer than `retention` ago.
 
-        fresh: not from a copy of the record that may lag.
+        fresh: read from the leader instead of a replica that may lag.
         """
         entry = await self.backend.read(identity, fresh=fresh)
         if entry is None:
             return None
         record = Record.unpack(entry.data)
-        if self._records.forgotten(record):
+        if self._records.has_expired(record):
             return None
         if not record.ended and self._clock() - record.updated > 2 * self.settings.lease + 60:
             return await self._records.without_message(record, entry)
         return record
 
     async def result(self, record: Record) -> bytes:
-        """The result of a completed job, as JSON. Raises Missing."""
+        """Return the result of a completed job as JSON. Raises Missing."""
         if record.result.stored:
             return await self.backend.get(record.result.stored)
         return record.result.data
 
     async def wait(self, identity: str, seconds: float) -> Record | None:
-        """The same as `status`, once the job has ended or so many seconds are over."""
+        """Return `status` once the job has ended, or after `seconds`."""
         end = time.monotonic() + seconds
         async with self.backend.watch(identity) as changed:
             while True:
@@ -170,14 +169,14 @@ class Queue:
                 await changed(left)
 
     async def cancel(self, identity: str) -> Record | None:
-        """End a job that hasn't ended: failed, with reason Cancelled. Gives what it is now; None when there is none.
+        """Fail a job that has not ended, with reason Cancelled. Return its record; None if it does not exist.
 
-        A running method is not stopped by that, but its result is dropped.
+        A running method is not stopped, but its result is discarded.
         """
         fresh = False
         while (entry := await self.backend.read(identity, fresh=fresh)) is not None:
             record = Record.unpack(entry.data)
-            if self._records.forgotten(record):
+            if self._records.has_expired(record):
                 return None
             if record.ended:
                 return record
@@ -196,13 +195,13 @@ class Queue:
         return None
 
     async def depth(self) -> Depth:
-        """How many jobs wait and run."""
+        """Return the number of queued and running jobs."""
         return await self.backend.depth("jobs")
 
     async def sweep(self) -> int:
-        """Remove what nobody will ask for: results past their time, and payloads whose job has ended or never came to be.
+        """Delete expired results, and payloads whose job has ended or was never accepted. Return the number of payloads.
 
-        Gives how many payloads. Called every few minutes; one goes when two calls in a row find no use for it.
+        Called every few minutes; a payload is deleted when two consecutive calls find it unused.
         """
         await self.backend.expire(self.settings.keep)
         orphans = set()
@@ -225,9 +224,9 @@ class Queue:
     # Workers
 
     async def take(self, limit: int, seconds: float) -> list[Job]:
-        """Up to so many jobs, now this worker's, as soon as there is one; none after so many seconds.
+        """Wait for jobs and claim at most `limit`; an empty list after `seconds`.
 
-        Each must be renewed and then completed, failed, or handed back.
+        Each must be renewed, and then completed, failed, retried or released.
         """
         deliveries = await self.backend.take("jobs", limit, seconds)
         claims = await asyncio.gather(*(self._claim(d) for d in deliveries), return_exceptions=True)
@@ -236,12 +235,12 @@ class Queue:
             if isinstance(claim, Job):
                 jobs.append(claim)
             elif isinstance(claim, BaseException):
-                # Left as it is, the message comes again once its lease is over.
-                log.warning("job %s could not be taken: %s", delivery.id, claim)
+                # The message is delivered again after its lease.
+                log.warning("failed to claim job %s: %s", delivery.id, claim)
         return jobs
 
     async def renew(self, job: Job, progress: float | None = None, note: str = "") -> None:
-        """Hold a job for another lease. Raises LeaseLost when it isn't this worker's any more."""
+        """Renew the lease of a job. Raises LeaseLost."""
         async with job.lock:
             if job.over:
                 return
@@ -257,10 +256,10 @@ class Queue:
             await self.backend.renew(job.delivery)
 
     async def complete(self, job: Job, result: bytes) -> None:
-        """End a job with its result (JSON). Tries for a lease's length. Raises LeaseLost, and Full or Unreachable."""
+        """Complete a job with its result (JSON). Retries for one lease. Raises LeaseLost, Full and Unreachable."""
         content = Content("application/json", len(result), result)
         if len(result) > self.backend.inline:
-            # Of this attempt alone: a worker that has lost the job writes somewhere else. The job is renewed meanwhile.
+            # Unique to this attempt, so that a worker that has lost the job can't overwrite it. The lease is renewed meanwhile.
             name = f"result/{job.id}/{job.record.attempt}-{os.urandom(4).hex()}"
             content = Content("application/json", len(result), stored=name)
             patience = time.monotonic() + self.settings.lease
@@ -272,12 +271,12 @@ class Queue:
             await self._end(job, final)
 
     async def fail(self, job: Job, reason: str, message: str) -> None:
-        """End a job without a result. Raises LeaseLost."""
+        """Fail a job. Raises LeaseLost."""
         async with job.lock:
             await self._end(job, self._records.final(job.record, Status.FAILED, reason, message))
 
     async def retry(self, job: Job, reason: str, message: str) -> bool:
-        """Another attempt after a pause that grows, or the end when there were enough: a dead letter, and False.
+        """Release a job for another attempt with backoff; after the last attempt fail it as a dead letter and return False.
 
         Raises LeaseLost.
         """
@@ -285,44 +284,44 @@ class Queue:
             await self.fail(job, *_exhausted(job.record.attempt, reason, message))
             return False
         delay = min(_LONGEST_RETRY, _FIRST_RETRY * 2 ** (job.record.attempt - 1))
-        await self._give_back(job, delay, replace(job.record, reason=reason, message=message))
+        await self._release(job, delay, replace(job.record, reason=reason, message=message))
         return True
 
     async def release(self, job: Job) -> None:
-        """Give a job up that was not finished, at once and without counting the attempt. Raises LeaseLost."""
+        """Release an unfinished job at once, without counting the attempt. Raises LeaseLost."""
         record = replace(job.record, attempt=job.record.attempt - 1, reason="", message="")
-        await self._give_back(job, 0.0, record)
+        await self._release(job, 0.0, record)
 
     # Hooks
 
     async def take_hooks(self, limit: int, seconds: float) -> list[Hook]:
-        """Up to so many ends that somebody is to be told of, as soon as there is one."""
+        """Wait for webhooks to deliver and return at most `limit`."""
         hooks = []
         for delivery in await self.backend.take("hooks", limit, seconds):
             entry = await self.backend.read(delivery.id)
             record = None if entry is None else Record.unpack(entry.data)
-            if record is None or self._records.forgotten(record) or not record.ended:
+            if record is None or self._records.has_expired(record) or not record.ended:
                 await self.backend.settle(delivery)
             else:
                 hooks.append(Hook(record, delivery))
         return hooks
 
     async def settle_hook(self, hook: Hook) -> None:
-        """A hook is done with."""
+        """Delete a hook that has been delivered or given up."""
         await self.backend.settle(hook.delivery)
 
     async def retry_hook(self, hook: Hook, delay: float) -> None:
-        """Try a hook again after so many seconds."""
+        """Release a hook, to be delivered again after `delay` seconds."""
         await self.backend.release(hook.delivery, delay)
 
     # The life of a record
 
     async def _claim(self, delivery: Delivery) -> Job | None:
-        """Make a delivered message this worker's job; None when there is nothing to do, or not yet."""
+        """Claim the job of a message; None when it has ended or is running."""
         try:
             ticket = Ticket.unpack(delivery.data)
         except (ValueError, KeyError, TypeError) as error:
-            log.error("a message that is no job was in the queue, and is dropped: %s", error)
+            log.error("dropped an invalid message of the queue: %s", error)
             await self.backend.settle(delivery)
             return None
         fresh = False
@@ -332,7 +331,7 @@ class Queue:
             if self._records.precedes(record, ticket):
                 record = first(ticket)
             if record.fingerprint != ticket.fingerprint:
-                # Of two requests with one key, the one that was refused.
+                # The refused one of two requests with the same key.
                 if ticket.payload.stored:
                     await self.backend.remove(ticket.payload.stored)
                 await self.backend.settle(delivery)
@@ -342,14 +341,14 @@ class Queue:
                 await self._records.after_end(record, ticket, delivery)
                 return None
             if record.status is Status.IN_PROGRESS and record.lease_until > now:
-                # The same message came twice, and its job is being worked on.
+                # A duplicate message of a running job.
                 await self.backend.release(delivery, record.lease_until - now + 0.05)
                 return None
             revision = None if entry is None else entry.revision
             try:
                 if record.attempt >= self.settings.max_attempts:
                     reason = record.reason or LOST
-                    message = record.message or "the worker died or lost its hold on the job"
+                    message = record.message or "the worker died or lost its lease"
                     final = self._records.final(
                         record, Status.FAILED, *_exhausted(record.attempt, reason, message)
                     )
@@ -367,7 +366,7 @@ class Queue:
                     progress=None,
                     note="",
                     reason=LOST,
-                    message="the worker died or lost its hold on the job",
+                    message="the worker died or lost its lease",
                 )
                 revision, claimed = await self._records.write(claimed, revision, time.monotonic() + 5)
             except Conflict:
@@ -379,7 +378,7 @@ class Queue:
                 try:
                     job.payload = await self.backend.get(ticket.payload.stored)
                 except Missing:
-                    await self.fail(job, "PayloadLost", "the payload is not in the store any more")
+                    await self.fail(job, "PayloadLost", "the payload is missing in the store")
                     return None
             return job
 
@@ -388,7 +387,7 @@ class Queue:
         job.over = True
         await self._records.after_end(final, job.ticket, job.delivery)
 
-    async def _give_back(self, job: Job, delay: float, record: Record) -> None:
+    async def _release(self, job: Job, delay: float, record: Record) -> None:
         async with job.lock:
             waiting = replace(
                 record,
@@ -405,20 +404,20 @@ class Queue:
 
     async def _replace(self, job: Job, record: Record, until: float | None) -> None:
         if job.over:
-            raise LeaseLost(f"job {job.id} was given up")
+            raise LeaseLost(f"job {job.id} has ended or was released")
         try:
             job.revision, job.record = await self._records.write(record, job.revision, until)
         except Conflict:
             job.over = True
-            raise LeaseLost(f"job {job.id} is not held any more") from None
+            raise LeaseLost(f"the lease of job {job.id} is lost") from None
 
 
 def _same(record: Record, fingerprint: str) -> str:
     if record.fingerprint != fingerprint:
-        raise OtherRequest("this Idempotency-Key was used before, with another body, content type or webhook")
+        raise OtherRequest("this Idempotency-Key was already used with another body, content type or webhook")
     return record.id
 
 
 def _exhausted(attempts: int, reason: str, message: str) -> tuple[str, str]:
-    times = "once" if attempts == 1 else f"{attempts} times"
-    return reason, f"started {times}, which is all that maxAttempts allows: {message}"
+    times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+    return reason, f"failed after {times}, the limit of maxAttempts: {message}"

@@ -1,4 +1,4 @@
-"""Records of jobs: each change is a compare-and-swap that outlives a backend which is away for a moment."""
+"""Records of jobs. Each change is a compare-and-swap that is retried while the backend is unreachable."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ _MESSAGE_LIFE = 13.5 * 24 * 3600
 
 @dataclass(frozen=True)
 class Settings:
-    """spec.queue in numbers. lease, retention: in seconds."""
+    """The settings of spec.queue. lease, retention: in seconds."""
 
     max_attempts: int
     lease: float
@@ -37,12 +37,12 @@ class Settings:
 
     @property
     def keep(self) -> float:
-        """Seconds for which the record of an ended job is stored: longer than shown, so that a late message still finds it."""
+        """Seconds for which the record of an ended job is stored: longer than its retention, for messages that arrive late."""
         return self.retention + max(60.0, 2 * self.lease)
 
 
 class Records:
-    """One API's records. clock: Unix time."""
+    """The records of one API. clock: returns Unix time."""
 
     def __init__(self, backend: Backend, settings: Settings, clock: Callable[[], float]) -> None:
         self.backend = backend
@@ -50,10 +50,9 @@ class Records:
         self.clock = clock
 
     async def write(self, record: Record, revision: Any, until: float | None) -> tuple[Any, Record]:
-        """Compare-and-swap; gives the new revision and what was written. Tries on while the backend can't be reached, or is
-        full.
+        """Compare and swap a record. Return the new revision and the record. Retries while the backend is unreachable or full.
 
-        until: monotonic time, None for ever. A write whose answer was lost is known again by its mark.
+        until: monotonic time of the last retry; None: no limit. A write whose response was lost is recognized by `writer`.
         """
         record = replace(record, writer=os.urandom(8).hex())
         data = record.pack()
@@ -71,7 +70,7 @@ class Records:
         return await self.persist(attempt, until), record
 
     async def persist(self, action: Callable[[], Any], until: float | None = None) -> Any:
-        """What the action gives, which is tried while the backend can't be reached or is full. until: as for `write`."""
+        """Return the result of an action; retry it while the backend is unreachable or full. until: as for `write`."""
         pauses = iter(_PAUSES)
         while True:
             try:
@@ -80,11 +79,11 @@ class Records:
                 pause = next(pauses, _PAUSES[-1])
                 if until is not None and time.monotonic() + pause > until:
                     raise
-                log.warning("the queue could not store something, and is tried again: %s", error)
+                log.warning("failed to write to the queue; retrying: %s", error)
                 await asyncio.sleep(pause)
 
     def final(self, record: Record, status: Status, reason: str, message: str) -> Record:
-        """The record of a job that ends now."""
+        """Return the record of a job that ends now."""
         now = self.clock()
         return replace(
             record,
@@ -98,13 +97,15 @@ class Records:
         )
 
     async def without_message(self, record: Record, entry: Entry) -> Record:
-        """An open job of which nothing was heard for long: still open while the queue has its message, else failed."""
+        """Return the record of a job without recent updates: failed if the queue has lost its message."""
         held = await self.backend.holds(record.id)
         if held is None:
             held = self.clock() - record.submitted < _MESSAGE_LIFE
         if held:
             return record
-        final = self.final(record, Status.FAILED, "MessageLost", "the queue does not hold the job any more")
+        final = self.final(
+            record, Status.FAILED, "MessageLost", "the message of the job is missing in the queue"
+        )
         try:
             await self.write(final, entry.revision, time.monotonic() + 5)
         except Conflict:
@@ -113,33 +114,33 @@ class Records:
         return final
 
     async def after_end(self, record: Record, ticket: Ticket, delivery: Delivery) -> None:
-        """What follows once the record says that the job has ended; all of it may happen twice."""
+        """Run the steps after the end of a job. Idempotent."""
         try:
             await self.announce(record)
             if ticket.payload.stored:
                 await self.backend.remove(ticket.payload.stored)
             await self.backend.settle(delivery)
         except (Unreachable, Full) as error:
-            # The message comes again, and with it this.
-            log.warning("job %s has ended, but its message could not be settled: %s", record.id, error)
+            # The message is delivered again, which repeats these steps.
+            log.warning("job %s has ended, but failed to settle its message: %s", record.id, error)
 
     async def announce(self, record: Record) -> None:
-        """Have somebody told of a job's end, if anybody is."""
+        """Publish the message for the webhook of a job, if it has one."""
         if record.webhook:
             await self.backend.publish("hooks", record.id, str(record.expires).encode())
 
-    def forgotten(self, record: Record) -> bool:
-        """Whether the job ended longer than `retention` ago."""
+    def has_expired(self, record: Record) -> bool:
+        """Return whether the job ended longer than `retention` ago."""
         return record.ended and self.clock() > record.expires
 
     @staticmethod
     def precedes(record: Record, ticket: Ticket) -> bool:
-        """Whether the record is of a job that was forgotten before this one came, under the same idempotency key."""
+        """Return whether the record belongs to an expired earlier job with the same idempotency key."""
         return record.ended and ticket.submitted > record.expires
 
 
 def first(ticket: Ticket) -> Record:
-    """The record of a job that nobody has touched yet."""
+    """Return the record of a new job."""
     return Record(
         ticket.id,
         Status.IN_QUEUE,

@@ -1,8 +1,8 @@
-"""A queue on SQS and S3, or whatever speaks their protocols.
+"""A queue on SQS and S3, or compatible services.
 
-Messages are in two SQS queues for each API; payloads, records and results are objects in a bucket below a prefix. Records are
-compared and swapped by conditional writes (If-Match, If-None-Match), which the store must support, and make in one step as S3
-does: a store that looks first and writes afterwards can let a job run twice. The calls of boto3 block, and run in threads.
+Messages are in two SQS queues per API; payloads, records and results are objects below a prefix of a bucket. Records are compared
+and swapped by conditional writes (If-Match, If-None-Match). The store must support them atomically, as S3 does; or a job can
+run twice. The calls of boto3 block, so they run in threads.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ import botocore.client
 import botocore.config
 import botocore.exceptions
 
+from cortex_runtime.processes.backoff import backoff
 from cortex_runtime.queues.base import (
     Changed,
     Channel,
@@ -50,8 +51,8 @@ _NO_QUEUE = ("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue")
 class SqsBackend:
     """See base.Backend.
 
-    bucket, prefix: where objects are. name: of the API's queues. leases: of the messages of each channel, in seconds.
-    endpoints: URLs of "sqs" and "s3", where the environment doesn't name them.
+    bucket, prefix: location of the objects. name: of the API's queues. leases: of the messages of each channel, in seconds.
+    endpoints: URLs of "sqs" and "s3", to override the environment.
     """
 
     inline = 128 * 1024
@@ -76,75 +77,73 @@ class SqsBackend:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="queue")
 
     async def open(self) -> None:
-        """Look for the bucket and create the queues; the same again changes nothing."""
+        """Check that the bucket exists and create the queues. Idempotent."""
         await self._run(self._open)
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         clients, self._clients = self._clients, None
         for client in clients or ():
             client.close()
 
     async def destroy(self) -> None:
-        """Connect and remove the queue with all that is in it; one that is not there is fine."""
+        """Connect, and delete the queue with all its content. A missing queue is not an error."""
         await self._run(self._destroy)
 
     async def read(self, id: str, *, fresh: bool = False) -> Entry | None:
-        """A job's record; S3 never answers with an old one."""
+        """Return the record of a job; reads of S3 are always consistent."""
         try:
             return await self._run(self._get, f"records/{id}")
         except Missing:
             return None
 
     async def write(self, id: str, data: bytes, revision: Any, ttl: float | None) -> Any:
-        """Create a record (revision None) or replace the one of this revision; gives the new revision."""
+        """Create a record (revision None) or replace the one of this revision. Return the new revision."""
         condition = {"IfNoneMatch": "*"} if revision is None else {"IfMatch": revision}
         return await self._run(self._put, f"records/{id}", data, condition)
 
     @contextlib.asynccontextmanager
     async def watch(self, id: str) -> AsyncIterator[Changed]:
-        """S3 tells nobody, so this is a poll whose pauses grow."""
-        pause = _FIRST_POLL
+        """See base.Backend.watch. S3 has no notifications, so this polls with growing pauses."""
+        pauses = backoff(_FIRST_POLL, _LONGEST_POLL, 1.5)
 
         async def changed(seconds: float) -> None:
-            nonlocal pause
-            await asyncio.sleep(min(pause, seconds))
-            pause = min(pause * 1.5, _LONGEST_POLL)
+            await asyncio.sleep(min(next(pauses), seconds))
 
         yield changed
 
     async def put(self, name: str, data: bytes, ttl: float | None) -> None:
-        """Store a payload or result; `expire` removes results."""
+        """Store a payload or result; `expire` deletes results."""
         await self._run(self._put, f"objects/{name}", data, {})
 
     async def get(self, name: str) -> bytes:
-        """A payload or result, whole. Raises Missing."""
+        """Return a complete payload or result. Raises Missing."""
         entry = await self._run(self._get, f"objects/{name}")
         return entry.data
 
     async def remove(self, name: str) -> None:
-        """Remove a payload; one that is not there is fine."""
+        """Delete a payload. A missing one is not an error."""
         await self._run(self._delete, f"objects/{name}")
 
     async def payloads(self) -> AsyncIterator[str]:
-        """Names of the payloads in the store."""
+        """Yield the names of the stored payloads."""
         for key, _ in await self._run(self._list, "objects/payload/"):
             yield key.removeprefix("objects/")
 
     async def publish(self, channel: Channel, id: str, data: bytes) -> None:
-        """Store a message; it may come twice."""
+        """Store a message, which may be delivered twice."""
         body = f"{id} {base64.b64encode(data).decode()}"
         await self._run(self._message, "send_message", channel, MessageBody=body)
 
     async def holds(self, id: str) -> bool | None:
-        """SQS can't tell."""
+        """Return None: SQS can't look up a message."""
         return None
 
     async def withdraw(self, id: str) -> None:
-        """SQS can't; the message comes to a worker, who drops it."""
+        """Do nothing: SQS can't delete it, so a worker receives and drops it."""
 
     async def take(self, channel: Channel, limit: int, seconds: float) -> list[Delivery]:
-        """Up to so many messages, and ten at most, as soon as there is one; none after so many whole seconds."""
+        """Wait for messages and return at most `limit` and ten; an empty list after `seconds`, rounded to whole ones."""
         answer = await self._run(
             self._message,
             "receive_message",
@@ -160,29 +159,28 @@ class SqsBackend:
             try:
                 data = base64.b64decode(content, validate=True)
             except ValueError:
-                # Whoever put it there; the queue drops what it doesn't understand.
+                # Not written by Cortex; the queue drops messages that it can't parse.
                 data = b""
             times = int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
             deliveries.append(Delivery(identity, data, times, (channel, message["ReceiptHandle"])))
         return deliveries
 
     async def renew(self, delivery: Delivery) -> None:
-        """Begin the lease of a message again. SQS ends it after twelve hours; from then on the record's lease alone holds the
-        job."""
-        await self._hold(delivery, max(1, round(self._leases[delivery.handle[0]])))
+        """Renew the lease of a message. SQS ends it after twelve hours; after that only the lease in the record remains."""
+        await self._set_visibility(delivery, max(1, round(self._leases[delivery.handle[0]])))
 
     async def release(self, delivery: Delivery, delay: float) -> None:
-        """Give a message back, to be delivered again after so many seconds."""
-        await self._hold(delivery, min(round(delay), _LONGEST_VISIBILITY))
+        """Release a message, to be delivered again after `delay` seconds."""
+        await self._set_visibility(delivery, min(round(delay), _LONGEST_VISIBILITY))
 
     async def settle(self, delivery: Delivery) -> None:
-        """The message is done with."""
+        """Delete a message that has been processed."""
         channel, receipt = delivery.handle
         with contextlib.suppress(_Stale):
             await self._run(self._message, "delete_message", channel, ReceiptHandle=receipt)
 
     async def depth(self, channel: Channel) -> Depth:
-        """How much a channel holds, by SQS's estimate."""
+        """Return the depth of a channel, as estimated by SQS."""
         kinds = ("", "Delayed", "NotVisible")
         names = [f"ApproximateNumberOfMessages{kind}" for kind in kinds]
         answer = await self._run(self._message, "get_queue_attributes", channel, AttributeNames=names)
@@ -190,10 +188,10 @@ class SqsBackend:
         return Depth(waiting + delayed, taken, None)
 
     async def expire(self, keep: float) -> None:
-        """Remove ended jobs' records and results that are older than so many seconds."""
+        """Delete records and results of ended jobs older than `keep` seconds."""
         await self._run(self._expire, keep)
 
-    # What blocks
+    # Blocking calls
 
     async def _run(self, function: Callable[..., T], *arguments: Any, **more: Any) -> T:
         loop = asyncio.get_running_loop()
@@ -232,7 +230,7 @@ class SqsBackend:
 
     def _services(self) -> tuple[Any, Any]:
         if self._clients is None or len(self._urls) < len(self._names):
-            raise Unreachable("SQS and S3 have not been reached yet")
+            raise Unreachable("not connected to SQS and S3 yet")
         return self._clients
 
     def _destroy(self) -> None:
@@ -260,7 +258,7 @@ class SqsBackend:
                 )
             except botocore.exceptions.ClientError as error:
                 if condition and _code(error) in _ABSENT:
-                    raise Conflict("the record is not there any more") from error
+                    raise Conflict("the record does not exist") from error
                 raise
             etag: str = answer["ETag"]
             return etag
@@ -271,7 +269,7 @@ class SqsBackend:
             s3.delete_object(Bucket=self._bucket, Key=f"{self._prefix}/{key}")
 
     def _list(self, below: str) -> list[tuple[str, float]]:
-        """(key, Unix time of its last change) of all objects below."""
+        """Return (key, Unix time of its last change) of all objects below a prefix."""
         s3, _ = self._connect()
         found = []
         with _translated():
@@ -290,7 +288,7 @@ class SqsBackend:
             answer: dict[str, Any] = getattr(sqs, operation)(QueueUrl=self._urls[channel], **arguments)
             return answer
 
-    async def _hold(self, delivery: Delivery, seconds: int) -> None:
+    async def _set_visibility(self, delivery: Delivery, seconds: int) -> None:
         channel, receipt = delivery.handle
         with contextlib.suppress(_Stale):
             await self._run(
@@ -304,7 +302,7 @@ class SqsBackend:
     def _expire(self, keep: float) -> None:
         before = time.time() - keep
         for key, changed in self._list("records/"):
-            # A record that nobody changed for long can still be of a job that waits.
+            # An old record may belong to a job that is still queued.
             if changed < before:
                 with contextlib.suppress(Missing):
                     if Record.unpack(self._get(key).data).ended:
@@ -315,7 +313,7 @@ class SqsBackend:
 
 
 class _Stale(Unreachable):
-    """The receipt of a message is not valid any more: it has been delivered again, or settled."""
+    """The receipt of a message is no longer valid: it has been delivered again or settled."""
 
 
 def _queue_name(name: str, channel: str) -> str:
@@ -332,7 +330,7 @@ def _code(error: botocore.exceptions.ClientError) -> str:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Errors of boto3 as those of a backend."""
+    """Translate errors of boto3 to those of a backend."""
     try:
         yield
     except botocore.exceptions.ClientError as error:
@@ -341,7 +339,7 @@ def _translated() -> Iterator[None]:
         if code in _CONFLICTS or status in (409, 412):
             raise Conflict(text) from error
         if code in _NO_QUEUE:
-            raise Unreachable(f"the queue is not there: {text}") from error
+            raise Unreachable(f"the queue does not exist: {text}") from error
         if code in _ABSENT:
             raise Missing(text) from error
         if code in ("ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"):

@@ -1,4 +1,4 @@
-"""A job as its client sees it: the JSON of GET /ID, which is also what a webhook posts."""
+"""The JSON of a job, for GET /ID and webhooks."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +9,7 @@ from cortex_runtime.queues.base import Record, Status
 
 
 def view(record: Record, result: bytes = b"") -> bytes:
-    """The JSON of a job. result: JSON too, when the job is completed."""
+    """Return the JSON of a job. result: the JSON of its result, if completed."""
     fields: dict[str, Any] = {"id": record.id, "status": record.status.value}
     if record.status is Status.COMPLETED:
         head = orjson.dumps(fields)[:-1]
@@ -29,5 +29,5 @@ def view(record: Record, result: bytes = b"") -> bytes:
 
 
 def _moment(seconds: float) -> str:
-    """RFC 3339, in UTC and to the millisecond."""
+    """Return RFC 3339, in UTC with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

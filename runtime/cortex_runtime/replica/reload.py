@@ -1,4 +1,4 @@
-"""Changes of a project's files, for `--reload`. None is missed: not even one that comes before the watch has begun."""
+"""Watches the files of a project, for `--reload`. Changes between a snapshot and the start of the watch are not missed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,12 +7,12 @@ from pathlib import Path
 from watchfiles import Change, DefaultFilter, awatch
 
 Snapshot = dict[str, tuple[int, int]]
-_LOOK = 500
-"""Milliseconds after which the watch says that it has begun when nothing has changed."""
+_TIMEOUT_MS = 500
+"""Milliseconds without a change after which the watch yields once, to compare with the snapshot."""
 
 
 def snapshot(paths: set[Path]) -> Snapshot:
-    """Each file at or below these paths that a change of counts, with its time in ns and its size in bytes."""
+    """Return the watched files at or below these paths, each with its modification time in ns and size in bytes."""
     counts = DefaultFilter()
     found = {}
     for path in paths:
@@ -24,9 +24,9 @@ def snapshot(paths: set[Path]) -> Snapshot:
 
 
 async def changes(paths: set[Path], before: Snapshot, stop: asyncio.Event) -> AsyncIterator[None]:
-    """Gives something each time when files have changed, since `before` the first time, until told to stop."""
+    """Yield after each change of the files, the first time also for changes since `before`, until `stop` is set."""
     begun = False
-    async for changed in awatch(*paths, stop_event=stop, yield_on_timeout=True, rust_timeout=_LOOK):
+    async for changed in awatch(*paths, stop_event=stop, yield_on_timeout=True, rust_timeout=_TIMEOUT_MS):
         if changed or (not begun and await asyncio.to_thread(snapshot, paths) != before):
             yield
         begun = True

@@ -157,7 +157,7 @@ async def test_a_job_becomes_a_dead_letter_after_its_last_failed_attempt(queue: 
     record = await one.status(identity, fresh=True)
     assert record is not None
     assert (record.status, record.attempt, record.reason) == (Status.FAILED, 2, "HandlerError")
-    assert "2 times" in record.message
+    assert "2 attempts" in record.message
     assert "it failed again" in record.message
     await emptied(one)
 
