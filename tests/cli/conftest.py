@@ -33,7 +33,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def is_authorized(self):
         key = os.environ.get('KEY')
         if key and self.headers['x-api-key'] != key:
-            return self.answer(401, 'an API key is needed')
+            return self.answer(401, 'an API key is required')
         return True
     def do_GET(self):
         if self.path != '/metrics' and not self.is_authorized():

@@ -112,7 +112,7 @@ def test_a_result_may_be_the_error_of_one(four):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"), [("short", "batch of 4 requests got 3 results"), ("scalar", "not a dict")]
+    ("wrong", "words"), [("short", "returned 3 results for a batch of 4 requests"), ("scalar", "got dict")]
 )
 def test_results_that_fit_no_request_fail_all_and_nobody_hangs(four, wrong, words):
     answers = together(four, [{wrong: True}, {"n": 1}, {"n": 2}, {"n": 3}])

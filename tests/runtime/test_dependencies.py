@@ -86,7 +86,7 @@ def test_a_project_that_brings_nothing_installs_nothing(install):
         ({"conda-packages.txt": "pytorch\n"}, {}, ["conda packages are not installed", "requirements.txt"]),
         ({}, {"pip": "absent.txt"}, ["handler.dependencies.pip", "no file absent.txt"]),
         ({}, {"shell": "absent.sh"}, ["handler.dependencies.shell", "no file absent.sh"]),
-        ({".env": "A='unfinished\n"}, {}, [".env can't be read by bash"]),
+        ({".env": "A='unfinished\n"}, {}, ["bash cannot read .env"]),
     ],
 )  # fmt: skip
 def test_what_can_not_be_installed_is_told_with_the_end_of_the_output(tmp_path, install, files, named, words):

@@ -73,16 +73,16 @@ def test_without_a_file_there_is_the_model_alone():
 def test_a_file_that_is_not_there(tmp_path):
     path = tmp_path / "handler.py"
     assert refused(tmp_path / "none" / "handler.py") == (
-        "HandlerNotFound", f"handler.path: there is no file {tmp_path}/none/handler.py",
+        "HandlerNotFound", f"handler.path: file {tmp_path}/none/handler.py does not exist",
     )  # fmt: skip
     for name in ("handlers.py", "a.py", "b.txt"):
         (tmp_path / name).write_text("")
     assert refused(path) == (
         "HandlerNotFound",
-        f"handler.path: there is no file {path}; did you mean handlers.py? (Python files there: a.py, handlers.py)",
+        f"handler.path: file {path} does not exist; did you mean handlers.py? (Python files there: a.py, handlers.py)",
     )
     (tmp_path / "handlers.py").unlink()
-    assert refused(path)[1] == f"handler.path: there is no file {path} (Python files there: a.py)"
+    assert refused(path)[1] == f"handler.path: file {path} does not exist (Python files there: a.py)"
     path.mkdir()
     assert refused(path)[0] == "HandlerNotFound"
 

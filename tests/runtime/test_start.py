@@ -10,7 +10,7 @@ WORKS = "class Handler:\n    def handle_post(self, payload):\n        return pay
 @pytest.mark.parametrize(
     ("source", "reason", "words"),
     [
-        (None, "HandlerNotFound", ["there is no file", "handler.py"]),
+        (None, "HandlerNotFound", ["does not exist", "handler.py"]),
         ("import nothing_like_it\n" + WORKS, "HandlerImportError", ["No module named 'nothing_like_it'"]),
         ("class Handler\n", "HandlerImportError", ["line 1", "SyntaxError"]),
         ("import sys; sys.exit(2)\n" + WORKS, "HandlerImportError", ["SystemExit"]),

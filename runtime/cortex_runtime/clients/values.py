@@ -250,7 +250,7 @@ def object_array(value: Any) -> np.ndarray:
 
 
 def _ragged(error: ValueError) -> str:
-    return "the lists in it differ in length" if "inhomogeneous" in str(error) else str(error)
+    return "its lists differ in length" if "inhomogeneous" in str(error) else str(error)
 
 
 def _without_mask(array: np.ndarray) -> np.ndarray:
@@ -270,7 +270,7 @@ def _unexpected(item: Any, wanted: str = "numbers") -> str:
     if item is None:
         return f"expected {wanted}, got null"
     if isinstance(item, list | tuple):
-        return "the lists in it differ in length"
+        return "its lists differ in length"
     name = type(item).__name__
     return f"expected {wanted}, got {'text' if name == 'str' else name}"
 

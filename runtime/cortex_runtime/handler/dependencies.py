@@ -64,7 +64,7 @@ class Installer:
         if (self._project / CONDA).is_file():
             raise StartError(
                 "DependencyInstallFailed",
-                f"{CONDA} is there, and conda packages are not installed by this runtime: list them in {PIP}, or build an "
+                f"{CONDA}: conda packages are not installed by this runtime. List them in {PIP}, or build an "
                 "image that has them and name it in handler.image; then remove the file",
             )
         env = self._project / ".env"
@@ -95,7 +95,7 @@ class Installer:
         if named is not None:
             raise StartError(
                 "DependencyInstallFailed",
-                f"handler.dependencies.{field}: there is no file {named} in the project",
+                f"handler.dependencies.{field}: the project has no file {named}",
             )
         return None
 
@@ -110,7 +110,7 @@ class Installer:
             start_new_session=True,
         )
         if done.returncode != 0:
-            raise StartError("InvalidSpec", f".env can't be read by bash:\n{_last(done.stderr.splitlines())}")
+            raise StartError("InvalidSpec", f"bash cannot read .env:\n{_last(done.stderr.splitlines())}")
         found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
         ours = ("_", "SHLVL", "PWD", "OLDPWD")
         return {

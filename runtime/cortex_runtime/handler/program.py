@@ -124,8 +124,8 @@ def _require_folder(handler: BaseHandler, project: Path) -> None:
         name = source.config_map.name
         raise StartError(
             "HandlerNotFound",
-            f"handler.path: there is no file {path}. Keys of a ConfigMap hold no folders, and {name} has no such file in an"
-            f" archive: pack the project with `cortex pack FOLDER --name {name}`",
+            f"handler.path: file {path} does not exist. Keys of a ConfigMap cannot contain folders, and {name}"
+            f" has no archive with this file: pack the project with `cortex pack FOLDER --name {name}`",
         )
 
 
@@ -134,7 +134,7 @@ def _import_from(project: Path, python_path: str | None) -> None:
     folders = [project, *([project / python_path] if python_path else [])]
     for folder in folders:
         if not folder.is_dir():
-            raise StartError("HandlerNotFound", f"handler.pythonPath: there is no folder {folder}")
+            raise StartError("HandlerNotFound", f"handler.pythonPath: folder {folder} does not exist")
     sys.path[:0] = [str(folder) for folder in folders]
     os.chdir(project)
     installed = dependencies.installed()

@@ -40,7 +40,7 @@ def load(path: Path | None, handler_type: str, kind: str = "RealtimeAPI") -> Cod
         beside = sorted(file.name for file in path.parent.glob("*.py"))
         raise StartError(
             "HandlerNotFound",
-            f"handler.path: there is no file {path}{suggestion(path.name, beside)}"
+            f"handler.path: file {path} does not exist{suggestion(path.name, beside)}"
             + (f" (Python files there: {', '.join(beside)})" if beside else ""),
         )
     _refuse_two_definitions(path)

@@ -1,7 +1,7 @@
-"""The keys that clients have to show (handler.apiKeys): for the workers of a RealtimeAPI and the gateway of an AsyncAPI.
+"""Check API keys (handler.apiKeys), for the workers of a RealtimeAPI and the gateway of an AsyncAPI.
 
-They are the files of a folder, one key each, which the operator mounts from a Secret. The folder is read again when it changes,
-so that keys come and go without a restart; several are valid at once. An API without apiKeys has none of this in its path.
+The operator mounts a Secret as a folder with one file per key. The folder is read again when it changes, so that keys are rotated
+without a restart. Several keys may be valid at once. An API without apiKeys does not run any of this code.
 """
 
 import hashlib
@@ -17,15 +17,15 @@ from cortex_runtime.errors import StartError
 log = logging.getLogger("cortex")
 
 VARIABLE = "CORTEX_API_KEYS"
-"""Names the folder."""
-MESSAGE = "an API key is needed: Authorization: Bearer KEY, or X-API-Key: KEY"
+"""The environment variable that names the folder."""
+MESSAGE = "an API key is required: send Authorization: Bearer KEY or X-API-Key: KEY"
 CHECK_SECONDS = 1.0
-"""How long a change of the folder may go unnoticed."""
+"""Seconds between two checks of the folder for changes."""
 _BEARER = b"bearer "
 
 
 def of(document: Document) -> "ApiKeys | None":
-    """The keys of an API; None when it asks for none. Raises StartError when it asks for some and none are there."""
+    """Return the keys of an API, or None without handler.apiKeys. Raises StartError if the folder contains no key."""
     asked = document.spec.handler.api_keys
     if asked is None:
         return None
@@ -33,8 +33,10 @@ def of(document: Document) -> "ApiKeys | None":
 
 
 class ApiKeys:
-    """Valid keys. folder: its files are the keys. realm: what a refused client is told that the keys are for. secret: where the
-    keys come from in a cluster, for the message of the StartError when there are none.
+    """The valid keys.
+
+    folder: contains one file per key. realm: sent in the challenge of a 401. secret: name of the Secret, for the error message.
+    Raises StartError if the folder contains no key.
     """
 
     def __init__(self, folder: Path, realm: str, secret: str) -> None:
@@ -45,19 +47,20 @@ class ApiKeys:
         if not self._digests:
             raise StartError(
                 "InvalidSpec",
-                f"handler.apiKeys: there is no key in {folder}, so nobody could call the API. Is there a Secret {secret} in its"
-                f" namespace, with a key in it? Outside a cluster, {VARIABLE} names a folder with a file for each key",
+                f"handler.apiKeys: {folder} contains no key, so no client could call the API. Check that"
+                f" Secret {secret} exists in its namespace and has a key. Outside a cluster, {VARIABLE} names a folder with one"
+                " file per key",
             )
 
     def admits(self, headers: dict[bytes, bytes]) -> bool:
-        """Whether a request shows a valid key; takes the same time for every wrong one."""
+        """Return whether the headers contain a valid key. Takes the same time for every invalid key."""
         if time.monotonic() >= self._next_check:
             self._renew()
         authorization = headers.get(b"authorization", b"")
         shown = [headers.get(b"x-api-key", b"").strip()]
         if authorization[: len(_BEARER)].lower() == _BEARER:
             shown.append(authorization[len(_BEARER) :].strip())
-        # Digests have one length, and no comparison ends early, nor does the list of them.
+        # Digests have equal lengths, and all of them are compared, so that the duration does not depend on the key.
         matches = [
             hmac.compare_digest(_digest(candidate), known) for candidate in shown for known in self._digests
         ]
@@ -68,7 +71,7 @@ class ApiKeys:
         stamp = _stamp(self._folder)
         if stamp != self._stamp:
             self._digests, self._stamp = _read(self._folder), stamp
-            log.info("API keys read again: %d are valid", len(self._digests))
+            log.info("API keys reloaded: %d are valid", len(self._digests))
 
 
 def _digest(key: bytes) -> bytes:
@@ -76,7 +79,7 @@ def _digest(key: bytes) -> bytes:
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Changes with the content. A mounted Secret changes as a whole, by a link (..data) in the folder."""
+    """Return a value that changes with the content. Kubernetes updates a mounted Secret as a whole, through the link ..data."""
     try:
         found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(folder)]
     except OSError:
@@ -85,11 +88,11 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _read(folder: Path) -> tuple[bytes, ...]:
-    """The digests of all keys; space around a key is no part of it, and an empty file is none."""
+    """Return the digests of all keys. Strips whitespace around a key and ignores empty files."""
     try:
         files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
         keys = [path.read_bytes().strip() for path in files]
     except OSError as error:
-        log.warning("the API keys can't be read: %s", error)
+        log.warning("cannot read the API keys: %s", error)
         return ()
     return tuple(_digest(key) for key in keys if key)

@@ -1,4 +1,4 @@
-"""Bodies of HTML forms as Starlette's FormData. A field may be as long as the body; maxBodySize bounds how many there may be."""
+"""Parse HTML forms into Starlette's FormData. A field may be as long as the body; maxBodySize limits the number of fields."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
@@ -11,13 +11,13 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from cortex_runtime.errors import UserError
 
 _LARGE = 1 << 18
-"""Bytes from which on a form is parsed in a thread: many small fields take long."""
+"""Bytes. Larger forms are parsed in a thread, because many small fields take long."""
 
 
 class _Parser(MultiPartParser):
-    """Starlette's, which remembers whether the last boundary was there.
+    """Starlette's parser, which also records whether the closing boundary arrived.
 
-    The whole body is in memory, so its files are too: nothing waits for a disk.
+    Files stay in memory, as the whole body does, so that nothing waits for a disk.
     """
 
     ended = False
@@ -27,12 +27,12 @@ class _Parser(MultiPartParser):
 
 
 def most_fields(limit: int) -> int:
-    """Return how many fields a form may have where bodies have up to limit bytes: they need more memory than the body."""
+    """Return the maximum number of fields for a body limit in bytes. Parsed fields need more memory than the body."""
     return max(10_000, limit // 64)
 
 
 def most_files(limit: int) -> int:
-    """The same for files."""
+    """Return the maximum number of files for a body limit in bytes."""
     return max(1_000, limit // 1024)
 
 
@@ -70,19 +70,19 @@ async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
 
 
 def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run what awaits nothing that has to wait."""
+    """Run a coroutine that never suspends, and return its result."""
     try:
         coroutine.send(None)
     except StopIteration as done:
         return done.value
     coroutine.close()
-    raise RuntimeError("a form in memory was waited for")
+    raise RuntimeError("parsing a form in memory must not suspend")
 
 
 async def parse_urlencoded(body: bytes, charset: str, limit: int) -> FormData:
     """Parse application/x-www-form-urlencoded, as https://url.spec.whatwg.org defines it.
 
-    limit: maxBodySize. Raises UserError: 400, and 415 for an unknown charset. What the charset can't decode is an error.
+    limit: maxBodySize. Raises UserError: 400, and 415 for an unknown charset. Bytes that the charset cannot decode are an error.
     """
     if len(body) < _LARGE:
         return _urlencoded(body, charset, limit)

@@ -1,6 +1,6 @@
-"""What a handler returns, as JSON: Python's, numpy's and pandas' values. Nothing becomes another number, or is left out.
+"""Encode the values of Python, numpy and pandas as JSON, without changing a number or omitting a value.
 
-NaN and the infinities, which JSON has not, become null.
+NaN and the infinities, which JSON cannot represent, become null.
 """
 
 import base64
@@ -28,19 +28,19 @@ _FRACTIONS = {"ms": 3, "us": 6, "ns": 9, "ps": 12, "fs": 15, "as": 18}
 
 
 class NotSerializable(TypeError):
-    """A handler returned what can't be sent."""
+    """A handler returned a value that JSON cannot represent."""
 
 
 def dumps(value: Any) -> bytes:
-    """A value as JSON. Raises NotSerializable, naming the path to what can't be sent and its type."""
+    """Return a value as JSON. Raises NotSerializable with the path and the type of the value that cannot be encoded."""
     try:
         data = orjson.dumps(value, default=_default, option=orjson.OPT_SERIALIZE_NUMPY)
         if b"T" in data and "numpy" in sys.modules and _MOMENT.search(data):
-            # Of numpy's times orjson drops the nanoseconds, and makes a date of what is no time.
+            # orjson drops the nanoseconds of numpy's times and encodes NaT as a date.
             return orjson.dumps(value, default=_default)
         return data
     except TypeError:
-        # Keys that are no strings and integers of more than 64 bits take longer, and so does finding the path to an error.
+        # The slow path: keys that are not strings, integers above 64 bits, and the path of an error.
         plain = _plain(value, (), 0)
     try:
         return orjson.dumps(plain)
@@ -51,7 +51,7 @@ def dumps(value: Any) -> bytes:
 
 
 def _default(value: Any) -> Any:
-    """A value that orjson doesn't know as one that it knows. Raises TypeError."""
+    """Convert a value that orjson does not support to one that it does. Raises TypeError."""
     if is_array(value):
         return _array(value)
     if is_scalar(value):

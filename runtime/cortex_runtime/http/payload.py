@@ -1,4 +1,4 @@
-"""The body of a request as the payload that a handler gets, by content type; read only when the handler takes it."""
+"""Read a request body and parse it by content type into the handler's payload. Used only if the handler takes a payload."""
 
 import asyncio
 import gzip
@@ -28,17 +28,17 @@ class ClientDisconnected(Exception):
 
 
 class Moved(ClientDisconnected):
-    """Another worker has the request and its connection now."""
+    """The request and its connection were moved to another worker."""
 
 
 async def disconnect(receive: Receive) -> None:
-    """Return when the client has gone. What is left of a body is not looked at."""
+    """Wait until the client disconnects. Discards the rest of the body."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 class BodyTooLarge(UserError):
-    """The body is over spec.handler.maxBodySize."""
+    """The body is larger than spec.handler.maxBodySize."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the body is larger than the limit of {limit} bytes (maxBodySize)", 413)
@@ -70,15 +70,16 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
 
 
 def _has_arrived(receive: Receive) -> bool:
-    """Whether the whole body is here already, as small ones mostly are: then no timer is needed, which costs more than the read.
+    """Return whether the whole body has arrived, as small bodies usually have. It then needs no timer, which costs more than the
+    read.
 
-    uvicorn's request cycle knows; another server's `receive` is taken for one that has to wait.
+    Reads uvicorn's request cycle. With another server, assumes that the body has not arrived.
     """
     return getattr(getattr(receive, "__self__", None), "more_body", True) is False
 
 
 def has_left(receive: Receive) -> bool:
-    """Whether the client is known to be gone. Asking costs nothing; of a server other than uvicorn nothing is known."""
+    """Return whether the client is known to have disconnected, without awaiting. False on a server other than uvicorn."""
     return getattr(getattr(receive, "__self__", None), "disconnected", False) is True
 
 
@@ -102,11 +103,14 @@ async def _rest(first: bytes, receive: Receive, limit: int) -> bytes:
 
 
 def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
-    """The body of a request that came with a content-encoding. Raises UserError: 400, 413 or 415."""
+    """Return the decompressed body.
+
+    encoding: the content-encoding header, in lower case. limit: bytes. Raises UserError with status 400, 413 or 415.
+    """
     if encoding in (b"", b"identity"):
         return body
     if encoding not in (b"gzip", b"x-gzip"):
-        raise UserError(f"content-encoding {encoding.decode('latin-1')!r} is not supported: gzip is", 415)
+        raise UserError(f"content-encoding {encoding.decode('latin-1')!r} is not supported; use gzip", 415)
     try:
         content = gzip.GzipFile(fileobj=io.BytesIO(body)).read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
@@ -117,10 +121,10 @@ def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
 
 
 async def parse(body: bytes, content_type: bytes, limit: int) -> Any:
-    """JSON as its value, forms as Starlette's FormData, text as str, anything else as bytes.
+    """Return the payload: the value of JSON, Starlette's FormData for forms, str for text, bytes for anything else.
 
-    limit: maxBodySize in bytes, which bounds the number of a form's fields too. Raises UserError when the body is not what its
-    content type says.
+    limit: maxBodySize in bytes, which also limits the number of form fields. Raises UserError if the body does not match its
+    content type.
     """
     if content_type in _PLAIN_JSON:
         return parse_json(body)
@@ -137,7 +141,7 @@ async def parse(body: bytes, content_type: bytes, limit: int) -> Any:
 
 
 def media_type(content_type: bytes) -> tuple[str, dict[str, str]]:
-    """Return the type in lower case, and its parameters by their names in lower case; ("", {}) of what is no media type.
+    """Return the media type and its parameters, names in lower case; ("", {}) if the header is not valid.
 
     The syntax is that of RFC 9110, section 8.3.1.
     """
@@ -149,18 +153,18 @@ def media_type(content_type: bytes) -> tuple[str, dict[str, str]]:
         return "", {}
     parameters: dict[str, str] = {}
     for name, value in found[1:]:
-        # The first of two is what Starlette and browsers take.
+        # Starlette and browsers use the first of two parameters with the same name.
         parameters.setdefault(name.lower(), collapse_rfc2231_value(value).strip())
     return kind, parameters
 
 
 def is_json(kind: str) -> bool:
-    """Whether a media type is JSON: itself, or by its suffix (RFC 6839)."""
+    """Return whether a media type is JSON or has the suffix +json (RFC 6839)."""
     return kind == "application/json" or (kind.endswith("+json") and "/" in kind)
 
 
 def as_utf8(body: bytes, parameters: Mapping[str, str]) -> bytes:
-    """Return JSON in UTF-8, as which RFC 8259 defines it, though its client has declared another charset. Raises UserError."""
+    """Return a JSON body in UTF-8, decoded from the charset that the client declared. Raises UserError."""
     charset = parameters.get("charset", "utf-8")
     if charset.lower().replace("-", "").replace("_", "") not in ("utf8", "usascii", "ascii"):
         return _decode(body, charset).encode(errors="surrogatepass")
@@ -168,7 +172,7 @@ def as_utf8(body: bytes, parameters: Mapping[str, str]) -> bytes:
 
 
 def parse_json(body: bytes) -> Any:
-    """The value of a JSON body. Raises UserError."""
+    """Return the value of a JSON body. Raises UserError."""
     try:
         return json_parser.loads(body)
     except ValueError as error:
@@ -181,5 +185,5 @@ def _decode(body: bytes, charset: str) -> str:
     except LookupError as error:
         raise UserError(f"charset {charset!r} is unknown", 415) from error
     except ValueError as error:
-        # Some codecs raise UnicodeError itself, and a name can be one that no codec may have.
+        # Some codecs raise UnicodeError itself, and an invalid codec name raises ValueError.
         raise UserError(f"the body is not valid {charset}: {error}") from error

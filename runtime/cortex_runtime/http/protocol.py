@@ -1,10 +1,8 @@
-"""uvicorn's HTTP protocol, with two things added.
+"""Extend uvicorn's HTTP protocol: a graceful shutdown that loses no request, and inline responses.
 
-At the server's end, a connection on which a request is on its way is not closed before that is answered. And there is a short
-way: a request for a method that runs inline is answered as soon as it is parsed.
-
-No task, no ASGI messages: the whole of a small request is mostly in the first piece of data, and its method returns within a
-fraction of a millisecond, so all that is left is to write the response. Whatever doesn't fit goes the way of every ASGI server.
+On shutdown, a connection is closed only after every request that the client has sent is answered. A request for a method that
+runs inline is answered as soon as it is parsed, without a task and without ASGI messages: a small request usually arrives in one
+piece, and its method returns within a fraction of a millisecond. Every other request takes the usual ASGI path.
 """
 
 import array
@@ -22,23 +20,23 @@ Answer = tuple[bytes, bytes, bytes]
 
 
 class InlineApp(Protocol):
-    """What an application offers beside ASGI."""
+    """The interface of an application that can answer inline, in addition to ASGI."""
 
     def runs_inline(self, verb: bytes) -> bool:
-        """Whether a request of this verb may be answered here and now."""
+        """Return whether a request with this HTTP method may be answered inline."""
 
     def answer_inline(
         self, verb: bytes, query: bytes, headers: Headers, body: bytes
     ) -> Answer | ASGIApp | None:
-        """The answer, or an application that gives it, or None when nothing was run and the request has to go the long way."""
+        """Return the response; or an ASGI application that sends it; or None if nothing was run and the request must use ASGI."""
 
 
 _LINGER = 0.5
-"""Seconds in which a connection that has no request may bring one, once the server is to end."""
+"""Seconds for which an idle connection stays open during shutdown, for a request that is already on its way."""
 
 
 class OrderlyProtocol(HttpToolsProtocol):
-    """One connection of a server whose application says `connection: close` from when it drains."""
+    """One connection of a server. Its application sends `connection: close` while it drains."""
 
     _begun = False
     _lingered = False
@@ -48,23 +46,23 @@ class OrderlyProtocol(HttpToolsProtocol):
         self._context = contextvars.copy_context()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Start in a context of its own: a request that has waited for the one before it would inherit that one's."""
+        """Start the task in a fresh context. A pipelined request would otherwise inherit the context of the previous one."""
         task = self.loop.create_task(cycle.run_asgi(app), context=self._context.copy())
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Note that a request has begun to arrive."""
         self._begun = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """From here on uvicorn knows of the request."""
+        """Note that uvicorn tracks the request from here on."""
         self._begun = False
         super().on_headers_complete()
 
     def shutdown(self) -> None:
-        """Close after what runs, and after what a client has sent before it could know: it would count as lost there."""
+        """Close after the running request and after requests that the client sent before it could see `connection: close`."""
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
@@ -76,7 +74,7 @@ class OrderlyProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _unread(self) -> bool:
-        """Whether the kernel holds something of the client's."""
+        """Return whether the socket has unread data."""
         waiting = array.array("i", [0])
         try:
             fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, waiting)
@@ -86,7 +84,7 @@ class OrderlyProtocol(HttpToolsProtocol):
 
 
 class InlineProtocol(OrderlyProtocol):
-    """One connection. config.app is an `InlineApp`."""
+    """One connection that answers inline where possible. config.app must be an `InlineApp`."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -96,7 +94,7 @@ class InlineProtocol(OrderlyProtocol):
         self._common: tuple[Any, bytes] = (None, b"")
 
     def data_received(self, data: bytes) -> None:
-        """Parse; a held request that is not complete yet goes the long way."""
+        """Parse the data. A held request that is still incomplete takes the ASGI path."""
         super().data_received(data)
         if self._held is not None:
             if self.transport.is_closing():
@@ -105,14 +103,14 @@ class InlineProtocol(OrderlyProtocol):
                 self._release()
 
     def on_message_begin(self) -> None:
-        """A request begins; what only ASGI needs waits until that is sure to be needed."""
+        """Start a request without the ASGI scope, which is built only if it is needed."""
         self._begun = True
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
 
     def on_headers_complete(self) -> None:
-        """Hold the request back when it may be answered at once."""
+        """Hold the request if it may be answered inline."""
         self._begun = False
         cycle, url = self.cycle, self.url
         if (
@@ -127,14 +125,14 @@ class InlineProtocol(OrderlyProtocol):
             self._begin()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
+        """Collect the body of a held request."""
         if self._held is None:
             super().on_body(body)
         else:
             self._body += body
 
     def on_message_complete(self) -> None:
-        """The request is complete: answer it when it was held back."""
+        """Answer a held request inline."""
         verb = self._held
         if verb is None:
             super().on_message_complete()
@@ -162,7 +160,7 @@ class InlineProtocol(OrderlyProtocol):
             super().on_message_complete()
 
     def _release(self, app: ASGIApp | None = None) -> None:
-        """Let the held request go the long way; to this application, when one is given."""
+        """Send the held request down the ASGI path, to `app` if one is given."""
         self._held = None
         usual = self.app
         self.app = app or usual

@@ -1,4 +1,4 @@
-"""What a handler returned, as an HTTP response: bytes, text, JSON (numpy and pandas included), Starlette responses, streams."""
+"""Send a handler's result as an HTTP response: bytes, text, JSON (numpy and pandas included), Starlette responses, streams."""
 
 import asyncio
 import logging
@@ -34,11 +34,11 @@ _BREAK = re.compile(rb"[\r\n\0]").search
 
 
 class Stalled(Exception):
-    """A generator gave no further part in time."""
+    """A generator did not yield its next part in time."""
 
 
 def encode(value: Any) -> tuple[bytes, bytes]:
-    """(content type, body) of a plain value."""
+    """Return the content type and the body of a plain value. Raises NotSerializable."""
     if isinstance(value, str):
         try:
             return TEXT, value.encode()
@@ -50,22 +50,22 @@ def encode(value: Any) -> tuple[bytes, bytes]:
 
 
 def split_callback(result: Any) -> tuple[Any, Callable[[], Any] | None]:
-    """(value, callback or None): a handler may return a pair of what it answers and what runs after that."""
+    """Return (value, callback or None). A handler may return a pair: the response and a function to call after it was sent."""
     if type(result) is tuple and len(result) == 2 and callable(result[1]):
         return result
     return result, None
 
 
 def is_stream(value: Any) -> bool:
-    """Whether the value is an iterator whose items are sent as they come."""
+    """Return whether the value is an iterator whose items are streamed."""
     return isinstance(value, Iterator | AsyncIterator)
 
 
 class Stream:
-    """What a generator yields, sent part by part as it comes; the first part decides the content type.
+    """Send the parts that a generator yields. The type of the first part decides the content type.
 
-    in_thread: runs the next step of a synchronous generator. timeout: seconds until the first part, and from each to the next.
-    as_events: as server-sent events; bytes are then taken for events that the generator has written itself.
+    in_thread: runs the next step of a synchronous generator. timeout: seconds to wait for each part. as_events: send server-sent
+    events; bytes are then sent unchanged, as events that the generator has formatted.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class Stream:
     async def send(
         self, receive: Receive, send: Send, headers: Headers, complete: Callable[[Headers], Headers]
     ) -> int:
-        """Send all. Returns the status.
+        """Send all parts and return the status.
 
-        complete: what becomes of the headers once the first part is there. An exception before that is raised with nothing
-        sent. Raises ClientDisconnected and Stalled; the generator is closed in any case.
+        complete: returns the final headers, called once the first part exists. Before that, an exception is raised with nothing
+        sent. Raises ClientDisconnected and Stalled. Always closes the generator.
         """
         gone = asyncio.ensure_future(disconnect(receive))
         gone.add_done_callback(self._leave)
@@ -116,7 +116,7 @@ class Stream:
             await self._close()
 
     def _leave(self, gone: "asyncio.Future[None]") -> None:
-        """The client has gone: an async generator is not awaited any longer. A thread can't be interrupted."""
+        """Stop awaiting an async generator once the client has disconnected. A thread cannot be interrupted."""
         if not gone.cancelled():
             self._left = True
             if self._timer is not None and isinstance(self._parts, AsyncIterator):
@@ -146,7 +146,7 @@ class Stream:
                 self._close_here()
 
     async def _close(self) -> None:
-        """Let the generator run its `finally`, wherever it stands; after its step, when one still runs in a thread."""
+        """Close the generator, so that its `finally` runs; after the current step if one still runs in a thread."""
         if hasattr(self._parts, "aclose"):
             await self._parts.aclose()
         elif hasattr(self._parts, "close") and getattr(self._parts, "gi_frame", None) is not None:
@@ -158,7 +158,7 @@ class Stream:
         try:
             self._parts.close()
         except ValueError:
-            # It runs in another thread, which closes it.
+            # It is running in another thread, which will close it.
             if not getattr(self._parts, "gi_running", False):
                 raise
 
@@ -178,7 +178,7 @@ def _event(part: Any) -> tuple[bytes, bytes]:
 async def send_response(
     response: Response, scope: Scope, receive: Receive, send: Send, headers: Headers
 ) -> int:
-    """Send a Starlette response as it is, with our headers added. Returns its status."""
+    """Send a Starlette response with the given headers added. Returns its status."""
     names = {name for name, _ in headers}
 
     async def adding(message: Any) -> None:
@@ -192,7 +192,7 @@ async def send_response(
 
 
 class Started:
-    """A send that knows whether the response has begun."""
+    """An ASGI `send` that records whether the response has started."""
 
     __slots__ = ("_send", "yes")
 
@@ -201,13 +201,13 @@ class Started:
         self.yes = False
 
     async def __call__(self, message: Any) -> None:
-        """Pass a message on."""
+        """Send a message."""
         self.yes = True
         await self._send(message)
 
 
 async def send(to: Send | Started, status: int, kind: bytes, body: bytes, headers: Headers) -> int:
-    """Send a whole response. Returns its status."""
+    """Send a complete response. Returns its status."""
     length = str(len(body)).encode()
     await to(
         {
@@ -221,7 +221,7 @@ async def send(to: Send | Started, status: int, kind: bytes, body: bytes, header
 
 
 async def send_error(to: Send | Started, status: int, message: Any, headers: Headers) -> int:
-    """Send what went wrong, with the request's id; what is no JSON as text. Returns the status."""
+    """Send an error as JSON, with the request ID. A message that is not JSON is sent as text. Returns the status."""
     if status in _WITHOUT_BODY:
         return await send(to, status, TEXT, b"", headers)
     try:
@@ -232,7 +232,7 @@ async def send_error(to: Send | Started, status: int, message: Any, headers: Hea
 
 
 def refusal(error: UserError | HTTPException) -> tuple[int, Any, Headers]:
-    """Status, message and headers of what a handler raised for its client; a 500, when that is no valid response."""
+    """Return status, message and headers of an exception that the handler raised for its client; a 500 if it is not valid."""
     try:
         if isinstance(error, UserError):
             return _status(error.status), error.message, []

@@ -1,4 +1,4 @@
-"""The HTTP server of workers and admin port: uvicorn, told by us when to stop."""
+"""The HTTP server of workers and of the admin port: uvicorn without its signal handling."""
 
 import contextlib
 import socket
@@ -10,25 +10,25 @@ from starlette.types import ASGIApp
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with signals left to the supervisor and a word once it listens."""
+    """A uvicorn server that leaves signals to the supervisor and calls `started` once it listens."""
 
     def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_started = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening, and tell."""
+        """Start to listen, then call `started`."""
         await super().startup(sockets)
         self._on_started()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Install nothing."""
+        """Install no signal handlers."""
         yield
 
 
 def plain(app: ASGIApp, **own: Any) -> uvicorn.Config:
-    """uvicorn's settings for HTTP alone, without its log, which is not JSON. own: what this server wants beside them."""
+    """Return uvicorn's configuration for plain HTTP, without its logs, which are not JSON. own: further settings of uvicorn."""
     return uvicorn.Config(
         app, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False, **own
     )

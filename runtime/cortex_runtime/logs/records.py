@@ -238,7 +238,7 @@ def _lost(lines: int) -> bytes:
         {
             "time": datetime.now(UTC),
             "level": "warning",
-            "message": f"{lines} log lines were dropped: whatever reads stdout is too slow for them",
+            "message": f"{lines} log lines were dropped: the reader of stdout is too slow",
             "logger": "cortex",
             "process": os.getpid(),
         }

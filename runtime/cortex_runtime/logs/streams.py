@@ -1,7 +1,7 @@
-"""sys.stdout and sys.stderr of a process of the user's code: text streams whose lines become log lines.
+"""Replace sys.stdout and sys.stderr of a worker process with text streams whose lines become log lines.
 
-They are what Python's own are: `encoding`, `buffer`, `reconfigure`, `fileno` and the rest. To close or detach them has no
-effect.
+The streams have the full interface of Python's own: `encoding`, `buffer`, `reconfigure`, `fileno`. Closing or detaching them has
+no effect.
 """
 
 import io
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 LONGEST = 1 << 18
-"""Bytes after which a line is written though it has not ended."""
+"""Bytes after which an unfinished line is written."""
 _PROGRESS_SECONDS = 1.0
 
 Emit = Callable[[str, str | None], None]
@@ -21,7 +21,7 @@ Emit = Callable[[str, str | None], None]
 
 
 class _Partial:
-    """What one thread has printed of a line so far, and for which request."""
+    """The unfinished line of one thread, and the request that printed it."""
 
     __slots__ = ("pieces", "request", "shown", "size")
 
@@ -32,13 +32,13 @@ class _Partial:
         self.size = 0
 
     def take(self) -> bytes:
-        """All of it, which is nothing afterwards."""
+        """Return the line and clear it."""
         pieces, self.pieces, self.size = self.pieces, [], 0
         return b"".join(pieces)
 
 
 class Lines(io.BufferedIOBase):
-    """The bytes that are printed, cut into lines; each thread has lines of its own."""
+    """Split printed bytes into lines, separately for each thread."""
 
     mode = "wb"
 
@@ -59,11 +59,11 @@ class Lines(io.BufferedIOBase):
         return True
 
     def fileno(self) -> int:
-        """The descriptor itself, for what is not Python. What is written to it is no line of JSON."""
+        """Return the file descriptor, for native code. Text written to it directly does not become JSON."""
         return self._descriptor
 
     def write(self, data: Any) -> int:
-        """Emit the lines that end here."""
+        """Emit the completed lines."""
         if type(data) is not bytes:
             data = bytes(memoryview(data))
         partial = self._own()
@@ -81,7 +81,7 @@ class Lines(io.BufferedIOBase):
         return len(data)
 
     def flush(self) -> None:
-        """Emit what there is of a line; of a progress bar, which is drawn again and again, only now and then."""
+        """Emit the unfinished line. Of a progress bar, which is redrawn often, emit at most one line per second."""
         partial = self._own()
         if any(b"\r" in piece for piece in partial.pieces):
             now = time.monotonic()
@@ -91,16 +91,16 @@ class Lines(io.BufferedIOBase):
         self._show(partial.take(), partial)
 
     def flush_all(self) -> None:
-        """Emit what all threads have begun."""
+        """Emit the unfinished lines of all threads."""
         for partial in list(self._partials.values()):
             self._show(partial.take(), partial)
 
     def forget(self) -> None:
-        """Start empty, in a forked process."""
+        """Discard all unfinished lines. Called in a forked process."""
         self._partials.clear()
 
     def close(self) -> None:
-        """Emit what there is; the stream stays open."""
+        """Emit the unfinished line. The stream stays open."""
         self.flush()
 
     def _own(self) -> _Partial:
@@ -109,7 +109,7 @@ class Lines(io.BufferedIOBase):
         if partial is None:
             partial = self._partials[key] = _Partial()
         if partial.request != request:
-            # What an earlier request has left is a line of that request.
+            # An unfinished line of an earlier request is logged under that request.
             self._show(partial.take(), partial)
             partial.request = request
         return partial
@@ -117,35 +117,35 @@ class Lines(io.BufferedIOBase):
     def _show(self, data: bytes, partial: _Partial) -> None:
         line = data.decode(errors="backslashreplace")
         if "\r" in line:
-            # What a terminal would show: each carriage return writes over what was there.
+            # As in a terminal, the text after the last carriage return wins.
             line = next((part for part in reversed(line.split("\r")) if part.strip()), "")
         if line.strip():
             self._emit(line, partial.request)
 
 
 class _Printed(io.TextIOWrapper):
-    """Text that is printed. What can't be encoded is escaped."""
+    """A text stream that escapes characters which UTF-8 cannot encode."""
 
     def __init__(self, lines: Lines) -> None:
         super().__init__(lines, "utf-8", "backslashreplace", newline="\n", write_through=True)
 
     def close(self) -> None:
-        """Emit what there is; the stream stays open."""
+        """Emit the unfinished line. The stream stays open."""
         self.flush()
 
     def reconfigure(self, *, errors: str | None = None, **others: Any) -> None:
-        """Change how errors are handled; "strict", which could fail a print, and everything else have no effect."""
+        """Set the error handler. "strict", which could make `print` fail, and all other options have no effect."""
         if errors not in (None, "strict"):
             super().reconfigure(errors=errors)
 
     def detach(self) -> Any:
-        """The stream of bytes; this one goes on writing to it."""
+        """Return the byte stream. This stream continues to write to it."""
         self.flush()
         return self.buffer
 
 
 def capture(emit: Emit, request: Callable[[], str | None]) -> list[Lines]:
-    """Take the place of sys.stdout and sys.stderr. Returns the streams of bytes below.
+    """Replace sys.stdout and sys.stderr. Returns the underlying byte streams.
 
     emit: writes a line. request: the id of the current request.
     """

@@ -1,6 +1,6 @@
-"""Tracebacks as the author of a handler wants to read them: from their own first line on, with files named from the project.
+"""Format tracebacks for the author of a handler: starting at their own code, with paths relative to the project.
 
-`brief` is for a status and the termination log, `whole` for the log.
+`brief` is used for a status and the termination log, `whole` for the log.
 """
 
 import os
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MOST_FRAMES = 8
-"""Frames of one exception in a brief traceback; of more, the middle is left out."""
+"""Maximum number of frames per exception in a brief traceback. Frames in the middle are omitted."""
 _LONGEST_LINE = 400
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _STANDARD = os.path.dirname(os.__file__) + os.sep
@@ -19,13 +19,13 @@ _project = ""
 
 
 def set_project(folder: Path) -> None:
-    """Name files of this folder relative to it from now on."""
+    """Show paths below this folder relative to it from now on."""
     global _project
     _project = str(folder.resolve()) + os.sep
 
 
 def whole(error: BaseException) -> str:
-    """The traceback of an error with its causes, without the runtime's own frames at its head. Raises nothing."""
+    """Return the traceback of an error with its causes, without the runtime's frames before the user's. Never raises."""
     try:
         return "".join(_prepared(error).format()).rstrip()
     except Exception as problem:
@@ -33,7 +33,7 @@ def whole(error: BaseException) -> str:
 
 
 def brief(error: BaseException, limit: int = 3000) -> str:
-    """The same, cut to the frames that tell most. limit: in characters; the last lines are kept, each whole. Raises nothing."""
+    """Return a shortened traceback of at most `limit` characters. Keeps the last lines, each whole. Never raises."""
     try:
         text = "".join(_prepared(error, MOST_FRAMES).format()).rstrip()
     except Exception as problem:
@@ -42,7 +42,7 @@ def brief(error: BaseException, limit: int = 3000) -> str:
 
 
 def last_lines(text: str, limit: int) -> str:
-    """The end of a text, from the start of a line on. limit: in characters; a last line that is longer loses its middle."""
+    """Return the last lines of a text, at most `limit` characters. A longer last line is shortened in the middle."""
     if len(text) <= limit:
         return text
     lines = text.splitlines()
@@ -57,13 +57,13 @@ def last_lines(text: str, limit: int) -> str:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Type and message of an error, as far as one line goes: what a table can show."""
+    """Return the type and the first line of the message of an error."""
     lines = text_of(error).splitlines()
     return f"{type(error).__name__}: {_shortened(lines[0])}" if lines else type(error).__name__
 
 
 def text_of(value: object) -> str:
-    """str() of anything, also where that fails."""
+    """Return str(value), or a placeholder if str() raises."""
     try:
         return str(value)
     except Exception as error:
@@ -71,7 +71,7 @@ def text_of(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """A text with what UTF-8 has no bytes for escaped."""
+    """Return a text with the characters escaped that UTF-8 cannot encode."""
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -88,7 +88,7 @@ def _prepared(error: BaseException, most: int = 0) -> traceback.TracebackExcepti
         frames = _kept(each.stack, most)
         is_syntax = isinstance(getattr(each, "filename", None), str)
         if is_syntax:
-            # The file that does not parse: no frame of the user's leads there when it is the handler itself.
+            # The file with the syntax error: it has no frame if it is the handler itself.
             each.filename = _relative(each.filename)
         for frame in frames:
             frame.filename = _relative(frame.filename)
@@ -104,12 +104,12 @@ def _with_causes(each: traceback.TracebackException | None) -> Iterator[tracebac
 
 
 def _kept(stack: list[traceback.FrameSummary], most: int) -> list[traceback.FrameSummary]:
-    """The frames from the user's first on; of very many without the middle. None when no frame is the user's."""
+    """Return the frames from the first user frame on, without the middle if there are too many. Empty without a user frame."""
     frames = [frame for frame in stack if not frame.filename.startswith(_IMPORTS)]
     frames = frames[next((n for n, frame in enumerate(frames) if _is_users(frame)), len(frames)) :]
     if not most or len(frames) <= most:
         return frames
-    # The first and the last two, and then of the project's own those nearest to the error.
+    # Keep the first and the last two frames, then the project's frames closest to the error.
     wanted = {0, len(frames) - 2, len(frames) - 1}
     own = [n for n, frame in enumerate(frames) if _project and frame.filename.startswith(_project)]
     for number in (*reversed(own), *range(len(frames) - 1, 0, -1)):
@@ -126,7 +126,7 @@ def _kept(stack: list[traceback.FrameSummary], most: int) -> list[traceback.Fram
 
 
 def _is_users(frame: traceback.FrameSummary) -> bool:
-    """Whether a frame is neither the runtime's own nor one of the standard library, through which it calls."""
+    """Return whether a frame belongs neither to the runtime nor to the standard library."""
     name = frame.filename
     if name.startswith((_OURS, "<frozen ")):
         return False

@@ -31,7 +31,7 @@ def unpack(archive: Path, into: Path, where: str) -> None:
         else:
             _untar(archive, into, where)
     except _DAMAGED as error:
-        raise StartError("ModelInvalid", f"{where} is no whole archive: {error}") from error
+        raise StartError("ModelInvalid", f"{where} is not a complete archive: {error}") from error
     except RuntimeError as error:
         # zipfile says so of an encrypted entry.
         raise StartError("ModelInvalid", f"{where} can't be unpacked: {error}") from error

@@ -88,7 +88,10 @@ class Catalog:
         if versions is None:
             names = ", ".join(sorted(self.models))
             raise UserError(
-                f"model {name!r} is not there (available: {names})" if name else f"name a model: {names}", 404
+                f"model {name!r} does not exist (available: {names})"
+                if name
+                else f"the request must name a model: {names}",
+                404,
             )
         if version is None or version in ("", "latest"):
             return [versions[number] for number in sorted(versions, reverse=True)]
@@ -98,7 +101,9 @@ class Catalog:
         found = versions.get(int(text))
         if found is None:
             numbers = ", ".join(str(number) for number in sorted(versions))
-            raise UserError(f"version {text} of {title(str(known))} is not there (available: {numbers})", 404)
+            raise UserError(
+                f"version {text} of {title(str(known))} does not exist (available: {numbers})", 404
+            )
         return [found]
 
     def to_json(self) -> bytes:

@@ -30,7 +30,7 @@ class LocalSource:
             if path.is_file():
                 return Listing((_entry(path, path.name),), is_file=True)
             if not path.is_dir():
-                raise StartError("ModelNotFound", f"there is nothing at {path}")
+                raise StartError("ModelNotFound", f"{path} does not exist")
             return Listing(tuple(self._walk()))
         except PermissionError as error:
             raise StartError(

@@ -82,7 +82,7 @@ class S3Source:
         except Changed:
             entries = []
         if not entries and not below:
-            raise StartError("ModelNotFound", f"there is nothing at {self.shown}")
+            raise StartError("ModelNotFound", f"{self.shown} does not exist")
         return Listing(tuple(entries))
 
     def fetch(self, entry: Entry, target: Path, progress: Progress) -> None:
@@ -180,7 +180,7 @@ class S3Source:
         if code in _CHANGED:
             return Changed()
         if code == "NoSuchBucket":
-            return StartError("ModelNotFound", f"{where}: there is no bucket {self._bucket} at {endpoint}")
+            return StartError("ModelNotFound", f"{where}: bucket {self._bucket} does not exist at {endpoint}")
         if code in _MISSING or status == 404:
             return Changed()
         if code in _BUSY or status >= 500 or status == 429:

@@ -193,11 +193,11 @@ class Store:
         if self._disk.has(item):
             return item
         if item.is_local:
-            raise LoadFailed(f"{item.label}: there is nothing at {item.path}")
+            raise LoadFailed(f"{item.label}: {item.path} does not exist")
         try:
             self._disk.fetch(item, Progress(f"downloading {item.label}", item.size or None))
         except StartError as error:
-            raise LoadFailed(f"{item.label} can't be had: {error.message}") from error
+            raise LoadFailed(f"{item.label} cannot be fetched: {error.message}") from error
         return item
 
     def _look_again(self, name: str) -> None:
@@ -208,7 +208,7 @@ class Store:
             source = open_source(location.uri, self._project)
             found = self._layout.of(location, source.listing(), source.local, source.shown)
         except StartError as error:
-            raise LoadFailed(f"{title(name)} can't be had: {error.message}") from error
+            raise LoadFailed(f"{title(name)} cannot be fetched: {error.message}") from error
         if name in found.models:
             models[name] = found.models[name]
         else:

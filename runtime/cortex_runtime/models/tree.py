@@ -96,7 +96,7 @@ def check(kind: str, names: Sequence[str]) -> str | None:
             return f"there must be exactly one .onnx file; found {_few(sorted(models)) or 'none'}"
         return None
     if "saved_model.pb" not in names:
-        return "there is no saved_model.pb"
+        return "saved_model.pb is missing"
     variables = [name for name in names if name.startswith("variables/")]
     # A graph with nothing but constants is exported without the folder.
     if variables and "variables/variables.index" not in variables:

@@ -32,7 +32,9 @@ class WebSource:
         try:
             self._url = httpx.URL(location)
         except httpx.InvalidURL as error:
-            raise StartError("InvalidSpec", f"{location.partition('?')[0]} is no URL: {error}") from error
+            raise StartError(
+                "InvalidSpec", f"{location.partition('?')[0]} is not a valid URL: {error}"
+            ) from error
         port = f":{self._url.port}" if self._url.port else ""
         self.shown = f"{self._url.scheme}://{self._url.host}{port}{self._url.path}"
         self._wait = wait
@@ -117,7 +119,7 @@ class WebSource:
             after = answer.headers.get("retry-after", "")
             raise TryAgain(f"the server answers {said}", float(after) if after.isdecimal() else None)
         if status in (404, 410):
-            raise StartError("ModelNotFound", f"there is nothing at {self.shown} ({said})")
+            raise StartError("ModelNotFound", f"{self.shown} does not exist ({said})")
         if status in (401, 403, 407):
             raise StartError("ModelAccessDenied", f"{self.shown}: access denied ({said})")
         raise StartError("ModelUnavailable", f"{self.shown}: the server answers {said}")

@@ -1,7 +1,7 @@
-"""Which worker of a replica accepts the next connection: the one that has least to do.
+"""Balance connections: the least loaded worker of a replica accepts the next connection.
 
-One worker at a time has the turn to accept. After each connection it passes the turn to the worker that is best placed then.
-Where the turn is lost, or its holder does not accept, another worker takes it at its next tick.
+One worker at a time has the turn to accept. After each connection it passes the turn to the least loaded worker. If the turn is
+lost, or its holder does not accept, another worker takes it at its next tick.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ log = logging.getLogger("cortex")
 
 _AT_ONCE = 64
 _ABSENCE = 1.0
-"""Seconds for which a worker that has not accepted in its turn gets none."""
+"""Seconds for which a worker that did not accept in its turn is skipped."""
 _PAUSE = 1.0
-"""Seconds without accepting after the system has had no descriptor or memory for a connection."""
+"""Seconds to wait after the system had no file descriptor or memory for a connection."""
 
 
 class Acceptor:
@@ -47,16 +47,16 @@ class Acceptor:
         self._absent: dict[int, float] = {}
 
     def start(self) -> None:
-        """Begin to accept."""
+        """Start to accept connections."""
         shared_metrics = self._shared_metrics
-        # Not from zero: with as many connections open, this worker would get all new ones.
+        # Start at the maximum: from zero, this worker would receive all new connections.
         shared_metrics.accepted[self._slot] = max(shared_metrics.accepted)
         shared_metrics.live[self._slot] = shared_metrics.free[self._slot] = 1.0
         self._listener.setblocking(False)
         self.take_turn()
 
     def stop(self) -> None:
-        """Accept no more."""
+        """Stop accepting and pass the turn."""
         self._stopped = True
         self._shared_metrics.live[self._slot] = self._shared_metrics.free[self._slot] = 0.0
         self._pass_turn(self._best())
@@ -105,7 +105,7 @@ class Acceptor:
                 return
 
     def _best(self) -> int:
-        """The slot that should accept the next connection."""
+        """Return the slot of the least loaded worker."""
         shared_metrics, best, least = self._shared_metrics, self._slot, self._load(self._slot)
         for slot in range(shared_metrics.slots):
             if shared_metrics.live[slot] and (

@@ -1,6 +1,6 @@
-"""The ASGI application around the user's methods. What happens for each request happens here, and is kept short.
+"""The ASGI application of a RealtimeAPI's worker process. This is the request path, so it is kept short.
 
-POST, GET, PUT, PATCH and DELETE of "/" go to the handler; GET /info tells what is served. Runs in the worker.
+POST, GET, PUT, PATCH and DELETE of "/" call the handler. GET /info describes the API and its models.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ log = logging.getLogger("cortex")
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
 _CLIENT_GONE = 499
 _PLAIN = frozenset((dict, list, str, bytes, int, float, bool, type(None)))
-"""Types of results that are sent as they are; for most requests this saves three slower questions."""
+"""Types of results that are encoded directly. For most requests, this lookup replaces three slower checks."""
 RETRY_AFTER = b"1"
 INFO = "/info"
 
@@ -99,17 +99,17 @@ class App:
         self.all_async = all(method.is_async for method in methods.values())
 
     def close(self) -> None:
-        """Write what is pending."""
+        """Write the pending lines of the access log."""
         self._access.flush()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Answer one HTTP request, whatever happens; count it and log it."""
+        """Answer, count and log one HTTP request. Every exception becomes a response."""
         return self.answer(
             scope, receive, send, perf_counter(), self._metrics.shared.in_flight() >= self._limit
         )
 
     async def answer(self, scope: Scope, receive: Receive, send: Send, began: float, full: bool) -> None:
-        """The same. began: when the request arrived, by perf_counter. full: whether it is refused."""
+        """Do the same. began: arrival of the request, by perf_counter. full: whether to refuse it with a 503."""
         if scope["type"] != "http":
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -140,18 +140,18 @@ class App:
             over(began, scope["method"], scope["path"], status, identity)
 
     def _moved(self, began: float, method: str, path: str, status: int, identity: str) -> None:
-        """End a request that is counted and logged by the worker that has it now."""
+        """End a request that was moved. The worker that has it now counts and logs it."""
         self._metrics.finish_request()
 
     def runs_inline(self, verb: bytes) -> bool:
-        """Whether a request of this verb may be answered here and now."""
+        """Return whether a request with this HTTP method may be answered inline."""
         policy = self._inline.get(verb)
         return policy is not None and policy.inline and self._threads.inline and not self.draining
 
     def answer_inline(
         self, verb: bytes, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
     ) -> Answer | ASGIApp | None:
-        """Run a quick method here and now, for the protocol.
+        """Run a fast method inline, called by the protocol.
 
         Returns content type, header lines and body of a 200; or an application that answers with what came out otherwise; or
         None, with nothing run, for a request that has to go the long way.
@@ -214,7 +214,7 @@ class App:
         versions: list[tuple[str, int]] | None,
         context: Context,
     ) -> ASGIApp:
-        """An application that sends what a method has already returned or, as an exception, raised. context: it ran there."""
+        """Return an ASGI application that sends the result, or the exception, of a method that has already run in `context`."""
 
         async def finish(scope: Scope, receive: Receive, send: Send) -> None:
             request_id.set(identity)
@@ -235,11 +235,11 @@ class App:
         return given.decode() if given is not None and _SANE_ID(given) else self._ids.new()
 
     def _over(self, began: float, method: str, path: str, status: int, identity: str) -> None:
-        """Count and log a request that is over."""
+        """Count and log a finished request."""
         seconds = perf_counter() - began
         self._metrics.finish_request()
         if path != INFO:
-            # Not a request to the API: it would pass for a quick prediction.
+            # Not a request to the API: counting it would lower the measured latency.
             self._metrics.record_request(method, status, seconds)
         if status >= self._access.least_status:
             self._access.add(method, path, status, seconds, identity)
@@ -252,7 +252,7 @@ class App:
         headers: dict[bytes, bytes],
         extra: list[tuple[bytes, bytes]],
     ) -> int:
-        """As _answer, for clients that show a valid key; of the others nothing more is read."""
+        """Call _answer if the request has a valid key; otherwise respond with a 401 without reading the body."""
         assert self._keys is not None
         if self._keys.admits(headers):
             return await self._answer(scope, receive, send, headers, extra)
@@ -271,18 +271,16 @@ class App:
         verb = scope["method"]
         if scope["path"] != "/":
             if scope["path"] == INFO and verb == "GET":
-                # A client may have to ask its server.
+                # The model client may have to call TensorFlow Serving.
                 info = await asyncio.to_thread(self._info)
                 return await response.send(send, 200, response.JSON, response.to_json(info), extra)
-            return await response.send_error(
-                send, 404, f"there is nothing at {scope['path']}; the API is at /", extra
-            )
+            return await response.send_error(send, 404, f"{scope['path']} not found; the API is at /", extra)
         method = self._methods.get(verb)
         if method is None:
             allowed = self._allow.decode()
             extra.append((b"allow", self._allow))
             return await response.send_error(
-                send, 405, f"{verb} is not handled by this API; it has {allowed}", extra
+                send, 405, f"{verb} is not allowed; this API handles {allowed}", extra
             )
         return await self._deliver(
             self._result(verb, method, scope, receive, headers), scope, receive, send, extra
@@ -329,8 +327,8 @@ class App:
                 await self._threads.run_after(callback, "its response had been sent")
             return status
         if started.yes:
-            # Half a response is out: all that is left is to break the connection, which the server does.
-            log.error("the response broke off after its start")
+            # The response has started, so the only way to report the failure is to close the connection, which the server does.
+            log.error("the response was aborted after its headers were sent")
             return status
         return await response.send_error(send, status, message, extra)
 

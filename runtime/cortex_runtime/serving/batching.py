@@ -1,8 +1,8 @@
-"""Server-side batching: requests that are there at the same time are handled in one call, whose arguments are lists.
+"""Server-side batching: handle concurrent requests in one call of the method, whose arguments are lists.
 
-One batch runs at a time in each process. A batch begins when it is full, when its first request has waited for batchInterval, or
-when the batch before it ends. A batch that raises is run again in halves until what is wrong is alone, so that nobody fails for
-another's mistake.
+Each process runs one batch at a time. A batch starts when it is full, when its first request has waited for batchInterval, or
+when the previous batch ends. A batch that raises is run again in halves until the failing request is alone, so that one invalid
+request does not fail the others.
 """
 
 import asyncio
@@ -32,14 +32,14 @@ from cortex_runtime.metrics.shared_memory import WorkerMetrics
 log = logging.getLogger("cortex")
 
 Call = Callable[[dict[str, list[Any]]], Awaitable[Any]]
-"""Runs the user's method: argument name to a list with the value of each request, to what the method returns."""
+"""Calls the user's method with, for each argument, a list of the values of all requests. Returns the method's result."""
 
 _SHARE = 0.1
-"""Of the time that a batch took: how long the next waits for those who have just been answered and may ask again."""
+"""Fraction of a batch's duration that the next batch waits, for clients that send a new request after their response."""
 
 
 class WrongLength(Exception):
-    """A method that handles batches did not return one result for each request."""
+    """A batched method did not return one result per request."""
 
 
 @dataclass(eq=False)
@@ -101,14 +101,14 @@ class Batcher:
         except TimeoutError:
             if not timer.expired():
                 raise
-            # One that is in a batch already can't be taken back.
+            # A request that is already in a batch cannot be removed.
             with suppress(ValueError):
                 self._waiting.remove(item)
                 self._metrics.set_batching(len(self._waiting))
             raise RequestTimeout from None
 
     def _begin(self) -> None:
-        """Take a batch of what waits, and work on it."""
+        """Start a batch with the waiting requests."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -123,7 +123,7 @@ class Batcher:
         if items:
             now = perf_counter()
             self._metrics.record_batch([now - item.since for item in items])
-            # The current context may be that of the batch before, in which user code has run.
+            # The current context may be that of the previous batch, in which user code has run.
             self._work = asyncio.get_running_loop().create_task(self._handle(items), context=items[0].context)
 
     async def _handle(self, items: list[_Item]) -> None:
@@ -137,7 +137,7 @@ class Batcher:
                 continue
             if isinstance(result, BaseException):
                 item.answer.set_exception(result)
-                # Whoever waited may have left: then nobody asks for it.
+                # Mark the exception as retrieved: the client may have disconnected, and asyncio would log it.
                 item.answer.exception()
             else:
                 item.answer.set_result(result)
@@ -149,7 +149,7 @@ class Batcher:
             self._timer = asyncio.get_running_loop().call_later(pause, self._begin)
 
     async def _results(self, items: Sequence[_Item], end: float) -> list[Any]:
-        """For each item its result or the exception that it gets."""
+        """Return, for each item, its result or the exception to raise."""
         versions: list[tuple[str, int]] = []
         request_id.set(items[0].identity if len(items) == 1 else None)
         served.set(versions)
@@ -164,7 +164,7 @@ class Batcher:
             if len(items) == 1 or perf_counter() > end:
                 return [error] * len(items)
             log.warning(
-                "a batch of %d requests raised %s; it is run again in halves",
+                "a batch of %d requests raised %s; running it again in halves",
                 len(items),
                 type(error).__name__,
             )
@@ -173,7 +173,7 @@ class Batcher:
                 *await self._results(items[:middle], end),
                 *await self._results(items[middle:], end),
             ]
-        # Of several it can't be told which one answered whom.
+        # With several versions, the version that produced a single result is unknown.
         if len(set(versions)) == 1:
             for item in items:
                 if item.served is not None:
@@ -184,7 +184,7 @@ class Batcher:
 def batcher_of(
     spec: ServerSideBatching, method: Method | None, threads: Threads, metrics: WorkerMetrics, timeout: float
 ) -> Batcher:
-    """The batcher for a method. Raises StartError when it can't be batched."""
+    """Return the batcher of a method. Raises StartError if the method cannot be batched."""
     if method is None:
         raise StartError(
             "HandlerInvalid", "handler.serverSideBatching needs a method handle_post (or predict)"
@@ -192,7 +192,8 @@ def batcher_of(
     if not method.arguments:
         raise StartError(
             "HandlerInvalid",
-            "handler.serverSideBatching: the method must take an argument, such as payload; it gets a list of them",
+            "handler.serverSideBatching: the method must take an argument, such as payload; it receives a list with one"
+            " value per request",
         )
 
     async def call(arguments: dict[str, list[Any]]) -> Any:
@@ -208,11 +209,11 @@ def batcher_of(
 def _checked(returned: Any, wanted: int) -> list[Any]:
     if not (isinstance(returned, list | tuple) or (is_array(returned) and returned.ndim > 0)):
         raise WrongLength(
-            f"with serverSideBatching a list with one result for each request must be returned, not a "
+            f"with serverSideBatching, the method must return a list with one result per request; got "
             f"{type(returned).__name__}"
         )
     if len(returned) != wanted:
         raise WrongLength(
-            f"a batch of {wanted} requests got {len(returned)} results; there must be one for each"
+            f"the method returned {len(returned)} results for a batch of {wanted} requests; it must return one per request"
         )
     return list(returned)

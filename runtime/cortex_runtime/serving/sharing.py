@@ -1,8 +1,8 @@
-"""Workers of one replica share their load, so that no request waits for a thread while another worker has a free one.
+"""Share load between the workers of a replica, so that no request waits for a thread while another worker has a free one.
 
-A worker that has a free thread asks a worker in which requests wait. That one sends its oldest, with the connection, and the
-asker goes on as if it had accepted the connection. A request goes only to a worker that has asked for it, never to one that
-hangs. Imported only where a replica has several workers.
+A worker with a free thread asks a worker that has queued requests. That worker sends its oldest request with the connection, and
+the receiver continues as if it had accepted the connection. A request moves only to a worker that has asked for it, never to one
+that hangs. Imported only in replicas with several workers.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ from cortex_runtime.serving.app import App
 
 _BEGAN = struct.Struct("=d")
 _PATIENCE = 0.05
-"""Seconds for which a worker that is asked may not answer before another is asked."""
+"""Seconds to wait for a worker's reply before asking another."""
 _LEFT_OUT = (b"content-length", b"transfer-encoding", b"expect")
 
 
 class SharedThreads(Threads):
-    """Threads whose waiting requests other workers may have."""
+    """Threads whose queued requests can move to other workers."""
 
     def __init__(
         self, threads: int, metrics: WorkerMetrics, shared_metrics: SharedMetrics, slot: int
@@ -49,13 +49,13 @@ class SharedThreads(Threads):
         self.shared_metrics, self.slot = shared_metrics, slot
 
     async def move_to_handler_thread(self, timeout: float) -> bool:
-        """The same, but a call that would have to wait is queued, since a queued one can move."""
+        """Do the same, but queue a call that would have to wait, because a queued call can move to another worker."""
         if self.pending and not self.inline:
             return False
         return await super().move_to_handler_thread(timeout)
 
     async def run(self, function: Callable[[], Any], receive: Receive, timeout: float) -> Any:
-        """The same. Raises Moved when another worker has the request now."""
+        """Do the same. Raises Moved when the request was moved to another worker."""
         cycle: RequestResponseCycle = receive.__self__  # type: ignore[attr-defined]
         if isinstance(protocol := cycle.transport.get_protocol(), SharingProtocol) and protocol.began:
             timeout -= perf_counter() - protocol.began
@@ -68,10 +68,10 @@ class SharedThreads(Threads):
                     raise Moved from None
                 if given is None or isinstance(error, ClientDisconnected):
                     raise
-                # It could not be sent, and is queued once more.
+                # Sending it failed, so it is queued again.
 
     def give(self, send: Callable[[bytes, int], bool]) -> bool:
-        """Send the oldest request that can move, with its connection. Returns whether there is one that was sent."""
+        """Send the oldest request that can move, with its connection. Returns whether a request was sent."""
         for future, cycle in list(self.waiting.items()):
             protocol = cycle.transport.get_protocol()
             assert isinstance(protocol, SharingProtocol)
@@ -93,7 +93,7 @@ class SharedThreads(Threads):
 
     def _count(self, change: int) -> None:
         super()._count(change)
-        # They start in the order in which they came.
+        # Requests start in order of arrival.
         while self.waiting and ((first := next(iter(self.waiting))).running() or first.done()):
             del self.waiting[first]
         self.shared_metrics.movable[self.slot] = len(self.waiting)
@@ -104,9 +104,9 @@ class SharedThreads(Threads):
 
 
 class SharingProtocol(InlineProtocol):
-    """One connection, which may move to another worker between the arrival of a request and its start.
+    """One connection, which can move to another worker between the arrival of a request and its start.
 
-    began: when the request arrived that the connection came with, by perf_counter; 0 for any other request.
+    began: arrival (perf_counter) of the request that the connection was moved with; 0 for any other request.
     """
 
     began = 0.0
@@ -114,14 +114,14 @@ class SharingProtocol(InlineProtocol):
     _pieces: list[bytes]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin, with the request that came with the connection."""
+        """Start with the request that the connection was moved with."""
         super().connection_made(transport)
         first, self._first = self._first, b""
         if first:
             self.data_received(first)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count it."""
+        """Update the number of connections."""
         super().connection_lost(exc)
         self.on_lost()
 
@@ -129,12 +129,12 @@ class SharingProtocol(InlineProtocol):
         """Replaced for each connection."""
 
     def resume(self, content: bytes) -> None:
-        """Begin with a request that another worker has sent."""
+        """Start with a request that another worker has sent."""
         (self.began,) = _BEGAN.unpack_from(content)
         self._first = content[_BEGAN.size :]
 
     def on_message_begin(self) -> None:
-        """A request begins; its body is kept until it is answered, as it may have to move."""
+        """Keep the body of the request until it is answered, because the request may move."""
         self._pieces = []
         self._arrived = perf_counter()
         super().on_message_begin()
@@ -145,18 +145,18 @@ class SharingProtocol(InlineProtocol):
         super().on_body(body)
 
     def on_response_complete(self) -> None:
-        """The request that came with the connection is over."""
+        """End the request that the connection was moved with."""
         self.began, self._pieces = 0.0, []
         super().on_response_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self.began and isinstance(app, App):
-            # It was admitted by the worker that sent it.
+            # The worker that sent it has already admitted it.
             app = partial(app.answer, began=self.began, full=False)
         super()._start_asgi_task(cycle, app)
 
     def can_move(self, cycle: RequestResponseCycle) -> bool:
-        """Whether nothing but this request is on its way here."""
+        """Return whether this is the connection's only request and its response has not started."""
         return (
             self.cycle is cycle
             and not cycle.more_body
@@ -168,7 +168,7 @@ class SharingProtocol(InlineProtocol):
         )
 
     def request(self, cycle: RequestResponseCycle) -> bytes:
-        """The request once more, with the time of its arrival."""
+        """Return the request as bytes, preceded by its time of arrival."""
         scope, body = cycle.scope, b"".join(self._pieces)
         head = f"{scope['method']} ".encode() + self.url + f" HTTP/{scope['http_version']}\r\n".encode()
         lines = [b"%b: %b\r\n" % pair for pair in scope["headers"] if pair[0] not in _LEFT_OUT]
@@ -176,11 +176,11 @@ class SharingProtocol(InlineProtocol):
         return _BEGAN.pack(self.began or self._arrived) + head + b"".join(lines) + length + body
 
     def descriptor(self) -> int:
-        """The connection's."""
+        """Return the file descriptor of the connection."""
         return int(self.transport.get_extra_info("socket").fileno())
 
     def leave(self, cycle: RequestResponseCycle) -> None:
-        """Forget the connection, which another worker has now."""
+        """Release the connection, which another worker uses now."""
         cycle.disconnected = True
         self._unset_keepalive_if_required()
         # Closes this process's descriptor; the connection stays open.
@@ -188,7 +188,7 @@ class SharingProtocol(InlineProtocol):
 
 
 class SharingServer(Server):
-    """A worker's server: its part in accepting connections, and in asking for requests and giving them."""
+    """The server of a worker that accepts connections in turn and exchanges requests with the other workers."""
 
     def __init__(
         self,
@@ -207,7 +207,7 @@ class SharingServer(Server):
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept from the one socket, in turns with the other workers, and read the mailbox."""
+        """Accept from the shared socket in turn with the other workers, and read the mailbox."""
         assert sockets is not None
         (listener,) = sockets
         self._acceptor = Acceptor(listener, self._shared_metrics, self._slot, self._mailboxes, self._connect)
@@ -218,12 +218,12 @@ class SharingServer(Server):
         await super().startup([])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End, once what runs is over; what waits may still move."""
+        """Shut down after the running requests. Queued requests can still move."""
         self._acceptor.stop()
         await super().shutdown([])
 
     async def on_tick(self, counter: int) -> bool:
-        """Look after what others may have left undone."""
+        """Take a lost turn, and offer queued requests again."""
         self._acceptor.tick()
         if self._threads.waiting:
             self._call_others()

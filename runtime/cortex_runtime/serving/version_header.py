@@ -1,4 +1,4 @@
-"""The header x-model-version: from which versions of which models a request has been answered."""
+"""The header x-model-version: the model versions that produced a response."""
 
 from functools import lru_cache
 
@@ -7,13 +7,13 @@ from cortex_runtime.models.catalog import DEFAULT_NAME
 
 
 def with_versions(extra: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Header lines with the versions of the models that the request has been answered from so far."""
+    """Return the headers, with x-model-version added if the request has used a model."""
     versions = served.get()
     return [*extra, (b"x-model-version", header_of(versions))] if versions else extra
 
 
 def header_of(versions: list[tuple[str, int]]) -> bytes:
-    """ "3" for the only model of an API, "iris=3, digits=1" for those that have names."""
+    """Return the header's value: `3` for the only model of an API, `iris=3, digits=1` for named models."""
     return _written(tuple(versions))
 
 

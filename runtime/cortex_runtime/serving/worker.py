@@ -1,7 +1,7 @@
-"""One serving process: the user's code lives here and only here. Started by the supervisor, and ends when that ends.
+"""A worker process of a RealtimeAPI, which runs the user's code. Started by the supervisor; ends when the supervisor ends.
 
-`python -m cortex_runtime.serving.worker ARGUMENTS`, as handler/host.py has it. messages.py has what it
-receives and sends over the control channel.
+Run as `python -m cortex_runtime.serving.worker ARGUMENTS` (handler/host.py). messages.py defines the messages that it receives
+and sends over the control channel.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from cortex_runtime.serving.app import App
 
 
 def prepare(document: Document, arguments: WorkerArguments, control: ControlChannel) -> Callable[[], None]:
-    """Load models and code and construct the handler. Returns what then serves. Raises StartError."""
+    """Load models and code and construct the handler. Returns a function that serves. Raises StartError."""
     listener = socket.socket(fileno=arguments.listener)
     spec = document.spec.handler
     keys = api_keys.of(document)
@@ -66,7 +66,7 @@ def serve(
     control: ControlChannel,
     arguments: WorkerArguments,
 ) -> None:
-    """Answer requests until told to stop and all running ones are over."""
+    """Answer requests until the supervisor sends "stop" and all running requests have ended."""
     config = plain(
         app,
         loop="uvloop",

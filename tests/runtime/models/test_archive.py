@@ -70,7 +70,7 @@ def test_a_truncated_archive_is_refused(tmp_path, suffix, make):
     with pytest.raises(StartError) as caught:
         archive.unpack(packed, tmp_path / "out", "s3://b/m")
     assert caught.value.reason == "ModelInvalid"
-    assert "s3://b/m is no whole archive" in caught.value.message
+    assert "s3://b/m is not a complete archive" in caught.value.message
 
 
 def test_a_damaged_content_is_refused(tmp_path):

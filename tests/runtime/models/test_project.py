@@ -119,7 +119,7 @@ def test_code_that_is_not_there_is_the_cause_of_death(serve, s3):
     s3.put("code", {"served/x": b""})
     api = serve(None, wait=False, source={"uri": "s3://code/missing/"})
     reason, message = api.cause_of_death()
-    assert (reason, "nothing at s3://code/missing/" in message) == ("SourceUnavailable", True)
+    assert (reason, "s3://code/missing/ does not exist" in message) == ("SourceUnavailable", True)
 
 
 def mounted(folder, keys, version="1"):
@@ -171,8 +171,8 @@ def linked():
         ({"project.zip": zipped({"../evil.py": b""})}, "outside of the folder"),
         ({"project.zip": zipped({"/etc/evil.py": b""})}, "outside of the folder"),
         ({"project.tar.gz": linked()}, "neither a file nor a folder"),
-        ({"project.zip": zipped(FILES)[:-30]}, "project.zip is no whole archive"),
-        ({"project.zip": b""}, "project.zip is no whole archive"),
+        ({"project.zip": zipped(FILES)[:-30]}, "project.zip is not a complete archive"),
+        ({"project.zip": b""}, "project.zip is not a complete archive"),
         ({"project.zip": zipped(FILES), "handler.py": b"y"}, "handler.py is a key, and also in project.zip"),
         ({"project.zip": zipped(FILES), "lib": b"y"}, "lib is a key, and also in project.zip"),
         ({"project.zip": zipped(FILES), "project.tgz": tarred(FILES)}, "are both projects"),
@@ -200,5 +200,5 @@ def test_a_file_in_a_folder_that_a_plain_config_map_can_not_have(serve):
     api = serve("", wait=False, path="handlers/served.py", source={"configMap": {"name": "code"}})
     reason, message = api.cause_of_death()
     assert reason == "HandlerNotFound"
-    assert "there is no file handlers/served.py" in message
+    assert "file handlers/served.py does not exist" in message
     assert "`cortex pack FOLDER --name code`" in message

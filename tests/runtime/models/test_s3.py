@@ -75,8 +75,8 @@ def test_more_objects_than_one_page_holds(s3, tmp_path):
 def test_what_is_not_there_is_told(s3, tmp_path):
     s3.put("there", {"m/x": b"1"})
     for location, words in (
-        ("s3://there/nothing", "nothing at s3://there/nothing"),
-        ("s3://no-bucket/m", "no bucket no-bucket"),
+        ("s3://there/nothing", "s3://there/nothing does not exist"),
+        ("s3://no-bucket/m", "bucket no-bucket does not exist"),
     ):
         with pytest.raises(StartError, match=words) as caught:
             open_source(location, tmp_path).listing()

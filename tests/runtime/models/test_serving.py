@@ -85,7 +85,7 @@ def test_python_models_by_name_and_version(serve, s3):
         assert httpx.post(f"{api.url}?{query}", json={}).json() == {"value": value}
     for query, words in (
         ("model=c", "available: a, b"),
-        ("", "name a model: a, b"),
+        ("", "the request must name a model: a, b"),
         ("model=a&version=7", "1, 2"),
     ):
         answer = httpx.post(f"{api.url}?{query}", json={})
@@ -114,8 +114,8 @@ def test_models_need_a_load_model(serve, s3):
 @pytest.mark.parametrize(
     ("location", "key", "expected", "words"),
     [
-        ("s3://serving/nothing", "tester", "ModelNotFound", "nothing at s3://serving/nothing"),
-        ("s3://no-such-bucket/m", "tester", "ModelNotFound", "no bucket no-such-bucket"),
+        ("s3://serving/nothing", "tester", "ModelNotFound", "s3://serving/nothing does not exist"),
+        ("s3://no-such-bucket/m", "tester", "ModelNotFound", "bucket no-such-bucket does not exist"),
         ("s3://serving/onnx", "reader", "ModelAccessDenied", "access denied"),
     ],
 )

@@ -127,7 +127,7 @@ def test_a_bad_change_is_told_and_the_last_good_one_stays(s3, replica):
     assert (store.find("iris", 1).path / "a.onnx").read_bytes() == b"1"
     s3.remove("bad", "m/")
     assert api.poll()
-    assert "nothing at s3://bad/m" in store.problems()["iris"]
+    assert "s3://bad/m does not exist" in store.problems()["iris"]
     assert store.find("iris", None).version == 1
     s3.put("bad", {"m/3/a.onnx": b"3"})
     assert api.poll()
@@ -183,9 +183,9 @@ def test_a_folder_of_models(s3, replica):
     store = api.start()
     assert (store.names(), store.versions("wine"), store.versions("iris")) == (["iris", "wine"], [1, 2], [1])
     assert "exactly one .onnx file" in store.problems()["bad"]
-    with pytest.raises(UserError, match=r"'bad' is not there \(available: iris, wine\)"):
+    with pytest.raises(UserError, match=r"'bad' does not exist \(available: iris, wine\)"):
         store.find("bad", None)
-    with pytest.raises(UserError, match="name a model: iris, wine"):
+    with pytest.raises(UserError, match="the request must name a model: iris, wine"):
         store.find(None, None)
     s3.put("dir", {"all/new/a.onnx": b"1"})
     s3.remove("dir", "all/iris/")
@@ -197,7 +197,7 @@ def test_a_folder_of_models(s3, replica):
 @pytest.mark.parametrize(
     ("models", "reason", "words"),
     [
-        ({"path": "nowhere.onnx"}, "ModelNotFound", "nothing at"),
+        ({"path": "nowhere.onnx"}, "ModelNotFound", "does not exist"),
         ({"path": "pvc://claim/../x"}, "InvalidSpec", "without '..'"),
         ({"path": "mixed"}, "ModelInvalid", "mixes versions"),
         ({"dir": "empty"}, "ModelNotFound", "holds no model"),
@@ -256,8 +256,8 @@ def test_a_packed_model(web, replica):
     ("content", "words"),
     [
         (zipped({"../../evil": b"x"}), "outside of the folder"),
-        (zipped({"saved_model.pb": b"x" * 500})[:-40], "no whole archive"),
-        (zipped({"readme": b"x"}), "no saved_model.pb"),
+        (zipped({"saved_model.pb": b"x" * 500})[:-40], "not a complete archive"),
+        (zipped({"readme": b"x"}), "saved_model.pb is missing"),
     ],
 )
 def test_a_bad_archive_is_refused_and_leaves_nothing(web, replica, content, words, tmp_path):

@@ -37,7 +37,7 @@ def test_layouts_that_are_served(kind, names, versions):
         ("onnx", ["1/a.onnx", "a.onnx"], "mixes versions (1) with other entries (a.onnx)"),
         ("onnx", ["1/a.onnx", "latest/a.onnx"], "mixes versions (1) with other entries (latest)"),
         ("python", [".hidden"], "there are no files"),
-        ("tensorflow", ["variables/variables.index"], "no saved_model.pb"),
+        ("tensorflow", ["variables/variables.index"], "saved_model.pb is missing"),
         ("tensorflow", ["saved_model.pb", "variables/variables.index"], "variables.data-... is missing"),
         ("tensorflow", ["saved_model.pb", "variables/variables.data-0"], "variables.index is missing"),
     ],

@@ -41,7 +41,7 @@ def test_the_version_that_is_asked_for_answers_and_says_so(client, version, fact
             404,
             "available: anyshape, default, echo, picky, predicting, scalar, several, sum, words",
         ),
-        (None, None, 404, "name a model: anyshape, default"),
+        (None, None, 404, "the request must name a model: anyshape, default"),
     ],
 )
 def test_what_is_not_there_is_the_callers_error_and_lists_what_is(client, name, version, status, words):

@@ -104,9 +104,9 @@ def test_an_array_of_the_right_type_is_not_copied():
         ("float32", [1j], "got complex numbers"),
         ("bool", [2], "expected true, false, 0 or 1"),
         ("string", [1], "got int where strings or bytes belong"),
-        ("string", [["a"], ["b", "c"]], "the lists in it differ in length"),
+        ("string", [["a"], ["b", "c"]], "its lists differ in length"),
         ("string", [{"b64": "*"}], "b64 is not base64"),
-        ("float32", [[1], [1, 2]], "the lists in it differ in length"),
+        ("float32", [[1], [1, 2]], "its lists differ in length"),
         ("float32", {"a": 1}, "expected float32 of shape [?]"),
     ],
 )

@@ -68,7 +68,7 @@ class Remote:
             with self._reading(model.version):
                 self._server.load(model.version)
         except (Changed, Full) as error:
-            raise NotLoaded(f"{model.handle.name} is not there any more") from error
+            raise NotLoaded(f"{model.handle.name} is no longer loaded") from error
 
     def unload(self, model: Model[Servable]) -> None:
         """The model is not needed any more."""

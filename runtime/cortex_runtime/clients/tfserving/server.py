@@ -288,7 +288,7 @@ class ModelServer:
                     with self._lock(end):
                         # Another process may have been quicker, or this one was loading just then.
                         if self._has_lost_all():
-                            log.warning("TensorFlow Serving has lost its models; it is told them again")
+                            log.warning("TensorFlow Serving has lost its models; loading them again")
                             self._send(end)
             except (HTTPException, OSError, RuntimeError, ValueError) as error:
                 # Away, or closed here: the next round finds it back. Requests are told meanwhile.

@@ -213,7 +213,7 @@ def _bytes(item: Any) -> bytes:
         except (binascii.Error, TypeError) as error:
             raise ValueError(f"b64 is not base64: {error}") from error
     if isinstance(item, list):
-        raise ValueError("the lists in it differ in length")
+        raise ValueError("its lists differ in length")
     raise ValueError(f"got {type(item).__name__} where strings or bytes belong")
 
 
