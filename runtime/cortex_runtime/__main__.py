@@ -1,6 +1,6 @@
-"""The runtime's programs, each told what to do by the document that the operator, or `cortex run`, wrote:
+"""The programs of the runtime, configured by the document that the operator or `cortex run` writes.
 
-`serve` a RealtimeAPI; `gateway` and `consume` for an AsyncAPI; `destroy` the queue of an AsyncAPI that is no more.
+`serve` runs a RealtimeAPI; `gateway` and `consume` run an AsyncAPI; `destroy` deletes the queue of a deleted AsyncAPI.
 """
 
 import argparse
@@ -12,7 +12,7 @@ Parser = argparse.ArgumentParser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 after a drain, 1 when the API can't start."""
+    """Run a program. Return the exit status: 0 after a drain, 1 when the API can't start."""
     parser = Parser(
         prog="python -m cortex_runtime",
         description=__doc__,
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
             "--termination-log",
             type=Path,
             default=Path("/dev/termination-log"),
-            help="where a cause of death is written",
+            help="file for the reason of a failure",
         )
         return added
 
@@ -40,19 +40,19 @@ def main(arguments: list[str] | None = None) -> int:
     _code(serve)
     _ports(serve, with_port=True)
     _drain_delay(serve)
-    consume = command("consume", "work on the jobs of an AsyncAPI")
+    consume = command("consume", "run the jobs of an AsyncAPI")
     _code(consume)
     _ports(consume, with_port=False)
     consume.add_argument(
-        "--grace", type=float, default=60.0, help="seconds that jobs in hand have after SIGTERM"
+        "--grace", type=float, default=60.0, help="seconds that running jobs have after SIGTERM"
     )
-    gateway = command("gateway", "take the jobs of an AsyncAPI")
+    gateway = command("gateway", "accept the jobs of an AsyncAPI")
     _ports(gateway, with_port=True)
     _drain_delay(gateway)
     destroy = command(
-        "destroy", "remove the queue of an AsyncAPI, with all jobs and results", of_document=False
+        "destroy", "delete the queue of an AsyncAPI, with all jobs and results", of_document=False
     )
-    destroy.add_argument("--queue", required=True, help="the queue: cortex-NAMESPACE-NAME")
+    destroy.add_argument("--queue", required=True, help="name of the queue: cortex-NAMESPACE-NAME")
     options = vars(parser.parse_args(arguments))
     for name in ("config", "project", "packed", "models"):
         if options.get(name) is not None:
@@ -63,11 +63,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _code(command: Parser) -> None:
     command.add_argument("--project", type=Path, default=Path("/mnt/project"), help="folder of the code")
     command.add_argument(
-        "--packed", type=Path, help="folder with the project as an archive, which is unpacked into --project"
+        "--packed", type=Path, help="folder with an archive of the project, which is unpacked into --project"
     )
-    command.add_argument("--models", type=Path, default=Path("/mnt/models"), help="folder for fetched models")
     command.add_argument(
-        "--reload", action="store_true", help="load the project again when a file of it changes"
+        "--models", type=Path, default=Path("/mnt/models"), help="folder for downloaded models"
+    )
+    command.add_argument(
+        "--reload", action="store_true", help="restart the workers when a file of the project changes"
     )
 
 
@@ -85,12 +87,12 @@ def _drain_delay(command: Parser) -> None:
         "--drain-delay",
         type=float,
         default=1.0,
-        help="seconds for which connections are still taken after SIGTERM",
+        help="seconds after SIGTERM during which new connections are still accepted",
     )
 
 
 def _run(command: str, options: dict[str, object]) -> int:
-    """Each program imports what it needs and no more."""
+    """Run a program; each imports only what it needs."""
     given: dict[str, object] = options
     if command == "serve":
         from cortex_runtime.replica.supervisor import Options, serve
