@@ -166,7 +166,7 @@ class Kubectl:
         return eventually(lambda: self.ready(name, kind), lambda ready: ready.get("reason") == reason)
 
     def wait_message(self, name: str, message: str) -> None:
-        eventually(lambda: self.ready(name).get("message"), lambda said: said == message)
+        eventually(lambda: self.ready(name).get("message"), lambda found: found == message)
 
     def address(self, name: str) -> str:
         return f"http://{self.get('service', f'api-{name}')['spec']['clusterIP']}:8080"

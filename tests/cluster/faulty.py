@@ -15,7 +15,7 @@ class FaultyProxy:
     """Passes requests on to `upstream` (http://host:port), but for what `fault` says.
 
     fault: None; a number: every request is answered with this status; "cut": connections are closed without an answer; "gone":
-    watches begin with the news that their place is lost (410). `cut_streams` ends the watches that are open.
+    watches start with an error that their resource version expired (410). `cut_streams` ends the watches that are open.
     """
 
     def __init__(self, upstream: str) -> None:

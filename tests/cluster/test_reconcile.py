@@ -97,14 +97,18 @@ def test_scaling_and_autoscaling_restart_no_pod_and_leave_the_hpa_its_replicas(k
     kubectl.wait_reason("echo", "Ready")
     pod = kubectl.list("pods")[0]["metadata"]["name"]
     kubectl("scale", "realtimeapi/echo", "--replicas=2")
-    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "2 of 2 replicas are ready")
+    eventually(
+        lambda: kubectl.ready("echo").get("message"), lambda message: message == "2 of 2 replicas are ready"
+    )
 
     kubectl("patch", "realtimeapi", "echo", "--type=json", "-p", '[{"op": "remove", "path": "/spec/replicas"}, '
             '{"op": "add", "path": "/spec/autoscaling", "value": {"minReplicas": 2, "maxReplicas": 4}}]')  # fmt: skip
     hpa = eventually(lambda: kubectl.list("hpa"), bool)[0]
     assert (hpa["spec"]["minReplicas"], hpa["spec"]["maxReplicas"]) == (2, 4)
     kubectl("scale", "deployment/api-echo", "--replicas=3")  # as the HPA would
-    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "3 of 3 replicas are ready")
+    eventually(
+        lambda: kubectl.ready("echo").get("message"), lambda message: message == "3 of 3 replicas are ready"
+    )
     kubectl(
         "patch", "realtimeapi", "echo", "--type=merge", "-p", '{"spec": {"autoscaling": {"maxReplicas": 5}}}'
     )
@@ -115,13 +119,17 @@ def test_scaling_and_autoscaling_restart_no_pod_and_leave_the_hpa_its_replicas(k
         "patch", "realtimeapi", "echo", "--type=merge", "-p", '{"spec": {"autoscaling": null, "replicas": 1}}'
     )
     eventually(lambda: kubectl.list("hpa"), lambda found: found == [])
-    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "1 of 1 replicas are ready")
+    eventually(
+        lambda: kubectl.ready("echo").get("message"), lambda message: message == "1 of 1 replicas are ready"
+    )
     assert pod in [p["metadata"]["name"] for p in kubectl.list("pods")]
 
 
 def test_an_autoscaled_api_is_born_with_its_init_replicas(kubectl: Kubectl) -> None:
     kubectl.apply(api(autoscaling={"minReplicas": 1, "maxReplicas": 4, "initReplicas": 2}))
-    eventually(lambda: kubectl.ready("echo").get("message"), lambda said: said == "2 of 2 replicas are ready")
+    eventually(
+        lambda: kubectl.ready("echo").get("message"), lambda message: message == "2 of 2 replicas are ready"
+    )
 
 
 def test_what_others_do_to_our_children_is_put_right(kubectl: Kubectl) -> None:
@@ -205,9 +213,9 @@ def test_a_restart_of_the_operator_changes_nothing(kubectl: Kubectl, operator: O
 def test_the_api_server_refuses_what_the_schema_refuses(kubectl: Kubectl) -> None:
     bad = api(autoscaling={"minReplicas": 3, "maxReplicas": 2})
     bad["spec"]["handler"]["models"] = {"path": "a.onnx", "dir": "models"}
-    said = kubectl("apply", "-f", "-", stdin=json.dumps(bad), ok=False)
-    assert "minReplicas must not be greater than maxReplicas" in said
-    assert "exactly one of path, paths and dir must be set" in said
+    output = kubectl("apply", "-f", "-", stdin=json.dumps(bad), ok=False)
+    assert "minReplicas must not be greater than maxReplicas" in output
+    assert "exactly one of path, paths and dir must be set" in output
     unknown = api()
     unknown["spec"]["handler"]["pth"] = "x"
     assert 'unknown field "spec.handler.pth"' in kubectl(
@@ -220,9 +228,9 @@ def test_the_api_server_refuses_what_the_schema_refuses(kubectl: Kubectl) -> Non
 
 def test_the_refusal_of_a_name_names_the_field(kubectl: Kubectl) -> None:
     for name in ("9to5", "a.b", "a" * 51):
-        said = kubectl("apply", "-f", "-", stdin=json.dumps(api(name)), ok=False)
+        output = kubectl("apply", "-f", "-", stdin=json.dumps(api(name)), ok=False)
         assert (
             f'The RealtimeAPI "{name}" is invalid: metadata.name: Invalid value: must be at most 50 characters'
-            in said
+            in output
         )
     assert kubectl.list("realtimeapis") == []

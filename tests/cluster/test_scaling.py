@@ -29,7 +29,7 @@ def test_requests_in_flight_bring_replicas(kubectl: Kubectl) -> None:
         eventually(
             lambda: kubectl.get("deployment", "api-echo")["spec"]["replicas"], lambda n: n >= 2, seconds=90
         )
-        said = eventually(
+        autoscaling = eventually(
             lambda: kubectl.get("realtimeapi", "echo")["status"]["autoscaling"],
             lambda scaling: scaling.get("desired", 0) >= 2,
         )
@@ -37,8 +37,8 @@ def test_requests_in_flight_bring_replicas(kubectl: Kubectl) -> None:
         stop.set()
         for client in clients:
             client.join()
-    assert said["provider"] == "builtin"
-    assert "in-flight requests on average over 10s, target 1 per replica" in said["reason"]
+    assert autoscaling["provider"] == "builtin"
+    assert "in-flight requests on average over 10s, target 1 per replica" in autoscaling["reason"]
     assert failed == []
 
 

@@ -19,12 +19,12 @@ Place = tuple[str, str, str]
 
 
 class FakeCluster:
-    """What `cortex_operator.cluster.Cluster` offers. told: called with (event type, object) after each change.
+    """A fake of `cortex_operator.cluster.Cluster`. on_event: called with (event type, object) after each change.
 
     fault: asked before each write; the status that it gives is raised.
     """
 
-    def __init__(self, told: Callable[[str, Object], None]) -> None:
+    def __init__(self, on_event: Callable[[str, Object], None]) -> None:
         self.objects: dict[Place, Object] = {}
         self.terminating: set[str] = set()
         self.writes = self.reads = 0
@@ -32,7 +32,7 @@ class FakeCluster:
         self.admission: Callable[[Object], None] = lambda thing: None
         self.fault: Callable[[], int | None] = lambda: None
         self.ending = False
-        self._told = told
+        self._on_event = on_event
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
 
@@ -154,7 +154,7 @@ class FakeCluster:
         if gone is None:
             return
         gone["metadata"]["resourceVersion"] = str(next(self._versions))
-        self._told("DELETED", copy.deepcopy(gone))
+        self._on_event("DELETED", copy.deepcopy(gone))
         for child in list(self.objects.values()):
             owners = child["metadata"].get("ownerReferences", ())
             if any(owner["uid"] == gone["metadata"]["uid"] for owner in owners):
@@ -172,7 +172,7 @@ class FakeCluster:
         self.writes += 1
         thing["metadata"]["resourceVersion"] = str(next(self._versions))
         self.objects[_place(thing)] = thing
-        self._told(event, copy.deepcopy(thing))
+        self._on_event(event, copy.deepcopy(thing))
         return copy.deepcopy(thing)
 
     def _maybe_fail(self) -> None:

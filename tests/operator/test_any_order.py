@@ -1,6 +1,4 @@
-"""Whatever happens in whatever order, however often events are told and however often writes fail: in the end children and status
-are those of the last spec, and then nothing is written any more.
-"""
+"""Events in any order, repeated events and failed writes lead to the objects and status of the last spec, and then to no writes."""
 
 import asyncio
 import contextlib

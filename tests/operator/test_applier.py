@@ -69,7 +69,7 @@ class World:
             template["spec"]["containers"].append(SIDECAR)
         self.cluster.edit("Deployment", "api-a", {"spec": {"template": template}})
 
-    def told(self, reason: str) -> list[str]:
+    def events_of(self, reason: str) -> list[str]:
         return [event["message"] for event in self.cluster.events if event["reason"] == reason]
 
     def condition(self, kind: str) -> Object:
@@ -95,7 +95,7 @@ async def test_an_addition_is_removed_in_one_write(world: World, restarted: bool
     await world.reconcile()
     assert world.containers == ["api"]
     assert world.deployment["metadata"]["generation"] == generation + 1
-    assert len(world.told("ChangeReverted")) == 1
+    assert len(world.events_of("ChangeReverted")) == 1
     writes = world.cluster.writes
     await world.reconcile()
     assert world.cluster.writes == writes
@@ -124,7 +124,7 @@ async def test_additions_of_admission_webhooks_stay_and_are_reported_once(world:
     for _ in range(3):
         await world.reconcile()
     assert world.containers == ["api", "proxy"]
-    (message,) = world.told("ChangedByAdmission")
+    (message,) = world.events_of("ChangedByAdmission")
     assert "containers[name=proxy] to Deployment api-a" in message
     writes = world.cluster.writes
     for _ in range(3):
@@ -148,13 +148,13 @@ async def test_a_value_that_the_server_normalizes_is_not_a_change(world: World) 
         writes = world.cluster.writes
         await world.reconcile()
         assert world.cluster.writes == writes
-    assert world.told("ChangeReverted") == []
+    assert world.events_of("ChangeReverted") == []
     world.cluster.admission = lambda thing: None
     changed = copy.deepcopy(world.deployment["spec"]["template"])
     changed["spec"]["containers"][0]["imagePullPolicy"] = "Never"
     world.cluster.edit("Deployment", "api-a", {"spec": {"template": changed}})
     await world.reconcile()
-    assert len(world.told("ChangeReverted")) == 1
+    assert len(world.events_of("ChangeReverted")) == 1
 
 
 async def test_a_persistent_writer_is_named_and_backed_off_from(world: World) -> None:
@@ -163,7 +163,7 @@ async def test_a_persistent_writer_is_named_and_backed_off_from(world: World) ->
         await world.reconcile()
         world.now += 0.1
     assert world.containers[:2] == ["api", "proxy"]
-    assert len(world.told("ChangeReverted")) == 3
+    assert len(world.events_of("ChangeReverted")) == 3
     degraded = world.condition("Degraded")
     assert (degraded["status"], degraded["reason"]) == ("True", "FieldsOverwritten")
     assert "containers[name=proxy] of Deployment api-a" in degraded["message"]
@@ -183,7 +183,7 @@ async def test_another_operator_with_the_same_field_manager_is_backed_off_from(w
         world.cluster.edit("Deployment", "api-a", other)
         await world.reconcile()
         world.now += 0.1
-    assert len(world.told("ChangeReverted")) == 3
+    assert len(world.events_of("ChangeReverted")) == 3
     assert "cortex-operator of another operator" in world.condition("Degraded")["message"]
 
 
@@ -191,5 +191,5 @@ async def test_a_change_of_the_spec_is_not_a_conflict(world: World) -> None:
     for replicas in range(20):
         world.cluster.put(resource("a", {"replicas": replicas}))
         await world.reconcile()
-    assert world.told("ChangeReverted") == []
+    assert world.events_of("ChangeReverted") == []
     assert world.deployment["spec"]["replicas"] == 19

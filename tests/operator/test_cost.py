@@ -60,7 +60,7 @@ def test_a_status_affects_no_other_api_on_the_endpoint() -> None:
 
 
 def test_adding_removing_or_replacing_an_api_affects_every_api_on_the_endpoint() -> None:
-    cache, everybody = cache_of(3), {one_of_many(number)[0] for number in range(4)}
-    assert cache.put_api(*one_of_many(3)) == everybody
-    assert cache.put_api(*one_of_many(0, 1, uid="successor", creationTimestamp="2026-01-01")) == everybody
-    assert cache.put_api(*one_of_many(3), deleted=True) == everybody
+    cache, every_api = cache_of(3), {one_of_many(number)[0] for number in range(4)}
+    assert cache.put_api(*one_of_many(3)) == every_api
+    assert cache.put_api(*one_of_many(0, 1, uid="successor", creationTimestamp="2026-01-01")) == every_api
+    assert cache.put_api(*one_of_many(3), deleted=True) == every_api

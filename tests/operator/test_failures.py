@@ -36,12 +36,12 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("seen", "reason", "said"), CASES)
-def test_each_state_of_a_container_has_its_reason(seen: dict[str, Any], reason: str, said: str) -> None:
+@pytest.mark.parametrize(("seen", "reason", "text"), CASES)
+def test_each_state_of_a_container_has_its_reason(seen: dict[str, Any], reason: str, text: str) -> None:
     failure = of_pods([seen])
     assert failure is not None
     assert failure.reason == reason
-    assert said in failure.message
+    assert text in failure.message
 
 
 def test_an_unschedulable_pod_names_the_resource() -> None:

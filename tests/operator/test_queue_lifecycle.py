@@ -175,7 +175,7 @@ async def test_an_api_is_deleted_after_a_pod_deleted_its_queue(world: World) -> 
 async def test_the_queue_of_a_deleted_namespace_is_deleted_from_the_operators_namespace(world: World) -> None:
     uid = (await world.created(asyncapi(queue=DELETE)))["metadata"]["uid"]
     world.end_namespace()
-    assert await world.reconcile() is not None, "nobody watches the pod, so it must be asked for again"
+    assert await world.reconcile() is not None, "the pod is not watched, so a retry must follow"
     pod = world.pod(OWN)
     assert pod["spec"]["containers"][0]["args"][:2] == ["--queue", f"cortex-default-{uid}"]
     assert world.exists()

@@ -38,7 +38,7 @@ class Refusing(World):
 
         self.cluster.apply, self.cluster.get = applied, got  # type: ignore[method-assign]
 
-    async def told(self) -> None:
+    async def process_events(self) -> None:
         """Deliver all events and reconcile once."""
         while self.pending:
             self.deliver(0)
@@ -57,7 +57,7 @@ class Refusing(World):
 async def test_a_refused_optional_object_is_reported_and_the_rest_is_applied(kind: str) -> None:
     world = Refusing(kind, 403)
     world.cluster.put(resource("a", {"replicas": 2}))
-    await world.told()
+    await world.process_events()
     assert {"Deployment", "Service", "ConfigMap"} <= world.kinds()
     assert world.condition("Degraded")["status"] == "True"
     assert f"{kind}Refused" in world.condition("Ready")["message"]
@@ -73,7 +73,7 @@ async def test_a_refused_optional_object_is_reported_and_the_rest_is_applied(kin
 async def test_a_refused_required_object_makes_the_api_unready(status: int) -> None:
     world = Refusing("Deployment", status)
     world.cluster.put(resource("a", {}))
-    await world.told()
+    await world.process_events()
     ready = world.condition("Ready")
     assert (ready["status"], ready["reason"]) == ("False", "DeploymentRefused")
     assert "Deployment is forbidden" in ready["message"]

@@ -81,13 +81,13 @@ def short_periods(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_only_a_new_failure_of_a_worker_triggers_a_reconciliation() -> None:
-    said: dict[str, Any] = {"ready": True, "inFlight": 1}
+    body: dict[str, Any] = {"ready": True, "inFlight": 1}
     asked = asyncio.Queue[str]()
 
     async def answer(path: str) -> bytes:
         asked.put_nowait(path)
-        said["inFlight"] += 1
-        return response(said)
+        body["inFlight"] += 1
+        return response(body)
 
     async with answering(answer) as port:
         world = World(port)
@@ -97,7 +97,7 @@ async def test_only_a_new_failure_of_a_worker_triggers_a_reconciliation() -> Non
             for _ in range(3):
                 assert await asyncio.wait_for(asked.get(), 10) == "/readyz"
             assert world.changes.empty()
-            said["lastFailure"] = OUT_OF_MEMORY
+            body["lastFailure"] = OUT_OF_MEMORY
             assert await asyncio.wait_for(world.changes.get(), 10) == KEY
             report = world.replicas.reports(KEY)["p"]
             assert report.failure == reports.WorkerFailure(*OUT_OF_MEMORY.values())

@@ -156,7 +156,7 @@ async def test_an_api_in_a_terminating_namespace_reports_that_until_it_is_delete
 
 
 @pytest.mark.parametrize(
-    ("said", "advice"),
+    ("hpa_message", "advice"),
     [
         (
             "unable to get metrics for resource cpu: unable to fetch metrics from resource metrics API: the server could not"
@@ -172,11 +172,11 @@ async def test_an_api_in_a_terminating_namespace_reports_that_until_it_is_delete
         ("missing request for cpu in container api of Pod a", "compute.cpu"),
     ],
 )
-def test_an_hpa_without_metrics_has_advice(said: str, advice: str) -> None:
+def test_an_hpa_without_metrics_has_advice(hpa_message: str, advice: str) -> None:
     seen = hpa(300)
-    seen["status"]["conditions"][1]["message"] = said
+    seen["status"]["conditions"][1]["message"] = hpa_message
     message = of(status(ready(), spec=SCALING, hpa=seen), "Ready")["message"]
-    assert said in message
+    assert hpa_message in message
     assert advice in message
 
 
