@@ -1,4 +1,4 @@
-"""Events in any order, repeated events and failed writes lead to the objects and status of the last spec, and then to no writes."""
+"""Events in any order, repeated events and failed writes all lead to the objects and the status of the last spec."""
 
 import asyncio
 import contextlib
