@@ -73,19 +73,19 @@ GROUPS = {
     ),
     "recognition": Group(
         ("runtime/cortex_runtime/handler/recognition.py", "runtime/cortex_runtime/handler/signatures.py"),
-        ("tests/runtime/test_recognition.py", "tests/runtime/test_signatures.py"),
+        ("tests/runtime/handler/test_recognition.py", "tests/runtime/handler/test_signatures.py"),
     ),
     "payload": Group(
         tuple(f"runtime/cortex_runtime/http/{name}.py" for name in ("payload", "forms", "json_parser")),
         (
-            "tests/runtime/test_body.py",
-            "tests/runtime/test_payload.py",
+            "tests/runtime/http/test_body.py",
+            "tests/runtime/http/test_payload.py",
             "tests/runtime/dtypes/test_json_in.py",
         ),
     ),
     "response": Group(
         ("runtime/cortex_runtime/http/response.py", "runtime/cortex_runtime/http/json_encoder.py"),
-        ("tests/runtime/test_response.py", "tests/runtime/dtypes/test_json_out.py"),
+        ("tests/runtime/http/test_response.py", "tests/runtime/dtypes/test_json_out.py"),
     ),
 }
 

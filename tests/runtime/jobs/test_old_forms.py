@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.async_.conftest import Api
 from tests.runtime.compatibility.forms import Ask, Form
+from tests.runtime.jobs.conftest import Api
 from tests.runtime.onnx_models import write_model
 
 TEXT = {"content": "hello", "headers": {"content-type": "text/plain"}}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from tests.runtime.async_.conftest import Api
+from tests.runtime.jobs.conftest import Api
 from tests.runtime.queues.servers import Nats, until
 
 LARGE = """

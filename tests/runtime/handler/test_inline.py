@@ -10,7 +10,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from .conftest import INLINE, Replica
+from ..conftest import INLINE, Replica
 
 SOURCE = (
     INLINE

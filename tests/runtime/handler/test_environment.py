@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .conftest import INLINE
+from ..conftest import INLINE
 
 SOURCE = (
     INLINE

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.runtime.async_.conftest import Api
+from tests.runtime.jobs.conftest import Api
 from tests.runtime.queues.conftest import sqs_url  # noqa: F401 - a fixture
 from tests.runtime.queues.servers import until
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .onnx_models import write_model
+from ..onnx_models import write_model
 
 CANT_FAIL = """
 class Handler:

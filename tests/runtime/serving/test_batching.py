@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from .onnx_models import write_model
+from ..onnx_models import write_model
 
 HANDLER = """
 import pathlib, time

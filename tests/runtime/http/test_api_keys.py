@@ -11,7 +11,7 @@ import pytest
 from cortex_runtime.errors import StartError
 from cortex_runtime.http.api_keys import VARIABLE, ApiKeys
 
-from .conftest import PLAIN, Replica
+from ..conftest import PLAIN, Replica
 
 ECHO = "class Handler:\n    def handle_post(self, payload):\n        return payload\n"
 KEYS = {"secret": {"name": "keys"}}

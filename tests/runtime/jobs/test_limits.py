@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.runtime.async_.conftest import Api
+from tests.runtime.jobs.conftest import Api
 from tests.runtime.queues.servers import Nats, free_port, until
 
 SLOW = """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .onnx_models import write_model
+from ..onnx_models import write_model
 
 HANDLER = """
 class Handler:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from .conftest import INLINE
+from ..conftest import INLINE
 
 BOUND = (
     INLINE

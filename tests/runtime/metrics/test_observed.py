@@ -16,7 +16,7 @@ from cortex_runtime.metrics.series import MOST_SERIES, NamedSeries, merge
 from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.metrics.tracker import MOST_CLASSES, OTHER, Tracker
 
-from .onnx_models import write_model
+from ..onnx_models import write_model
 
 TRACKED = """
 from starlette.responses import JSONResponse

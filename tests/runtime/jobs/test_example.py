@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.runtime.async_.conftest import Api
+from tests.runtime.jobs.conftest import Api
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "async-words"
 

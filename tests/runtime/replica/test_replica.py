@@ -10,7 +10,7 @@ import httpx
 
 from tests.runtime.queues.servers import listens
 
-from .conftest import PLAIN
+from ..conftest import PLAIN
 
 GATED = """
 import os, pathlib, time

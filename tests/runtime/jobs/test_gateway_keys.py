@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.runtime.async_.conftest import Api
+from tests.runtime.jobs.conftest import Api
 
 JOBS = "class Handler:\n    def handle_async(self, payload):\n        return payload\n"
 
