@@ -165,7 +165,7 @@ def _imported_with(
     """What runs all tests in a process that imports the mutant in place of the module."""
 
     def work() -> int:
-        sys.meta_path.insert(0, _Finder(module_name(file), file, mutant.tree))
+        sys.meta_path.insert(0, _Finder(module_name(file), file, mutant.tree()))
         return int(pytest.main([*OPTIONS, *tests], plugins=[_Sorter(order)]))
 
     return work

@@ -8,6 +8,7 @@ import builtins
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
@@ -32,29 +33,36 @@ _ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
 }
 
 
+Path = tuple[tuple[str, int | None], ...]
+"""The way from a module to one of its nodes: names of fields, with an index where the field is a list."""
+
+
 @dataclass(frozen=True)
 class Mutant:
-    """One changed module. line: where the change is, counted from 1. change: `before -> after`."""
+    """One change of a module. line: where it is, counted from 1. change: `before -> after`."""
 
     line: int
     change: str
-    tree: ast.Module
+    source: str
+    path: Path
+    number: int
+    """Of the changes of one node."""
+
+    def tree(self) -> ast.Module:
+        """Return the changed module."""
+        tree = ast.parse(self.source)
+        node = _resolve(tree, self.path)
+        _replace(tree, self.path, list(_changes(node))[self.number])
+        return ast.fix_missing_locations(tree)
 
 
 def mutants(source: str) -> Iterator[Mutant]:
     """Yield every mutant of a module."""
     tree = ast.parse(source)
-    for path in list(_mutable(tree)):
-        for after in _changes(_resolve(tree, path)):
-            changed = copy.deepcopy(tree)
-            before = _resolve(changed, path)
-            _replace(changed, path, after)
-            ast.fix_missing_locations(changed)
-            yield Mutant(before.lineno, f"{_text(before)} -> {_text(after)}", changed)
-
-
-Path = tuple[tuple[str, int | None], ...]
-"""The way from a module to one of its nodes: names of fields, with an index where the field is a list."""
+    for path in _mutable(tree):
+        before = _resolve(tree, path)
+        for number, after in enumerate(_changes(before)):
+            yield Mutant(before.lineno, f"{_text(before)} -> {_text(after)}", source, path, number)
 
 
 def _mutable(node: ast.AST, path: Path = ()) -> Iterator[Path]:
@@ -116,7 +124,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
         case ast.IfExp():
             yield node.body
             yield node.orelse
-        case ast.If() | ast.While():
+        case ast.If() | ast.While() if not _is_negated_alone(node.test):
             changed = copy.copy(node)
             changed.test = ast.UnaryOp(ast.Not(), node.test)
             yield changed
@@ -132,11 +140,21 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Continue()
 
 
+def _is_negated_alone(test: ast.expr) -> bool:
+    """Whether a condition's own mutant is its negation already."""
+    match test:
+        case ast.Compare(ops=[operator]):
+            return isinstance(operator, ast.Eq | ast.NotEq | ast.Is | ast.IsNot | ast.In | ast.NotIn)
+        case ast.UnaryOp(op=ast.Not()):
+            return True
+    return False
+
+
 def _is_none(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
 
-def _resolve(tree: ast.AST, path: Path) -> ast.AST:
+def _resolve(tree: ast.AST, path: Path) -> Any:
     node = tree
     for name, index in path:
         value = getattr(node, name)

@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,7 +36,7 @@ OPTIONS = (
     # The files of the captured output would be shared by all forks.
     "--capture=no",
     *("-p", "no:cacheprovider"),
-    *("-p", "pytest_asyncio"),
+    *("-p", "pytest_asyncio.plugin"),
     *("-p", "pytest_timeout"),
 )
 
@@ -67,13 +68,16 @@ class Server:
             return True
         items = {item.nodeid: item for item in session.items}
         imported = set(self._recorder.lines)
-        lines, seconds, failed = in_fork(lambda: self._record(session), 1800).value or ({}, {}, ["?"])
+        recorded = in_fork(lambda: self._record(session), 1800).value
+        if recorded is None:
+            return True
+        lines, seconds, failed = recorded
         self.report.tests = sorted(seconds, key=lambda test: seconds[test])
         self.report.failed = failed
         self.report.seconds = sum(seconds.values())
         if failed:
             return True
-        functions = live.functions_of({str(file) for file in self._files})
+        self._functions = live.functions_of({str(file) for file in self._files})
         for item in session.items:
             # A mutant that never ends is noticed by the first test that runs into it.
             item.add_marker(pytest.mark.timeout(10 + 5 * seconds[item.nodeid]), append=False)
@@ -82,41 +86,35 @@ class Server:
         for file in self._files:
             source = file.read_text()
             tree = ast.parse(source)
-            found = list(mutants(source))
-
-            def chosen(mutant: Mutant, file: Path = file, tree: ast.Module = tree) -> list[str] | None:
-                places = {(str(file), line) for line in lines_of(mutant.line, tree)}
-                if places & imported:
-                    return None
-                tests = {test for place in places for test in lines.get(place, ())}
-                return [test for test in self.report.tests if test in tests]
-
-            def trial(mutant: Mutant, tests: list[str], file: Path = file, tree: ast.Module = tree) -> Any:
-                def work() -> int:
-                    try:
-                        live.patch(functions, file, tree, mutant.tree)
-                    except live.CannotPatch:
-                        os._exit(UNTRIED)
-                    return 1 if run_items(session, [items[test] for test in tests]) else 0
-
-                return work
-
-            choices = [chosen(mutant) for mutant in found]
-            trials = [
-                (trial(mutant, tests), limit(sum(seconds[test] for test in tests))) if tests else None
-                for mutant, tests in zip(found, choices, strict=True)
-            ]
             verdicts: list[bool | None] = []
-            for tests, fork in zip(choices, in_forks(trials, self._processes), strict=True):
-                if fork is None:
-                    # What no test executes no test can notice; what is executed at import is tried in another way.
-                    verdicts.append(None if tests is None else False)
-                else:
-                    verdicts.append(None if fork.status == UNTRIED else fork.is_killed)
+            works: list[Work | None] = []
+            for mutant in mutants(source):
+                places = {(str(file), line) for line in lines_of(mutant.line, tree)}
+                found = {test for place in places for test in lines.get(place, ())}
+                tests = [test for test in self.report.tests if test in found]
+                # What no test executes no test can notice; what is executed at import is tried in another way.
+                verdicts.append(None if tests or places & imported else False)
+                trial = partial(self._try, file, tree, mutant, session, [items[test] for test in tests])
+                usual = sum(seconds[test] for test in tests)
+                works.append((trial, limit(usual)) if tests and not places & imported else None)
+            for place, fork in enumerate(in_forks(works, self._processes)):
+                if fork is not None and fork.status != UNTRIED:
+                    verdicts[place] = fork.is_killed
             self.report.verdicts[str(file)] = verdicts
         return True
 
-    def _record(self, session: pytest.Session) -> Any:
+    def _try(
+        self, file: Path, tree: ast.Module, mutant: Mutant, session: pytest.Session, tests: list[pytest.Item]
+    ) -> int:
+        try:
+            live.patch(self._functions, file, tree, mutant.tree())
+        except live.CannotPatch:
+            return UNTRIED
+        return 1 if run_items(session, tests) else 0
+
+    def _record(
+        self, session: pytest.Session
+    ) -> tuple[dict[tuple[str, int], set[str]], dict[str, float], list[str]]:
         recorder = self._recorder
         recorder.lines.clear()
         session.config.pluginmanager.register(recorder)
@@ -144,7 +142,7 @@ class _Recorder:
 
     def stop(self) -> None:
         sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]
+        threading.settrace(None)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
@@ -188,12 +186,10 @@ class _Recorder:
 def run_items(session: pytest.Session, items: Sequence[pytest.Item], stop: bool = True) -> bool:
     """Run tests one after the other. Returns whether one failed, the first of which ends it if `stop`."""
     session.testsfailed = 0
-    session.shouldfail = False
     for item, following in zip(items, [*items[1:], None], strict=True):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if stop and session.testsfailed:
             return True
-        session.shouldfail = False
     return session.testsfailed > 0
 
 
