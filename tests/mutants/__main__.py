@@ -34,6 +34,7 @@ PRELOADED = (
     "kopf",
     "orjson",
     "numpy",
+    "cel_expr_python.cel",
     "pytest_asyncio",
     "pytest_timeout",
 )
@@ -69,7 +70,10 @@ GROUPS = {
             f"crds/cortex_api/{name}.py"
             for name in ("base", "handler", "kinds", "problems", "scaling", "units")
         ),
-        ("tests/api",),
+        tuple(
+            f"tests/api/test_{name}.py"
+            for name in ("units", "parse", "problems", "defaults", "document", "schema", "rules")
+        ),
     ),
     "recognition": Group(
         ("runtime/cortex_runtime/handler/recognition.py", "runtime/cortex_runtime/handler/signatures.py"),
