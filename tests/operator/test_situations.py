@@ -1,5 +1,6 @@
 """The conditions in each situation are those in docs/troubleshooting.md."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -211,22 +212,26 @@ def test_a_rejected_api_does_not_become_ready_by_a_second_reconciliation() -> No
 @pytest.mark.parametrize(
     ("before", "after", "kind"),
     [
-        (WAS_READY, status(ready(), reports={"p": died("OutOfMemory", 5)}), "Warning"),
-        (WAS_READY, status(pod()), "Normal"),
-        (WAS_READY, status(ready("o", "old"), pod()), "Normal"),
-        (WAS_READY, status(ready("o", "old"), crashed(message=IMPORT_ERROR)), "Warning"),
-        (status(ready(), reports={"p": died("OutOfMemory", 5)}), status(ready()), "Normal"),
-        (WAS_READY, status(ready(), pod("q"), replicas=2), None),
-        (status(crashed()), status(crashed()), None),
+        (lambda: WAS_READY, lambda: status(ready(), reports={"p": died("OutOfMemory", 5)}), "Warning"),
+        (lambda: WAS_READY, lambda: status(pod()), "Normal"),
+        (lambda: WAS_READY, lambda: status(ready("o", "old"), pod()), "Normal"),
+        (lambda: WAS_READY, lambda: status(ready("o", "old"), crashed(message=IMPORT_ERROR)), "Warning"),
+        (
+            lambda: status(ready(), reports={"p": died("OutOfMemory", 5)}),
+            lambda: status(ready()),
+            "Normal",
+        ),
+        (lambda: WAS_READY, lambda: status(ready(), pod("q"), replicas=2), None),
+        (lambda: status(crashed()), lambda: status(crashed()), None),
     ],
 )
 def test_each_new_reason_has_an_event_which_is_a_warning_for_problems(
-    before: Object, after: Object, kind: str | None
+    before: Callable[[], Object], after: Callable[[], Object], kind: str | None
 ) -> None:
-    event = events.of_transition(resource(), before, after, at(0))
+    event = events.of_transition(resource(), before(), after(), at(0))
     assert (event and event["type"]) == kind
     if event:
-        assert event["reason"] == of(after, "Ready")["reason"]
+        assert event["reason"] == of(after(), "Ready")["reason"]
 
 
 def test_an_unschedulable_pod_has_the_advice_for_its_cause() -> None:
