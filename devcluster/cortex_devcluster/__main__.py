@@ -11,12 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cortex_devcluster.addresses import Exhausted
+from cortex_devcluster.addresses import AddressesExhausted
 from cortex_devcluster.cluster import default_images
 from cortex_devcluster.server import serve
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m cortex_devcluster", description=__doc__)
     parser.add_argument(
         "--state-dir", type=Path, help="kubeconfig and pods' files (default: a new temporary folder)"
@@ -36,26 +36,26 @@ async def run(options: argparse.Namespace, state_dir: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if options.until_eof:
-        loop.add_reader(sys.stdin.fileno(), _read, stop)
+        loop.add_reader(sys.stdin.fileno(), _stop_at_eof, stop)
     else:
         print(f"export KUBECONFIG={state_dir / 'kubeconfig'}", flush=True)
     images = options.image or default_images()
     await serve(state_dir, options.port, images, node=not options.no_node, stop=stop)
 
 
-def _read(stop: asyncio.Event) -> None:
+def _stop_at_eof(stop: asyncio.Event) -> None:
     if not os.read(sys.stdin.fileno(), 1):
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         stop.set()
 
 
 def main() -> int:
-    options = arguments()
+    options = parse_arguments()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     state_dir = options.state_dir or Path(tempfile.mkdtemp(prefix="cortex-dev-"))
     try:
         asyncio.run(run(options, state_dir.absolute()))
-    except (Exhausted, OSError) as error:
+    except (AddressesExhausted, OSError) as error:
         print(f"the dev cluster can't run: {error}", file=sys.stderr)
         return 1
     return 0

@@ -10,33 +10,33 @@ LOCK_PORT = 42424
 BLOCKS = 16
 
 
-class Exhausted(Exception):
+class AddressesExhausted(Exception):
     """No block or no address is left."""
 
 
-class Block:
+class AddressBlock:
     """Addresses handed out by owner; those given back come again last."""
 
     def __init__(self, network: int, block: int) -> None:
         first = block * 256 // BLOCKS
-        spots = [(x, y) for x in range(first, first + 256 // BLOCKS) for y in range(1, 251)]
-        self.size = len(spots)
-        self._free = deque(f"127.{network}.{x}.{y}" for x, y in spots)
+        hosts = [(x, y) for x in range(first, first + 256 // BLOCKS) for y in range(1, 251)]
+        self.size = len(hosts)
+        self._free = deque(f"127.{network}.{x}.{y}" for x, y in hosts)
         self._taken: dict[str, str] = {}
 
-    def take(self, owner: str) -> str:
+    def allocate(self, owner: str) -> str:
         if owner not in self._taken:
             if not self._free:
-                raise Exhausted(f"all {self.size} addresses of the dev cluster are taken")
+                raise AddressesExhausted(f"all {self.size} addresses of the dev cluster are taken")
             self._taken[owner] = self._free.popleft()
         return self._taken[owner]
 
-    def give_back(self, owner: str) -> None:
+    def release(self, owner: str) -> None:
         if owner in self._taken:
             self._free.append(self._taken.pop(owner))
 
 
-def reserve() -> tuple[int, socket.socket]:
+def reserve_block() -> tuple[int, socket.socket]:
     """A block that is free on this machine, and the bound socket that keeps it so. Raises Exhausted."""
     for block in random.sample(range(BLOCKS), BLOCKS):
         lock = socket.socket()
@@ -45,4 +45,4 @@ def reserve() -> tuple[int, socket.socket]:
             return block, lock
         except OSError:
             lock.close()
-    raise Exhausted(f"{BLOCKS} dev clusters run on this machine already: stop one")
+    raise AddressesExhausted(f"{BLOCKS} dev clusters run on this machine already: stop one")

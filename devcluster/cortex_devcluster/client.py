@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 MERGE = "application/merge-patch+json"
 
 
-class Refused(Exception):
+class StatusError(Exception):
     """An answer of 400 or more, with the API server's message."""
 
     def __init__(self, code: int, message: str) -> None:
@@ -48,13 +48,13 @@ class Client:
         await self._session.close()
 
     async def request(
-        self, method: str, where: str, body: Any = None, kind: str = "application/json", **query: str
+        self, method: str, url_path: str, body: Any = None, kind: str = "application/json", **query: str
     ) -> Any:
         """The parsed answer. Raises Refused, or aiohttp.ClientError while nobody listens."""
         data = None if body is None else orjson.dumps(body)
         headers = {"Content-Type": kind} if data else {}
         async with self._session.request(
-            method, self._url + where, data=data, headers=headers, params=query
+            method, self._url + url_path, data=data, headers=headers, params=query
         ) as answer:
             raw = await answer.read()
             try:
@@ -62,7 +62,7 @@ class Client:
             except orjson.JSONDecodeError:
                 content = {"message": raw.decode(errors="replace")}
             if answer.status >= 400:
-                raise Refused(answer.status, content.get("message", f"HTTP {answer.status}"))
+                raise StatusError(answer.status, content.get("message", f"HTTP {answer.status}"))
             return content
 
     async def get(self, resource: str, namespace: str, name: str) -> Object | None:
@@ -70,7 +70,7 @@ class Client:
         try:
             found: Object = await self.request("GET", path(resource, namespace, name))
             return found
-        except Refused as error:
+        except StatusError as error:
             if error.code == 404:
                 return None
             raise
@@ -80,8 +80,8 @@ class Client:
         return created
 
     async def patch(self, resource: str, namespace: str, name: str, change: Object, sub: str = "") -> Object:
-        patched: Object = await self.request("PATCH", path(resource, namespace, name, sub), change, MERGE)
-        return patched
+        apply_patch: Object = await self.request("PATCH", path(resource, namespace, name, sub), change, MERGE)
+        return apply_patch
 
     async def delete(self, resource: str, obj: Object, **options: Any) -> None:
         """Deletes exactly this object (by uid); one that is gone already is fine."""
@@ -89,7 +89,7 @@ class Client:
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": meta["uid"]}, **options}
         try:
             await self.request("DELETE", path(resource, meta.get("namespace", ""), meta["name"]), body)
-        except Refused as error:
+        except StatusError as error:
             if error.code not in (404, 409):
                 raise
 
@@ -97,7 +97,7 @@ class Client:
         query = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true"}
         async with self._session.get(self._url + path(resource), params=query) as answer:
             if answer.status >= 400:
-                raise Refused(answer.status, await answer.text())
+                raise StatusError(answer.status, await answer.text())
             buffer = b""
             async for chunk in answer.content.iter_any():
                 *lines, buffer = (buffer + chunk).split(b"\n")
@@ -117,7 +117,7 @@ class Informer:
         self.synced = asyncio.Event()
         self._client = client
         self._objects: dict[str, dict[str, Object]] = {}
-        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._deleted_uids: OrderedDict[str, None] = OrderedDict()
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
@@ -131,12 +131,12 @@ class Informer:
         found = [obj for space in spaces for obj in self._objects.get(space, {}).values()]
         return [obj for obj in found if match(obj)] if match else found
 
-    def learn(self, obj: Object) -> None:
+    def update(self, obj: Object) -> None:
         """Takes over what a write answered, so that the next look doesn't see the time before it."""
         meta = obj["metadata"]
         known = self.get(meta.get("namespace", ""), meta["name"])
         newer = not known or int(known["metadata"]["resourceVersion"]) < int(meta["resourceVersion"])
-        if newer and meta["uid"] not in self._gone:
+        if newer and meta["uid"] not in self._deleted_uids:
             self._set(obj)
 
     def _set(self, obj: Object) -> None:
@@ -144,18 +144,18 @@ class Informer:
         space = self._objects.setdefault(meta.get("namespace", ""), {})
         before = space.get(meta["name"])
         space[meta["name"]] = obj
-        self._tell(before, obj)
+        self._notify(before, obj)
 
     def _drop(self, obj: Object) -> None:
         meta = obj["metadata"]
-        self._gone[meta["uid"]] = None
-        while len(self._gone) > 1000:
-            self._gone.popitem(last=False)
+        self._deleted_uids[meta["uid"]] = None
+        while len(self._deleted_uids) > 1000:
+            self._deleted_uids.popitem(last=False)
         before = self._objects.get(meta.get("namespace", ""), {}).pop(meta["name"], None)
         if before is not None:
-            self._tell(obj, None)
+            self._notify(obj, None)
 
-    def _tell(self, before: Object | None, after: Object | None) -> None:
+    def _notify(self, before: Object | None, after: Object | None) -> None:
         for listener in self._listeners:
             listener(before, after)
 
@@ -171,8 +171,8 @@ class Informer:
                     if kind == "DELETED":
                         self._drop(obj)
                     elif kind != "BOOKMARK":
-                        self.learn(obj)
-            except Refused as error:
+                        self.update(obj)
+            except StatusError as error:
                 if error.code == 404:
                     return
                 log.warning("%s: %s", self.resource, error)
@@ -188,7 +188,7 @@ class Informer:
             obj.setdefault("apiVersion", api_version)
             obj.setdefault("kind", kind)
             present.add(obj["metadata"]["uid"])
-            self.learn(obj)
+            self.update(obj)
         for obj in self.list():
             if obj["metadata"]["uid"] not in present:
                 self._drop(obj)
@@ -198,7 +198,7 @@ class Informer:
 Key = tuple[str, str]
 
 
-class Loop:
+class ControllerLoop:
     """A level-triggered controller loop: keys are added, coalesced, and handled one after the other, failures later again."""
 
     RETRY = 0.5
@@ -213,7 +213,7 @@ class Loop:
         self._keys[namespace, name] = None
         self._wake.set()
 
-    def later(self, key: Key, seconds: float) -> None:
+    def add_after(self, key: Key, seconds: float) -> None:
         asyncio.get_running_loop().call_later(seconds, self.add, *key)
 
     async def run(self) -> None:
@@ -225,7 +225,7 @@ class Loop:
                 del self._keys[key]
                 try:
                     await self._handle(key)
-                except (Refused, aiohttp.ClientError) as error:
-                    if not (isinstance(error, Refused) and error.code in (404, 409)):
+                except (StatusError, aiohttp.ClientError) as error:
+                    if not (isinstance(error, StatusError) and error.code in (404, 409)):
                         log.warning("%s %s: %s", self._name, "/".join(key), error)
-                    self.later(key, self.RETRY)
+                    self.add_after(key, self.RETRY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from cortex_devcluster.client import Client, Refused
+from cortex_devcluster.client import Client, StatusError
 from cortex_devcluster.objects import Object, now
 
 
@@ -29,7 +29,7 @@ class Recorder:
                     "v1/events", namespace, name, {"count": count, "lastTimestamp": now()}
                 )
                 return
-            except Refused as error:
+            except StatusError as error:
                 if error.code != 404:
                     return  # an event is a hint: the next one says the same
         involved = {
@@ -56,6 +56,6 @@ class Recorder:
         }
         try:
             await self._client.create("v1/events", namespace, event)
-        except Refused as error:
+        except StatusError as error:
             if error.code not in (403, 404, 409):
                 raise

@@ -15,15 +15,15 @@ import uvicorn
 import yaml
 
 from cortex_devcluster import addresses
-from cortex_devcluster.apiserver.api import API
+from cortex_devcluster.apiserver.api import APIServer
 from cortex_devcluster.apiserver.registry import Registry
 from cortex_devcluster.client import Client
-from cortex_devcluster.controllers.autoscalers import Autoscalers
-from cortex_devcluster.controllers.deployments import Workloads
-from cortex_devcluster.controllers.garbage import Garbage
+from cortex_devcluster.controllers.autoscalers import AutoscalerController
+from cortex_devcluster.controllers.deployments import DeploymentController
+from cortex_devcluster.controllers.garbage import GarbageCollector
 from cortex_devcluster.controllers.scheduler import Scheduler
 from cortex_devcluster.node.node import Node
-from cortex_devcluster.node.services import Proxy
+from cortex_devcluster.node.services import ServiceProxy
 
 NODE_NAME = "dev"
 DRAIN = 1
@@ -49,15 +49,15 @@ async def serve(
     state_dir: Path, port: int, images: Collection[str], *, node: bool, stop: asyncio.Event
 ) -> None:
     """Runs until `stop`. The kubeconfig in `state_dir` is written once everything answers."""
-    block, lock = addresses.reserve()
-    services = addresses.Block(43, block)
+    block, lock = addresses.reserve_block()
+    services = addresses.AddressBlock(43, block)
     count = itertools.count()
-    registry = Registry(lambda: services.take(str(next(count))))
+    registry = Registry(lambda: services.allocate(str(next(count))))
     listener = socket.create_server(("127.0.0.1", port))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     clients = [Client(url, name) for name in ("kube-controller-manager", "kubelet")]
     config = uvicorn.Config(
-        API(registry).app,
+        APIServer(registry).app,
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -68,29 +68,29 @@ async def serve(
     if node:
         control, kubelet = clients
         parts += [
-            Workloads(control).run(),
-            Garbage(control).run(),
+            DeploymentController(control).run(),
+            GarbageCollector(control).run(),
             Scheduler(control).run(),
-            Proxy(kubelet).run(),
+            ServiceProxy(kubelet).run(),
         ]
-        runner = Node(kubelet, NODE_NAME, images, state_dir, addresses.Block(42, block))
-        parts += [runner.run(), Autoscalers(control, runner.leaders).run()]
+        runner = Node(kubelet, NODE_NAME, images, state_dir, addresses.AddressBlock(42, block))
+        parts += [runner.run(), AutoscalerController(control, runner.container_pids).run()]
     serving = asyncio.create_task(api._serve([listener]))
     while not api.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
-    running = [asyncio.create_task(part) for part in parts]
+    tasks = [asyncio.create_task(part) for part in parts]
     ended = asyncio.create_task(stop.wait())
     try:
         if node:
-            await _first(_registered(clients[0]), *running)
-        _write(state_dir / "kubeconfig", kubeconfig(url))
-        done, _ = await asyncio.wait([ended, serving, *running], return_when=asyncio.FIRST_COMPLETED)
+            await _wait_for(_node_registered(clients[0]), *tasks)
+        _write_atomically(state_dir / "kubeconfig", kubeconfig(url))
+        done, _ = await asyncio.wait([ended, serving, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {ended}:
             task.result()
     finally:
-        for task in running:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for client in clients:
             await client.close()
         registry.store.close()
@@ -101,23 +101,23 @@ async def serve(
         lock.close()
 
 
-async def _first(wait: Awaitable[None], *running: asyncio.Task[None]) -> None:
+async def _wait_for(wait: Awaitable[None], *tasks: asyncio.Task[None]) -> None:
     """Waits, but no longer than everything runs: a part that fails raises here."""
     waiting = asyncio.ensure_future(wait)
-    await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
-    for task in running:
+    await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
         if task.done():
             waiting.cancel()
             task.result()
     await waiting
 
 
-async def _registered(client: Client) -> None:
+async def _node_registered(client: Client) -> None:
     while await client.get("v1/nodes", "", NODE_NAME) is None:  # noqa: ASYNC110 - a request, not a flag
         await asyncio.sleep(0.02)
 
 
-def _write(path: Path, text: str) -> None:
+def _write_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text)

@@ -15,7 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from cortex_devcluster import DevCluster
-from cortex_devcluster.apiserver.api import API
+from cortex_devcluster.apiserver.api import APIServer
 from cortex_devcluster.apiserver.registry import Registry
 from cortex_devcluster.apiserver.store import HISTORY
 
@@ -63,7 +63,7 @@ def test_a_version_that_is_forgotten_is_gone() -> None:
         body = {"metadata": {"name": "busy", "namespace": "default"}, "data": {"n": str(number)}}
         registry.store.put("/configmaps", "default", "busy", body)
     query = {"watch": "1", "resourceVersion": "1", "timeoutSeconds": "1"}
-    watched = TestClient(API(registry).app).get("/api/v1/configmaps", params=query).text
+    watched = TestClient(APIServer(registry).app).get("/api/v1/configmaps", params=query).text
     event = json.loads(watched.splitlines()[0])
     assert (event["type"], event["object"]["code"]) == ("ERROR", 410)
     assert "too old resource version" in event["object"]["message"]

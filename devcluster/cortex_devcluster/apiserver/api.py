@@ -22,15 +22,15 @@ from cortex_devcluster.apiserver.errors import APIError
 from cortex_devcluster.apiserver.registry import Registry
 from cortex_devcluster.apiserver.requests import (
     Target,
-    accept,
-    body,
-    group_version,
-    intent,
-    patched,
-    selector,
+    accept_header,
+    apply_patch,
+    parse_body,
+    parse_selectors,
+    requested_version,
+    write_options,
 )
 from cortex_devcluster.apiserver.resources import REVIEW_KINDS, REVIEWS, Resource
-from cortex_devcluster.apiserver.scale import scale_of, scaled
+from cortex_devcluster.apiserver.scale import object_with_scale, scale_from_object
 from cortex_devcluster.objects import Object, nested, now
 from cortex_devcluster.selectors import Matcher
 
@@ -39,7 +39,7 @@ OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
-class API:
+class APIServer:
     """The Starlette application around one registry."""
 
     def __init__(self, registry: Registry) -> None:
@@ -51,28 +51,30 @@ class API:
                 Route("/api/v1", self._resources),
                 Route("/apis/{group}", self._group),
                 Route("/apis/{group}/{version}", self._resources),
-                Route("/version", lambda request: reply(VERSION)),
-                Route("/version/", lambda request: reply(VERSION)),
+                Route("/version", lambda request: json_response(VERSION)),
+                Route("/version/", lambda request: json_response(VERSION)),
                 *(Route(path, lambda request: Response("ok")) for path in ("/healthz", "/livez", "/readyz")),
                 # kubectl checks a `kind: List` itself, by this: no schema in it, so the server alone judges.
                 Route("/openapi/v2", lambda request: Response(b"", media_type=OPENAPI_V2)),
-                Route("/openapi/v3", lambda request: reply(discovery.openapi_index(registry.kinds))),
+                Route("/openapi/v3", lambda request: json_response(discovery.openapi_index(registry.kinds))),
                 Route("/openapi/v3/{prefix}/{path:path}", self._openapi),
                 Route("/api/v1/{path:path}", self._dispatch, methods=METHODS),
                 Route("/apis/{group}/{version}/{path:path}", self._dispatch, methods=METHODS),
             ],
-            exception_handlers={APIError: refuse, 404: _no_path},
+            exception_handlers={APIError: error_response, 404: _unknown_path},
         )
 
     async def _versions(self, request: Request) -> Response:
-        return self._aggregated(request, core=True) or reply(discovery.core_versions())
+        return self._aggregated(request, core=True) or json_response(discovery.core_versions())
 
     async def _groups(self, request: Request) -> Response:
-        return self._aggregated(request, core=False) or reply(discovery.group_list(self.registry.kinds))
+        return self._aggregated(request, core=False) or json_response(
+            discovery.group_list(self.registry.kinds)
+        )
 
     def _aggregated(self, request: Request, core: bool) -> Response | None:
         wanted = re.search(
-            r"g=apidiscovery\.k8s\.io;v=(v2(?:beta1)?);as=APIGroupDiscoveryList", accept(request)
+            r"g=apidiscovery\.k8s\.io;v=(v2(?:beta1)?);as=APIGroupDiscoveryList", accept_header(request)
         )
         if not wanted:
             return None
@@ -84,26 +86,26 @@ class API:
         group = request.path_params["group"]
         if group not in self.registry.kinds.groups():
             raise APIError(404, "the server could not find the requested resource")
-        return reply(discovery.group(self.registry.kinds, group))
+        return json_response(discovery.group(self.registry.kinds, group))
 
     async def _resources(self, request: Request) -> Response:
-        group, version = group_version(request)
+        group, version = requested_version(request)
         if version not in self.registry.kinds.groups().get(group, {}):
             raise APIError(404, "the server could not find the requested resource")
-        return reply(discovery.resource_list(self.registry.kinds, group, version))
+        return json_response(discovery.resource_list(self.registry.kinds, group, version))
 
     async def _openapi(self, request: Request) -> Response:
         parts = request.path_params["path"].split("/")
         group, version = ("", parts[0]) if request.path_params["prefix"] == "api" else (parts[0], parts[-1])
         if version not in self.registry.kinds.groups().get(group, {}):
             raise APIError(404, "the server could not find the requested resource")
-        return reply(discovery.openapi(self.registry.kinds, group, version))
+        return json_response(discovery.openapi(self.registry.kinds, group, version))
 
     async def _dispatch(self, request: Request) -> Response:
-        group, version = group_version(request)
+        group, version = requested_version(request)
         path = request.path_params["path"]
         if path in REVIEWS.get((group, version), ()) and request.method == "POST":
-            return review(path, await body(request))
+            return review_response(path, await parse_body(request))
         target = Target(self.registry, group, version, path)
         if target.sub.split("/")[0] == "proxy" and target.resource.key in ("/pods", "/services"):
             return await self._proxy(request, target)
@@ -121,27 +123,29 @@ class API:
 
     def _read(self, request: Request, target: Target) -> Response:
         query = request.query_params
-        match = selector(query)
+        match = parse_selectors(query)
         if query.get("watch") in ("true", "1"):
             if target.name:
-                match = _named(target.name, match)
-            stream = watches.Watch.of(target.resource, target.namespace, match, query, accept(request))
+                match = _with_name(target.name, match)
+            stream = watches.Watch.from_request(
+                target.resource, target.namespace, match, query, accept_header(request)
+            )
             return StreamingResponse(stream.events(self.registry.store), media_type="application/json")
         include = query.get("includeObject", "Metadata")
         if target.name:
             obj = self.registry.get(target.resource, target.namespace, target.name)
-            if watches.as_table(accept(request)):
+            if watches.wants_table(accept_header(request)):
                 meta = {"resourceVersion": obj["metadata"]["resourceVersion"]}
-                return reply(tables.table(target.resource, [obj], meta, include))
-            return reply(obj)
+                return json_response(tables.table(target.resource, [obj], meta, include))
+            return json_response(obj)
         found = [obj for obj in self.registry.store.list(target.resource.key, target.namespace) if match(obj)]
-        found, meta = page(found, query, self.registry.store.version)
-        if watches.as_table(accept(request)):
-            return reply(tables.table(target.resource, found, meta, include))
-        partial = "as=PartialObjectMetadataList" in accept(request)
+        found, meta = paginate(found, query, self.registry.store.version)
+        if watches.wants_table(accept_header(request)):
+            return json_response(tables.table(target.resource, found, meta, include))
+        partial = "as=PartialObjectMetadataList" in accept_header(request)
         if partial:
             listed = [watches.partial(obj) for obj in found]
-            return reply(
+            return json_response(
                 {
                     "kind": "PartialObjectMetadataList",
                     "apiVersion": "meta.k8s.io/v1",
@@ -150,7 +154,7 @@ class API:
                 }
             )
         kind, version = f"{target.resource.kind}List", target.resource.api_version
-        return reply(
+        return json_response(
             {
                 "kind": kind,
                 "apiVersion": version,
@@ -165,53 +169,53 @@ class API:
         return [obj if obj["apiVersion"] == version else {**obj, "apiVersion": version} for obj in found]
 
     async def _write(self, request: Request, target: Target) -> Response:
-        write, resource = intent(request, target), target.resource
+        write, resource = write_options(request, target), target.resource
         if request.method == "POST":
-            given = await body(request)
-            warnings = self.registry.strict(resource, given, write)
+            content = await parse_body(request)
+            warnings = self.registry.check_unknown_fields(resource, content, write)
             space = target.namespace or (
-                (given.get("metadata") or {}).get("namespace") if resource.namespaced else ""
+                (content.get("metadata") or {}).get("namespace") if resource.namespaced else ""
             )
-            return self._reply(
-                request, target, self.registry.create(resource, space or "", given, write), warnings, 201
+            return self._object_response(
+                request, target, self.registry.create(resource, space or "", content, write), warnings, 201
             )
         if request.method == "PUT":
-            given = await body(request)
-            warnings = self.registry.strict(resource, given, write)
-            return self._reply(
+            content = await parse_body(request)
+            warnings = self.registry.check_unknown_fields(resource, content, write)
+            return self._object_response(
                 request,
                 target,
-                self.registry.update(resource, target.namespace, target.name, given, write),
+                self.registry.update(resource, target.namespace, target.name, content, write),
                 warnings,
             )
         kind = request.headers.get("content-type", "").split(";")[0]
-        given = await body(request)
+        content = await parse_body(request)
         if kind == "application/apply-patch+yaml" or kind == "application/apply-patch+cbor":
-            obj, created = self.registry.apply(resource, target.namespace, target.name, given, write)
-            return self._reply(request, target, obj, [], 201 if created else 200)
+            obj, created = self.registry.apply(resource, target.namespace, target.name, content, write)
+            return self._object_response(request, target, obj, [], 201 if created else 200)
         old = self.registry.get(resource, target.namespace, target.name)
-        new = patched(old, given, kind, resource)
-        warnings = self.registry.strict(resource, new, write)
+        new = apply_patch(old, content, kind, resource)
+        warnings = self.registry.check_unknown_fields(resource, new, write)
         if nested(new, "metadata.resourceVersion") == nested(old, "metadata.resourceVersion"):
             new = {**new, "metadata": {k: v for k, v in new["metadata"].items() if k != "resourceVersion"}}
         obj = self.registry.update(resource, target.namespace, target.name, new, write)
-        return self._reply(request, target, obj, warnings)
+        return self._object_response(request, target, obj, warnings)
 
     @staticmethod
-    def _reply(
+    def _object_response(
         request: Request, target: Target, obj: Object, warnings: list[str], code: int = 200
     ) -> Response:
-        if watches.as_table(accept(request)):
+        if watches.wants_table(accept_header(request)):
             obj = tables.table(
                 target.resource, [obj], {}, request.query_params.get("includeObject", "Metadata")
             )
-        response = reply(obj, code)
+        response = json_response(obj, code)
         for warning in warnings:
             response.headers.append("Warning", "299 - " + json.dumps(warning))
         return response
 
     async def _delete(self, request: Request, target: Target) -> Response:
-        options = {**(await body(request, optional=True))}
+        options = {**(await parse_body(request, optional=True))}
         for name in ("gracePeriodSeconds", "propagationPolicy", "dryRun"):
             if name in request.query_params:
                 options[name] = request.query_params[name]
@@ -219,14 +223,14 @@ class API:
         if target.name:
             obj, gone = self.registry.delete(resource, target.namespace, target.name, options)
             if not gone or resource.kind in ("Pod", "Namespace"):
-                return reply(obj)
+                return json_response(obj)
             details = {
                 "name": target.name,
                 "group": resource.group,
                 "kind": resource.plural,
                 "uid": obj["metadata"]["uid"],
             }
-            return reply(
+            return json_response(
                 {
                     "kind": "Status",
                     "apiVersion": "v1",
@@ -235,14 +239,14 @@ class API:
                     "details": details,
                 }
             )
-        match = selector(request.query_params)
+        match = parse_selectors(request.query_params)
         found = [obj for obj in self.registry.store.list(resource.key, target.namespace) if match(obj)]
         for obj in found:
             self.registry.delete(
                 resource, obj["metadata"].get("namespace", ""), obj["metadata"]["name"], options
             )
         meta = {"resourceVersion": str(self.registry.store.version)}
-        return reply(
+        return json_response(
             {
                 "kind": f"{resource.kind}List",
                 "apiVersion": resource.api_version,
@@ -254,19 +258,19 @@ class API:
     async def _scale(self, request: Request, target: Target) -> Response:
         obj = self.registry.get(target.resource, target.namespace, target.name)
         if request.method == "GET":
-            return reply(scale_of(obj, target.resource))
-        given = await body(request)
+            return json_response(scale_from_object(obj, target.resource))
+        content = await parse_body(request)
         if request.method == "PATCH":
-            given = patched(
-                scale_of(obj, target.resource),
-                given,
+            content = apply_patch(
+                scale_from_object(obj, target.resource),
+                content,
                 request.headers["content-type"].split(";")[0],
                 target.resource,
             )
-        write = intent(request, target)
-        new = scaled(obj, given, target.resource)
-        return reply(
-            scale_of(
+        write = write_options(request, target)
+        new = object_with_scale(obj, content, target.resource)
+        return json_response(
+            scale_from_object(
                 self.registry.update(target.resource, target.namespace, target.name, new, write),
                 target.resource,
             )
@@ -275,12 +279,14 @@ class API:
     async def _special(self, request: Request, target: Target) -> Response:
         if target.sub == "log" and target.plural == "pods":
             return await self._log(request, target)
-        given = await body(request)
+        content = await parse_body(request)
         if target.sub == "binding" and target.plural == "pods":
-            self.registry.bind(target.namespace, target.name, given)
-            return reply({"kind": "Status", "apiVersion": "v1", "status": "Success", "code": 201}, 201)
+            self.registry.bind(target.namespace, target.name, content)
+            return json_response(
+                {"kind": "Status", "apiVersion": "v1", "status": "Success", "code": 201}, 201
+            )
         if target.sub == "finalize" and target.plural == "namespaces":
-            return reply(self.registry.finalize_namespace(target.name, given))
+            return json_response(self.registry.finalize_namespace(target.name, content))
         raise APIError(404, "the server could not find the requested resource")
 
     async def _log(self, request: Request, target: Target) -> Response:
@@ -302,7 +308,7 @@ class API:
             raise APIError(400, f"pod {target.name} does not have a host assigned")
         host = nested(node, "status.addresses")[0]["address"]
         url = f"http://{host}:{port}/containerLogs/{target.namespace}/{target.name}/{container}"
-        answer = await forwarding.on(request, url)
+        answer = await forwarding.forward(request, url)
         if answer.status_code != 200:
             said = [chunk if isinstance(chunk, bytes) else b"" async for chunk in answer.body_iterator]
             raise APIError(answer.status_code, b"".join(said).decode())
@@ -310,32 +316,32 @@ class API:
 
     async def _proxy(self, request: Request, target: Target) -> Response:
         """Passes the request on to a port of a pod or a service."""
-        name, port = forwarding.split(target.name)
+        name, port = forwarding.split_name_and_port(target.name)
         obj = self.registry.get(target.resource, target.namespace, name)
         base = (forwarding.pod_url if target.plural == "pods" else forwarding.service_url)(obj, port)
         # The path as it was sent: a slash at its end counts.
         _, _, path = request.url.path.partition(f"/{target.name}/proxy")
-        return await forwarding.on(request, base + (path or "/"))
+        return await forwarding.forward(request, base + (path or "/"))
 
 
-def reply(content: Any, code: int = 200) -> Response:
+def json_response(content: Any, code: int = 200) -> Response:
     return Response(orjson.dumps(content), status_code=code, media_type="application/json")
 
 
-async def refuse(request: Request, error: Exception) -> Response:
+async def error_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, APIError)
-    return reply(error.status(), error.code)
+    return json_response(error.status(), error.code)
 
 
-async def _no_path(request: Request, error: Exception) -> Response:
-    return await refuse(request, APIError(404, "the server could not find the requested resource"))
+async def _unknown_path(request: Request, error: Exception) -> Response:
+    return await error_response(request, APIError(404, "the server could not find the requested resource"))
 
 
-def _named(name: str, match: Matcher) -> Matcher:
+def _with_name(name: str, match: Matcher) -> Matcher:
     return lambda obj: obj["metadata"]["name"] == name and match(obj)
 
 
-def page(found: list[Object], query: Any, version: int) -> tuple[list[Object], Object]:
+def paginate(found: list[Object], query: Any, version: int) -> tuple[list[Object], Object]:
     """A list's part that `limit` and `continue` ask for, with its metadata."""
     start = int(query.get("continue") or 0)
     limit = int(query.get("limit") or 0) or len(found)
@@ -345,9 +351,9 @@ def page(found: list[Object], query: Any, version: int) -> tuple[list[Object], O
     return found[start : start + limit], meta
 
 
-def review(plural: str, given: Object) -> Response:
+def review_response(plural: str, content: Object) -> Response:
     """Everything is allowed to everybody."""
-    answer = {**given, "kind": REVIEW_KINDS[plural], "metadata": {"creationTimestamp": now()}}
+    answer = {**content, "kind": REVIEW_KINDS[plural], "metadata": {"creationTimestamp": now()}}
     if plural == "selfsubjectreviews":
         answer["status"] = {"userInfo": {"username": "developer", "groups": ["system:masters"]}}
     elif plural == "selfsubjectrulesreviews":
@@ -355,4 +361,4 @@ def review(plural: str, given: Object) -> Response:
         answer["status"] = {"resourceRules": [rule], "nonResourceRules": [], "incomplete": False}
     else:
         answer["status"] = {"allowed": True}
-    return reply(answer, 201)
+    return json_response(answer, 201)

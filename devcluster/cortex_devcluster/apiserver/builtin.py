@@ -15,33 +15,33 @@ _LABEL = re.compile(r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9.:]*[a-z0-9])?$")
 
 
-def later(seconds: float) -> str:
+def timestamp_in(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def metadata_problems(meta: Object) -> list[FieldError]:
+def validate_metadata(meta: Object) -> list[FieldError]:
     """Name and labels as every kind has them."""
-    problems = []
+    validate = []
     name = meta.get("name")
     if not name:
-        problems.append(FieldError("metadata.name", "Required value: name or generateName is required"))
+        validate.append(FieldError("metadata.name", "Required value: name or generateName is required"))
     elif not _NAME.match(str(name)) or len(name) > 253:
         rule = (
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
             "and must start and end with an alphanumeric character"
         )
-        problems.append(FieldError("metadata.name", f'Invalid value: "{name}": {rule}'))
+        validate.append(FieldError("metadata.name", f'Invalid value: "{name}": {rule}'))
     for key, value in (meta.get("labels") or {}).items():
         if not isinstance(value, str) or len(value) > 63 or not _LABEL.match(value):
             rule = (
                 "a valid label must be an empty string or consist of alphanumeric characters, "
                 "'-', '_' or '.', at most 63 of them"
             )
-            problems.append(FieldError("metadata.labels", f'Invalid value: "{value}": {key}: {rule}'))
-    return problems
+            validate.append(FieldError("metadata.labels", f'Invalid value: "{value}": {key}: {rule}'))
+    return validate
 
 
-def problems(resource: Resource, obj: Object, old: Object | None) -> list[FieldError]:
+def validate(resource: Resource, obj: Object, old: Object | None) -> list[FieldError]:
     spec = obj.get("spec") or {}
     found: list[FieldError] = []
     if resource.kind in ("Deployment", "ReplicaSet"):
@@ -81,7 +81,7 @@ def _pod_problems(spec: Object, path: str) -> list[FieldError]:
     return found
 
 
-def defaulted(
+def with_defaults(
     resource: Resource, obj: Object, old: Object | None, service_address: Callable[[], str]
 ) -> Object:
     """The object with the defaults of its kind (a copy of the caller's: it is changed in place)."""

@@ -80,7 +80,7 @@ def compiled(expression: str) -> Any:
         raise ValueError(f"compilation failed: {error}") from error
 
 
-def problems(schema: Mapping[str, Any], path: str = "") -> Iterator[FieldError]:
+def validate_rules(schema: Mapping[str, Any], path: str = "") -> Iterator[FieldError]:
     """Rules anywhere in a schema that don't compile."""
     for index, rule in enumerate(schema.get("x-kubernetes-validations", ())):
         for field in ("rule", "messageExpression"):
@@ -91,10 +91,10 @@ def problems(schema: Mapping[str, Any], path: str = "") -> Iterator[FieldError]:
                     where = f"{path}.x-kubernetes-validations[{index}].{field}".lstrip(".")
                     yield FieldError(where, f"Invalid value: {rule[field]!r}: {error}")
     for name, below in schema.get("properties", {}).items():
-        yield from problems(below, f"{path}.properties[{name}]")
+        yield from validate_rules(below, f"{path}.properties[{name}]")
     for name in ("items", "additionalProperties"):
         if isinstance(schema.get(name), dict):
-            yield from problems(schema[name], f"{path}.{name}")
+            yield from validate_rules(schema[name], f"{path}.{name}")
 
 
 def escape(name: str) -> str:
@@ -107,23 +107,23 @@ def escape(name: str) -> str:
     return name
 
 
-def bind(value: Any, schema: Mapping[str, Any]) -> Any:
+def to_cel(value: Any, schema: Mapping[str, Any]) -> Any:
     """A value as rules see it: only declared fields, names escaped, strings with format left as they are."""
     if isinstance(value, dict):
         known = schema.get("properties")
         if known is None:
             extra = schema.get("additionalProperties")
             below = extra if isinstance(extra, dict) else {}
-            return {name: bind(item, below) for name, item in value.items()}
+            return {name: to_cel(item, below) for name, item in value.items()}
         open_ended = schema.get("x-kubernetes-preserve-unknown-fields")
-        return {escape(k): bind(v, known.get(k, {})) for k, v in value.items() if k in known or open_ended}
+        return {escape(k): to_cel(v, known.get(k, {})) for k, v in value.items() if k in known or open_ended}
     if isinstance(value, list):
-        return [bind(item, schema.get("items", {})) for item in value]
+        return [to_cel(item, schema.get("items", {})) for item in value]
     return value
 
 
 @dataclass(frozen=True)
-class Checker:
+class RuleChecker:
     """Evaluates the rules of a schema against a new value and, for transition rules, the old one."""
 
     schema: Mapping[str, Any]
@@ -157,12 +157,12 @@ class Checker:
     def _rules(
         self, value: Any, old: Any, schema: Mapping[str, Any], path: str, updating: bool
     ) -> Iterator[FieldError]:
-        data = {"self": bind(value, schema)}
+        data = {"self": to_cel(value, schema)}
         for rule in schema["x-kubernetes-validations"]:
             if re.search(r"\boldSelf\b", rule["rule"]):
                 if not updating or old is None:
                     continue
-                data["oldSelf"] = bind(old, schema)
+                data["oldSelf"] = to_cel(old, schema)
             result = compiled(rule["rule"]).eval(data=data)
             if result.type() == _T.BOOL and result.plain_value():
                 continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from cortex_devcluster.apiserver.resources import REVIEW_KINDS, REVIEWS, VERBS, Kinds, Resource
+from cortex_devcluster.apiserver.resources import REVIEW_KINDS, REVIEWS, VERBS, Resource, ServedResources
 
 Json = dict[str, Any]
 
@@ -18,12 +18,12 @@ def core_versions() -> Json:
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
 
 
-def group_list(kinds: Kinds) -> Json:
+def group_list(kinds: ServedResources) -> Json:
     groups = [group(kinds, name) for name in kinds.groups() if name]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
 
-def group(kinds: Kinds, name: str) -> Json:
+def group(kinds: ServedResources, name: str) -> Json:
     versions = [{"groupVersion": f"{name}/{version}", "version": version} for version in kinds.groups()[name]]
     return {
         "kind": "APIGroup",
@@ -34,7 +34,7 @@ def group(kinds: Kinds, name: str) -> Json:
     }
 
 
-def resource_list(kinds: Kinds, name: str, version: str) -> Json:
+def resource_list(kinds: ServedResources, name: str, version: str) -> Json:
     entries: list[Json] = []
     for resource in kinds.groups()[name][version]:
         entries.append(
@@ -55,7 +55,7 @@ def resource_list(kinds: Kinds, name: str, version: str) -> Json:
                 "namespaced": resource.namespaced,
             }
             entries.append(
-                {**below, "kind": sub["responseKind"]["kind"], "verbs": sub["verbs"], **_foreign(sub)}
+                {**below, "kind": sub["responseKind"]["kind"], "verbs": sub["verbs"], **_scale_version(sub)}
             )
     for plural in REVIEWS.get((name, version), ()):
         kind = REVIEW_KINDS[plural]
@@ -66,7 +66,7 @@ def resource_list(kinds: Kinds, name: str, version: str) -> Json:
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": entries}
 
 
-def _foreign(sub: Json) -> Json:
+def _scale_version(sub: Json) -> Json:
     kind = sub["responseKind"]
     return {"group": kind["group"], "version": kind["version"]} if kind["kind"] == "Scale" else {}
 
@@ -90,7 +90,7 @@ def _subresources(resource: Resource) -> list[Json]:
     return result
 
 
-def aggregated(kinds: Kinds, core: bool, version: str) -> Json:
+def aggregated(kinds: ServedResources, core: bool, version: str) -> Json:
     """All groups with all kinds in one document (apidiscovery.k8s.io)."""
     items = []
     for name, versions in kinds.groups().items():
@@ -125,7 +125,7 @@ def _entries(version: str, group_name: str, found: Iterable[Resource]) -> list[J
     return entries
 
 
-def openapi_index(kinds: Kinds) -> Json:
+def openapi_index(kinds: ServedResources) -> Json:
     paths = {}
     for name, versions in kinds.groups().items():
         for version in versions:
@@ -134,7 +134,7 @@ def openapi_index(kinds: Kinds) -> Json:
     return {"paths": paths}
 
 
-def openapi(kinds: Kinds, name: str, version: str) -> Json:
+def openapi(kinds: ServedResources, name: str, version: str) -> Json:
     """The document of one group version: a patch operation with `fieldValidation` for every kind, and its schema."""
     paths: Json = {}
     schemas: Json = {}

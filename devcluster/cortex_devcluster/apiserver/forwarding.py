@@ -13,10 +13,10 @@ from cortex_devcluster.apiserver.errors import APIError
 from cortex_devcluster.objects import Object, nested
 
 _NAME = re.compile(r"^(?:(?P<scheme>https?):)?(?P<name>[^:]+)(?::(?P<port>[^:]*))?$")
-_OF_THE_HOP = {"host", "connection", "authorization", "transfer-encoding", "content-length", "keep-alive"}
+_HOP_BY_HOP = {"host", "connection", "authorization", "transfer-encoding", "content-length", "keep-alive"}
 
 
-def split(name: str) -> tuple[str, str]:
+def split_name_and_port(name: str) -> tuple[str, str]:
     """Name and port ("" when absent) of "[scheme:]name[:port]", as the proxy subresources spell it. Raises APIError."""
     found = _NAME.match(name)
     if found is None or found["scheme"] == "https":
@@ -45,9 +45,9 @@ def service_url(service: Object, port: str) -> str:
     return f"http://{nested(service, 'spec.clusterIP')}:{found[0]['port']}"
 
 
-async def on(request: Request, url: str) -> StreamingResponse:
+async def forward(request: Request, url: str) -> StreamingResponse:
     """The answer of another server, as it streams in. Raises APIError (503) when it can't be reached."""
-    headers = [(k, v) for k, v in request.headers.items() if k not in _OF_THE_HOP]
+    headers = [(k, v) for k, v in request.headers.items() if k not in _HOP_BY_HOP]
     session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), auto_decompress=False)
     try:
         upstream = await session.request(
@@ -75,6 +75,6 @@ async def on(request: Request, url: str) -> StreamingResponse:
     response.raw_headers = [
         (k.lower().encode(), v.encode())
         for k, v in upstream.headers.items()
-        if k.lower() not in _OF_THE_HOP or k.lower() == "content-length"
+        if k.lower() not in _HOP_BY_HOP or k.lower() == "content-length"
     ]
     return response

@@ -93,10 +93,10 @@ class Conflict:
     path: Path
 
     def __str__(self) -> str:
-        return f'conflict with "{self.manager.name}": {dotted(self.path)}'
+        return f'conflict with "{self.manager.name}": {format_path(self.path)}'
 
 
-def dotted(path: Path) -> str:
+def format_path(path: Path) -> str:
     """'.spec.containers[name="api"].image' for the path of a conflict."""
     text = ""
     for part in path:
@@ -118,11 +118,11 @@ def item_key(item: Any, keys: tuple[str, ...]) -> str:
     return "k:" + json.dumps(named, separators=(",", ":"))
 
 
-def leaves(value: Any, shape: Shape, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def iterate_fields(value: Any, shape: Shape, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Every owned path below `value` with what stands there (None for the mere presence of a keyed item)."""
     if isinstance(value, dict) and value and not shape.atomic_map():
         for name, child in value.items():
-            yield from leaves(child, shape.child(name), (*path, f"f:{name}"))
+            yield from iterate_fields(child, shape.child(name), (*path, f"f:{name}"))
     elif isinstance(value, list) and value and shape.is_set():
         for item in value:
             yield (*path, "v:" + json.dumps(item)), item
@@ -130,15 +130,15 @@ def leaves(value: Any, shape: Shape, path: Path = ()) -> Iterator[tuple[Path, An
         for item in value:
             at = (*path, item_key(item, keys))
             yield at, None
-            yield from leaves(item, shape.item(), at)
+            yield from iterate_fields(item, shape.item(), at)
     else:
         yield path, value
 
 
-def owned(obj: Object, shape: Shape) -> dict[Path, Any]:
+def owned_fields(obj: Object, shape: Shape) -> dict[Path, Any]:
     return {
         path: value
-        for path, value in leaves(obj, shape)
+        for path, value in iterate_fields(obj, shape)
         if path[:2] not in UNOWNED and path[:1] not in UNOWNED
     }
 
@@ -197,10 +197,10 @@ def write(obj: Object, entries: list[Manager]) -> None:
     ]
 
 
-def track(before: Object | None, after: Object, shape: Shape, writer: Manager) -> None:
+def update_managers(before: Object | None, after: Object, shape: Shape, writer: Manager) -> None:
     """Gives what a plain write changed to its manager and takes it, and what it removed, from the others."""
-    old = owned(before, shape) if before else {}
-    new = owned(after, shape)
+    old = owned_fields(before, shape) if before else {}
+    new = owned_fields(after, shape)
     changed = frozenset(path for path, value in new.items() if path not in old or old[path] != value)
     gone = frozenset(path for path in old if path not in new)
     entries, mine = [], Fields()
@@ -211,14 +211,14 @@ def track(before: Object | None, after: Object, shape: Shape, writer: Manager) -
             stamp = entry.time if not (changed - entry.fields) else writer.time
         else:
             keep, stamp = entry.fields - gone - changed, entry.time
-        entries.append(_with(entry, keep, stamp))
+        entries.append(_with_fields(entry, keep, stamp))
     if changed:
         entries = [entry for entry in entries if entry.identity != writer.identity]
-        entries.append(_with(writer, (mine - gone) | changed, writer.time))
+        entries.append(_with_fields(writer, (mine - gone) | changed, writer.time))
     write(after, entries)
 
 
-def _with(entry: Manager, fields: Fields, time: str) -> Manager:
+def _with_fields(entry: Manager, fields: Fields, time: str) -> Manager:
     return Manager(entry.name, entry.operation, entry.api_version, entry.subresource, fields, time)
 
 
@@ -226,12 +226,12 @@ def apply(
     live: Object | None, config: Object, shape: Shape, writer: Manager, force: bool
 ) -> tuple[Object, list[Conflict]]:
     """The live object with `config` applied by `writer`, managedFields included; conflicts unless `force`."""
-    wanted = owned(config, shape)
+    wanted = owned_fields(config, shape)
     fields = frozenset(wanted)
     entries = managers(live) if live else []
     mine = next((entry.fields for entry in entries if entry.identity == writer.identity), Fields())
     others = [entry for entry in entries if entry.identity != writer.identity]
-    present = owned(live, shape) if live else {}
+    present = owned_fields(live, shape) if live else {}
     conflicts = [
         Conflict(entry, path)
         for entry in others
@@ -241,25 +241,25 @@ def apply(
     if conflicts and not force:
         return live or config, conflicts
     lost = frozenset(conflict.path for conflict in conflicts)
-    result = overlay(live, config, shape)
+    result = merge(live, config, shape)
     elsewhere: frozenset[Path] = frozenset().union(*(entry.fields for entry in others)) - lost
     for path in sorted(mine - fields, key=len):  # a whole item before what is in it
         if not any(other[: len(path)] == path for other in elsewhere | fields):
             _prune(result, path, elsewhere | fields)
-    kept = [_with(entry, entry.fields - lost, entry.time) for entry in others]
+    kept = [_with_fields(entry, entry.fields - lost, entry.time) for entry in others]
     old_time = next(
         (e.time for e in entries if e.identity == writer.identity and e.fields == fields), writer.time
     )
-    write(result, [*kept, _with(writer, fields, old_time)])
+    write(result, [*kept, _with_fields(writer, fields, old_time)])
     return result, []
 
 
-def overlay(live: Any, config: Any, shape: Shape) -> Any:
+def merge(live: Any, config: Any, shape: Shape) -> Any:
     """`config` laid over `live`: maps and keyed lists merge, sets unite, the rest is replaced."""
     if isinstance(config, dict) and isinstance(live, dict) and not shape.atomic_map():
         result = dict(live)
         for name, value in config.items():
-            result[name] = overlay(live.get(name), value, shape.child(name))
+            result[name] = merge(live.get(name), value, shape.child(name))
         return result
     if isinstance(config, list) and isinstance(live, list):
         if shape.is_set():
@@ -267,7 +267,7 @@ def overlay(live: Any, config: Any, shape: Shape) -> Any:
         if keys := shape.keys([*live, *config]):
             new = {item_key(item, keys): item for item in config}
             old = {item_key(item, keys) for item in live}
-            merged = [overlay(item, new.get(item_key(item, keys), item), shape.item()) for item in live]
+            merged = [merge(item, new.get(item_key(item, keys), item), shape.item()) for item in live]
             return merged + [copy.deepcopy(item) for key, item in new.items() if key not in old]
     return copy.deepcopy(config)
 

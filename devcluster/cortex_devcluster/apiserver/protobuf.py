@@ -13,7 +13,7 @@ from typing import Any
 MAGIC = b"k8s\x00"
 
 
-class Unreadable(ValueError):
+class DecodeError(ValueError):
     """Not the envelope, or a kind or field that isn't known here."""
 
 
@@ -75,27 +75,27 @@ TYPES: Mapping[str, Mapping[int, Field]] = {
 def decode(body: bytes) -> dict[str, Any]:
     """The object in a Kubernetes protobuf envelope, as its JSON would be. Raises Unreadable."""
     if not body.startswith(MAGIC):
-        raise Unreadable("not a Kubernetes protobuf message")
-    envelope = message("Unknown", body[len(MAGIC) :], raw=True)
+        raise DecodeError("not a Kubernetes protobuf message")
+    envelope = decode_message("Unknown", body[len(MAGIC) :], raw=True)
     kind = envelope["typeMeta"]["kind"]
     if kind not in TYPES:
-        raise Unreadable(f"a {kind} in protobuf is not understood here, send JSON")
-    return {**envelope["typeMeta"], **message(kind, envelope.get("raw", b""))}
+        raise DecodeError(f"a {kind} in protobuf is not understood here, send JSON")
+    return {**envelope["typeMeta"], **decode_message(kind, envelope.get("raw", b""))}
 
 
-def message(name: str, data: bytes, *, raw: bool = False) -> dict[str, Any]:
+def decode_message(name: str, data: bytes, *, raw: bool = False) -> dict[str, Any]:
     """A message by its table; empty scalars are left out, as in JSON with omitempty."""
     result: dict[str, Any] = {}
-    for number, value in _pairs(data):
+    for number, value in _fields(data):
         field = TYPES[name].get(number)
         if field is None:
             if value in (b"", 0):
                 continue
-            raise Unreadable(f"field {number} of {name} in protobuf is not understood here, send JSON")
+            raise DecodeError(f"field {number} of {name} in protobuf is not understood here, send JSON")
         if field.type == "ignored":
             continue
         if field.shape == "map":
-            entry = dict(_pairs(value if isinstance(value, bytes) else b""))
+            entry = dict(_fields(value if isinstance(value, bytes) else b""))
             key = _text(entry.get(1, b""))
             result.setdefault(field.name, {})[key] = _value(field, entry.get(2, b""), raw=raw)
         elif field.shape == "list":
@@ -113,7 +113,7 @@ def _value(field: Field, value: bytes | int, *, raw: bool) -> Any:
             return bool(value)
         return value if value < 1 << 63 else value - (1 << 64)
     if field.type in TYPES:
-        return message(field.type, value, raw=raw)
+        return decode_message(field.type, value, raw=raw)
     if field.type == "bytes":
         return value if raw else b64encode(value).decode()
     return _text(value)
@@ -121,11 +121,11 @@ def _value(field: Field, value: bytes | int, *, raw: bool) -> Any:
 
 def _text(value: bytes | int) -> str:
     if isinstance(value, int):
-        raise Unreadable("a number where a text is expected")
+        raise DecodeError("a number where a text is expected")
     return value.decode()
 
 
-def _pairs(data: bytes) -> Iterator[tuple[int, bytes | int]]:
+def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
     """Field numbers and values: integers, or the bytes of texts and messages."""
     at = 0
     while at < len(data):
@@ -138,7 +138,7 @@ def _pairs(data: bytes) -> Iterator[tuple[int, bytes | int]]:
             yield tag >> 3, data[at : at + length]
             at += length
         else:
-            raise Unreadable(f"wire type {tag & 7} is not used by Kubernetes objects")
+            raise DecodeError(f"wire type {tag & 7} is not used by Kubernetes objects")
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -149,4 +149,4 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
-    raise Unreadable("the message ends in the middle of a number")
+    raise DecodeError("the message ends in the middle of a number")

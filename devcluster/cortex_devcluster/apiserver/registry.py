@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from cortex_devcluster.apiserver import builtin, cel, managed_fields
 from cortex_devcluster.apiserver import schema as schemas
 from cortex_devcluster.apiserver.errors import APIError, FieldError, conflict, exists, invalid, not_found
-from cortex_devcluster.apiserver.resources import Kinds, Resource, crd_problems, of_crd
+from cortex_devcluster.apiserver.resources import Resource, ServedResources, resources_of_crd, validate_crd
 from cortex_devcluster.apiserver.store import Store
 from cortex_devcluster.objects import Object, nested, now
 
@@ -30,7 +30,7 @@ NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
 @dataclass(frozen=True)
-class Write:
+class WriteOptions:
     """How a request wants its write: who writes, what to do about unknown fields, and whether to do it at all."""
 
     manager: str = "unknown"
@@ -44,14 +44,17 @@ class Write:
 class Registry:
     def __init__(self, service_address: Callable[[], str]) -> None:
         self.store = Store()
-        self.kinds = Kinds()
+        self.kinds = ServedResources()
         self._service_address = service_address
         for name in NAMESPACES:
             self.create(
-                self._kind("", "v1", "namespaces"), "", {"metadata": {"name": name}}, Write("kube-apiserver")
+                self._resource("", "v1", "namespaces"),
+                "",
+                {"metadata": {"name": name}},
+                WriteOptions("kube-apiserver"),
             )
 
-    def _kind(self, group: str, version: str, plural: str) -> Resource:
+    def _resource(self, group: str, version: str, plural: str) -> Resource:
         resource = self.kinds.find(group, version, plural)
         if resource is None:
             raise APIError(404, "the server could not find the requested resource")
@@ -63,7 +66,7 @@ class Registry:
             raise not_found(resource.plural, resource.group, name)
         return obj
 
-    def create(self, resource: Resource, namespace: str, body: Object, write: Write) -> Object:
+    def create(self, resource: Resource, namespace: str, body: Object, write: WriteOptions) -> Object:
         meta = {
             k: v for k, v in (body.get("metadata") or {}).items() if k not in SYSTEM_FIELDS and v is not None
         }
@@ -71,7 +74,7 @@ class Registry:
         meta.pop("resourceVersion", None)
         if not meta.get("name") and meta.get("generateName"):
             meta["name"] = meta["generateName"] + "".join(secrets.choice(ALPHABET) for _ in range(5))
-        self._check_place(resource, namespace, meta)
+        self._check_namespace(resource, namespace, meta)
         name = meta.get("name", "")
         if name and self.store.get(resource.key, namespace, name):
             raise exists(resource.plural, resource.group, name)
@@ -81,19 +84,19 @@ class Registry:
         obj = {**body, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": meta}
         if resource.status and resource.schema is not None:
             obj.pop("status", None)
-        obj = self._admit(resource, obj, None, write)
+        obj = self._default_and_validate(resource, obj, None, write)
         if "spec" in obj or resource.schema is not None:
             meta["generation"] = 1
             obj["metadata"]["generation"] = 1
         if not write.apply:
-            managed_fields.track(None, obj, resource.shape, self._manager(resource, write))
+            managed_fields.update_managers(None, obj, resource.shape, self._manager(resource, write))
         if write.dry_run:
             return obj
         stored = self.store.put(resource.key, namespace, name, obj)
-        self._after(resource, stored)
+        self._serve_definition(resource, stored)
         return self.get(resource, namespace, name)
 
-    def _check_place(self, resource: Resource, namespace: str, meta: Object) -> None:
+    def _check_namespace(self, resource: Resource, namespace: str, meta: Object) -> None:
         if meta.get("namespace") and resource.namespaced and meta["namespace"] != namespace:
             said = "the namespace of the provided object does not match the namespace sent on the request"
             raise APIError(400, f"{said} ({meta['namespace']} != {namespace})")
@@ -107,7 +110,9 @@ class Registry:
                 )
                 raise APIError(403, f'{resource.plural} "{meta.get("name", "")}" is forbidden: {message}')
 
-    def update(self, resource: Resource, namespace: str, name: str, body: Object, write: Write) -> Object:
+    def update(
+        self, resource: Resource, namespace: str, name: str, body: Object, write: WriteOptions
+    ) -> Object:
         """Replaces an object (or its status) by `body`, which may carry the resourceVersion it was made from."""
         old = self.get(resource, namespace, name)
         meta = dict(body.get("metadata") or {})
@@ -132,25 +137,25 @@ class Registry:
         if "managedFields" not in meta:
             meta["managedFields"] = old["metadata"].get("managedFields", [])
         obj = {**body, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": meta}
-        obj = self._part(resource, old, obj, write)
-        obj = self._admit(resource, obj, old, write)
-        if self._content(obj) != self._content(old) and "generation" in obj["metadata"]:
+        obj = self._limit_to_subresource(resource, old, obj, write)
+        obj = self._default_and_validate(resource, obj, old, write)
+        if self._desired_state(obj) != self._desired_state(old) and "generation" in obj["metadata"]:
             obj["metadata"]["generation"] += 1
         if not write.apply:
-            managed_fields.track(old, obj, resource.shape, self._manager(resource, write))
-        if self._same(obj, old) or write.dry_run:
+            managed_fields.update_managers(old, obj, resource.shape, self._manager(resource, write))
+        if self._is_unchanged(obj, old) or write.dry_run:
             return old if not write.dry_run else obj
         released = obj["metadata"].get("deletionTimestamp") and not obj["metadata"].get("finalizers")
-        if released and not self._graceful(resource, obj):
+        if released and not self._deletion_is_pending(resource, obj):
             self.store.put(resource.key, namespace, name, obj)
             self._remove(resource, namespace, name)
             return obj
         stored = self.store.put(resource.key, namespace, name, obj)
-        self._after(resource, stored)
+        self._serve_definition(resource, stored)
         return self.store.get(resource.key, namespace, name) or stored
 
     @staticmethod
-    def _part(resource: Resource, old: Object, obj: Object, write: Write) -> Object:
+    def _limit_to_subresource(resource: Resource, old: Object, obj: Object, write: WriteOptions) -> Object:
         """What a write through one door may change: status there, everything else here."""
         if not resource.status:
             return obj
@@ -162,11 +167,11 @@ class Registry:
         return {**obj, "status": old["status"]} if "status" in old else obj
 
     @staticmethod
-    def _content(obj: Object) -> Object:
+    def _desired_state(obj: Object) -> Object:
         return {key: value for key, value in obj.items() if key not in ("metadata", "status")}
 
     @staticmethod
-    def _same(a: Object, b: Object) -> bool:
+    def _is_unchanged(a: Object, b: Object) -> bool:
         def bare(obj: Object) -> Object:
             entries = obj["metadata"].get("managedFields", ())
             plain = [{key: value for key, value in entry.items() if key != "time"} for entry in entries]
@@ -174,39 +179,41 @@ class Registry:
 
         return bare(a) == bare(b)
 
-    def _admit(self, resource: Resource, obj: Object, old: Object | None, write: Write) -> Object:
+    def _default_and_validate(
+        self, resource: Resource, obj: Object, old: Object | None, write: WriteOptions
+    ) -> Object:
         """Prunes, defaults and validates. Raises 400 for unknown fields, 422 for what is wrong otherwise."""
         name = obj["metadata"].get("name", "")
-        problems = builtin.metadata_problems(obj["metadata"])
+        problems = builtin.validate_metadata(obj["metadata"])
         if resource.schema is not None:
             obj = schemas.default(schemas.prune(obj, resource.schema), resource.schema)
             found = list(schemas.validate(obj, resource.schema))
-            if schemas.blocking(found):
+            if schemas.prevents_rules(found):
                 found.append(UNCHECKED)
             else:
-                found += cel.Checker(resource.schema).check(obj, old, updating=old is not None)
+                found += cel.RuleChecker(resource.schema).check(obj, old, updating=old is not None)
             problems += found
         else:
-            obj = builtin.defaulted(resource, copy.deepcopy(obj), old, self._service_address)
-            problems += builtin.problems(resource, obj, old)
+            obj = builtin.with_defaults(resource, copy.deepcopy(obj), old, self._service_address)
+            problems += builtin.validate(resource, obj, old)
             if resource.kind == "CustomResourceDefinition":
-                problems += crd_problems(obj)
+                problems += validate_crd(obj)
         if problems:
             raise invalid(resource.kind, resource.group, name, problems)
         return obj
 
-    def strict(self, resource: Resource, body: Object, write: Write) -> list[str]:
+    def check_unknown_fields(self, resource: Resource, body: Object, write: WriteOptions) -> list[str]:
         """Warnings about unknown fields; raises 400 when the request asked for strictness."""
         if resource.schema is None or write.field_validation == "Ignore":
             return []
-        found = [f'unknown field "{path}"' for path in schemas.unknown(body, resource.schema)]
+        found = [f'unknown field "{path}"' for path in schemas.unknown_fields(body, resource.schema)]
         if found and write.field_validation == "Strict":
             what = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
             raise APIError(400, f"{what}: strict decoding error: {', '.join(found)}")
         return found
 
     def apply(
-        self, resource: Resource, namespace: str, name: str, config: Object, write: Write
+        self, resource: Resource, namespace: str, name: str, config: Object, write: WriteOptions
     ) -> tuple[Object, bool]:
         """Server-side apply; the second value says whether the object is new."""
         if (config.get("metadata") or {}).get("managedFields"):
@@ -215,7 +222,8 @@ class Registry:
             raise APIError(400, f"apiVersion and kind must be {resource.api_version}, {resource.kind}")
         if resource.schema is not None and write.field_validation != "Ignore":
             found = [
-                f".{path}: field not declared in schema" for path in schemas.unknown(config, resource.schema)
+                f".{path}: field not declared in schema"
+                for path in schemas.unknown_fields(config, resource.schema)
             ]
             if found:
                 what = f"{namespace}/{name}; {resource.api_version}, Kind={resource.kind}"
@@ -227,14 +235,14 @@ class Registry:
             live, config, resource.shape, self._manager(resource, write), write.force
         )
         if conflicts:
-            raise _contested(conflicts)
+            raise _conflict_error(conflicts)
         if live is None:
             if write.subresource:
                 raise not_found(resource.plural, resource.group, name)
             return self.create(resource, namespace, merged, write), True
         return self.update(resource, namespace, name, merged, write), False
 
-    def _manager(self, resource: Resource, write: Write) -> managed_fields.Manager:
+    def _manager(self, resource: Resource, write: WriteOptions) -> managed_fields.Manager:
         operation = "Apply" if write.apply else "Update"
         return managed_fields.Manager(
             write.manager, operation, resource.api_version, write.subresource, managed_fields.Fields(), now()
@@ -258,13 +266,13 @@ class Registry:
         extra = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(policy)
         if extra and extra not in finalizers:
             finalizers.append(extra)
-        grace = self._grace(resource, obj, options)
+        grace = self._grace_period(resource, obj, options)
         if not finalizers and not grace and resource.kind != "Namespace":
             return self._remove(resource, namespace, name), True
         if finalizers:
             meta["finalizers"] = finalizers
         if "deletionTimestamp" not in meta or grace < meta.get("deletionGracePeriodSeconds", 0):
-            meta |= {"deletionTimestamp": builtin.later(grace), "deletionGracePeriodSeconds": grace}
+            meta |= {"deletionTimestamp": builtin.timestamp_in(grace), "deletionGracePeriodSeconds": grace}
         marked = {**obj, "metadata": meta}
         if resource.kind == "Namespace":
             marked["status"] = {"phase": "Terminating"}
@@ -273,14 +281,14 @@ class Registry:
         return self.store.put(resource.key, namespace, name, marked), False
 
     @staticmethod
-    def _graceful(resource: Resource, obj: Object) -> bool:
+    def _deletion_is_pending(resource: Resource, obj: Object) -> bool:
         """Whether a marked object without finalizers still waits: a pod for its node, a namespace for its emptying."""
         if resource.kind == "Namespace":
             return bool(nested(obj, "spec.finalizers"))
         return resource.kind == "Pod" and bool(obj["metadata"].get("deletionGracePeriodSeconds"))
 
     @staticmethod
-    def _grace(resource: Resource, obj: Object, options: Object) -> int:
+    def _grace_period(resource: Resource, obj: Object, options: Object) -> int:
         if resource.kind != "Pod" or not nested(obj, "spec.nodeName"):
             return 0
         if nested(obj, "status.phase") in ("Succeeded", "Failed"):
@@ -289,7 +297,7 @@ class Registry:
         return int(asked if asked is not None else nested(obj, "spec.terminationGracePeriodSeconds") or 0)
 
     def finalize_namespace(self, name: str, body: Object) -> Object:
-        resource = self._kind("", "v1", "namespaces")
+        resource = self._resource("", "v1", "namespaces")
         obj = copy.deepcopy(self.get(resource, "", name))
         obj["spec"] = body.get("spec") or {}
         stored = self.store.put(resource.key, "", name, obj)
@@ -299,7 +307,7 @@ class Registry:
 
     def bind(self, namespace: str, name: str, body: Object) -> None:
         """Gives a pod its node (the scheduler's write)."""
-        resource = self._kind("", "v1", "pods")
+        resource = self._resource("", "v1", "pods")
         obj = self.get(resource, namespace, name)
         if nested(obj, "spec.nodeName"):
             raise conflict(
@@ -329,12 +337,12 @@ class Registry:
             self.store.drop_kind(key)
         return gone
 
-    def _after(self, resource: Resource, obj: Object) -> None:
+    def _serve_definition(self, resource: Resource, obj: Object) -> None:
         """What a write sets in motion inside the API server: a CRD is served at once and says so."""
         if resource.kind != "CustomResourceDefinition":
             return
         self.kinds.drop(obj["spec"]["group"], obj["spec"]["names"]["plural"])
-        for served in of_crd(obj):
+        for served in resources_of_crd(obj):
             self.kinds.add(served)
         status = builtin.crd_status(obj)
         if obj.get("status") != status:
@@ -346,11 +354,11 @@ class Registry:
             )
 
 
-def _contested(conflicts: list[managed_fields.Conflict]) -> APIError:
+def _conflict_error(conflicts: list[managed_fields.Conflict]) -> APIError:
     count = len(conflicts)
     by_manager: dict[str, list[str]] = {}
     for found in conflicts:
-        by_manager.setdefault(found.manager.name, []).append(managed_fields.dotted(found.path))
+        by_manager.setdefault(found.manager.name, []).append(managed_fields.format_path(found.path))
     texts = []
     for manager, paths in by_manager.items():
         listed = f": {paths[0]}" if len(paths) == 1 else ":\n- " + "\n- ".join(paths)
@@ -362,7 +370,7 @@ def _contested(conflicts: list[managed_fields.Conflict]) -> APIError:
         {
             "reason": "FieldManagerConflict",
             "message": f'conflict with "{c.manager.name}"',
-            "field": managed_fields.dotted(c.path),
+            "field": managed_fields.format_path(c.path),
         }
         for c in conflicts
     ]

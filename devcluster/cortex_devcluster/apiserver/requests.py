@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from cortex_devcluster.apiserver import patch, protobuf
 from cortex_devcluster.apiserver.errors import APIError
-from cortex_devcluster.apiserver.registry import Registry, Write
+from cortex_devcluster.apiserver.registry import Registry, WriteOptions
 from cortex_devcluster.apiserver.resources import Resource
 from cortex_devcluster.objects import Object
 from cortex_devcluster.selectors import Matcher, fields, labels
@@ -33,7 +33,7 @@ class Target:
         self.resource: Resource = found
 
 
-def intent(request: Request, target: Target) -> Write:
+def write_options(request: Request, target: Target) -> WriteOptions:
     """Who writes, and how. Raises 422 for an apply patch without a field manager."""
     query = request.query_params
     apply = request.headers.get("content-type", "").startswith("application/apply-patch")
@@ -43,7 +43,7 @@ def intent(request: Request, target: Target) -> Write:
             'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch',
         )
     agent = request.headers.get("user-agent", "unknown").split("/")[0]
-    return Write(
+    return WriteOptions(
         query.get("fieldManager") or agent,
         query.get("fieldValidation") or "Warn",
         bool(query.get("dryRun")),
@@ -53,7 +53,7 @@ def intent(request: Request, target: Target) -> Write:
     )
 
 
-async def body(request: Request, optional: bool = False) -> Any:
+async def parse_body(request: Request, optional: bool = False) -> Any:
     """The request's JSON or YAML."""
     raw = await request.body()
     if not raw and optional:
@@ -62,7 +62,7 @@ async def body(request: Request, optional: bool = False) -> Any:
     if "protobuf" in kind:
         try:
             return protobuf.decode(raw)
-        except protobuf.Unreadable as error:
+        except protobuf.DecodeError as error:
             raise APIError(415, f"the body of the request was in an unknown format - {error}") from error
     try:
         return orjson.loads(raw)
@@ -70,22 +70,22 @@ async def body(request: Request, optional: bool = False) -> Any:
         if "yaml" not in kind:
             raise APIError(400, f"invalid JSON in the body of the request: {error}") from error
     try:
-        return yaml.load(raw, _Json)
+        return yaml.load(raw, _JsonLoader)
     except yaml.YAMLError as error:
         raise APIError(400, f"invalid YAML in the body of the request: {error}") from error
 
 
-class _Json(yaml.SafeLoader):
+class _JsonLoader(yaml.SafeLoader):
     """YAML without timestamps, which JSON doesn't have."""
 
 
-_Json.yaml_implicit_resolvers = {
+_JsonLoader.yaml_implicit_resolvers = {
     key: [(tag, regexp) for tag, regexp in found if tag != "tag:yaml.org,2002:timestamp"]
     for key, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
 
-def patched(old: Object, given: Any, kind: str, resource: Resource) -> Object:
+def apply_patch(old: Object, given: Any, kind: str, resource: Resource) -> Object:
     """The object that a patch makes. Raises 422 when the patch doesn't fit, 415 for an unknown format."""
     try:
         if kind == "application/json-patch+json":
@@ -105,7 +105,7 @@ def patched(old: Object, given: Any, kind: str, resource: Resource) -> Object:
     )
 
 
-def selector(query: Any) -> Matcher:
+def parse_selectors(query: Any) -> Matcher:
     """What `labelSelector` and `fieldSelector` let through."""
     try:
         by_label, by_field = labels(query.get("labelSelector", "")), fields(query.get("fieldSelector", ""))
@@ -114,11 +114,11 @@ def selector(query: Any) -> Matcher:
     return lambda obj: by_label(obj) and by_field(obj)
 
 
-def accept(request: Request) -> str:
+def accept_header(request: Request) -> str:
     """What the client wants to get."""
     return request.headers.get("accept", "")
 
 
-def group_version(request: Request) -> tuple[str, str]:
+def requested_version(request: Request) -> tuple[str, str]:
     """The API group that a path names, "" for the core's, and its version."""
     return request.path_params.get("group", ""), request.path_params.get("version", "v1")

@@ -103,7 +103,7 @@ REVIEW_KINDS = {
 }
 
 
-def of_crd(crd: Mapping[str, Any]) -> Iterator[Resource]:
+def resources_of_crd(crd: Mapping[str, Any]) -> Iterator[Resource]:
     """The kinds that a CustomResourceDefinition serves, one for each version."""
     spec = crd["spec"]
     names = spec["names"]
@@ -121,13 +121,15 @@ def of_crd(crd: Mapping[str, Any]) -> Iterator[Resource]:
             categories=tuple(names.get("categories") or ()),
             status="status" in sub,
             scale=sub.get("scale"),
-            schema=schemas.rooted((version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object"}),
+            schema=schemas.with_standard_fields(
+                (version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object"}
+            ),
             columns=tuple(version.get("additionalPrinterColumns") or ()),
             singular=names.get("singular") or names["kind"].lower(),
         )
 
 
-def crd_problems(crd: Mapping[str, Any]) -> list[FieldError]:
+def validate_crd(crd: Mapping[str, Any]) -> list[FieldError]:
     """What the API server would refuse in a CustomResourceDefinition, rules that don't compile included."""
     from cortex_devcluster.apiserver import cel
 
@@ -157,11 +159,11 @@ def crd_problems(crd: Mapping[str, Any]) -> list[FieldError]:
         if schema is None:
             problems.append(FieldError(at, "Required value: schemas are required"))
         else:
-            problems += [FieldError(f"{at}.{p.path}", p.message) for p in cel.problems(schema)]
+            problems += [FieldError(f"{at}.{p.path}", p.message) for p in cel.validate_rules(schema)]
     return problems
 
 
-class Kinds:
+class ServedResources:
     """All served kinds, found by (group, version, plural)."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from cortex_devcluster.apiserver.resources import Resource
 from cortex_devcluster.objects import Object, nested
 
 
-def scale_of(obj: Object, resource: Resource) -> Object:
+def scale_from_object(obj: Object, resource: Resource) -> Object:
     paths = resource.scale or {}
     names = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     selector = nested(obj, paths["labelSelectorPath"]) if "labelSelectorPath" in paths else _selector(obj)
@@ -29,7 +29,7 @@ def _selector(obj: Object) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
-def scaled(obj: Object, scale: Object, resource: Resource) -> Object:
+def object_with_scale(obj: Object, scale: Object, resource: Resource) -> Object:
     """The object with the replicas of `scale`, guarded by its resourceVersion when it names one."""
     new = copy.deepcopy(obj)
     path = (resource.scale or {})["specReplicasPath"].strip(".").split(".")

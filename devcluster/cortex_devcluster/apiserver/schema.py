@@ -23,13 +23,13 @@ META = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 """Stands for metadata, apiVersion and kind, which the API server itself looks after."""
 
 
-def rooted(schema: Schema) -> dict[str, Any]:
+def with_standard_fields(schema: Schema) -> dict[str, Any]:
     """A version's schema with the fields that every object has."""
     names = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": META}
     return {**schema, "properties": {**schema.get("properties", {}), **names}}
 
 
-def unknown(value: Any, schema: Schema, path: str = "") -> Iterator[str]:
+def unknown_fields(value: Any, schema: Schema, path: str = "") -> Iterator[str]:
     """Paths of fields that the schema doesn't declare."""
     if isinstance(value, dict):
         extra = schema.get("additionalProperties")
@@ -37,17 +37,17 @@ def unknown(value: Any, schema: Schema, path: str = "") -> Iterator[str]:
         for name, item in value.items():
             at = f"{path}.{name}" if path else name
             if name in declared:
-                yield from unknown(item, declared[name], at)
+                yield from unknown_fields(item, declared[name], at)
             elif isinstance(extra, dict):
-                yield from unknown(item, extra, at)
-            elif not extra and not _open(schema):
+                yield from unknown_fields(item, extra, at)
+            elif not extra and not _preserves_unknown_fields(schema):
                 yield at
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from unknown(item, schema.get("items", {}), f"{path}[{index}]")
+            yield from unknown_fields(item, schema.get("items", {}), f"{path}[{index}]")
 
 
-def _open(schema: Schema) -> bool:
+def _preserves_unknown_fields(schema: Schema) -> bool:
     """Whether anything may stand here: asked for, or a place that isn't an object by schema (its type is what's wrong)."""
     preserved = schema.get("x-kubernetes-preserve-unknown-fields") or schema.get(
         "x-kubernetes-embedded-resource"
@@ -61,7 +61,7 @@ def prune(value: Any, schema: Schema) -> Any:
         extra, declared, keep = (
             schema.get("additionalProperties"),
             schema.get("properties", {}),
-            _open(schema),
+            _preserves_unknown_fields(schema),
         )
         result = {}
         for name, item in value.items():
@@ -106,18 +106,18 @@ def validate(value: Any, schema: Schema, path: str = "") -> Iterator[FieldError]
             kind = schema.get("type", "object")
             yield FieldError(path, f'Invalid value: "null": {path} in body must be of type {kind}: "null"')
         return
-    if not _fits(value, schema):
-        yield FieldError(path or "<nil>", _mistyped(value, schema, path))
+    if not _has_type(value, schema):
+        yield FieldError(path or "<nil>", _type_message(value, schema, path))
         return
-    yield from _limits(value, schema, path)
+    yield from _validate_limits(value, schema, path)
     if isinstance(value, dict):
-        yield from _properties(value, schema, path)
+        yield from _validate_properties(value, schema, path)
     elif isinstance(value, list):
-        yield from _items(value, schema, path)
-    yield from _combined(value, schema, path)
+        yield from _validate_items(value, schema, path)
+    yield from _validate_combinations(value, schema, path)
 
 
-def _fits(value: Any, schema: Schema) -> bool:
+def _has_type(value: Any, schema: Schema) -> bool:
     if schema.get("x-kubernetes-int-or-string"):
         return isinstance(value, (int, str)) and not isinstance(value, bool)
     kind = schema.get("type")
@@ -130,28 +130,28 @@ def _fits(value: Any, schema: Schema) -> bool:
     return isinstance(value, _TYPES.get(kind, object))
 
 
-def _name_of(value: Any) -> str:
+def _json_type(value: Any) -> str:
     if isinstance(value, bool):
         return "boolean"
     names = {dict: "object", list: "array", str: "string", int: "integer", float: "number"}
     return names.get(type(value), "null")
 
 
-def _mistyped(value: Any, schema: Schema, path: str) -> str:
+def _type_message(value: Any, schema: Schema, path: str) -> str:
     if schema.get("x-kubernetes-int-or-string"):
-        return f'Invalid value: "{_name_of(value)}": {path} in body must be of type integer,string: "{_name_of(value)}"'
-    return f'Invalid value: "{_name_of(value)}": {path} in body must be of type {schema["type"]}: "{_name_of(value)}"'
+        return f'Invalid value: "{_json_type(value)}": {path} in body must be of type integer,string: "{_json_type(value)}"'
+    return f'Invalid value: "{_json_type(value)}": {path} in body must be of type {schema["type"]}: "{_json_type(value)}"'
 
 
-def shown(value: Any) -> str:
+def to_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _limits(value: Any, schema: Schema, path: str) -> Iterator[FieldError]:
+def _validate_limits(value: Any, schema: Schema, path: str) -> Iterator[FieldError]:
     if "enum" in schema and value not in schema["enum"]:
-        supported = ", ".join(shown(item) for item in schema["enum"])
-        yield FieldError(path, f"Unsupported value: {shown(value)}: supported values: {supported}")
-    invalid = f"Invalid value: {shown(value)}: {path} in body should"
+        supported = ", ".join(to_json(item) for item in schema["enum"])
+        yield FieldError(path, f"Unsupported value: {to_json(value)}: supported values: {supported}")
+    invalid = f"Invalid value: {to_json(value)}: {path} in body should"
     if isinstance(value, str):
         if len(value) < schema.get("minLength", 0):
             yield FieldError(path, f"{invalid} be at least {schema['minLength']} chars long")
@@ -186,7 +186,7 @@ def _limits(value: Any, schema: Schema, path: str) -> Iterator[FieldError]:
             )
 
 
-def _properties(value: Mapping[str, Any], schema: Schema, path: str) -> Iterator[FieldError]:
+def _validate_properties(value: Mapping[str, Any], schema: Schema, path: str) -> Iterator[FieldError]:
     prefix = f"{path}." if path else ""
     for name in schema.get("required", ()):
         if name not in value:
@@ -198,7 +198,7 @@ def _properties(value: Mapping[str, Any], schema: Schema, path: str) -> Iterator
             yield from validate(item, below, prefix + name)
 
 
-def _items(value: list[Any], schema: Schema, path: str) -> Iterator[FieldError]:
+def _validate_items(value: list[Any], schema: Schema, path: str) -> Iterator[FieldError]:
     if isinstance(schema.get("items"), dict):
         for index, item in enumerate(value):
             yield from validate(item, schema["items"], f"{path}[{index}]")
@@ -209,17 +209,17 @@ def _items(value: list[Any], schema: Schema, path: str) -> Iterator[FieldError]:
     for index, item in enumerate(value):
         identity = {key: item.get(key) for key in keys} if keys and isinstance(item, dict) else item
         if identity in seen:
-            yield FieldError(f"{path}[{index}]", f"Duplicate value: {shown(identity)}")
+            yield FieldError(f"{path}[{index}]", f"Duplicate value: {to_json(identity)}")
         seen.append(identity)
 
 
-def _combined(value: Any, schema: Schema, path: str) -> Iterator[FieldError]:
+def _validate_combinations(value: Any, schema: Schema, path: str) -> Iterator[FieldError]:
     def fits(below: Schema) -> bool:
         return not any(True for _ in validate(value, below, path))
 
     for below in schema.get("allOf", ()):
         yield from validate(value, below, path)
-    wrong = f"Invalid value: {shown(value)}: {path} in body must"
+    wrong = f"Invalid value: {to_json(value)}: {path} in body must"
     either = () if schema.get("x-kubernetes-int-or-string") else schema.get("anyOf", ())
     if either and not any(map(fits, either)):
         yield FieldError(path, f"{wrong} validate at least one schema (anyOf)")
@@ -229,7 +229,7 @@ def _combined(value: Any, schema: Schema, path: str) -> Iterator[FieldError]:
         yield FieldError(path, f"{wrong} not validate the schema (not)")
 
 
-def blocking(problems: list[FieldError]) -> bool:
+def prevents_rules(problems: list[FieldError]) -> bool:
     """Whether CEL rules can't be trusted after these problems, as the API server decides it."""
     starts = ("Required value", "Unsupported value", "Too long", "Too many")
     return any(p.message.startswith(starts) or " must be of type " in p.message for p in problems)

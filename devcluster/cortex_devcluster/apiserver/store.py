@@ -17,7 +17,7 @@ HISTORY = 4096
 """Changes kept per kind for watches that resume; older resource versions get 410 Gone."""
 
 
-class Expired(Exception):
+class HistoryExpired(Exception):
     """The resource version asked for is older than the history kept."""
 
 
@@ -38,7 +38,7 @@ class Store:
         self.version = 1
         self._objects: dict[str, dict[str, dict[str, Object]]] = defaultdict(lambda: defaultdict(dict))
         self._history: dict[str, deque[Change]] = defaultdict(lambda: deque(maxlen=HISTORY))
-        self._forgotten: dict[str, int] = defaultdict(int)
+        self._oldest_lost: dict[str, int] = defaultdict(int)
         self._watchers: dict[str, set[asyncio.Queue[Change | None]]] = defaultdict(set)
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
@@ -77,15 +77,15 @@ class Store:
     def _publish(self, kind: str, change: Change) -> None:
         history = self._history[kind]
         if len(history) == HISTORY:
-            self._forgotten[kind] = history[0].version
+            self._oldest_lost[kind] = history[0].version
         history.append(change)
         for queue in self._watchers[kind]:
             queue.put_nowait(change)
 
-    def since(self, kind: str, version: int) -> Iterator[Change]:
+    def changes_since(self, kind: str, version: int) -> Iterator[Change]:
         """Changes after `version`. Raises Expired when some of them are no longer kept."""
-        if version < self._forgotten[kind]:
-            raise Expired(f"too old resource version: {version} ({self._forgotten[kind]})")
+        if version < self._oldest_lost[kind]:
+            raise HistoryExpired(f"too old resource version: {version} ({self._oldest_lost[kind]})")
         return (change for change in tuple(self._history[kind]) if change.version > version)
 
     def subscribe(self, kind: str) -> tuple[asyncio.Queue[Change | None], Callable[[], None]]:
@@ -101,7 +101,7 @@ class Store:
                 queue.put_nowait(None)
 
 
-async def drain(
+async def changes_until(
     queue: asyncio.Queue[Change | None], interval: float, deadline: float
 ) -> AsyncIterator[Change | None]:
     """Changes as they come; None whenever `interval` seconds passed without one; ends at `deadline` (loop time)."""

@@ -21,7 +21,7 @@ class Column:
     type: str = "string"
 
 
-def _path(path: str, missing: Any = "<none>") -> Callable[[Object], Any]:
+def _field(path: str, missing: Any = "<none>") -> Callable[[Object], Any]:
     def cell(obj: Object) -> Any:
         value = nested(obj, path)
         return missing if value in (None, "") else value
@@ -33,7 +33,7 @@ def _age(obj: Object) -> str:
     return format_age(obj["metadata"].get("creationTimestamp"))
 
 
-def _pairs(labels: Object | None) -> str:
+def _format_labels(labels: Object | None) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items())) or "<none>"
 
 
@@ -80,7 +80,7 @@ def _containers(path: str, field: str) -> Callable[[Object], str]:
 
 
 def _selector(obj: Object) -> str:
-    return _pairs(nested(obj, "spec.selector.matchLabels"))
+    return _format_labels(nested(obj, "spec.selector.matchLabels"))
 
 
 def _service_ports(service: Object) -> str:
@@ -131,7 +131,7 @@ def _event_object(event: Object) -> str:
     return f"{str(source.get('kind', '')).lower()}/{source.get('name', '')}"
 
 
-NAME = Column("Name", _path("metadata.name"))
+NAME = Column("Name", _field("metadata.name"))
 AGE = Column("Age", _age)
 _CONTAINERS = "spec.template.spec.containers"
 _WORKLOAD = (
@@ -147,75 +147,75 @@ TABLES: dict[str, Sequence[Column]] = {
         Column("Status", pod_status),
         Column("Restarts", _restarts),
         AGE,
-        Column("IP", _path("status.podIP"), wide=True),
-        Column("Node", _path("spec.nodeName"), wide=True),
-        Column("Nominated Node", _path("status.nominatedNodeName"), wide=True),
+        Column("IP", _field("status.podIP"), wide=True),
+        Column("Node", _field("spec.nodeName"), wide=True),
+        Column("Nominated Node", _field("status.nominatedNodeName"), wide=True),
         Column("Readiness Gates", lambda pod: "<none>", wide=True),
     ),
     "apps/deployments": (
         NAME,
         Column("Ready", _ready_of("spec.replicas")),
-        Column("Up-to-date", _path("status.updatedReplicas", 0), type="integer"),
-        Column("Available", _path("status.availableReplicas", 0), type="integer"),
+        Column("Up-to-date", _field("status.updatedReplicas", 0), type="integer"),
+        Column("Available", _field("status.availableReplicas", 0), type="integer"),
         AGE,
         *_WORKLOAD,
     ),
     "apps/replicasets": (
         NAME,
-        Column("Desired", _path("spec.replicas", 0), type="integer"),
-        Column("Current", _path("status.replicas", 0), type="integer"),
-        Column("Ready", _path("status.readyReplicas", 0), type="integer"),
+        Column("Desired", _field("spec.replicas", 0), type="integer"),
+        Column("Current", _field("status.replicas", 0), type="integer"),
+        Column("Ready", _field("status.readyReplicas", 0), type="integer"),
         AGE,
         *_WORKLOAD,
     ),
     "/services": (
         NAME,
-        Column("Type", _path("spec.type")),
-        Column("Cluster-IP", _path("spec.clusterIP")),
+        Column("Type", _field("spec.type")),
+        Column("Cluster-IP", _field("spec.clusterIP")),
         Column("External-IP", lambda service: "<none>"),
         Column("Port(s)", _service_ports),
         AGE,
-        Column("Selector", lambda service: _pairs(nested(service, "spec.selector")), wide=True),
+        Column("Selector", lambda service: _format_labels(nested(service, "spec.selector")), wide=True),
     ),
     "/configmaps": (NAME, Column("Data", _keys, type="integer"), AGE),
-    "/secrets": (NAME, Column("Type", _path("type", "Opaque")), Column("Data", _keys, type="integer"), AGE),
-    "/namespaces": (NAME, Column("Status", _path("status.phase")), AGE),
+    "/secrets": (NAME, Column("Type", _field("type", "Opaque")), Column("Data", _keys, type="integer"), AGE),
+    "/namespaces": (NAME, Column("Status", _field("status.phase")), AGE),
     "/nodes": (
         NAME,
         Column("Status", _node_status),
         Column("Roles", lambda node: "<none>"),
         AGE,
-        Column("Version", _path("status.nodeInfo.kubeletVersion")),
+        Column("Version", _field("status.nodeInfo.kubeletVersion")),
     ),
     "/events": (
         Column("Last Seen", _last_seen),
-        Column("Type", _path("type")),
-        Column("Reason", _path("reason")),
+        Column("Type", _field("type")),
+        Column("Reason", _field("reason")),
         Column("Object", _event_object),
-        Column("Subobject", _path("involvedObject.fieldPath", ""), wide=True),
-        Column("Source", _path("source.component", ""), wide=True),
+        Column("Subobject", _field("involvedObject.fieldPath", ""), wide=True),
+        Column("Source", _field("source.component", ""), wide=True),
         Column("Message", lambda e: str(e.get("message", "")).strip()),
-        Column("Count", _path("count", 1), wide=True),
-        Column("Name", _path("metadata.name"), wide=True),
+        Column("Count", _field("count", 1), wide=True),
+        Column("Name", _field("metadata.name"), wide=True),
     ),
     "autoscaling/horizontalpodautoscalers": (
         NAME,
         Column("Reference", lambda h: f"{nested(h, 'spec.scaleTargetRef.kind')}/{nested(h, 'spec.scaleTargetRef.name')}"),
         Column("Targets", _hpa_targets),
-        Column("MinPods", _path("spec.minReplicas", "<unset>")),
-        Column("MaxPods", _path("spec.maxReplicas", 0), type="integer"),
-        Column("Replicas", _path("status.currentReplicas", 0), type="integer"),
+        Column("MinPods", _field("spec.minReplicas", "<unset>")),
+        Column("MaxPods", _field("spec.maxReplicas", 0), type="integer"),
+        Column("Replicas", _field("status.currentReplicas", 0), type="integer"),
         AGE,
     ),
-    "coordination.k8s.io/leases": (NAME, Column("Holder", _path("spec.holderIdentity", "")), AGE),
+    "coordination.k8s.io/leases": (NAME, Column("Holder", _field("spec.holderIdentity", "")), AGE),
     "apiextensions.k8s.io/customresourcedefinitions": (
         NAME,
-        Column("Created At", _path("metadata.creationTimestamp")),
+        Column("Created At", _field("metadata.creationTimestamp")),
     ),
 }  # fmt: skip
 
 
-def _printer(column: Object) -> Column:
+def _printer_column(column: Object) -> Column:
     path, kind = column["jsonPath"], column.get("type", "string")
 
     def cell(obj: Object) -> Any:
@@ -235,7 +235,7 @@ def columns(resource: Resource) -> Sequence[Column]:
     if resource.key in TABLES:
         return TABLES[resource.key]
     if resource.columns:
-        return (NAME, *(_printer(dict(column)) for column in resource.columns))
+        return (NAME, *(_printer_column(dict(column)) for column in resource.columns))
     return (NAME, AGE)
 
 

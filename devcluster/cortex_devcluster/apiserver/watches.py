@@ -12,7 +12,7 @@ import orjson
 from cortex_devcluster.apiserver import tables
 from cortex_devcluster.apiserver.errors import APIError
 from cortex_devcluster.apiserver.resources import Resource
-from cortex_devcluster.apiserver.store import Change, Expired, Store, drain
+from cortex_devcluster.apiserver.store import Change, HistoryExpired, Store, changes_until
 from cortex_devcluster.objects import Object
 from cortex_devcluster.selectors import Matcher
 
@@ -22,7 +22,7 @@ BOOKMARK_INTERVAL = 15.0
 DEFAULT_TIMEOUT = 1800.0
 
 
-def as_table(accept: str) -> bool:
+def wants_table(accept: str) -> bool:
     return "as=Table" in accept.split(",")[0]
 
 
@@ -41,19 +41,19 @@ class Watch:
     initial: bool  # the client lists by this watch and wants to know where the list ends
     bookmarks: bool
     timeout: float
-    form: str  # "", "table" or "partial"
+    format: str  # "", "table" or "partial"
     include: str
 
     @classmethod
-    def of(
+    def from_request(
         cls, resource: Resource, namespace: str, match: Matcher, query: Mapping[str, str], accept: str
     ) -> Watch:
         text = query.get("resourceVersion") or "0"
         if not text.isdigit():
             raise APIError(400, f'Invalid value: "{text}": resourceVersion must be a number')
-        form = (
+        format = (
             "table"
-            if as_table(accept)
+            if wants_table(accept)
             else "partial"
             if "as=PartialObjectMetadata" in accept.split(",")[0]
             else ""
@@ -67,7 +67,7 @@ class Watch:
             initial,
             query.get("allowWatchBookmarks") in ("true", "1"),
             float(query.get("timeoutSeconds") or DEFAULT_TIMEOUT),
-            form,
+            format,
             query.get("includeObject", "Metadata"),
         )
 
@@ -79,10 +79,10 @@ class Watch:
             sent = store.version
             if self.version:
                 try:
-                    missed = list(store.since(key, self.version))
-                except Expired as error:
+                    missed = list(store.changes_since(key, self.version))
+                except HistoryExpired as error:
                     status = APIError(410, str(error)).status()
-                    yield _line("ERROR", status)
+                    yield _encode("ERROR", status)
                     return
                 for past in missed:
                     for line in self._lines(past):
@@ -90,11 +90,11 @@ class Watch:
             else:
                 for obj in store.list(key, self.namespace):
                     if self.match(obj):
-                        yield self._line("ADDED", obj)
+                        yield self._encode("ADDED", obj)
                 if self.initial:
                     yield self._bookmark(sent, {"k8s.io/initial-events-end": "true"})
             deadline = asyncio.get_running_loop().time() + self.timeout
-            async for change in drain(queue, BOOKMARK_INTERVAL, deadline):
+            async for change in changes_until(queue, BOOKMARK_INTERVAL, deadline):
                 if change is None:
                     if self.bookmarks:
                         yield self._bookmark(store.version)
@@ -112,31 +112,31 @@ class Watch:
         was = change.before is not None and self.match(change.before)
         now = change.type != "DELETED" and self.match(after)
         if now:
-            yield self._line("MODIFIED" if was else "ADDED", after)
+            yield self._encode("MODIFIED" if was else "ADDED", after)
         elif was:
-            yield self._line("DELETED", after)
+            yield self._encode("DELETED", after)
 
-    def _line(self, kind: str, obj: Object) -> bytes:
-        if self.form == "table":
+    def _encode(self, kind: str, obj: Object) -> bytes:
+        if self.format == "table":
             meta = {"resourceVersion": obj["metadata"]["resourceVersion"]}
-            return _line(kind, tables.table(self.resource, [obj], meta, self.include))
-        if self.form == "partial":
-            return _line(kind, partial(obj))
-        return _line(kind, obj)
+            return _encode(kind, tables.table(self.resource, [obj], meta, self.include))
+        if self.format == "partial":
+            return _encode(kind, partial(obj))
+        return _encode(kind, obj)
 
     def _bookmark(self, version: int, annotations: Object | None = None) -> bytes:
         meta: dict[str, Any] = {"resourceVersion": str(version), "creationTimestamp": None}
         if annotations:
             meta["annotations"] = annotations
-        if self.form == "table":
+        if self.format == "table":
             definitions = tables.table(self.resource, [], {"resourceVersion": str(version)})
             row = {"cells": [], "object": {**partial({"metadata": meta})}}
-            return _line("BOOKMARK", {**definitions, "rows": [row]})
-        return _line(
+            return _encode("BOOKMARK", {**definitions, "rows": [row]})
+        return _encode(
             "BOOKMARK",
             {"kind": self.resource.kind, "apiVersion": self.resource.api_version, "metadata": meta},
         )
 
 
-def _line(kind: str, obj: Object) -> bytes:
+def _encode(kind: str, obj: Object) -> bytes:
     return orjson.dumps({"type": kind, "object": obj}) + b"\n"

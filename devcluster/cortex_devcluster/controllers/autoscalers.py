@@ -15,7 +15,7 @@ from collections.abc import Callable
 import aiohttp
 
 from cortex_devcluster import quantity
-from cortex_devcluster.client import Client, Informer, Key, Refused
+from cortex_devcluster.client import Client, Informer, Key, StatusError
 from cortex_devcluster.controllers.autoscaling import History, decide, recommend
 from cortex_devcluster.controllers.deployments import DEPLOYMENTS, PODS
 from cortex_devcluster.events import Recorder
@@ -27,16 +27,16 @@ PERIOD = 5.0
 """Seconds between two decisions (15 in a cluster); processor time is averaged over them."""
 log = logging.getLogger(__name__)
 
-Leaders = Callable[[str, str], dict[str, int]]
+ContainerPids = Callable[[str, str], dict[str, int]]
 """The process id of each running container of a pod (namespace, name), by the container's name."""
 
 
-class Autoscalers:
+class AutoscalerController:
     """One loop over all autoscalers."""
 
-    def __init__(self, client: Client, leaders: Leaders, period: float = PERIOD) -> None:
+    def __init__(self, client: Client, container_pids: ContainerPids, period: float = PERIOD) -> None:
         self._client = client
-        self._leaders = leaders
+        self._leaders = container_pids
         self._period = period
         self._hpas, self._deployments, self._pods = (
             Informer(client, kind) for kind in (HPAS, DEPLOYMENTS, PODS)
@@ -68,8 +68,8 @@ class Autoscalers:
         for hpa in hpas:
             try:
                 await self._sync(hpa, usage)
-            except (Refused, aiohttp.ClientError) as error:
-                if not (isinstance(error, Refused) and error.code in (404, 409)):
+            except (StatusError, aiohttp.ClientError) as error:
+                if not (isinstance(error, StatusError) and error.code in (404, 409)):
                     log.warning("autoscaler %s: %s", hpa["metadata"]["name"], error)
 
     def _measure(self) -> dict[tuple[str, str], float]:
@@ -215,7 +215,7 @@ class Autoscalers:
         after = {**before, **numbers, "conditions": list(known.values())}
         if after != before:
             name = meta["name"]
-            self._hpas.learn(
+            self._hpas.update(
                 await self._client.patch(HPAS, meta["namespace"], name, {"status": after}, "status")
             )
 

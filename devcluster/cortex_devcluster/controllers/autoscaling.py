@@ -70,7 +70,7 @@ def recommend(
 
 def decide(spec: Object, history: History, now: float, current: int, recommended: int) -> Decision:
     """Stabilize a recommendation and bound the step. The history is brought up to date, but for the change that follows."""
-    up, down = rules(spec, "scaleUp"), rules(spec, "scaleDown")
+    up, down = scaling_rules(spec, "scaleUp"), scaling_rules(spec, "scaleDown")
     history.recommendations.append((now, recommended))
     longest = max(up["stabilizationWindowSeconds"], down["stabilizationWindowSeconds"])
     history.recommendations = [entry for entry in history.recommendations if entry[0] > now - longest - 1]
@@ -106,14 +106,14 @@ def decide(spec: Object, history: History, now: float, current: int, recommended
     return Decision(wanted, able, limited)
 
 
-def rules(spec: Object, direction: str) -> Object:
+def scaling_rules(spec: Object, direction: str) -> Object:
     """The scaling rules of a direction, with the defaults of Kubernetes."""
     given = (spec.get("behavior") or {}).get(direction) or {}
     return {**_DEFAULTS[direction], **{name: value for name, value in given.items() if value is not None}}
 
 
 def _is_tolerated(spec: Object, ratio: float) -> bool:
-    direction = rules(spec, "scaleUp" if ratio > 1 else "scaleDown")
+    direction = scaling_rules(spec, "scaleUp" if ratio > 1 else "scaleDown")
     return abs(ratio - 1) <= float(direction.get("tolerance", TOLERANCE))
 
 

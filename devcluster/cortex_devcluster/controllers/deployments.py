@@ -6,7 +6,7 @@ import asyncio
 import copy
 from datetime import UTC, datetime
 
-from cortex_devcluster.client import Client, Informer, Key, Loop, Refused
+from cortex_devcluster.client import Client, ControllerLoop, Informer, Key, StatusError
 from cortex_devcluster.controllers import rollout
 from cortex_devcluster.events import Recorder
 from cortex_devcluster.objects import Object, nested, parse_time, ready_condition
@@ -25,7 +25,7 @@ def owner_reference(owner: Object, kind: str) -> Object:
     return {"apiVersion": "apps/v1", "kind": kind, "name": meta["name"], "uid": meta["uid"], **flags}
 
 
-class Workloads:
+class DeploymentController:
     """Both controllers over shared caches."""
 
     def __init__(self, client: Client) -> None:
@@ -35,14 +35,14 @@ class Workloads:
         self._pods = Informer(client, PODS)
         self._deployment_events = Recorder(client, "deployment-controller")
         self._replicaset_events = Recorder(client, "replicaset-controller")
-        self._rollouts = Loop("deployment", self._sync_deployment)
-        self._replicas = Loop("replicaset", self._sync_replicaset)
+        self._rollouts = ControllerLoop("deployment", self._sync_deployment)
+        self._replicas = ControllerLoop("replicaset", self._sync_replicaset)
         self._deployments.listen(lambda before, after: self._add(self._rollouts, after or before))
         self._replicasets.listen(self._replicaset_changed)
         self._pods.listen(self._pod_changed)
 
     @staticmethod
-    def _add(loop: Loop, obj: Object | None) -> None:
+    def _add(loop: ControllerLoop, obj: Object | None) -> None:
         if obj:
             loop.add(obj["metadata"]["namespace"], obj["metadata"]["name"])
 
@@ -77,17 +77,17 @@ class Workloads:
         new = next((rs for rs in sets if rs["metadata"]["labels"].get(rollout.HASH) == wanted), None)
         old = [rs for rs in sets if rs is not new]
         if not deployment["spec"].get("paused"):
-            new = await self._current(deployment, new, old, wanted)
+            new = await self._ensure_new_replicaset(deployment, new, old, wanted)
             for name, size in rollout.plan(deployment, new, old).items():
                 await self._resize(
                     deployment, next(rs for rs in [*old, new] if rs["metadata"]["name"] == name), size
                 )
-            await self._forget(deployment, old)
+            await self._delete_old_replicasets(deployment, old)
         elif new and not old and new["spec"]["replicas"] != deployment["spec"]["replicas"]:
             await self._resize(deployment, new, deployment["spec"]["replicas"])
-        await self._report(key, deployment, new, old)
+        await self._update_status(key, deployment, new, old)
 
-    async def _current(
+    async def _ensure_new_replicaset(
         self, deployment: Object, new: Object | None, old: list[Object], wanted: str
     ) -> Object:
         """The ReplicaSet of the present template, made when there is none, with the highest revision."""
@@ -114,15 +114,15 @@ class Workloads:
                 "spec": {"replicas": 0, "selector": selector, "template": template},
             }
             new = await self._client.create(REPLICASETS, meta["namespace"], made)
-            self._replicasets.learn(new)
+            self._replicasets.update(new)
         elif int(new["metadata"].get("annotations", {}).get(rollout.REVISION, 0)) < int(revision):
             change = {"metadata": {"annotations": {rollout.REVISION: revision}}}
             new = await self._client.patch(REPLICASETS, meta["namespace"], new["metadata"]["name"], change)
-            self._replicasets.learn(new)
+            self._replicasets.update(new)
         current = new["metadata"]["annotations"][rollout.REVISION]
         if (meta.get("annotations") or {}).get(rollout.REVISION) != current:
             change = {"metadata": {"annotations": {rollout.REVISION: current}}}
-            self._deployments.learn(
+            self._deployments.update(
                 await self._client.patch(DEPLOYMENTS, meta["namespace"], meta["name"], change)
             )
         return new
@@ -130,35 +130,39 @@ class Workloads:
     async def _resize(self, deployment: Object, replicaset: Object, size: int) -> None:
         meta, was = replicaset["metadata"], replicaset["spec"]["replicas"]
         change = {"spec": {"replicas": size}}
-        self._replicasets.learn(
+        self._replicasets.update(
             await self._client.patch(REPLICASETS, meta["namespace"], meta["name"], change)
         )
         way = "up" if size > was else "down"
         message = f"Scaled {way} replica set {meta['name']} from {was} to {size}"
         await self._deployment_events.record(deployment, "Normal", "ScalingReplicaSet", message)
 
-    async def _forget(self, deployment: Object, old: list[Object]) -> None:
+    async def _delete_old_replicasets(self, deployment: Object, old: list[Object]) -> None:
         idle = [rs for rs in old if not rs["spec"]["replicas"] and not nested(rs, "status.replicas")]
         idle.sort(key=lambda rs: int(rs["metadata"].get("annotations", {}).get(rollout.REVISION, 0)))
         for rs in idle[: max(0, len(idle) - deployment["spec"]["revisionHistoryLimit"])]:
             await self._client.delete(REPLICASETS, rs)
 
-    async def _report(self, key: Key, deployment: Object, new: Object | None, old: list[Object]) -> None:
+    async def _update_status(
+        self, key: Key, deployment: Object, new: Object | None, old: list[Object]
+    ) -> None:
         fresh = self._deployments.get(*key) or deployment
         progressing = next(
             (c for c in nested(fresh, "status.conditions") or () if c["type"] == "Progressing"), None
         )
-        late = False
+        deadline_exceeded = False
         if progressing and progressing["reason"] != "NewReplicaSetAvailable":
             waited = (datetime.now(UTC) - parse_time(progressing["lastUpdateTime"])).total_seconds()
-            late = waited >= fresh["spec"]["progressDeadlineSeconds"]
-            if not late:
-                self._rollouts.later(key, fresh["spec"]["progressDeadlineSeconds"] - waited + 1)
+            deadline_exceeded = waited >= fresh["spec"]["progressDeadlineSeconds"]
+            if not deadline_exceeded:
+                self._rollouts.add_after(key, fresh["spec"]["progressDeadlineSeconds"] - waited + 1)
         sets = [self._replicasets.get(key[0], rs["metadata"]["name"]) or rs for rs in old]
         current = (self._replicasets.get(key[0], new["metadata"]["name"]) or new) if new else None
-        status = rollout.status(fresh, current, sets, late=late)
+        status = rollout.status(fresh, current, sets, deadline_exceeded=deadline_exceeded)
         if status != fresh.get("status"):
-            self._deployments.learn(await self._client.patch(DEPLOYMENTS, *key, {"status": status}, "status"))
+            self._deployments.update(
+                await self._client.patch(DEPLOYMENTS, *key, {"status": status}, "status")
+            )
 
     async def _sync_replicaset(self, key: Key) -> None:
         replicaset = self._replicasets.get(*key)
@@ -173,18 +177,18 @@ class Workloads:
             and nested(pod, "status.phase") not in ("Succeeded", "Failed")
         ]
         missing = replicaset["spec"]["replicas"] - len(active)
-        active += [await self._new_pod(replicaset) for _ in range(missing)]
+        active += [await self._create_pod(replicaset) for _ in range(missing)]
         if missing < 0:
-            for pod in sorted(active, key=_worth)[:-missing]:
+            for pod in sorted(active, key=_deletion_order)[:-missing]:
                 await self._client.delete(PODS, pod)
                 active.remove(pod)
                 name = pod["metadata"]["name"]
                 await self._replicaset_events.record(
                     replicaset, "Normal", "SuccessfulDelete", f"Deleted pod: {name}"
                 )
-        await self._count(key, replicaset, active)
+        await self._update_replicaset_status(key, replicaset, active)
 
-    async def _new_pod(self, replicaset: Object) -> Object:
+    async def _create_pod(self, replicaset: Object) -> Object:
         meta, template = replicaset["metadata"], replicaset["spec"]["template"]
         pod = {
             "metadata": {
@@ -196,22 +200,22 @@ class Workloads:
         }
         try:
             created = await self._client.create(PODS, meta["namespace"], pod)
-        except Refused as error:
+        except StatusError as error:
             await self._replicaset_events.record(
                 replicaset, "Warning", "FailedCreate", f"Error creating: {error}"
             )
             raise
-        self._pods.learn(created)
+        self._pods.update(created)
         message = f"Created pod: {created['metadata']['name']}"
         await self._replicaset_events.record(replicaset, "Normal", "SuccessfulCreate", message)
         return created
 
-    async def _count(self, key: Key, replicaset: Object, active: list[Object]) -> None:
+    async def _update_replicaset_status(self, key: Key, replicaset: Object, active: list[Object]) -> None:
         settle = replicaset["spec"].get("minReadySeconds") or 0
         ready = [found for pod in active if (found := ready_condition(pod))]
         ages = [(datetime.now(UTC) - parse_time(c["lastTransitionTime"])).total_seconds() for c in ready]
         if soon := [settle - age for age in ages if age < settle]:
-            self._replicas.later(key, min(soon) + 0.1)
+            self._replicas.add_after(key, min(soon) + 0.1)
         status = {
             "observedGeneration": replicaset["metadata"]["generation"],
             "replicas": len(active),
@@ -220,10 +224,12 @@ class Workloads:
             "availableReplicas": sum(age >= settle for age in ages),
         }
         if status != replicaset.get("status"):
-            self._replicasets.learn(await self._client.patch(REPLICASETS, *key, {"status": status}, "status"))
+            self._replicasets.update(
+                await self._client.patch(REPLICASETS, *key, {"status": status}, "status")
+            )
 
 
-def _worth(pod: Object) -> tuple[bool, bool, bool, float]:
+def _deletion_order(pod: Object) -> tuple[bool, bool, bool, float]:
     """Sort key: what a ReplicaSet gives up first comes first (unscheduled, not running, not ready, youngest)."""
     running = nested(pod, "status.phase") == "Running"
     born = parse_time(pod["metadata"]["creationTimestamp"]).timestamp()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 
-from cortex_devcluster.client import Client, Informer, Key, Loop, Refused, path
+from cortex_devcluster.client import Client, ControllerLoop, Informer, Key, StatusError, path
 from cortex_devcluster.objects import Object
 
 CRDS = "apiextensions.k8s.io/v1/customresourcedefinitions"
 UNWATCHED = {"events"}
 
 
-class Garbage:
+class GarbageCollector:
     """Watches every kind the server offers and follows owner references by uid."""
 
     def __init__(self, client: Client) -> None:
@@ -22,8 +22,8 @@ class Garbage:
         self._kinds: dict[tuple[str, str], str] = {}  # (apiVersion, kind) → resource
         self._objects: dict[str, tuple[str, Object]] = {}  # uid → (resource, object)
         self._dependents: dict[str, set[str]] = {}  # owner uid → uids
-        self._loop = Loop("garbage", self._sync)
-        self._spaces = Loop("namespace", self._empty)
+        self._loop = ControllerLoop("garbage", self._sync)
+        self._namespaces = ControllerLoop("namespace", self._empty_namespace)
 
     async def run(self) -> None:
         definitions = Informer(self._client, CRDS)
@@ -34,7 +34,7 @@ class Garbage:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(definitions.run())
                 tasks.create_task(self._loop.run())
-                tasks.create_task(self._spaces.run())
+                tasks.create_task(self._namespaces.run())
                 while True:
                     await discover.wait()
                     discover.clear()
@@ -52,7 +52,7 @@ class Garbage:
             base = f"/apis/{version}" if "/" in version else f"/api/{version}"
             try:
                 found = (await self._client.request("GET", base))["resources"]
-            except Refused:
+            except StatusError:
                 continue  # deleted between the two requests: the CRD's event brings us back
             for entry in found:
                 resource = f"{version}/{entry['name']}"
@@ -83,13 +83,13 @@ class Garbage:
             if before is not None and before["metadata"]["uid"] != meta["uid"]:
                 self._changed(resource, before, None)
             if resource == "v1/namespaces" and meta.get("deletionTimestamp"):
-                self._spaces.add("", meta["name"])
+                self._namespaces.add("", meta["name"])
         space = (after or before or {})["metadata"].get("namespace")
         if after is None and space:
             holder = self._informers.get("v1/namespaces")
             found = holder.get("", space) if holder else None
             if found and found["metadata"].get("deletionTimestamp"):
-                self._spaces.add("", space)
+                self._namespaces.add("", space)
 
     async def _sync(self, key: Key) -> None:
         uid = key[1]
@@ -104,14 +104,14 @@ class Garbage:
                 for below, dependent in dependents:
                     if not dependent["metadata"].get("deletionTimestamp"):
                         await self._client.delete(below, dependent, propagationPolicy="Foreground")
-                blocking = [d for _, d in dependents if _blocks(d, uid)]
-                if not blocking:
-                    await self._release(resource, obj, "foregroundDeletion")
+                prevents_rules = [d for _, d in dependents if _blocks(d, uid)]
+                if not prevents_rules:
+                    await self._remove_finalizer(resource, obj, "foregroundDeletion")
             elif "orphan" in finalizers:
                 for below, dependent in dependents:
                     rest = [ref for ref in dependent["metadata"]["ownerReferences"] if ref["uid"] != uid]
                     await self._patch(below, dependent, {"metadata": {"ownerReferences": rest or None}})
-                await self._release(resource, obj, "orphan")
+                await self._remove_finalizer(resource, obj, "orphan")
             return
         refs = meta.get("ownerReferences") or []
         if refs and not [ref for ref in refs if await self._exists(ref, meta.get("namespace", ""))]:
@@ -126,13 +126,13 @@ class Garbage:
             return True
         try:
             found = await self._client.get(resource, namespace, ref["name"])
-        except Refused:
+        except StatusError:
             return True
         if found is None and namespace:
             found = await self._client.get(resource, "", ref["name"])
         return found is not None and found["metadata"]["uid"] == ref["uid"]
 
-    async def _release(self, resource: str, obj: Object, finalizer: str) -> None:
+    async def _remove_finalizer(self, resource: str, obj: Object, finalizer: str) -> None:
         rest = [name for name in obj["metadata"]["finalizers"] if name != finalizer]
         await self._patch(resource, obj, {"metadata": {"finalizers": rest or None}})
 
@@ -142,7 +142,7 @@ class Garbage:
         change["metadata"]["resourceVersion"] = meta["resourceVersion"]
         await self._client.patch(resource, meta.get("namespace", ""), meta["name"], change)
 
-    async def _empty(self, key: Key) -> None:
+    async def _empty_namespace(self, key: Key) -> None:
         """Deletes all that is in a namespace; once nothing is left, the namespace itself."""
         name, left = key[1], 0
         spaces = self._informers.get("v1/namespaces")

@@ -22,7 +22,7 @@ def template_hash(template: Object) -> str:
     return "".join(alphabet[byte % len(alphabet)] for byte in hashlib.sha256(text.encode()).digest()[:10])
 
 
-def portion(value: int | str, total: int, *, up: bool) -> int:
+def resolve_percentage(value: int | str, total: int, *, up: bool) -> int:
     """An absolute number or a percentage of `total`."""
     if isinstance(value, str) and value.endswith("%"):
         share = int(value[:-1]) * total / 100
@@ -30,14 +30,14 @@ def portion(value: int | str, total: int, *, up: bool) -> int:
     return int(value)
 
 
-def bounds(deployment: Object) -> tuple[int, int]:
+def surge_and_unavailable(deployment: Object) -> tuple[int, int]:
     """(maxSurge, maxUnavailable) in pods."""
     spec = deployment["spec"]
     rolling = nested(spec, "strategy.rollingUpdate") or {}
     if nested(spec, "strategy.type") == "Recreate":
         return 0, spec["replicas"]
-    surge = portion(rolling.get("maxSurge", "25%"), spec["replicas"], up=True)
-    unavailable = portion(rolling.get("maxUnavailable", "25%"), spec["replicas"], up=False)
+    surge = resolve_percentage(rolling.get("maxSurge", "25%"), spec["replicas"], up=True)
+    unavailable = resolve_percentage(rolling.get("maxUnavailable", "25%"), spec["replicas"], up=False)
     return surge, unavailable if surge or unavailable else 1
 
 
@@ -53,7 +53,7 @@ def plan(deployment: Object, new: Object | None, old: list[Object]) -> dict[str,
     if new is None:
         return {}
     name = new["metadata"]["name"]
-    surge, unavailable = bounds(deployment)
+    surge, unavailable = surge_and_unavailable(deployment)
     if nested(deployment, "spec.strategy.type") == "Recreate":
         for rs in old:
             sizes[rs["metadata"]["name"]] = 0
@@ -82,7 +82,7 @@ def plan(deployment: Object, new: Object | None, old: list[Object]) -> dict[str,
     return {key: size for key, size in sizes.items() if size != before[key]}
 
 
-def status(deployment: Object, new: Object | None, old: list[Object], *, late: bool) -> Object:
+def status(deployment: Object, new: Object | None, old: list[Object], *, deadline_exceeded: bool) -> Object:
     """The Deployment's status; `late` when the rollout made no progress within progressDeadlineSeconds."""
     sets = [*old, *([new] if new else [])]
     desired = deployment["spec"]["replicas"]
@@ -91,12 +91,12 @@ def status(deployment: Object, new: Object | None, old: list[Object], *, late: b
     usable = sum(available(rs) for rs in sets)
     updated = (nested(new, "status.replicas") or 0) if new else 0
     complete = bool(new) and updated == desired == total and usable >= desired
-    _, unavailable = bounds(deployment)
+    _, unavailable = surge_and_unavailable(deployment)
     enough = usable >= desired - unavailable
     name = new["metadata"]["name"] if new else ""
     if complete:
         progress = ("True", "NewReplicaSetAvailable", f'ReplicaSet "{name}" has successfully progressed.')
-    elif late:
+    elif deadline_exceeded:
         progress = ("False", "ProgressDeadlineExceeded", f'ReplicaSet "{name}" has timed out progressing.')
     else:
         progress = ("True", "ReplicaSetUpdated", f'ReplicaSet "{name}" is progressing.')
@@ -120,6 +120,8 @@ def status(deployment: Object, new: Object | None, old: list[Object], *, late: b
         **counts,
         "conditions": [
             updated_condition(before.get("Available"), "Available", str(enough), minimum, has),
-            updated_condition(before.get("Progressing"), "Progressing", *progress, touch=moved and not late),
+            updated_condition(
+                before.get("Progressing"), "Progressing", *progress, touch=moved and not deadline_exceeded
+            ),
         ],
     }

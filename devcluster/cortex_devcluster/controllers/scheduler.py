@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from cortex_devcluster import quantity
-from cortex_devcluster.client import Client, Informer, Key, Loop, path
+from cortex_devcluster.client import Client, ControllerLoop, Informer, Key, path
 from cortex_devcluster.events import Recorder
 from cortex_devcluster.objects import Object, nested, now
 
@@ -33,7 +33,7 @@ def requests(pod: Object) -> Counter[str]:
     return total
 
 
-def misfit(pod: Object, node: Object, used: Counter[str]) -> list[str]:
+def reasons_against(pod: Object, node: Object, used: Counter[str]) -> list[str]:
     """Why a node doesn't suit a pod; empty when it does."""
     labels = node["metadata"].get("labels") or {}
     if any(labels.get(key) != value for key, value in (pod["spec"].get("nodeSelector") or {}).items()):
@@ -53,18 +53,18 @@ class Scheduler:
         self._client = client
         self._pods = Informer(client, "v1/pods")
         self._nodes = Informer(client, "v1/nodes")
-        self._loop = Loop("scheduler", self._schedule)
+        self._loop = ControllerLoop("scheduler", self._schedule)
         self._events = Recorder(client, "default-scheduler")
-        self._pods.listen(lambda before, after: self._pod(after) if after else self._retry())
-        self._nodes.listen(lambda before, after: self._retry() if _matters(before, after) else None)
+        self._pods.listen(lambda before, after: self._enqueue(after) if after else self._enqueue_all())
+        self._nodes.listen(lambda before, after: self._enqueue_all() if _matters(before, after) else None)
 
-    def _pod(self, pod: Object) -> None:
+    def _enqueue(self, pod: Object) -> None:
         if not nested(pod, "spec.nodeName") and not pod["metadata"].get("deletionTimestamp"):
             self._loop.add(pod["metadata"]["namespace"], pod["metadata"]["name"])
 
-    def _retry(self) -> None:
+    def _enqueue_all(self) -> None:
         for pod in self._pods.list():
-            self._pod(pod)
+            self._enqueue(pod)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -87,7 +87,7 @@ class Scheduler:
         reasons: Counter[str] = Counter()
         for node in self._nodes.list():
             name = node["metadata"]["name"]
-            misfits = misfit(pod, node, used.get(name, Counter()))
+            misfits = reasons_against(pod, node, used.get(name, Counter()))
             if not misfits:
                 target = {"apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": name}}
                 await self._client.request("POST", path("v1/pods", *key, "binding"), target)
@@ -99,9 +99,11 @@ class Scheduler:
 
     async def _unschedulable(self, key: Key, pod: Object, reasons: Counter[str]) -> None:
         count = len(self._nodes.list())
-        told = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
+        reasons_text = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
         message = (
-            f"0/{count} nodes are available: {told}." if count else "no nodes available to schedule pods"
+            f"0/{count} nodes are available: {reasons_text}."
+            if count
+            else "no nodes available to schedule pods"
         )
         before = next(
             (c for c in nested(pod, "status.conditions") or () if c["type"] == "PodScheduled"), None

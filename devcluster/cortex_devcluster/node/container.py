@@ -22,11 +22,11 @@ LOG_MESSAGE_BYTES, LOG_MESSAGE_LINES = 2048, 80
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ContainerContext:
     """What a container needs of its node and pod."""
 
     directory: Path
-    places: Mapping[str, Path]
+    mounts: Mapping[str, Path]
     images: frozenset[str]
     processes: Processes
     lookup: Lookup
@@ -35,7 +35,7 @@ class Surroundings:
     event: Callable[[str, str, str], Awaitable[None]]  # kind, reason, message
 
 
-def image_known(image: str, images: frozenset[str]) -> bool:
+def has_image(image: str, images: frozenset[str]) -> bool:
     return image in images or image.removeprefix("docker.io/library/").removeprefix("docker.io/") in images
 
 
@@ -44,7 +44,7 @@ class Container:
     """`run` lives as long as the container may be started again; `stop` ends its process."""
 
     spec: Object
-    around: Surroundings
+    context: ContainerContext
     restarts: int = 0
     state: Object = field(default_factory=lambda: {"waiting": {"reason": "ContainerCreating"}})
     last_state: Object = field(default_factory=dict)
@@ -61,10 +61,10 @@ class Container:
 
     @property
     def address(self) -> str:
-        return str((self.around.pod().get("status") or {}).get("podIP", "127.0.0.1"))
+        return str((self.context.pod().get("status") or {}).get("podIP", "127.0.0.1"))
 
     def log(self, previous: bool = False) -> Path:
-        return self.around.directory / f"{self.attempt - previous}.log"
+        return self.context.directory / f"{self.attempt - previous}.log"
 
     def status(self) -> Object:
         return {
@@ -79,118 +79,118 @@ class Container:
             "lastState": self.last_state,
         }
 
-    def _set(self, kind: str, **what: Any) -> None:
+    def _set_state(self, kind: str, **what: Any) -> None:
         self.state = {kind: what}
-        self.around.changed()
+        self.context.changed()
 
     async def run(self, policy: str) -> int:
         """Starts the process again and again as the restart policy says; returns the last exit code."""
         backoff = FIRST_BACKOFF
-        await self._pull()
+        await self._wait_for_image()
         while True:
             begun = asyncio.get_running_loop().time()
-            code = await self._once()
+            code = await self._run_process()
             if self.stopping or policy == "Never" or (policy == "OnFailure" and code == 0):
                 return code
             if asyncio.get_running_loop().time() - begun > STEADY:
                 backoff = FIRST_BACKOFF
             self.last_state = self.state
-            meta = self.around.pod()["metadata"]
+            meta = self.context.pod()["metadata"]
             what = f"restarting failed container={self.name} pod={meta['name']}_{meta['namespace']}({meta['uid']})"
-            self._set("waiting", reason="CrashLoopBackOff", message=f"back-off {backoff:g}s {what}")
-            await self.around.event("Warning", "BackOff", f"Back-off {what}")
+            self._set_state("waiting", reason="CrashLoopBackOff", message=f"back-off {backoff:g}s {what}")
+            await self.context.event("Warning", "BackOff", f"Back-off {what}")
             await asyncio.sleep(backoff)
             backoff = min(LAST_BACKOFF, backoff * 2)
             self.restarts += 1
 
-    async def _pull(self) -> None:
+    async def _wait_for_image(self) -> None:
         """Comes back only when the image is one that this node has."""
         image, delay = self.spec["image"], FIRST_BACKOFF
-        while not image_known(image, self.around.images):
+        while not has_image(image, self.context.images):
             if self.spec.get("imagePullPolicy") == "Never":
-                self._set(
+                self._set_state(
                     "waiting",
                     reason="ErrImageNeverPull",
                     message=f'Container image "{image}" is not present with pull policy of Never',
                 )
             else:
                 short = image if "/" in image else f"docker.io/library/{image}"
-                had = ", ".join(sorted(self.around.images))
+                had = ", ".join(sorted(self.context.images))
                 cause = f'failed to pull and unpack image "{short}": failed to resolve reference "{short}": {short}: not found'
                 cause += f" (the dev cluster pulls no images; it has {had})"
                 message = f'Failed to pull image "{image}": rpc error: code = NotFound desc = {cause}'
-                self._set("waiting", reason="ErrImagePull", message=message.split(": ", 1)[1])
-                await self.around.event("Normal", "Pulling", f'Pulling image "{image}"')
-                await self.around.event("Warning", "Failed", message)
-            await self.around.event("Warning", "Failed", "Error: ErrImagePull")
+                self._set_state("waiting", reason="ErrImagePull", message=message.split(": ", 1)[1])
+                await self.context.event("Normal", "Pulling", f'Pulling image "{image}"')
+                await self.context.event("Warning", "Failed", message)
+            await self.context.event("Warning", "Failed", "Error: ErrImagePull")
             await asyncio.sleep(FIRST_BACKOFF)
-            self._set("waiting", reason="ImagePullBackOff", message=f'Back-off pulling image "{image}"')
-            await self.around.event("Normal", "BackOff", f'Back-off pulling image "{image}"')
+            self._set_state("waiting", reason="ImagePullBackOff", message=f'Back-off pulling image "{image}"')
+            await self.context.event("Normal", "BackOff", f'Back-off pulling image "{image}"')
             await asyncio.sleep(delay)
             delay = min(LAST_BACKOFF, delay * 2)
-        await self.around.event("Normal", "Pulled", f'Container image "{image}" already present on machine')
+        await self.context.event("Normal", "Pulled", f'Container image "{image}" already present on machine')
 
-    async def _configured(self) -> list[str]:
+    async def _build_command(self) -> list[str]:
         """The command line, once everything that the environment refers to exists."""
         while True:
             try:
-                pod = self.around.pod()
+                pod = self.context.pod()
                 self.env = environment.environment(
-                    self.spec, pod, self.around.lookup, self.around.places, self.around.directory
+                    self.spec, pod, self.context.lookup, self.context.mounts, self.context.directory
                 )
-                return environment.command(self.spec, self.env, self.around.places)
+                return environment.command(self.spec, self.env, self.context.mounts)
             except environment.ConfigFailed as error:
-                self._set("waiting", reason="CreateContainerConfigError", message=str(error))
-                await self.around.event("Warning", "Failed", f"Error: {error}")
+                self._set_state("waiting", reason="CreateContainerConfigError", message=str(error))
+                await self.context.event("Warning", "Failed", f"Error: {error}")
                 await asyncio.sleep(1)
 
-    async def _once(self) -> int:
+    async def _run_process(self) -> int:
         """One life of the process, from its start to its end."""
-        words = await self._configured()
+        words = await self._build_command()
         message = self._message_file()
         message.parent.mkdir(parents=True, exist_ok=True)
         message.write_bytes(b"")
         begun = now()
         self.attempt += 1
         try:
-            self.process = await self.around.processes.start(words, self.env, self._cwd(), self.log())
+            self.process = await self.context.processes.start(words, self.env, self._cwd(), self.log())
         except OSError as error:
             cause = f'failed to create containerd task: exec: "{words[0]}": {error.strerror or error}'
-            await self.around.event("Warning", "Failed", f"Error: {cause}")
+            await self.context.event("Warning", "Failed", f"Error: {cause}")
             ended = {"exitCode": 128, "reason": "StartError", "message": cause}
-            self._set("terminated", **ended, startedAt=begun, finishedAt=now())
+            self._set_state("terminated", **ended, startedAt=begun, finishedAt=now())
             return 128
         self.started = "startupProbe" not in self.spec
         self.ready = self.started and "readinessProbe" not in self.spec
-        self._set("running", startedAt=begun)
-        await self.around.event("Normal", "Created", f"Created container: {self.name}")
-        await self.around.event("Normal", "Started", f"Started container {self.name}")
+        self._set_state("running", startedAt=begun)
+        await self.context.event("Normal", "Created", f"Created container: {self.name}")
+        await self.context.event("Normal", "Started", f"Started container {self.name}")
         watching = asyncio.create_task(self._probe())
         try:
             code = await self.process.wait()
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-        self.around.processes.ended(self.process)
+        self.context.processes.ended(self.process)
         code = code if code >= 0 else 128 - code
         self.ready = self.started = False
         ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error"}
-        if text := self._last_words(code):
+        if text := self._termination_message(code):
             ended["message"] = text
-        self._set("terminated", **ended, startedAt=begun, finishedAt=now())
+        self._set_state("terminated", **ended, startedAt=begun, finishedAt=now())
         return code
 
     def _cwd(self) -> Path:
         if workdir := self.spec.get("workingDir"):
-            local = Path(environment.localise(workdir, self.around.places))
+            local = Path(environment.to_local_path(workdir, self.context.mounts))
             if local.is_dir():
                 return local
-        return self.around.directory
+        return self.context.directory
 
     def _message_file(self) -> Path:
-        return self.around.places[self.spec.get("terminationMessagePath") or "/dev/termination-log"]
+        return self.context.mounts[self.spec.get("terminationMessagePath") or "/dev/termination-log"]
 
-    def _last_words(self, code: int) -> str:
+    def _termination_message(self, code: int) -> str:
         text = self._message_file().read_bytes()[:MESSAGE_BYTES].decode(errors="replace")
         if not text and code and self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
             lines = (
@@ -220,7 +220,7 @@ class Container:
                 trying.cancel()
             self.started = True
             self.ready = "readinessProbe" not in self.spec
-            self.around.changed()
+            self.context.changed()
         async with asyncio.TaskGroup() as tasks:
             if readiness := self.spec.get("readinessProbe"):
                 tasks.create_task(self._watch(readiness, "Readiness", self._readiness))
@@ -235,34 +235,34 @@ class Container:
     async def _watch(self, probe: Object, kind: str, verdict: Callable[[bool], Awaitable[None]]) -> None:
         async def failure(message: str) -> None:
             if not self.stopping:
-                await self.around.event("Warning", "Unhealthy", f"{kind} probe failed: {message}")
+                await self.context.event("Warning", "Unhealthy", f"{kind} probe failed: {message}")
 
-        await probes.watch(probe, self.spec, self.address, self.execute, verdict, failure)
+        await probes.run_probe(probe, self.spec, self.address, self.execute, verdict, failure)
 
     async def _readiness(self, ok: bool) -> None:
         self.ready = ok and not self.stopping
-        self.around.changed()
+        self.context.changed()
 
     async def _restart(self, why: str) -> None:
-        await self.around.event(
+        await self.context.event(
             "Normal", "Killing", f"Container {self.name} failed {why} probe, will be restarted"
         )
         if self.process:
-            grace = self.around.pod()["spec"].get("terminationGracePeriodSeconds", 30)
-            self.around.processes.signal(self.process, signal.SIGTERM)
+            grace = self.context.pod()["spec"].get("terminationGracePeriodSeconds", 30)
+            self.context.processes.signal(self.process, signal.SIGTERM)
             asyncio.get_running_loop().call_later(grace, self._kill, self.process)
 
     def _kill(self, process: asyncio.subprocess.Process) -> None:
         if process.returncode is None:
-            self.around.processes.signal(process, signal.SIGKILL)
+            self.context.processes.signal(process, signal.SIGKILL)
 
     async def execute(self, words: list[str], timeout: float) -> tuple[int, str]:
         """Runs a command beside the container's process, with its environment; (exit code, output)."""
-        vector = environment.local_command(words, self.env, self.around.places)
-        output = self.around.directory / f"exec-{id(words)}.log"
+        vector = environment.localize_command(words, self.env, self.context.mounts)
+        output = self.context.directory / f"exec-{id(words)}.log"
         output.write_bytes(b"")
         try:
-            process = await self.around.processes.start(vector, self.env, self._cwd(), output)
+            process = await self.context.processes.start(vector, self.env, self._cwd(), output)
         except OSError as error:
             return 126, f'exec: "{vector[0]}": {error.strerror or error}'
         try:
@@ -271,7 +271,7 @@ class Container:
         except TimeoutError:
             return 124, f"command {words!r} timed out after {timeout:g}s"
         finally:
-            self.around.processes.ended(process)
+            self.context.processes.ended(process)
             output.unlink(missing_ok=True)
 
     async def stop(self, grace: float) -> None:
@@ -281,15 +281,15 @@ class Container:
         process = self.process
         if process is None or process.returncode is not None:
             return
-        await self.around.event("Normal", "Killing", f"Stopping container {self.name}")
+        await self.context.event("Normal", "Killing", f"Stopping container {self.name}")
         deadline = asyncio.get_running_loop().time() + grace
         if hook := (self.spec.get("lifecycle") or {}).get("preStop"):
             await self._pre_stop(hook, grace)
-        self.around.processes.signal(process, signal.SIGTERM)
+        self.context.processes.signal(process, signal.SIGTERM)
         try:
             await asyncio.wait_for(process.wait(), max(0.0, deadline - asyncio.get_running_loop().time()))
         except TimeoutError:
-            self.around.processes.signal(process, signal.SIGKILL)
+            self.context.processes.signal(process, signal.SIGKILL)
             await process.wait()
 
     async def _pre_stop(self, hook: Object, grace: float) -> None:
@@ -297,6 +297,6 @@ class Container:
             await asyncio.sleep(min(grace, float(hook["sleep"]["seconds"])))
             return
         probe = {**hook, "timeoutSeconds": grace}
-        ok, said = await probes.check(probe, self.spec, self.address, self.execute)
+        ok, output = await probes.probe_once(probe, self.spec, self.address, self.execute)
         if not ok:
-            await self.around.event("Warning", "FailedPreStopHook", f"PreStopHook failed: {said}")
+            await self.context.event("Warning", "FailedPreStopHook", f"PreStopHook failed: {output}")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from cortex_devcluster.node.volumes import Lookup, contents, field
+from cortex_devcluster.node.volumes import Lookup, decode_data, downward_api_field
 from cortex_devcluster.objects import Object
 
 ENTRYPOINT = ("python", "-m", "cortex_runtime")
@@ -19,14 +19,14 @@ class ConfigFailed(Exception):
     """The container can't be configured (CreateContainerConfigError), in kubelet's words."""
 
 
-def localise(text: str, places: Mapping[str, Path]) -> str:
+def to_local_path(text: str, mounts: Mapping[str, Path]) -> str:
     """`text` with the mount path that it starts with (alone or after "--flag=") replaced by the local one."""
     flag, equals, value = text.partition("=")
     if flag.startswith("-") and equals:
-        return f"{flag}={localise(value, places)}"
-    for path in sorted(places, key=len, reverse=True):
+        return f"{flag}={to_local_path(value, mounts)}"
+    for path in sorted(mounts, key=len, reverse=True):
         if text == path or text.startswith(path + "/"):
-            return str(places[path]) + text[len(path) :]
+            return str(mounts[path]) + text[len(path) :]
     return text
 
 
@@ -42,7 +42,7 @@ def expand(text: str, env: Mapping[str, str]) -> str:
 
 
 def environment(
-    container: Object, pod: Object, lookup: Lookup, places: Mapping[str, Path], home: Path
+    container: Object, pod: Object, lookup: Lookup, mounts: Mapping[str, Path], home: Path
 ) -> dict[str, str]:
     """The whole environment; nothing of the dev cluster's own but what finds programs. Raises ConfigFailed."""
     address = (pod.get("status") or {}).get("podIP", "")
@@ -54,21 +54,21 @@ def environment(
         "PYTHONUNBUFFERED": "1",
         "CORTEX_HOST": address,
     }
-    if "/tmp" in places:
-        env["TMPDIR"] = str(places["/tmp"])
+    if "/tmp" in mounts:
+        env["TMPDIR"] = str(mounts["/tmp"])
     for source in container.get("envFrom") or ():
-        env |= _all(source, lookup)
+        env |= _from_source(source, lookup)
     for entry in container.get("env") or ():
         value = entry.get("value")
         if value is None and "valueFrom" in entry:
-            value = _referenced(entry["valueFrom"], pod, lookup)
+            value = _from_reference(entry["valueFrom"], pod, lookup)
             if value is None:
                 continue
-        env[entry["name"]] = expand(localise(value or "", places), env)
+        env[entry["name"]] = expand(to_local_path(value or "", mounts), env)
     return env
 
 
-def _all(source: Object, lookup: Lookup) -> dict[str, str]:
+def _from_source(source: Object, lookup: Lookup) -> dict[str, str]:
     for kind, resource in (("configMapRef", "configmaps"), ("secretRef", "secrets")):
         if kind in source:
             found = lookup(resource, source[kind]["name"])
@@ -76,19 +76,19 @@ def _all(source: Object, lookup: Lookup) -> dict[str, str]:
                 raise ConfigFailed(f'{resource[:-1]} "{source[kind]["name"]}" not found')
             prefix = source.get("prefix", "")
             plain = {name: value for name, value in (found or {}).items() if name != "binaryData"}
-            return {prefix + key: raw.decode() for key, raw in contents(plain).items()}
+            return {prefix + key: raw.decode() for key, raw in decode_data(plain).items()}
     return {}
 
 
-def _referenced(source: Object, pod: Object, lookup: Lookup) -> str | None:
+def _from_reference(source: Object, pod: Object, lookup: Lookup) -> str | None:
     """The value, None for an optional one that isn't there."""
     if "fieldRef" in source:
-        return field(pod, source["fieldRef"]["fieldPath"])
+        return downward_api_field(pod, source["fieldRef"]["fieldPath"])
     for kind, resource in (("configMapKeyRef", "configmaps"), ("secretKeyRef", "secrets")):
         if kind in source:
             ref = source[kind]
             found = lookup(resource, ref["name"])
-            if found is not None and ref["key"] in (data := contents(found)):
+            if found is not None and ref["key"] in (data := decode_data(found)):
                 return data[ref["key"]].decode()
             if ref.get("optional"):
                 return None
@@ -100,17 +100,17 @@ def _referenced(source: Object, pod: Object, lookup: Lookup) -> str | None:
     raise ConfigFailed(f"the dev cluster knows no environment source {', '.join(source)}")
 
 
-def command(container: Object, env: Mapping[str, str], places: Mapping[str, Path]) -> list[str]:
+def command(container: Object, env: Mapping[str, str], mounts: Mapping[str, Path]) -> list[str]:
     """The argument vector; `python` is this interpreter."""
     words = list(container.get("command") or ())
     words += container.get("args") or ([] if words else ["serve"])
     if not container.get("command"):
         words = [*ENTRYPOINT, *words]
-    return local_command(words, env, places)
+    return localize_command(words, env, mounts)
 
 
-def local_command(words: list[str], env: Mapping[str, str], places: Mapping[str, Path]) -> list[str]:
-    vector = [expand(localise(word, places), env) for word in words]
+def localize_command(words: list[str], env: Mapping[str, str], mounts: Mapping[str, Path]) -> list[str]:
+    vector = [expand(to_local_path(word, mounts), env) for word in words]
     if vector[0] in ("python", "python3"):
         vector[0] = sys.executable
     return vector

@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from cortex_devcluster.addresses import Block
-from cortex_devcluster.client import Client, Informer, Refused
+from cortex_devcluster.addresses import AddressBlock
+from cortex_devcluster.client import Client, Informer, StatusError
 from cortex_devcluster.events import Recorder
 from cortex_devcluster.node.container import Container
 from cortex_devcluster.node.pod import PodWorker
@@ -32,7 +32,7 @@ POLL = 0.1
 
 class Node:
     def __init__(
-        self, client: Client, name: str, images: Collection[str], state_dir: Path, addresses: Block
+        self, client: Client, name: str, images: Collection[str], state_dir: Path, addresses: AddressBlock
     ) -> None:
         self._client = client
         self._name = name
@@ -107,7 +107,7 @@ class Node:
         }
         try:
             await self._client.create("v1/nodes", "", node)
-        except Refused as error:
+        except StatusError as error:
             if error.code != 409:
                 raise
         await self._client.patch("v1/nodes", "", self._name, {"status": status}, "status")
@@ -129,21 +129,21 @@ class Node:
         if nested(pod, "spec.nodeName") != self._name:
             return
         if before and before["metadata"]["uid"] != uid:
-            self._end(before, 0)
+            self._stop_pod(before, 0)
         if after is None:
-            self._end(pod, 0)
+            self._stop_pod(pod, 0)
         elif pod["metadata"].get("deletionTimestamp"):
             if uid in self._workers:
                 self._workers[uid][0].update(pod)
-            self._end(pod, pod["metadata"].get("deletionGracePeriodSeconds", 0))
+            self._stop_pod(pod, pod["metadata"].get("deletionGracePeriodSeconds", 0))
         elif uid in self._workers:
             self._workers[uid][0].update(pod)
         elif nested(pod, "status.phase") not in ("Succeeded", "Failed"):
-            self._begin(pod)
+            self._start_pod(pod)
 
-    def _begin(self, pod: Object) -> None:
+    def _start_pod(self, pod: Object) -> None:
         uid = pod["metadata"]["uid"]
-        address = self._addresses.take(uid)
+        address = self._addresses.allocate(uid)
         directory = self._directory / uid
         directory.mkdir(parents=True, exist_ok=True)
         worker = PodWorker(
@@ -153,7 +153,7 @@ class Node:
         running.add_done_callback(_report_failure)
         self._workers[uid] = (worker, running)
 
-    def _end(self, pod: Object, grace: float) -> None:
+    def _stop_pod(self, pod: Object, grace: float) -> None:
         uid = pod["metadata"]["uid"]
         if uid in self._ending:
             if grace == 0 and uid in self._workers:
@@ -161,9 +161,9 @@ class Node:
                     if container.process:
                         container._kill(container.process)
             return
-        self._ending[uid] = asyncio.create_task(self._finish(pod, grace))
+        self._ending[uid] = asyncio.create_task(self._stop_and_remove(pod, grace))
 
-    async def _finish(self, pod: Object, grace: float) -> None:
+    async def _stop_and_remove(self, pod: Object, grace: float) -> None:
         uid = pod["metadata"]["uid"]
         try:
             if uid in self._workers:
@@ -171,14 +171,14 @@ class Node:
                 await worker.stop(running, grace)
             elif pod["metadata"].get("deletionTimestamp"):
                 await self._client.delete("v1/pods", pod, gracePeriodSeconds=0)
-        except (Refused, aiohttp.ClientError) as error:
+        except (StatusError, aiohttp.ClientError) as error:
             log.warning("pod %s: %s", pod["metadata"]["name"], error)
         finally:
             self._workers.pop(uid, None)
             self._ending.pop(uid, None)
-            self._addresses.give_back(uid)
+            self._addresses.release(uid)
 
-    def leaders(self, namespace: str, name: str) -> dict[str, int]:
+    def container_pids(self, namespace: str, name: str) -> dict[str, int]:
         """The process id of each running container of a pod, by the container's name."""
         for worker, _ in self._workers.values():
             meta = worker.pod["metadata"]
@@ -219,12 +219,12 @@ def _logs_app(node: Node) -> Starlette:
             return PlainTextResponse(f"{where} is waiting to start: {reason}", 400)
         tail = int(query["tailLines"]) if "tailLines" in query else None
         follow = query.get("follow") == "true" and not previous
-        return StreamingResponse(_lines(container, previous, tail, follow), media_type="text/plain")
+        return StreamingResponse(_stream_log(container, previous, tail, follow), media_type="text/plain")
 
     return Starlette(routes=[Route("/containerLogs/{namespace}/{pod}/{container}", logs)])
 
 
-async def _lines(
+async def _stream_log(
     container: Container, previous: bool, tail: int | None, follow: bool
 ) -> AsyncIterator[bytes]:
     path, process = container.log(previous), container.process

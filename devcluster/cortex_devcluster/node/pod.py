@@ -9,10 +9,10 @@ from pathlib import Path
 
 import aiohttp
 
-from cortex_devcluster.client import Client, Refused
+from cortex_devcluster.client import Client, StatusError
 from cortex_devcluster.events import Recorder
 from cortex_devcluster.node import volumes
-from cortex_devcluster.node.container import Container, Surroundings
+from cortex_devcluster.node.container import Container, ContainerContext
 from cortex_devcluster.node.processes import Processes
 from cortex_devcluster.objects import Object, nested, now, updated_condition
 
@@ -64,7 +64,7 @@ class PodWorker:
             )
             await self._record(kind, reason, message, f"spec.{field}{{{spec['name']}}}")
 
-        around = Surroundings(
+        around = ContainerContext(
             directory, places, images, processes, self._lookup, lambda: self.pod, self._dirty.set, event
         )
         return Container(spec, around)
@@ -72,7 +72,7 @@ class PodWorker:
     async def _record(self, kind: str, reason: str, message: str, field: str = "") -> None:
         try:
             await self._events.record(self.pod, kind, reason, message, field)
-        except (Refused, aiohttp.ClientError):
+        except (StatusError, aiohttp.ClientError):
             return  # an event is a hint; the status says the same
 
     def container(self, name: str) -> Container | None:
@@ -84,7 +84,7 @@ class PodWorker:
     async def run(self) -> None:
         """Everything from the volumes to the last exit; cancelled when the pod is to stop."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._report())
+            tasks.create_task(self._report_changes())
             await self._mount()
             policy = self.pod["spec"].get("restartPolicy", "Always")
             for container in self.init:
@@ -134,26 +134,26 @@ class PodWorker:
         """Stops the containers, then tells the API server that the pod is gone."""
         for container in [*self.init, *self.main]:
             container.stopping = True
-        await self._send()
+        await self._send_status()
         await asyncio.gather(*(container.stop(grace) for container in [*self.init, *self.main]))
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         if self.pod["metadata"].get("deletionTimestamp"):
-            await self._send()
+            await self._send_status()
             await self._client.delete("v1/pods", self.pod, gracePeriodSeconds=0)
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    async def _report(self) -> None:
+    async def _report_changes(self) -> None:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
             try:
-                await self._send()
+                await self._send_status()
             except aiohttp.ClientError:
                 await asyncio.sleep(0.5)
                 self._dirty.set()
 
-    async def _send(self) -> None:
+    async def _send_status(self) -> None:
         meta = self.pod["metadata"]
         status = self.status()
         try:
@@ -164,7 +164,7 @@ class PodWorker:
                 {"metadata": {"uid": meta["uid"]}, "status": status},
                 "status",
             )
-        except Refused as error:
+        except StatusError as error:
             if error.code not in (404, 409):
                 raise
 

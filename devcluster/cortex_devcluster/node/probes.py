@@ -45,7 +45,7 @@ async def http_get(action: Object, container: Object, address: str, timeout: flo
         return False, f"Get failed: {error}"
 
 
-async def check(probe: Object, container: Object, address: str, run: Exec) -> tuple[bool, str]:
+async def probe_once(probe: Object, container: Object, address: str, run: Exec) -> tuple[bool, str]:
     """One try; the text says what was wrong."""
     timeout = float(probe.get("timeoutSeconds", 1))
     if "httpGet" in probe:
@@ -59,12 +59,12 @@ async def check(probe: Object, container: Object, address: str, run: Exec) -> tu
         except (OSError, ValueError, TimeoutError) as error:
             return False, f"dial tcp {address}: {error}"
     if "exec" in probe:
-        code, said = await run(probe["exec"]["command"], timeout)
-        return code == 0, said
+        code, output = await run(probe["exec"]["command"], timeout)
+        return code == 0, output
     return False, "the dev cluster has httpGet, tcpSocket and exec probes only"
 
 
-async def watch(
+async def run_probe(
     probe: Object,
     container: Object,
     address: str,
@@ -76,7 +76,7 @@ async def watch(
     await asyncio.sleep(probe.get("initialDelaySeconds", 0))
     good = bad = 0
     while True:
-        ok, message = await check(probe, container, address, run)
+        ok, message = await probe_once(probe, container, address, run)
         good, bad = (good + 1, 0) if ok else (0, bad + 1)
         if not ok:
             await failure(message)

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 CHUNK = 65536
 
 
-class Proxy:
+class ServiceProxy:
     def __init__(self, client: Client) -> None:
         self._services = Informer(client, "v1/services")
         self._pods = Informer(client, "v1/pods")
@@ -103,15 +103,15 @@ class Proxy:
             return
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_pump(reader, upstream_writer))
-                tasks.create_task(_pump(upstream_reader, writer))
+                tasks.create_task(_copy(reader, upstream_writer))
+                tasks.create_task(_copy(upstream_reader, writer))
         except* (ConnectionError, TimeoutError):
             log.debug("service %s/%s: a connection broke", namespace, name)
         finally:
             upstream_writer.close()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Copies one direction to its end and passes the end on."""
     while chunk := await reader.read(CHUNK):
         writer.write(chunk)

@@ -24,7 +24,7 @@ class MountFailed(Exception):
     """A volume that can't be set up (yet), in kubelet's words."""
 
 
-def field(pod: Object, path: str) -> str:
+def downward_api_field(pod: Object, path: str) -> str:
     """The value of a downward API field (metadata.name, metadata.labels['x'], status.podIP, ...)."""
     if found := re.fullmatch(r"metadata\.(labels|annotations)(?:\['([^']+)'\])?", path):
         pairs = pod["metadata"].get(found[1]) or {}
@@ -53,7 +53,7 @@ def files(volume: Object, pod: Object, lookup: Lookup) -> dict[str, bytes] | Non
     if "downwardAPI" in volume:
         items = volume["downwardAPI"].get("items") or ()
         return {
-            item["path"]: field(pod, item["fieldRef"]["fieldPath"]).encode()
+            item["path"]: downward_api_field(pod, item["fieldRef"]["fieldPath"]).encode()
             for item in items
             if "fieldRef" in item
         }
@@ -68,8 +68,8 @@ def files(volume: Object, pod: Object, lookup: Lookup) -> dict[str, bytes] | Non
                 raise MountFailed(
                     f'MountVolume.SetUp failed for volume "{volume["name"]}" : {kind.lower()} "{name}" not found'
                 )
-            return _chosen(
-                contents(found), source.get("items"), volume["name"], kind, bool(source.get("optional"))
+            return _select_keys(
+                decode_data(found), source.get("items"), volume["name"], kind, bool(source.get("optional"))
             )
     kinds = ", ".join(sorted(set(volume) - {"name"})) or "nothing"
     raise MountFailed(
@@ -77,7 +77,7 @@ def files(volume: Object, pod: Object, lookup: Lookup) -> dict[str, bytes] | Non
     )
 
 
-def contents(obj: Object) -> dict[str, bytes]:
+def decode_data(obj: Object) -> dict[str, bytes]:
     """Keys and values of a ConfigMap or Secret."""
     if obj.get("kind") == "Secret":
         return {key: b64decode(value) for key, value in (obj.get("data") or {}).items()}
@@ -85,7 +85,7 @@ def contents(obj: Object) -> dict[str, bytes]:
     return plain | {key: b64decode(value) for key, value in (obj.get("binaryData") or {}).items()}
 
 
-def _chosen(
+def _select_keys(
     data: dict[str, bytes], items: list[Object] | None, volume: str, kind: str, optional: bool
 ) -> dict[str, bytes]:
     if items is None:
@@ -137,19 +137,19 @@ def _read(directory: Path) -> dict[str, bytes]:
 
 def mount(root: Path, volumes: Path, container: Object) -> dict[str, Path]:
     """Links a container's mounts below `root`; returns mount path → where it lies here."""
-    places: dict[str, Path] = {}
+    mounts: dict[str, Path] = {}
     for entry in sorted(container.get("volumeMounts") or (), key=lambda entry: len(entry["mountPath"])):
         source = volumes / entry["name"] / entry.get("subPath", "")
-        place = root / entry["mountPath"].strip("/")
+        location = root / entry["mountPath"].strip("/")
         nested = next(
-            (p for path, p in places.items() if entry["mountPath"].startswith(path.rstrip("/") + "/")), None
+            (p for path, p in mounts.items() if entry["mountPath"].startswith(path.rstrip("/") + "/")), None
         )
         if nested is None:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if not place.is_symlink():
-                place.symlink_to(source)
-        elif not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.symlink_to(source)
-        places[entry["mountPath"].rstrip("/")] = place
-    return places
+            location.parent.mkdir(parents=True, exist_ok=True)
+            if not location.is_symlink():
+                location.symlink_to(source)
+        elif not location.exists():
+            location.parent.mkdir(parents=True, exist_ok=True)
+            location.symlink_to(source)
+        mounts[entry["mountPath"].rstrip("/")] = location
+    return mounts
