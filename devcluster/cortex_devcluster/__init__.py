@@ -1,7 +1,7 @@
-"""The dev cluster: enough of a Kubernetes API server and a node to run what the operator renders, on one machine.
+"""The dev cluster: enough of Kubernetes to run on one machine what the operator renders. For development and tests only.
 
-For development and tests only. `api`, `registry` and `store` are the API server; `workloads`, `garbage` and `scheduler` the
-control plane; `node`, `pod`, `container` and `proxy` the node. The latter two talk to any API server over HTTP.
+`apiserver` is the API server, `controllers` the control plane, `node` the kubelet and the proxy of services. The last two are
+HTTP clients of an API server. devcluster/README.md says what is supported.
 """
 
 from cortex_devcluster.cluster import DevCluster, StartFailed

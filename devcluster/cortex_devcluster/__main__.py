@@ -19,14 +19,18 @@ from cortex_devcluster.server import serve
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m cortex_devcluster", description=__doc__)
     parser.add_argument(
-        "--state-dir", type=Path, help="kubeconfig and pods' files (default: a new temporary folder)"
+        "--state-dir",
+        type=Path,
+        help="folder for the kubeconfig and the files of pods (default: a new temporary folder)",
     )
-    parser.add_argument("--port", type=int, default=0, help="port of the API server (default: a free one)")
+    parser.add_argument("--port", type=int, default=0, help="port of the API server (default: a free port)")
     parser.add_argument(
-        "--image", action="append", help="an image name that pods may use (default: this version's runtime)"
+        "--image",
+        action="append",
+        help="image name that pods may use; may be repeated (default: the runtime of this version)",
     )
-    parser.add_argument("--no-node", action="store_true", help="the API server alone: nothing runs")
-    parser.add_argument("--until-eof", action="store_true", help="end when standard input closes")
+    parser.add_argument("--no-node", action="store_true", help="start the API server only; no pods run")
+    parser.add_argument("--until-eof", action="store_true", help="stop when standard input is closed")
     return parser.parse_args()
 
 
@@ -56,7 +60,7 @@ def main() -> int:
     try:
         asyncio.run(run(options, state_dir.absolute()))
     except (AddressesExhausted, OSError) as error:
-        print(f"the dev cluster can't run: {error}", file=sys.stderr)
+        print(f"the dev cluster cannot start: {error}", file=sys.stderr)
         return 1
     return 0
 

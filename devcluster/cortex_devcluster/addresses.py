@@ -1,4 +1,7 @@
-"""Loopback addresses for pods (127.42.x.y) and services (127.43.x.y): a block of 4,000 each that no other dev cluster has."""
+"""Loopback addresses of pods (127.42.x.y) and services (127.43.x.y).
+
+Each dev cluster reserves a block of 4,000 addresses of each network that no other dev cluster on this machine uses.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ BLOCKS = 16
 
 
 class AddressesExhausted(Exception):
-    """No block or no address is left."""
+    """All blocks, or all addresses of a block, are in use."""
 
 
 class AddressBlock:
-    """Addresses handed out by owner; those given back come again last."""
+    """Addresses allocated to owners. Released addresses are reused last."""
 
     def __init__(self, network: int, block: int) -> None:
         first = block * 256 // BLOCKS
@@ -25,19 +28,21 @@ class AddressBlock:
         self._taken: dict[str, str] = {}
 
     def allocate(self, owner: str) -> str:
+        """Return the address of an owner; allocate one on the first call. Raises AddressesExhausted."""
         if owner not in self._taken:
             if not self._free:
-                raise AddressesExhausted(f"all {self.size} addresses of the dev cluster are taken")
+                raise AddressesExhausted(f"all {self.size} addresses of the dev cluster are in use")
             self._taken[owner] = self._free.popleft()
         return self._taken[owner]
 
     def release(self, owner: str) -> None:
+        """Make the address of an owner available again."""
         if owner in self._taken:
             self._free.append(self._taken.pop(owner))
 
 
 def reserve_block() -> tuple[int, socket.socket]:
-    """A block that is free on this machine, and the bound socket that keeps it so. Raises Exhausted."""
+    """Return the number of an unused block, and the bound socket that reserves it. Raises AddressesExhausted."""
     for block in random.sample(range(BLOCKS), BLOCKS):
         lock = socket.socket()
         try:
@@ -45,4 +50,4 @@ def reserve_block() -> tuple[int, socket.socket]:
             return block, lock
         except OSError:
             lock.close()
-    raise AddressesExhausted(f"{BLOCKS} dev clusters run on this machine already: stop one")
+    raise AddressesExhausted(f"{BLOCKS} dev clusters are running on this machine; stop one of them")

@@ -1,4 +1,4 @@
-"""The controllers' and the node's way to an API server, this one or any other: requests, watches and caches over HTTP."""
+"""A client of an API server for controllers and the node: requests, watches, cached objects and the control loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MERGE = "application/merge-patch+json"
 
 
 class StatusError(Exception):
-    """An answer of 400 or more, with the API server's message."""
+    """A response with status 400 or above; `code` is its status, the text the message of the API server."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class StatusError(Exception):
 
 
 def path(resource: str, namespace: str = "", name: str = "", sub: str = "") -> str:
-    """The URL path of `resource` ("v1/pods", "apps/v1/deployments")."""
+    """Return the URL path of a resource ("v1/pods", "apps/v1/deployments")."""
     prefix, plural = resource.rsplit("/", 1)
     base = f"/apis/{prefix}" if "/" in prefix else f"/api/{prefix}"
     space = f"/namespaces/{namespace}" if namespace else ""
@@ -35,7 +35,7 @@ def path(resource: str, namespace: str = "", name: str = "", sub: str = "") -> s
 
 
 class Client:
-    """JSON requests under one user agent, which is also the field manager."""
+    """Sends JSON requests. Its user agent is also the field manager of its writes."""
 
     def __init__(self, url: str, agent: str) -> None:
         self._url = url
@@ -50,7 +50,7 @@ class Client:
     async def request(
         self, method: str, url_path: str, body: Any = None, kind: str = "application/json", **query: str
     ) -> Any:
-        """The parsed answer. Raises Refused, or aiohttp.ClientError while nobody listens."""
+        """Return the parsed response. Raises StatusError, and aiohttp.ClientError if the server does not respond."""
         data = None if body is None else orjson.dumps(body)
         headers = {"Content-Type": kind} if data else {}
         async with self._session.request(
@@ -66,7 +66,7 @@ class Client:
             return content
 
     async def get(self, resource: str, namespace: str, name: str) -> Object | None:
-        """The object, None when it doesn't exist."""
+        """Return the object, or None if it does not exist."""
         try:
             found: Object = await self.request("GET", path(resource, namespace, name))
             return found
@@ -84,7 +84,7 @@ class Client:
         return apply_patch
 
     async def delete(self, resource: str, obj: Object, **options: Any) -> None:
-        """Deletes exactly this object (by uid); one that is gone already is fine."""
+        """Delete the object with this uid. It is not an error if it does not exist."""
         meta = obj["metadata"]
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": meta["uid"]}, **options}
         try:
@@ -94,6 +94,7 @@ class Client:
                 raise
 
     async def watch(self, resource: str, version: str) -> AsyncIterator[tuple[str, Object]]:
+        """Yield the type and object of each event after a resource version. Raises StatusError."""
         query = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true"}
         async with self._session.get(self._url + path(resource), params=query) as answer:
             if answer.status >= 400:
@@ -110,7 +111,10 @@ Listener = Callable[[Object | None, Object | None], None]
 
 
 class Informer:
-    """A live copy of all objects of a kind. Listeners hear (before, after), None standing for absence."""
+    """A cache of all objects of a kind, kept current by a watch.
+
+    Listeners are called with the object before and after each change; None is an object that does not exist.
+    """
 
     def __init__(self, client: Client, resource: str) -> None:
         self.resource = resource
@@ -127,12 +131,13 @@ class Informer:
         return self._objects.get(namespace, {}).get(name)
 
     def list(self, namespace: str | None = None, match: Matcher | None = None) -> list[Object]:
+        """Return the objects of one namespace, or of all, that match."""
         spaces = list(self._objects) if namespace is None else [namespace]
         found = [obj for space in spaces for obj in self._objects.get(space, {}).values()]
         return [obj for obj in found if match(obj)] if match else found
 
     def update(self, obj: Object) -> None:
-        """Takes over what a write answered, so that the next look doesn't see the time before it."""
+        """Put the result of a write into the cache, so that reads see it before the watch reports it."""
         meta = obj["metadata"]
         known = self.get(meta.get("namespace", ""), meta["name"])
         newer = not known or int(known["metadata"]["resourceVersion"]) < int(meta["resourceVersion"])
@@ -160,7 +165,7 @@ class Informer:
             listener(before, after)
 
     async def run(self) -> None:
-        """Lists, then watches, and begins again whenever the watch breaks, until cancelled or the kind is gone."""
+        """List and watch until cancelled or the kind is no longer served. Start again whenever the watch breaks."""
         while True:
             try:
                 version = await self._relist()
@@ -177,7 +182,7 @@ class Informer:
                     return
                 log.warning("%s: %s", self.resource, error)
             except (aiohttp.ClientError, ConnectionError) as error:
-                log.info("%s: the API server doesn't answer: %s", self.resource, error)
+                log.info("%s: the API server does not respond: %s", self.resource, error)
             await asyncio.sleep(0.2)
 
     async def _relist(self) -> str:
@@ -199,7 +204,10 @@ Key = tuple[str, str]
 
 
 class ControllerLoop:
-    """A level-triggered controller loop: keys are added, coalesced, and handled one after the other, failures later again."""
+    """A queue of keys (namespace, name) and the loop that handles them one at a time.
+
+    A key is queued once, however often it is added. It is added again after RETRY seconds if handling it fails.
+    """
 
     RETRY = 0.5
 
@@ -214,6 +222,7 @@ class ControllerLoop:
         self._wake.set()
 
     def add_after(self, key: Key, seconds: float) -> None:
+        """Add a key after a delay in seconds."""
         asyncio.get_running_loop().call_later(seconds, self.add, *key)
 
     async def run(self) -> None:

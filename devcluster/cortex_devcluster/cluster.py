@@ -1,4 +1,4 @@
-"""The dev cluster as a context manager: a child process that ends with this one, whatever happens to it."""
+"""The dev cluster as a context manager. It is a child process, and stops when this process ends for any reason."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ STOP_TIMEOUT = 20.0
 
 
 class StartFailed(Exception):
-    """The dev cluster's process ended or didn't answer; the message has its last words."""
+    """The dev cluster exited or did not start in time; the message includes the end of its log."""
 
 
 def default_images() -> tuple[str, ...]:
+    """Return the image names that every dev cluster has: the runtime of this version."""
     return (f"cortex-runtime:{__version__}",)
 
 
 class DevCluster:
-    """`with DevCluster(path) as cluster: ...`, with `cluster.kubeconfig` (a file) and `cluster.url`.
+    """`with DevCluster(path) as cluster: ...` starts a dev cluster; `cluster.kubeconfig` is the path of its kubeconfig.
 
-    `state_dir` takes the kubeconfig, the log of the dev cluster itself and the files of running pods; `images` are the image
-    names that pods may use (the runtime's by default, and always beside those given); `node=False` starts the API server alone.
+    state_dir: folder for the kubeconfig, the log and the files of pods. port: of the API server; 0 selects a free port.
+    images: image names that pods may use, in addition to the runtime's. node: False starts the API server only.
     """
 
     def __init__(
@@ -45,10 +46,11 @@ class DevCluster:
 
     @property
     def url(self) -> str:
+        """Return the URL of the API server."""
         return str(yaml.safe_load(self.kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
 
     def start(self) -> None:
-        """Returns once the API server answers and the node is registered. Raises StartFailed."""
+        """Start it and wait until the API server responds and the node is registered. Raises StartFailed."""
         self.state_dir.mkdir(parents=True, exist_ok=True)
         self.kubeconfig.unlink(missing_ok=True)
         command = [sys.executable, "-m", "cortex_devcluster", "--until-eof"]
@@ -64,14 +66,14 @@ class DevCluster:
             while not self.kubeconfig.exists():
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     last = self.log.read_text(errors="replace")[-2000:].strip()
-                    raise StartFailed(f"the dev cluster did not start: {last or 'it said nothing'}")
+                    raise StartFailed(f"the dev cluster did not start: {last or 'its log is empty'}")
                 time.sleep(0.02)
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """Ends it and every process of its pods."""
+        """Stop it and every process of its pods."""
         process, self._process = self._process, None
         if process is None:
             return

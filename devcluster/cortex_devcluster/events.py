@@ -1,4 +1,4 @@
-"""Events that `kubectl describe` shows: one object for a repeated happening, its count going up."""
+"""Events, as `kubectl describe` shows them. A repeated event is one object whose count increases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cortex_devcluster.objects import Object, now
 
 
 class Recorder:
-    """Writes Events in the name of one component."""
+    """Records the events of one component."""
 
     def __init__(self, client: Client, component: str) -> None:
         self._client = client
@@ -17,7 +17,10 @@ class Recorder:
         self._counts: dict[tuple[str, str], int] = {}
 
     async def record(self, about: Object, kind: str, reason: str, message: str, field: str = "") -> None:
-        """`kind` is Normal or Warning; `field` names a container (spec.containers{api})."""
+        """Record an event about an object.
+
+        kind: Normal or Warning. field: path of the container (spec.containers{api}), if the event is about one.
+        """
         meta = about["metadata"]
         namespace = meta.get("namespace") or "default"
         digest = hashlib.sha1(f"{meta['uid']}{reason}{message}{field}".encode()).hexdigest()[:16]
@@ -31,7 +34,7 @@ class Recorder:
                 return
             except StatusError as error:
                 if error.code != 404:
-                    return  # an event is a hint: the next one says the same
+                    return  # Events are best-effort.
         involved = {
             "apiVersion": about.get("apiVersion", "v1"),
             "kind": about["kind"],

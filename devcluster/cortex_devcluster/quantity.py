@@ -1,4 +1,7 @@
-"""Kubernetes quantities ("200m", "1Gi") as exact numbers, for the scheduler and for CEL's quantity library."""
+"""Kubernetes quantities ("200m", "1Gi") as exact numbers.
+
+The grammar is that of Kubernetes, signs and exponents included, which the quantities in Cortex' manifests do not have.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _FACTORS = {
 
 
 def parse(text: object) -> Decimal:
-    """The number that a quantity stands for. Raises ValueError for anything else."""
+    """Return the value of a quantity. Raises ValueError if the text is not one."""
     match = _PATTERN.match(str(text))
     if not match:
         raise ValueError(f"quantities must match the regular expression '{_PATTERN.pattern}', not {text!r}")
@@ -24,4 +27,5 @@ def parse(text: object) -> Decimal:
 
 
 def is_quantity(text: object) -> bool:
+    """Return whether a text is a quantity."""
     return bool(_PATTERN.match(str(text)))

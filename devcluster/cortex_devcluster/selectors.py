@@ -1,4 +1,4 @@
-"""Label and field selectors, JSONPath and durations: the small languages of lists and tables."""
+"""Label selectors, field selectors and the JSONPath of printer columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Matcher = Callable[[Object], bool]
 
 
 def labels(selector: str) -> Matcher:
-    """Equality and set-based requirements ("a=b,c!=d,e in (f,g),!h"). Raises ValueError."""
+    """Parse a label selector ("a=b,c!=d,e in (f,g),!h"). Raises ValueError."""
     tests = [_requirement(part.strip()) for part in re.split(r",(?![^(]*\))", selector) if part.strip()]
 
     def match(obj: Object) -> bool:
@@ -36,7 +36,7 @@ def _requirement(text: str) -> Callable[[dict[str, str]], bool]:
 
 
 def matches(selector: Object | None, have: dict[str, str] | None) -> bool:
-    """Whether labels satisfy a LabelSelector ({matchLabels, matchExpressions})."""
+    """Return whether labels match a LabelSelector object ({matchLabels, matchExpressions})."""
     have = have or {}
     if not selector:
         return False
@@ -53,7 +53,7 @@ def matches(selector: Object | None, have: dict[str, str] | None) -> bool:
 
 
 def fields(selector: str) -> Matcher:
-    """Field requirements on any scalar ("metadata.name=x,status.phase!=Running"). Raises ValueError."""
+    """Parse a field selector ("metadata.name=x,status.phase!=Running"); every field is supported. Raises ValueError."""
     tests: list[tuple[list[str], bool, str]] = []
     for part in filter(None, selector.split(",")):
         found = re.fullmatch(r"\s*([\w.]+)\s*(==|=|!=)\s*(.*?)\s*", part)
@@ -79,7 +79,7 @@ _STEP = re.compile(
 
 
 def jsonpath(obj: Any, path: str) -> list[Any]:
-    """Values at a CRD column's path: names, indexes, `[*]` and `[?(@.a=="b")]`."""
+    """Return the values at a path of names, indexes, `[*]` and `[?(@.a=="b")]`; none if the path is not supported."""
     found, position = [obj], 0
     path = path.strip().replace("\\.", "\x00")
     while position < len(path):

@@ -1,4 +1,4 @@
-"""Puts the dev cluster together: API server, controllers and node on one event loop, until told to end."""
+"""Runs the dev cluster: API server, controllers and node on one event loop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cortex_devcluster.node.services import ServiceProxy
 
 NODE_NAME = "dev"
 DRAIN = 1
-"""Seconds that open requests get when the API server ends."""
+"""Seconds that open requests have to complete when the API server stops."""
 
 
 def kubeconfig(url: str) -> str:
@@ -48,7 +48,7 @@ def kubeconfig(url: str) -> str:
 async def serve(
     state_dir: Path, port: int, images: Collection[str], *, node: bool, stop: asyncio.Event
 ) -> None:
-    """Runs until `stop`. The kubeconfig in `state_dir` is written once everything answers."""
+    """Run until `stop` is set. Write the kubeconfig to `state_dir` once the cluster is usable."""
     block, lock = addresses.reserve_block()
     services = addresses.AddressBlock(43, block)
     count = itertools.count()
@@ -102,7 +102,7 @@ async def serve(
 
 
 async def _wait_for(wait: Awaitable[None], *tasks: asyncio.Task[None]) -> None:
-    """Waits, but no longer than everything runs: a part that fails raises here."""
+    """Wait for `wait`. If a task fails first, raise its exception."""
     waiting = asyncio.ensure_future(wait)
     await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:

@@ -1,1 +1,1 @@
-"""The API server: HTTP in front of a store, with validation, server-side apply and watches."""
+"""The API server: discovery, validation, defaults, server-side apply, watches and tables over one in-memory store."""

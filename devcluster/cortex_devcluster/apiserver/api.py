@@ -1,8 +1,7 @@
-"""The API server over HTTP: paths and bodies in, registry calls, JSON out.
+"""The HTTP routes of the API server: parse the request, call the registry, return JSON.
 
-Speaks what kubectl, kopf and the client libraries ask for; `asked.py` reads requests, discovery documents come from
-`discovery.py`, watches from `watching.py`. Everybody may do everything: there is no authentication, so it must listen on loopback
-only.
+It has the routes that kubectl, helm, kopf and the Kubernetes clients use. It has no authentication: every request is allowed, so
+it must listen on loopback only.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class APIServer:
-    """The Starlette application around one registry."""
+    """The Starlette application (`app`) that serves one registry."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -54,7 +53,7 @@ class APIServer:
                 Route("/version", lambda request: json_response(VERSION)),
                 Route("/version/", lambda request: json_response(VERSION)),
                 *(Route(path, lambda request: Response("ok")) for path in ("/healthz", "/livez", "/readyz")),
-                # kubectl checks a `kind: List` itself, by this: no schema in it, so the server alone judges.
+                # kubectl validates a `kind: List` with this document. It has no schemas, so that only the server validates.
                 Route("/openapi/v2", lambda request: Response(b"", media_type=OPENAPI_V2)),
                 Route("/openapi/v3", lambda request: json_response(discovery.openapi_index(registry.kinds))),
                 Route("/openapi/v3/{prefix}/{path:path}", self._openapi),
@@ -290,7 +289,7 @@ class APIServer:
         raise APIError(404, "the server could not find the requested resource")
 
     async def _log(self, request: Request, target: Target) -> Response:
-        """Passes the request on to the pod's node."""
+        """Forward the request to the node of the pod."""
         pod = self.registry.get(target.resource, target.namespace, target.name)
         names = [c["name"] for c in [*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]]]
         container = request.query_params.get("container") or (
@@ -310,16 +309,16 @@ class APIServer:
         url = f"http://{host}:{port}/containerLogs/{target.namespace}/{target.name}/{container}"
         answer = await forwarding.forward(request, url)
         if answer.status_code != 200:
-            said = [chunk if isinstance(chunk, bytes) else b"" async for chunk in answer.body_iterator]
-            raise APIError(answer.status_code, b"".join(said).decode())
+            chunks = [chunk if isinstance(chunk, bytes) else b"" async for chunk in answer.body_iterator]
+            raise APIError(answer.status_code, b"".join(chunks).decode())
         return answer
 
     async def _proxy(self, request: Request, target: Target) -> Response:
-        """Passes the request on to a port of a pod or a service."""
+        """Forward the request to a port of a pod or a service."""
         name, port = forwarding.split_name_and_port(target.name)
         obj = self.registry.get(target.resource, target.namespace, name)
         base = (forwarding.pod_url if target.plural == "pods" else forwarding.service_url)(obj, port)
-        # The path as it was sent: a slash at its end counts.
+        # The path as sent: a trailing slash is significant.
         _, _, path = request.url.path.partition(f"/{target.name}/proxy")
         return await forwarding.forward(request, base + (path or "/"))
 
@@ -342,7 +341,7 @@ def _with_name(name: str, match: Matcher) -> Matcher:
 
 
 def paginate(found: list[Object], query: Any, version: int) -> tuple[list[Object], Object]:
-    """A list's part that `limit` and `continue` ask for, with its metadata."""
+    """Return the page of a list that `limit` and `continue` select, and its metadata."""
     start = int(query.get("continue") or 0)
     limit = int(query.get("limit") or 0) or len(found)
     meta: Object = {"resourceVersion": str(version)}
@@ -352,7 +351,7 @@ def paginate(found: list[Object], query: Any, version: int) -> tuple[list[Object
 
 
 def review_response(plural: str, content: Object) -> Response:
-    """Everything is allowed to everybody."""
+    """Return the response to an access review: everything is allowed."""
     answer = {**content, "kind": REVIEW_KINDS[plural], "metadata": {"creationTimestamp": now()}}
     if plural == "selfsubjectreviews":
         answer["status"] = {"userInfo": {"username": "developer", "groups": ["system:masters"]}}

@@ -1,4 +1,4 @@
-"""Defaults and light checks of the built-in kinds: what controllers, kubectl and the node rely on, and no more."""
+"""Defaults and validation of built-in kinds, as far as controllers, kubectl and the node rely on them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _NAME = re.compile(r"^[a-z0-9]([-a-z0-9.:]*[a-z0-9])?$")
 
 
 def timestamp_in(seconds: float) -> str:
+    """Return the time in some seconds as a timestamp."""
     return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def validate_metadata(meta: Object) -> list[FieldError]:
-    """Name and labels as every kind has them."""
+    """Return the errors in the name and labels of an object."""
     validate = []
     name = meta.get("name")
     if not name:
@@ -42,6 +43,7 @@ def validate_metadata(meta: Object) -> list[FieldError]:
 
 
 def validate(resource: Resource, obj: Object, old: Object | None) -> list[FieldError]:
+    """Return the errors in an object of a built-in kind."""
     spec = obj.get("spec") or {}
     found: list[FieldError] = []
     if resource.kind in ("Deployment", "ReplicaSet"):
@@ -49,8 +51,8 @@ def validate(resource: Resource, obj: Object, old: Object | None) -> list[FieldE
         if not spec.get("selector"):
             found.append(FieldError("spec.selector", "Required value"))
         elif not matches(spec["selector"], labels):
-            said = "`selector` does not match template `labels`"
-            found.append(FieldError("spec.template.metadata.labels", f"Invalid value: {labels}: {said}"))
+            message = f"Invalid value: {labels}: `selector` does not match template `labels`"
+            found.append(FieldError("spec.template.metadata.labels", message))
         if old and spec.get("selector") != old["spec"]["selector"]:
             found.append(FieldError("spec.selector", "Invalid value: field is immutable"))
         found += _pod_problems((spec.get("template") or {}).get("spec") or {}, "spec.template.spec")
@@ -84,7 +86,7 @@ def _pod_problems(spec: Object, path: str) -> list[FieldError]:
 def with_defaults(
     resource: Resource, obj: Object, old: Object | None, service_address: Callable[[], str]
 ) -> Object:
-    """The object with the defaults of its kind (a copy of the caller's: it is changed in place)."""
+    """Set the defaults of a built-in kind in the object, and return it."""
     spec = obj.get("spec")
     if resource.kind == "Namespace":
         obj.setdefault("spec", {}).setdefault("finalizers", [] if old else ["kubernetes"])
@@ -171,7 +173,7 @@ def _service(spec: Object, old: Object, service_address: Callable[[], str]) -> N
 
 
 def crd_status(crd: Object) -> Object:
-    """Accepted and established: the dev cluster serves a definition as soon as it is stored."""
+    """Return the status of a CustomResourceDefinition, which is served as soon as it is stored."""
     before = {c["type"]: c for c in (crd.get("status") or {}).get("conditions", ())}
 
     def condition(kind: str, reason: str, message: str) -> Object:

@@ -1,8 +1,7 @@
-"""CEL rules of a CRD (`x-kubernetes-validations`), compiled once and evaluated with `self` bound where the rule stands.
+"""CEL rules of CRDs (`x-kubernetes-validations`), with `self` and `oldSelf` bound to the value that has the rule.
 
-Uses Google's CEL with the string and optional extensions, plus those parts of Kubernetes' own libraries that rules here
-may call: quantities, `isSorted`, `find`, `url`. Without the package `cel-expr-python` rules can't be checked, and a CRD that has
-any is refused.
+Google's CEL with the extensions for strings and optionals, and of the Kubernetes libraries quantities, `isSorted`, `find` and
+`isURL`.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _KUBERNETES = cel.CelExtension(
     "kubernetes",
     [
         _overload("isQuantity", _T.BOOL, 1, False, quantity.is_quantity),
-        # A quantity stays its own text: the comparing functions below parse both sides.
+        # A quantity remains a string; the functions that compare parse both sides.
         _overload(
             "quantity", _T.DYN, 1, False, lambda text: str(text) if quantity.parse(text) is not None else ""
         ),
@@ -73,7 +72,7 @@ def _environment() -> Any:
 
 @functools.cache
 def compiled(expression: str) -> Any:
-    """The compiled expression. Raises ValueError with CEL's message."""
+    """Return the compiled expression. Raises ValueError with the message of CEL."""
     try:
         return _environment().compile(expression)
     except RuntimeError as error:
@@ -81,7 +80,7 @@ def compiled(expression: str) -> Any:
 
 
 def validate_rules(schema: Mapping[str, Any], path: str = "") -> Iterator[FieldError]:
-    """Rules anywhere in a schema that don't compile."""
+    """Yield the rules of a schema that do not compile."""
     for index, rule in enumerate(schema.get("x-kubernetes-validations", ())):
         for field in ("rule", "messageExpression"):
             if rule.get(field):
@@ -98,7 +97,7 @@ def validate_rules(schema: Mapping[str, Any], path: str = "") -> Iterator[FieldE
 
 
 def escape(name: str) -> str:
-    """A property's name as CEL rules spell it."""
+    """Return the name of a property as it is written in CEL rules."""
     if name in _RESERVED:
         return f"__{name}__"
     if re.search(r"__|[-./]", name):
@@ -108,7 +107,7 @@ def escape(name: str) -> str:
 
 
 def to_cel(value: Any, schema: Mapping[str, Any]) -> Any:
-    """A value as rules see it: only declared fields, names escaped, strings with format left as they are."""
+    """Return a value as rules see it: declared fields only, with escaped names."""
     if isinstance(value, dict):
         known = schema.get("properties")
         if known is None:
@@ -124,7 +123,7 @@ def to_cel(value: Any, schema: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class RuleChecker:
-    """Evaluates the rules of a schema against a new value and, for transition rules, the old one."""
+    """Evaluates the rules of a schema for a new value and, in transition rules, the old value."""
 
     schema: Mapping[str, Any]
 
@@ -171,15 +170,15 @@ class RuleChecker:
 
 
 def _message(rule: Mapping[str, Any], result: Any, data: Mapping[str, Any], value: Any) -> str:
-    # A mapping or a list is not shown.
+    # The API server does not show objects and lists.
     shown = "" if isinstance(value, dict | list) else f"{json.dumps(value)}: "
     if result.type() != _T.BOOL:
         return f"Invalid value: {shown}rule evaluation error: {result.plain_value()}"
     text = rule.get("message", "").strip() or f"failed rule: {rule['rule'].strip()}"
     if rule.get("messageExpression"):
-        said = compiled(rule["messageExpression"]).eval(data=data)
-        if said.type() == _T.STRING:
-            text = said.plain_value()
+        evaluated = compiled(rule["messageExpression"]).eval(data=data)
+        if evaluated.type() == _T.STRING:
+            text = evaluated.plain_value()
     if rule.get("reason") == "FieldValueRequired":
         return f"Required value: {text}"
     if rule.get("reason") == "FieldValueForbidden":

@@ -1,7 +1,7 @@
-"""What clients ask first: which groups, versions and kinds there are, plain and aggregated, and the OpenAPI v3 documents.
+"""Discovery: the served groups, versions and kinds, plain and aggregated, and the OpenAPI v3 documents.
 
-Pure functions from the served kinds to JSON. The OpenAPI documents carry the CRDs' schemas and say of every kind that the
-server checks fields itself, which is what kubectl looks for.
+Pure functions from the served kinds to JSON. The OpenAPI documents have the schemas of CRDs, and declare server-side field
+validation for every kind, which kubectl requires.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _subresources(resource: Resource) -> list[Json]:
 
 
 def aggregated(kinds: ServedResources, core: bool, version: str) -> Json:
-    """All groups with all kinds in one document (apidiscovery.k8s.io)."""
+    """Return all groups and kinds in one document (apidiscovery.k8s.io)."""
     items = []
     for name, versions in kinds.groups().items():
         if bool(name) == core:
@@ -135,7 +135,7 @@ def openapi_index(kinds: ServedResources) -> Json:
 
 
 def openapi(kinds: ServedResources, name: str, version: str) -> Json:
-    """The document of one group version: a patch operation with `fieldValidation` for every kind, and its schema."""
+    """Return the OpenAPI document of a group version: a patch operation with `fieldValidation` and a schema for each kind."""
     paths: Json = {}
     schemas: Json = {}
     for resource in kinds.groups()[name][version]:

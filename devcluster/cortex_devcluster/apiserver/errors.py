@@ -1,4 +1,4 @@
-"""Refusals of the API server, as the `Status` objects that kubectl and the client libraries understand."""
+"""Errors of the API server, as the `Status` objects that kubectl and the Kubernetes clients expect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CAUSES = {
 
 @dataclass(frozen=True)
 class FieldError:
-    """What is wrong with one field: its path ("spec.handler.type") and the API server's words ("Required value")."""
+    """The path of an invalid field ("spec.handler.type") and the message of the API server ("Required value")."""
 
     path: str
     message: str
@@ -34,7 +34,7 @@ class FieldError:
 
 
 class APIError(Exception):
-    """A refusal with its HTTP status; `details` as in metav1.StatusDetails."""
+    """An error with its HTTP status. details: as in metav1.StatusDetails."""
 
     def __init__(
         self, code: int, message: str, *, reason: str = "", details: dict[str, Any] | None = None
@@ -80,7 +80,7 @@ def conflict(plural: str, group: str, name: str, why: str) -> APIError:
 
 
 def invalid(kind: str, group: str, name: str, problems: Sequence[FieldError]) -> APIError:
-    """422 with every problem; worded by the API server for one ("a: b") and for several ("[a: b, c: d]")."""
+    """Return the error (422) that lists all invalid fields, in the format of the API server: "a: b" or "[a: b, c: d]"."""
     text = str(problems[0]) if len(problems) == 1 else "[" + ", ".join(map(str, problems)) + "]"
     details = {
         "name": name,

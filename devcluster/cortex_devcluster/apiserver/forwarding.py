@@ -1,4 +1,4 @@
-"""Requests that the API server passes on: to ports of pods and services (subresource `proxy`), and to kubelet's logs."""
+"""Requests that the API server forwards: to ports of pods and services (subresource `proxy`), and to the node for logs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOP_BY_HOP = {"host", "connection", "authorization", "transfer-encoding", "cont
 
 
 def split_name_and_port(name: str) -> tuple[str, str]:
-    """Name and port ("" when absent) of "[scheme:]name[:port]", as the proxy subresources spell it. Raises APIError."""
+    """Split "[scheme:]name[:port]", as in the paths of proxy subresources; the port is "" if absent. Raises APIError."""
     found = _NAME.match(name)
     if found is None or found["scheme"] == "https":
         raise APIError(400, f'invalid proxy request "{name}"')
@@ -25,7 +25,7 @@ def split_name_and_port(name: str) -> tuple[str, str]:
 
 
 def pod_url(pod: Object, port: str) -> str:
-    """Where a port of a pod listens. Raises APIError."""
+    """Return the URL of a port (number, name or "" for the first) of a pod. Raises APIError."""
     address = nested(pod, "status.podIP")
     if not address:
         raise APIError(400, f"pod {pod['metadata']['name']} does not have an IP address")
@@ -37,7 +37,7 @@ def pod_url(pod: Object, port: str) -> str:
 
 
 def service_url(service: Object, port: str) -> str:
-    """Where a port of a service is forwarded to its pods. Raises APIError."""
+    """Return the URL of a port (number, name or "" for the only one) of a service. Raises APIError."""
     ports = nested(service, "spec.ports") or []
     found = [p for p in ports if port in (p.get("name"), str(p["port"]))] if port else ports
     if len(found) != 1:
@@ -46,7 +46,7 @@ def service_url(service: Object, port: str) -> str:
 
 
 async def forward(request: Request, url: str) -> StreamingResponse:
-    """The answer of another server, as it streams in. Raises APIError (503) when it can't be reached."""
+    """Send the request to another server and stream its response. Raises APIError (503) if it cannot be reached."""
     headers = [(k, v) for k, v in request.headers.items() if k not in _HOP_BY_HOP]
     session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), auto_decompress=False)
     try:
@@ -67,7 +67,7 @@ async def forward(request: Request, url: str) -> StreamingResponse:
             async for chunk in upstream.content.iter_any():
                 yield chunk
         except aiohttp.ClientError:
-            return  # It went away: what it said so far is all there is.
+            return  # The connection broke; the response ends here.
         finally:
             await session.close()
 

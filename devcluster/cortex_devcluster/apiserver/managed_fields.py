@@ -1,7 +1,7 @@
-"""Server-side apply: which manager owns which fields, what a new configuration changes, and where two managers differ.
+"""Server-side apply: the fields that each manager owns, merging a configuration, and conflicts between managers.
 
-Pure functions on JSON objects; the registry calls `apply` for apply patches and `track` for every other write. A field set
-is a frozenset of paths in the notation of FieldsV1: "f:name", 'k:{"name":"x"}', "v:1".
+Pure functions of objects. `registry` calls `apply` for apply patches and `update_managers` for all other writes. A set of fields
+is a frozenset of paths, whose elements are those of FieldsV1: "f:name", 'k:{"name":"x"}', "v:1".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UNOWNED = {
 
 @dataclass(frozen=True)
 class Shape:
-    """What the schema says of a value: the schema's part for custom resources, None (well-known names) for core kinds."""
+    """How a value is merged. schema: of a custom resource; None for built-in kinds, whose lists are recognized by field name."""
 
     schema: Mapping[str, Any] | None = None
     name: str = ""
@@ -43,7 +43,7 @@ class Shape:
         return Shape(None if self.schema is None else self.schema.get("items", {}), "")
 
     def keys(self, items: list[Any]) -> tuple[str, ...]:
-        """Keys of a list of type map; () for any other list."""
+        """Return the keys of a list of type map, () for any other list."""
         if not all(isinstance(item, dict) for item in items):
             return ()
         if self.schema is not None:
@@ -97,7 +97,7 @@ class Conflict:
 
 
 def format_path(path: Path) -> str:
-    """'.spec.containers[name="api"].image' for the path of a conflict."""
+    """Format the path of a field, for example '.spec.containers[name="api"].image'."""
     text = ""
     for part in path:
         kind, value = part.split(":", 1)
@@ -113,13 +113,13 @@ def format_path(path: Path) -> str:
 
 
 def item_key(item: Any, keys: tuple[str, ...]) -> str:
-    """The FieldsV1 path element of a list item."""
+    """Return the FieldsV1 path element of an item of a list of type map."""
     named = {key: item.get(key, "TCP" if key == "protocol" else None) for key in sorted(keys)}
     return "k:" + json.dumps(named, separators=(",", ":"))
 
 
 def iterate_fields(value: Any, shape: Shape, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every owned path below `value` with what stands there (None for the mere presence of a keyed item)."""
+    """Yield the path and value of every field that can be owned; the value of a keyed list item itself is None."""
     if isinstance(value, dict) and value and not shape.atomic_map():
         for name, child in value.items():
             yield from iterate_fields(child, shape.child(name), (*path, f"f:{name}"))
@@ -144,7 +144,7 @@ def owned_fields(obj: Object, shape: Shape) -> dict[Path, Any]:
 
 
 def encode(fields: Fields) -> Object:
-    """A field set as FieldsV1."""
+    """Return a set of fields as FieldsV1."""
     root: Object = {}
     for path in sorted(fields, key=len):
         node = root
@@ -181,7 +181,7 @@ def managers(obj: Object) -> list[Manager]:
 
 
 def write(obj: Object, entries: list[Manager]) -> None:
-    """Puts the entries that own anything into metadata.managedFields."""
+    """Set metadata.managedFields to the entries that own a field."""
     obj["metadata"]["managedFields"] = [
         {
             "manager": entry.name,
@@ -198,7 +198,7 @@ def write(obj: Object, entries: list[Manager]) -> None:
 
 
 def update_managers(before: Object | None, after: Object, shape: Shape, writer: Manager) -> None:
-    """Gives what a plain write changed to its manager and takes it, and what it removed, from the others."""
+    """After a write that is no apply, make its manager the only owner of the fields that it changed."""
     old = owned_fields(before, shape) if before else {}
     new = owned_fields(after, shape)
     changed = frozenset(path for path, value in new.items() if path not in old or old[path] != value)
@@ -225,7 +225,10 @@ def _with_fields(entry: Manager, fields: Fields, time: str) -> Manager:
 def apply(
     live: Object | None, config: Object, shape: Shape, writer: Manager, force: bool
 ) -> tuple[Object, list[Conflict]]:
-    """The live object with `config` applied by `writer`, managedFields included; conflicts unless `force`."""
+    """Return the live object with a configuration applied, managedFields included, and the conflicts.
+
+    If there are conflicts and not `force`, nothing is applied.
+    """
     wanted = owned_fields(config, shape)
     fields = frozenset(wanted)
     entries = managers(live) if live else []
@@ -243,7 +246,7 @@ def apply(
     lost = frozenset(conflict.path for conflict in conflicts)
     result = merge(live, config, shape)
     elsewhere: frozenset[Path] = frozenset().union(*(entry.fields for entry in others)) - lost
-    for path in sorted(mine - fields, key=len):  # a whole item before what is in it
+    for path in sorted(mine - fields, key=len):  # an item before its fields
         if not any(other[: len(path)] == path for other in elsewhere | fields):
             _prune(result, path, elsewhere | fields)
     kept = [_with_fields(entry, entry.fields - lost, entry.time) for entry in others]
@@ -255,7 +258,7 @@ def apply(
 
 
 def merge(live: Any, config: Any, shape: Shape) -> Any:
-    """`config` laid over `live`: maps and keyed lists merge, sets unite, the rest is replaced."""
+    """Merge a configuration into a live value: maps, lists of type map and sets are merged, other values replaced."""
     if isinstance(config, dict) and isinstance(live, dict) and not shape.atomic_map():
         result = dict(live)
         for name, value in config.items():
@@ -273,7 +276,7 @@ def merge(live: Any, config: Any, shape: Shape) -> Any:
 
 
 def _prune(obj: Any, path: Path, kept: frozenset[Path]) -> None:
-    """Removes what stands at `path`, and the containers that this leaves empty and nobody owns."""
+    """Remove a field, and the parents that become empty and are not in `kept`."""
     trail: list[tuple[Any, Any]] = []
     node = obj
     for part in path:
@@ -290,7 +293,7 @@ def _prune(obj: Any, path: Path, kept: frozenset[Path]) -> None:
         else:
             return
         if trail:
-            # The live object is shared with the store: copy every container on the way down.
+            # The store shares the live object: copy every parent.
             holder, at = trail[-1]
             node = holder[at] = copy.copy(node)
         trail.append((node, key))

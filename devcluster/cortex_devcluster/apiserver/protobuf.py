@@ -1,6 +1,6 @@
-"""Reads the protobuf bodies that kubectl's and helm's typed clients send for a few kinds (`kubectl create configmap` ...).
+"""Decode the protobuf bodies that kubectl and helm send for a few kinds (`kubectl create configmap`, for example).
 
-A field's number, name and type stand in `TYPES`; what isn't there is refused rather than dropped. All else arrives as JSON.
+`TYPES` lists the supported fields. Other fields are an error, because ignoring them would lose data.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ MAGIC = b"k8s\x00"
 
 
 class DecodeError(ValueError):
-    """Not the envelope, or a kind or field that isn't known here."""
+    """The body is not a Kubernetes protobuf message, or has an unsupported kind or field."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """`type` is text, bytes, int, bool, or the name of a message; `shape` is one, list or map."""
+    """A field of a message. type: text, bytes, int, bool, ignored or a message. shape: one, list or map."""
 
     name: str
     type: str = "text"
@@ -73,25 +73,25 @@ TYPES: Mapping[str, Mapping[int, Field]] = {
 
 
 def decode(body: bytes) -> dict[str, Any]:
-    """The object in a Kubernetes protobuf envelope, as its JSON would be. Raises Unreadable."""
+    """Return the object in a Kubernetes protobuf message as its JSON. Raises DecodeError."""
     if not body.startswith(MAGIC):
         raise DecodeError("not a Kubernetes protobuf message")
     envelope = decode_message("Unknown", body[len(MAGIC) :], raw=True)
     kind = envelope["typeMeta"]["kind"]
     if kind not in TYPES:
-        raise DecodeError(f"a {kind} in protobuf is not understood here, send JSON")
+        raise DecodeError(f"kind {kind} is not supported in protobuf; send JSON")
     return {**envelope["typeMeta"], **decode_message(kind, envelope.get("raw", b""))}
 
 
 def decode_message(name: str, data: bytes, *, raw: bool = False) -> dict[str, Any]:
-    """A message by its table; empty scalars are left out, as in JSON with omitempty."""
+    """Return a message as JSON, without empty values. raw: return bytes instead of base64."""
     result: dict[str, Any] = {}
     for number, value in _fields(data):
         field = TYPES[name].get(number)
         if field is None:
             if value in (b"", 0):
                 continue
-            raise DecodeError(f"field {number} of {name} in protobuf is not understood here, send JSON")
+            raise DecodeError(f"field {number} of {name} is not supported in protobuf; send JSON")
         if field.type == "ignored":
             continue
         if field.shape == "map":
@@ -121,12 +121,12 @@ def _value(field: Field, value: bytes | int, *, raw: bool) -> Any:
 
 def _text(value: bytes | int) -> str:
     if isinstance(value, int):
-        raise DecodeError("a number where a text is expected")
+        raise DecodeError("expected a string, got a number")
     return value.decode()
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """Field numbers and values: integers, or the bytes of texts and messages."""
+    """Yield field numbers and values: integers, or the bytes of strings and messages."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -138,7 +138,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
             yield tag >> 3, data[at : at + length]
             at += length
         else:
-            raise DecodeError(f"wire type {tag & 7} is not used by Kubernetes objects")
+            raise DecodeError(f"wire type {tag & 7} is not supported")
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -149,4 +149,4 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
-    raise DecodeError("the message ends in the middle of a number")
+    raise DecodeError("the message is truncated")

@@ -1,7 +1,7 @@
-"""What a write means: admission, validation, generations, finalizers and ownership, on top of the store.
+"""Writes: validation, defaults, generations, finalizers and managed fields, on top of the store.
 
-The HTTP layer calls it with parsed bodies; it raises APIError for every refusal. Objects that it returns belong to the
-store and must not be changed.
+`api` calls it with parsed bodies. It raises APIError for every rejected write. Callers must not change the objects that it
+returns.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """How a request wants its write: who writes, what to do about unknown fields, and whether to do it at all."""
+    """The options of a write. manager: the field manager. field_validation: Strict, Warn or Ignore. force: resolve conflicts."""
 
     manager: str = "unknown"
     field_validation: str = "Strict"
@@ -42,6 +42,8 @@ class WriteOptions:
 
 
 class Registry:
+    """Reads and writes the objects of all served kinds. service_address: allocates the cluster IP of a service."""
+
     def __init__(self, service_address: Callable[[], str]) -> None:
         self.store = Store()
         self.kinds = ServedResources()
@@ -98,8 +100,8 @@ class Registry:
 
     def _check_namespace(self, resource: Resource, namespace: str, meta: Object) -> None:
         if meta.get("namespace") and resource.namespaced and meta["namespace"] != namespace:
-            said = "the namespace of the provided object does not match the namespace sent on the request"
-            raise APIError(400, f"{said} ({meta['namespace']} != {namespace})")
+            message = "the namespace of the provided object does not match the namespace sent on the request"
+            raise APIError(400, f"{message} ({meta['namespace']} != {namespace})")
         if resource.namespaced:
             space = self.store.get("/namespaces", "", namespace)
             if space is None:
@@ -113,7 +115,7 @@ class Registry:
     def update(
         self, resource: Resource, namespace: str, name: str, body: Object, write: WriteOptions
     ) -> Object:
-        """Replaces an object (or its status) by `body`, which may carry the resourceVersion it was made from."""
+        """Replace an object or its status. A resourceVersion in the body must be the current one."""
         old = self.get(resource, namespace, name)
         meta = dict(body.get("metadata") or {})
         given = meta.get("resourceVersion")
@@ -126,8 +128,8 @@ class Registry:
             why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {old['metadata']['uid']}"
             raise conflict(resource.plural, resource.group, name, why)
         if meta.get("name", name) != name:
-            said = f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
-            raise APIError(400, said)
+            message = f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
+            raise APIError(400, message)
         for field in (*SYSTEM_FIELDS, "namespace", "resourceVersion"):
             meta.pop(field, None)
             if field in old["metadata"]:
@@ -156,7 +158,7 @@ class Registry:
 
     @staticmethod
     def _limit_to_subresource(resource: Resource, old: Object, obj: Object, write: WriteOptions) -> Object:
-        """What a write through one door may change: status there, everything else here."""
+        """Keep the old status, or with subresource `status` everything else."""
         if not resource.status:
             return obj
         if write.subresource == "status":
@@ -182,7 +184,7 @@ class Registry:
     def _default_and_validate(
         self, resource: Resource, obj: Object, old: Object | None, write: WriteOptions
     ) -> Object:
-        """Prunes, defaults and validates. Raises 400 for unknown fields, 422 for what is wrong otherwise."""
+        """Prune, set defaults and validate. Raises APIError (422)."""
         name = obj["metadata"].get("name", "")
         problems = builtin.validate_metadata(obj["metadata"])
         if resource.schema is not None:
@@ -203,7 +205,7 @@ class Registry:
         return obj
 
     def check_unknown_fields(self, resource: Resource, body: Object, write: WriteOptions) -> list[str]:
-        """Warnings about unknown fields; raises 400 when the request asked for strictness."""
+        """Return warnings about unknown fields. Raises APIError (400) if the validation is Strict."""
         if resource.schema is None or write.field_validation == "Ignore":
             return []
         found = [f'unknown field "{path}"' for path in schemas.unknown_fields(body, resource.schema)]
@@ -215,7 +217,7 @@ class Registry:
     def apply(
         self, resource: Resource, namespace: str, name: str, config: Object, write: WriteOptions
     ) -> tuple[Object, bool]:
-        """Server-side apply; the second value says whether the object is new."""
+        """Apply a configuration (server-side apply). Return the object, and whether it was created."""
         if (config.get("metadata") or {}).get("managedFields"):
             raise APIError(400, "metadata.managedFields must be nil")
         if config.get("apiVersion") != resource.api_version or config.get("kind") != resource.kind:
@@ -249,7 +251,10 @@ class Registry:
         )
 
     def delete(self, resource: Resource, namespace: str, name: str, options: Object) -> tuple[Object, bool]:
-        """Deletes, or marks for deletion while finalizers or a grace period hold; the second value says which (gone?)."""
+        """Delete an object, or mark it for deletion if it has finalizers or a grace period.
+
+        Return the object, and whether it was removed.
+        """
         obj = self.get(resource, namespace, name)
         wanted = options.get("preconditions") or {}
         for field in ("uid", "resourceVersion"):
@@ -282,7 +287,7 @@ class Registry:
 
     @staticmethod
     def _deletion_is_pending(resource: Resource, obj: Object) -> bool:
-        """Whether a marked object without finalizers still waits: a pod for its node, a namespace for its emptying."""
+        """Return whether a marked object without finalizers remains: a pod until it stopped, a namespace until it is empty."""
         if resource.kind == "Namespace":
             return bool(nested(obj, "spec.finalizers"))
         return resource.kind == "Pod" and bool(obj["metadata"].get("deletionGracePeriodSeconds"))
@@ -293,8 +298,10 @@ class Registry:
             return 0
         if nested(obj, "status.phase") in ("Succeeded", "Failed"):
             return 0
-        asked = options.get("gracePeriodSeconds")
-        return int(asked if asked is not None else nested(obj, "spec.terminationGracePeriodSeconds") or 0)
+        requested = options.get("gracePeriodSeconds")
+        return int(
+            requested if requested is not None else nested(obj, "spec.terminationGracePeriodSeconds") or 0
+        )
 
     def finalize_namespace(self, name: str, body: Object) -> Object:
         resource = self._resource("", "v1", "namespaces")
@@ -306,7 +313,7 @@ class Registry:
         return stored
 
     def bind(self, namespace: str, name: str, body: Object) -> None:
-        """Gives a pod its node (the scheduler's write)."""
+        """Assign a pod to a node. Raises APIError (409) if it has one."""
         resource = self._resource("", "v1", "pods")
         obj = self.get(resource, namespace, name)
         if nested(obj, "spec.nodeName"):
@@ -338,7 +345,7 @@ class Registry:
         return gone
 
     def _serve_definition(self, resource: Resource, obj: Object) -> None:
-        """What a write sets in motion inside the API server: a CRD is served at once and says so."""
+        """After a write of a CustomResourceDefinition, serve its kinds and set its status."""
         if resource.kind != "CustomResourceDefinition":
             return
         self.kinds.drop(obj["spec"]["group"], obj["spec"]["names"]["plural"])

@@ -1,9 +1,10 @@
-"""From a request to what it asks for: its path's target, its body, the patch in it, who writes, and which objects are meant."""
+"""Parse requests: the target of the path, the body, patches, write options and selectors."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import jsonpatch
 import orjson
 import yaml
 from starlette.requests import Request
@@ -17,7 +18,7 @@ from cortex_devcluster.selectors import Matcher, fields, labels
 
 
 class Target:
-    """What a path names: a kind, perhaps a namespace, a name and a subresource."""
+    """The kind, namespace, name and subresource that a path names; "" where it names none. Raises APIError (404)."""
 
     def __init__(self, registry: Registry, group: str, version: str, path: str) -> None:
         parts = [part for part in path.split("/") if part]
@@ -34,7 +35,7 @@ class Target:
 
 
 def write_options(request: Request, target: Target) -> WriteOptions:
-    """Who writes, and how. Raises 422 for an apply patch without a field manager."""
+    """Return the field manager and options of a write. Raises APIError (422) for an apply patch without a field manager."""
     query = request.query_params
     apply = request.headers.get("content-type", "").startswith("application/apply-patch")
     if apply and not query.get("fieldManager"):
@@ -54,7 +55,7 @@ def write_options(request: Request, target: Target) -> WriteOptions:
 
 
 async def parse_body(request: Request, optional: bool = False) -> Any:
-    """The request's JSON or YAML."""
+    """Return the body, which may be JSON, YAML or protobuf. Raises APIError."""
     raw = await request.body()
     if not raw and optional:
         return {}
@@ -76,7 +77,7 @@ async def parse_body(request: Request, optional: bool = False) -> Any:
 
 
 class _JsonLoader(yaml.SafeLoader):
-    """YAML without timestamps, which JSON doesn't have."""
+    """YAML without timestamps, which JSON does not have."""
 
 
 _JsonLoader.yaml_implicit_resolvers = {
@@ -86,15 +87,15 @@ _JsonLoader.yaml_implicit_resolvers = {
 
 
 def apply_patch(old: Object, given: Any, kind: str, resource: Resource) -> Object:
-    """The object that a patch makes. Raises 422 when the patch doesn't fit, 415 for an unknown format."""
+    """Return the object with a patch applied. Raises APIError: 422 if the patch fails, 415 if its format is not supported."""
     try:
         if kind == "application/json-patch+json":
-            return dict(patch.json_patch(old, given))
+            return dict(jsonpatch.apply_patch(old, given))
         if kind == "application/merge-patch+json":
             return dict(patch.merge(old, given))
         if kind == "application/strategic-merge-patch+json" and resource.schema is None:
             return dict(patch.strategic(old, given))
-    except patch.PatchError as error:
+    except (patch.PatchError, jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
         raise APIError(
             422, f"the server rejected our request due to an error in our request: {error}"
         ) from error
@@ -106,7 +107,7 @@ def apply_patch(old: Object, given: Any, kind: str, resource: Resource) -> Objec
 
 
 def parse_selectors(query: Any) -> Matcher:
-    """What `labelSelector` and `fieldSelector` let through."""
+    """Return a function that matches `labelSelector` and `fieldSelector`. Raises APIError (400)."""
     try:
         by_label, by_field = labels(query.get("labelSelector", "")), fields(query.get("fieldSelector", ""))
     except ValueError as error:
@@ -115,10 +116,10 @@ def parse_selectors(query: Any) -> Matcher:
 
 
 def accept_header(request: Request) -> str:
-    """What the client wants to get."""
+    """Return the Accept header."""
     return request.headers.get("accept", "")
 
 
 def requested_version(request: Request) -> tuple[str, str]:
-    """The API group that a path names, "" for the core's, and its version."""
+    """Return the API group ("" for the core group) and version of the path."""
     return request.path_params.get("group", ""), request.path_params.get("version", "v1")

@@ -1,4 +1,4 @@
-"""The kinds that the dev cluster serves: the built-in ones and those that CustomResourceDefinitions add."""
+"""The kinds that the API server serves: the built-in ones and those of CustomResourceDefinitions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update
 
 @dataclass(frozen=True)
 class Resource:
-    """One served kind in one version. `schema` is None for built-in kinds, whose fields aren't checked."""
+    """A served kind in one version. schema: None for built-in kinds, whose fields are not validated."""
 
     group: str
     version: str
@@ -33,7 +33,7 @@ class Resource:
 
     @property
     def key(self) -> str:
-        """Where the store keeps objects of this kind, whatever the version."""
+        """Return the store's key of this kind, which is the same for all versions."""
         return f"{self.group}/{self.plural}"
 
     @property
@@ -93,7 +93,7 @@ REVIEWS = {
     ),
     ("authentication.k8s.io", "v1"): ("selfsubjectreviews",),
 }
-"""Kinds that are answered and never stored."""
+"""Kinds that are evaluated and not stored."""
 
 REVIEW_KINDS = {
     "selfsubjectaccessreviews": "SelfSubjectAccessReview",
@@ -104,7 +104,7 @@ REVIEW_KINDS = {
 
 
 def resources_of_crd(crd: Mapping[str, Any]) -> Iterator[Resource]:
-    """The kinds that a CustomResourceDefinition serves, one for each version."""
+    """Yield the kinds that a CustomResourceDefinition serves, one for each version."""
     spec = crd["spec"]
     names = spec["names"]
     for version in spec["versions"]:
@@ -130,7 +130,7 @@ def resources_of_crd(crd: Mapping[str, Any]) -> Iterator[Resource]:
 
 
 def validate_crd(crd: Mapping[str, Any]) -> list[FieldError]:
-    """What the API server would refuse in a CustomResourceDefinition, rules that don't compile included."""
+    """Return the errors of a CustomResourceDefinition, including CEL rules that do not compile."""
     from cortex_devcluster.apiserver import cel
 
     spec = crd.get("spec") or {}
@@ -145,8 +145,8 @@ def validate_crd(crd: Mapping[str, Any]) -> list[FieldError]:
         return problems
     expected = f"{names['plural']}.{spec['group']}"
     if crd["metadata"].get("name") != expected:
-        said = f'Invalid value: "{crd["metadata"].get("name")}": must be spec.names.plural+"."+spec.group'
-        problems.append(FieldError("metadata.name", said))
+        message = f'Invalid value: "{crd["metadata"].get("name")}": must be spec.names.plural+"."+spec.group'
+        problems.append(FieldError("metadata.name", message))
     if sum(bool(version.get("storage")) for version in spec["versions"]) != 1:
         problems.append(
             FieldError(
@@ -164,7 +164,7 @@ def validate_crd(crd: Mapping[str, Any]) -> list[FieldError]:
 
 
 class ServedResources:
-    """All served kinds, found by (group, version, plural)."""
+    """All served kinds by (group, version, plural)."""
 
     def __init__(self) -> None:
         self._served: dict[tuple[str, str, str], Resource] = {}
@@ -184,7 +184,7 @@ class ServedResources:
         return list(self._served.values())
 
     def groups(self) -> dict[str, dict[str, list[Resource]]]:
-        """group → version → kinds, in the order in which they came."""
+        """Return the kinds by group and version, in the order in which they were added."""
         result: dict[str, dict[str, list[Resource]]] = {}
         for resource in self._served.values():
             result.setdefault(resource.group, {}).setdefault(resource.version, []).append(resource)

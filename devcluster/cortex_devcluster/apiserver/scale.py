@@ -1,4 +1,4 @@
-"""The scale subresource: any kind with replicas, seen as autoscaling/v1 Scale and written back."""
+"""The scale subresource: an object as autoscaling/v1 Scale, and a Scale written to an object."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _selector(obj: Object) -> str:
 
 
 def object_with_scale(obj: Object, scale: Object, resource: Resource) -> Object:
-    """The object with the replicas of `scale`, guarded by its resourceVersion when it names one."""
+    """Return the object with the replicas of a Scale, and with its resourceVersion if it has one."""
     new = copy.deepcopy(obj)
     path = (resource.scale or {})["specReplicasPath"].strip(".").split(".")
     holder = new

@@ -1,6 +1,6 @@
-"""Structural schemas of CRDs: unknown fields, pruning, defaults and validation, in the API server's words.
+"""Structural schemas of CRDs: unknown fields, pruning, defaults and validation, with the API server's messages.
 
-Pure functions on (value, schema); the registry calls them in the API server's order. CEL rules live in `rules.py`.
+Pure functions of a value and a schema. `registry` calls them in the API server's order; `cel` evaluates the rules.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 
 META = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-"""Stands for metadata, apiVersion and kind, which the API server itself looks after."""
+"""The schema of metadata, which `builtin` validates instead."""
 
 
 def with_standard_fields(schema: Schema) -> dict[str, Any]:
-    """A version's schema with the fields that every object has."""
+    """Return the schema of a version with apiVersion, kind and metadata."""
     names = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": META}
     return {**schema, "properties": {**schema.get("properties", {}), **names}}
 
 
 def unknown_fields(value: Any, schema: Schema, path: str = "") -> Iterator[str]:
-    """Paths of fields that the schema doesn't declare."""
+    """Yield the paths of fields that the schema does not declare."""
     if isinstance(value, dict):
         extra = schema.get("additionalProperties")
         declared = schema.get("properties", {})
@@ -48,7 +48,7 @@ def unknown_fields(value: Any, schema: Schema, path: str = "") -> Iterator[str]:
 
 
 def _preserves_unknown_fields(schema: Schema) -> bool:
-    """Whether anything may stand here: asked for, or a place that isn't an object by schema (its type is what's wrong)."""
+    """Return whether undeclared fields are kept, or are not the error because the value must not be an object."""
     preserved = schema.get("x-kubernetes-preserve-unknown-fields") or schema.get(
         "x-kubernetes-embedded-resource"
     )
@@ -56,7 +56,7 @@ def _preserves_unknown_fields(schema: Schema) -> bool:
 
 
 def prune(value: Any, schema: Schema) -> Any:
-    """The value less undeclared fields."""
+    """Return the value without undeclared fields."""
     if isinstance(value, dict):
         extra, declared, keep = (
             schema.get("additionalProperties"),
@@ -80,7 +80,7 @@ def prune(value: Any, schema: Schema) -> Any:
 
 
 def default(value: Any, schema: Schema) -> Any:
-    """The value with the schema's defaults; a null that may not be null becomes its default or disappears."""
+    """Return the value with the defaults of the schema. A null that is not allowed is replaced by the default."""
     if isinstance(value, dict):
         result = dict(value)
         for name, below in schema.get("properties", {}).items():
@@ -100,7 +100,7 @@ def default(value: Any, schema: Schema) -> Any:
 
 
 def validate(value: Any, schema: Schema, path: str = "") -> Iterator[FieldError]:
-    """Every violation of the schema below `path`."""
+    """Yield every violation of the schema; `path` is the path of the value."""
     if value is None:
         if not schema.get("nullable") and path:
             kind = schema.get("type", "object")
@@ -230,6 +230,6 @@ def _validate_combinations(value: Any, schema: Schema, path: str) -> Iterator[Fi
 
 
 def prevents_rules(problems: list[FieldError]) -> bool:
-    """Whether CEL rules can't be trusted after these problems, as the API server decides it."""
+    """Return whether the API server skips CEL rules after these errors."""
     starts = ("Required value", "Unsupported value", "Too long", "Too many")
     return any(p.message.startswith(starts) or " must be of type " in p.message for p in problems)

@@ -1,7 +1,6 @@
-"""The dev cluster's memory: objects by kind and namespace, one global resource version, and the log that watches read.
+"""The in-memory store: objects by kind, namespace and name, one global resource version, and the history that watches read.
 
-Used by the registry only. Stored objects are never changed in place: a write puts a new object where the old one was, so
-whoever holds one may keep it. Everything runs on one event loop, which makes every method atomic.
+Stored objects are immutable: a write replaces the object. All methods run on one event loop, which makes each of them atomic.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from dataclasses import dataclass
 from cortex_devcluster.objects import Object
 
 HISTORY = 4096
-"""Changes kept per kind for watches that resume; older resource versions get 410 Gone."""
+"""Changes kept for each kind. A watch from before them receives 410 Gone."""
 
 
 class HistoryExpired(Exception):
-    """The resource version asked for is older than the history kept."""
+    """The requested resource version is older than the history."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One write: `before` is None for a creation, `after` is what a watch shows (for a deletion the last state)."""
+    """One write. before: None for a creation. after: for a deletion, the last state of the object."""
 
     version: int
     type: str  # ADDED, MODIFIED, DELETED
@@ -45,13 +44,13 @@ class Store:
         return self._objects[kind][namespace].get(name)
 
     def list(self, kind: str, namespace: str = "") -> list[Object]:
-        """All objects of a kind, or those of one namespace, ordered by namespace and name."""
+        """Return the objects of a kind in one namespace, or in all, ordered by namespace and name."""
         spaces = self._objects[kind]
         names = [namespace] if namespace else sorted(spaces)
         return [spaces[space][name] for space in names for name in sorted(spaces.get(space, ()))]
 
     def put(self, kind: str, namespace: str, name: str, obj: Object) -> Object:
-        """Writes `obj` (which the store owns from now on) with the next resource version."""
+        """Store an object under the next resource version, which is set in it. The caller must not change it afterwards."""
         before = self._objects[kind][namespace].get(name)
         self.version += 1
         obj["metadata"]["resourceVersion"] = str(self.version)
@@ -60,7 +59,7 @@ class Store:
         return obj
 
     def remove(self, kind: str, namespace: str, name: str) -> Object:
-        """Takes an object out; its last state carries the version of the deletion."""
+        """Remove an object and return its last state, with the resource version of the deletion."""
         before = self._objects[kind][namespace].pop(name)
         self.version += 1
         after = {**before, "metadata": {**before["metadata"], "resourceVersion": str(self.version)}}
@@ -68,7 +67,7 @@ class Store:
         return after
 
     def drop_kind(self, kind: str) -> None:
-        """Forgets a kind that is no longer served and ends its watches."""
+        """Remove a kind that is no longer served, and end its watches."""
         self._objects.pop(kind, None)
         self._history.pop(kind, None)
         for queue in self._watchers.pop(kind, set()):
@@ -83,19 +82,19 @@ class Store:
             queue.put_nowait(change)
 
     def changes_since(self, kind: str, version: int) -> Iterator[Change]:
-        """Changes after `version`. Raises Expired when some of them are no longer kept."""
+        """Return the changes after a version. Raises HistoryExpired if some of them are no longer kept."""
         if version < self._oldest_lost[kind]:
             raise HistoryExpired(f"too old resource version: {version} ({self._oldest_lost[kind]})")
         return (change for change in tuple(self._history[kind]) if change.version > version)
 
     def subscribe(self, kind: str) -> tuple[asyncio.Queue[Change | None], Callable[[], None]]:
-        """A queue of all further changes (None: the kind is gone) and the function that ends it."""
+        """Return a queue of all further changes, and a function that ends it. None in the queue ends the watch."""
         queue: asyncio.Queue[Change | None] = asyncio.Queue()
         self._watchers[kind].add(queue)
         return queue, lambda: self._watchers[kind].discard(queue)
 
     def close(self) -> None:
-        """Ends every watch."""
+        """End every watch."""
         for queues in self._watchers.values():
             for queue in queues:
                 queue.put_nowait(None)
@@ -104,7 +103,7 @@ class Store:
 async def changes_until(
     queue: asyncio.Queue[Change | None], interval: float, deadline: float
 ) -> AsyncIterator[Change | None]:
-    """Changes as they come; None whenever `interval` seconds passed without one; ends at `deadline` (loop time)."""
+    """Yield changes until `deadline` (loop time), and None after each `interval` seconds without a change."""
     loop = asyncio.get_running_loop()
     while (left := deadline - loop.time()) > 0:
         try:

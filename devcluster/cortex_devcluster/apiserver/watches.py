@@ -1,4 +1,4 @@
-"""Watches: a stream of a kind's changes from a resource version on, filtered, with bookmarks, as objects or table rows."""
+"""Watches: the changes of a kind after a resource version, filtered, as objects, metadata or table rows, with bookmarks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cortex_devcluster.objects import Object
 from cortex_devcluster.selectors import Matcher
 
 BOOKMARK_INTERVAL = 15.0
-"""Seconds without a change after which a watch that allows bookmarks gets one."""
+"""Seconds without a change after which a watch that allows bookmarks receives one."""
 
 DEFAULT_TIMEOUT = 1800.0
 
@@ -37,8 +37,8 @@ class Watch:
     resource: Resource
     namespace: str
     match: Matcher
-    version: int  # 0: from now, all present objects first
-    initial: bool  # the client lists by this watch and wants to know where the list ends
+    version: int  # 0: send the existing objects first
+    initial: bool  # send a bookmark after the existing objects
     bookmarks: bool
     timeout: float
     format: str  # "", "table" or "partial"
@@ -72,7 +72,7 @@ class Watch:
         )
 
     async def events(self, store: Store) -> AsyncIterator[bytes]:
-        """The stream's lines until its time is over, the kind is gone or the client leaves."""
+        """Yield the events until the timeout, or until the kind is no longer served."""
         key = self.resource.key
         queue, end = store.subscribe(key)
         try:
@@ -105,7 +105,7 @@ class Watch:
             end()
 
     def _lines(self, change: Change) -> Iterator[bytes]:
-        """What a change is to this watch: an object that stops matching is deleted to it."""
+        """Yield the event of a change. An object that no longer matches is reported as deleted."""
         after = change.after
         if self.namespace and after["metadata"].get("namespace") != self.namespace:
             return

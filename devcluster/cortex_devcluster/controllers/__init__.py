@@ -1,1 +1,1 @@
-"""The controllers of built-in kinds and the scheduler, as clients of the API server."""
+"""The controllers of built-in kinds and the scheduler. They are clients of the API server."""

@@ -1,6 +1,6 @@
-"""The controller of HorizontalPodAutoscalers: reads what the containers of this machine's node use, and scales Deployments.
+"""The controller of HorizontalPodAutoscalers: measures the CPU usage of containers and scales Deployments.
 
-Metrics of processor time alone (Resource and ContainerResource `cpu` with a target of type Utilization): no others are rendered.
+It supports the metrics that the operator renders: Resource and ContainerResource `cpu` with a target of type Utilization.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from cortex_devcluster.selectors import matches
 
 HPAS = "autoscaling/v2/horizontalpodautoscalers"
 PERIOD = 5.0
-"""Seconds between two decisions (15 in a cluster); processor time is averaged over them."""
+"""Seconds between two decisions, over which CPU usage is averaged. In Kubernetes 15."""
 log = logging.getLogger(__name__)
 
 ContainerPids = Callable[[str, str], dict[str, int]]
-"""The process id of each running container of a pod (namespace, name), by the container's name."""
+"""Returns the process id of each running container of a pod (namespace, name), by container name."""
 
 
 class AutoscalerController:
-    """One loop over all autoscalers."""
+    """Handles all autoscalers in one loop."""
 
     def __init__(self, client: Client, container_pids: ContainerPids, period: float = PERIOD) -> None:
         self._client = client
@@ -46,7 +46,7 @@ class AutoscalerController:
         self._used: dict[tuple[str, str], tuple[float, float]] = {}
 
     async def run(self) -> None:
-        """Decide every period until cancelled."""
+        """Scale in every period until cancelled."""
         informers = (self._hpas, self._deployments, self._pods)
         async with asyncio.TaskGroup() as tasks:
             for informer in informers:
@@ -73,7 +73,7 @@ class AutoscalerController:
                     log.warning("autoscaler %s: %s", hpa["metadata"]["name"], error)
 
     def _measure(self) -> dict[tuple[str, str], float]:
-        """CPUs used since the last tick by each container that ran then already, by (uid of its pod, name)."""
+        """Return the CPUs that each container used since the last call, by (pod uid, container name)."""
         seconds, moment = cpu_seconds(), time.monotonic()
         before, self._used = self._used, {}
         usage = {}
@@ -84,7 +84,7 @@ class AutoscalerController:
                 used = seconds.get(leader, 0.0)
                 self._used[key] = used, moment
                 if key in before and moment > before[key][1]:
-                    # Less than before: a process has ended whose parent did not wait for it.
+                    # The sum decreases if a process exits and its parent does not wait for it.
                     usage[key] = max(0.0, used - before[key][0]) / (moment - before[key][1])
         return usage
 
@@ -149,7 +149,7 @@ class AutoscalerController:
     def _recommend(
         self, spec: Object, current: int, pods: list[Object], usage: dict[tuple[str, str], float]
     ) -> tuple[int, list[Object]]:
-        """The greatest number that any metric recommends, and the metrics as status shows them. Raises LookupError."""
+        """Return the highest recommendation of all metrics, and the metrics for the status. Raises LookupError."""
         wanted: list[int] = []
         shown: list[Object] = []
         for metric in spec.get("metrics") or ():
@@ -158,7 +158,7 @@ class AutoscalerController:
             target, container = nested(source, "target.averageUtilization"), source.get("container")
             if source.get("name") != "cpu" or target is None:
                 raise LookupError(
-                    f"the dev cluster supports the utilization of cpu only, not {metric['type']}"
+                    f"the dev cluster supports only the utilization of cpu; got {metric['type']}"
                 )
             requests = [_cpu_request(pod, container) for pod in pods]
             if not all(requests):
@@ -225,7 +225,7 @@ def _containers(pod: Object, container: str | None) -> list[Object]:
 
 
 def _cpu_request(pod: Object, container: str | None) -> float:
-    """CPUs that a container, or the whole pod, requests; 0 where one requests none."""
+    """Return the CPUs that a container, or the whole pod, requests; 0 if a container has no request."""
     asked = [nested(c, "resources.requests.cpu") for c in _containers(pod, container)]
     return float(sum(quantity.parse(a) for a in asked)) if all(asked) else 0.0
 
@@ -236,14 +236,14 @@ def _used(pod: Object, container: str | None, usage: dict[tuple[str, str], float
 
 
 def cpu_seconds() -> dict[int, float]:
-    """Processor time of each process of this machine, its ended and its living descendants included, by process id."""
+    """Return the CPU seconds of each process on this machine by process id, including its descendants."""
     tick = os.sysconf("SC_CLK_TCK")
     own: dict[int, float] = {}
     children: dict[int, list[int]] = defaultdict(list)
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
-                # The name of the program is in parentheses, and may have spaces and parentheses in it.
+                # The program name is in parentheses and can contain spaces and parentheses.
                 fields = file.read().rpartition(b")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue

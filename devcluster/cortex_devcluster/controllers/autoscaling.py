@@ -1,7 +1,7 @@
-"""The arithmetic of a HorizontalPodAutoscaler: metrics in, a number of replicas out. Pure; times are monotonic seconds.
+"""The algorithm of a HorizontalPodAutoscaler: pure functions from metrics to a number of replicas. Times are monotonic seconds.
 
-The algorithm is that of the Kubernetes documentation ("Horizontal Pod Autoscaling"): ratio of metric and target, tolerance,
-stabilization window, then the policies, then the bounds.
+As documented by Kubernetes ("Horizontal Pod Autoscaling"): ratio of metric and target, tolerance, stabilization window, policies,
+bounds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from cortex_devcluster.objects import Object
 
 TOLERANCE = 0.1
-"""Change of the ratio that is ignored unless `behavior` says otherwise."""
+"""Change of the ratio that is ignored, unless `behavior` has another value."""
 _DEFAULTS: dict[str, Object] = {
     "scaleUp": {
         "stabilizationWindowSeconds": 0,
@@ -30,7 +30,7 @@ _DEFAULTS: dict[str, Object] = {
 
 @dataclass
 class History:
-    """What one autoscaler remembers: (time, recommended replicas) and (time, change of replicas)."""
+    """Past recommendations (time, replicas) and changes (time, difference) of one autoscaler."""
 
     recommendations: list[tuple[float, int]] = field(default_factory=list)
     changes: list[tuple[float, int]] = field(default_factory=list)
@@ -38,7 +38,7 @@ class History:
 
 @dataclass(frozen=True)
 class Decision:
-    """The wanted replicas; the conditions AbleToScale and ScalingLimited as (status, reason, message)."""
+    """The desired replicas, and the conditions AbleToScale and ScalingLimited as (status, reason, message)."""
 
     replicas: int
     able: tuple[str, str, str]
@@ -48,10 +48,10 @@ class Decision:
 def recommend(
     spec: Object, current: int, usage: dict[str, float], request: float, target: float, unknown: int
 ) -> int:
-    """Replicas for the usage of the ready pods.
+    """Return the replicas that the usage of the ready pods requires.
 
-    usage: CPUs used by each ready pod. request: CPUs that one pod requests. target: wanted share of the request. unknown: pods
-    without a metric; they count as idle where the others ask for more pods, and as fully used where they ask for fewer.
+    usage: CPUs used by each ready pod. request: CPUs that one pod requests. target: desired share of the request.
+    unknown: number of pods without a metric. They count as idle when scaling up, and as fully used when scaling down.
     """
     if not usage:
         return current
@@ -69,7 +69,7 @@ def recommend(
 
 
 def decide(spec: Object, history: History, now: float, current: int, recommended: int) -> Decision:
-    """Stabilize a recommendation and bound the step. The history is brought up to date, but for the change that follows."""
+    """Apply stabilization, policies and bounds to a recommendation, which is added to the history."""
     up, down = scaling_rules(spec, "scaleUp"), scaling_rules(spec, "scaleDown")
     history.recommendations.append((now, recommended))
     longest = max(up["stabilizationWindowSeconds"], down["stabilizationWindowSeconds"])
@@ -107,7 +107,7 @@ def decide(spec: Object, history: History, now: float, current: int, recommended
 
 
 def scaling_rules(spec: Object, direction: str) -> Object:
-    """The scaling rules of a direction, with the defaults of Kubernetes."""
+    """Return the scaling rules of a direction, with the defaults of Kubernetes."""
     given = (spec.get("behavior") or {}).get(direction) or {}
     return {**_DEFAULTS[direction], **{name: value for name, value in given.items() if value is not None}}
 
@@ -122,7 +122,7 @@ def _within(history: History, since: float, recommended: int) -> list[int]:
 
 
 def _step(up: Object, down: Object, history: History, now: float, current: int, wanted: int) -> int:
-    """The wanted number, no further from the current one than the policies allow."""
+    """Return the number closest to the desired one that the policies allow."""
     if wanted == current:
         return current
     direction, sign = (up, 1) if wanted > current else (down, -1)

@@ -1,4 +1,4 @@
-"""The controllers of Deployments and ReplicaSets: watch, compare, write. What to do is decided in `rollout.py`."""
+"""The controllers of Deployments and ReplicaSets. `rollout` computes what they do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def owner_reference(owner: Object, kind: str) -> Object:
 
 
 class DeploymentController:
-    """Both controllers over shared caches."""
+    """Both controllers, with shared caches."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -90,7 +90,7 @@ class DeploymentController:
     async def _ensure_new_replicaset(
         self, deployment: Object, new: Object | None, old: list[Object], wanted: str
     ) -> Object:
-        """The ReplicaSet of the present template, made when there is none, with the highest revision."""
+        """Return the ReplicaSet of the current template with the highest revision; create it if it does not exist."""
         revisions = [int(rs["metadata"].get("annotations", {}).get(rollout.REVISION, 0)) for rs in old]
         revision = str(max(revisions, default=0) + 1)
         meta = deployment["metadata"]
@@ -230,7 +230,7 @@ class DeploymentController:
 
 
 def _deletion_order(pod: Object) -> tuple[bool, bool, bool, float]:
-    """Sort key: what a ReplicaSet gives up first comes first (unscheduled, not running, not ready, youngest)."""
+    """Return a sort key: unscheduled, not running, not ready and young pods are deleted first."""
     running = nested(pod, "status.phase") == "Running"
     born = parse_time(pod["metadata"]["creationTimestamp"]).timestamp()
     return (bool(nested(pod, "spec.nodeName")), running, ready_condition(pod) is not None, -born)

@@ -1,4 +1,4 @@
-"""Garbage collection: dependents of owners that are gone, foreground and orphan deletion, and the emptying of namespaces."""
+"""Garbage collection: dependents of deleted owners, foreground and orphan deletion, and the contents of deleted namespaces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNWATCHED = {"events"}
 
 
 class GarbageCollector:
-    """Watches every kind the server offers and follows owner references by uid."""
+    """Watches every served kind, and follows owner references by uid."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -44,7 +44,7 @@ class GarbageCollector:
                 task.cancel()
 
     async def _discover(self) -> None:
-        """Starts watching what is new; a watch whose kind is gone has ended by itself."""
+        """Watch new kinds. The watch of a kind that is no longer served has ended already."""
         self._tasks = {resource: task for resource, task in self._tasks.items() if not task.done()}
         groups = (await self._client.request("GET", "/apis"))["groups"]
         versions = ["v1", *(group["preferredVersion"]["groupVersion"] for group in groups)]
@@ -53,7 +53,7 @@ class GarbageCollector:
             try:
                 found = (await self._client.request("GET", base))["resources"]
             except StatusError:
-                continue  # deleted between the two requests: the CRD's event brings us back
+                continue  # Deleted between the two requests; the event of its CRD starts another discovery.
             for entry in found:
                 resource = f"{version}/{entry['name']}"
                 if entry["name"] in UNWATCHED or "/" in entry["name"] or "list" not in entry["verbs"]:
@@ -118,7 +118,7 @@ class GarbageCollector:
             await self._client.delete(resource, obj, propagationPolicy="Background")
 
     async def _exists(self, ref: Object, namespace: str) -> bool:
-        """Whether an owner is there; the server is asked when the cache doesn't know it."""
+        """Return whether an owner exists. Request it if it is not in the cache."""
         if ref["uid"] in self._objects:
             return True
         resource = self._kinds.get((ref["apiVersion"], ref["kind"]))
@@ -143,11 +143,11 @@ class GarbageCollector:
         await self._client.patch(resource, meta.get("namespace", ""), meta["name"], change)
 
     async def _empty_namespace(self, key: Key) -> None:
-        """Deletes all that is in a namespace; once nothing is left, the namespace itself."""
+        """Delete the contents of a namespace, and the namespace itself once it is empty."""
         name, left = key[1], 0
         spaces = self._informers.get("v1/namespaces")
         if spaces is None or spaces.get("", name) is None:
-            return  # gone meanwhile
+            return  # deleted
         for resource in [*self._tasks, "v1/events"]:
             informer = self._informers.get(resource)
             found = informer.list(name) if informer else []

@@ -1,7 +1,7 @@
-"""How far a Deployment's ReplicaSets may move in one step, and what its status says: pure functions.
+"""The next sizes of a Deployment's ReplicaSets, and its status: pure functions.
 
-The algorithm is the deployment controller's: scale the new set up within maxSurge, take old pods away within
-maxUnavailable, those that don't work first.
+The algorithm of the deployment controller of Kubernetes: scale the new ReplicaSet up within maxSurge, scale old ones down within
+maxUnavailable, unavailable pods first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def template_hash(template: Object) -> str:
 
 
 def resolve_percentage(value: int | str, total: int, *, up: bool) -> int:
-    """An absolute number or a percentage of `total`."""
+    """Return a number of pods from a number or a percentage of `total`; round up with `up`, else down."""
     if isinstance(value, str) and value.endswith("%"):
         share = int(value[:-1]) * total / 100
         return math.ceil(share) if up else math.floor(share)
@@ -31,7 +31,7 @@ def resolve_percentage(value: int | str, total: int, *, up: bool) -> int:
 
 
 def surge_and_unavailable(deployment: Object) -> tuple[int, int]:
-    """(maxSurge, maxUnavailable) in pods."""
+    """Return maxSurge and maxUnavailable in pods."""
     spec = deployment["spec"]
     rolling = nested(spec, "strategy.rollingUpdate") or {}
     if nested(spec, "strategy.type") == "Recreate":
@@ -46,7 +46,7 @@ def available(replicaset: Object) -> int:
 
 
 def plan(deployment: Object, new: Object | None, old: list[Object]) -> dict[str, int]:
-    """ReplicaSet name → replicas it should have now, for those that change."""
+    """Return the next size of each ReplicaSet that must change, by name."""
     desired: int = deployment["spec"]["replicas"]
     sizes = {rs["metadata"]["name"]: rs["spec"]["replicas"] for rs in [*old, *([new] if new else [])]}
     before = dict(sizes)
@@ -68,7 +68,7 @@ def plan(deployment: Object, new: Object | None, old: list[Object]) -> dict[str,
     minimum = desired - unavailable
     unready = max(0, before[name] - available(new))
     spare = sum(before.values()) - minimum - unready
-    for rs in old:  # first what doesn't work anyway
+    for rs in old:  # unavailable pods first
         key = rs["metadata"]["name"]
         cut = max(0, min(spare, sizes[key] - available(rs)))
         sizes[key] -= cut

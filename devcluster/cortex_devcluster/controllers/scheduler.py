@@ -1,7 +1,7 @@
-"""Binds pods to the first node that satisfies them, or says why none does in the scheduler's words.
+"""Binds pods to a node, or reports why none is suitable.
 
-CPU and memory requests are not counted (a developer's machine is one node for everything); extended resources
-such as nvidia.com/gpu and node selectors are.
+Extended resources (nvidia.com/gpu) and node selectors are respected. CPU and memory requests are not: a developer's machine often
+has less.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UNCOUNTED = {"cpu", "memory", "ephemeral-storage"}
 
 
 def requests(pod: Object) -> Counter[str]:
-    """Extended resources that a pod asks for."""
+    """Return the extended resources that a pod requests."""
     total: Counter[str] = Counter()
     for container in pod["spec"]["containers"]:
         asked = {
@@ -34,7 +34,7 @@ def requests(pod: Object) -> Counter[str]:
 
 
 def reasons_against(pod: Object, node: Object, used: Counter[str]) -> list[str]:
-    """Why a node doesn't suit a pod; empty when it does."""
+    """Return the reasons why a pod cannot run on a node; none if it can."""
     labels = node["metadata"].get("labels") or {}
     if any(labels.get(key) != value for key, value in (pod["spec"].get("nodeSelector") or {}).items()):
         return ["node(s) didn't match Pod's node affinity/selector"]
@@ -117,7 +117,7 @@ class Scheduler:
 
 
 def _matters(before: Object | None, after: Object | None) -> bool:
-    """Whether a node's change may let a pod in (its heartbeat doesn't)."""
+    """Return whether the change of a node can make a pod schedulable; a heartbeat cannot."""
 
     def view(node: Object | None) -> Any:
         return node and (node["metadata"].get("labels"), node.get("spec"), nested(node, "status.allocatable"))

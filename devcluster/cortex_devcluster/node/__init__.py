@@ -1,1 +1,1 @@
-"""The node: pods as processes of this machine, their volumes and probes, and the addresses of services."""
+"""The node: runs pods as processes of this machine, with volumes, probes and services."""

@@ -1,4 +1,4 @@
-"""One container of a pod: image check, process, probes, restarts with back-off, and the state that its status shows."""
+"""A container of a pod: image check, process, probes, restarts with back-off, and its status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cortex_devcluster.node.volumes import Lookup
 from cortex_devcluster.objects import Object, now
 
 FIRST_BACKOFF, LAST_BACKOFF, STEADY = 1.0, 30.0, 60.0
-"""Seconds before the first restart and at most (a cluster takes 10 s to 5 min); after STEADY seconds of life it starts over."""
+"""Shortest and longest delay of a restart in seconds (in Kubernetes 10 and 300). A run of STEADY seconds resets it."""
 
 MESSAGE_BYTES = 4096
 LOG_MESSAGE_BYTES, LOG_MESSAGE_LINES = 2048, 80
@@ -23,7 +23,7 @@ LOG_MESSAGE_BYTES, LOG_MESSAGE_LINES = 2048, 80
 
 @dataclass(frozen=True)
 class ContainerContext:
-    """What a container needs of its node and pod."""
+    """What a container gets from its pod and node. mounts: local path of each mount path. event: kind, reason, message."""
 
     directory: Path
     mounts: Mapping[str, Path]
@@ -32,16 +32,17 @@ class ContainerContext:
     lookup: Lookup
     pod: Callable[[], Object]
     changed: Callable[[], None]
-    event: Callable[[str, str, str], Awaitable[None]]  # kind, reason, message
+    event: Callable[[str, str, str], Awaitable[None]]
 
 
 def has_image(image: str, images: frozenset[str]) -> bool:
+    """Return whether an image is one of `images`, with or without docker.io as its registry."""
     return image in images or image.removeprefix("docker.io/library/").removeprefix("docker.io/") in images
 
 
 @dataclass
 class Container:
-    """`run` lives as long as the container may be started again; `stop` ends its process."""
+    """Runs the process of a container. `attempt` is the number of the latest run, -1 before the first."""
 
     spec: Object
     context: ContainerContext
@@ -53,7 +54,7 @@ class Container:
     process: asyncio.subprocess.Process | None = None
     stopping: bool = False
     env: dict[str, str] = field(default_factory=dict)
-    attempt: int = -1  # number of the newest log
+    attempt: int = -1
 
     @property
     def name(self) -> str:
@@ -64,9 +65,11 @@ class Container:
         return str((self.context.pod().get("status") or {}).get("podIP", "127.0.0.1"))
 
     def log(self, previous: bool = False) -> Path:
+        """Return the path of the log of the latest run, or of the one before."""
         return self.context.directory / f"{self.attempt - previous}.log"
 
     def status(self) -> Object:
+        """Return the ContainerStatus."""
         return {
             "name": self.name,
             "image": self.spec["image"],
@@ -84,7 +87,7 @@ class Container:
         self.context.changed()
 
     async def run(self, policy: str) -> int:
-        """Starts the process again and again as the restart policy says; returns the last exit code."""
+        """Run the process, and restart it according to the restart policy. Return the last exit code."""
         backoff = FIRST_BACKOFF
         await self._wait_for_image()
         while True:
@@ -104,7 +107,7 @@ class Container:
             self.restarts += 1
 
     async def _wait_for_image(self) -> None:
-        """Comes back only when the image is one that this node has."""
+        """Report image pull errors until the image is available; that is forever, unless it is available already."""
         image, delay = self.spec["image"], FIRST_BACKOFF
         while not has_image(image, self.context.images):
             if self.spec.get("imagePullPolicy") == "Never":
@@ -115,9 +118,9 @@ class Container:
                 )
             else:
                 short = image if "/" in image else f"docker.io/library/{image}"
-                had = ", ".join(sorted(self.context.images))
+                available = ", ".join(sorted(self.context.images))
                 cause = f'failed to pull and unpack image "{short}": failed to resolve reference "{short}": {short}: not found'
-                cause += f" (the dev cluster pulls no images; it has {had})"
+                cause += f" (the dev cluster does not pull images; available: {available})"
                 message = f'Failed to pull image "{image}": rpc error: code = NotFound desc = {cause}'
                 self._set_state("waiting", reason="ErrImagePull", message=message.split(": ", 1)[1])
                 await self.context.event("Normal", "Pulling", f'Pulling image "{image}"')
@@ -131,7 +134,7 @@ class Container:
         await self.context.event("Normal", "Pulled", f'Container image "{image}" already present on machine')
 
     async def _build_command(self) -> list[str]:
-        """The command line, once everything that the environment refers to exists."""
+        """Return the command line, once everything that the environment refers to exists."""
         while True:
             try:
                 pod = self.context.pod()
@@ -145,7 +148,7 @@ class Container:
                 await asyncio.sleep(1)
 
     async def _run_process(self) -> int:
-        """One life of the process, from its start to its end."""
+        """Start the process and wait until it exits. Return its exit code."""
         words = await self._build_command()
         message = self._message_file()
         message.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +206,7 @@ class Container:
         return text
 
     async def _probe(self) -> None:
-        """Startup probe first, then readiness and liveness side by side."""
+        """Run the startup probe until it succeeds, then the readiness and liveness probes."""
         if startup := self.spec.get("startupProbe"):
             passed = asyncio.Event()
 
@@ -257,7 +260,7 @@ class Container:
             self.context.processes.signal(process, signal.SIGKILL)
 
     async def execute(self, words: list[str], timeout: float) -> tuple[int, str]:
-        """Runs a command beside the container's process, with its environment; (exit code, output)."""
+        """Run a command in the environment of the container. Return its exit code and output."""
         vector = environment.localize_command(words, self.env, self.context.mounts)
         output = self.context.directory / f"exec-{id(words)}.log"
         output.write_bytes(b"")
@@ -275,7 +278,7 @@ class Container:
             output.unlink(missing_ok=True)
 
     async def stop(self, grace: float) -> None:
-        """preStop hook, SIGTERM, and SIGKILL when the grace period is over."""
+        """Run the preStop hook, send SIGTERM, and SIGKILL after `grace` seconds."""
         self.stopping = True
         self.ready = False
         process = self.process

@@ -1,4 +1,4 @@
-"""What a container's process gets: environment, command and arguments, with the container's paths turned into local ones."""
+"""The environment and command line of a container's process. Paths below mount paths are replaced by local paths."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cortex_devcluster.node.volumes import Lookup, decode_data, downward_api_fie
 from cortex_devcluster.objects import Object
 
 ENTRYPOINT = ("python", "-m", "cortex_runtime")
-"""What an image without a command runs."""
+"""The command of the runtime's image."""
 
 
 class ConfigFailed(Exception):
-    """The container can't be configured (CreateContainerConfigError), in kubelet's words."""
+    """The container cannot be configured (CreateContainerConfigError); the text is the message of the kubelet."""
 
 
 def to_local_path(text: str, mounts: Mapping[str, Path]) -> str:
-    """`text` with the mount path that it starts with (alone or after "--flag=") replaced by the local one."""
+    """Replace the mount path at the start of a text, or after "--flag=", by the local path."""
     flag, equals, value = text.partition("=")
     if flag.startswith("-") and equals:
         return f"{flag}={to_local_path(value, mounts)}"
@@ -31,7 +31,7 @@ def to_local_path(text: str, mounts: Mapping[str, Path]) -> str:
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
-    """$(NAME) references; $$ is a dollar sign, and what isn't defined stays."""
+    """Expand $(NAME) references; $$ is a dollar sign, undefined names remain."""
 
     def replace(found: re.Match[str]) -> str:
         if found[0] == "$$":
@@ -44,7 +44,7 @@ def expand(text: str, env: Mapping[str, str]) -> str:
 def environment(
     container: Object, pod: Object, lookup: Lookup, mounts: Mapping[str, Path], home: Path
 ) -> dict[str, str]:
-    """The whole environment; nothing of the dev cluster's own but what finds programs. Raises ConfigFailed."""
+    """Return the environment. Of the dev cluster's own it has only PATH. Raises ConfigFailed."""
     address = (pod.get("status") or {}).get("podIP", "")
     env = {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
@@ -81,7 +81,7 @@ def _from_source(source: Object, lookup: Lookup) -> dict[str, str]:
 
 
 def _from_reference(source: Object, pod: Object, lookup: Lookup) -> str | None:
-    """The value, None for an optional one that isn't there."""
+    """Return the value, or None if it is optional and does not exist. Raises ConfigFailed."""
     if "fieldRef" in source:
         return downward_api_field(pod, source["fieldRef"]["fieldPath"])
     for kind, resource in (("configMapKeyRef", "configmaps"), ("secretKeyRef", "secrets")):
@@ -97,11 +97,11 @@ def _from_reference(source: Object, pod: Object, lookup: Lookup) -> str | None:
             if found is None:
                 raise ConfigFailed(f'{resource[:-1]} "{ref["name"]}" not found')
             raise ConfigFailed(f"couldn't find key {ref['key']} in {what} {space}/{ref['name']}")
-    raise ConfigFailed(f"the dev cluster knows no environment source {', '.join(source)}")
+    raise ConfigFailed(f"the dev cluster does not support the environment source {', '.join(source)}")
 
 
 def command(container: Object, env: Mapping[str, str], mounts: Mapping[str, Path]) -> list[str]:
-    """The argument vector; `python` is this interpreter."""
+    """Return the command line; `python` is this interpreter."""
     words = list(container.get("command") or ())
     words += container.get("args") or ([] if words else ["serve"])
     if not container.get("command"):

@@ -1,4 +1,4 @@
-"""The node: takes the pods that are bound to it and runs them as local processes. Needs nothing but an API server's URL."""
+"""The node: registers itself, runs the pods that are bound to it, and serves their logs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ from cortex_devcluster.objects import Object, nested, now
 
 log = logging.getLogger(__name__)
 POLL = 0.1
-"""Seconds between two looks at a log that is followed."""
+"""Seconds between two reads of a log that is followed."""
 
 
 class Node:
+    """Runs pods. images: image names that are available. state_dir: folder for the files of pods."""
+
     def __init__(
         self, client: Client, name: str, images: Collection[str], state_dir: Path, addresses: AddressBlock
     ) -> None:
@@ -51,7 +53,7 @@ class Node:
             informer.listen(self._files_changed)
 
     async def run(self) -> None:
-        """Registers the node and runs pods until cancelled; then every process is ended."""
+        """Register the node and run pods until cancelled. Then stop every process."""
         server = uvicorn.Server(uvicorn.Config(_logs_app(self), log_level="error", lifespan="off"))
         listener = socket.create_server(("127.0.0.1", 0))
         try:
@@ -113,6 +115,7 @@ class Node:
         await self._client.patch("v1/nodes", "", self._name, {"status": status}, "status")
 
     def lookup(self, resource: str, namespace: str, name: str) -> Object | None:
+        """Return a ConfigMap or Secret (resource "configmaps" or "secrets"), or None."""
         found = (self._configmaps if resource == "configmaps" else self._secrets).get(namespace, name)
         kind = "ConfigMap" if resource == "configmaps" else "Secret"
         return {**found, "kind": kind} if found else None
@@ -179,7 +182,7 @@ class Node:
             self._addresses.release(uid)
 
     def container_pids(self, namespace: str, name: str) -> dict[str, int]:
-        """The process id of each running container of a pod, by the container's name."""
+        """Return the process id of each running container of a pod, by container name."""
         for worker, _ in self._workers.values():
             meta = worker.pod["metadata"]
             if (meta["namespace"], meta["name"]) == (namespace, name):
@@ -190,6 +193,7 @@ class Node:
         return {}
 
     def find(self, namespace: str, name: str, container: str) -> Container | None:
+        """Return a container of a pod on this node, or None."""
         for worker, _ in self._workers.values():
             meta = worker.pod["metadata"]
             if (meta["namespace"], meta["name"]) == (namespace, name):
@@ -199,11 +203,11 @@ class Node:
 
 def _report_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
-        log.error("%s: the node failed to run it", task.get_name(), exc_info=error)
+        log.error("%s: unexpected error in the node", task.get_name(), exc_info=error)
 
 
 def _logs_app(node: Node) -> Starlette:
-    """The node's log server, at kubelet's path."""
+    """Return the log server of the node, with the path of the kubelet."""
 
     async def logs(request: Request) -> Response:
         path, query = request.path_params, request.query_params

@@ -1,4 +1,4 @@
-"""The life of one pod on the node: volumes, init containers, containers, status, and an orderly end."""
+"""The lifecycle of a pod on the node: volumes, init containers, containers, status and termination."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cortex_devcluster.objects import Object, nested, now, updated_condition
 
 
 class PodWorker:
-    """Runs a pod until it ends or is deleted; then the pod object goes too."""
+    """Runs a pod until it completes or is deleted; then removes the pod object."""
 
     def __init__(
         self,
@@ -73,16 +73,18 @@ class PodWorker:
         try:
             await self._events.record(self.pod, kind, reason, message, field)
         except (StatusError, aiohttp.ClientError):
-            return  # an event is a hint; the status says the same
+            return  # Events are best-effort; the status has the same information.
 
     def container(self, name: str) -> Container | None:
+        """Return a container or init container by name."""
         return next((c for c in [*self.main, *self.init] if c.name == name), None)
 
     def update(self, pod: Object) -> None:
+        """Replace the pod object after it changed."""
         self.pod = {**pod, "status": {**(pod.get("status") or {}), "podIP": self._address}}
 
     async def run(self) -> None:
-        """Everything from the volumes to the last exit; cancelled when the pod is to stop."""
+        """Run the pod until its last container exits. Cancel it to stop the pod."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._report_changes())
             await self._mount()
@@ -114,7 +116,7 @@ class PodWorker:
         self._volumes_ready = True
 
     def refresh(self) -> None:
-        """Writes all volumes anew. Raises MountFailed."""
+        """Write the files of all volumes. Raises MountFailed."""
         for volume in self.pod["spec"].get("volumes") or ():
             content = volumes.files(volume, self.pod, self._lookup)
             directory = self._directory / "volumes" / volume["name"]
@@ -123,7 +125,7 @@ class PodWorker:
                 volumes.write(directory, content)
 
     def refresh_if_mounted(self) -> None:
-        """After a ConfigMap or Secret changed: one that was deleted leaves the old files in place, as on a cluster."""
+        """Update the volumes after a ConfigMap or Secret changed. The files of a deleted one remain, as in Kubernetes."""
         if self._volumes_ready:
             try:
                 self.refresh()
@@ -131,7 +133,7 @@ class PodWorker:
                 return
 
     async def stop(self, running: asyncio.Task[None], grace: float) -> None:
-        """Stops the containers, then tells the API server that the pod is gone."""
+        """Stop the containers within `grace` seconds, then remove the pod object if it is marked for deletion."""
         for container in [*self.init, *self.main]:
             container.stopping = True
         await self._send_status()
@@ -169,6 +171,7 @@ class PodWorker:
                 raise
 
     def status(self) -> Object:
+        """Return the status of the pod."""
         before = {c["type"]: c for c in nested(self.pod, "status.conditions") or ()}
         unready = [c.name for c in self.main if not c.ready]
         phase = self._phase()
@@ -214,7 +217,7 @@ class PodWorker:
         if not self._initialized:
             for entry in status["containerStatuses"]:
                 entry["state"] = {"waiting": {"reason": "PodInitializing"}}
-        # What computed the status sees its own conditions next time, so that their times stand still.
+        # The next status is computed from these conditions, so that their timestamps do not change.
         self.pod["status"] = {**self.pod.get("status", {}), "conditions": conditions}
         return status
 

@@ -1,4 +1,4 @@
-"""Probes of a container: httpGet, tcpSocket and exec, with kubelet's thresholds and messages."""
+"""Probes of a container: httpGet, tcpSocket and exec, with the thresholds and messages of the kubelet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Exec = Callable[[list[str], float], Awaitable[tuple[int, str]]]
 
 
 def port_of(value: int | str, container: Object) -> int:
-    """A port number, or the number of a named port. Raises ValueError."""
+    """Return the number of a port, which may be given by name. Raises ValueError."""
     if isinstance(value, int) or value.isdigit():
         return int(value)
     for port in container.get("ports") or ():
@@ -46,7 +46,7 @@ async def http_get(action: Object, container: Object, address: str, timeout: flo
 
 
 async def probe_once(probe: Object, container: Object, address: str, run: Exec) -> tuple[bool, str]:
-    """One try; the text says what was wrong."""
+    """Run a probe once. Return whether it succeeded, and the error message."""
     timeout = float(probe.get("timeoutSeconds", 1))
     if "httpGet" in probe:
         return await http_get(probe["httpGet"], container, address, timeout)
@@ -61,7 +61,7 @@ async def probe_once(probe: Object, container: Object, address: str, run: Exec) 
     if "exec" in probe:
         code, output = await run(probe["exec"]["command"], timeout)
         return code == 0, output
-    return False, "the dev cluster has httpGet, tcpSocket and exec probes only"
+    return False, "the dev cluster supports only httpGet, tcpSocket and exec probes"
 
 
 async def run_probe(
@@ -72,7 +72,7 @@ async def run_probe(
     verdict: Callable[[bool], Awaitable[None]],
     failure: Callable[[str], Awaitable[None]],
 ) -> None:
-    """Tries for ever; tells `failure` of each miss and `verdict` whenever a threshold is reached."""
+    """Run a probe periodically. Call `failure` after each failure, and `verdict` when a threshold is reached."""
     await asyncio.sleep(probe.get("initialDelaySeconds", 0))
     good = bad = 0
     while True:

@@ -1,4 +1,4 @@
-"""Containers' processes: each the leader of a group of its own, and none outlives the dev cluster."""
+"""The processes of containers. Each has its own process group, and none outlives the dev cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cortex_cli.guard import Guard, kill_group
 
 
 class Processes:
-    """Starts and signals process groups; `close` ends them all."""
+    """Starts and signals process groups."""
 
     def __init__(self) -> None:
         self._guard = Guard()
@@ -19,7 +19,7 @@ class Processes:
     async def start(
         self, command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path
     ) -> asyncio.subprocess.Process:
-        """A process with both outputs appended to `log`. Raises OSError when it can't start."""
+        """Start a process and append its output to `log`. Raises OSError if it cannot start."""
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -34,16 +34,17 @@ class Processes:
         return process
 
     def signal(self, process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-        """Signals the whole group for SIGKILL, its leader otherwise (as a container's first process)."""
+        """Send SIGKILL to the whole group, another signal to its leader only."""
         if number == signal.SIGKILL:
             kill_group(process.pid)
         elif process.returncode is None:
             process.send_signal(number)
 
     def ended(self, process: asyncio.subprocess.Process) -> None:
-        """Kills what the leader left behind and forgets the group."""
+        """Kill the remaining processes of a group after its leader exited."""
         kill_group(process.pid)
         self._guard.forget(process.pid)
 
     def close(self) -> None:
+        """Kill all groups."""
         self._guard.close()

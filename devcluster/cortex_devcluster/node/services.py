@@ -1,4 +1,4 @@
-"""Services: a TCP forwarder on every cluster IP and port to the ready pods behind it, in turn."""
+"""Services: forward TCP connections to a cluster IP and port to the ready pods of the service, in turn."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ CHUNK = 65536
 
 
 class ServiceProxy:
+    """Listens on the cluster IPs of all services."""
+
     def __init__(self, client: Client) -> None:
         self._services = Informer(client, "v1/services")
         self._pods = Informer(client, "v1/pods")
@@ -39,7 +41,7 @@ class ServiceProxy:
                 server.close()
 
     async def _sync(self) -> None:
-        """Listens for exactly the ports that services have now."""
+        """Listen on the ports of all services, and on no others."""
         wanted: dict[tuple[str, int], tuple[str, str]] = {}
         for service in self._services.list():
             address = nested(service, "spec.clusterIP")
@@ -53,21 +55,21 @@ class ServiceProxy:
             try:
                 self._servers[place] = await self._listen(*place, *wanted[place])
             except OSError as error:
-                log.warning("service %s/%s can't listen on %s:%d: %s", *wanted[place], *place, error)
+                log.warning("service %s/%s cannot listen on %s:%d: %s", *wanted[place], *place, error)
 
     async def _listen(self, address: str, port: int, namespace: str, name: str) -> asyncio.Server:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
                 await self._forward(reader, writer, namespace, name, port)
             except (ConnectionError, TimeoutError):
-                pass  # one side went away: the other one is told by its connection closing
+                pass  # One side closed the connection; the other connection is closed below.
             finally:
                 writer.close()
 
         return await asyncio.start_server(serve, address, port)
 
     def backends(self, namespace: str, name: str, port: int) -> list[tuple[str, int]]:
-        """(address, port) of the ready pods of a service."""
+        """Return the address and port of each ready pod of a service."""
         service = self._services.get(namespace, name)
         if service is None:
             return []
@@ -98,7 +100,7 @@ class ServiceProxy:
                 )
                 break
             except OSError:
-                continue  # that pod is just going: the next one
+                continue  # The pod is terminating.
         else:
             return
         try:
@@ -112,7 +114,7 @@ class ServiceProxy:
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copies one direction to its end and passes the end on."""
+    """Copy one direction of a connection until its end."""
     while chunk := await reader.read(CHUNK):
         writer.write(chunk)
         await writer.drain()

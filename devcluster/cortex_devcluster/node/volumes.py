@@ -1,6 +1,6 @@
-"""Volumes of a pod as directories: ConfigMaps, Secrets and downward API written atomically the way kubelet does, emptyDir.
+"""Volumes of a pod as directories: ConfigMaps, Secrets and downward API, updated atomically like the kubelet does, and emptyDir.
 
-A mount is a symlink in the container's own root directory, so `/etc/cortex` becomes `<root>/etc/cortex`.
+A mount is a symbolic link in the root directory of the container: `/etc/cortex` is `<root>/etc/cortex`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 from cortex_devcluster.objects import Object
 
 Lookup = Callable[[str, str], Object | None]
-"""(resource, name) → object in the pod's namespace."""
+"""Returns an object in the namespace of the pod by resource and name, or None."""
 
 
 class MountFailed(Exception):
-    """A volume that can't be set up (yet), in kubelet's words."""
+    """A volume cannot be set up yet; the text is the message of the kubelet."""
 
 
 def downward_api_field(pod: Object, path: str) -> str:
-    """The value of a downward API field (metadata.name, metadata.labels['x'], status.podIP, ...)."""
+    """Return the value of a downward API field (metadata.name, metadata.labels['x'], status.podIP, ...)."""
     if found := re.fullmatch(r"metadata\.(labels|annotations)(?:\['([^']+)'\])?", path):
         pairs = pod["metadata"].get(found[1]) or {}
         if found[2]:
@@ -38,9 +38,9 @@ def downward_api_field(pod: Object, path: str) -> str:
 
 
 def files(volume: Object, pod: Object, lookup: Lookup) -> dict[str, bytes] | None:
-    """Relative path → content of a volume that the node writes; None for one that belongs to the pod (emptyDir).
+    """Return the files of a volume (path to content), or None for an emptyDir.
 
-    Raises MountFailed when something is missing or the kind of volume is not supported.
+    Raises MountFailed if an object or key does not exist, or the type of the volume is not supported.
     """
     if "emptyDir" in volume:
         return None
@@ -73,12 +73,12 @@ def files(volume: Object, pod: Object, lookup: Lookup) -> dict[str, bytes] | Non
             )
     kinds = ", ".join(sorted(set(volume) - {"name"})) or "nothing"
     raise MountFailed(
-        f'MountVolume.SetUp failed for volume "{volume["name"]}" : the dev cluster has no volumes of {kinds}'
+        f'MountVolume.SetUp failed for volume "{volume["name"]}" : the dev cluster does not support volumes of type {kinds}'
     )
 
 
 def decode_data(obj: Object) -> dict[str, bytes]:
-    """Keys and values of a ConfigMap or Secret."""
+    """Return the keys and values of a ConfigMap or Secret."""
     if obj.get("kind") == "Secret":
         return {key: b64decode(value) for key, value in (obj.get("data") or {}).items()}
     plain = {key: value.encode() for key, value in (obj.get("data") or {}).items()}
@@ -101,7 +101,7 @@ def _select_keys(
 
 
 def write(directory: Path, content: Mapping[str, bytes]) -> None:
-    """Makes the directory hold exactly these files; readers see all old or all new ones (kubelet's `..data` link)."""
+    """Replace the files of a volume. Readers see all old or all new files, by means of the `..data` link of the kubelet."""
     directory.mkdir(parents=True, exist_ok=True)
     data = directory / "..data"
     before = data.resolve() if data.is_symlink() else None
@@ -112,7 +112,7 @@ def write(directory: Path, content: Mapping[str, bytes]) -> None:
     for name, raw in content.items():
         target = fresh / name
         if not target.resolve().is_relative_to(fresh.resolve()):
-            raise MountFailed(f"the path {name!r} leaves its volume")
+            raise MountFailed(f"the path {name!r} is outside its volume")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(raw)
     link = directory / "..data_tmp"
@@ -120,7 +120,7 @@ def write(directory: Path, content: Mapping[str, bytes]) -> None:
     os.replace(link, data)
     tops = {name.split("/")[0] for name in content}
     for entry in directory.iterdir():
-        # What is no link was written by the container, for no mount is read-only here.
+        # Other files were written by the container: mounts are not read-only here.
         if entry.is_symlink() and not entry.name.startswith("..") and entry.name not in tops:
             entry.unlink()
     for name in tops:
@@ -136,7 +136,7 @@ def _read(directory: Path) -> dict[str, bytes]:
 
 
 def mount(root: Path, volumes: Path, container: Object) -> dict[str, Path]:
-    """Links a container's mounts below `root`; returns mount path → where it lies here."""
+    """Link the mounts of a container below `root`. Return the local path of each mount path."""
     mounts: dict[str, Path] = {}
     for entry in sorted(container.get("volumeMounts") or (), key=lambda entry: len(entry["mountPath"])):
         source = volumes / entry["name"] / entry.get("subPath", "")
