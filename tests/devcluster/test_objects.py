@@ -79,9 +79,12 @@ def test_patches_of_all_three_kinds(kubectl: Any, make: Any) -> None:
         '[{"op":"replace","path":"/metadata/labels/a","value":"c"}]',
     )
     assert kubectl.get("deploy", "web")["metadata"]["labels"] == {"a": "c"}
-    assert "missing" in kubectl.fails(
-        "patch", "deploy", "web", "--type=json", "-p", '[{"op":"remove","path":"/spec/none"}]'
-    )
+    for operation in (
+        '{"op":"remove","path":"/spec/none"}',
+        '{"op":"test","path":"/spec/paused","value":true}',
+    ):
+        said = kubectl.fails("patch", "deploy", "web", "--type=json", "-p", f"[{operation}]")
+        assert "the server rejected our request due to an error in our request" in said
 
 
 def test_lists_by_label_and_jsonpath(kubectl: Any, make: Any) -> None:

@@ -127,7 +127,7 @@ def test_a_demo_that_fails_shows_why_and_leaves_nothing(tmp_path):
     demo = run_demo(tmp_path, python=str(python))
     assert demo.returncode == 1, demo.stdout
     assert "The demo failed: kubectl apply -f examples/iris-onnx/: no way" in demo.stderr
-    assert "The operator's last words" in demo.stderr
+    assert "The end of the operator's log" in demo.stderr
     assert processes_with(f"TMPDIR={tmp_path}") == []
     assert [path.name for path in tmp_path.iterdir()] == ["venv"]
 
