@@ -29,7 +29,6 @@ def parse_arguments() -> argparse.Namespace:
         action="append",
         help="image name that pods may use; may be repeated (default: the runtime of this version)",
     )
-    parser.add_argument("--no-node", action="store_true", help="start the API server only; no pods run")
     parser.add_argument("--until-eof", action="store_true", help="stop when standard input is closed")
     return parser.parse_args()
 
@@ -44,7 +43,7 @@ async def run(options: argparse.Namespace, state_dir: Path) -> None:
     else:
         print(f"export KUBECONFIG={state_dir / 'kubeconfig'}", flush=True)
     images = options.image or default_images()
-    await serve(state_dir, options.port, images, node=not options.no_node, stop=stop)
+    await serve(state_dir, options.port, images, stop)
 
 
 def _stop_at_eof(stop: asyncio.Event) -> None:

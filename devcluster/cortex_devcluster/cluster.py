@@ -30,18 +30,15 @@ class DevCluster:
     """`with DevCluster(path) as cluster: ...` starts a dev cluster; `cluster.kubeconfig` is the path of its kubeconfig.
 
     state_dir: folder for the kubeconfig, the log and the files of pods. port: of the API server; 0 selects a free port.
-    images: image names that pods may use, in addition to the runtime's. node: False starts the API server only.
+    images: image names that pods may use, in addition to the runtime's.
     """
 
-    def __init__(
-        self, state_dir: Path, port: int = 0, images: Collection[str] = (), node: bool = True
-    ) -> None:
+    def __init__(self, state_dir: Path, port: int = 0, images: Collection[str] = ()) -> None:
         self.state_dir = Path(state_dir).absolute()
         self.kubeconfig = self.state_dir / "kubeconfig"
         self.log = self.state_dir / "devcluster.log"
         self._port = port
         self._images = dict.fromkeys([*default_images(), *images])
-        self._node = node
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -56,7 +53,6 @@ class DevCluster:
         command = [sys.executable, "-m", "cortex_devcluster", "--until-eof"]
         command += ["--state-dir", str(self.state_dir), "--port", str(self._port)]
         command += [word for image in self._images for word in ("--image", image)]
-        command += [] if self._node else ["--no-node"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True

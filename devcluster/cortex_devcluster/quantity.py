@@ -24,8 +24,3 @@ def parse(text: object) -> Decimal:
         raise ValueError(f"quantities must match the regular expression '{_PATTERN.pattern}', not {text!r}")
     number, exponent, suffix = match.groups()
     return Decimal(number + (exponent or "")) * _FACTORS.get(suffix or "", Decimal(1))
-
-
-def is_quantity(text: object) -> bool:
-    """Return whether a text is a quantity."""
-    return bool(_PATTERN.match(str(text)))

@@ -7,9 +7,8 @@ import contextlib
 import itertools
 import os
 import socket
-from collections.abc import Awaitable, Collection, Coroutine
+from collections.abc import Awaitable, Collection
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 import yaml
@@ -45,9 +44,7 @@ def kubeconfig(url: str) -> str:
     )
 
 
-async def serve(
-    state_dir: Path, port: int, images: Collection[str], *, node: bool, stop: asyncio.Event
-) -> None:
+async def serve(state_dir: Path, port: int, images: Collection[str], stop: asyncio.Event) -> None:
     """Run until `stop` is set. Write the kubeconfig to `state_dir` once the cluster is usable."""
     block, lock = addresses.reserve_block()
     services = addresses.AddressBlock(43, block)
@@ -55,7 +52,7 @@ async def serve(
     registry = Registry(lambda: services.allocate(str(next(count))))
     listener = socket.create_server(("127.0.0.1", port))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    clients = [Client(url, name) for name in ("kube-controller-manager", "kubelet")]
+    control, kubelet = Client(url, "kube-controller-manager"), Client(url, "kubelet")
     config = uvicorn.Config(
         APIServer(registry).app,
         log_level="warning",
@@ -64,25 +61,22 @@ async def serve(
         timeout_graceful_shutdown=DRAIN,
     )
     api = uvicorn.Server(config)
-    parts: list[Coroutine[Any, Any, None]] = []
-    if node:
-        control, kubelet = clients
-        parts += [
-            DeploymentController(control).run(),
-            GarbageCollector(control).run(),
-            Scheduler(control).run(),
-            ServiceProxy(kubelet).run(),
-        ]
-        runner = Node(kubelet, NODE_NAME, images, state_dir, addresses.AddressBlock(42, block))
-        parts += [runner.run(), AutoscalerController(control, runner.container_pids).run()]
+    node = Node(kubelet, NODE_NAME, images, state_dir, addresses.AddressBlock(42, block))
+    parts = (
+        DeploymentController(control).run(),
+        AutoscalerController(control, node.container_pids).run(),
+        GarbageCollector(control).run(),
+        Scheduler(control).run(),
+        ServiceProxy(kubelet).run(),
+        node.run(),
+    )
     serving = asyncio.create_task(api._serve([listener]))
     while not api.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
     tasks = [asyncio.create_task(part) for part in parts]
     ended = asyncio.create_task(stop.wait())
     try:
-        if node:
-            await _wait_for(_node_registered(clients[0]), *tasks)
+        await _wait_for(_node_registered(control), *tasks)
         _write_atomically(state_dir / "kubeconfig", kubeconfig(url))
         done, _ = await asyncio.wait([ended, serving, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {ended}:
@@ -91,8 +85,8 @@ async def serve(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for client in clients:
-            await client.close()
+        await control.close()
+        await kubelet.close()
         registry.store.close()
         api.should_exit = True
         ended.cancel()

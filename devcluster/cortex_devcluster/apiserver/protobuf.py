@@ -45,25 +45,6 @@ TYPES: Mapping[str, Mapping[int, Field]] = {
         4: Field("stringData", shape="map"), 5: Field("immutable", "bool"),
     },
     "ServiceAccount": {1: Field("metadata", "ObjectMeta"), 4: Field("automountServiceAccountToken", "bool")},
-    "Deployment": {1: Field("metadata", "ObjectMeta"), 2: Field("spec", "DeploymentSpec"), 3: Field("status", "ignored")},
-    "DeploymentSpec": {
-        1: Field("replicas", "int"), 2: Field("selector", "LabelSelector"), 3: Field("template", "PodTemplateSpec"),
-        4: Field("strategy", "ignored"), 5: Field("minReadySeconds", "int"), 6: Field("revisionHistoryLimit", "int"),
-        7: Field("paused", "bool"), 9: Field("progressDeadlineSeconds", "int"),
-    },
-    "LabelSelector": {1: Field("matchLabels", shape="map")},
-    "PodTemplateSpec": {1: Field("metadata", "ObjectMeta"), 2: Field("spec", "PodSpec")},
-    "PodSpec": {2: Field("containers", "Container", "list"), 3: Field("restartPolicy"), 6: Field("dnsPolicy")},
-    "Container": {
-        1: Field("name"), 2: Field("image"), 3: Field("command", shape="list"), 4: Field("args", shape="list"),
-        5: Field("workingDir"), 6: Field("ports", "ContainerPort", "list"), 7: Field("env", "EnvVar", "list"),
-        8: Field("resources", "ignored"), 14: Field("imagePullPolicy"),
-    },
-    "ContainerPort": {
-        1: Field("name"), 2: Field("hostPort", "int"), 3: Field("containerPort", "int"), 4: Field("protocol"),
-        5: Field("hostIP"),
-    },
-    "EnvVar": {1: Field("name"), 2: Field("value")},
     "DeleteOptions": {
         1: Field("gracePeriodSeconds", "int"), 2: Field("preconditions", "Preconditions"),
         3: Field("orphanDependents", "bool"), 4: Field("propagationPolicy"), 5: Field("dryRun", shape="list"),

@@ -193,7 +193,7 @@ class Registry:
             if schemas.prevents_rules(found):
                 found.append(UNCHECKED)
             else:
-                found += cel.RuleChecker(resource.schema).check(obj, old, updating=old is not None)
+                found += cel.evaluate_rules(obj, resource.schema)
             problems += found
         else:
             obj = builtin.with_defaults(resource, copy.deepcopy(obj), old, self._service_address)

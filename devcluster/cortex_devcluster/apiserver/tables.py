@@ -97,17 +97,14 @@ def _ready_of(path: str) -> Callable[[Object], str]:
 
 
 def _hpa_targets(hpa: Object) -> str:
-    texts = []
     current = nested(hpa, "status.currentMetrics") or ()
+    texts = []
     for number, metric in enumerate(nested(hpa, "spec.metrics") or ()):
-        source = metric.get("containerResource") or metric.get("resource") or {}
-        goal = (source.get("target") or {}).get("averageUtilization")
-        seen = current[number] if number < len(current) else {}
-        used = ((seen.get("containerResource") or seen.get("resource") or {}).get("current") or {}).get(
-            "averageUtilization"
-        )
-        value = "<unknown>" if used is None else f"{used}%"
-        texts.append(f"{source.get('name', metric.get('type'))}: {value}/{goal}%")
+        goal = nested(metric, "containerResource.target.averageUtilization")
+        measured = current[number] if number < len(current) else {}
+        used = nested(measured, "containerResource.current.averageUtilization")
+        name = nested(metric, "containerResource.name") or metric["type"]
+        texts.append(f"{name}: {'<unknown>' if used is None else f'{used}%'}/{goal}%")
     return ", ".join(texts) or "<none>"
 
 

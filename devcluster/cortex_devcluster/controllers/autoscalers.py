@@ -1,6 +1,6 @@
 """The controller of HorizontalPodAutoscalers: measures the CPU usage of containers and scales Deployments.
 
-It supports the metrics that the operator renders: Resource and ContainerResource `cpu` with a target of type Utilization.
+It supports the metric that the operator renders: ContainerResource `cpu` with a target of type Utilization.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class AutoscalerController:
         selector = deployment["spec"]["selector"]
         pods = self._pods.list(key[0], lambda pod: matches(selector, pod["metadata"].get("labels")))
         try:
-            recommended, metrics = self._recommend(spec, current, pods, usage)
+            recommended, metric = self._recommend(spec, current, pods, usage)
         except LookupError as error:
             active = ("False", "FailedGetContainerResourceMetric", str(error))
             await self._report(hpa, {"currentReplicas": current}, {"ScalingActive": active})
@@ -130,7 +130,7 @@ class AutoscalerController:
         numbers: Object = {
             "currentReplicas": current,
             "desiredReplicas": decision.replicas,
-            "currentMetrics": metrics,
+            "currentMetrics": [metric],
         }
         if decision.replicas != current:
             await self._scale(key, hpa, current, decision.replicas)
@@ -148,46 +148,30 @@ class AutoscalerController:
 
     def _recommend(
         self, spec: Object, current: int, pods: list[Object], usage: dict[tuple[str, str], float]
-    ) -> tuple[int, list[Object]]:
-        """Return the highest recommendation of all metrics, and the metrics for the status. Raises LookupError."""
-        wanted: list[int] = []
-        shown: list[Object] = []
-        for metric in spec.get("metrics") or ():
-            field = {"ContainerResource": "containerResource", "Resource": "resource"}.get(metric["type"], "")
-            source = metric.get(field) or {}
-            target, container = nested(source, "target.averageUtilization"), source.get("container")
-            if source.get("name") != "cpu" or target is None:
-                raise LookupError(
-                    f"the dev cluster supports only the utilization of cpu; got {metric['type']}"
-                )
-            requests = [_cpu_request(pod, container) for pod in pods]
-            if not all(requests):
-                raise LookupError("failed to get cpu utilization: missing request for cpu")
-            ready = [pod for pod in pods if ready_condition(pod)]
-            seen = {pod["metadata"]["uid"]: _used(pod, container, usage) for pod in ready}
-            measured = {uid: used for uid, used in seen.items() if used is not None}
-            if not measured:
-                raise LookupError(
-                    "failed to get cpu utilization: no metrics returned from the ready pods yet"
-                )
-            request = requests[0]
-            wanted.append(
-                recommend(spec, current, measured, request, target / 100, len(pods) - len(measured))
-            )
-            average = sum(measured.values()) / len(measured)
-            value = {
-                "averageUtilization": round(average / request * 100),
-                "averageValue": f"{round(average * 1000)}m",
-            }
-            named: Object = {
-                "name": "cpu",
-                "current": value,
-                **({"container": container} if container else {}),
-            }
-            shown.append({"type": metric["type"], field: named})
-        if not wanted:
-            raise LookupError("the HPA has no metrics")
-        return max(wanted), shown
+    ) -> tuple[int, Object]:
+        """Return the recommended replicas, and the metric for the status. Raises LookupError."""
+        metrics = spec.get("metrics") or []
+        source = (metrics[0].get("containerResource") or {}) if len(metrics) == 1 else {}
+        target, container = nested(source, "target.averageUtilization"), source.get("container", "")
+        if source.get("name") != "cpu" or target is None:
+            raise LookupError("the dev cluster supports only one metric: the CPU utilization of a container")
+        requests = [_cpu_request(pod, container) for pod in pods]
+        if not all(requests):
+            raise LookupError("failed to get cpu utilization: missing request for cpu")
+        ready = [pod["metadata"]["uid"] for pod in pods if ready_condition(pod)]
+        measured = {uid: usage[uid, container] for uid in ready if (uid, container) in usage}
+        if not measured:
+            raise LookupError("failed to get cpu utilization: no metrics returned from the ready pods yet")
+        request = requests[0]
+        unknown = len(pods) - len(measured)
+        recommended = recommend(spec, current, measured, request, target / 100, unknown)
+        average = sum(measured.values()) / len(measured)
+        value = {
+            "averageUtilization": round(average / request * 100),
+            "averageValue": f"{round(average * 1000)}m",
+        }
+        shown = {"name": "cpu", "container": container, "current": value}
+        return recommended, {"type": "ContainerResource", "containerResource": shown}
 
     async def _scale(self, key: Key, hpa: Object, current: int, replicas: int) -> None:
         change = {"spec": {"replicas": replicas}}
@@ -220,19 +204,10 @@ class AutoscalerController:
             )
 
 
-def _containers(pod: Object, container: str | None) -> list[Object]:
-    return [c for c in pod["spec"]["containers"] if container in (None, c["name"])]
-
-
-def _cpu_request(pod: Object, container: str | None) -> float:
-    """Return the CPUs that a container, or the whole pod, requests; 0 if a container has no request."""
-    asked = [nested(c, "resources.requests.cpu") for c in _containers(pod, container)]
-    return float(sum(quantity.parse(a) for a in asked)) if all(asked) else 0.0
-
-
-def _used(pod: Object, container: str | None, usage: dict[tuple[str, str], float]) -> float | None:
-    found = [usage.get((pod["metadata"]["uid"], c["name"])) for c in _containers(pod, container)]
-    return None if any(used is None for used in found) else sum(used for used in found if used is not None)
+def _cpu_request(pod: Object, container: str) -> float:
+    """Return the CPUs that a container requests, 0 if it has no request."""
+    found: Object = next((c for c in pod["spec"]["containers"] if c["name"] == container), {})
+    return float(quantity.parse(nested(found, "resources.requests.cpu") or 0))
 
 
 def cpu_seconds() -> dict[int, float]:
