@@ -54,7 +54,7 @@ def test_data_files_of_packages_are_shipped() -> None:
     data = [
         str(path.relative_to(ROOT))
         for folder in PACKAGES
-        for path in (ROOT / folder).rglob("*")
+        for path in (ROOT / folder).glob("*/**/*")
         if path.is_file() and path.suffix not in {".py", ".pyi", ".pyc", ".yaml", ".proto", ".typed"}
     ]
     assert data == []

@@ -28,10 +28,9 @@ from cortex_devcluster.apiserver.requests import (
     requested_version,
     write_options,
 )
-from cortex_devcluster.apiserver.resources import REVIEW_KINDS, REVIEWS, Resource
+from cortex_devcluster.apiserver.resources import Resource
 from cortex_devcluster.apiserver.scale import object_with_scale, scale_from_object
-from cortex_devcluster.objects import Object, nested, now
-from cortex_devcluster.selectors import Matcher
+from cortex_devcluster.objects import Object, nested
 
 VERSION = {"major": "1", "minor": "37", "gitVersion": "v1.37.0+cortex-dev", "platform": "linux/amd64"}
 OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -48,7 +47,6 @@ class APIServer:
                 Route("/api", self._versions),
                 Route("/apis", self._groups),
                 Route("/api/v1", self._resources),
-                Route("/apis/{group}", self._group),
                 Route("/apis/{group}/{version}", self._resources),
                 Route("/version", lambda request: json_response(VERSION)),
                 Route("/version/", lambda request: json_response(VERSION)),
@@ -81,12 +79,6 @@ class APIServer:
         media = f"application/json;g=apidiscovery.k8s.io;v={wanted[1]};as=APIGroupDiscoveryList"
         return Response(orjson.dumps(found), media_type=media)
 
-    async def _group(self, request: Request) -> Response:
-        group = request.path_params["group"]
-        if group not in self.registry.kinds.groups():
-            raise APIError(404, "the server could not find the requested resource")
-        return json_response(discovery.group(self.registry.kinds, group))
-
     async def _resources(self, request: Request) -> Response:
         group, version = requested_version(request)
         if version not in self.registry.kinds.groups().get(group, {}):
@@ -102,10 +94,7 @@ class APIServer:
 
     async def _dispatch(self, request: Request) -> Response:
         group, version = requested_version(request)
-        path = request.path_params["path"]
-        if path in REVIEWS.get((group, version), ()) and request.method == "POST":
-            return review_response(path, await parse_body(request))
-        target = Target(self.registry, group, version, path)
+        target = Target(self.registry, group, version, request.path_params["path"])
         if target.sub.split("/")[0] == "proxy" and target.resource.key in ("/pods", "/services"):
             return await self._proxy(request, target)
         if target.sub in ("log", "binding", "finalize"):
@@ -124,8 +113,6 @@ class APIServer:
         query = request.query_params
         match = parse_selectors(query)
         if query.get("watch") in ("true", "1"):
-            if target.name:
-                match = _with_name(target.name, match)
             stream = watches.Watch.from_request(
                 target.resource, target.namespace, match, query, accept_header(request)
             )
@@ -141,17 +128,6 @@ class APIServer:
         found, meta = paginate(found, query, self.registry.store.version)
         if watches.wants_table(accept_header(request)):
             return json_response(tables.table(target.resource, found, meta, include))
-        partial = "as=PartialObjectMetadataList" in accept_header(request)
-        if partial:
-            listed = [watches.partial(obj) for obj in found]
-            return json_response(
-                {
-                    "kind": "PartialObjectMetadataList",
-                    "apiVersion": "meta.k8s.io/v1",
-                    "metadata": meta,
-                    "items": listed,
-                }
-            )
         kind, version = f"{target.resource.kind}List", target.resource.api_version
         return json_response(
             {
@@ -189,7 +165,7 @@ class APIServer:
             )
         kind = request.headers.get("content-type", "").split(";")[0]
         content = await parse_body(request)
-        if kind == "application/apply-patch+yaml" or kind == "application/apply-patch+cbor":
+        if kind == "application/apply-patch+yaml":
             obj, created = self.registry.apply(resource, target.namespace, target.name, content, write)
             return self._object_response(request, target, obj, [], 201 if created else 200)
         old = self.registry.get(resource, target.namespace, target.name)
@@ -336,10 +312,6 @@ async def _unknown_path(request: Request, error: Exception) -> Response:
     return await error_response(request, APIError(404, "the server could not find the requested resource"))
 
 
-def _with_name(name: str, match: Matcher) -> Matcher:
-    return lambda obj: obj["metadata"]["name"] == name and match(obj)
-
-
 def paginate(found: list[Object], query: Any, version: int) -> tuple[list[Object], Object]:
     """Return the page of a list that `limit` and `continue` select, and its metadata."""
     start = int(query.get("continue") or 0)
@@ -348,16 +320,3 @@ def paginate(found: list[Object], query: Any, version: int) -> tuple[list[Object
     if start + limit < len(found):
         meta |= {"continue": str(start + limit), "remainingItemCount": len(found) - start - limit}
     return found[start : start + limit], meta
-
-
-def review_response(plural: str, content: Object) -> Response:
-    """Return the response to an access review: everything is allowed."""
-    answer = {**content, "kind": REVIEW_KINDS[plural], "metadata": {"creationTimestamp": now()}}
-    if plural == "selfsubjectreviews":
-        answer["status"] = {"userInfo": {"username": "developer", "groups": ["system:masters"]}}
-    elif plural == "selfsubjectrulesreviews":
-        rule = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
-        answer["status"] = {"resourceRules": [rule], "nonResourceRules": [], "incomplete": False}
-    else:
-        answer["status"] = {"allowed": True}
-    return json_response(answer, 201)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from cortex_devcluster.apiserver.resources import REVIEW_KINDS, REVIEWS, VERBS, Resource, ServedResources
+from cortex_devcluster.apiserver.resources import VERBS, Resource, ServedResources
 
 Json = dict[str, Any]
 
@@ -57,11 +57,6 @@ def resource_list(kinds: ServedResources, name: str, version: str) -> Json:
             entries.append(
                 {**below, "kind": sub["responseKind"]["kind"], "verbs": sub["verbs"], **_scale_version(sub)}
             )
-    for plural in REVIEWS.get((name, version), ()):
-        kind = REVIEW_KINDS[plural]
-        entries.append(
-            {"name": plural, "singularName": "", "namespaced": False, "kind": kind, "verbs": ["create"]}
-        )
     gv = f"{name}/{version}" if name else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": entries}
 
@@ -106,7 +101,7 @@ def aggregated(kinds: ServedResources, core: bool, version: str) -> Json:
 
 
 def _entries(version: str, group_name: str, found: Iterable[Resource]) -> list[Json]:
-    entries: list[Json] = [
+    return [
         {
             "resource": resource.plural,
             "responseKind": {"group": group_name, "version": version, "kind": resource.kind},
@@ -119,10 +114,6 @@ def _entries(version: str, group_name: str, found: Iterable[Resource]) -> list[J
         }
         for resource in found
     ]
-    for plural in REVIEWS.get((group_name, version), ()):
-        kind = {"group": group_name, "version": version, "kind": REVIEW_KINDS[plural]}
-        entries.append({"resource": plural, "responseKind": kind, "scope": "Cluster", "verbs": ["create"]})
-    return entries
 
 
 def openapi_index(kinds: ServedResources) -> Json:

@@ -92,9 +92,6 @@ class Conflict:
     manager: Manager
     path: Path
 
-    def __str__(self) -> str:
-        return f'conflict with "{self.manager.name}": {format_path(self.path)}'
-
 
 def format_path(path: Path) -> str:
     """Format the path of a field, for example '.spec.containers[name="api"].image'."""

@@ -6,7 +6,6 @@ from typing import Any
 
 import jsonpatch
 import orjson
-import yaml
 from starlette.requests import Request
 
 from cortex_devcluster.apiserver import patch, protobuf
@@ -55,7 +54,7 @@ def write_options(request: Request, target: Target) -> WriteOptions:
 
 
 async def parse_body(request: Request, optional: bool = False) -> Any:
-    """Return the body, which may be JSON, YAML or protobuf. Raises APIError."""
+    """Return the body, which must be JSON or protobuf. Raises APIError."""
     raw = await request.body()
     if not raw and optional:
         return {}
@@ -68,22 +67,7 @@ async def parse_body(request: Request, optional: bool = False) -> Any:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        if "yaml" not in kind:
-            raise APIError(400, f"invalid JSON in the body of the request: {error}") from error
-    try:
-        return yaml.load(raw, _JsonLoader)
-    except yaml.YAMLError as error:
-        raise APIError(400, f"invalid YAML in the body of the request: {error}") from error
-
-
-class _JsonLoader(yaml.SafeLoader):
-    """YAML without timestamps, which JSON does not have."""
-
-
-_JsonLoader.yaml_implicit_resolvers = {
-    key: [(tag, regexp) for tag, regexp in found if tag != "tag:yaml.org,2002:timestamp"]
-    for key, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+        raise APIError(400, f"invalid JSON in the body of the request: {error}") from error
 
 
 def apply_patch(old: Object, given: Any, kind: str, resource: Resource) -> Object:

@@ -85,23 +85,6 @@ BUILT_IN: tuple[Resource, ...] = (
           namespaced=False, status=True),
 )  # fmt: skip
 
-REVIEWS = {
-    ("authorization.k8s.io", "v1"): (
-        "selfsubjectaccessreviews",
-        "selfsubjectrulesreviews",
-        "subjectaccessreviews",
-    ),
-    ("authentication.k8s.io", "v1"): ("selfsubjectreviews",),
-}
-"""Kinds that are evaluated and not stored."""
-
-REVIEW_KINDS = {
-    "selfsubjectaccessreviews": "SelfSubjectAccessReview",
-    "selfsubjectrulesreviews": "SelfSubjectRulesReview",
-    "subjectaccessreviews": "SubjectAccessReview",
-    "selfsubjectreviews": "SelfSubjectReview",
-}
-
 
 def resources_of_crd(crd: Mapping[str, Any]) -> Iterator[Resource]:
     """Yield the kinds that a CustomResourceDefinition serves, one for each version."""
@@ -180,14 +163,9 @@ class ServedResources:
     def find(self, group: str, version: str, plural: str) -> Resource | None:
         return self._served.get((group, version, plural))
 
-    def all(self) -> list[Resource]:
-        return list(self._served.values())
-
     def groups(self) -> dict[str, dict[str, list[Resource]]]:
         """Return the kinds by group and version, in the order in which they were added."""
         result: dict[str, dict[str, list[Resource]]] = {}
         for resource in self._served.values():
             result.setdefault(resource.group, {}).setdefault(resource.version, []).append(resource)
-        for group, version in REVIEWS:
-            result.setdefault(group, {}).setdefault(version, [])
         return result

@@ -41,7 +41,7 @@ class Watch:
     initial: bool  # send a bookmark after the existing objects
     bookmarks: bool
     timeout: float
-    format: str  # "", "table" or "partial"
+    table: bool
     include: str
 
     @classmethod
@@ -51,13 +51,6 @@ class Watch:
         text = query.get("resourceVersion") or "0"
         if not text.isdigit():
             raise APIError(400, f'Invalid value: "{text}": resourceVersion must be a number')
-        format = (
-            "table"
-            if wants_table(accept)
-            else "partial"
-            if "as=PartialObjectMetadata" in accept.split(",")[0]
-            else ""
-        )
         initial = query.get("sendInitialEvents") == "true"
         return cls(
             resource,
@@ -67,7 +60,7 @@ class Watch:
             initial,
             query.get("allowWatchBookmarks") in ("true", "1"),
             float(query.get("timeoutSeconds") or DEFAULT_TIMEOUT),
-            format,
+            wants_table(accept),
             query.get("includeObject", "Metadata"),
         )
 
@@ -117,18 +110,16 @@ class Watch:
             yield self._encode("DELETED", after)
 
     def _encode(self, kind: str, obj: Object) -> bytes:
-        if self.format == "table":
+        if self.table:
             meta = {"resourceVersion": obj["metadata"]["resourceVersion"]}
             return _encode(kind, tables.table(self.resource, [obj], meta, self.include))
-        if self.format == "partial":
-            return _encode(kind, partial(obj))
         return _encode(kind, obj)
 
     def _bookmark(self, version: int, annotations: Object | None = None) -> bytes:
         meta: dict[str, Any] = {"resourceVersion": str(version), "creationTimestamp": None}
         if annotations:
             meta["annotations"] = annotations
-        if self.format == "table":
+        if self.table:
             definitions = tables.table(self.resource, [], {"resourceVersion": str(version)})
             row = {"cells": [], "object": {**partial({"metadata": meta})}}
             return _encode("BOOKMARK", {**definitions, "rows": [row]})

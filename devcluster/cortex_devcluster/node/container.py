@@ -287,19 +287,14 @@ class Container:
         await self.context.event("Normal", "Killing", f"Stopping container {self.name}")
         deadline = asyncio.get_running_loop().time() + grace
         if hook := (self.spec.get("lifecycle") or {}).get("preStop"):
-            await self._pre_stop(hook, grace)
+            if "sleep" in hook:
+                await asyncio.sleep(min(grace, float(hook["sleep"]["seconds"])))
+            else:
+                message = "the dev cluster supports only preStop hooks of type sleep"
+                await self.context.event("Warning", "FailedPreStopHook", message)
         self.context.processes.signal(process, signal.SIGTERM)
         try:
             await asyncio.wait_for(process.wait(), max(0.0, deadline - asyncio.get_running_loop().time()))
         except TimeoutError:
             self.context.processes.signal(process, signal.SIGKILL)
             await process.wait()
-
-    async def _pre_stop(self, hook: Object, grace: float) -> None:
-        if "sleep" in hook:
-            await asyncio.sleep(min(grace, float(hook["sleep"]["seconds"])))
-            return
-        probe = {**hook, "timeoutSeconds": grace}
-        ok, output = await probes.probe_once(probe, self.spec, self.address, self.execute)
-        if not ok:
-            await self.context.event("Warning", "FailedPreStopHook", f"PreStopHook failed: {output}")

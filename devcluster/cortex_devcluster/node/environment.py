@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from cortex_devcluster.node.volumes import Lookup, decode_data, downward_api_field
-from cortex_devcluster.objects import Object
+from cortex_devcluster.node.volumes import Lookup, decode_data
+from cortex_devcluster.objects import Object, nested
 
 ENTRYPOINT = ("python", "-m", "cortex_runtime")
 """The command of the runtime's image."""
@@ -83,7 +83,7 @@ def _from_source(source: Object, lookup: Lookup) -> dict[str, str]:
 def _from_reference(source: Object, pod: Object, lookup: Lookup) -> str | None:
     """Return the value, or None if it is optional and does not exist. Raises ConfigFailed."""
     if "fieldRef" in source:
-        return downward_api_field(pod, source["fieldRef"]["fieldPath"])
+        return _pod_field(pod, source["fieldRef"]["fieldPath"])
     for kind, resource in (("configMapKeyRef", "configmaps"), ("secretKeyRef", "secrets")):
         if kind in source:
             ref = source[kind]
@@ -98,6 +98,14 @@ def _from_reference(source: Object, pod: Object, lookup: Lookup) -> str | None:
                 raise ConfigFailed(f'{resource[:-1]} "{ref["name"]}" not found')
             raise ConfigFailed(f"couldn't find key {ref['key']} in {what} {space}/{ref['name']}")
     raise ConfigFailed(f"the dev cluster does not support the environment source {', '.join(source)}")
+
+
+def _pod_field(pod: Object, path: str) -> str:
+    """Return the value of a field of the pod (metadata.name, metadata.labels['x'], status.podIP, ...)."""
+    if found := re.fullmatch(r"metadata\.(labels|annotations)\['([^']+)'\]", path):
+        return str((pod["metadata"].get(found[1]) or {}).get(found[2], ""))
+    value = nested(pod, path)
+    return "" if value is None else str(value)
 
 
 def command(container: Object, env: Mapping[str, str], mounts: Mapping[str, Path]) -> list[str]:

@@ -118,7 +118,7 @@ class PodWorker:
     def refresh(self) -> None:
         """Write the files of all volumes. Raises MountFailed."""
         for volume in self.pod["spec"].get("volumes") or ():
-            content = volumes.files(volume, self.pod, self._lookup)
+            content = volumes.files(volume, self._lookup)
             directory = self._directory / "volumes" / volume["name"]
             directory.mkdir(parents=True, exist_ok=True)
             if content is not None:

@@ -1,4 +1,4 @@
-"""Volumes of a pod as directories: ConfigMaps, Secrets and downward API, updated atomically like the kubelet does, and emptyDir.
+"""Volumes of a pod as directories: ConfigMaps and Secrets, updated atomically like the kubelet does, and emptyDir.
 
 A mount is a symbolic link in the root directory of the container: `/etc/cortex` is `<root>/etc/cortex`.
 """
@@ -6,13 +6,11 @@ A mount is a symbolic link in the root directory of the container: `/etc/cortex`
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import uuid
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from cortex_devcluster.objects import Object
 
@@ -24,39 +22,13 @@ class MountFailed(Exception):
     """A volume cannot be set up yet; the text is the message of the kubelet."""
 
 
-def downward_api_field(pod: Object, path: str) -> str:
-    """Return the value of a downward API field (metadata.name, metadata.labels['x'], status.podIP, ...)."""
-    if found := re.fullmatch(r"metadata\.(labels|annotations)(?:\['([^']+)'\])?", path):
-        pairs = pod["metadata"].get(found[1]) or {}
-        if found[2]:
-            return str(pairs.get(found[2], ""))
-        return "\n".join(f'{key}="{value}"' for key, value in sorted(pairs.items()))
-    value: Any = pod
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return "" if value is None else str(value)
-
-
-def files(volume: Object, pod: Object, lookup: Lookup) -> dict[str, bytes] | None:
+def files(volume: Object, lookup: Lookup) -> dict[str, bytes] | None:
     """Return the files of a volume (path to content), or None for an emptyDir.
 
     Raises MountFailed if an object or key does not exist, or the type of the volume is not supported.
     """
     if "emptyDir" in volume:
         return None
-    if "projected" in volume:
-        result: dict[str, bytes] = {}
-        for source in volume["projected"].get("sources") or ():
-            if "serviceAccountToken" not in source:
-                result |= files({"name": volume["name"], **source}, pod, lookup) or {}
-        return result
-    if "downwardAPI" in volume:
-        items = volume["downwardAPI"].get("items") or ()
-        return {
-            item["path"]: downward_api_field(pod, item["fieldRef"]["fieldPath"]).encode()
-            for item in items
-            if "fieldRef" in item
-        }
     for kind, resource, named in (("configMap", "configmaps", "name"), ("secret", "secrets", "secretName")):
         if kind in volume:
             source = volume[kind]
