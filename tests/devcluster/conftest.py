@@ -1,4 +1,4 @@
-"""One dev cluster for the whole folder; every test works in a namespace of its own."""
+"""One dev cluster for all tests of this folder, and a namespace for each test."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def alive(pid: int) -> bool:
 
 
 class Kubectl:
-    """The real kubectl in one namespace."""
+    """Runs kubectl in one namespace."""
 
     def __init__(self, kubeconfig: Path, namespace: str, home: Path) -> None:
         self.namespace = namespace
@@ -53,7 +53,7 @@ class Kubectl:
 
     def fails(self, *words: str, stdin: Any = None) -> str:
         done = self.run(*words, stdin=stdin)
-        assert done.returncode != 0, f"kubectl {' '.join(words)} should fail, said: {done.stdout}"
+        assert done.returncode != 0, f"kubectl {' '.join(words)} should fail; it printed: {done.stdout}"
         return done.stderr
 
     def get(self, *words: str) -> Any:
@@ -63,10 +63,10 @@ class Kubectl:
         return subprocess.Popen([*self._command, *words], stdout=subprocess.PIPE, text=True, env=self._env)
 
     def until(self, check: Callable[[], Any], timeout: float = 20) -> Any:
-        """Waits for a truthy answer."""
+        """Wait for a truthy result and return it."""
         deadline = time.monotonic() + timeout
         while not (answer := check()):
-            assert time.monotonic() < deadline, "it did not come to pass"
+            assert time.monotonic() < deadline, "the condition was not met in time"
             time.sleep(0.05)
         return answer
 
@@ -95,7 +95,7 @@ def kubectl(cluster: DevCluster, home: Path) -> Iterator[Kubectl]:
 
 
 def pod(name: str, code: str, **container: Any) -> dict[str, Any]:
-    """A pod of one container that runs some Python."""
+    """Return a pod with one container that runs Python code."""
     spec = {"name": "main", "image": IMAGE, "command": ["python", "-c", code], **container}
     meta = {"name": name, "labels": {"app": name}}
     return {
@@ -117,7 +117,7 @@ http.server.ThreadingHTTPServer((os.environ['CORTEX_HOST'], 8080), Handler).serv
 
 
 def deployment(name: str, version: str = "one", replicas: int = 1) -> dict[str, Any]:
-    """A Deployment of small web servers that answer with their version."""
+    """Return a Deployment of web servers that respond with their version."""
     container = {
         "name": "main",
         "image": IMAGE,
@@ -140,5 +140,5 @@ def configmap(name: str, **data: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def make() -> Any:
-    """The makers of objects, for tests: `make.pod`, `make.deployment`, `make.configmap`."""
+    """Functions that create objects: `make.pod`, `make.deployment`, `make.configmap`."""
     return types.SimpleNamespace(pod=pod, deployment=deployment, configmap=configmap, Kubectl=Kubectl)

@@ -1,4 +1,4 @@
-"""HorizontalPodAutoscalers: replicas follow the processor time that pods use."""
+"""HorizontalPodAutoscalers: replicas follow the CPU usage of pods."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ STEPS = {
         ([0.104, 0.108], 0, 2),  # Within the tolerance of 10 %.
         ([0.12, 0.12], 0, 3),
         ([0.02, 0.02], 0, 1),
-        ([], 2, 2),  # Nothing is known.
+        ([], 2, 2),  # No metrics.
         ([0.2], 1, 2),  # The pod without a metric counts as idle: 0.2 of 0.2 is used.
         ([0.4], 1, 4),
-        ([0.05], 1, 2),  # It counts as fully used (0.2): no fewer are needed.
+        ([0.05], 1, 2),  # The pod without a metric counts as fully used (0.2).
     ],
 )
-def test_the_recommendation_is_usage_over_target(used: list[float], unknown: int, replicas: int) -> None:
+def test_recommendation_is_usage_divided_by_target(used: list[float], unknown: int, replicas: int) -> None:
     usage = {str(number): cpus for number, cpus in enumerate(used)}
     assert recommend(SPEC, 2, usage, request=0.2, target=0.5, unknown=unknown) == replicas
 
@@ -49,7 +49,7 @@ def step(history: History, now: float, current: int, recommended: int, **spec: A
     return decision
 
 
-def test_scaling_up_is_immediate_and_scaling_down_waits_for_five_minutes() -> None:
+def test_scale_up_is_immediate_and_scale_down_waits_five_minutes() -> None:
     history = History()
     assert step(history, 0, 2, 4).replicas == 4
     for now in range(15, 300, 15):
@@ -58,7 +58,7 @@ def test_scaling_up_is_immediate_and_scaling_down_waits_for_five_minutes() -> No
     assert step(history, 301, 4, 1).replicas == 1
 
 
-def test_policies_bound_the_step_in_their_period() -> None:
+def test_policies_limit_the_change_within_their_period() -> None:
     spec = {
         "behavior": {
             **STEPS["behavior"],
@@ -75,7 +75,7 @@ def test_policies_bound_the_step_in_their_period() -> None:
     assert step(down, 5, 6, 1, **spec).replicas == 6
 
 
-def test_a_short_peak_is_not_followed_within_the_stabilization_window() -> None:
+def test_short_peak_is_ignored_within_the_stabilization_window() -> None:
     history = History()
     assert step(history, 0, 2, 2, **STEPS).replicas == 2
     decision = step(history, 15, 2, 8, **STEPS)
@@ -83,7 +83,7 @@ def test_a_short_peak_is_not_followed_within_the_stabilization_window() -> None:
     assert step(history, 61, 2, 8, **STEPS).replicas == 3
 
 
-def test_bounds_hold_and_are_named() -> None:
+def test_bounds_are_applied_and_reported() -> None:
     assert step(History(), 0, 8, 30).limited[1] == "TooManyReplicas"
     low = step(History(), 0, 1, 1, minReplicas=3)
     assert (low.replicas, low.limited[1]) == (3, "TooFewReplicas")
@@ -100,7 +100,7 @@ http.server.ThreadingHTTPServer((os.environ['CORTEX_HOST'], 8080), Handler).serv
 """
 
 
-def test_a_busy_deployment_is_scaled_out_and_the_status_says_why(kubectl: Any, make: Any) -> None:
+def test_busy_deployment_is_scaled_up_and_status_has_the_reason(kubectl: Any, make: Any) -> None:
     busy = make.deployment("busy")
     container = busy["spec"]["template"]["spec"]["containers"][0]
     container |= {"command": ["python", "-c", BUSY], "resources": {"requests": {"cpu": "100m"}}}

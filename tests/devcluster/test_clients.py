@@ -1,4 +1,4 @@
-"""The Python client and kopf on the dev cluster, and what its API promises them."""
+"""The Python client and kopf on the dev cluster."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def core(cluster: DevCluster) -> Any:
     return kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(str(cluster.kubeconfig)))
 
 
-def test_typed_objects_and_conflicts(core: Any, kubectl: Any) -> None:
+def test_python_client_creates_objects_and_sees_conflicts(core: Any, kubectl: Any) -> None:
     space = kubectl.namespace
     made = core.create_namespaced_config_map(space, {"metadata": {"generateName": "x-"}, "data": {"a": "1"}})
     name = made.metadata.name
@@ -38,7 +38,7 @@ def test_typed_objects_and_conflicts(core: Any, kubectl: Any) -> None:
     assert "the object has been modified" in json.loads(refused.value.body)["message"]
 
 
-def test_a_watch_goes_on_where_a_list_ended(core: Any, kubectl: Any) -> None:
+def test_watch_continues_from_the_version_of_a_list(core: Any, kubectl: Any) -> None:
     space = kubectl.namespace
     core.create_namespaced_config_map(space, {"metadata": {"name": "before"}})
     version = core.list_namespaced_config_map(space).metadata.resource_version
@@ -57,7 +57,7 @@ def test_a_watch_goes_on_where_a_list_ended(core: Any, kubectl: Any) -> None:
     ]
 
 
-def test_a_version_that_is_forgotten_is_gone() -> None:
+def test_watch_from_an_expired_version_reports_410() -> None:
     registry = Registry(lambda: "127.43.0.1")
     for number in range(HISTORY + 2):
         body = {"metadata": {"name": "busy", "namespace": "default"}, "data": {"n": str(number)}}
@@ -97,8 +97,8 @@ def test_kopf_handles_creation_and_deletion(
         assert "not found" in kubectl.fails("get", "configmap", "a")
     finally:
         kopf.send_signal(signal.SIGINT)
-        said, _ = kopf.communicate(timeout=20)
-    assert [line for line in said.splitlines() if line.startswith("HANDLED")] == [
+        output, _ = kopf.communicate(timeout=20)
+    assert [line for line in output.splitlines() if line.startswith("HANDLED")] == [
         "HANDLED create a",
         "HANDLED delete a",
     ]

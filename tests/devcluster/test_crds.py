@@ -1,4 +1,4 @@
-"""Kinds that a CustomResourceDefinition adds: served at once, validated in the API server's words, printed by its columns."""
+"""Custom resources: validated with the messages of the API server, and printed with their columns."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def widgets(kubectl: Any) -> Any:
     return kubectl
 
 
-def test_defaults_are_filled_and_columns_printed(widgets: Any) -> None:
+def test_defaults_are_set_and_columns_printed(widgets: Any) -> None:
     widgets("apply", "-f", "-", stdin=widget(size="small", free={"any": {"thing": 1}}))
     found = widgets.get("wd", "w")
     assert found["spec"] == {"size": "small", "count": 1, "free": {"any": {"thing": 1}}}
@@ -107,31 +107,35 @@ def test_defaults_are_filled_and_columns_printed(widgets: Any) -> None:
     assert widgets.get("wd", "w")["metadata"]["generation"] == 1
 
 
-def test_an_unknown_field_is_refused_by_name(widgets: Any) -> None:
-    said = widgets.fails("apply", "-f", "-", stdin=widget(size="small", sise="x"))
-    assert 'strict decoding error: unknown field "spec.sise"' in said
-    said = widgets.fails("apply", "--server-side", "-f", "-", stdin=widget(size="small", sise="x"))
-    assert ".spec.sise: field not declared in schema" in said
+def test_unknown_field_is_rejected_by_name(widgets: Any) -> None:
+    output = widgets.fails("apply", "-f", "-", stdin=widget(size="small", sise="x"))
+    assert 'strict decoding error: unknown field "spec.sise"' in output
+    output = widgets.fails("apply", "--server-side", "-f", "-", stdin=widget(size="small", sise="x"))
+    assert ".spec.sise: field not declared in schema" in output
     assert "not found" in widgets.fails("get", "widget", "w")
 
 
-def test_all_that_is_wrong_is_said_at_once(widgets: Any) -> None:
-    said = widgets.fails("apply", "-f", "-", stdin=widget(size="medium", count="many", parts=[{"value": 1}]))
-    assert 'The Widget "w" is invalid' in said
-    assert 'spec.size: Unsupported value: "medium": supported values: "small", "large"' in said
-    assert 'spec.count: Invalid value: "string": spec.count in body must be of type integer: "string"' in said
-    assert "spec.parts[0].name: Required value" in said
+def test_all_errors_are_reported_at_once(widgets: Any) -> None:
+    output = widgets.fails(
+        "apply", "-f", "-", stdin=widget(size="medium", count="many", parts=[{"value": 1}])
+    )
+    assert 'The Widget "w" is invalid' in output
+    assert 'spec.size: Unsupported value: "medium": supported values: "small", "large"' in output
+    assert (
+        'spec.count: Invalid value: "string": spec.count in body must be of type integer: "string"' in output
+    )
+    assert "spec.parts[0].name: Required value" in output
 
 
-def test_rules_speak_at_their_place(widgets: Any) -> None:
-    said = widgets.fails("apply", "-f", "-", stdin=widget(size="small", count=20, limit="2Gi"))
-    assert "spec: Invalid value: small ones have fewer than 10" in said
-    assert "spec: Invalid value: at most 1Gi" in said
-    said = widgets.fails("apply", "-f", "-", stdin=widget(size="small", even=3, limit=5))
-    assert "spec.even: Invalid value: 3: must be even" in said
+def test_violated_rules_are_reported_with_their_path(widgets: Any) -> None:
+    output = widgets.fails("apply", "-f", "-", stdin=widget(size="small", count=20, limit="2Gi"))
+    assert "spec: Invalid value: small ones have fewer than 10" in output
+    assert "spec: Invalid value: at most 1Gi" in output
+    output = widgets.fails("apply", "-f", "-", stdin=widget(size="small", even=3, limit=5))
+    assert "spec.even: Invalid value: 3: must be even" in output
 
 
-def test_keyed_lists_merge_in_server_side_apply(widgets: Any) -> None:
+def test_server_side_apply_merges_lists_by_key(widgets: Any) -> None:
     for manager in ("one", "two"):
         body = widget(size="small", parts=[{"name": manager, "value": 1}])
         widgets("apply", "--server-side", f"--field-manager={manager}", "-f", "-", stdin=body)
@@ -140,7 +144,7 @@ def test_keyed_lists_merge_in_server_side_apply(widgets: Any) -> None:
     assert [part["name"] for part in widgets.get("wd", "w")["spec"]["parts"]] == ["two"]
 
 
-def test_scale_writes_the_replicas(widgets: Any) -> None:
+def test_scale_sets_the_replicas(widgets: Any) -> None:
     widgets("apply", "-f", "-", stdin=widget(size="small"))
     widgets("scale", "widget", "w", "--replicas=3")
     found = widgets.get("widget", "w")
@@ -149,12 +153,12 @@ def test_scale_writes_the_replicas(widgets: Any) -> None:
 
 
 @pytest.mark.parametrize("rule", ["self.size ==", "self == oldSelf", "isURL(self.size)"])
-def test_a_rule_that_does_not_compile_is_refused(kubectl: Any, rule: str) -> None:
+def test_rule_that_does_not_compile_is_rejected(kubectl: Any, rule: str) -> None:
     broken = copy.deepcopy(CRD)
     broken["metadata"]["name"] = "gadgets.example.com"
     broken["spec"]["names"] = {"plural": "gadgets", "kind": "Gadget"}
     schema = broken["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     schema["properties"]["spec"]["x-kubernetes-validations"] = [{"rule": rule}]
-    said = kubectl.fails("apply", "-f", "-", stdin=broken)
-    assert "x-kubernetes-validations[0].rule" in said
-    assert "compilation failed" in said
+    output = kubectl.fails("apply", "-f", "-", stdin=broken)
+    assert "x-kubernetes-validations[0].rule" in output
+    assert "compilation failed" in output

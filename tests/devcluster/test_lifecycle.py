@@ -1,4 +1,4 @@
-"""How the dev cluster itself starts and ends: nothing that it started outlives it."""
+"""The dev cluster starts, and stops with everything that it started."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ with DevCluster(Path(sys.argv[1])) as cluster:
 """
 
 
-def test_pods_end_when_the_parent_is_killed(tmp_path: Path, home: Path, make: Any) -> None:
+def test_pods_stop_when_the_parent_process_is_killed(tmp_path: Path, home: Path, make: Any) -> None:
 
     parent = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout
@@ -44,7 +44,7 @@ def test_pods_end_when_the_parent_is_killed(tmp_path: Path, home: Path, make: An
         time.sleep(0.05)
 
 
-def test_a_taken_port_is_named(cluster: DevCluster, tmp_path: Path) -> None:
+def test_port_in_use_is_reported(cluster: DevCluster, tmp_path: Path) -> None:
     port = int(cluster.url.rsplit(":", 1)[1])
     with pytest.raises(StartFailed, match="in use"):
         DevCluster(tmp_path, port=port).start()

@@ -1,4 +1,4 @@
-"""kubectl's verbs on plain objects, and what they print."""
+"""The commands of kubectl on ConfigMaps and other plain objects, and what they print."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import json
 from typing import Any
 
 
-def test_client_side_apply_creates_configures_and_leaves_alone(kubectl: Any, make: Any) -> None:
+def test_client_side_apply_creates_updates_and_leaves_unchanged(kubectl: Any, make: Any) -> None:
     assert kubectl("apply", "-f", "-", stdin=make.configmap("a", x="1", y="2")) == "configmap/a created\n"
     assert kubectl("apply", "-f", "-", stdin=make.configmap("a", x="1", y="2")) == "configmap/a unchanged\n"
     assert kubectl("apply", "-f", "-", stdin=make.configmap("a", x="3")) == "configmap/a configured\n"
     assert kubectl.get("configmap", "a")["data"] == {"x": "3"}
 
 
-def test_server_side_apply_keeps_each_managers_fields(kubectl: Any, make: Any) -> None:
+def test_server_side_apply_keeps_the_fields_of_each_manager(kubectl: Any, make: Any) -> None:
     kubectl("apply", "--server-side", "--field-manager=one", "-f", "-", stdin=make.configmap("a", x="1"))
     kubectl("apply", "--server-side", "--field-manager=two", "-f", "-", stdin=make.configmap("a", y="2"))
     assert kubectl.get("configmap", "a")["data"] == {"x": "1", "y": "2"}
-    said = kubectl.fails(
+    output = kubectl.fails(
         "apply", "--server-side", "--field-manager=two", "-f", "-", stdin=make.configmap("a", x="9")
     )
-    assert 'Apply failed with 1 conflict: conflict with "one": .data.x' in said
+    assert 'Apply failed with 1 conflict: conflict with "one": .data.x' in output
     assert kubectl.get("configmap", "a")["data"] == {"x": "1", "y": "2"}
     force = ("apply", "--server-side", "--force-conflicts", "--field-manager=two")
     kubectl(*force, "-f", "-", stdin=make.configmap("a", x="9"))
@@ -30,27 +30,27 @@ def test_server_side_apply_keeps_each_managers_fields(kubectl: Any, make: Any) -
     assert "manager: one" not in shown
 
 
-def test_an_apply_that_changes_nothing_writes_nothing(kubectl: Any, make: Any) -> None:
+def test_apply_without_changes_writes_nothing(kubectl: Any, make: Any) -> None:
     kubectl("apply", "--server-side", "-f", "-", stdin=make.configmap("a", x="1"))
     before = kubectl.get("configmap", "a")["metadata"]["resourceVersion"]
     kubectl("apply", "--server-side", "-f", "-", stdin=make.configmap("a", x="1"))
     assert kubectl.get("configmap", "a")["metadata"]["resourceVersion"] == before
 
 
-def test_create_refuses_what_exists_and_get_what_does_not(kubectl: Any, make: Any) -> None:
+def test_create_of_an_existing_and_get_of_a_missing_object_fail(kubectl: Any, make: Any) -> None:
     kubectl("create", "-f", "-", stdin=make.configmap("a"))
     assert 'configmaps "a" already exists' in kubectl.fails("create", "-f", "-", stdin=make.configmap("a"))
     assert 'configmaps "b" not found' in kubectl.fails("get", "configmap", "b")
 
 
-def test_create_by_kubectls_own_generators(kubectl: Any) -> None:
+def test_kubectl_create_configmap_and_secret(kubectl: Any) -> None:
     kubectl("create", "configmap", "a", "--from-literal=x=1")
     kubectl("create", "secret", "generic", "s", "--from-literal=token=t")
     assert kubectl.get("configmap", "a")["data"] == {"x": "1"}
     assert kubectl.get("secret", "s")["data"] == {"token": "dA=="}
 
 
-def test_a_list_is_applied_as_its_items(kubectl: Any, make: Any) -> None:
+def test_list_is_applied_item_by_item(kubectl: Any, make: Any) -> None:
     both = {"apiVersion": "v1", "kind": "List", "items": [make.configmap("a", x="1"), make.configmap("b")]}
     assert kubectl("apply", "-f", "-", stdin=both) == "configmap/a created\nconfigmap/b created\n"
     assert kubectl("apply", "-f", "-", stdin=both) == "configmap/a unchanged\nconfigmap/b unchanged\n"
@@ -59,7 +59,7 @@ def test_a_list_is_applied_as_its_items(kubectl: Any, make: Any) -> None:
     assert kubectl("delete", "-f", "-", stdin=both).count("deleted") == 2
 
 
-def test_patches_of_all_three_kinds(kubectl: Any, make: Any) -> None:
+def test_patches_of_all_three_types(kubectl: Any, make: Any) -> None:
     kubectl("create", "-f", "-", stdin=make.deployment("web", replicas=0))
     two = {"spec": {"template": {"spec": {"containers": [{"name": "side", "image": "other:1"}]}}}}
     kubectl("patch", "deployment", "web", "-p", json.dumps(two))
@@ -79,11 +79,11 @@ def test_patches_of_all_three_kinds(kubectl: Any, make: Any) -> None:
         '{"op":"remove","path":"/spec/none"}',
         '{"op":"test","path":"/spec/paused","value":true}',
     ):
-        said = kubectl.fails("patch", "deploy", "web", "--type=json", "-p", f"[{operation}]")
-        assert "the server rejected our request due to an error in our request" in said
+        output = kubectl.fails("patch", "deploy", "web", "--type=json", "-p", f"[{operation}]")
+        assert "the server rejected our request due to an error in our request" in output
 
 
-def test_lists_by_label_and_jsonpath(kubectl: Any, make: Any) -> None:
+def test_lists_by_label_and_field_selector(kubectl: Any, make: Any) -> None:
     for name, tier in (("a", "front"), ("b", "back")):
         body = make.configmap(name)
         body["metadata"]["labels"] = {"tier": tier}
@@ -95,7 +95,7 @@ def test_lists_by_label_and_jsonpath(kubectl: Any, make: Any) -> None:
     assert kubectl("get", "configmaps", "-A", "-l", "tier").count(kubectl.namespace) == 2
 
 
-def test_watch_shows_changes_as_they_come(kubectl: Any, make: Any) -> None:
+def test_watch_prints_changes(kubectl: Any, make: Any) -> None:
     kubectl("create", "-f", "-", stdin=make.configmap("a", x="1"))
     watching = kubectl.popen("get", "configmaps", "-w")
     try:
@@ -108,7 +108,7 @@ def test_watch_shows_changes_as_they_come(kubectl: Any, make: Any) -> None:
         watching.wait()
 
 
-def test_deleting_an_owner_takes_what_it_owns(kubectl: Any, make: Any) -> None:
+def test_deletion_of_an_owner_deletes_its_dependents(kubectl: Any, make: Any) -> None:
     kubectl("create", "-f", "-", stdin=make.configmap("owner"))
     uid = kubectl.get("configmap", "owner")["metadata"]["uid"]
     for name in ("one", "two"):
@@ -126,7 +126,7 @@ def test_deleting_an_owner_takes_what_it_owns(kubectl: Any, make: Any) -> None:
     assert "No resources found" in kubectl.run("get", "configmaps").stderr
 
 
-def test_a_deleted_namespace_is_emptied(kubectl: Any, make: Any) -> None:
+def test_deletion_of_a_namespace_deletes_its_contents(kubectl: Any, make: Any) -> None:
     kubectl("create", "namespace", f"{kubectl.namespace}-more")
     body = make.configmap("a")
     body["metadata"]["namespace"] = f"{kubectl.namespace}-more"
@@ -135,7 +135,7 @@ def test_a_deleted_namespace_is_emptied(kubectl: Any, make: Any) -> None:
     assert "not found" in kubectl.fails("get", "namespace", f"{kubectl.namespace}-more")
 
 
-def test_a_finalizer_holds_an_object(kubectl: Any, make: Any) -> None:
+def test_finalizer_delays_deletion(kubectl: Any, make: Any) -> None:
     body = make.configmap("a")
     body["metadata"]["finalizers"] = ["example.com/hold"]
     kubectl("create", "-f", "-", stdin=body)

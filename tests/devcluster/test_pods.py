@@ -1,4 +1,4 @@
-"""Pods as processes: what runs, what it sees, how it is watched and how it ends."""
+"""Pods as processes: start, environment, probes, status and termination."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def waiting(kubectl: Any, name: str) -> str:
     return str(state(kubectl, name)["state"].get("waiting", {}).get("reason"))
 
 
-def test_environment_files_and_arguments_reach_the_process(kubectl: Any, make: Any) -> None:
+def test_process_gets_environment_files_and_arguments(kubectl: Any, make: Any) -> None:
     kubectl(
         "create", "-f", "-", stdin={**make.configmap("files", text="hello"), "binaryData": {"raw": "AAE="}}
     )
@@ -41,7 +41,7 @@ def test_environment_files_and_arguments_reach_the_process(kubectl: Any, make: A
     assert kubectl("logs", "sees") == "sees hello hello b'\\x00\\x01' sees!\n"
 
 
-def test_a_changed_configmap_reaches_a_running_pod(kubectl: Any, make: Any) -> None:
+def test_running_pod_sees_a_changed_configmap(kubectl: Any, make: Any) -> None:
     kubectl("create", "-f", "-", stdin=make.configmap("files", text="one"))
     code = (
         "import sys, time\nlast = None\nwhile True:\n now = open(sys.argv[1]).read()\n"
@@ -63,7 +63,7 @@ def test_a_changed_configmap_reaches_a_running_pod(kubectl: Any, make: Any) -> N
         following.wait()
 
 
-def test_a_crashing_pod_backs_off_and_tells_why(kubectl: Any, make: Any) -> None:
+def test_crashing_pod_backs_off_and_reports_the_cause(kubectl: Any, make: Any) -> None:
     code = "import sys;print('working');open(sys.argv[1],'w').write('out of luck');sys.exit(3)"
     kubectl("apply", "-f", "-", stdin=make.pod("dies", code, args=["/dev/termination-log"]))
     kubectl.until(
@@ -78,7 +78,7 @@ def test_a_crashing_pod_backs_off_and_tells_why(kubectl: Any, make: Any) -> None
     assert "CrashLoopBackOff" in kubectl("get", "pod", "dies")
 
 
-def test_the_log_is_the_message_where_the_pod_asks_for_it(kubectl: Any, make: Any) -> None:
+def test_termination_message_falls_back_to_the_log(kubectl: Any, make: Any) -> None:
     body = make.pod(
         "dies", "import sys;sys.exit('no such model')", terminationMessagePolicy="FallbackToLogsOnError"
     )
@@ -87,15 +87,15 @@ def test_the_log_is_the_message_where_the_pod_asks_for_it(kubectl: Any, make: An
     assert ended["message"] == "no such model\n"
 
 
-def test_an_unknown_image_is_not_pulled(kubectl: Any, make: Any) -> None:
+def test_unknown_image_is_not_pulled(kubectl: Any, make: Any) -> None:
     kubectl("apply", "-f", "-", stdin=make.pod("lost", "", image="nowhere/thing:1"))
     kubectl.until(lambda: waiting(kubectl, "lost") == "ImagePullBackOff")
-    said = kubectl("describe", "pod", "lost")
-    assert 'Failed to pull image "nowhere/thing:1"' in said
-    assert 'Back-off pulling image "nowhere/thing:1"' in said
+    output = kubectl("describe", "pod", "lost")
+    assert 'Failed to pull image "nowhere/thing:1"' in output
+    assert 'Back-off pulling image "nowhere/thing:1"' in output
 
 
-def test_what_no_node_has_stays_pending(kubectl: Any, make: Any) -> None:
+def test_pod_with_an_unavailable_resource_stays_pending(kubectl: Any, make: Any) -> None:
     kubectl("apply", "-f", "-", stdin=make.pod("gpu", "", resources={"limits": {"nvidia.com/gpu": "1"}}))
     message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
     kubectl.until(lambda: message in kubectl("describe", "pod", "gpu"))
@@ -108,7 +108,7 @@ def test_what_no_node_has_stays_pending(kubectl: Any, make: Any) -> None:
     assert kubectl("get", "pod", "gpu").splitlines()[1].split()[2] == "Pending"
 
 
-def test_missing_configuration_is_waited_for(kubectl: Any, make: Any) -> None:
+def test_container_waits_for_missing_configuration(kubectl: Any, make: Any) -> None:
     reference = {"configMapKeyRef": {"name": "later", "key": "k"}}
     body = make.pod(
         "waits",
@@ -140,7 +140,7 @@ def test_init_containers_run_first_and_share_volumes(kubectl: Any, make: Any) ->
     assert kubectl("logs", "two", "-c", "main") == "from init\n"
 
 
-def test_a_failing_liveness_probe_restarts_the_container(kubectl: Any, make: Any) -> None:
+def test_failing_liveness_probe_restarts_the_container(kubectl: Any, make: Any) -> None:
     probe = {
         "exec": {"command": ["python", "-c", "raise SystemExit(1)"]},
         "periodSeconds": 1,
@@ -148,12 +148,12 @@ def test_a_failing_liveness_probe_restarts_the_container(kubectl: Any, make: Any
     }
     kubectl("apply", "-f", "-", stdin=make.pod("sick", "import time;time.sleep(60)", livenessProbe=probe))
     kubectl.until(lambda: state(kubectl, "sick").get("restartCount"))
-    said = kubectl("describe", "pod", "sick")
-    assert "Liveness probe failed" in said
-    assert "failed liveness probe, will be restarted" in said
+    output = kubectl("describe", "pod", "sick")
+    assert "Liveness probe failed" in output
+    assert "failed liveness probe, will be restarted" in output
 
 
-def test_deletion_lets_the_process_finish_then_kills_it(kubectl: Any, make: Any) -> None:
+def test_deletion_kills_the_process_after_the_grace_period(kubectl: Any, make: Any) -> None:
     polite = "import os,signal,time\nprint(os.getpid(),flush=True)\nsignal.signal(signal.SIGTERM,signal.SIG_IGN)\ntime.sleep(60)"
     body = make.pod("stubborn", polite)
     body["spec"]["terminationGracePeriodSeconds"] = 1

@@ -1,4 +1,4 @@
-"""Deployments and services: pods come, roll, scale and go, and the service's address answers from them."""
+"""Deployments and services: rollouts, scaling, deletion, and the address of the service."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import urllib.request
 from typing import Any
 
 
-def answer(url: str) -> str:
+def fetch(url: str) -> str:
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return str(response.read().decode())
@@ -20,7 +20,7 @@ def service(name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
 
 
-def test_a_deployment_serves_rolls_scales_and_goes(kubectl: Any, make: Any) -> None:
+def test_deployment_serves_rolls_out_scales_and_is_deleted(kubectl: Any, make: Any) -> None:
     kubectl("apply", "-f", "-", stdin=service("web"))
     assert (
         kubectl("apply", "-f", "-", stdin=make.deployment("web", replicas=2))
@@ -28,14 +28,14 @@ def test_a_deployment_serves_rolls_scales_and_goes(kubectl: Any, make: Any) -> N
     )
     assert "successfully rolled out" in kubectl("rollout", "status", "deployment/web", "--timeout=30s")
     url = f"http://{kubectl.get('service', 'web')['spec']['clusterIP']}:8080/"
-    assert kubectl.until(lambda: answer(url)) == "one"
+    assert kubectl.until(lambda: fetch(url)) == "one"
 
     assert (
         kubectl("apply", "-f", "-", stdin=make.deployment("web", "two", 2))
         == "deployment.apps/web configured\n"
     )
     kubectl("rollout", "status", "deployment/web", "--timeout=30s")
-    assert kubectl.until(lambda: answer(url)) == "two"
+    assert kubectl.until(lambda: fetch(url)) == "two"
     assert (
         kubectl.get("deployment", "web")["metadata"]["annotations"]["deployment.kubernetes.io/revision"]
         == "2"
@@ -43,7 +43,7 @@ def test_a_deployment_serves_rolls_scales_and_goes(kubectl: Any, make: Any) -> N
 
     kubectl("rollout", "undo", "deployment/web")
     kubectl("rollout", "status", "deployment/web", "--timeout=30s")
-    assert kubectl.until(lambda: answer(url)) == "one"
+    assert kubectl.until(lambda: fetch(url)) == "one"
 
     kubectl("scale", "deployment/web", "--replicas=1")
     kubectl.until(lambda: len(kubectl.get("pods")["items"]) == 1)
@@ -53,26 +53,26 @@ def test_a_deployment_serves_rolls_scales_and_goes(kubectl: Any, make: Any) -> N
 
     kubectl("delete", "deployment", "web", "--cascade=foreground")
     assert not kubectl.get("replicasets,pods")["items"]
-    assert answer(url) == ""
+    assert fetch(url) == ""
 
 
-def test_a_rollout_that_cannot_work_keeps_the_old_pods(kubectl: Any, make: Any) -> None:
+def test_failing_rollout_keeps_the_old_pods(kubectl: Any, make: Any) -> None:
     kubectl("apply", "-f", "-", stdin=make.deployment("web"))
     kubectl("wait", "--for=condition=Available", "deployment/web", "--timeout=30s")
     kubectl("set", "image", "deployment/web", "main=nowhere:1")
     kubectl.until(lambda: "ImagePullBackOff" in kubectl("get", "pods"))
     assert kubectl.get("deployment", "web")["status"]["availableReplicas"] == 1
-    said = kubectl.fails("rollout", "status", "deployment/web", "--timeout=1s")
-    assert "timed out waiting" in said
+    output = kubectl.fails("rollout", "status", "deployment/web", "--timeout=1s")
+    assert "timed out waiting" in output
 
 
-def test_a_selector_that_does_not_fit_is_refused(kubectl: Any, make: Any) -> None:
+def test_selector_that_does_not_match_the_template_is_rejected(kubectl: Any, make: Any) -> None:
     body = make.deployment("web")
     body["spec"]["selector"]["matchLabels"] = {"app": "other"}
     assert "`selector` does not match template `labels`" in kubectl.fails("apply", "-f", "-", stdin=body)
 
 
-def test_the_api_server_passes_requests_on_to_pods_and_services(kubectl: Any, make: Any) -> None:
+def test_requests_are_forwarded_to_pods_and_services(kubectl: Any, make: Any) -> None:
     kubectl("apply", "-f", "-", stdin=service("web"))
     kubectl("apply", "-f", "-", stdin=make.deployment("web"))
     kubectl("rollout", "status", "deployment/web", "--timeout=30s")
