@@ -24,8 +24,8 @@ def labels(selector: str) -> Matcher:
 
 def _requirement(text: str) -> Callable[[dict[str, str]], bool]:
     if found := re.fullmatch(r"(\S+)\s+(in|notin)\s*\(([^)]*)\)", text):
-        key, wanted, values = found[1], found[2] == "in", {v.strip() for v in found[3].split(",")}
-        return lambda have: (have.get(key) in values) == wanted
+        key, expected, values = found[1], found[2] == "in", {v.strip() for v in found[3].split(",")}
+        return lambda have: (have.get(key) in values) == expected
     if found := re.fullmatch(r"([^\s=!]+)\s*(=|==|!=)\s*(\S*)", text):
         key, equal, value = found[1], found[2] != "!=", found[3]
         return lambda have: (have.get(key) == value) == equal
@@ -62,11 +62,11 @@ def fields(selector: str) -> Matcher:
         tests.append((found[1].split("."), found[2] != "!=", found[3].replace("\\,", ",")))
 
     def match(obj: Object) -> bool:
-        for path, equal, wanted in tests:
+        for path, equal, expected in tests:
             value: Any = obj
             for name in path:
                 value = value.get(name) if isinstance(value, dict) else None
-            if (("" if value is None else str(value)) == wanted) != equal:
+            if (("" if value is None else str(value)) == expected) != equal:
                 return False
         return True
 
@@ -92,14 +92,14 @@ def jsonpath(obj: Any, path: str) -> list[Any]:
 
 
 def _below(value: Any, step: re.Match[str]) -> list[Any]:
-    name, quoted, index, key, wanted = step.groups()
+    name, quoted, index, key, expected = step.groups()
     if name or quoted:
         at = (name or quoted).replace("\x00", ".")
         return [value[at]] if isinstance(value, dict) and at in value else []
     if not isinstance(value, list):
         return []
     if key:
-        return [item for item in value if isinstance(item, dict) and str(item.get(key)) == wanted]
+        return [item for item in value if isinstance(item, dict) and str(item.get(key)) == expected]
     if index == "*":
         return value
     return value[int(index) : int(index) + 1]

@@ -70,13 +70,13 @@ class APIServer:
         )
 
     def _aggregated(self, request: Request, core: bool) -> Response | None:
-        wanted = re.search(
+        requested = re.search(
             r"g=apidiscovery\.k8s\.io;v=(v2(?:beta1)?);as=APIGroupDiscoveryList", accept_header(request)
         )
-        if not wanted:
+        if not requested:
             return None
-        found = discovery.aggregated(self.registry.kinds, core, wanted[1])
-        media = f"application/json;g=apidiscovery.k8s.io;v={wanted[1]};as=APIGroupDiscoveryList"
+        found = discovery.aggregated(self.registry.kinds, core, requested[1])
+        media = f"application/json;g=apidiscovery.k8s.io;v={requested[1]};as=APIGroupDiscoveryList"
         return Response(orjson.dumps(found), media_type=media)
 
     async def _resources(self, request: Request) -> Response:

@@ -226,8 +226,8 @@ def apply(
 
     If there are conflicts and not `force`, nothing is applied.
     """
-    wanted = owned_fields(config, shape)
-    fields = frozenset(wanted)
+    applied = owned_fields(config, shape)
+    fields = frozenset(applied)
     entries = managers(live) if live else []
     mine = next((entry.fields for entry in entries if entry.identity == writer.identity), Fields())
     others = [entry for entry in entries if entry.identity != writer.identity]
@@ -236,7 +236,7 @@ def apply(
         Conflict(entry, path)
         for entry in others
         for path in sorted(entry.fields & fields)
-        if wanted[path] != present.get(path)
+        if applied[path] != present.get(path)
     ]
     if conflicts and not force:
         return live or config, conflicts

@@ -118,8 +118,8 @@ class Registry:
         """Replace an object or its status. A resourceVersion in the body must be the current one."""
         old = self.get(resource, namespace, name)
         meta = dict(body.get("metadata") or {})
-        given = meta.get("resourceVersion")
-        if given and given != old["metadata"]["resourceVersion"]:
+        version = meta.get("resourceVersion")
+        if version and version != old["metadata"]["resourceVersion"]:
             why = (
                 "the object has been modified; please apply your changes to the latest version and try again"
             )
@@ -256,10 +256,11 @@ class Registry:
         Return the object, and whether it was removed.
         """
         obj = self.get(resource, namespace, name)
-        wanted = options.get("preconditions") or {}
+        preconditions = options.get("preconditions") or {}
         for field in ("uid", "resourceVersion"):
-            if wanted.get(field) and wanted[field] != obj["metadata"][field]:
-                why = f"Precondition failed: {field} in precondition: {wanted[field]}, in object meta: {obj['metadata'][field]}"
+            if preconditions.get(field) and preconditions[field] != obj["metadata"][field]:
+                expected, actual = preconditions[field], obj["metadata"][field]
+                why = f"Precondition failed: {field} in precondition: {expected}, in object meta: {actual}"
                 raise conflict(resource.plural, resource.group, name, why)
         if options.get("dryRun"):
             return obj, True

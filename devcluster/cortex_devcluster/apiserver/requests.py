@@ -70,15 +70,15 @@ async def parse_body(request: Request, optional: bool = False) -> Any:
         raise APIError(400, f"invalid JSON in the body of the request: {error}") from error
 
 
-def apply_patch(old: Object, given: Any, kind: str, resource: Resource) -> Object:
+def apply_patch(old: Object, content: Any, kind: str, resource: Resource) -> Object:
     """Return the object with a patch applied. Raises APIError: 422 if the patch fails, 415 if its format is not supported."""
     try:
         if kind == "application/json-patch+json":
-            return dict(jsonpatch.apply_patch(old, given))
+            return dict(jsonpatch.apply_patch(old, content))
         if kind == "application/merge-patch+json":
-            return dict(patch.merge(old, given))
+            return dict(patch.merge(old, content))
         if kind == "application/strategic-merge-patch+json" and resource.schema is None:
-            return dict(patch.strategic(old, given))
+            return dict(patch.strategic(old, content))
     except (patch.PatchError, jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
         raise APIError(
             422, f"the server rejected our request due to an error in our request: {error}"

@@ -1,4 +1,4 @@
-"""Server-side printing: the columns that `kubectl get` shows, for built-in kinds and from CRDs' printer columns."""
+"""Tables: the columns of `kubectl get`, of built-in kinds and from the printer columns of CRDs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cortex_devcluster.selectors import jsonpath
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its title, how its cell comes from an object, and whether only `-o wide` shows it."""
+    """A column. cell: returns the value for an object. wide: shown only with `-o wide`."""
 
     title: str
     cell: Callable[[Object], Any]
@@ -38,7 +38,7 @@ def _format_labels(labels: Object | None) -> str:
 
 
 def pod_status(pod: Object) -> str:
-    """The word in kubectl's STATUS column: the phase, or what a container waits for or died of."""
+    """Return the STATUS of a pod in kubectl: its phase, or the reason why a container waits or exited."""
     status = pod.get("status") or {}
     reason = status.get("reason") or status.get("phase") or "Unknown"
     starting = status.get("initContainerStatuses") or ()
@@ -237,7 +237,7 @@ def columns(resource: Resource) -> Sequence[Column]:
 
 
 def table(resource: Resource, objects: Iterable[Object], meta: Object, include: str = "Metadata") -> Object:
-    """A metav1.Table of the objects; `include` is the request's includeObject."""
+    """Return a metav1.Table of objects. include: includeObject of the request."""
     shown = columns(resource)
     rows = []
     for obj in objects:

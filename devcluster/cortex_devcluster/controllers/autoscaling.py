@@ -79,22 +79,22 @@ def decide(spec: Object, history: History, now: float, current: int, recommended
     stable = min(max(current, least), most)
     able = ("True", "ReadyForNewScale", "recommended size matches current size")
     if stable != recommended:
-        way = "ScaleDownStabilized" if recommended < stable else "ScaleUpStabilized"
+        reason = "ScaleDownStabilized" if recommended < stable else "ScaleUpStabilized"
         able = (
             "True",
-            way,
+            reason,
             "recent recommendations were different from the current one, applying the stabilized one",
         )
     step = _step(up, down, history, now, current, stable)
-    wanted = min(max(step, spec.get("minReplicas", 1)), spec["maxReplicas"])
+    desired = min(max(step, spec.get("minReplicas", 1)), spec["maxReplicas"])
     limited = ("False", "DesiredWithinRange", "the desired count is within the acceptable range")
-    if wanted < step or (wanted == spec["maxReplicas"] and stable > wanted):
+    if desired < step or (desired == spec["maxReplicas"] and stable > desired):
         limited = (
             "True",
             "TooManyReplicas",
             "the desired replica count is more than the maximum replica count",
         )
-    elif wanted > step:
+    elif desired > step:
         limited = (
             "True",
             "TooFewReplicas",
@@ -103,7 +103,7 @@ def decide(spec: Object, history: History, now: float, current: int, recommended
     elif step != stable:
         reason = "ScaleUpLimit" if stable > step else "ScaleDownLimit"
         limited = ("True", reason, "the desired replica count is changing faster than the policies allow")
-    return Decision(wanted, able, limited)
+    return Decision(desired, able, limited)
 
 
 def scaling_rules(spec: Object, direction: str) -> Object:
@@ -121,11 +121,11 @@ def _within(history: History, since: float, recommended: int) -> list[int]:
     return [replicas for time, replicas in history.recommendations if time >= since] or [recommended]
 
 
-def _step(up: Object, down: Object, history: History, now: float, current: int, wanted: int) -> int:
+def _step(up: Object, down: Object, history: History, now: float, current: int, desired: int) -> int:
     """Return the number closest to the desired one that the policies allow."""
-    if wanted == current:
+    if desired == current:
         return current
-    direction, sign = (up, 1) if wanted > current else (down, -1)
+    direction, sign = (up, 1) if desired > current else (down, -1)
     choose = max if direction.get("selectPolicy", "Max") == "Max" else min
     if direction.get("selectPolicy") == "Disabled":
         return current
@@ -139,4 +139,4 @@ def _step(up: Object, down: Object, history: History, now: float, current: int, 
             share = before * policy["value"] / 100
             change = math.ceil(share) if sign > 0 else before - math.floor(before - share)
         allowed.append(max(0, change - abs(sum(recent))))
-    return current + sign * min(abs(wanted - current), choose(allowed))
+    return current + sign * min(abs(desired - current), choose(allowed))

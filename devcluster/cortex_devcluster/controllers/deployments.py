@@ -73,11 +73,11 @@ class DeploymentController:
             return
         uid = deployment["metadata"]["uid"]
         sets = [rs for rs in self._replicasets.list(key[0]) if (controller_of(rs) or {}).get("uid") == uid]
-        wanted = rollout.template_hash(deployment["spec"]["template"])
-        new = next((rs for rs in sets if rs["metadata"]["labels"].get(rollout.HASH) == wanted), None)
+        digest = rollout.template_hash(deployment["spec"]["template"])
+        new = next((rs for rs in sets if rs["metadata"]["labels"].get(rollout.HASH) == digest), None)
         old = [rs for rs in sets if rs is not new]
         if not deployment["spec"].get("paused"):
-            new = await self._ensure_new_replicaset(deployment, new, old, wanted)
+            new = await self._ensure_new_replicaset(deployment, new, old, digest)
             for name, size in rollout.plan(deployment, new, old).items():
                 await self._resize(
                     deployment, next(rs for rs in [*old, new] if rs["metadata"]["name"] == name), size
@@ -88,7 +88,7 @@ class DeploymentController:
         await self._update_status(key, deployment, new, old)
 
     async def _ensure_new_replicaset(
-        self, deployment: Object, new: Object | None, old: list[Object], wanted: str
+        self, deployment: Object, new: Object | None, old: list[Object], digest: str
     ) -> Object:
         """Return the ReplicaSet of the current template with the highest revision; create it if it does not exist."""
         revisions = [int(rs["metadata"].get("annotations", {}).get(rollout.REVISION, 0)) for rs in old]
@@ -96,9 +96,9 @@ class DeploymentController:
         meta = deployment["metadata"]
         if new is None:
             template = copy.deepcopy(deployment["spec"]["template"])
-            template["metadata"].setdefault("labels", {})[rollout.HASH] = wanted
+            template["metadata"].setdefault("labels", {})[rollout.HASH] = digest
             selector = copy.deepcopy(deployment["spec"]["selector"])
-            selector.setdefault("matchLabels", {})[rollout.HASH] = wanted
+            selector.setdefault("matchLabels", {})[rollout.HASH] = digest
             notes = {
                 k: v
                 for k, v in (meta.get("annotations") or {}).items()
@@ -106,7 +106,7 @@ class DeploymentController:
             }
             made = {
                 "metadata": {
-                    "name": f"{meta['name']}-{wanted}",
+                    "name": f"{meta['name']}-{digest}",
                     "labels": template["metadata"]["labels"],
                     "annotations": {**notes, rollout.REVISION: revision},
                     "ownerReferences": [owner_reference(deployment, "Deployment")],
@@ -133,8 +133,8 @@ class DeploymentController:
         self._replicasets.update(
             await self._client.patch(REPLICASETS, meta["namespace"], meta["name"], change)
         )
-        way = "up" if size > was else "down"
-        message = f"Scaled {way} replica set {meta['name']} from {was} to {size}"
+        direction = "up" if size > was else "down"
+        message = f"Scaled {direction} replica set {meta['name']} from {was} to {size}"
         await self._deployment_events.record(deployment, "Normal", "ScalingReplicaSet", message)
 
     async def _delete_old_replicasets(self, deployment: Object, old: list[Object]) -> None:

@@ -23,11 +23,11 @@ def requests(pod: Object) -> Counter[str]:
     """Return the extended resources that a pod requests."""
     total: Counter[str] = Counter()
     for container in pod["spec"]["containers"]:
-        asked = {
+        requested = {
             **(nested(container, "resources.limits") or {}),
             **(nested(container, "resources.requests") or {}),
         }
-        for name, amount in asked.items():
+        for name, amount in requested.items():
             if name not in UNCOUNTED:
                 total[name] += int(quantity.parse(amount))
     return total

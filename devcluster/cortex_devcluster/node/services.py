@@ -42,20 +42,20 @@ class ServiceProxy:
 
     async def _sync(self) -> None:
         """Listen on the ports of all services, and on no others."""
-        wanted: dict[tuple[str, int], tuple[str, str]] = {}
+        targets: dict[tuple[str, int], tuple[str, str]] = {}
         for service in self._services.list():
             address = nested(service, "spec.clusterIP")
             if address and address.startswith("127.") and nested(service, "spec.selector"):
                 meta = service["metadata"]
                 for port in nested(service, "spec.ports") or ():
-                    wanted[address, port["port"]] = (meta["namespace"], meta["name"])
-        for place in set(self._servers) - set(wanted):
+                    targets[address, port["port"]] = (meta["namespace"], meta["name"])
+        for place in set(self._servers) - set(targets):
             self._servers.pop(place).close()
-        for place in set(wanted) - set(self._servers):
+        for place in set(targets) - set(self._servers):
             try:
-                self._servers[place] = await self._listen(*place, *wanted[place])
+                self._servers[place] = await self._listen(*place, *targets[place])
             except OSError as error:
-                log.warning("service %s/%s cannot listen on %s:%d: %s", *wanted[place], *place, error)
+                log.warning("service %s/%s cannot listen on %s:%d: %s", *targets[place], *place, error)
 
     async def _listen(self, address: str, port: int, namespace: str, name: str) -> asyncio.Server:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
