@@ -278,7 +278,7 @@ def main() -> int:
     guard = Guard(folder)
     try:
         began = time.monotonic()
-        print("Starting a development cluster and the operator ...", flush=True)
+        print("Starting a dev cluster and the operator ...", flush=True)
         with DevCluster(folder / "cluster") as cluster:
             steps = Steps(cluster.kubeconfig, [("Cluster started", time.monotonic() - began)])
             operator_log, platform = folder / "operator.log", folder / "platform.yaml"

@@ -1,4 +1,4 @@
-"""The README of the development cluster states its size, so that its growth is noticed."""
+"""The README of the dev cluster states its size, so that its growth is noticed."""
 
 import re
 from pathlib import Path
