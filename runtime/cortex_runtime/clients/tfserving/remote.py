@@ -16,6 +16,8 @@ from cortex_runtime.models.disk import Full
 from cortex_runtime.models.listing import Changed
 from cortex_runtime.models.store import Version
 
+_LOAD_ATTEMPTS = 5
+
 
 class Remote:
     """Loads and runs models in a server.
@@ -38,19 +40,19 @@ class Remote:
 
         Raises LoadFailed, StartError for a signature that can't be served, and HTTPException when the server is away.
         """
-        servable = self._server.load(version)
-        try:
-            signatures = self._server.signatures(servable)
-            chosen = choose_key(signatures, key)
-            signature = check(tensors.signature(chosen, signatures[chosen]))
-        except NotLoaded as error:
-            raise HTTPException(
-                503, "TensorFlow Serving has just lost its models", {"Retry-After": "1"}
-            ) from error
-        except (StartError, ValueError):
-            self._server.unload(servable)
-            raise
-        return Model(version, signature, servable)
+        for _ in range(_LOAD_ATTEMPTS):
+            servable = self._server.load(version)
+            try:
+                signatures = self._server.signatures(servable)
+                chosen = choose_key(signatures, key)
+                signature = check(tensors.signature(chosen, signatures[chosen]))
+            except NotLoaded:
+                continue  # Another process has evicted it in the meantime, to load a model of its own.
+            except (StartError, ValueError):
+                self._server.unload(servable)
+                raise
+            return Model(version, signature, servable)
+        raise HTTPException(503, "TensorFlow Serving repeatedly unloaded the model", {"Retry-After": "1"})
 
     def predict(self, model: Model[Servable], feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name. Raises UserError, NotLoaded, and HTTPException when the server is away."""
