@@ -83,7 +83,7 @@ def test_without_curl_it_asks_by_itself_and_ctrl_c_ends_what_was_kept(tmp_path):
     (tmp_path / "empty").mkdir()
     marker = f"TMPDIR={tmp_path}"
     with demo_process(tmp_path, PATH=str(tmp_path / "empty"), KEEP="1") as demo:
-        said = until(demo, "Ctrl-C here stops")
+        said = until(demo, "Ctrl-C stops the demo")
         assert '"label":"setosa"' in said
         kubeconfig = re.search(r"export KUBECONFIG=(\S+)", said)[1]
         assert Path(kubeconfig).exists()
