@@ -135,11 +135,11 @@ class _Sorter:
         items.sort(key=lambda item: self._places.get(item.nodeid, len(self._places)))
 
 
-def try_all(files: list[Path], tests: Sequence[str], processes: int) -> dict[Path, list[bool]]:
+def try_all(sources: dict[Path, str], tests: Sequence[str], processes: int) -> dict[Path, list[bool]]:
     """Whether each mutant of the files is killed by the tests. Exits when a test fails without any change."""
 
     def serve() -> Report:
-        server = Server(files, processes)
+        server = Server(sources, processes)
         pytest.main([*OPTIONS, *tests], plugins=[server])
         return server.report
 
@@ -147,13 +147,13 @@ def try_all(files: list[Path], tests: Sequence[str], processes: int) -> dict[Pat
     if report is None or report.failed or not report.tests:
         sys.exit(f"the tests fail without any change: {report and report.failed} {' '.join(tests)}")
     result = {}
-    for file in files:
+    for file, source in sources.items():
         verdicts = report.verdicts[str(file)]
         works: list[Work | None] = [
             (_imported_with(file, mutant, tests, report.tests), limit(report.seconds))
             if verdict is None
             else None
-            for mutant, verdict in zip(mutants(file.read_text()), verdicts, strict=True)
+            for mutant, verdict in zip(mutants(source), verdicts, strict=True)
         ]
         forks = in_forks(works, processes)
         result[file] = [
@@ -178,11 +178,11 @@ def _imported_with(
 def run(group: Group, only: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Killed and all mutants, by file. Prints the survivors."""
     files = [f for pattern in group.files for f in sorted(ROOT.glob(pattern))]
-    files = [f for f in files if not only or str(f.relative_to(ROOT)) in only]
+    sources = {f: f.read_text() for f in files if not only or str(f.relative_to(ROOT)) in only}
     result = {}
-    for file, verdicts in try_all(files, group.tests, os.cpu_count() or 1).items():
+    for file, verdicts in try_all(sources, group.tests, os.cpu_count() or 1).items():
         name = str(file.relative_to(ROOT))
-        for mutant, killed in zip(mutants(file.read_text()), verdicts, strict=True):
+        for mutant, killed in zip(mutants(sources[file]), verdicts, strict=True):
             if not killed:
                 print(f"{name}:{mutant.line}: survived: {mutant.change}", flush=True)
         result[name] = sum(verdicts), len(verdicts)

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -55,10 +55,10 @@ class Report:
 class Server:
     """The plugin whose loop over the tests is all of the above."""
 
-    def __init__(self, files: Sequence[Path], processes: int) -> None:
+    def __init__(self, sources: Mapping[Path, str], processes: int) -> None:
         self.report = Report()
-        self._files, self._processes = list(files), processes
-        self._recorder = _Recorder({str(file) for file in files})
+        self._sources, self._processes = sources, processes
+        self._recorder = _Recorder({str(file) for file in sources})
         self._recorder.start()
 
     @pytest.hookimpl(tryfirst=True)
@@ -77,14 +77,13 @@ class Server:
         self.report.seconds = sum(seconds.values())
         if failed:
             return True
-        self._functions = live.functions_of({str(file) for file in self._files})
+        self._functions = live.functions_of({str(file) for file in self._sources})
         for item in session.items:
             # A mutant that never ends is noticed by the first test that runs into it.
             item.add_marker(pytest.mark.timeout(10 + 5 * seconds[item.nodeid]), append=False)
         # Pages of the parent's objects stay shared with the forks.
         gc.freeze()
-        for file in self._files:
-            source = file.read_text()
+        for file, source in self._sources.items():
             tree = ast.parse(source)
             verdicts: list[bool | None] = []
             works: list[Work | None] = []
