@@ -29,7 +29,7 @@ lint: .venv/.dev ## check style, types, layers and generated files
 mutants: .venv/.dev ## run mutation tests (an hour; OF=render or a file for a part of the code)
 	@$(BIN)/python -m tests.mutants $(OF)
 
-snapshots: .venv/.dev ## update the rendered objects of tests/operator/test_snapshots.py
+snapshots: .venv/.dev ## update the rendered objects and statuses of tests/operator/test_snapshots.py
 	@$(BIN)/python -m tests.operator.test_snapshots
 
 test-cluster: .venv/.dev ## run tests/cluster on the cluster of KUBECONFIG

@@ -148,7 +148,7 @@ def status(
     **observed: Any,
 ) -> Object:
     """Return the status that the operator computes. before: the present one. deployed: the status of the Deployment."""
-    main = Component(deployment(replicas, **(deployed or {})), list(pods), reports or {})
+    main = Component({**deployment(replicas), "status": deployed or {}}, list(pods), reports or {})
     live = resource(kind, before, **(spec or {}))
     if kind == "AsyncAPI":
         observed = {"gateway": Component(deployment(), [ready("g")]), **observed}

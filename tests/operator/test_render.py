@@ -464,3 +464,64 @@ def test_a_step_of_the_hpa_is_one_percent_at_least(factor: float, value: int) ->
     hpa = children(autoscaling={"maxUpscaleFactor": factor})["HorizontalPodAutoscaler/api-iris"]
     (policy,) = hpa["spec"]["behavior"]["scaleUp"]["policies"]
     assert policy["value"] == value
+
+
+@pytest.mark.parametrize(
+    ("field", "key"),
+    [
+        ("containers", "name"),
+        ("initContainers", "name"),
+        ("env", "name"),
+        ("volumeMounts", "mountPath"),
+        ("imagePullSecrets", "name"),
+        ("topologySpreadConstraints", "topologyKey"),
+        ("hostAliases", "ip"),
+    ],
+)
+def test_the_overlay_merges_lists_by_the_keys_of_kubernetes(field: str, key: str) -> None:
+    base = {field: [{key: "a", "x": 1}, {key: "b", "x": 2}]}
+    overlay = {field: [{key: "b", "y": 3}, {key: "c"}]}
+    merged = [{key: "a", "x": 1}, {key: "b", "x": 2, "y": 3}, {key: "c"}]
+    assert merge(base, overlay) == {field: merged}
+    # Other lists are replaced.
+    assert merge({"args": [{key: "a"}]}, {"args": [{key: "b"}]}) == {"args": [{key: "b"}]}
+
+
+@pytest.mark.parametrize("overlay", [{"spec": {"hostNetwork": True}}, {"metadata": {"labels": {"x": "y"}}}])
+def test_the_overlay_may_be_a_whole_pod_template(overlay: dict[str, Any]) -> None:
+    found = template(pod=overlay)
+    assert found["spec"].get("hostNetwork", False) == ("spec" in overlay)
+    assert found["metadata"]["labels"].get("x") == ("y" if "metadata" in overlay else None)
+    assert "spec" not in found["spec"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "requests", "admin"),
+    [
+        ({}, {}, None),
+        ({"allowFrom": [{"podSelector": {}}]}, {"from": [{"podSelector": {}}]}, None),
+        ({"adminFrom": [{"podSelector": {}}]}, {}, {"from": [{"podSelector": {}}]}),
+    ],
+)
+def test_a_network_policy_limits_who_may_connect(
+    policy: dict[str, Any], requests: dict[str, Any], admin: dict[str, Any] | None
+) -> None:
+    found = children(platform=Platform.model_validate({"networkPolicy": policy}))["NetworkPolicy/api-iris"]
+    expected = [{"ports": [{"port": 8080, "protocol": "TCP"}], **requests}]
+    if admin:
+        expected.append({"ports": [{"port": 8081, "protocol": "TCP"}], **admin})
+    assert found["spec"]["ingress"] == expected
+    assert found["spec"]["podSelector"] == {
+        "matchLabels": {"cortex.dev/api": "iris", "cortex.dev/kind": "RealtimeAPI"}
+    }
+
+
+def test_the_gateway_of_an_async_api_runs_nothing_of_the_user() -> None:
+    handler = {"image": "own:1", "type": "onnx", "models": {"path": "pvc://c/m.onnx"}}
+    found = children(handler, kind="AsyncAPI", platform=PLATFORM, replicas=4)
+    pod = found["Deployment/api-iris-gateway"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert container["image"] == Platform().runtime_image
+    assert {"name": "CORTEX_MAX_REPLICAS", "value": "4"} in container["env"]
+    assert "persistentVolumeClaim" not in json.dumps(pod)
+    assert "cortex.dev/code-hash" not in pod["metadata"]["annotations"]

@@ -15,7 +15,10 @@ from cortex_operator.capabilities import Capabilities
 from cortex_operator.platform import Platform
 from cortex_operator.render import destroy, render
 
+from .situations import SEEN
+
 SNAPSHOTS = Path(__file__).parent / "snapshots"
+STATUSES = SNAPSHOTS / "statuses.yaml"
 
 HANDLER = {"type": "python", "path": "handler.py", "source": {"files": {"handler.py": "x", "lib/a.py": "y"}}}
 QUEUE = {"url": "nats://nats:4222", "secretName": "queue-credentials"}
@@ -221,7 +224,20 @@ def test_rendered_objects_match_the_snapshots(name: str) -> None:
 
 
 def test_every_snapshot_has_its_case() -> None:
-    assert {path.stem for path in SNAPSHOTS.glob("*.yaml")} == set(CASES)
+    assert {path.stem for path in SNAPSHOTS.glob("*.yaml")} == {*CASES, STATUSES.stem}
+
+
+def statuses() -> str:
+    """Return the status in each situation of docs/troubleshooting.md."""
+    found = {name: observe() for name, observe in SEEN.items()}
+    return yaml.dump(found, Dumper=_Dumper, sort_keys=False, width=200)
+
+
+def test_the_status_in_each_situation_matches_the_snapshot() -> None:
+    expected = yaml.safe_load(STATUSES.read_text())
+    for name, status in yaml.safe_load(statuses()).items():
+        assert status == expected[name], "see `make snapshots`"
+    assert set(expected) == set(SEEN)
 
 
 def write() -> None:
@@ -231,6 +247,7 @@ def write() -> None:
         path.unlink()
     for name, case in CASES.items():
         (SNAPSHOTS / f"{name}.yaml").write_text(rendered(**case))
+    STATUSES.write_text(statuses())
 
 
 if __name__ == "__main__":
