@@ -133,3 +133,17 @@ def test_a_value_that_the_api_server_refuses_is_refused(manifest: Make, spec: An
     with pytest.raises(InvalidManifest) as error:
         parse(manifest(**spec))
     assert [problem.path for problem in error.value.problems] == [path]
+
+
+def test_the_name_is_what_is_missing_without_metadata(manifest: Make) -> None:
+    with pytest.raises(InvalidManifest) as error:
+        parse({key: value for key, value in manifest().items() if key != "metadata"})
+    assert error.value.problems == [Problem("metadata.name", "is required")]
+
+
+def test_several_problems_are_one_line_each(manifest: Make) -> None:
+    with pytest.raises(InvalidManifest) as error:
+        parse(manifest(replicas={}, paused=1))
+    assert str(error.value) == (
+        "spec.replicas: must be an integer; got a mapping\nspec.paused: must be true or false; got 1"
+    )

@@ -42,6 +42,8 @@ GOOD: list[dict[str, Any]] = [
     spec({**PYTHON, "shmSize": "64Mi"}, compute={"mem": "1Gi"}),
     spec({**PYTHON, "shmSize": 1000}, compute={"mem": 1000}),
     spec(compute={"cpu": 1, "gpu": 1, "inf": 0}),
+    models(dir="models", diskCacheSize=2),
+    spec({**PYTHON, "maxReplicaConcurrency": 2}, autoscaling={"targetInFlight": 2}),
     spec(replicas=0),
     spec(autoscaling={}),
     spec(autoscaling={"minReplicas": 2, "maxReplicas": 2, "initReplicas": 2, "targetCpuUtilization": 50}),
@@ -70,6 +72,13 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("path must be a .py file", spec({**PYTHON, "path": "handler.txt"})),
     ("pythonPath must be relative", spec({**PYTHON, "pythonPath": "/src"})),
     ("pythonPath must be relative", spec({**PYTHON, "pythonPath": "a/../.."})),
+    ("pythonPath must be relative", spec({**PYTHON, "pythonPath": "a..b"})),
+    ("path must be a .py file", spec({**PYTHON, "path": "a..py"})),
+    (
+        "require processesPerReplica 1",
+        spec({**ONNX, "processesPerReplica": 2, "models": {"dir": "m", "diskCacheSize": 1}}),
+    ),
+    ("must not both be zero", spec(updateStrategy={"maxSurge": "0%", "maxUnavailable": 0})),
     ("must not start with CORTEX_", spec({**PYTHON, "env": [{"name": "CORTEX_X", "value": "1"}]})),
     ("requestTimeout must be greater than 0", spec({**PYTHON, "requestTimeout": "0s"})),
     (
@@ -114,6 +123,7 @@ ASYNC_GOOD = [
     spec(),
     spec(autoscaling={"minReplicas": 0, "initReplicas": 0}),
     spec(gateway={"minReplicas": 2}),
+    spec(gateway={"minReplicas": 2, "maxReplicas": 2}),
 ]
 ASYNC_BAD = [
     ("minReplicas must not be greater", spec(gateway={"minReplicas": 11})),

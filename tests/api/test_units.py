@@ -19,7 +19,18 @@ def test_invalid_durations_are_rejected(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1Gi", 2**30), ("64Mi", 2**26), ("1k", 1000), (5, 5), ("1.5Ki", 1536), ("1M", 10**6)]
+    ("text", "value"),
+    [
+        ("1Gi", 2**30),
+        ("64Mi", 2**26),
+        ("1k", 1000),
+        (5, 5),
+        ("1.5Ki", 1536),
+        ("1M", 10**6),
+        ("2G", 2 * 10**9),
+        ("3T", 3 * 10**12),
+        ("2Ti", 2**41),
+    ],
 )
 def test_quantities_are_converted_to_bytes(text: str | int, value: int) -> None:
     assert parse_bytes(text) == value

@@ -57,8 +57,10 @@ GROUPS = {
     "status": Group(
         ("operator/cortex_operator/status/*.py",),
         (
+            "tests/operator/test_status.py",
             "tests/operator/test_situations.py",
             "tests/operator/test_failures.py",
+            "tests/operator/test_snapshots.py",
             "tests/operator/test_refusals.py",
         ),
     ),
@@ -89,7 +91,11 @@ GROUPS = {
     ),
     "response": Group(
         ("runtime/cortex_runtime/http/response.py", "runtime/cortex_runtime/http/json_encoder.py"),
-        ("tests/runtime/http/test_response.py", "tests/runtime/dtypes/test_json_out.py"),
+        (
+            "tests/runtime/http/test_response.py",
+            "tests/runtime/http/test_json_values.py",
+            "tests/runtime/dtypes/test_json_out.py",
+        ),
     ),
 }
 

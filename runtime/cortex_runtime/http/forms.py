@@ -55,7 +55,7 @@ def _multipart(body: bytes, content_type: bytes, limit: int) -> FormData:
     try:
         form: FormData = _run(parser.parse())
     except (MultiPartException, KeyError, ValueError) as error:
-        raise _invalid(getattr(error, "message", None) or error) from error
+        raise _invalid(error) from error
     if not parser.ended:
         raise _invalid("it ends before its closing boundary")
     return form

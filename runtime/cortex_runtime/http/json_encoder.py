@@ -172,7 +172,7 @@ def _duration(ticks: int, digits: int) -> str:
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
-    decimals = f".{fraction:0{digits}d}".rstrip("0").rstrip(".") if fraction else ""
+    decimals = f".{fraction:0{digits}d}".rstrip("0") if fraction else ""
     parts = [
         f"{hours}H" if hours else "",
         f"{minutes}M" if minutes else "",

@@ -148,7 +148,7 @@ def media_type(content_type: bytes) -> tuple[str, dict[str, str]]:
     message = Message()
     message["content-type"] = content_type.decode("latin-1")
     found = message.get_params([])
-    kind = found[0][0].strip().lower() if found else ""
+    kind = found[0][0].strip().lower()
     if not _MEDIA_TYPE(kind):
         return "", {}
     parameters: dict[str, str] = {}

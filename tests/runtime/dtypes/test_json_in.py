@@ -1,6 +1,7 @@
 """Numbers in JSON arrive with all their digits, or the body is refused."""
 
 import json
+import types
 
 import orjson
 import pytest
@@ -75,4 +76,35 @@ def test_whatever_is_sent_arrives_as_it_is(value):
 )
 def test_a_body_with_large_integers_is_as_strict_as_any(body):
     with pytest.raises(orjson.JSONDecodeError):
+        json_parser.loads(body)
+
+
+@pytest.fixture(params=[True, False], ids=["numpy imported", "numpy not imported"])
+def imported(request, monkeypatch):
+    """The two ways of searching a large body: that of a process without numpy needs no import of it for most bodies."""
+    if not request.param:
+        monkeypatch.setattr(json_parser, "sys", types.SimpleNamespace(modules={}))
+
+
+@pytest.mark.usefixtures("imported")
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b"[18446744073709551616]", [18446744073709551616]),
+        (b"18446744073709551616", 18446744073709551616),
+        (b"[-9223372036854775809]", [-9223372036854775809]),
+        (b"[1, 2.5, 12345678901234567]", [1, 2.5, 12345678901234567]),
+        (b'["1:2;3", 7]', ["1:2;3", 7]),
+    ],
+)
+@pytest.mark.parametrize("shift", range(9))
+def test_a_large_body_with_and_without_large_integers(text, value, shift):
+    found = json_parser.loads(b" " * shift + text + b" " * LARGE)
+    assert repr(found) == repr(value)
+
+
+def test_large_integers_below_many_levels_are_refused_in_words():
+    """orjson allows more levels than json."""
+    body = b"[" * 1020 + b"18446744073709551616" + b"]" * 1020
+    with pytest.raises(ValueError, match="it is nested too deeply"):
         json_parser.loads(body)

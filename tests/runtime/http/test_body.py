@@ -84,6 +84,7 @@ def test_another_servers_receive_is_read_too():
         # What follows is not waited for.
         ([part(b"x" * 6, True), part(b"x" * 5, True)], {}),
         ([part(b"x" * 11, True)], {}),
+        ([part(b"x" * 10, True), part(b"", True), part(b"x")], {}),
         ([part(b"x" * 11)], {b"content-length": b"3"}),
     ],
 )
@@ -156,3 +157,20 @@ def test_a_compressed_body_that_is_refused(body, encoding, status, words):
         decompress(body, encoding, 1000)
     assert error.value.status == status
     assert error.value.message.startswith(words)
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_body_that_has_arrived_needs_no_timer(arrived):
+    cycle = Cycle([part(b"abc")], more_body=not arrived)
+
+    async def receive(self):
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return await Cycle.receive(self)
+
+    slow = receive.__get__(cycle)
+    if arrived:
+        assert asyncio.run(read_body(slow, {}, 10, 0)) == b"abc"
+    else:
+        with pytest.raises(UserError, match="did not arrive within 0 s"):
+            asyncio.run(read_body(slow, {}, 10, 0))

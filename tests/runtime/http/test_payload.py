@@ -35,6 +35,8 @@ def refused(body, kind, limit=LIMIT):
         ("application/json;charset=utf-8", "é".join('""').encode(), "é"),
         ('application/json; Charset="UTF-8"; x=y', b"[1]", [1]),
         ("application/json ; charset=us-ascii", b"[1]", [1]),
+        ("application/json; charset=us-ascii", "é".join('""').encode(), "é"),
+        ("application/json; charset=ASCII", "é".join('""').encode(), "é"),
         ("application/json; charset=latin-1", '"é"'.encode("latin-1"), "é"),
         ("application/json; charset=utf-16", '"é"'.encode("utf-16"), "é"),
         ("application/problem+json", b"[1]", [1]),
@@ -75,6 +77,8 @@ def test_the_media_type_decides_and_nothing_that_begins_like_it(kind, body, valu
         ("application/problem+json", b"{", 400, "not valid JSON"),
         ("application/json; charset=none-such", b"[]", 415, "none-such"),
         ("application/json; charset=utf-16", b"[", 400, "not valid utf-16"),
+        ("application/json; charset=UTF_8", b'"\xff"', 400, "not valid JSON"),
+        ("application/json; charset=utf-7", b'"+2AA-"', 400, "not valid JSON"),
         ("text/plain", b"\xff", 400, "not valid utf-8"),
         ("text/plain; charset=rot13", b"x", 415, "rot13"),
         ("text/plain; charset=idna", b"\xff", 400, "idna"),
@@ -140,6 +144,44 @@ def test_a_form_may_have_many_fields_and_files():
         len(parsed(b"&".join([b"a=1"] * 100_000), "application/x-www-form-urlencoded").getlist("a"))
         == 100_000
     )
+
+
+def test_a_file_of_a_form_stays_in_memory():
+    content = b"x" * 3_000_000
+    body = b'--b\r\nContent-Disposition: form-data; name="a"; filename="f"\r\n\r\n' + content + b"\r\n--b--"
+    upload = parsed(body, ONE)["a"]
+    assert upload.file.read() == content
+    assert upload.file._rolled is False
+
+
+@pytest.mark.parametrize(
+    ("limit", "fields", "files"),
+    [
+        (0, 10_000, 1_000),
+        (640_064, 10_001, 1_000),
+        (1_025_024, 16_016, 1_001),
+        (LIMIT, 1_638_400, 102_400),
+    ],
+)
+def test_how_many_fields_and_files_a_form_may_have(limit, fields, files):
+    assert (most_fields(limit), most_files(limit)) == (fields, files)
+
+
+@pytest.mark.parametrize("kind", [ONE, "application/x-www-form-urlencoded"])
+def test_a_large_form_does_not_block_the_loop_and_a_small_one_needs_no_thread(kind):
+    def body(size):
+        value = b"v" * size
+        field = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + value + b"\r\n--b--"
+        return field if kind == ONE else b"a=" + value
+
+    async def suspends(size):
+        turns = []
+        asyncio.get_running_loop().call_soon(turns.append, True)
+        await parse(body(size), kind.encode(), LIMIT)
+        return bool(turns)
+
+    assert not asyncio.run(suspends(1000))
+    assert asyncio.run(suspends(500_000))
 
 
 def test_maxbodysize_bounds_the_memory_of_a_form():

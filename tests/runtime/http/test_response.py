@@ -89,7 +89,7 @@ def complete(headers):
     return [*headers, (b"x-complete", b"1")]
 
 
-def streamed(parts, client=None, timeout=30, as_events=False):
+def streamed(parts, client=None, timeout=3600, as_events=False, ended=lambda: True):
     """(status or exception, what the client got)."""
 
     async def main():
@@ -99,6 +99,8 @@ def streamed(parts, client=None, timeout=30, as_events=False):
             result = await stream.send(receiver.receive, receiver.send, OURS, complete)
         except Exception as error:
             result = error
+        # The generator's `finally` has run, though it can still be reached.
+        assert ended(), parts
         others = asyncio.all_tasks() - {asyncio.current_task()}
         # What watched for the client ends too.
         _, left = await asyncio.wait(others, timeout=10) if others else ((), ())
@@ -181,7 +183,11 @@ def test_an_exception_of_the_generator_is_raised_and_nothing_is_sent_before_the_
 @pytest.mark.parametrize("leaves_after", [0, 1, 2, 3])
 def test_a_client_that_leaves_ends_the_generator(name, leaves_after):
     tracked = Tracked()
-    result, messages = streamed(getattr(tracked, name)(), lambda: Client(leaves_after))
+    result, messages = streamed(
+        getattr(tracked, name)(),
+        lambda: Client(leaves_after),
+        ended=lambda: not leaves_after or tracked.closed_in,
+    )
     assert type(result) is ClientDisconnected
     assert len(messages) <= max(leaves_after, 2)
     assert tracked.steps < 3
@@ -200,7 +206,7 @@ def test_a_client_that_leaves_interrupts_what_is_awaited():
         finally:
             closed.append(True)
 
-    result, messages = streamed(parts(), lambda: Client(2))
+    result, messages = streamed(parts(), lambda: Client(2), ended=lambda: closed)
     assert (type(result), len(messages), closed) == (ClientDisconnected, 2, [True])
 
 
@@ -214,7 +220,7 @@ def test_a_generator_that_gives_nothing_in_time_has_stalled():
         finally:
             closed.append(True)
 
-    result, messages = streamed(parts(), timeout=0.01)
+    result, messages = streamed(parts(), timeout=0.01, ended=lambda: closed)
     assert (type(result), messages, closed) == (Stalled, [], [True])
 
 
@@ -229,12 +235,14 @@ def test_a_thread_that_gives_nothing_in_time_closes_its_generator_later():
             closed.set()
 
     async def main():
-        client = Client()
+        client, generator = Client(), parts()
         with pytest.raises(Stalled):
-            await Stream(parts(), in_thread, 0.01).send(client.receive, client.send, OURS, complete)
+            await Stream(generator, in_thread, 0.01).send(client.receive, client.send, OURS, complete)
         assert not closed.is_set()
         gate.set()
         assert await asyncio.to_thread(closed.wait, 30)
+        # It can still be reached, so it was not Python that closed it.
+        del generator
 
     asyncio.run(main())
 
