@@ -24,6 +24,8 @@ _PULL_REASONS = {
     "RegistryUnavailable",
     "ImageInspectError",
 }
+_WHILE_SERVING = {"OutOfMemory", "CrashLoop", "WorkerHung", "NotAnswering"}
+"""Reasons with which a container exits that has served; all others are causes of a failed start."""
 _CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
 
@@ -71,15 +73,15 @@ def reported(pods: list[Object], reports: dict[str, Report]) -> Failure | None:
 
 
 def recent(pods: list[Object], reports: dict[str, Report], now: datetime) -> Failure | None:
-    """Return the last failure of pods that are ready again, unless it is older than RECENT_SECONDS."""
-    found = [
-        failure
-        for pod in pods
-        if is_ready(pod)
-        for failure in (*_of_containers(pod), *_of_worker(pod, reports.get(pod["metadata"]["name"])))
-        if age(failure, now) < RECENT_SECONDS
-    ]
-    return _most_relevant(found)
+    """Return the last failure of pods that are ready again, unless it is older than RECENT_SECONDS.
+
+    A container that failed to start and has started since is not degraded: nothing that answered has failed.
+    """
+    found: list[Failure] = []
+    for pod in filter(is_ready, pods):
+        found += [failure for failure in _of_containers(pod) if failure.reason in _WHILE_SERVING]
+        found += _of_worker(pod, reports.get(pod["metadata"]["name"]))
+    return _most_relevant([failure for failure in found if age(failure, now) < RECENT_SECONDS])
 
 
 def age(failure: Failure, now: datetime) -> float:
