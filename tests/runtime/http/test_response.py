@@ -210,6 +210,51 @@ def test_a_client_that_leaves_interrupts_what_is_awaited():
     assert (type(result), len(messages), closed) == (ClientDisconnected, 2, [True])
 
 
+@pytest.mark.parametrize("sent", [0, 2])
+def test_a_client_that_leaves_while_the_generator_waits_interrupts_it(sent):
+    client, closed = Client(), []
+
+    async def parts():
+        try:
+            if sent:
+                yield "x"
+            client.left.set()
+            await asyncio.Event().wait()
+            yield "never"
+        finally:
+            closed.append(True)
+
+    result, messages = streamed(parts(), lambda: client, ended=lambda: closed)
+    assert (type(result), len(messages)) == (ClientDisconnected, sent)
+
+
+def test_a_client_that_leaves_while_a_thread_works_ends_the_stream_after_its_step():
+    client, steps = Client(), []
+
+    def parts():
+        for number in range(9):
+            steps.append(number)
+            client.loop.call_soon_threadsafe(client.left.set)
+            client.seen.wait()
+            yield "x"
+
+    async def release():
+        await client.left.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        client.seen.set()
+
+    async def main():
+        client.loop, client.seen = asyncio.get_running_loop(), threading.Event()
+        releasing = asyncio.create_task(release())
+        with pytest.raises(ClientDisconnected):
+            await Stream(parts(), in_thread, 3600).send(client.receive, client.send, OURS, complete)
+        await releasing
+
+    asyncio.run(main())
+    assert (steps, client.sent) == ([0], [])
+
+
 def test_a_generator_that_gives_nothing_in_time_has_stalled():
     closed = []
 
