@@ -51,8 +51,6 @@ class Model(BaseModel):
 
     model_config = ConfigDict(
         alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
         extra="forbid",
         strict=True,
         defer_build=True,
@@ -64,9 +62,8 @@ class Model(BaseModel):
     def _check_rules(self) -> Self:
         broken = [rule for rule in self.rules if not rule.holds(self)]
         if broken:
-            text = "; ".join(rule.message for rule in broken)
             errors = [(rule.field, rule.message) for rule in broken]
-            raise PydanticCustomError("rules", "{text}", {"text": text, "broken": errors})
+            raise PydanticCustomError("rules", "rules do not hold", {"broken": errors})
         return self
 
 
@@ -121,11 +118,6 @@ FreeForm = Annotated[
 """A mapping with arbitrary content."""
 
 
-def to_seconds(value: str | None) -> float:
-    """Convert a duration to seconds; None becomes 0.0."""
-    return units.seconds(value) if value is not None else 0.0
-
-
 def is_inside_project(path: str) -> bool:
-    """Return whether a path is relative and has no `..` component."""
-    return not path.startswith("/") and ".." not in path.split("/")
+    """Return whether a path is relative and does not contain `..`, as the rules for the API server have it."""
+    return not path.startswith("/") and ".." not in path

@@ -14,8 +14,8 @@ from cortex_api.base import (
     RelativePath,
     Rule,
     is_inside_project,
-    to_seconds,
 )
+from cortex_api.units import seconds
 
 PROJECT_ARCHIVES = ("project.zip", "project.tar.gz", "project.tgz")
 """Keys of a ConfigMap's binaryData that contain the whole project. A ConfigMap has at most one of them."""
@@ -70,7 +70,7 @@ class Source(Model):
         Rule(
             "!has(self.files) || self.files.all(path, !path.startsWith('/') && !path.contains('..'))",
             "paths in files must be relative to the project and must not contain '..'",
-            lambda s: all(not path.startswith("/") and ".." not in path for path in s.files or ()),
+            lambda s: all(is_inside_project(path) for path in s.files or ()),
         ),
     )
 
@@ -160,7 +160,7 @@ class ServerSideBatching(Model):
         Rule(
             "duration(self.batchInterval) > duration('0s')",
             "batchInterval must be greater than 0",
-            lambda b: to_seconds(b.batch_interval) > 0,
+            lambda b: seconds(b.batch_interval) > 0,
         ),
     )
 
@@ -224,14 +224,12 @@ _SHARED_RULES = (
     Rule(
         "!has(self.path) || (!self.path.startsWith('/') && !self.path.contains('..') && self.path.endsWith('.py'))",
         "path must be a .py file relative to the project, without '..'",
-        lambda h: (
-            h.path is None or (is_inside_project(h.path) and ".." not in h.path and h.path.endswith(".py"))
-        ),
+        lambda h: h.path is None or (is_inside_project(h.path) and h.path.endswith(".py")),
     ),
     Rule(
         "!has(self.pythonPath) || (!self.pythonPath.startsWith('/') && !self.pythonPath.contains('..'))",
         "pythonPath must be relative to the project, without '..'",
-        lambda h: h.python_path is None or (is_inside_project(h.python_path) and ".." not in h.python_path),
+        lambda h: h.python_path is None or is_inside_project(h.python_path),
     ),
     Rule(
         "!has(self.env) || self.env.all(e, !e.name.startsWith('CORTEX_'))",
@@ -316,7 +314,7 @@ class RealtimeHandler(BaseHandler):
         Rule(
             "!has(self.requestTimeout) || duration(self.requestTimeout) > duration('0s')",
             "requestTimeout must be greater than 0",
-            lambda h: to_seconds(h.request_timeout) > 0,
+            lambda h: seconds(h.request_timeout) > 0,
         ),
         Rule(
             "!has(self.models) || !(has(self.models.cacheSize) || has(self.models.diskCacheSize))"

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cortex_api.base import Duration, IntOrPercentage, Model, NonEmptyString, Quantity, Rule, to_seconds
+from cortex_api.base import Duration, IntOrPercentage, Model, NonEmptyString, Quantity, Rule
+from cortex_api.units import seconds
 
 
 class Toleration(Model):
@@ -103,7 +104,7 @@ class Autoscaling(Model):
         Rule(
             "!has(self.window) || duration(self.window) >= duration('10s')",
             "window must be at least 10s",
-            lambda a: to_seconds(a.window) >= 10,
+            lambda a: seconds(a.window) >= 10,
         ),
     )
 

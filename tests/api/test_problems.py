@@ -147,3 +147,11 @@ def test_several_problems_are_one_line_each(manifest: Make) -> None:
     assert str(error.value) == (
         "spec.replicas: must be an integer; got a mapping\nspec.paused: must be true or false; got 1"
     )
+
+
+def test_a_field_has_one_name_the_one_that_the_api_server_knows(manifest: Make) -> None:
+    with pytest.raises(InvalidManifest) as error:
+        parse(manifest(handler={**PYTHON, "processes_per_replica": 2}))
+    (problem,) = error.value.problems
+    assert problem.path == "spec.handler.processes_per_replica"
+    assert problem.message.startswith("unknown field; did you mean processesPerReplica? allowed: ")

@@ -10,12 +10,21 @@ from cortex_runtime.handler.recognition import load
 
 
 @pytest.fixture(autouse=True)
-def _forget_modules():
-    before = set(sys.modules)
+def _no_handler_modules():
+    """No handler of another test is imported, and none of these is left."""
+
+    def take():
+        names = [
+            name
+            for name in sys.modules
+            if name == "handler" or name.startswith(("handler_", "cortex_handler_"))
+        ]
+        return {name: sys.modules.pop(name) for name in names}
+
+    before = take()
     yield
-    for name in set(sys.modules) - before:
-        if name.startswith(("handler", "cortex_handler_")):
-            del sys.modules[name]
+    take()
+    sys.modules.update(before)
 
 
 def write(tmp_path, source, name="handler.py"):
