@@ -26,7 +26,7 @@ lint: .venv/.dev ## check style, types, layers and generated files
 	@$(BIN)/python -m cortex_api --check --docs docs crds charts/cortex/files/crds
 	@$(BIN)/python charts/reference.py --check
 
-mutants: .venv/.dev ## run mutation tests (an hour; OF=render or a file for a part of the code)
+mutants: .venv/.dev ## run mutation tests (ten minutes; OF=render or a file for a part of the code)
 	@$(BIN)/python -m tests.mutants $(OF)
 
 snapshots: .venv/.dev ## update the rendered objects and statuses of tests/operator/test_snapshots.py
