@@ -66,7 +66,7 @@ def unpack(config_map: dict[str, Any], packed: Path, project: Path) -> None:
     packed: folder for the keys of the ConfigMap. project: folder for the project. Raises ClickException.
     """
     from cortex_runtime.errors import StartError
-    from cortex_runtime.models.project import unpack_source
+    from cortex_runtime.handler.project_source import unpack_source
 
     content = json.dumps([config_map.get("data"), config_map.get("binaryData")], sort_keys=True)
     stamp, digest = packed.with_suffix(".sha256"), hashlib.sha256(content.encode()).hexdigest()

@@ -20,7 +20,7 @@ from cortex_cli.ignore import Rules
 from cortex_cli.pack import LIMIT, Packed, pack_folder
 from cortex_cli.project import PackError, files_of
 from cortex_cli.sources import values
-from cortex_runtime.models.project import unpack_source
+from cortex_runtime.handler.project_source import unpack_source
 
 API = """\
 apiVersion: cortex.dev/v1alpha1

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from cortex_api import Document, units
 from cortex_runtime.errors import StartError
-from cortex_runtime.models.store import Store
+from cortex_runtime.models.repository import ModelRepository
 
 served: ContextVar[list[tuple[str, int]] | None] = ContextVar("served", default=None)
 """While a request is handled: the list to which a client adds the (name, version) that it answers from."""
@@ -67,7 +67,7 @@ def open_client(
     handler = document.spec.handler
     if handler.models is None:
         return None
-    store = Store.open(handler, models, project)
+    store = ModelRepository.open(handler, models, project)
     if failed is not None:
         store.failed = failed
     size = handler.models.cache_size

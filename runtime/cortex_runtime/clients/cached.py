@@ -2,8 +2,8 @@
 
 from typing import Any, Generic, TypeVar
 
-from cortex_runtime.models.cache import Cache
-from cortex_runtime.models.store import Store
+from cortex_runtime.models.memory_cache import MemoryCache
+from cortex_runtime.models.repository import ModelRepository
 
 T = TypeVar("T")
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 class Cached(Generic[T]):
     """The part of a `Client` that is the same for all types of models. T: a model in memory."""
 
-    def __init__(self, store: Store, cache: Cache[T]) -> None:
+    def __init__(self, store: ModelRepository, cache: MemoryCache[T]) -> None:
         self._store = store
         self._cache = cache
 

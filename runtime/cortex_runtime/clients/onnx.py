@@ -17,8 +17,8 @@ from cortex_runtime.clients.classic import Nodes, ONNXAttributes
 from cortex_runtime.clients.onnx_file import inputs_of_any_rank
 from cortex_runtime.clients.values import NumberType, check_names, texts
 from cortex_runtime.errors import UserError
-from cortex_runtime.models.cache import Cache
-from cortex_runtime.models.store import LoadFailed, Store, Version
+from cortex_runtime.models.memory_cache import MemoryCache
+from cortex_runtime.models.repository import LoadFailed, ModelRepository, Version
 
 onnxruntime.disable_telemetry_events()  # What is served here is nobody else's business.
 
@@ -231,11 +231,13 @@ class ONNXClient(ONNXAttributes[Loaded]):
     argument = "onnx_client"
 
     def __init__(
-        self, store: Store, threads: int, *, size: int | None = None, limit_bytes: int | None = None
+        self, store: ModelRepository, threads: int, *, size: int | None = None, limit_bytes: int | None = None
     ) -> None:
-        cache = Cache(store, lambda version: _load(version, threads), size=size, limit_bytes=limit_bytes)
+        cache = MemoryCache(
+            store, lambda version: _load(version, threads), size=size, limit_bytes=limit_bytes
+        )
         super().__init__(store, cache)
-        self.may_wait = cache.limited
+        self.may_wait = cache.is_limited
 
     def predict(
         self, model_input: Any, model_name: str | None = None, model_version: str | int | None = "latest"

@@ -7,8 +7,8 @@ from typing import Any
 from cortex_runtime.clients import say_served
 from cortex_runtime.clients.cached import Cached
 from cortex_runtime.errors import StartError
-from cortex_runtime.models.cache import Cache
-from cortex_runtime.models.store import LoadFailed, Store, Version
+from cortex_runtime.models.memory_cache import MemoryCache
+from cortex_runtime.models.repository import LoadFailed, ModelRepository, Version
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class PythonClient(Cached[Loaded]):
 
     def __init__(
         self,
-        store: Store,
+        store: ModelRepository,
         load_model: Callable[[str], Any],
         *,
         size: int | None = None,
@@ -36,7 +36,7 @@ class PythonClient(Cached[Loaded]):
         def load(version: Version) -> Loaded:
             return Loaded(version, load_model(str(version.path)))
 
-        super().__init__(store, Cache(store, load, size=size, limit_bytes=limit_bytes))
+        super().__init__(store, MemoryCache(store, load, size=size, limit_bytes=limit_bytes))
 
     def get_model(self, model_name: str | None = None, model_version: str | int | None = "latest") -> Any:
         """What load_model returned for a model. model_version: a number, or "latest", None or "" for the highest.

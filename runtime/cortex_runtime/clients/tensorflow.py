@@ -22,8 +22,8 @@ from cortex_runtime.clients.cached import Cached
 from cortex_runtime.clients.classic import SignatureDefs
 from cortex_runtime.clients.tfserving.model import Model, NotLoaded
 from cortex_runtime.errors import StartError
-from cortex_runtime.models.cache import Cache
-from cortex_runtime.models.store import Store, Version
+from cortex_runtime.models.memory_cache import MemoryCache
+from cortex_runtime.models.repository import ModelRepository, Version
 
 if TYPE_CHECKING:
     from cortex_runtime.clients.tfserving.server import ModelServer
@@ -57,10 +57,12 @@ class TensorFlowClient(Cached[Model[Any]]):
 
     argument = "tensorflow_client"
 
-    def __init__(self, store: Store, backend: Backend, cache: "Cache[Model[Any]]", *, waits: bool) -> None:
+    def __init__(
+        self, store: ModelRepository, backend: Backend, cache: "MemoryCache[Model[Any]]", *, waits: bool
+    ) -> None:
         super().__init__(store, cache)
         self._backend = backend
-        self.may_wait = waits or cache.limited
+        self.may_wait = waits or cache.is_limited
 
     def predict(
         self, model_input: Any, model_name: str | None = None, model_version: str | int | None = "latest"
@@ -126,7 +128,7 @@ class TensorFlowClient(Cached[Model[Any]]):
 
 
 def open_client(
-    store: Store,
+    store: ModelRepository,
     spec: Models,
     address: str | None,
     *,
@@ -163,15 +165,15 @@ def open_client(
     if address:
         # The limits are the server's, since all processes share it; here only signatures are kept.
         limit = None if spec.cache_size is None and spec.cache_bytes is None else sys.maxsize
-        cache = Cache(store, load, size=limit, unload=backend.unload)
+        cache = MemoryCache(store, load, size=limit, unload=backend.unload)
         store.in_memory(
             lambda: {version.stamp for version, model in cache.loaded() if backend.is_loaded(model)}
         )
-        if not cache.limited:
+        if not cache.is_limited:
             with _starting():
-                server.announce(store.everything())
+                server.announce(store.all_versions())
     else:
-        cache = Cache(store, load, size=size, limit_bytes=limit_bytes)
+        cache = MemoryCache(store, load, size=size, limit_bytes=limit_bytes)
     client = TensorFlowClient(store, backend, cache, waits=bool(address))
     try:
         client.preload()
@@ -181,11 +183,11 @@ def open_client(
     return client
 
 
-def _connect(store: Store, spec: Models, address: str) -> "ModelServer":
+def _connect(store: ModelRepository, spec: Models, address: str) -> "ModelServer":
     from cortex_runtime.clients.tfserving.server import ModelServer
     from cortex_runtime.clients.tfserving.views import Limits
 
-    versions = store.everything()
+    versions = store.all_versions()
     # The server sees the folder of models, in which versions lie as <name>/<stamp>/<version>. Other pods may share it on a
     # volume; each has its own server, and its own name.
     folder = versions[0].path.parents[2]

@@ -31,7 +31,7 @@ from cortex_runtime.jobs.metrics import ConsumerMetrics
 from cortex_runtime.logs import records
 from cortex_runtime.messages import Stop
 from cortex_runtime.metrics.prometheus import Metrics
-from cortex_runtime.models.progress import Stopped
+from cortex_runtime.models.download_progress import Stopped
 from cortex_runtime.processes.listener import listen
 from cortex_runtime.queues.connect import VARIABLE, connect
 from cortex_runtime.queues.queue import Queue

@@ -1,1 +1,1 @@
-"""Where models lie and how their folders are read."""
+"""The models of an API: from their locations to the copies on disk and in memory."""

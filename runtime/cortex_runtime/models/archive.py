@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.models.listing import safe_name
-from cortex_runtime.models.progress import size_in_words
+from cortex_runtime.models.download_progress import size_in_words
+from cortex_runtime.models.sources.base import safe_name
 
 _MOST_ENTRIES = 200_000
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)

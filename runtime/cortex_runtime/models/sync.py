@@ -16,11 +16,11 @@ from pathlib import Path
 from cortex_api import Document, units
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.catalog import Catalog, IndexedVersion, index_path, write_index
-from cortex_runtime.models.disk import Disk
-from cortex_runtime.models.listing import Changed
-from cortex_runtime.models.plan import DIR, Layout, ModelLocation, key, locations
-from cortex_runtime.models.progress import Progress, Running, Stopped
-from cortex_runtime.models.storage import open_source
+from cortex_runtime.models.catalog_builder import DIR, CatalogBuilder, ModelLocation, key, locations
+from cortex_runtime.models.disk_cache import DiskCache
+from cortex_runtime.models.download_progress import Progress, RunningDownloads, Stopped
+from cortex_runtime.models.sources import open_source
+from cortex_runtime.models.sources.base import Changed
 
 log = logging.getLogger("cortex")
 
@@ -30,7 +30,7 @@ _CHANGES_AT_START = 5
 _NUMBER = re.compile(r" \d+$")
 
 
-class Sync:
+class ModelSync:
     """The models of one API that has some. `start` comes first, then `poll` again and again."""
 
     def __init__(self, document: Document, models: Path, project: Path) -> None:
@@ -38,12 +38,12 @@ class Sync:
         spec = handler.models
         self._project = project
         self._locations = locations(spec)
-        self._layout = Layout.of_handler(handler, models)
+        self._catalog_builder = CatalogBuilder.for_handler(handler, models)
         self._index = index_path(models, handler)
-        self._disk = Disk(models, project, handler.type, self._index)
+        self._disk = DiskCache(models, project, handler.type, self._index)
         self._lazy = spec.cache_size is not None or spec.disk_cache_size is not None
         self._stop = threading.Event()
-        self._running = Running()
+        self._running = RunningDownloads()
         self._current = Catalog()
         self._unsettled: dict[tuple[str, int], str] = {}
         self._bad: dict[str, str] = {}
@@ -56,17 +56,17 @@ class Sync:
         """Make the models available; blocks until they are. Raises StartError, or Stopped."""
         self._disk.prepare()
         for attempt in range(1, _CHANGES_AT_START + 1):
-            found, failed = self._look()
+            found, failed = self._list_locations()
             for location in self._locations:
                 if error := failed.get(location):
                     raise error
-            self._require_something(found)
+            self._require_a_version_of_each(found)
             try:
-                self._current = self._fetched(found, strict=True)
+                self._current = self._fetch_all(found, strict=True)
             except Changed:
                 log.info("the models changed while they were fetched (attempt %d)", attempt)
                 continue
-            self._tell(self._current.problems)
+            self._report_problems(self._current.problems)
             write_index(self._index, self._current)
             return
         raise StartError("ModelUnavailable", "the models kept changing while they were fetched")
@@ -74,7 +74,7 @@ class Sync:
     def poll(self) -> bool:
         """Look again, fetch what is new. Returns whether workers must read the index again. Raises Stopped."""
         before = self._current
-        found, failed = self._look()
+        found, failed = self._list_locations()
         models: dict[str, dict[int, IndexedVersion]] = {}
         problems = dict(found.problems)
         for location, error in failed.items():
@@ -93,15 +93,15 @@ class Sync:
                 continue
             models[name] = self._merge(name, dict(old), new, problems)
         wanted = Catalog({name: versions for name, versions in models.items() if versions}, problems)
-        self._current = self._with_previous(self._fetched(wanted, strict=False), before)
+        self._current = self._with_previous(self._fetch_all(wanted, strict=False), before)
         changed = self._current != before
         if changed:
-            self._tell(self._current.problems)
+            self._report_problems(self._current.problems)
             stay = {item.stamp for item in (*self._current.items(), *self._current.previous.values())}
             went = [item for item in (*before.items(), *before.previous.values()) if item.stamp not in stay]
-            self._disk.part_with(went)
+            self._disk.start_grace_period(went)
             write_index(self._index, self._current)
-        self._disk.collect()
+        self._disk.remove_unused()
         return changed
 
     def stop(self) -> None:
@@ -116,13 +116,13 @@ class Sync:
         """What is wrong with models at their source, by model."""
         return dict(self._current.problems)
 
-    def _look(self) -> tuple[Catalog, dict[ModelLocation, StartError]]:
+    def _list_locations(self) -> tuple[Catalog, dict[ModelLocation, StartError]]:
         """What the locations hold, and which of them can't be read."""
         models: dict[str, dict[int, IndexedVersion]] = {}
         problems: dict[str, str] = {}
         failed: dict[ModelLocation, StartError] = {}
         with ThreadPoolExecutor(_PLACES_AT_ONCE, thread_name_prefix="models") as pool:
-            looks = [(location, pool.submit(self._look_at, location)) for location in self._locations]
+            looks = [(location, pool.submit(self._list_location, location)) for location in self._locations]
         for location, look in looks:
             try:
                 found = look.result()
@@ -133,17 +133,17 @@ class Sync:
             problems |= found.problems
         return Catalog(models, problems), failed
 
-    def _look_at(self, location: ModelLocation) -> Catalog:
+    def _list_location(self, location: ModelLocation) -> Catalog:
         if self._stop.is_set():
             raise Stopped
         source = open_source(location.uri, self._project, self._pause)
-        return self._layout.of(location, source.listing(), source.local, source.shown)
+        return self._catalog_builder.build(location, source.listing(), source.local, source.shown)
 
     def _pause(self, seconds: float) -> None:
         if self._stop.wait(seconds):
             raise Stopped
 
-    def _require_something(self, found: Catalog) -> None:
+    def _require_a_version_of_each(self, found: Catalog) -> None:
         for location in self._locations:
             if location.name is None:
                 if not found.models:
@@ -180,20 +180,20 @@ class Sync:
         }
         return dict(sorted(merged.items()))
 
-    def _fetched(self, wanted: Catalog, *, strict: bool) -> Catalog:
+    def _fetch_all(self, wanted: Catalog, *, strict: bool) -> Catalog:
         """The catalog with all that had to be fetched on this disk; what can't be had is left as it was, and is a problem.
 
         strict: a model of which nothing can be had raises its StartError; and Changed is raised.
         """
         with ThreadPoolExecutor(_VERSIONS_AT_ONCE, thread_name_prefix="models") as pool:
-            fetches = {item: pool.submit(self._have, item) for item in wanted.items()}
+            fetches = {item: pool.submit(self._fetch, item) for item in wanted.items()}
             try:
-                return self._outcome(wanted, fetches, strict=strict)
+                return self._collect_fetched(wanted, fetches, strict=strict)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _outcome(
+    def _collect_fetched(
         self, wanted: Catalog, fetches: Mapping[IndexedVersion, "Future[None]"], *, strict: bool
     ) -> Catalog:
         models: dict[str, dict[int, IndexedVersion]] = {}
@@ -229,21 +229,21 @@ class Sync:
         previous: dict[tuple[str, int], IndexedVersion] = {}
         for item in now.items():
             old = before.models.get(item.name, {}).get(item.version)
-            if old is None or item.is_local or self._disk.is_good(item):
+            if old is None or item.is_local or self._disk.is_loadable(item):
                 continue
-            if old.stamp == item.stamp or not self._disk.is_good(old):
+            if old.stamp == item.stamp or not self._disk.is_loadable(old):
                 old = before.previous.get((item.name, item.version))
             if old is not None:
                 previous[item.name, item.version] = old
         return Catalog(now.models, now.problems, previous)
 
-    def _have(self, item: IndexedVersion) -> None:
+    def _fetch(self, item: IndexedVersion) -> None:
         if self._lazy or self._disk.has(item):
             return
         progress = Progress(f"downloading {item.label}", item.size or None, self._stop)
         self._running.run(progress, lambda progress: self._disk.fetch(item, progress))
 
-    def _tell(self, problems: Mapping[str, str]) -> None:
+    def _report_problems(self, problems: Mapping[str, str]) -> None:
         """Log each problem once, when it comes up or is another, and when it is over; count it."""
         for name, problem in problems.items():
             if self._bad.get(name) != problem:

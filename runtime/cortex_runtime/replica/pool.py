@@ -15,12 +15,12 @@ from pathlib import Path
 from cortex_api import Document
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler.dependencies import Installer
+from cortex_runtime.handler.project_source import ProjectSource
 from cortex_runtime.mailboxes import Mailboxes
 from cortex_runtime.messages import Command, Message, ModelFailed, ReloadModels, Step, Stop
 from cortex_runtime.metrics.shared_memory import SharedMetrics
-from cortex_runtime.models.progress import Stopped
-from cortex_runtime.models.project import ProjectSource
-from cortex_runtime.models.sync import Sync
+from cortex_runtime.models.download_progress import Stopped
+from cortex_runtime.models.sync import ModelSync
 from cortex_runtime.processes.lifeline import Lifeline
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.processes.worker_process import Spawned, WorkerProcess, spawn
@@ -95,9 +95,9 @@ class WorkerPool:
             str(options.config), str(self._source.folder), str(options.models), self._lifeline.name
         )
         self._installer: Installer | None = None
-        self._sync: Sync | None = None
+        self._sync: ModelSync | None = None
         if handler.models is not None:
-            self._sync = Sync(document, options.models, self._source.folder)
+            self._sync = ModelSync(document, options.models, self._source.folder)
 
     async def start(self) -> None:
         """Fetch project, dependencies and models, and start the workers.
@@ -285,7 +285,7 @@ class WorkerPool:
             await asyncio.gather(*(slot.task for slot in previous))
             log.info("the changed project is in use")
 
-    async def _poll_models(self, sync: Sync) -> None:
+    async def _poll_models(self, sync: ModelSync) -> None:
         """Poll the locations of the models and notify the workers of changes."""
         while True:
             await asyncio.sleep(sync.interval)

@@ -18,7 +18,7 @@ from cortex_runtime.http.server import Server
 from cortex_runtime.logs import records
 from cortex_runtime.messages import Drain, Stop
 from cortex_runtime.metrics.prometheus import Metrics
-from cortex_runtime.models.progress import Stopped
+from cortex_runtime.models.download_progress import Stopped
 from cortex_runtime.processes.listener import listen
 from cortex_runtime.processes.worker_process import WorkerProcess
 from cortex_runtime.replica.admin import Admin, admin_server

@@ -8,8 +8,8 @@ import pytest
 
 from cortex_api import Document, parse
 from cortex_runtime.clients.onnx import ONNXClient
-from cortex_runtime.models.store import Store
-from cortex_runtime.models.sync import Sync
+from cortex_runtime.models.repository import ModelRepository
+from cortex_runtime.models.sync import ModelSync
 
 
 def _openers(tmp_path: Path) -> Iterator[Callable[[bytes], ONNXClient]]:
@@ -26,8 +26,8 @@ def _openers(tmp_path: Path) -> Iterator[Callable[[bytes], ONNXClient]]:
             "spec": {"handler": {"type": "onnx", "models": {"path": "m.onnx"}}},
         }
         document = Document.of(parse(manifest))
-        Sync(document, folder / "models", folder).start()
-        client = ONNXClient(Store.open(document.spec.handler, folder / "models", folder), 1)
+        ModelSync(document, folder / "models", folder).start()
+        client = ONNXClient(ModelRepository.open(document.spec.handler, folder / "models", folder), 1)
         clients.append(client)
         client.preload()
         return client

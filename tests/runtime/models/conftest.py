@@ -230,7 +230,7 @@ def web() -> Iterator[Web]:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between attempts, in this process."""
-    monkeypatch.setattr("cortex_runtime.models.transfer.PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("cortex_runtime.models.sources.transfer.PAUSES", (0.01, 0.01, 0.01))
 
 
 @pytest.fixture(scope="session")

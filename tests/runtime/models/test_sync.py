@@ -11,9 +11,10 @@ import pytest
 
 from cortex_api import Document, parse
 from cortex_runtime.errors import StartError, UserError
-from cortex_runtime.models import disk, local
-from cortex_runtime.models.store import LoadFailed, Store
-from cortex_runtime.models.sync import Sync
+from cortex_runtime.models import disk_cache
+from cortex_runtime.models.repository import LoadFailed, ModelRepository
+from cortex_runtime.models.sources import local
+from cortex_runtime.models.sync import ModelSync
 
 
 def document(kind, models):
@@ -35,11 +36,11 @@ class Replica:
         self.project.mkdir(exist_ok=True)
         self.models = folder / "models"
         self.document = document(kind, models)
-        self.sync = Sync(self.document, self.models, self.project)
+        self.sync = ModelSync(self.document, self.models, self.project)
 
-    def start(self) -> Store:
+    def start(self) -> ModelRepository:
         self.sync.start()
-        self.store = Store.open(self.document.spec.handler, self.models, self.project)
+        self.store = ModelRepository.open(self.document.spec.handler, self.models, self.project)
         return self.store
 
     def poll(self) -> bool:
@@ -305,13 +306,13 @@ FETCH = """
 import sys
 from pathlib import Path
 from cortex_api import Document
-from cortex_runtime.models.store import Store
-from cortex_runtime.models.sync import Sync
+from cortex_runtime.models.repository import ModelRepository
+from cortex_runtime.models.sync import ModelSync
 folder = Path(sys.argv[1])
 document = Document.read(folder / "api.json")
 if sys.argv[2] == "sync":
-    Sync(document, folder / "models", folder).start()
-print(Store.open(document.spec.handler, folder / "models", folder).find(None, None).path.read_text())
+    ModelSync(document, folder / "models", folder).start()
+print(ModelRepository.open(document.spec.handler, folder / "models", folder).find(None, None).path.read_text())
 """
 
 
@@ -323,7 +324,7 @@ def test_processes_that_share_the_folder_fetch_once(web, tmp_path, role):
     )
     (tmp_path / "api.json").write_bytes(described.to_json())
     if role == "worker":
-        Sync(described, tmp_path / "models", tmp_path).start()
+        ModelSync(described, tmp_path / "models", tmp_path).start()
     command = [sys.executable, "-c", FETCH, str(tmp_path), role]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]
     assert [process.communicate(timeout=60)[0] for process in processes] == [b"1\n"] * 3
@@ -340,7 +341,7 @@ def test_what_a_killed_process_left_is_in_nobodys_way(web, replica):
     (api.models / "_cortex_default" / stamp / "1" / "m.onnx").unlink()
     (api.models / "_cortex_default" / stamp / "1").rmdir()
     (api.models / "_cortex_default" / stamp).rmdir()
-    again = Sync(api.document, api.models, api.project)
+    again = ModelSync(api.document, api.models, api.project)
     again.start()
     assert api.store.find(None, None).path.read_bytes() == b"whole"
 
@@ -354,25 +355,25 @@ def test_what_is_no_longer_served_is_removed_after_a_while(web, replica, monkeyp
     assert api.poll()
     api.poll()
     assert before.read_bytes() == b"1"
-    monkeypatch.setattr(disk, "_GRACE_SECONDS", -1.0)
+    monkeypatch.setattr(disk_cache, "_GRACE_SECONDS", -1.0)
     api.poll()
     assert not before.exists()
     assert api.store.find(None, None).path.read_bytes() == b"2"
 
 
 def test_what_was_there_before_a_change_stays_until_the_change_has_been_loaded(web, replica, monkeypatch):
-    monkeypatch.setattr(disk, "_GRACE_SECONDS", -1.0)
+    monkeypatch.setattr(disk_cache, "_GRACE_SECONDS", -1.0)
     web.files["/m.onnx"] = b"good"
     api = replica(path=f"{web.url}/m.onnx")
     store = api.start()
     good = store.find(None, None)
-    store.has_loaded(good)
+    store.mark_loadable(good)
     for content in (b"bad", b"worse"):
         web.files["/m.onnx"] = content
         assert api.poll()
         assert store.previous(store.find(None, None)) == good
         assert good.path.read_bytes() == b"good"
-    store.has_loaded(store.find(None, None))
+    store.mark_loadable(store.find(None, None))
     assert api.poll()
     assert store.previous(store.find(None, None)) is None
     assert not good.path.exists()

@@ -18,8 +18,8 @@ import pytest
 from cortex_api import Document, parse
 from cortex_runtime.clients import tensorflow as client_module
 from cortex_runtime.clients.tensorflow import TensorFlowClient
-from cortex_runtime.models.store import Store
-from cortex_runtime.models.sync import Sync
+from cortex_runtime.models.repository import ModelRepository
+from cortex_runtime.models.sync import ModelSync
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -94,7 +94,7 @@ class Opener:
     folder: Path
     address: str | None
     document: Any = None
-    syncs: list[Sync] = field(default_factory=list)
+    syncs: list[ModelSync] = field(default_factory=list)
     clients: list[TensorFlowClient] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
@@ -107,10 +107,10 @@ class Opener:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("CORTEX_TENSORFLOW_SERVING", self.address or "")
             if not again:
-                sync = Sync(document, self.folder, self.folder)
+                sync = ModelSync(document, self.folder, self.folder)
                 sync.start()
                 self.syncs.append(sync)
-            store = Store.open(document.spec.handler, self.folder, self.folder)
+            store = ModelRepository.open(document.spec.handler, self.folder, self.folder)
             store.failed = self.failed.append
         models = document.spec.handler.models
         client = client_module.open_client(

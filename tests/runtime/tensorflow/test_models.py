@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cortex_runtime.errors import StartError, UserError
-from cortex_runtime.models.store import LoadFailed
+from cortex_runtime.models.repository import LoadFailed
 
 ONES = {"a": [[1.0, 1.0, 1.0]], "b": [[1.0, 1.0, 1.0]]}
 

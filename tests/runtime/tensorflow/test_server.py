@@ -191,7 +191,7 @@ import importlib.abc, json, sys
 from pathlib import Path
 from cortex_api import Document
 from cortex_runtime.clients.tensorflow import open_client
-from cortex_runtime.models.store import Store
+from cortex_runtime.models.repository import ModelRepository
 
 class NotThere(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
@@ -200,7 +200,7 @@ class NotThere(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, NotThere())
 handler, folder, address = Document.read(sys.argv[1]).spec.handler, Path(sys.argv[2]), sys.argv[3]
-client = open_client(Store.open(handler, folder, folder), handler.models, address)
+client = open_client(ModelRepository.open(handler, folder, folder), handler.models, address)
 print(json.dumps(client.predict(["a"])["upper"].tolist()))
 client.close()
 """

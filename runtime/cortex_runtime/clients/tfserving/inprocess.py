@@ -19,7 +19,7 @@ from cortex_runtime.clients.tfserving.signature import (
     text_where_possible,
 )
 from cortex_runtime.errors import StartError
-from cortex_runtime.models.store import Version
+from cortex_runtime.models.repository import Version
 
 log = logging.getLogger("cortex")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cortex_runtime.clients.tfserving.signature import Signature
-from cortex_runtime.models.store import Version
+from cortex_runtime.models.repository import Version
 
 H = TypeVar("H")
 

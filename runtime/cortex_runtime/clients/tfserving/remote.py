@@ -12,9 +12,9 @@ from cortex_runtime.clients.tfserving.server import ModelServer
 from cortex_runtime.clients.tfserving.signature import check, choose_key
 from cortex_runtime.clients.tfserving.views import Servable
 from cortex_runtime.errors import StartError
-from cortex_runtime.models.disk import Full
-from cortex_runtime.models.listing import Changed
-from cortex_runtime.models.store import Version
+from cortex_runtime.models.disk_cache import DiskCacheFull
+from cortex_runtime.models.repository import Version
+from cortex_runtime.models.sources.base import Changed
 
 _LOAD_ATTEMPTS = 5
 
@@ -69,7 +69,7 @@ class Remote:
         try:
             with self._reading(model.version):
                 self._server.load(model.version)
-        except (Changed, Full) as error:
+        except (Changed, DiskCacheFull) as error:
             raise NotLoaded(f"{model.handle.name} is no longer loaded") from error
 
     def unload(self, model: Model[Servable]) -> None:

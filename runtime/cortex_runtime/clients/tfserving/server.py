@@ -24,8 +24,8 @@ from cortex_runtime.clients.tfserving.signature import Signature, refusal
 from cortex_runtime.clients.tfserving.stubs import Stubs
 from cortex_runtime.clients.tfserving.views import LOCK, Limits, Servable, Views, size_of
 from cortex_runtime.errors import StartError
-from cortex_runtime.models.locks import locked
-from cortex_runtime.models.store import LoadFailed, Version, title
+from cortex_runtime.models.file_locks import locked
+from cortex_runtime.models.repository import LoadFailed, Version, title
 
 log = logging.getLogger("cortex")
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cortex_runtime.models.store import Version
+from cortex_runtime.models.repository import Version
 
 LOCK = ".lock"
 

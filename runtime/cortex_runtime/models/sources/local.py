@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.models.listing import Changed, Entry, Listing
-from cortex_runtime.models.progress import Progress
+from cortex_runtime.models.download_progress import Progress
+from cortex_runtime.models.sources.base import Changed, Entry, Listing
 
 CLAIMS = Path("/mnt/pvc")
 """Where the pod has its volume claims, each under its name."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.models.progress import Progress
+from cortex_runtime.models.download_progress import Progress
 
 _DRIVE = re.compile(r"^[A-Za-z]:").match
 

@@ -12,9 +12,9 @@ from urllib.parse import unquote
 import httpx
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.models.listing import Changed, Entry, Listing
-from cortex_runtime.models.progress import Progress
-from cortex_runtime.models.transfer import Part, TryAgain, retried, transfer
+from cortex_runtime.models.download_progress import Progress
+from cortex_runtime.models.sources.base import Changed, Entry, Listing
+from cortex_runtime.models.sources.transfer import ContentPart, TransientError, retry, transfer
 
 _HEADERS = {"accept-encoding": "identity", "user-agent": "cortex"}
 _TIMEOUT = httpx.Timeout(20, connect=10)
@@ -47,7 +47,7 @@ class WebSource:
 
     def listing(self, below: str = "") -> Listing:
         """The file as the server describes it. Raises StartError: ModelNotFound, ModelAccessDenied, ModelUnavailable."""
-        headers = retried(self._describe, self.shown, self._wait)
+        headers = retry(self._describe, self.shown, self._wait)
         length = headers.get("content-length", "")
         size = int(length) if length.isdecimal() else None
         return Listing((Entry(self._name(headers), size, _tag(headers)),), is_file=True)
@@ -56,7 +56,7 @@ class WebSource:
         """Download the file. Raises Changed when it is another one by now, and StartError."""
 
         @contextmanager
-        def read(offset: int) -> Iterator[Part]:
+        def read(offset: int) -> Iterator[ContentPart]:
             more = {}
             if offset:
                 more["range"] = f"bytes={offset}-"
@@ -67,8 +67,8 @@ class WebSource:
                     raise Changed
                 begin = _offset(answer)
                 if begin not in (0, offset):
-                    raise TryAgain(f"the server answers from byte {begin} instead of {offset}")
-                yield Part(
+                    raise TransientError(f"the server answers from byte {begin} instead of {offset}")
+                yield ContentPart(
                     begin,
                     answer.iter_bytes(),
                     _md5(answer.headers) if answer.status_code == 200 else None,
@@ -77,7 +77,7 @@ class WebSource:
         transfer(read, target, entry.size, self.shown, progress)
 
     def _describe(self) -> Mapping[str, str]:
-        with _client() as client, self._explaining():
+        with _client() as client, self._translate_errors():
             head = client.head(self._url)
         if head.status_code in _NO_HEAD:
             with self._answer("GET", {}) as answer:
@@ -88,17 +88,17 @@ class WebSource:
     @contextmanager
     def _answer(self, method: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
         with (
-            self._explaining(),
+            self._translate_errors(),
             _client() as client,
             client.stream(method, self._url, headers=headers) as answer,
         ):
             if answer.status_code == 416:
-                raise TryAgain("the server has no such range", whole=True)
+                raise TransientError("the server has no such range", whole=True)
             self._require_success(answer)
             yield answer
 
     @contextmanager
-    def _explaining(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except httpx.UnsupportedProtocol as error:
@@ -106,7 +106,7 @@ class WebSource:
         except httpx.TransportError as error:
             if isinstance(_root(error), ssl.SSLCertVerificationError):
                 raise StartError("ModelUnavailable", f"{self.shown}: {error}") from error
-            raise TryAgain(str(error) or type(error).__name__) from error
+            raise TransientError(str(error) or type(error).__name__) from error
         except httpx.TooManyRedirects as error:
             raise StartError("ModelUnavailable", f"{self.shown}: {error}") from error
 
@@ -117,7 +117,7 @@ class WebSource:
         said = f"{status} {answer.reason_phrase}".strip()
         if status in _BUSY or status >= 500:
             after = answer.headers.get("retry-after", "")
-            raise TryAgain(f"the server answers {said}", float(after) if after.isdecimal() else None)
+            raise TransientError(f"the server answers {said}", float(after) if after.isdecimal() else None)
         if status in (404, 410):
             raise StartError("ModelNotFound", f"{self.shown} does not exist ({said})")
         if status in (401, 403, 407):

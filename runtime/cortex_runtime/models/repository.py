@@ -1,7 +1,7 @@
 """The models of an API as a worker finds them: the supervisor's index, and with a cache on disk also the downloads.
 
-A worker reads the index when it opens the store and when it is told that it changed; between that, finding a version is looking
-into dictionaries.
+A worker reads the index when it opens the repository, and again after each `ReloadModels`. In between, a version is found by a
+lookup in dictionaries.
 """
 
 import contextlib
@@ -15,13 +15,13 @@ from starlette.exceptions import HTTPException
 from cortex_api.handler import BaseHandler
 from cortex_runtime.errors import StartError, UserError
 from cortex_runtime.models.catalog import DEFAULT_NAME, Catalog, IndexedVersion, Version, index_path, title
-from cortex_runtime.models.disk import Disk, Full
-from cortex_runtime.models.listing import Changed
-from cortex_runtime.models.plan import Layout, locations
-from cortex_runtime.models.progress import Progress
-from cortex_runtime.models.storage import open_source
+from cortex_runtime.models.catalog_builder import CatalogBuilder, locations
+from cortex_runtime.models.disk_cache import DiskCache, DiskCacheFull
+from cortex_runtime.models.download_progress import Progress
+from cortex_runtime.models.sources import open_source
+from cortex_runtime.models.sources.base import Changed
 
-__all__ = ["DEFAULT_NAME", "LoadFailed", "Store", "Version", "title"]
+__all__ = ["DEFAULT_NAME", "LoadFailed", "ModelRepository", "Version", "title"]
 
 log = logging.getLogger("cortex")
 
@@ -34,7 +34,7 @@ class LoadFailed(Exception):
     """A version can't be fetched or loaded; not the caller's fault. The message tells which, and why."""
 
 
-class Store:
+class ModelRepository:
     """All models of one API. Opened by `open`; safe for several threads."""
 
     def __init__(self, handler: BaseHandler, models: Path, project: Path) -> None:
@@ -49,19 +49,19 @@ class Store:
         """Is told the name of a model whenever a load of it has failed."""
         self._project = project
         self._locations = locations(spec)
-        self._layout = Layout.of_handler(handler, models)
+        self._catalog_builder = CatalogBuilder.for_handler(handler, models)
         self._index = index_path(models, handler)
-        self._disk = Disk(models, project, handler.type, self._index, spec.disk_cache_size)
+        self._disk = DiskCache(models, project, handler.type, self._index, spec.disk_cache_size)
         self._catalog = Catalog()
         self._items: dict[tuple[str, str], IndexedVersion] = {}
         self._found: dict[tuple[object, object], Version] = {}
 
     @classmethod
-    def open(cls, handler: BaseHandler, models: Path, project: Path) -> "Store":
-        """The store of a handler that has models. Raises StartError when the supervisor has written no index."""
-        store = cls(handler, models, project)
-        store.refresh()
-        return store
+    def open(cls, handler: BaseHandler, models: Path, project: Path) -> "ModelRepository":
+        """The repository of a handler that has models. Raises StartError when the supervisor has written no index."""
+        repository = cls(handler, models, project)
+        repository.refresh()
+        return repository
 
     def names(self) -> list[str]:
         """Of all models, in order."""
@@ -71,7 +71,7 @@ class Store:
         """The numbers of a model's versions, in order; none for an unknown name."""
         return sorted(self._catalog.models.get(name, ()))
 
-    def everything(self) -> list[Version]:
+    def all_versions(self) -> list[Version]:
         """All versions of all models."""
         return [item.as_version() for item in self._catalog.items()]
 
@@ -84,10 +84,10 @@ class Store:
         item = self._catalog.previous.get((version.name, version.version))
         return item.as_version() if item is not None and self._disk.has(item) else None
 
-    def has_loaded(self, version: Version) -> None:
+    def mark_loadable(self, version: Version) -> None:
         """Tell that a version can be loaded: what was there before it is not needed any more."""
         if (item := self._items.get((version.name, version.stamp))) is not None:
-            self._disk.has_loaded(item)
+            self._disk.mark_loadable(item)
 
     def candidates(self, name: str | None, version: str | int | None) -> list[Version]:
         """The versions that may be meant, the best first: for "latest" all of them, the highest first. Their files may not be
@@ -112,8 +112,8 @@ class Store:
         except TypeError:
             found = None
         if found is None:
-            found = self.best(name, version, self._have)
-            if self._disk.keeps_all:
+            found = self.best(name, version, self._with_files)
+            if self._disk.is_unlimited:
                 self._found[asked] = found
         return found
 
@@ -129,9 +129,9 @@ class Store:
                 try:
                     return use(candidate)
                 except Changed:
-                    self._look_again(candidate.name)
+                    self._list_again(candidate.name)
                     break
-                except Full as error:
+                except DiskCacheFull as error:
                     raise HTTPException(
                         503, "all models that fit on the disk are in use", {"Retry-After": "1"}
                     ) from error
@@ -146,7 +146,7 @@ class Store:
     def reading(self, version: Version) -> Iterator[None]:
         """The files of a version are here, and are not removed meanwhile.
 
-        Raises LoadFailed when they can't be had, Changed and Full.
+        Raises LoadFailed when they can't be had, Changed and DiskCacheFull.
         """
         with contextlib.ExitStack() as stack:
             while True:
@@ -182,7 +182,7 @@ class Store:
         self._catalog = catalog
         self._found = {}
 
-    def _have(self, version: Version) -> Version:
+    def _with_files(self, version: Version) -> Version:
         self._fetch(version)
         return version
 
@@ -200,13 +200,13 @@ class Store:
             raise LoadFailed(f"{item.label} cannot be fetched: {error.message}") from error
         return item
 
-    def _look_again(self, name: str) -> None:
+    def _list_again(self, name: str) -> None:
         """List a model at its source, and follow what is there: the supervisor has not seen the change yet."""
         location = next(location for location in self._locations if location.name in (name, None))
         models = dict(self._catalog.models)
         try:
             source = open_source(location.uri, self._project)
-            found = self._layout.of(location, source.listing(), source.local, source.shown)
+            found = self._catalog_builder.build(location, source.listing(), source.local, source.shown)
         except StartError as error:
             raise LoadFailed(f"{title(name)} cannot be fetched: {error.message}") from error
         if name in found.models:

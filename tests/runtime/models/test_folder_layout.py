@@ -2,7 +2,7 @@
 
 import pytest
 
-from cortex_runtime.models import tree
+from cortex_runtime.models import folder_layout
 
 SAVED_MODEL = ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"]
 
@@ -24,7 +24,7 @@ SAVED_MODEL = ["saved_model.pb", "variables/variables.index", "variables/variabl
     ],
 )
 def test_layouts_that_are_served(kind, names, versions):
-    found = tree.read(kind, names, "s3://b/m")
+    found = folder_layout.read(kind, names, "s3://b/m")
     assert (dict(found.versions), dict(found.problems)) == (versions, {})
 
 
@@ -43,8 +43,8 @@ def test_layouts_that_are_served(kind, names, versions):
     ],
 )
 def test_layouts_that_are_refused_say_what_is_wrong_what_is_accepted_and_what_is_there(kind, names, words):
-    with pytest.raises(tree.InvalidLayout) as caught:
-        tree.read(kind, names, "s3://b/m")
+    with pytest.raises(folder_layout.InvalidLayout) as caught:
+        folder_layout.read(kind, names, "s3://b/m")
     message = str(caught.value)
     assert words in message
     assert "s3://b/m" in message
@@ -54,13 +54,13 @@ def test_layouts_that_are_refused_say_what_is_wrong_what_is_accepted_and_what_is
 
 
 def test_a_broken_version_leaves_the_others_served():
-    found = tree.read("onnx", ["1/a.onnx", "2/a.txt", "3/a.onnx", "03/a.onnx"], "m")
+    found = folder_layout.read("onnx", ["1/a.onnx", "2/a.txt", "3/a.onnx", "03/a.onnx"], "m")
     assert dict(found.versions) == {1: "1/"}
     assert "m/2 is not an ONNX model" in found.problems[2]
     assert "two folders are version 3" in found.problems[3]
 
 
 def test_a_long_list_of_names_is_cut():
-    with pytest.raises(tree.InvalidLayout) as caught:
-        tree.read("onnx", [f"file-{i}" for i in range(1000)], "m")
+    with pytest.raises(folder_layout.InvalidLayout) as caught:
+        folder_layout.read("onnx", [f"file-{i}" for i in range(1000)], "m")
     assert "... and 980 more" in str(caught.value)

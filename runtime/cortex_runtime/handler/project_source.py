@@ -9,11 +9,11 @@ from pathlib import Path
 
 from cortex_api.handler import PROJECT_ARCHIVES, BaseHandler
 from cortex_runtime.errors import StartError
-from cortex_runtime.models import tree
-from cortex_runtime.models.disk import download, sync_folder
-from cortex_runtime.models.listing import Changed
-from cortex_runtime.models.progress import Progress
-from cortex_runtime.models.storage import open_source
+from cortex_runtime.models import folder_layout
+from cortex_runtime.models.disk_cache import download, sync_folder
+from cortex_runtime.models.download_progress import Progress
+from cortex_runtime.models.sources import open_source
+from cortex_runtime.models.sources.base import Changed
 
 _ATTEMPTS = 3
 _MARK = ".cortex-source"
@@ -130,7 +130,7 @@ def _fetch(uri: str, base: Path, scratch: Path, stop: threading.Event | None) ->
             download(source, list(listing.entries), "", fetched, progress)
             progress.finished()
             name = listing.entries[0].name
-            if not listing.is_file or not name.lower().endswith(tree.ARCHIVES):
+            if not listing.is_file or not name.lower().endswith(folder_layout.ARCHIVES):
                 return fetched
             from cortex_runtime.models import archive
 

@@ -7,10 +7,10 @@ import httpx
 import pytest
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.models.disk import download
-from cortex_runtime.models.listing import Changed
-from cortex_runtime.models.progress import Progress
-from cortex_runtime.models.storage import open_source
+from cortex_runtime.models.disk_cache import download
+from cortex_runtime.models.download_progress import Progress
+from cortex_runtime.models.sources import open_source
+from cortex_runtime.models.sources.base import Changed
 from tests.runtime.models.local_http import serving
 
 LARGE = bytes(range(256)) * 40_000  # 10 MB: more than one chunk of the server's

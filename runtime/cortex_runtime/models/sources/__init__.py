@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.models import local
-from cortex_runtime.models.listing import Source
-from cortex_runtime.models.locks import sleeping
+from cortex_runtime.models.file_locks import sleep
+from cortex_runtime.models.sources import local
+from cortex_runtime.models.sources.base import Source
 
 
 def open_source(
-    location: str, project: Path, wait: Callable[[float], object] = sleeping, *, hidden: bool = False
+    location: str, project: Path, wait: Callable[[float], object] = sleep, *, hidden: bool = False
 ) -> Source:
     """The source for a location; relative paths count from the project.
 
@@ -28,11 +28,11 @@ def open_source(
             raise StartError("InvalidSpec", f"{location}: write pvc://<claim>/<path>, without '..'")
         return local.LocalSource(location, local.CLAIMS / claim / path, hidden=hidden)
     if scheme in ("s3", "gs"):
-        from cortex_runtime.models.s3 import S3Source
+        from cortex_runtime.models.sources.s3 import S3Source
 
         return S3Source(location, wait)
     if scheme in ("http", "https"):
-        from cortex_runtime.models.web import WebSource
+        from cortex_runtime.models.sources.web import WebSource
 
         return WebSource(location, wait)
     raise StartError(

@@ -6,10 +6,10 @@ import hashlib
 import pytest
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.models.disk import download
-from cortex_runtime.models.listing import Changed
-from cortex_runtime.models.progress import Progress
-from cortex_runtime.models.storage import open_source
+from cortex_runtime.models.disk_cache import download
+from cortex_runtime.models.download_progress import Progress
+from cortex_runtime.models.sources import open_source
+from cortex_runtime.models.sources.base import Changed
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB
 

@@ -63,6 +63,6 @@ def _same(descriptor: int, path: Path) -> bool:
         return False
 
 
-def sleeping(seconds: float) -> None:
+def sleep(seconds: float) -> None:
     """The plain way to wait."""
     time.sleep(seconds)

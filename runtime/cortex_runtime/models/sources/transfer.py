@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.models.listing import Changed
-from cortex_runtime.models.progress import Progress
+from cortex_runtime.models.download_progress import Progress
+from cortex_runtime.models.sources.base import Changed
 
 R = TypeVar("R")
 
@@ -23,7 +23,7 @@ PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 _LONGEST_ASKED = 30.0
 
 
-class TryAgain(Exception):
+class TransientError(Exception):
     """What may go better soon. after: seconds, when the server asks for them. whole: what has arrived is wrong."""
 
     def __init__(self, problem: str, after: float | None = None, whole: bool = False) -> None:
@@ -33,7 +33,7 @@ class TryAgain(Exception):
 
 
 @dataclass(frozen=True)
-class Part:
+class ContentPart:
     """The content from an offset on: the one that was asked for, or 0. md5: of all of it, in hexadecimal, when it is known."""
 
     offset: int
@@ -41,7 +41,7 @@ class Part:
     md5: str | None = None
 
 
-class Patience:
+class RetryPauses:
     """Counts the attempts. where: for messages. wait: pauses for seconds, and may raise to give up."""
 
     def __init__(self, where: str, wait: Callable[[float], object]) -> None:
@@ -49,7 +49,7 @@ class Patience:
         self._wait = wait
         self._used = 0
 
-    def again(self, problem: TryAgain) -> None:
+    def again(self, problem: TransientError) -> None:
         """Pause before the next attempt. Raises StartError (ModelUnavailable) when there have been enough."""
         if self._used == len(PAUSES):
             tries = self._used + 1
@@ -63,18 +63,18 @@ class Patience:
         self._used = 0
 
 
-def retried(attempt: Callable[[], R], where: str, wait: Callable[[float], object]) -> R:
-    """The result of the first attempt that doesn't raise TryAgain. Raises StartError (ModelUnavailable)."""
-    patience = Patience(where, wait)
+def retry(attempt: Callable[[], R], where: str, wait: Callable[[float], object]) -> R:
+    """The result of the first attempt that doesn't raise TransientError. Raises StartError (ModelUnavailable)."""
+    pauses = RetryPauses(where, wait)
     while True:
         try:
             return attempt()
-        except TryAgain as problem:
-            patience.again(problem)
+        except TransientError as problem:
+            pauses.again(problem)
 
 
 def transfer(
-    read: Callable[[int], AbstractContextManager[Part]],
+    read: Callable[[int], AbstractContextManager[ContentPart]],
     target: Path,
     size: int | None,
     where: str,
@@ -85,7 +85,7 @@ def transfer(
     read: opens the content from an offset on. size: in bytes, when it is known.
     Raises StartError (ModelUnavailable), and what `read` and `progress` raise.
     """
-    patience = Patience(where, progress.wait)
+    pauses = RetryPauses(where, progress.wait)
     furthest = 0
     with target.open("xb") as file:
         content = _Content(file, progress)
@@ -99,11 +99,11 @@ def transfer(
                         content.add(chunk)
                         if content.size > furthest:
                             furthest = content.size
-                            patience.restored()
+                            pauses.restored()
                     content.check(size, part.md5)
                 break
-            except TryAgain as problem:
-                patience.again(problem)
+            except TransientError as problem:
+                pauses.again(problem)
                 if problem.whole:
                     content.restart()
         file.flush()
@@ -136,6 +136,6 @@ class _Content:
         if size is not None and self.size > size:
             raise Changed
         if size is not None and self.size < size:
-            raise TryAgain(f"the answer ended after {self.size} of {size} bytes")
+            raise TransientError(f"the answer ended after {self.size} of {size} bytes")
         if md5 is not None and md5 != self._digest.hexdigest():
-            raise TryAgain("what arrives has another checksum (MD5) than the server says", whole=True)
+            raise TransientError("what arrives has another checksum (MD5) than the server says", whole=True)

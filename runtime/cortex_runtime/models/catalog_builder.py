@@ -1,4 +1,4 @@
-"""What the spec asks for and what its locations hold, put together to a catalog: pure, the same for every kind of location."""
+"""From the locations in the spec and the lists of their files to a catalog. Pure: the same for every kind of location."""
 
 import os
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cortex_api.handler import BaseHandler, Models
-from cortex_runtime.models import tree
+from cortex_runtime.models import folder_layout
 from cortex_runtime.models.catalog import DEFAULT_NAME, Catalog, IndexedVersion
-from cortex_runtime.models.disk import stamp_of
-from cortex_runtime.models.listing import Entry, Listing, safe_name
+from cortex_runtime.models.disk_cache import stamp_of
+from cortex_runtime.models.sources.base import Entry, Listing, safe_name
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ def locations(spec: Models) -> list[ModelLocation]:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How the models of a handler type are laid out on disk.
+class CatalogBuilder:
+    """Builds the catalog of a location from the list of its files, by the handler type.
 
     serves_local_files: whether local files are used where they are, without a copy.
     """
@@ -42,12 +42,12 @@ class Layout:
     serves_local_files: bool
 
     @classmethod
-    def of_handler(cls, handler: BaseHandler, models: Path) -> "Layout":
+    def for_handler(cls, handler: BaseHandler, models: Path) -> "CatalogBuilder":
         """TensorFlow Serving, a container of its own, sees nothing but the folder of models."""
         apart = handler.type == "tensorflow" and bool(os.environ.get("CORTEX_TENSORFLOW_SERVING"))
         return cls(handler.type, models, serves_local_files=not apart)
 
-    def of(self, location: ModelLocation, listing: Listing, local: Path | None, shown: str) -> Catalog:
+    def build(self, location: ModelLocation, listing: Listing, local: Path | None, shown: str) -> Catalog:
         """The models at a place, and their problems.
 
         local: the path of the place when it is on this machine. shown: the place, for messages.
@@ -58,7 +58,7 @@ class Layout:
             return Catalog({}, {DIR: f"{shown} is a file; `dir` is a folder with a folder for each model"})
         models: dict[str, Mapping[int, IndexedVersion]] = {}
         problems: dict[str, str] = {}
-        for name, names in tree.models_in(entry.name for entry in listing.entries).items():
+        for name, names in folder_layout.models_in(entry.name for entry in listing.entries).items():
             if not safe_name(name):
                 problems[name] = f"{shown}: {name!r} can't be the name of a model"
                 continue
@@ -77,15 +77,15 @@ class Layout:
         entries = listing.entries
         if listing.is_file:
             file = entries[0]
-            archive = tree.lone_archive([file.name])
-            if archive is None and (wrong := tree.check(self.kind, [file.name])):
-                return Catalog({}, {key(name): tree.describe(self.kind, [file.name], shown, wrong)})
+            archive = folder_layout.lone_archive([file.name])
+            if archive is None and (wrong := folder_layout.check(self.kind, [file.name])):
+                return Catalog({}, {key(name): folder_layout.describe(self.kind, [file.name], shown, wrong)})
             item = self._indexed_version(name, 1, location, "", [file], local, archive, file=file.name)
             return Catalog({name: {1: item}}, {})
         names = [entry.name.removeprefix(base) for entry in entries]
         try:
-            found = tree.read(self.kind, names, shown)
-        except tree.InvalidLayout as error:
+            found = folder_layout.read(self.kind, names, shown)
+        except folder_layout.InvalidLayout as error:
             return Catalog({}, {key(name): str(error)})
         versions = {}
         for number, folder in found.versions.items():
@@ -94,7 +94,7 @@ class Layout:
             packed = (
                 None
                 if self.kind == "python"
-                else tree.lone_archive([e.name.removeprefix(prefix) for e in inside])
+                else folder_layout.lone_archive([e.name.removeprefix(prefix) for e in inside])
             )
             versions[number] = self._indexed_version(name, number, location, prefix, inside, local, packed)
         problems = {key(name, number): problem for number, problem in found.problems.items()}

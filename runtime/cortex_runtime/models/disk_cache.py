@@ -20,22 +20,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.models import tree
+from cortex_runtime.models import folder_layout
 from cortex_runtime.models.catalog import IndexedVersion
-from cortex_runtime.models.listing import Changed, Entry, Source, require_safe
-from cortex_runtime.models.locks import Busy, locked, sleeping
-from cortex_runtime.models.progress import Progress, size_in_words
-from cortex_runtime.models.storage import open_source
+from cortex_runtime.models.download_progress import Progress, size_in_words
+from cortex_runtime.models.file_locks import Busy, locked, sleep
+from cortex_runtime.models.sources import open_source
+from cortex_runtime.models.sources.base import Changed, Entry, Source, require_safe
 
 _FILES_AT_ONCE = 4
 _GRACE_SECONDS = 600.0
 
 
-class Full(Exception):
+class DiskCacheFull(Exception):
     """All that the limit allows on disk is being fetched or loaded at this moment."""
 
 
-class Disk:
+class DiskCache:
     """The folder. kind: the handler's type. index: this API's in it. limit: versions of this API on disk, None for all.
 
     in_memory: gives the stamps of what is loaded in this process.
@@ -53,7 +53,7 @@ class Disk:
         self._loaded = models / ".loaded"
 
     @property
-    def keeps_all(self) -> bool:
+    def is_unlimited(self) -> bool:
         """Whether nothing is removed to make room."""
         return self._limit is None
 
@@ -72,7 +72,7 @@ class Disk:
         return item.is_local or self._content(item).is_dir()
 
     @contextlib.contextmanager
-    def reading(self, item: IndexedVersion, wait: Callable[[float], object] = sleeping) -> Iterator[None]:
+    def reading(self, item: IndexedVersion, wait: Callable[[float], object] = sleep) -> Iterator[None]:
         """Keep the files of a version from being removed meanwhile. Raises FileNotFoundError when they aren't here."""
         if item.is_local:
             yield
@@ -85,7 +85,7 @@ class Disk:
     def fetch(self, item: IndexedVersion, progress: Progress) -> None:
         """See to it that the files of a version are here and whole.
 
-        Raises StartError (why they can't be had), Changed (other files are there by now), Full, and Stopped.
+        Raises StartError (why they can't be had), Changed (other files are there by now), DiskCacheFull, and Stopped.
         """
         if self.has(item):
             return
@@ -134,10 +134,10 @@ class Disk:
         names = [
             path.relative_to(unpacked).as_posix() for path in sorted(unpacked.rglob("*")) if path.is_file()
         ]
-        root = tree.root_of(self._kind, names)
+        root = folder_layout.root_of(self._kind, names)
         inside = [name.removeprefix(root) for name in names]
-        if wrong := tree.check(self._kind, inside):
-            raise StartError("ModelInvalid", tree.describe(self._kind, inside, source.shown, wrong))
+        if wrong := folder_layout.check(self._kind, inside):
+            raise StartError("ModelInvalid", folder_layout.describe(self._kind, inside, source.shown, wrong))
         version.parent.mkdir(parents=True)
         (unpacked / root).rename(version)
 
@@ -157,16 +157,16 @@ class Disk:
                 break
             excess -= self._remove(path)
         if excess > 0:
-            raise Full
+            raise DiskCacheFull
 
-    def part_with(self, items: Iterable[IndexedVersion]) -> None:
+    def start_grace_period(self, items: Iterable[IndexedVersion]) -> None:
         """These are about to leave the index: who still works with them has a while from now on."""
         for item in items:
             if not item.is_local:
                 with contextlib.suppress(FileNotFoundError):
                     _touch(self._content(item))
 
-    def collect(self) -> None:
+    def remove_unused(self) -> None:
         """Remove what no index names any more and nobody has used for a while."""
         wanted = _referenced(self._indexes())
         for path in [*self._contents(), *self._incoming.iterdir()]:
@@ -174,11 +174,11 @@ class Disk:
                 if path.name not in wanted and time.time() - path.stat().st_mtime > _GRACE_SECONDS:
                     self._remove(path)
 
-    def is_good(self, item: IndexedVersion) -> bool:
+    def is_loadable(self, item: IndexedVersion) -> bool:
         """Whether somebody has loaded a version, since it was fetched."""
         return (self._loaded / item.stamp).exists()
 
-    def has_loaded(self, item: IndexedVersion) -> None:
+    def mark_loadable(self, item: IndexedVersion) -> None:
         """Remember that a version can be loaded."""
         if not item.is_local:
             (self._loaded / item.stamp).touch()

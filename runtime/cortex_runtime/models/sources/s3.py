@@ -15,9 +15,9 @@ from botocore import exceptions
 from botocore.config import Config
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.models.listing import Changed, Entry, Listing
-from cortex_runtime.models.progress import Progress
-from cortex_runtime.models.transfer import Part, TryAgain, retried, transfer
+from cortex_runtime.models.download_progress import Progress
+from cortex_runtime.models.sources.base import Changed, Entry, Listing
+from cortex_runtime.models.sources.transfer import ContentPart, TransientError, retry, transfer
 
 _GOOGLE = "https://storage.googleapis.com"
 _CHUNK = 256 * 1024
@@ -90,16 +90,16 @@ class S3Source:
         where = f"{self.shown} ({entry.name})"
 
         @contextmanager
-        def read(offset: int) -> Iterator[Part]:
+        def read(offset: int) -> Iterator[ContentPart]:
             arguments = {"Range": f"bytes={offset}-"} if offset else {}
             if entry.tag.startswith('"'):
                 arguments["IfMatch"] = entry.tag
-            with self._explaining(where):
+            with self._translate_errors(where):
                 answer = self._client.get_object(
                     Bucket=self._bucket, Key=self._base + entry.name, **arguments
                 )
                 with closing(answer["Body"]) as body:
-                    yield Part(offset, body.iter_chunks(_CHUNK), _md5(answer))
+                    yield ContentPart(offset, body.iter_chunks(_CHUNK), _md5(answer))
 
         if entry.size == 0:
             target.touch(exist_ok=False)
@@ -145,21 +145,21 @@ class S3Source:
 
     def _ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
         def attempt() -> dict[str, Any]:
-            with self._explaining(self.shown):
+            with self._translate_errors(self.shown):
                 answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, **arguments)
                 return answer
 
-        return retried(attempt, self.shown, self._wait)
+        return retry(attempt, self.shown, self._wait)
 
     @contextmanager
-    def _explaining(self, where: str) -> Iterator[None]:
-        """boto3's errors as ours: StartError for what stays wrong, TryAgain for what may pass, Changed."""
+    def _translate_errors(self, where: str) -> Iterator[None]:
+        """boto3's errors as ours: StartError for what stays wrong, TransientError for what may pass, Changed."""
         try:
             yield
         except exceptions.ClientError as error:
-            raise self._explained(error, where) from error
+            raise self._translated(error, where) from error
         except exceptions.FlexibleChecksumError as error:
-            raise TryAgain(
+            raise TransientError(
                 f"what arrives has another checksum than the server says: {error}", whole=True
             ) from error
         except _NO_CREDENTIALS as error:
@@ -167,11 +167,11 @@ class S3Source:
         except exceptions.ParamValidationError as error:
             raise StartError("InvalidSpec", f"{where}: {error}") from error
         except _TEMPORARY as error:
-            raise TryAgain(str(error)) from error
+            raise TransientError(str(error)) from error
         except exceptions.BotoCoreError as error:
             raise StartError("ModelUnavailable", f"{where}: {error}") from error
 
-    def _explained(self, error: exceptions.ClientError, where: str) -> Exception:
+    def _translated(self, error: exceptions.ClientError, where: str) -> Exception:
         code = str(error.response.get("Error", {}).get("Code", ""))
         metadata = error.response.get("ResponseMetadata", {})
         status = metadata.get("HTTPStatusCode", 0)
@@ -185,7 +185,9 @@ class S3Source:
             return Changed()
         if code in _BUSY or status >= 500 or status == 429:
             after = metadata.get("HTTPHeaders", {}).get("retry-after", "")
-            return TryAgain(f"{endpoint} answers {code}: {said}", float(after) if after.isdecimal() else None)
+            return TransientError(
+                f"{endpoint} answers {code}: {said}", float(after) if after.isdecimal() else None
+            )
         if code in _PLACE or status == 301:
             return StartError(
                 "ModelAccessDenied", f"{where}: the bucket is in another region ({said}); set AWS_REGION"

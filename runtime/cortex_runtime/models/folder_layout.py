@@ -34,7 +34,7 @@ class InvalidLayout(Exception):
 
 
 @dataclass(frozen=True)
-class Tree:
+class FolderLayout:
     """The versions of a model. versions: number to the folder of the version, as a prefix ("", "3/"). problems: of versions
     that can't be served, by number."""
 
@@ -42,7 +42,7 @@ class Tree:
     problems: Mapping[int, str]
 
 
-def read(kind: str, names: Iterable[str], where: str) -> Tree:
+def read(kind: str, names: Iterable[str], where: str) -> FolderLayout:
     """The versions that a folder holds; one without versions is version 1.
 
     kind: the handler's type. names: of all files below the folder. where: the folder, for messages.
@@ -60,7 +60,7 @@ def read(kind: str, names: Iterable[str], where: str) -> Tree:
     if not folders:
         if wrong := check(kind, seen):
             raise InvalidLayout(describe(kind, seen, where, wrong))
-        return Tree({1: ""}, {})
+        return FolderLayout({1: ""}, {})
     if others:
         wrong = (
             f"it mixes versions ({_few(sorted(folders, key=int))}) "
@@ -80,7 +80,7 @@ def read(kind: str, names: Iterable[str], where: str) -> Tree:
             versions[number] = f"{folder}/"
     if not versions:
         raise InvalidLayout("\n".join(problems.values()))
-    return Tree(versions, problems)
+    return FolderLayout(versions, problems)
 
 
 def check(kind: str, names: Sequence[str]) -> str | None:

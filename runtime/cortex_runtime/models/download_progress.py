@@ -69,7 +69,7 @@ class Progress:
         return f"{self.what}: {done / unit:.0f} of {self._total / unit:.0f} {name}"
 
 
-class Running:
+class RunningDownloads:
     """The downloads under way, for readiness."""
 
     def __init__(self) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cortex_runtime.errors import StartError, UserError
-from cortex_runtime.models import cache as module
-from cortex_runtime.models.cache import Cache
+from cortex_runtime.models import memory_cache as module
 from cortex_runtime.models.catalog import Version
-from cortex_runtime.models.store import LoadFailed
+from cortex_runtime.models.memory_cache import MemoryCache
+from cortex_runtime.models.repository import LoadFailed
 
 
 class Versions:
@@ -33,7 +33,7 @@ class Versions:
     def names(self):
         return sorted({name for name, _ in self.items})
 
-    def everything(self):
+    def all_versions(self):
         return list(self.items.values())
 
     def problems(self):
@@ -59,7 +59,7 @@ class Versions:
     def previous(self, version):
         return self.before.get((version.name, version.version))
 
-    def has_loaded(self, version):
+    def mark_loadable(self, version):
         self.before.pop((version.name, version.version), None)
 
     def in_memory(self, stamps):
@@ -122,7 +122,7 @@ def in_threads(*calls):
 
 
 def test_a_version_is_loaded_once_for_all_who_ask(loads):
-    cache = Cache(Versions(("a", 1), ("a", 2)), loads.load)
+    cache = MemoryCache(Versions(("a", 1), ("a", 2)), loads.load)
     loads.gate.clear()
     join = in_threads(*[lambda: cache.get("a", None)] * 8, *[lambda: cache.get("a", "2")] * 4)
     loads.began.acquire()
@@ -135,7 +135,7 @@ def test_a_version_is_loaded_once_for_all_who_ask(loads):
 
 def test_the_least_recently_used_leaves_before_the_next_is_loaded(loads):
     names = "abcd"
-    cache = Cache(Versions(*[(name, 1) for name in names]), loads.load, size=2, unload=loads.unload)
+    cache = MemoryCache(Versions(*[(name, 1) for name in names]), loads.load, size=2, unload=loads.unload)
     for name in "abacad":
         cache.get(name, 1)
     assert [name for name, _, _ in loads.done] == ["a", "b", "c", "d"]
@@ -145,14 +145,14 @@ def test_the_least_recently_used_leaves_before_the_next_is_loaded(loads):
 
 def test_the_limit_holds_however_many_load_at_once(loads):
     names = "abcdefgh"
-    cache = Cache(Versions(*[(name, 1) for name in names]), loads.load, size=3, unload=loads.unload)
+    cache = MemoryCache(Versions(*[(name, 1) for name in names]), loads.load, size=3, unload=loads.unload)
     join = in_threads(*[(lambda name=name: cache.get(name, 1)) for name in names * 3])
     assert sorted(set(join())) == [f"{name} 1 first" for name in names]
     assert loads.most <= 3
 
 
 def test_a_limit_in_bytes(loads):
-    cache = Cache(
+    cache = MemoryCache(
         Versions(*[(name, 1) for name in "abc"], size=40),
         loads.load,
         limit_bytes=100,
@@ -161,14 +161,14 @@ def test_a_limit_in_bytes(loads):
     for name in "abc":
         cache.get(name, 1)
     assert loads.most == 2
-    large = Cache(Versions(("a", 1), size=101), loads.load, limit_bytes=100)
+    large = MemoryCache(Versions(("a", 1), size=101), loads.load, limit_bytes=100)
     with pytest.raises(LoadFailed, match=r"101 bytes, and models\.cacheBytes allows 100"):
         large.get("a", 1)
 
 
 def test_a_model_larger_in_memory_than_on_disk_pushes_others_out(loads):
     sizes = {"a": 30, "b": 90}
-    cache = Cache(
+    cache = MemoryCache(
         Versions(("a", 1), ("b", 1), size=10),
         loads.load,
         limit_bytes=100,
@@ -183,7 +183,7 @@ def test_a_model_larger_in_memory_than_on_disk_pushes_others_out(loads):
 def test_latest_is_the_highest_version_that_can_be_loaded(loads):
     loads.broken.add(("a", 2, "first"))
     store = Versions(("a", 1), ("a", 2))
-    cache = Cache(store, loads.load)
+    cache = MemoryCache(store, loads.load)
     cache.preload()
     assert cache.get("a", "latest") == "a 1 first"
     with pytest.raises(LoadFailed, match=r"version 2|model a 2 can't be loaded: ValueError: truncated"):
@@ -198,7 +198,7 @@ def test_a_failed_load_is_tried_again_after_a_while(loads, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     loads.broken.add(("a", 1, "first"))
-    cache = Cache(Versions(("a", 1)), loads.load)
+    cache = MemoryCache(Versions(("a", 1)), loads.load)
     with pytest.raises(LoadFailed):
         cache.get("a", 1)
     loads.broken.clear()
@@ -212,9 +212,9 @@ def test_a_failed_load_is_tried_again_after_a_while(loads, monkeypatch):
 def test_nothing_starts_with_a_named_model_that_can_not_be_loaded(loads):
     loads.broken.add(("a", 1, "first"))
     with pytest.raises(StartError, match="truncated") as caught:
-        Cache(Versions(("a", 1), ("b", 1)), loads.load).preload()
+        MemoryCache(Versions(("a", 1), ("b", 1)), loads.load).preload()
     assert caught.value.reason == "ModelInvalid"
-    folder = Cache(Versions(("a", 1), ("b", 1), named=False), loads.load)
+    folder = MemoryCache(Versions(("a", 1), ("b", 1), named=False), loads.load)
     folder.preload()
     assert folder.get("b", 1) == "b 1 first"
 
@@ -222,7 +222,7 @@ def test_nothing_starts_with_a_named_model_that_can_not_be_loaded(loads):
 @pytest.mark.parametrize("size", [None, 1, 2])
 def test_a_change_replaces_and_a_bad_change_does_not(loads, size):
     store = Versions(("a", 1))
-    cache = Cache(store, loads.load, size=size, unload=loads.unload)
+    cache = MemoryCache(store, loads.load, size=size, unload=loads.unload)
     assert cache.get("a", None) == "a 1 first"
     store.change("a", 1, "second")
     cache.refresh()
@@ -245,7 +245,7 @@ def test_a_change_replaces_and_a_bad_change_does_not(loads, size):
 
 def test_a_bad_new_version_leaves_latest_where_it_was(loads):
     store = Versions(("a", 1))
-    cache = Cache(store, loads.load)
+    cache = MemoryCache(store, loads.load)
     cache.preload()
     loads.broken.add(("a", 2, "first"))
     store.change("a", 2, "first")
@@ -258,7 +258,7 @@ def test_a_bad_new_version_leaves_latest_where_it_was(loads):
 
 def test_what_is_gone_leaves(loads):
     store = Versions(("a", 1), ("a", 2))
-    cache = Cache(store, loads.load, unload=loads.unload)
+    cache = MemoryCache(store, loads.load, unload=loads.unload)
     cache.preload()
     del store.items["a", 2]
     cache.refresh()
@@ -268,7 +268,7 @@ def test_what_is_gone_leaves(loads):
 
 def test_requests_go_on_while_a_change_is_loaded(loads):
     store = Versions(("a", 1))
-    cache = Cache(store, loads.load)
+    cache = MemoryCache(store, loads.load)
     cache.preload()
     loads.began.acquire()
     store.change("a", 1, "second")
@@ -290,9 +290,11 @@ def test_a_load_may_ask_for_another_model_but_not_for_itself(loads):
             return "a of " + cache.get("b", 1)
         return loads.load(version)
 
-    cache: Cache[str] = Cache(store, load, size=1)
+    cache: MemoryCache[str] = MemoryCache(store, load, size=1)
     assert cache.get("a", 1) == "a of b 1 first"
-    itself: Cache[str] = Cache(store, lambda version: itself.get(version.name, version.version), size=1)
+    itself: MemoryCache[str] = MemoryCache(
+        store, lambda version: itself.get(version.name, version.version), size=1
+    )
     with pytest.raises(LoadFailed, match="asks for model a 1 itself"):
         itself.get("a", 1)
 
@@ -302,11 +304,11 @@ def test_a_loader_that_exits_is_a_failed_load():
         raise SystemExit(3)
 
     with pytest.raises(LoadFailed, match="SystemExit: 3"):
-        Cache(Versions(("a", 1)), load).get("a", 1)
+        MemoryCache(Versions(("a", 1)), load).get("a", 1)
 
 
 def test_a_name_or_version_that_is_no_string_is_the_callers_error(loads):
-    cache = Cache(Versions(("a", 1)), loads.load)
+    cache = MemoryCache(Versions(("a", 1)), loads.load)
     with pytest.raises(UserError):
         cache.get(["a"], 1)
 
@@ -316,7 +318,7 @@ def test_a_new_process_serves_the_last_good_one_when_what_is_there_now_can_not_b
     store.before["a", 1] = store.items["a", 1]
     store.change("a", 1, "second")
     loads.broken.add(("a", 1, "second"))
-    cache = Cache(store, loads.load)
+    cache = MemoryCache(store, loads.load)
     cache.preload()
     assert (cache.get("a", None), cache.get("a", 1)) == ("a 1 first", "a 1 first")
     assert "truncated" in cache.problems()["a 1"]
