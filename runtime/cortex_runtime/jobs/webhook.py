@@ -16,7 +16,8 @@ from typing import Literal
 import httpx
 
 from cortex_runtime.queues.base import Missing, QueueError, Status
-from cortex_runtime.queues.queue import Hook, Queue
+from cortex_runtime.queues.hooks import Hook
+from cortex_runtime.queues.queue import Queue
 from cortex_runtime.queues.view import view
 
 log = logging.getLogger("cortex")
@@ -54,7 +55,7 @@ class Webhooks:
         try:
             while True:
                 try:
-                    hooks = await self._queue.take_hooks(_AT_ONCE, _POLL_SECONDS)
+                    hooks = await self._queue.hooks.take(_AT_ONCE, _POLL_SECONDS)
                 except QueueError as error:
                     log.debug("failed to take webhooks from the queue; retrying: %s", error)
                     await asyncio.sleep(_POLL_SECONDS)
@@ -74,10 +75,10 @@ class Webhooks:
         try:
             problem = await self._post(hook)
             if problem is None:
-                await self._queue.settle_hook(hook)
+                await self._queue.hooks.settle(hook)
                 self._counted("delivered")
             elif hook.delivery.times >= MAX_ATTEMPTS:
-                await self._queue.settle_hook(hook)
+                await self._queue.hooks.settle(hook)
                 self._counted("given_up")
                 log.error(
                     "failed to deliver the webhook of job %s after %d attempts: %s",
@@ -87,7 +88,7 @@ class Webhooks:
                 )
             else:
                 pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (hook.delivery.times - 1))
-                await self._queue.retry_hook(hook, pause)
+                await self._queue.hooks.retry(hook, pause)
                 self._counted("retried")
                 log.warning(
                     "failed to deliver the webhook of job %s; retrying in %g s: %s", record.id, pause, problem

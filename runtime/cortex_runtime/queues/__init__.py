@@ -1,2 +1,1 @@
-"""The durable queue of an AsyncAPI: what is promised (base), the life of a job (queue), and the backends that keep it (nats,
-sqs)."""
+"""The durable queue of an AsyncAPI: the guarantees (base), the life of a job (queue), webhooks (hooks), backends (nats, sqs)."""

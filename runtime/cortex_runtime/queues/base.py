@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol
 import orjson
 
 Channel = Literal["jobs", "hooks"]
-"""Workers take from jobs; gateways take from hooks, which has the webhooks to deliver."""
+"""jobs: taken by workers. hooks: webhooks to deliver, taken by gateways."""
 
 
 class QueueError(Exception):
@@ -167,8 +167,10 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Depth:
-    """The messages of a channel. waiting: not delivered. taken: delivered and not settled. oldest: its age in seconds; None
-    if the backend does not report it.
+    """The number of messages of a channel.
+
+    waiting: not delivered. taken: delivered and not settled. oldest: age of the oldest in seconds; None if the backend does not
+    report it.
     """
 
     waiting: int
@@ -177,6 +179,7 @@ class Depth:
 
 
 Changed = Callable[[float], Awaitable[None]]
+"""Waits until a record may have changed, at most the given number of seconds."""
 
 
 class Backend(Protocol):

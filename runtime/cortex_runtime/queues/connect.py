@@ -4,7 +4,7 @@
   may be part of the URL. `?replicas=3` keeps three copies on a cluster, `?credentials=FILE` names a file of NATS
   credentials.
 - `sqs://BUCKET/PREFIX`: SQS for the messages, and S3 with that bucket for payloads, records and results, all below PREFIX.
-  Credentials and endpoints come from the environment, as boto3 has them (AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL_S3, ...), or
+  Credentials and endpoints come from the environment variables of boto3 (AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL_S3, ...), or
   from the URL: `?region=eu-west-1&sqs=http://host:1&s3=http://host:2`.
 """
 
@@ -22,7 +22,7 @@ _HOOK_SLACK = 30.0
 
 
 def connect(url: str, document: Document) -> Queue:
-    """Return the queue of an AsyncAPI. Raises StartError (InvalidSpec) for any other form of URL."""
+    """Return the queue of an AsyncAPI. Raises StartError (InvalidSpec) for a URL of any other form."""
     spec = document.spec
     settings = Settings(
         spec.queue.max_attempts, units.seconds(spec.queue.lease), units.seconds(spec.queue.retention)

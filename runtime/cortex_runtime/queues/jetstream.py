@@ -33,7 +33,7 @@ class InUse(Exception):
 
 
 class JetStream:
-    """The connection, which reconnects automatically. Each method raises Unreachable while it is lost.
+    """A connection that reconnects automatically. Each method raises Unreachable while it is lost.
 
     name: the name of the client at the server. credentials: path of a file.
     """
@@ -57,7 +57,7 @@ class JetStream:
                 await client.flush(2)
             await client.close()
 
-    async def ask(self, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    async def call_api(self, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Send a request to the JetStream API. Raises Missing and InUse."""
         data = b"" if body is None else orjson.dumps(body)
         return _checked(await self._request(f"$JS.API.{subject}", data))
@@ -71,7 +71,7 @@ class JetStream:
         return sequence
 
     async def last(self, stream: str, subject: str) -> Msg | None:
-        """Return the last message of a subject, from any replica of the stream."""
+        """Return the last message of a subject, or None. Reads from any replica of the stream."""
         answer = await self._request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
         status = (answer.headers or {}).get("Status")
         if status is None:
@@ -86,7 +86,7 @@ class JetStream:
             await self._connected().publish(subject, data)
 
     async def flush(self) -> None:
-        """Wait until the server has received all that was sent."""
+        """Wait until the server has received everything that was sent."""
         with translated():
             await self._connected().flush()
 
@@ -158,7 +158,7 @@ class Inbox:
         self._source = source
         self._address = address
         self._subscription = subscription
-        self._asked = 0
+        self._requests = 0
         self._busy = False
 
     async def take(self, limit: int, seconds: float) -> list[Msg]:
@@ -181,9 +181,9 @@ class Inbox:
 
     async def _receive(self, messages: list[Msg], limit: int, seconds: float | None) -> None:
         """Request messages. seconds: how long the server waits for a message; None: not at all."""
-        self._asked += 1
+        self._requests += 1
         reconnects = self._client.stats["reconnects"]
-        reply = f"{self._address}.{self._asked}"
+        reply = f"{self._address}.{self._requests}"
         wait = {"no_wait": True} if seconds is None else {"expires": int(seconds * 1e9)}
         body = orjson.dumps({"batch": limit - len(messages), **wait})
         await self._client.publish(self._source, body, reply=reply)
@@ -208,7 +208,7 @@ class Inbox:
 
     def _server(self) -> str:
         url = self._client.connected_url
-        return url.netloc.rpartition("@")[2] if url is not None else "its address"
+        return url.netloc.rpartition("@")[2] if url is not None else "an unknown address"
 
 
 def _checked(message: Msg) -> dict[str, Any]:

@@ -91,14 +91,14 @@ class NatsBackend:
         await self._server.open()
         for suffix in self._streams():
             with contextlib.suppress(Missing):
-                await self._server.ask(f"STREAM.DELETE.{self._stream(suffix)}")
+                await self._server.call_api(f"STREAM.DELETE.{self._stream(suffix)}")
 
     async def read(self, id: str, *, fresh: bool = False) -> Entry | None:
         """Return the record of a job. fresh: from the leader of the stream instead of any replica."""
         subject = self._record(id)
         if fresh and self._replicas > 1:
             try:
-                answer = await self._server.ask(
+                answer = await self._server.call_api(
                     f"STREAM.MSG.GET.{self._stream('records')}", {"last_by_subj": subject}
                 )
             except Missing:
@@ -180,7 +180,7 @@ class NatsBackend:
 
     async def remove(self, name: str) -> None:
         """Delete a payload. A missing one is not an error."""
-        await self._server.ask(
+        await self._server.call_api(
             f"STREAM.PURGE.{self._stream('objects')}", {"filter": f"{self._object(name)}.>"}
         )
 
@@ -189,7 +189,7 @@ class NatsBackend:
         subject = self._object("payload")
         seen, offset = set(), 0
         while True:
-            answer = await self._server.ask(
+            answer = await self._server.call_api(
                 f"STREAM.INFO.{self._stream('objects')}",
                 {"subjects_filter": f"{subject}.>", "offset": offset},
             )
@@ -223,7 +223,9 @@ class NatsBackend:
 
     async def withdraw(self, id: str) -> None:
         """Delete the message of a job."""
-        await self._server.ask(f"STREAM.PURGE.{self._stream('jobs')}", {"filter": self._message("jobs", id)})
+        await self._server.call_api(
+            f"STREAM.PURGE.{self._stream('jobs')}", {"filter": self._message("jobs", id)}
+        )
 
     async def take(self, channel: Channel, limit: int, seconds: float) -> list[Delivery]:
         """Wait for messages and return at most `limit`; an empty list after `seconds`."""
@@ -249,8 +251,8 @@ class NatsBackend:
     async def depth(self, channel: Channel) -> Depth:
         """Return the depth of a channel."""
         stream = self._stream(channel)
-        consumer = await self._server.ask(f"CONSUMER.INFO.{stream}.{_CONSUMER[channel]}")
-        state = (await self._server.ask(f"STREAM.INFO.{stream}"))["state"]
+        consumer = await self._server.call_api(f"CONSUMER.INFO.{stream}.{_CONSUMER[channel]}")
+        state = (await self._server.call_api(f"STREAM.INFO.{stream}"))["state"]
         oldest = None
         if state["messages"]:
             first = datetime.fromisoformat(state["first_ts"][:19]).replace(tzinfo=UTC)
@@ -284,7 +286,7 @@ class NatsBackend:
 
     async def _fill_reserve(self) -> None:
         self._short = True
-        answer = await self._server.ask(
+        answer = await self._server.call_api(
             f"STREAM.INFO.{self._stream('objects')}", {"subjects_filter": f"{self._object('reserve')}.>"}
         )
         there = answer["state"].get("subjects") or {}
@@ -349,10 +351,10 @@ class NatsBackend:
             "max_msg_size": -1,
         }
         try:
-            await self._server.ask(f"STREAM.CREATE.{name}", full)
+            await self._server.call_api(f"STREAM.CREATE.{name}", full)
         except InUse:
             # Created by another version or with another number of replicas.
-            await self._server.ask(f"STREAM.UPDATE.{name}", full)
+            await self._server.call_api(f"STREAM.UPDATE.{name}", full)
 
     async def _make_consumer(self, channel: Channel) -> None:
         stream, name = self._stream(channel), _CONSUMER[channel]
@@ -367,7 +369,9 @@ class NatsBackend:
             "max_deliver": -1,
             "max_waiting": 10_000,
         }
-        await self._server.ask(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
+        await self._server.call_api(
+            f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config}
+        )
 
 
 def _ttl(seconds: float | None) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""The queue of one AsyncAPI: the life of a job on any backend. Used by the gateway and the consumer; it runs no user code.
+"""The jobs of one AsyncAPI, from submission to result, on any backend. Used by the gateway and the consumer; runs no user code.
 
-See base.py for the guarantees. Each change of a job is a compare-and-swap of its record.
+See base.py for the guarantees. Each change of a job is a compare-and-swap of its record. Webhooks are in hooks.py.
 """
 
 import asyncio
@@ -26,7 +26,8 @@ from cortex_runtime.queues.base import (
     Status,
     Ticket,
 )
-from cortex_runtime.queues.records import Records, Settings, first
+from cortex_runtime.queues.hooks import Hooks
+from cortex_runtime.queues.records import Records, Settings, new_record
 
 log = logging.getLogger("cortex")
 
@@ -41,9 +42,10 @@ class OtherRequest(QueueError):
 
 @dataclass
 class Job:
-    """A job that this worker owns. lock: taken by each change.
+    """A job that this worker owns.
 
-    suspect: the last attempt ended with the exit of its process, which the job may have caused.
+    suspect: the last attempt ended with the exit of its process, which the job may have caused. over: the job has ended or was
+    released, so it can't be changed any more. lock: serializes the changes.
     """
 
     ticket: Ticket
@@ -61,18 +63,10 @@ class Job:
         return self.record.id
 
 
-@dataclass(frozen=True)
-class Hook:
-    """A message to deliver the webhook of a job that has ended."""
-
-    record: Record
-    delivery: Delivery
-
-
 class Queue:
     """The jobs of one API.
 
-    owner: identity of this worker, unique among all processes. clock: returns Unix time.
+    owner: identity of this worker, unique among all processes. clock: returns Unix time. hooks: the webhooks to deliver.
     """
 
     def __init__(
@@ -88,6 +82,7 @@ class Queue:
         self._clock = clock
         self._suspects: set[str] = set()
         self._records = Records(backend, settings, clock)
+        self.hooks = Hooks(backend, self._records)
 
     # Clients
 
@@ -98,15 +93,15 @@ class Queue:
         *,
         key: str = "",
         webhook: str = "",
-        patience: float = 5.0,
+        retry_seconds: float = 5.0,
     ) -> str:
         """Accept a job and return its id; from then on the job can't be lost.
 
-        key: idempotency key; the same key returns the same job. patience: seconds for which an unreachable backend is retried.
+        key: idempotency key; the same key returns the same job. retry_seconds: how long an unreachable backend is retried.
         Raises OtherRequest, Full and Unreachable (then the job may have been accepted or not).
         """
         identity, fingerprint = uuid.uuid4().hex, ""
-        until = time.monotonic() + patience
+        until = time.monotonic() + retry_seconds
         if key:
             identity = hashlib.sha256(b"idempotency\0" + key.encode()).hexdigest()[:32]
             fingerprint = hashlib.sha256(
@@ -114,7 +109,7 @@ class Queue:
             ).hexdigest()
             entry = await self._records.persist(lambda: self.backend.read(identity, fresh=True), until)
             if entry is not None and not self._records.has_expired(found := Record.unpack(entry.data)):
-                return _same(found, fingerprint)
+                return _existing(found, fingerprint)
         content = Content(content_type, len(payload), payload)
         if len(payload) > self.backend.inline:
             # Unique to this request: others may have the same key.
@@ -127,14 +122,14 @@ class Queue:
         revision = None
         while True:
             try:
-                await self._records.write(first(ticket), revision, until)
+                await self._records.write(new_record(ticket), revision, until)
                 return identity
             except Conflict:
                 # A worker was faster, the request is a duplicate, or the last job of the key has expired.
                 entry = await self.backend.read(identity, fresh=True)
             revision = None if entry is None else entry.revision
             if entry is not None and not self._records.precedes(found := Record.unpack(entry.data), ticket):
-                return _same(found, fingerprint) if key else identity
+                return _existing(found, fingerprint) if key else identity
 
     async def status(self, identity: str, *, fresh: bool = False) -> Record | None:
         """Return the record of a job; None if it does not exist or ended longer than `retention` ago.
@@ -148,7 +143,7 @@ class Queue:
         if self._records.has_expired(record):
             return None
         if not record.ended and self._clock() - record.updated > 2 * self.settings.lease + 60:
-            return await self._records.without_message(record, entry)
+            return await self._records.fail_without_message(record, entry)
         return record
 
     async def result(self, record: Record) -> bytes:
@@ -262,8 +257,8 @@ class Queue:
             # Unique to this attempt, so that a worker that has lost the job can't overwrite it. The lease is renewed meanwhile.
             name = f"result/{job.id}/{job.record.attempt}-{os.urandom(4).hex()}"
             content = Content("application/json", len(result), stored=name)
-            patience = time.monotonic() + self.settings.lease
-            await self._records.persist(lambda: self.backend.put(name, result, self.settings.keep), patience)
+            until = time.monotonic() + self.settings.lease
+            await self._records.persist(lambda: self.backend.put(name, result, self.settings.keep), until)
         async with job.lock:
             final = replace(
                 self._records.final(job.record, Status.COMPLETED, "", ""), progress=1.0, result=content
@@ -292,28 +287,6 @@ class Queue:
         record = replace(job.record, attempt=job.record.attempt - 1, reason="", message="")
         await self._release(job, 0.0, record)
 
-    # Hooks
-
-    async def take_hooks(self, limit: int, seconds: float) -> list[Hook]:
-        """Wait for webhooks to deliver and return at most `limit`."""
-        hooks = []
-        for delivery in await self.backend.take("hooks", limit, seconds):
-            entry = await self.backend.read(delivery.id)
-            record = None if entry is None else Record.unpack(entry.data)
-            if record is None or self._records.has_expired(record) or not record.ended:
-                await self.backend.settle(delivery)
-            else:
-                hooks.append(Hook(record, delivery))
-        return hooks
-
-    async def settle_hook(self, hook: Hook) -> None:
-        """Delete a hook that has been delivered or given up."""
-        await self.backend.settle(hook.delivery)
-
-    async def retry_hook(self, hook: Hook, delay: float) -> None:
-        """Release a hook, to be delivered again after `delay` seconds."""
-        await self.backend.release(hook.delivery, delay)
-
     # The life of a record
 
     async def _claim(self, delivery: Delivery) -> Job | None:
@@ -327,11 +300,11 @@ class Queue:
         fresh = False
         while True:
             entry = await self.backend.read(ticket.id, fresh=fresh)
-            record = first(ticket) if entry is None else Record.unpack(entry.data)
+            record = new_record(ticket) if entry is None else Record.unpack(entry.data)
             if self._records.precedes(record, ticket):
-                record = first(ticket)
+                record = new_record(ticket)
             if record.fingerprint != ticket.fingerprint:
-                # The refused one of two requests with the same key.
+                # Two requests with the same key and different content arrived at the same time; this one was refused.
                 if ticket.payload.stored:
                     await self.backend.remove(ticket.payload.stored)
                 await self.backend.settle(delivery)
@@ -412,12 +385,14 @@ class Queue:
             raise LeaseLost(f"the lease of job {job.id} is lost") from None
 
 
-def _same(record: Record, fingerprint: str) -> str:
+def _existing(record: Record, fingerprint: str) -> str:
+    """Return the id of the job that an idempotency key already has. Raises OtherRequest."""
     if record.fingerprint != fingerprint:
         raise OtherRequest("this Idempotency-Key was already used with another body, content type or webhook")
     return record.id
 
 
 def _exhausted(attempts: int, reason: str, message: str) -> tuple[str, str]:
+    """Return the reason and the message of a job whose last attempt has failed."""
     times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
     return reason, f"failed after {times}, the limit of maxAttempts: {message}"

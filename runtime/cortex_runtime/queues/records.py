@@ -24,7 +24,7 @@ log = logging.getLogger("cortex")
 
 _PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0)
 _MESSAGE_LIFE = 13.5 * 24 * 3600
-"""SQS drops a message after 14 days."""
+"""Seconds. SQS deletes a message after 14 days."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class Records:
             expires=now + self.settings.retention,
         )
 
-    async def without_message(self, record: Record, entry: Entry) -> Record:
-        """Return the record of a job without recent updates: failed if the queue has lost its message."""
+    async def fail_without_message(self, record: Record, entry: Entry) -> Record:
+        """Return the record of a job without recent updates. Fail the job if the queue has lost its message."""
         held = await self.backend.holds(record.id)
         if held is None:
             held = self.clock() - record.submitted < _MESSAGE_LIFE
@@ -139,7 +139,7 @@ class Records:
         return record.ended and ticket.submitted > record.expires
 
 
-def first(ticket: Ticket) -> Record:
+def new_record(ticket: Ticket) -> Record:
     """Return the record of a new job."""
     return Record(
         ticket.id,

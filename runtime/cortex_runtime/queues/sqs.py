@@ -1,8 +1,8 @@
 """A queue on SQS and S3, or compatible services.
 
-Messages are in two SQS queues per API; payloads, records and results are objects below a prefix of a bucket. Records are compared
-and swapped by conditional writes (If-Match, If-None-Match). The store must support them atomically, as S3 does; or a job can
-run twice. The calls of boto3 block, so they run in threads.
+Messages are in two SQS queues per API; payloads, records and results are objects below a prefix of a bucket. Records are
+replaced by conditional writes (If-Match, If-None-Match). The store must make them atomic, as S3 does; otherwise a job can run
+twice. The calls of boto3 block, so they run in threads.
 """
 
 import asyncio
@@ -37,11 +37,12 @@ from cortex_runtime.queues.base import (
 T = TypeVar("T")
 
 _THREADS = 32
-_LONGEST_NAME = 80
-_LONGEST_VISIBILITY = 12 * 3600
-_LONGEST_POLL_OF_SQS = 20
-_MOST_AT_ONCE = 10
+_MAX_NAME = 80
+_MAX_VISIBILITY = 12 * 3600
+_MAX_WAIT = 20
+_MAX_MESSAGES = 10
 _FIRST_POLL, _LONGEST_POLL = 0.05, 1.0
+"""Seconds."""
 _CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 _ABSENT = ("NoSuchKey", "404", "NotFound")
 _FULL = ("QuotaExceeded", "XMinioStorageFull", "InsufficientCapacity", "507", "OverLimit", "EntityTooLarge")
@@ -143,13 +144,13 @@ class SqsBackend:
         """Do nothing: SQS can't delete it, so a worker receives and drops it."""
 
     async def take(self, channel: Channel, limit: int, seconds: float) -> list[Delivery]:
-        """Wait for messages and return at most `limit` and ten; an empty list after `seconds`, rounded to whole ones."""
+        """Wait for messages and return at most `limit`, and at most ten; an empty list after `seconds`, which are rounded."""
         answer = await self._run(
             self._message,
             "receive_message",
             channel,
-            MaxNumberOfMessages=min(limit, _MOST_AT_ONCE),
-            WaitTimeSeconds=min(round(seconds), _LONGEST_POLL_OF_SQS),
+            MaxNumberOfMessages=min(limit, _MAX_MESSAGES),
+            WaitTimeSeconds=min(round(seconds), _MAX_WAIT),
             VisibilityTimeout=max(1, round(self._leases[channel])),
             MessageSystemAttributeNames=["ApproximateReceiveCount"],
         )
@@ -171,7 +172,7 @@ class SqsBackend:
 
     async def release(self, delivery: Delivery, delay: float) -> None:
         """Release a message, to be delivered again after `delay` seconds."""
-        await self._set_visibility(delivery, min(round(delay), _LONGEST_VISIBILITY))
+        await self._set_visibility(delivery, min(round(delay), _MAX_VISIBILITY))
 
     async def settle(self, delivery: Delivery) -> None:
         """Delete a message that has been processed."""
@@ -318,10 +319,10 @@ class _Stale(Unreachable):
 
 def _queue_name(name: str, channel: str) -> str:
     full = f"{name}-{channel}"
-    if len(full) <= _LONGEST_NAME:
+    if len(full) <= _MAX_NAME:
         return full
     digest = hashlib.sha256(name.encode()).hexdigest()[:10]
-    return f"{name[: _LONGEST_NAME - len(channel) - 12]}-{digest}-{channel}"
+    return f"{name[: _MAX_NAME - len(channel) - 12]}-{digest}-{channel}"
 
 
 def _code(error: botocore.exceptions.ClientError) -> str:

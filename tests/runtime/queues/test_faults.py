@@ -35,7 +35,7 @@ async def submit(client: Queue, again: Queue, patience: float) -> str:
     for gateway in (client, again, again):
         try:
             return await gateway.submit(
-                PAYLOAD, "application/octet-stream", key="key", webhook="http://x/", patience=patience
+                PAYLOAD, "application/octet-stream", key="key", webhook="http://x/", retry_seconds=patience
             )
         except (QueueError, Killed):
             continue
@@ -88,7 +88,7 @@ async def life(make: Make, name: str, fault: Any, patience: float = 0.2) -> list
         assert record is not None
         assert record.status is Status.COMPLETED
         assert await healthy.result(record) == RESULT
-        hooks = await healthy.take_hooks(5, 2)
+        hooks = await healthy.hooks.take(5, 2)
         assert {hook.record.id for hook in hooks} == {identity}
         await healthy.sweep()
         await healthy.sweep()

@@ -31,7 +31,7 @@ async def filled(queue: Queue) -> list[str]:
     for size in (200_000, 10_000, 100, 0):
         try:
             while True:
-                accepted.append(await queue.submit(b"x" * size, "text/plain", patience=0))
+                accepted.append(await queue.submit(b"x" * size, "text/plain", retry_seconds=0))
         except Full:
             pass
     return accepted
@@ -64,7 +64,7 @@ async def test_jobs_are_refused_until_the_reserve_is_full_again(small: Make) -> 
     for size in (0, 100):
         # Freed by the worker, and not for this.
         with pytest.raises(Full):
-            await other.submit(b"x" * size, "text/plain", patience=0)
+            await other.submit(b"x" * size, "text/plain", retry_seconds=0)
     await worker.complete(job, b'"done"')
     for identity in accepted:
         await gateway.cancel(identity)
@@ -115,7 +115,7 @@ async def test_a_full_bucket_refuses_new_jobs_and_completes_accepted_ones_later(
         accepted = [await gateway.submit(b"x" * size, "text/plain") for size in (10, 300_000)]
         quota.full = True
         with pytest.raises(Full):
-            await gateway.submit(b"x" * 300_000, "text/plain", patience=0)
+            await gateway.submit(b"x" * 300_000, "text/plain", retry_seconds=0)
         # Not even its start can be recorded, so it is not started.
         assert await worker.take(1, 1) == []
         for identity in accepted:

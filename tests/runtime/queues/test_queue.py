@@ -281,15 +281,15 @@ async def test_wait_returns_when_the_job_ends(queue: Make) -> None:
 async def test_a_hook_is_delivered_until_it_is_settled(queue: Make) -> None:
     one = await queue()
     identity = await one.submit(b"x", "text/plain", webhook="http://somewhere/")
-    assert await one.take_hooks(5, SHORT) == []
+    assert await one.hooks.take(5, SHORT) == []
     await one.complete(await take(one), b"1")
-    [hook] = await one.take_hooks(5, 5)
+    [hook] = await one.hooks.take(5, 5)
     assert (hook.record.id, hook.record.webhook) == (identity, "http://somewhere/")
-    await one.retry_hook(hook, 0)
-    [hook] = await one.take_hooks(5, 5)
+    await one.hooks.retry(hook, 0)
+    [hook] = await one.hooks.take(5, 5)
     assert hook.delivery.times == 2
-    await one.settle_hook(hook)
-    assert await one.take_hooks(5, SHORT) == []
+    await one.hooks.settle(hook)
+    assert await one.hooks.take(5, SHORT) == []
 
 
 async def test_only_payloads_without_a_job_are_swept(queue: Make) -> None:
