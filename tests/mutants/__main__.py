@@ -78,8 +78,8 @@ GROUPS = {
         ),
     ),
     "recognition": Group(
-        ("runtime/cortex_runtime/handler/recognition.py", "runtime/cortex_runtime/handler/signatures.py"),
-        ("tests/runtime/handler/test_recognition.py", "tests/runtime/handler/test_signatures.py"),
+        ("runtime/cortex_runtime/handler/recognition.py", "runtime/cortex_runtime/handler/arguments.py"),
+        ("tests/runtime/handler/test_recognition.py", "tests/runtime/handler/test_arguments.py"),
     ),
     "payload": Group(
         tuple(f"runtime/cortex_runtime/http/{name}.py" for name in ("payload", "forms", "json_parser")),

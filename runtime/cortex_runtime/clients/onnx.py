@@ -13,9 +13,9 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from cortex_runtime.clients import say_served
-from cortex_runtime.clients.classic import Nodes, ONNXAttributes
+from cortex_runtime.clients.conversion import NumberType, check_names, texts
+from cortex_runtime.clients.legacy import Nodes, ONNXAttributes
 from cortex_runtime.clients.onnx_file import inputs_of_any_rank
-from cortex_runtime.clients.values import NumberType, check_names, texts
 from cortex_runtime.errors import UserError
 from cortex_runtime.models.memory_cache import MemoryCache
 from cortex_runtime.models.repository import LoadFailed, ModelRepository, Version
@@ -359,7 +359,7 @@ def _packed(kind: str) -> Any:
     """What converts a type that numpy has not; None for other types. Raises LoadFailed."""
     if not kind.startswith(_SMALL):
         return None
-    from cortex_runtime.clients.packed import TYPES
+    from cortex_runtime.clients.onnx_dtypes import TYPES
 
     return TYPES.get(kind)
 

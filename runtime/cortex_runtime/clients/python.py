@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cortex_runtime.clients import say_served
-from cortex_runtime.clients.cached import Cached
+from cortex_runtime.clients.base import CachingClient
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.memory_cache import MemoryCache
 from cortex_runtime.models.repository import LoadFailed, ModelRepository, Version
@@ -19,7 +19,7 @@ class Loaded:
     model: Any
 
 
-class PythonClient(Cached[Loaded]):
+class PythonClient(CachingClient[Loaded]):
     """The models of one API. A single model has no name to give; several are asked for by name."""
 
     argument = "python_client"

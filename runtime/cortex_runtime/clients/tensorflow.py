@@ -18,8 +18,8 @@ from starlette.exceptions import HTTPException
 from cortex_api import units
 from cortex_api.handler import Models
 from cortex_runtime.clients import say_served
-from cortex_runtime.clients.cached import Cached
-from cortex_runtime.clients.classic import SignatureDefs
+from cortex_runtime.clients.base import CachingClient
+from cortex_runtime.clients.legacy import SignatureDefs
 from cortex_runtime.clients.tfserving.model import Model, NotLoaded
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.memory_cache import MemoryCache
@@ -49,7 +49,7 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-class TensorFlowClient(Cached[Model[Any]]):
+class TensorFlowClient(CachingClient[Model[Any]]):
     """The models of one API. A single model has no name to give; several are asked for by name.
 
     cache: of models that the backend has loaded. waits: whether a prediction waits for another process.
@@ -184,8 +184,8 @@ def open_client(
 
 
 def _connect(store: ModelRepository, spec: Models, address: str) -> "ModelServer":
+    from cortex_runtime.clients.tfserving.servables import Limits
     from cortex_runtime.clients.tfserving.server import ModelServer
-    from cortex_runtime.clients.tfserving.views import Limits
 
     versions = store.all_versions()
     # The server sees the folder of models, in which versions lie as <name>/<stamp>/<version>. Other pods may share it on a

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from cortex_api.handler import BaseHandler
 from cortex_runtime.errors import StartError
-from cortex_runtime.processes.lifeline import Lifeline
+from cortex_runtime.processes.parent_pipe import ParentPipe
 
 log = logging.getLogger("cortex")
 
@@ -46,9 +46,9 @@ class Stopped(Exception):
 class Installer:
     """Makes a project's environment. `prepare` blocks; `stop` may be called by another thread; `close` at the end."""
 
-    def __init__(self, handler: BaseHandler, project: Path, lifeline: Lifeline) -> None:
+    def __init__(self, handler: BaseHandler, project: Path, parent_pipe: ParentPipe) -> None:
         self._project = project
-        self._lifeline = lifeline
+        self._parent_pipe = parent_pipe
         named = handler.dependencies
         self._pip = self._file("pip", named.pip if named else None, PIP)
         self._shell = self._file("shell", named.shell if named else None, SHELL)
@@ -103,7 +103,7 @@ class Installer:
         """What sourcing a file adds to the environment: the shell knows quotes, comments and references best."""
         script = 'set -a; . "$1" >&2; "$2" -c "import json, os; print(json.dumps(dict(os.environ)))"'
         done = subprocess.run(
-            self._lifeline.command(["bash", "-e", "-c", script, "bash", str(path), sys.executable]),
+            self._parent_pipe.command(["bash", "-e", "-c", script, "bash", str(path), sys.executable]),
             cwd=self._project,
             capture_output=True,
             text=True,
@@ -157,7 +157,7 @@ class Installer:
             raise Stopped
         try:
             process = subprocess.Popen(
-                self._lifeline.command(command),
+                self._parent_pipe.command(command),
                 cwd=self._project,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.handler.signatures import arguments_of, is_async
+from cortex_runtime.handler.arguments import arguments_of, is_async
 from cortex_runtime.logs.tracebacks import brief, in_one_line
 
 REQUEST_ARGUMENTS = ("payload", "query_params", "headers")

@@ -10,8 +10,8 @@ from typing import Any
 from cortex_runtime.clients import Client
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler import debug
+from cortex_runtime.handler.arguments import arguments_of, is_async
 from cortex_runtime.handler.interfaces import JOB, STAGES, Code, Method
-from cortex_runtime.handler.signatures import arguments_of, is_async
 
 
 def methods(
@@ -119,7 +119,7 @@ class Pipeline:
         """What goes to the client."""
         debug.show("inference", result)
         if self._flat:
-            from cortex_runtime.clients.classic import FlatOutputs
+            from cortex_runtime.clients.legacy import FlatOutputs
 
             result = FlatOutputs(result)
         return self._apply("post_inference", result, given)

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from cortex_runtime.errors import StartError
+from cortex_runtime.handler.arguments import NOT_SERVED, arguments_of, suggestion
 from cortex_runtime.handler.interfaces import (
     INTERFACES,
     REQUEST_ARGUMENTS,
@@ -25,7 +26,6 @@ from cortex_runtime.handler.interfaces import (
     Interface,
     constructor_arguments,
 )
-from cortex_runtime.handler.signatures import NOT_SERVED, arguments_of, suggestion
 from cortex_runtime.logs.tracebacks import brief, in_one_line
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from starlette.types import Receive
 
-from cortex_runtime.handler.environment import Detached, adopt, clean_copy, user_context
+from cortex_runtime.handler.user_context import Detached, adopt, clean_copy, user_context
 from cortex_runtime.http.payload import ClientDisconnected, disconnect
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cortex_runtime.clients.values import BFLOAT16, NumberType, bfloat16_bits, bfloat16_numbers
+from cortex_runtime.clients.conversion import BFLOAT16, NumberType, bfloat16_bits, bfloat16_numbers
 from cortex_runtime.errors import UserError
 
 BYTES, BF16 = "BYTES", "BF16"

@@ -26,7 +26,7 @@ from cortex_runtime.handler.dependencies import Stopped as InstallStopped
 from cortex_runtime.http.server import Server
 from cortex_runtime.jobs.dispatcher import Dispatcher
 from cortex_runtime.jobs.gateway import read_document
-from cortex_runtime.jobs.job_workers import JobWorker, jobs_per_process, jobs_per_replica
+from cortex_runtime.jobs.job_process import JobProcess, jobs_per_process, jobs_per_replica
 from cortex_runtime.jobs.metrics import ConsumerMetrics
 from cortex_runtime.logs import records
 from cortex_runtime.messages import Stop
@@ -102,9 +102,9 @@ class Consumer:
             await serving
         return 0
 
-    async def _launch(self, slot: int) -> JobWorker:
-        spawned = await self._pool.spawn("cortex_runtime.jobs.worker", slot)
-        return JobWorker(
+    async def _launch(self, slot: int) -> JobProcess:
+        spawned = await self._pool.spawn("cortex_runtime.jobs.worker_main", slot)
+        return JobProcess(
             *spawned,
             slot,
             self._pool.on_report,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cortex_runtime.jobs.job_workers import JobWorker, Outcome, RunningJob, WorkerGone
+from cortex_runtime.jobs.job_process import JobProcess, Outcome, RunningJob, WorkerGone
 from cortex_runtime.jobs.metrics import ConsumerMetrics
 from cortex_runtime.messages import JobCompleted, JobFailed
 from cortex_runtime.processes.backoff import backoff
@@ -28,7 +28,7 @@ _RELEASE_SECONDS = 10.0
 class _WorkerSlot:
     """A process. reserved_for: the id of the only job that it may run, if any."""
 
-    worker: JobWorker
+    worker: JobProcess
     reserved_for: str = ""
 
 
@@ -46,7 +46,7 @@ class Dispatcher:
     _is_stopping: bool = False
     _is_releasing: bool = False
 
-    def on_worker_change(self, worker: JobWorker) -> None:
+    def on_worker_change(self, worker: JobProcess) -> None:
         """Handle a process that got ready, ended a job or exited."""
         known = [slot for slot in self._slots if slot.worker is worker]
         if worker.is_ready and not known:
@@ -192,7 +192,7 @@ class Dispatcher:
     def _ended(self, job: Job, dead: str = "") -> None:
         self.metrics.ended(job.record.status.value, job.record.updated - job.record.submitted, dead)
 
-    async def _worker_for(self, job: Job) -> JobWorker | None:
+    async def _worker_for(self, job: Job) -> JobProcess | None:
         """Wait for the process that runs a job; None when no process is left and none will start."""
         while not self._is_releasing:
             usable = [p for p in self._slots if p.worker.is_ready and not p.worker.is_stopping]
@@ -212,7 +212,7 @@ class Dispatcher:
         except TimeoutError:
             await self.queue.renew(job)
 
-    async def _renew_lease(self, job: Job, worker: JobWorker, running: RunningJob) -> None:
+    async def _renew_lease(self, job: Job, worker: JobProcess, running: RunningJob) -> None:
         """Renew the lease while the job runs, and sooner to publish its progress."""
         every = self.queue.settings.lease / 3
         due = time.monotonic() + every

@@ -17,8 +17,8 @@ import httpx
 
 from cortex_runtime.queues.base import Missing, QueueError, Status
 from cortex_runtime.queues.hooks import Hook
+from cortex_runtime.queues.job_json import view
 from cortex_runtime.queues.queue import Queue
-from cortex_runtime.queues.view import view
 
 log = logging.getLogger("cortex")
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from cortex_runtime.logs import streams, tracebacks
+from cortex_runtime.logs import capture, tracebacks
 from cortex_runtime.logs.output import Output
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -42,7 +42,7 @@ class _State(threading.local):
 
 _state = _State()
 _output: Output | None = None
-_captured: list[streams.Lines] = []
+_captured: list[capture.Lines] = []
 
 
 def configure(level: str, capture_prints: bool = False) -> None:
@@ -52,7 +52,7 @@ def configure(level: str, capture_prints: bool = False) -> None:
     RuntimeLogger.least = number
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
     if capture_prints:
-        _captured[:] = streams.capture(_write_print, request_id.get)
+        _captured[:] = capture.capture(_write_print, request_id.get)
         sys.excepthook = _on_uncaught
         threading.excepthook = _on_uncaught_in_thread
         sys.unraisablehook = _on_unraisable

@@ -32,7 +32,7 @@ _OTHER_OFFSET = _METHOD_OFFSET["OTHER"]
 class SharedMetrics:
     """The whole table, mapped from a file descriptor that all processes of the replica inherit.
 
-    Workers that share their load (serving/sharing.py) read one value per slot of each other. live: 1 while the worker accepts
+    For load sharing (serving/load_sharing.py), workers read one value per slot of each other. live: 1 while the worker accepts
     connections. free: 1 while a request would start without waiting. movable: queued requests that may move to another worker.
     connections: open connections. accepted: connections accepted so far.
     """

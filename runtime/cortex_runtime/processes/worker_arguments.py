@@ -10,15 +10,15 @@ from dataclasses import asdict, dataclass, field
 class WorkerArguments:
     """What a worker process is started with.
 
-    lifeline: the name of the supervisor's `Lifeline`. listener, metrics, control: file descriptors of the listening socket, the
-    shared metrics and the control channel. slot: the worker's index in the shared metrics, of `slots`. mailboxes: a pair of
+    parent_pipe: the name of the supervisor's `ParentPipe`. listener, metrics, control: file descriptors of the listening socket,
+    the shared metrics and the control channel. slot: the worker's index in the shared metrics, of `slots`. mailboxes: a pair of
     descriptors, to read and to write, of each slot's mailbox; empty where a replica has one worker.
     """
 
     config: str
     project: str
     models: str
-    lifeline: str
+    parent_pipe: str
     listener: int = -1
     metrics: int = -1
     control: int = -1

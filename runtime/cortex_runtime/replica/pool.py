@@ -21,9 +21,9 @@ from cortex_runtime.messages import Command, Message, ModelFailed, ReloadModels,
 from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.models.download_progress import Stopped
 from cortex_runtime.models.sync import ModelSync
-from cortex_runtime.processes.lifeline import Lifeline
+from cortex_runtime.processes.child_process import ChildProcess, Spawned, spawn
+from cortex_runtime.processes.parent_pipe import ParentPipe
 from cortex_runtime.processes.worker_arguments import WorkerArguments
-from cortex_runtime.processes.worker_process import Spawned, WorkerProcess, spawn
 from cortex_runtime.replica.admin import Unready
 from cortex_runtime.replica.worker_slot import WorkerSlot
 
@@ -65,7 +65,7 @@ class WorkerPool:
         self,
         options: PoolOptions,
         document: Document,
-        launch: Callable[[int], Awaitable[WorkerProcess]],
+        launch: Callable[[int], Awaitable[ChildProcess]],
         *,
         hang_timeout: float | None = None,
         shares_requests: bool = False,
@@ -90,9 +90,9 @@ class WorkerPool:
         self._source = ProjectSource(handler, options.project, options.models, options.packed)
         self._watched = {self._source.folder, options.config}
         self._files: dict[str, tuple[int, int]] = {}
-        self._lifeline = Lifeline()
+        self._parent_pipe = ParentPipe()
         self._arguments = WorkerArguments(
-            str(options.config), str(self._source.folder), str(options.models), self._lifeline.name
+            str(options.config), str(self._source.folder), str(options.models), self._parent_pipe.name
         )
         self._installer: Installer | None = None
         self._sync: ModelSync | None = None
@@ -106,7 +106,7 @@ class WorkerPool:
         """
         self._set_step("fetching the project")
         await asyncio.to_thread(self._source.fetch)
-        self._installer = Installer(self._document.spec.handler, self._source.folder, self._lifeline)
+        self._installer = Installer(self._document.spec.handler, self._source.folder, self._parent_pipe)
         if self.stopping.is_set():
             raise Stopped
         if self._document.spec.handler.dependencies is not None:
@@ -256,10 +256,10 @@ class WorkerPool:
             started.cancel()
         return slots
 
-    async def _launch_next(self) -> WorkerProcess:
+    async def _launch_next(self) -> ChildProcess:
         return await self._launch(self._free.pop(0))
 
-    def _on_exit(self, worker: WorkerProcess) -> None:
+    def _on_exit(self, worker: ChildProcess) -> None:
         self.metrics.reset_gauges(worker.slot)
         self._free.append(worker.slot)
         if self._mailboxes.descriptors:

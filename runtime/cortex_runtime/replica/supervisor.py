@@ -19,8 +19,8 @@ from cortex_runtime.logs import records
 from cortex_runtime.messages import Drain, Stop
 from cortex_runtime.metrics.prometheus import Metrics
 from cortex_runtime.models.download_progress import Stopped
+from cortex_runtime.processes.child_process import ChildProcess
 from cortex_runtime.processes.listener import listen
-from cortex_runtime.processes.worker_process import WorkerProcess
 from cortex_runtime.replica.admin import Admin, admin_server
 from cortex_runtime.replica.pool import CHECK_SECONDS, PoolOptions, WorkerPool
 from cortex_runtime.replica.termination import record_termination
@@ -84,9 +84,9 @@ class Supervisor:
             self._listener.close()
         return 0
 
-    async def _launch(self, slot: int) -> WorkerProcess:
-        spawned = await self._pool.spawn("cortex_runtime.serving.worker", slot, self._listener.fileno())
-        return WorkerProcess(*spawned, slot, self._pool.on_report)
+    async def _launch(self, slot: int) -> ChildProcess:
+        spawned = await self._pool.spawn("cortex_runtime.serving.worker_main", slot, self._listener.fileno())
+        return ChildProcess(*spawned, slot, self._pool.on_report)
 
     async def _drain(self) -> None:
         """Finish running requests: at first new requests are still accepted, each as the last one of its connection."""

@@ -10,9 +10,9 @@ from functools import partial
 from cortex_runtime.errors import StartError
 from cortex_runtime.messages import Command, Ping, Stop
 from cortex_runtime.processes.backoff import backoff
-from cortex_runtime.processes.lifeline import kill_group
-from cortex_runtime.processes.worker_process import WorkerProcess, describe_exit
-from cortex_runtime.replica.watchdog import Watchdog
+from cortex_runtime.processes.child_process import ChildProcess, describe_exit
+from cortex_runtime.processes.parent_pipe import kill_group
+from cortex_runtime.replica.hang_detector import HangDetector
 
 log = logging.getLogger("cortex")
 
@@ -37,15 +37,15 @@ class WorkerSlot:
 
     def __init__(
         self,
-        launch: Callable[[], Awaitable[WorkerProcess]],
-        on_exit: Callable[[WorkerProcess], None],
+        launch: Callable[[], Awaitable[ChildProcess]],
+        on_exit: Callable[[ChildProcess], None],
         hang_timeout: float | None = None,
     ) -> None:
         self._launch = launch
         self._on_exit = on_exit
         self._hang_timeout = hang_timeout
-        self._worker: WorkerProcess | None = None
-        self._watchdog: Watchdog | None = None
+        self._worker: ChildProcess | None = None
+        self._hang_detector: HangDetector | None = None
         self._is_stopping = False
         self.is_ready = self.is_failing = False
         self.restarts = 0
@@ -79,18 +79,18 @@ class WorkerSlot:
 
     def check(self, seconds: float) -> None:
         """Check whether the worker hangs, and abort one that has hung for long. seconds: since the last check."""
-        worker, watchdog = self._worker, self._watchdog
-        if not self.is_ready or worker is None or watchdog is None:
+        worker, hang_detector = self._worker, self._hang_detector
+        if not self.is_ready or worker is None or hang_detector is None:
             return
-        watchdog.advance(seconds)
-        problem = watchdog.problem()
+        hang_detector.advance(seconds)
+        problem = hang_detector.problem()
         if problem is not None and self.hung is None:
             self.last_failure = problem, time.time()
             log.error("process %s: %s", worker.process.pid, problem.message)
         elif problem is None and self.hung is not None:
             log.info("process %s responds again", worker.process.pid)
         self.hung = problem
-        if watchdog.is_expired and not worker.is_aborted:
+        if hang_detector.is_expired and not worker.is_aborted:
             worker.abort()
 
     async def _run(self) -> None:
@@ -108,7 +108,7 @@ class WorkerSlot:
                     return
                 log.error("failed to restart a worker: %s", error)
             finally:
-                self.is_ready, self.hung, self._watchdog = False, None, None
+                self.is_ready, self.hung, self._hang_detector = False, None, None
                 kill_group(worker.process.pid)
                 self._on_exit(worker)
                 worker.control.close()
@@ -119,13 +119,13 @@ class WorkerSlot:
             await asyncio.sleep(next(pauses))
             self.restarts += 1
 
-    async def _run_worker(self, worker: WorkerProcess) -> None:
+    async def _run_worker(self, worker: ChildProcess) -> None:
         if self._is_stopping:
             worker.kill()
         await worker.wait_until_ready()
         if self._hang_timeout is not None:
-            self._watchdog = Watchdog(partial(worker.send, Ping()), self._hang_timeout)
-            worker.on_pong = self._watchdog.on_pong
+            self._hang_detector = HangDetector(partial(worker.send, Ping()), self._hang_timeout)
+            worker.on_pong = self._hang_detector.on_pong
         self.is_ready, self.is_failing, self.problem = True, False, None
         if not self.first_start.done():
             self.first_start.set_result(None)

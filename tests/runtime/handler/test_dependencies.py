@@ -9,9 +9,9 @@ import pytest
 from cortex_api.handler import RealtimeHandler
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler.dependencies import FOLDER, Installer
-from cortex_runtime.processes.lifeline import Lifeline
+from cortex_runtime.processes.parent_pipe import ParentPipe
 
-LIFELINE = Lifeline()
+LIFELINE = ParentPipe()
 
 
 def wheel(folder, name="flowerpot", version="1.0", requires=(), module="KIND = 'terracotta'\n"):

@@ -8,7 +8,7 @@ import pytest
 
 from cortex_runtime.errors import StartError
 from cortex_runtime.processes import oom
-from cortex_runtime.processes.worker_process import WorkerProcess
+from cortex_runtime.processes.child_process import ChildProcess
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def test_the_oom_counter_of_the_cgroup_decides_the_reason(counted, kills, 
     with theirs:
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=-1)
         reports, control = await asyncio.open_connection(sock=ours)
-        worker = WorkerProcess(process, control, reports, 0)
+        worker = ChildProcess(process, control, reports, 0)
         counted(kills)
         process.kill()
     with pytest.raises(StartError) as raised:

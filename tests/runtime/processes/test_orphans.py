@@ -94,16 +94,16 @@ def test_an_installation_exits_with_its_supervisor(serve, tmp_path):
 CONSUMER = """
 import asyncio, dataclasses, sys
 from cortex_runtime.metrics.shared_memory import SharedMetrics
-from cortex_runtime.processes.lifeline import Lifeline
+from cortex_runtime.processes.parent_pipe import ParentPipe
 from cortex_runtime.processes.worker_arguments import WorkerArguments
-from cortex_runtime.processes.worker_process import WorkerProcess, spawn
+from cortex_runtime.processes.child_process import ChildProcess, spawn
 async def main():
-    folder, lifeline = sys.argv[1], Lifeline()
-    arguments = WorkerArguments(folder + "/api.json", folder, folder, lifeline.name)
+    folder, parent_pipe = sys.argv[1], ParentPipe()
+    arguments = WorkerArguments(folder + "/api.json", folder, folder, parent_pipe.name)
     metrics = SharedMetrics.create(1)
     arguments = dataclasses.replace(arguments, metrics=metrics.descriptor, slots=1)
-    spawned = await spawn("cortex_runtime.jobs.worker", arguments, [metrics.descriptor])
-    await WorkerProcess(*spawned, 0).wait_until_ready()
+    spawned = await spawn("cortex_runtime.jobs.worker_main", arguments, [metrics.descriptor])
+    await ChildProcess(*spawned, 0).wait_until_ready()
 asyncio.run(main())
 """
 

@@ -8,9 +8,9 @@ from starlette.exceptions import HTTPException
 
 from cortex_runtime.clients.tfserving import tensors
 from cortex_runtime.clients.tfserving.model import Model, NotLoaded
+from cortex_runtime.clients.tfserving.servables import Servable
 from cortex_runtime.clients.tfserving.server import ModelServer
 from cortex_runtime.clients.tfserving.signature import check, choose_key
-from cortex_runtime.clients.tfserving.views import Servable
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.disk_cache import DiskCacheFull
 from cortex_runtime.models.repository import Version

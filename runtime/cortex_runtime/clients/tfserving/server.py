@@ -2,7 +2,8 @@
 
 TensorFlow Serving takes the whole list of what shall be loaded at once, and unloads the rest before it loads what is new. So
 what is new joins the list first, and what it replaces leaves it once that is available. All processes of a replica share one
-server and one list (`views`), which changes under a file lock; whoever finds that the server lost it in a restart sends it again.
+server and one list (servables.py), which changes under a file lock. The process that finds that the server lost it in a restart
+sends it again.
 """
 
 import logging
@@ -20,9 +21,9 @@ from starlette.exceptions import HTTPException
 from cortex_runtime.clients.tfserving import serving_pb2 as pb
 from cortex_runtime.clients.tfserving import tensors
 from cortex_runtime.clients.tfserving.model import NotLoaded
+from cortex_runtime.clients.tfserving.servables import LOCK, Limits, Servable, ServableFolder, size_of
 from cortex_runtime.clients.tfserving.signature import Signature, refusal
 from cortex_runtime.clients.tfserving.stubs import Stubs
-from cortex_runtime.clients.tfserving.views import LOCK, Limits, Servable, Views, size_of
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.file_locks import locked
 from cortex_runtime.models.repository import LoadFailed, Version, title
@@ -48,7 +49,7 @@ class ModelServer:
     def __init__(self, target: str, root: Path, limits: Limits | None = None) -> None:
         self._stubs = Stubs(target)
         self._target = target
-        self._views = Views(root)
+        self._folder = ServableFolder(root)
         self._limits = limits or Limits()
         self._limited = self._limits != Limits()
         self._closed = threading.Event()
@@ -57,11 +58,11 @@ class ModelServer:
     def open(self, versions: Collection[Version]) -> None:
         """Wait for the server; unload what is none of these versions. Raises StartError."""
         try:
-            self._views.root.mkdir(parents=True, exist_ok=True)
+            self._folder.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StartError(
                 "ModelsUnwritable",
-                f"{self._views.root} is for TensorFlow Serving's models, and can't be made: {error}",
+                f"{self._folder.root} is for TensorFlow Serving's models, and can't be made: {error}",
             ) from error
         ready = grpc.channel_ready_future(self._stubs.channel)
         try:
@@ -77,11 +78,11 @@ class ModelServer:
             ) from None
         finally:
             ready.cancel()
-        wanted = {self._views.servable(version).name for version in versions}
+        wanted = {self._folder.servable(version).name for version in versions}
         end = time.monotonic() + LOAD_SECONDS
         with self._lock(end):
-            self._views.prepare()
-            dropped = [self._views.drop(s) for s in self._views.listing() if s.name not in wanted]
+            self._folder.prepare()
+            dropped = [self._folder.drop(s) for s in self._folder.listing() if s.name not in wanted]
             if dropped:
                 self._send(end)
         self._watcher.start()
@@ -93,7 +94,7 @@ class ModelServer:
 
     def has(self, version: Version) -> bool:
         """Whether a version is on the list of what shall be loaded."""
-        return self._views.has(self._views.servable(version))
+        return self._folder.has(self._folder.servable(version))
 
     def announce(self, versions: Collection[Version]) -> None:
         """Tell the server of several versions that `load` asks for next, so that it loads them at the same time."""
@@ -102,7 +103,7 @@ class ModelServer:
             new = [version for version in versions if not self.has(version)]
             for version in new:
                 try:
-                    self._views.make(version)
+                    self._folder.make(version)
                 except OSError:
                     # `load` finds out, and tells whose files they are.
                     continue
@@ -115,19 +116,19 @@ class ModelServer:
         Raises LoadFailed, with the server's words, and HTTPException when the server is away.
         """
         end = time.monotonic() + LOAD_SECONDS
-        servable = self._views.servable(version)
+        servable = self._folder.servable(version)
         with self._lock(end):
-            if self._views.has(servable):
-                self._views.touch(servable)
+            if self._folder.has(servable):
+                self._folder.touch(servable)
                 if self._available(servable):
                     return servable
             aside = self._make_room(version, servable, end)
             try:
-                self._views.make(version)
+                self._folder.make(version)
                 self._send(end)
                 self._await(version, servable, end)
             except BaseException as error:
-                self._views.drop(servable)
+                self._folder.drop(servable)
                 for other, path in aside.items():
                     path.rename(other.base_path)
                 self._correct()
@@ -143,7 +144,7 @@ class ModelServer:
     def unload(self, servable: Servable) -> None:
         """Unload a version; requests that run on it end first. What is not loaded is left alone."""
         with self._lock(time.monotonic() + LOAD_SECONDS):
-            if self._views.drop(servable):
+            if self._folder.drop(servable):
                 self._correct()
 
     def signatures(self, servable: Servable) -> dict[str, pb.SignatureDef]:
@@ -174,7 +175,7 @@ class ModelServer:
         """
         if self._limited:
             try:
-                self._views.touch(servable)
+                self._folder.touch(servable)
             except FileNotFoundError:
                 raise NotLoaded(f"{servable.name} was unloaded") from None
         request = pb.PredictRequest()
@@ -199,8 +200,8 @@ class ModelServer:
             raise LoadFailed(
                 f"{_title(version)} has {size} bytes, and models.cacheBytes allows {self._limits.bytes}"
             )
-        held = [(other, size_of(other.base_path)) for other in self._views.listing() if other != servable]
-        aside = {other: self._views.take(other) for other in self._limits.leaving(held, size)}
+        held = [(other, size_of(other.base_path)) for other in self._folder.listing() if other != servable]
+        aside = {other: self._folder.take(other) for other in self._limits.leaving(held, size)}
         if aside:
             self._send(end)
             for other in aside:
@@ -213,14 +214,14 @@ class ModelServer:
             if time.monotonic() > end or self._closed.wait(pause):
                 raise _away("models are being loaded")
 
-        with locked(self._views.root / LOCK, wait=wait):
+        with locked(self._folder.root / LOCK, wait=wait):
             yield
 
     def _send(self, end: float) -> None:
         request = pb.ReloadConfigRequest()
         configs = request.config.model_config_list
         configs.SetInParent()
-        for servable in sorted(self._views.listing(), key=lambda servable: servable.name):
+        for servable in sorted(self._folder.listing(), key=lambda servable: servable.name):
             base_path = str(servable.base_path.absolute())
             config = configs.config.add(name=servable.name, base_path=base_path, model_platform="tensorflow")
             config.model_version_policy.specific.versions.append(servable.version)
@@ -295,7 +296,7 @@ class ModelServer:
                 log.debug("TensorFlow Serving can't be watched: %s", error)
 
     def _has_lost_all(self) -> bool:
-        servables = self._views.listing()
+        servables = self._folder.listing()
         return bool(servables) and all(self._status(servable) is None for servable in servables)
 
     def _explained(self, error: grpc.RpcError) -> Exception:

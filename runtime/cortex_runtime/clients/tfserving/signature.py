@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cortex_runtime.clients.values import BFLOAT16, NumberType, check_names, object_array
+from cortex_runtime.clients.conversion import BFLOAT16, NumberType, check_names, object_array
 from cortex_runtime.errors import StartError, UserError
 
 NUMPY_TYPES: Mapping[str, type[np.generic]] = {

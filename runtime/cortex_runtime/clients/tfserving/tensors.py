@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from cortex_runtime.clients.conversion import bfloat16_bits, bfloat16_numbers
 from cortex_runtime.clients.tfserving import serving_pb2, tensor_pb2
 from cortex_runtime.clients.tfserving.signature import Signature, Tensor, objects, text_where_possible
-from cortex_runtime.clients.values import bfloat16_bits, bfloat16_numbers
 
 _NAMES = {
     "DT_HALF": "float16",

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cortex_runtime.clients.cached import Cached
+from cortex_runtime.clients.base import CachingClient
 
 T = TypeVar("T")
 
@@ -113,7 +113,7 @@ class ByName(Mapping[str, Any]):
         return len(self._names())
 
 
-class ONNXAttributes(Cached[T]):
+class ONNXAttributes(CachingClient[T]):
     """What `onnx_client` had beside its methods: `session` and `input_signature` in 0.12 to 0.17, and the same by the name of
     the model in 0.18 to 0.21. All are of the latest version.
     """

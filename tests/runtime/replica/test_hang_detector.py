@@ -3,7 +3,7 @@
 import pytest
 
 from cortex_runtime.messages import Pong
-from cortex_runtime.replica.watchdog import PERIOD, Watchdog
+from cortex_runtime.replica.hang_detector import PERIOD, HangDetector
 
 
 class Worker:
@@ -11,7 +11,7 @@ class Worker:
 
     def __init__(self, timeout: float = 10) -> None:
         self.pings = 0
-        self.watchdog = Watchdog(self.on_ping, timeout)
+        self.hang_detector = HangDetector(self.on_ping, timeout)
         self.busy = self.answers = True
         self.finished = 0
 
@@ -22,10 +22,10 @@ class Worker:
         """Advance the time. Return the problem at the end."""
         for _ in range(seconds):
             before = self.pings
-            self.watchdog.advance(1.0)
+            self.hang_detector.advance(1.0)
             if self.pings > before and self.answers:
-                self.watchdog.on_pong(Pong(self.busy, self.finished))
-        problem = self.watchdog.problem()
+                self.hang_detector.on_pong(Pong(self.busy, self.finished))
+        problem = self.hang_detector.problem()
         return problem.message if problem else None
 
 
@@ -46,9 +46,9 @@ def test_a_blocked_event_loop_is_reported_after_the_timeout_and_killed_after_twi
     assert "its event loop has been blocked for longer than handler.requestTimeout (10 s)" in (
         worker.run(2) or ""
     )
-    assert not worker.watchdog.is_expired
+    assert not worker.hang_detector.is_expired
     worker.run(10)
-    assert worker.watchdog.is_expired
+    assert worker.hang_detector.is_expired
 
 
 def test_busy_threads_are_reported_until_one_finishes_a_call() -> None:
@@ -57,7 +57,7 @@ def test_busy_threads_are_reported_until_one_finishes_a_call() -> None:
     assert "all its threads have run calls for longer" in (worker.run(3) or "")
     worker.finished += 1
     assert worker.run(2) is None
-    assert not worker.watchdog.is_expired
+    assert not worker.hang_detector.is_expired
 
 
 def test_the_timeout_is_at_least_five_seconds() -> None:

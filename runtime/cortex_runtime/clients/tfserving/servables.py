@@ -50,7 +50,7 @@ class Limits:
         return leaving
 
 
-class Views:
+class ServableFolder:
     """The folder of all servables of this replica. Files are hard links: they cost no space while the model is there too."""
 
     def __init__(self, root: Path) -> None:

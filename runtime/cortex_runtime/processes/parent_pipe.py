@@ -18,7 +18,7 @@ from collections.abc import Sequence
 _POLL_SECONDS = 0.5
 
 
-class Lifeline:
+class ParentPipe:
     """The supervisor's end of the pipe. name: the path by which child processes open it."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Lifeline:
 
 
 def attach(name: str) -> int | None:
-    """Kill this process, and its group if it leads one, when the parent process with the Lifeline of this name exits.
+    """Kill this process, and its group if it leads one, when the parent process with the ParentPipe of this name exits.
 
     Return the descriptor that must stay open, or None where a thread polls the parent.
     """
@@ -44,7 +44,7 @@ def attach(name: str) -> int | None:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
     except (OSError, AttributeError):
         # Not on Linux, no /proc, or the parent has exited already, which the thread detects.
-        threading.Thread(target=_poll, args=(parent,), name="lifeline", daemon=True).start()
+        threading.Thread(target=_poll, args=(parent,), name="parent-pipe", daemon=True).start()
         return None
     try:
         gone = os.read(descriptor, 1) == b""

@@ -21,7 +21,7 @@ import pytest
 from cortex_runtime.http.server import plain
 from cortex_runtime.mailboxes import ASK, NOTHING, REQUEST, TURN, WAITING, Mailboxes
 from cortex_runtime.metrics.shared_memory import SharedMetrics
-from cortex_runtime.serving.sharing import SharedThreads, SharingServer
+from cortex_runtime.serving.load_sharing import SharedThreads, SharingServer
 
 SOURCE = """
 import asyncio, hashlib, os, time, uuid

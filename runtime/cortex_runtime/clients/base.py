@@ -8,7 +8,7 @@ from cortex_runtime.models.repository import ModelRepository
 T = TypeVar("T")
 
 
-class Cached(Generic[T]):
+class CachingClient(Generic[T]):
     """The part of a `Client` that is the same for all types of models. T: a model in memory."""
 
     def __init__(self, store: ModelRepository, cache: MemoryCache[T]) -> None:

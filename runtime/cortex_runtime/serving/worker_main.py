@@ -1,7 +1,7 @@
 """A worker process of a RealtimeAPI, which runs the user's code. Started by the supervisor; ends when the supervisor ends.
 
-Run as `python -m cortex_runtime.serving.worker ARGUMENTS` (handler/host.py). messages.py defines the messages that it receives
-and sends over the control channel.
+Run as `python -m cortex_runtime.serving.worker_main ARGUMENTS` (handler/worker_lifecycle.py). messages.py defines the messages of
+the control channel.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ import uvicorn
 import uvloop
 
 from cortex_api import Document, units
-from cortex_runtime.handler import host
-from cortex_runtime.handler.program import Program
+from cortex_runtime.handler import worker_lifecycle
+from cortex_runtime.handler.loaded_handler import LoadedHandler
 from cortex_runtime.handler.threads import Threads
 from cortex_runtime.http import api_keys
 from cortex_runtime.http.protocol import InlineProtocol
@@ -38,14 +38,14 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
     metrics = shared_metrics.worker(arguments.slot)
     threads: Threads
     if arguments.mailboxes:
-        from cortex_runtime.serving.sharing import SharedThreads
+        from cortex_runtime.serving.load_sharing import SharedThreads
 
         threads = SharedThreads(spec.threads_per_process, metrics, shared_metrics, arguments.slot)
     else:
         threads = Threads(spec.threads_per_process, metrics)
-    program = host.program(document, arguments, control, shared_metrics, threads)
+    handler = worker_lifecycle.load_handler(document, arguments, control, shared_metrics, threads)
     app = App(
-        program,
+        handler,
         threads,
         metrics,
         max_body=units.parse_bytes(spec.max_body_size),
@@ -55,13 +55,13 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
         access=records.AccessLog(spec.log_level),
         keys=keys,
     )
-    return partial(serve, document, app, program, listener, control, arguments)
+    return partial(serve, document, app, handler, listener, control, arguments)
 
 
 def serve(
     document: Document,
     app: App,
-    program: Program,
+    handler: LoadedHandler,
     listener: socket.socket,
     control: ControlChannel,
     arguments: WorkerArguments,
@@ -78,7 +78,9 @@ def serve(
     )
     server = _server(config, lambda: control.send(Ready()), app, arguments)
     loop = uvloop.new_event_loop()
-    threading.Thread(target=_follow_commands, args=(control, server, app, program, loop), daemon=True).start()
+    threading.Thread(
+        target=_receive_commands, args=(control, server, app, handler, loop), daemon=True
+    ).start()
     app.threads.drive(loop, _serve(server, listener, app), on_handler_thread=app.all_async)
 
 
@@ -88,7 +90,7 @@ def _server(
     if not arguments.mailboxes:
         return Server(config, ready)
     from cortex_runtime.mailboxes import Mailboxes
-    from cortex_runtime.serving.sharing import SharedThreads, SharingServer
+    from cortex_runtime.serving.load_sharing import SharedThreads, SharingServer
 
     assert isinstance(app.threads, SharedThreads)
     return SharingServer(config, ready, app.threads, Mailboxes(arguments.mailboxes))
@@ -99,19 +101,19 @@ async def _serve(server: Server, listener: socket.socket, app: App) -> None:
         await server.serve(sockets=[listener])
         app.close()
     finally:
-        host.end(0)
+        worker_lifecycle.exit_process(0)
 
 
-def _follow_commands(
+def _receive_commands(
     control: ControlChannel,
     server: Server,
     app: App,
-    program: Program,
+    handler: LoadedHandler,
     loop: asyncio.AbstractEventLoop,
 ) -> None:
     while (command := control.receive()) is not None:
         if isinstance(command, ReloadModels):
-            threading.Thread(target=host.follow, args=(program,), daemon=True).start()
+            threading.Thread(target=worker_lifecycle.refresh_models, args=(handler,), daemon=True).start()
         elif isinstance(command, Ping):
             # Answered on the event loop, so that a blocked loop does not answer.
             loop.call_soon_threadsafe(_send_pong, control, app.threads)
@@ -129,4 +131,4 @@ def _send_pong(control: ControlChannel, threads: Threads) -> None:
 
 
 if __name__ == "__main__":
-    host.run(sys.argv[1], prepare)
+    worker_lifecycle.run(sys.argv[1], prepare)

@@ -1,6 +1,6 @@
 """The user's program, made ready: project, dependencies, models, clients, the object that he wrote, and its methods.
 
-`prepare` is called by whoever runs them: the worker of a RealtimeAPI, and the consumer of an AsyncAPI.
+`load` is called in worker processes.
 """
 
 import os
@@ -15,7 +15,7 @@ from cortex_api import Document
 from cortex_api.handler import BaseHandler
 from cortex_runtime.clients import Client, open_client
 from cortex_runtime.errors import StartError
-from cortex_runtime.handler import dependencies, old_modules, pipeline, recognition
+from cortex_runtime.handler import dependencies, legacy_modules, pipeline, recognition
 from cortex_runtime.handler import interfaces as interfaces
 from cortex_runtime.handler.interfaces import Code, Form, Method
 from cortex_runtime.logs import tracebacks
@@ -25,8 +25,8 @@ from cortex_runtime.metrics.tracker import Tracker
 
 
 @dataclass(frozen=True)
-class Program:
-    """What `prepare` gives. methods: by HTTP verb, or under handler.JOB. tracker: to be told each final response."""
+class LoadedHandler:
+    """A constructed handler. methods: by HTTP verb, or under handler.JOB. tracker: to be told each final response."""
 
     document: Document
     code: Code
@@ -63,7 +63,7 @@ class Program:
             self.client.close()
 
 
-def prepare(
+def load(
     document: Document,
     project: Path,
     models: Path,
@@ -71,7 +71,7 @@ def prepare(
     call: Callable[[Callable[[], Any]], Any] = lambda function: function(),
     failed: Callable[[str], None] = lambda model: None,
     doing: Callable[[str], None] = lambda what: None,
-) -> Program:
+) -> LoadedHandler:
     """Load code and models and construct the handler. Raises StartError.
 
     call: runs a function on the thread that the handler is to live on, and waits for it. failed: is told each model that can't
@@ -112,7 +112,7 @@ def prepare(
     else:
         methods = interfaces.methods(code, instance, values)
     tracker = Tracker(document.spec.tracker, series) if document.spec.tracker else None
-    return Program(document, code, methods, client, tracker)
+    return LoadedHandler(document, code, methods, client, tracker)
 
 
 def _require_folder(handler: BaseHandler, project: Path) -> None:
@@ -141,7 +141,7 @@ def _import_from(project: Path, python_path: str | None) -> None:
     if installed is not None:
         # At the end: what the runtime brings goes before it, and nothing hides the standard library.
         site.addsitedir(str(installed))
-    old_modules.install()
+    legacy_modules.install()
 
 
 def _require_client(code: Code) -> None:
@@ -161,7 +161,7 @@ def _as_argument(code: Code, client: Client) -> Any:
     """Return the client as the constructor gets it."""
     if not code.interface.flat_outputs:
         return client
-    from cortex_runtime.clients.classic import FlatTensorFlowClient
+    from cortex_runtime.clients.legacy import FlatTensorFlowClient
 
     return FlatTensorFlowClient(client)
 

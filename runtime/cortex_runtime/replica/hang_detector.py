@@ -17,7 +17,7 @@ _LEAST = 5.0
 
 
 @dataclass
-class Watchdog:
+class HangDetector:
     """Watches one worker. send_ping: sends it a ping. timeout: seconds that a request may take.
 
     It has no clock: `advance` passes the time, so a replica that was suspended does not count as hung when it resumes.

@@ -49,7 +49,7 @@ def _ignore(report: Message) -> None:
 
 
 @dataclass
-class WorkerProcess:
+class ChildProcess:
     """A running worker process. slot: its index in the shared metrics. on_report: called with the reports that the process
     does not handle itself.
     """

@@ -1,6 +1,7 @@
 """One worker process of a consumer: it runs the user's code on jobs and exits when the consumer exits.
 
-`python -m cortex_runtime.jobs.worker ARGUMENTS`, see handler/host.py. job_workers.py is the other end of the control channel.
+Run as `python -m cortex_runtime.jobs.worker_main ARGUMENTS` (handler/worker_lifecycle.py). job_process.py is the other end of the
+control channel.
 """
 
 import asyncio
@@ -20,13 +21,13 @@ from starlette.responses import Response
 
 from cortex_api import Document, units
 from cortex_runtime.errors import UserError
-from cortex_runtime.handler import host
+from cortex_runtime.handler import worker_lifecycle
 from cortex_runtime.handler.interfaces import JOB, Method
-from cortex_runtime.handler.program import Program
+from cortex_runtime.handler.loaded_handler import LoadedHandler
 from cortex_runtime.handler.threads import Threads
 from cortex_runtime.http import response
 from cortex_runtime.http.payload import parse
-from cortex_runtime.jobs.job_workers import jobs_per_process
+from cortex_runtime.jobs.job_process import jobs_per_process
 from cortex_runtime.jobs.progress import reporter
 from cortex_runtime.logs import records
 from cortex_runtime.logs.tracebacks import printable, text_of
@@ -52,10 +53,10 @@ _PROGRESS_SECONDS = 0.1
 class Jobs:
     """Runs the handler's method for each job that the consumer sends."""
 
-    def __init__(self, program: Program, threads: Threads, control: ControlChannel) -> None:
-        self._program = program
-        self._method: Method = program.methods[JOB]
-        self._max_body = units.parse_bytes(program.document.spec.handler.max_body_size)
+    def __init__(self, handler: LoadedHandler, threads: Threads, control: ControlChannel) -> None:
+        self._handler = handler
+        self._method: Method = handler.methods[JOB]
+        self._max_body = units.parse_bytes(handler.document.spec.handler.max_body_size)
         self._threads = threads
         self._control = control
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -66,13 +67,13 @@ class Jobs:
     async def run(self) -> None:
         """Run jobs until a `Stop`, then until all jobs have ended."""
         self._loop, self._context = asyncio.get_running_loop(), contextvars.copy_context()
-        threading.Thread(target=self._follow_commands, daemon=True).start()
+        threading.Thread(target=self._receive_commands, daemon=True).start()
         self._control.send(Ready())
         await self._stopped.wait()
         while self._tasks:
             await asyncio.wait(self._tasks.values())
 
-    def _follow_commands(self) -> None:
+    def _receive_commands(self) -> None:
         loop = self._loop
         assert loop is not None
         while (command := self._control.receive()) is not None:
@@ -83,7 +84,9 @@ class Jobs:
             elif isinstance(command, CancelJob):
                 loop.call_soon_threadsafe(self._cancel, command.id)
             elif isinstance(command, ReloadModels):
-                threading.Thread(target=host.follow, args=(self._program,), daemon=True).start()
+                threading.Thread(
+                    target=worker_lifecycle.refresh_models, args=(self._handler,), daemon=True
+                ).start()
         # The consumer is gone, and with it the leases of all jobs that run here.
         os._exit(1)
 
@@ -127,8 +130,8 @@ class Jobs:
             message = f"the handler raised {name}; the log of the worker has the traceback with this job's id"
             self._send_failure(identity, "HandlerError", message, True)
             return
-        if self._program.tracker is not None:
-            self._program.tracker.note(value)
+        if self._handler.tracker is not None:
+            self._handler.tracker.note(value)
         self._control.send(JobCompleted(identity, data))
         if callback is not None:
             await self._threads.run_after(callback, "its job had been completed")
@@ -167,9 +170,9 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
     """Load models and code and construct the handler. Return the function that runs jobs. Raises StartError."""
     shared_metrics = SharedMetrics(arguments.metrics, arguments.slots)
     threads = Threads(jobs_per_process(document.spec.handler), shared_metrics.worker(arguments.slot))
-    program = host.program(document, arguments, control, shared_metrics, threads)
-    jobs = Jobs(program, threads, control)
-    is_async = program.methods[JOB].is_async
+    handler = worker_lifecycle.load_handler(document, arguments, control, shared_metrics, threads)
+    jobs = Jobs(handler, threads, control)
+    is_async = handler.methods[JOB].is_async
     return lambda: threads.drive(uvloop.new_event_loop(), _run(jobs), on_handler_thread=is_async)
 
 
@@ -177,8 +180,8 @@ async def _run(jobs: Jobs) -> None:
     try:
         await jobs.run()
     finally:
-        host.end(0)
+        worker_lifecycle.exit_process(0)
 
 
 if __name__ == "__main__":
-    host.run(sys.argv[1], prepare)
+    worker_lifecycle.run(sys.argv[1], prepare)

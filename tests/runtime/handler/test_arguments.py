@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.handler.signatures import NOT_SERVED, arguments_of, is_async, suggestion
+from cortex_runtime.handler.arguments import NOT_SERVED, arguments_of, is_async, suggestion
 
 KNOWN = ("payload", "query_params", "headers")
 

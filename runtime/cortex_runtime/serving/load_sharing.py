@@ -26,8 +26,8 @@ from cortex_runtime.http.protocol import InlineProtocol
 from cortex_runtime.http.server import Server
 from cortex_runtime.mailboxes import ASK, NOTHING, REQUEST, TURN, WAITING, Mailboxes
 from cortex_runtime.metrics.shared_memory import SharedMetrics, WorkerMetrics
-from cortex_runtime.serving.accepting import Acceptor
 from cortex_runtime.serving.app import App
+from cortex_runtime.serving.connection_balancing import Acceptor
 
 _BEGAN = struct.Struct("=d")
 _PATIENCE = 0.05

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from cortex_runtime.clients.values import BFLOAT16, NumberType, bfloat16_bits, bfloat16_numbers
+from cortex_runtime.clients.conversion import BFLOAT16, NumberType, bfloat16_bits, bfloat16_numbers
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A job worker process as the consumer sees it; worker.py is the other end of the control channel."""
+"""A child process of the consumer that runs jobs; worker_main.py is the other end of the control channel."""
 
 import asyncio
 import math
@@ -16,7 +16,7 @@ from cortex_runtime.messages import (
     RunJob,
     Stop,
 )
-from cortex_runtime.processes.worker_process import WorkerProcess, describe_exit
+from cortex_runtime.processes.child_process import ChildProcess, describe_exit
 
 Outcome = JobCompleted | JobFailed
 
@@ -36,11 +36,11 @@ class RunningJob:
 
 
 @dataclass
-class JobWorker(WorkerProcess):
+class JobProcess(ChildProcess):
     """One process. capacity: jobs that it runs at the same time. on_change: called when it gets ready, ends a job or exits."""
 
     capacity: int = 1
-    on_change: Callable[["JobWorker"], None] = lambda worker: None
+    on_change: Callable[["JobProcess"], None] = lambda worker: None
     jobs: dict[str, RunningJob] = field(default_factory=dict)
     is_ready: bool = False
     is_stopping: bool = False
