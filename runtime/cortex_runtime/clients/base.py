@@ -19,6 +19,32 @@ class CachingClient(Generic[T]):
         """Return the names of all models; of a single model the name that it has inside."""
         return self._store.names()
 
+    @property
+    def is_single(self) -> bool:
+        """Whether the API has one model, which clients do not name."""
+        return self._store.single is not None
+
+    def versions(self, name: str) -> list[int]:
+        """Return the versions of a model, in order; none for an unknown name."""
+        return self._store.versions(name)
+
+    def loaded(self, name: str | None = None, version: str | int | None = None) -> T:
+        """Return a model in memory; it is loaded if necessary. Raises what `predict` raises for an unknown or invalid model."""
+        return self._cache.get(name, version)
+
+    def is_ready(self, name: str | None = None, version: str | int | None = None) -> bool:
+        """Return whether a model is in memory, or is loaded on demand. Raises UserError for an unknown name or version."""
+        versions = self._store.candidates(name, version)
+        if self._cache.is_limited:
+            return True
+        held = {(held.name, held.version): model for held, model in self._cache.loaded()}
+        keys = [(version.name, version.version) for version in versions]
+        return any(key in held and self._is_loaded(held[key]) for key in keys)
+
+    def describe(self, model: T) -> dict[str, Any]:
+        """Return the signature of a model in memory, as `signature` does."""
+        return self._signature_of(model)
+
     def info(self) -> list[dict[str, Any]]:
         """Names, versions, what is loaded, and the signature of the highest version in memory, for GET /info."""
         held: dict[str, dict[int, T]] = {}

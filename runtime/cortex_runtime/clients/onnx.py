@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -175,8 +175,8 @@ class Loaded:
             check_names(model_input, required, self.optional)
         return {name: inputs[name].convert(value) for name, value in model_input.items()}
 
-    def run(self, feed: Mapping[str, np.ndarray]) -> list[Any]:
-        """Outputs of a feed. Raises UserError for what the model refuses."""
+    def run(self, feed: Mapping[str, np.ndarray], names: Sequence[str] | None = None) -> list[Any]:
+        """Return the outputs for a feed. names: of the outputs; None for all. Raises UserError for what the model refuses."""
         packed = self.packed_outputs
         given: dict[str, Any] = {}
         try:
@@ -187,7 +187,7 @@ class Loaded:
             raise UserError(f'input "{name}" can\'t be read as {each.type_name}: {error}') from error
         try:
             if packed is None:
-                outputs: list[Any] = self.session.run(None, given)
+                outputs: list[Any] = self.session.run(names, given)
                 return outputs
             values = {
                 name: onnxruntime.OrtValue.ortvalue_from_numpy(value)
@@ -195,10 +195,14 @@ class Loaded:
                 else value
                 for name, value in given.items()
             }
-            return [
+            every = [
                 value.numpy() if kind is None else kind.from_ort(value)
                 for kind, value in zip(packed, self.session.run_with_ort_values(None, values), strict=True)
             ]
+            if names is None:
+                return every
+            places = {node.name: place for place, node in enumerate(self.session.get_outputs())}
+            return [every[places[name]] for name in names]
         except (errors.InvalidArgument, errors.Fail, errors.RuntimeException) as error:
             message = str(error)
             if not isinstance(error, errors.InvalidArgument) and (
@@ -253,6 +257,17 @@ class ONNXClient(ONNXAttributes[Loaded]):
         outputs = loaded.run(loaded.feed(model_input))
         say_served(loaded.version.name, loaded.version.version)
         return outputs
+
+    def run(self, model: Loaded, arrays: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[Any]:
+        """Run a model in memory with arrays of its types and shapes. Returns the named outputs.
+
+        Raises what `predict` raises.
+        """
+        results = model.run(
+            {name: model.inputs[name].convert(array) for name, array in arrays.items()}, outputs
+        )
+        say_served(model.version.name, model.version.version)
+        return results
 
     def get_model(
         self, model_name: str | None = None, model_version: str | int | None = "latest"

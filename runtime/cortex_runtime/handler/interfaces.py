@@ -16,6 +16,8 @@ from cortex_runtime.logs.tracebacks import brief, in_one_line
 
 REQUEST_ARGUMENTS = ("payload", "query_params", "headers")
 JOB_ARGUMENTS = ("payload", "request_id")
+INFER_ARGUMENTS = ("inputs", "parameters")
+"""What `handle_infer` may ask for: the arrays by name, and the parameters of the request."""
 JOB = "JOB"
 """Stands where an HTTP verb does, for the method that works on the jobs of an AsyncAPI."""
 CLIENTS: Mapping[str, tuple[str, ...]] = {
@@ -42,7 +44,7 @@ class Interface:
     name: of the class, or of what a reader would call it. types: the spec.handler.type that it is for. methods: by kind of
     API, method name to HTTP verb (or JOB). more: what methods may ask for beside the parts of the request. after: the method
     that runs once the response has been sent. flat_outputs: whether its TensorFlow client returns flat lists, as the original's
-    did. since: the releases of the original that introduced it.
+    did. since: the releases of the original that introduced it. infer: the method that answers the Open Inference Protocol.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Interface:
     after: str | None = None
     flat_outputs: bool = False
     since: str = ""
+    infer: str | None = None
 
     def arguments(self, kind: str) -> tuple[str, ...]:
         """What a method may ask for, of a request or of a job."""
@@ -68,7 +71,7 @@ _HANDLE = {"RealtimeAPI": VERBS, "AsyncAPI": {"handle_async": JOB}}
 _PREDICT = {"RealtimeAPI": {"predict": "POST"}, "AsyncAPI": {"predict": JOB}}
 
 INTERFACES: tuple[Interface, ...] = (
-    Interface("Handler", Form.CLASS, _ALL, _HANDLE, since="0.34"),
+    Interface("Handler", Form.CLASS, _ALL, _HANDLE, since="0.34", infer="handle_infer"),
     Interface("PythonPredictor", Form.CLASS, ("python",), _PREDICT, after="post_predict", since="0.12"),
     Interface(
         "TensorFlowPredictor",
@@ -140,6 +143,11 @@ class Code:
         return self.interface.methods[self.kind]
 
     @property
+    def infer(self) -> str | None:
+        """Return the name of the method that answers the Open Inference Protocol; None for an interface or kind without it."""
+        return self.interface.infer if self.kind == "RealtimeAPI" else None
+
+    @property
     def clients(self) -> tuple[str, ...]:
         """The constructor's names for the client."""
         return CLIENTS[self.type]
@@ -191,6 +199,17 @@ def methods(code: Code, instance: Any, values: Mapping[str, Any]) -> dict[str, M
         method = _of_the_request(Method(function, arguments, is_async(function), inline), values)
         found[verb] = _followed(method, instance, code, available)
     return found
+
+
+def infer_method(code: Code, instance: Any) -> Method | None:
+    """Return the method of the user's object that answers the Open Inference Protocol; None without one."""
+    name = code.infer
+    function = None if name is None else getattr(instance, name, None)
+    if function is None:
+        return None
+    where = f"{code.where}: {code.interface.name}.{name}"
+    arguments = arguments_of(function, INFER_ARGUMENTS, where, bound=True)
+    return Method(function, arguments, is_async(function), bool(getattr(instance, "inline", True)))
 
 
 def _followed(method: Method, instance: Any, code: Code, available: tuple[str, ...]) -> Method:

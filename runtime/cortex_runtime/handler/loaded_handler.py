@@ -26,13 +26,18 @@ from cortex_runtime.metrics.tracker import Tracker
 
 @dataclass(frozen=True)
 class LoadedHandler:
-    """A constructed handler. methods: by HTTP verb, or under handler.JOB. tracker: to be told each final response."""
+    """A constructed handler. methods: by HTTP verb, or under handler.JOB. tracker: to be told each final response. series: the
+    worker's own metrics. instance: the user's object. infer: its method for the Open Inference Protocol.
+    """
 
     document: Document
     code: Code
     methods: dict[str, Method]
     client: Client | None
     tracker: Tracker | None
+    series: NamedSeries
+    instance: Any = None
+    infer: Method | None = None
 
     @property
     def may_wait(self) -> bool:
@@ -112,7 +117,8 @@ def load(
     else:
         methods = interfaces.methods(code, instance, values)
     tracker = Tracker(document.spec.tracker, series) if document.spec.tracker else None
-    return LoadedHandler(document, code, methods, client, tracker)
+    infer = interfaces.infer_method(code, instance)
+    return LoadedHandler(document, code, methods, client, tracker, series, instance, infer)
 
 
 def _require_folder(handler: BaseHandler, project: Path) -> None:

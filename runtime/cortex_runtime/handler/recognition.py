@@ -17,6 +17,7 @@ from typing import Any
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler.arguments import NOT_SERVED, arguments_of, suggestion
 from cortex_runtime.handler.interfaces import (
+    INFER_ARGUMENTS,
     INTERFACES,
     REQUEST_ARGUMENTS,
     STAGES,
@@ -160,7 +161,8 @@ def _check_class(code: Code, available: tuple[str, ...]) -> None:
     constructor_arguments(code)
     _near_misses(code)
     defined = [name for name in code.verbs if getattr(cls, name, None) is not None]
-    if not defined:
+    infers = code.infer is not None and getattr(cls, code.infer, None) is not None
+    if not defined and not infers:
         close = difflib.get_close_matches(
             next(iter(code.verbs)), [n for n in dir(cls) if n[0] != "_"], 1, 0.6
         )
@@ -174,6 +176,8 @@ def _check_class(code: Code, available: tuple[str, ...]) -> None:
     checked: dict[str, tuple[str, ...]] = dict.fromkeys(defined, available)
     if interface.after and getattr(cls, interface.after, None) is not None:
         checked[interface.after] = ("response", *available)
+    if code.infer is not None and infers:
+        checked[code.infer] = INFER_ARGUMENTS
     if getattr(cls, "load_model", None) is not None:
         checked["load_model"] = ("model_path",)
     for name, arguments in checked.items():
@@ -195,7 +199,11 @@ def _near_misses(code: Code) -> None:
         name: kind for kind, names in interface.methods.items() for name in names if kind != code.kind
     }
     for name in dir(cls):
-        if name in code.verbs or not name.startswith("handle") or not callable(getattr(cls, name)):
+        if (
+            name in (*code.verbs, code.infer)
+            or not name.startswith("handle")
+            or not callable(getattr(cls, name))
+        ):
             continue
         if name in elsewhere and not any(hasattr(cls, verb) for verb in code.verbs):
             raise StartError(
