@@ -94,6 +94,18 @@ class Cluster:
         query = [("fieldManager", manager), ("force", "true")]
         return await self._call("PATCH", _path_of(child), query, child, "application/apply-patch+yaml")
 
+    async def apply_new(self, child: Object) -> Object | None:
+        """Create an object by server-side apply. Returns None, and changes nothing, when an object of its name exists.
+
+        No live object has the resourceVersion 1, so the API server rejects the apply unless it creates the object.
+        """
+        try:
+            return await self.apply({**child, "metadata": {**child["metadata"], "resourceVersion": "1"}})
+        except ApiException as error:
+            if error.status == 409:
+                return None
+            raise
+
     async def patch(self, thing: Object, operations: list[Object]) -> Object:
         """Change an object by a JSON patch (RFC 6902). Returns the live object. Raises ApiException (409 or 422) when a test
         fails."""

@@ -58,11 +58,11 @@ def make_plan(
 ) -> Plan | Problem:
     """Return the plan for an API, or why its objects must not be touched.
 
-    children: the rendered objects. existing: the live object of the name of each. owned: the API's live objects of the kinds that
-    may be pruned. endpoint_owner: an older API with the same endpoint; None where the endpoint is this API's.
+    children: the rendered objects. existing: the cached object of the name of each. owned: the API's live objects of the kinds
+    that may be pruned. endpoint_owner: an older API with the same endpoint; None where the endpoint is this API's.
     """
     for other in existing:
-        if other is not None and not _is_owned(other, api):
+        if other is not None and not is_owned(other, api):
             return name_taken(other)
     rendered = {(child["kind"], child["metadata"]["name"]) for child in children}
     return Plan(
@@ -122,5 +122,6 @@ def route_problem(live_route: Object | None) -> Problem | None:
     return None
 
 
-def _is_owned(live: Object, api: API) -> bool:
+def is_owned(live: Object, api: API) -> bool:
+    """Return whether an API owns a live object."""
     return any(owner["uid"] == api.metadata.uid for owner in live["metadata"].get("ownerReferences", ()))

@@ -7,7 +7,6 @@ It is level-triggered: it may be called at any time and any number of times, and
 The cache has the live objects, so an API in the wanted state costs no call to the API server.
 """
 
-import asyncio
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,13 +15,21 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, RealtimeAPI
 from cortex_api.contract import DESTROY, GATEWAY, object_name
-from cortex_operator.apply.applier import Applier, ApplyResult
+from cortex_operator.apply.applier import Applier, ApplyResult, NameTaken
 from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import Cluster, is_namespace_terminating
 from cortex_operator.kinds import CONFIG_MAP, OPTIONAL_KINDS, ChildKind, child_kinds
 from cortex_operator.leadership.other_operators import OtherOperators
-from cortex_operator.plan import Plan, make_plan, parse_api, refused_by_cluster, route_problem, source_missing
+from cortex_operator.plan import (
+    Plan,
+    make_plan,
+    name_taken,
+    parse_api,
+    refused_by_cluster,
+    route_problem,
+    source_missing,
+)
 from cortex_operator.platform import Platform
 from cortex_operator.queue_lifecycle import QueueLifecycle
 from cortex_operator.render import render, route
@@ -144,7 +151,7 @@ class Reconciler:
         source = await self._source(key, live)
         children = render(api, self._platform, source, self._capabilities, routed=endpoint_owner == key)
         live = await self._queues.ensure_finalizer(key, api, self._cache.api(key) or live)
-        existing = await asyncio.gather(*(self._applier.find(key, child) for child in children))
+        existing = [self._cache.child(key, child["kind"], child["metadata"]["name"]) for child in children]
         other = None if endpoint_owner == key else endpoint_owner
         plan = make_plan(api, self._platform, children, existing, self._owned(key), other)
         return _accepted(plan), live
@@ -174,6 +181,8 @@ class Reconciler:
         for child, existing in plan.apply:
             try:
                 await self._applier.apply(key, plan.api, child, existing, result)
+            except NameTaken as taken:
+                raise Rejected(name_taken(taken.live), retry=True) from taken
             except ApiException as error:
                 if is_namespace_terminating(error):
                     raise Rejected(NAMESPACE_TERMINATING) from error

@@ -63,6 +63,12 @@ class FakeCluster:
             merged["metadata"]["generation"] += 1
         return self._put(merged, "MODIFIED" if known else "ADDED")
 
+    async def apply_new(self, child: Object) -> Object | None:
+        if _place(child) in self.objects:
+            self._maybe_fail()
+            return None
+        return await self.apply(child)
+
     async def patch(self, thing: Object, operations: list[Object]) -> Object:
         """Apply the test and remove operations of a JSON patch."""
         self._maybe_fail()

@@ -16,7 +16,7 @@ KEY = Key("RealtimeAPI", "default", "a")
 class Refusing(World):
     """A world in which objects of one kind cannot be written or, with 403, read."""
 
-    def __init__(self, kind: str, status: int) -> None:
+    def __init__(self, kind: str = "", status: int = 403) -> None:
         super().__init__()
         apply, get = self.cluster.apply, self.cluster.get
         self.refusing = True
@@ -82,14 +82,38 @@ async def test_a_refused_required_object_makes_the_api_unready(status: int) -> N
     assert "Deployment" in world.kinds()
 
 
-async def test_nothing_is_applied_when_a_name_is_taken_by_another_owner() -> None:
-    world = World()
-    world.cluster.put({"kind": "Service", "metadata": {"name": "api-a", "namespace": "default"}, "spec": {}})
+@pytest.mark.parametrize("kind", ["ConfigMap", "Service"])
+async def test_no_pod_runs_while_a_name_is_taken_by_another_owner(kind: str) -> None:
+    world = Refusing()
+    taken = {"kind": kind, "metadata": {"name": "api-a", "namespace": "default"}, "spec": {"theirs": 1}}
+    world.cluster.put(taken)
     world.cluster.put(resource("a", {}))
+    for _ in range(3):
+        await world.process_events()
+    ready = world.condition("Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "NameTaken")
+    assert f"{kind} api-a" in ready["message"]
+    assert "Deployment" not in world.kinds()
+    theirs = world.cluster.objects[kind, "default", "api-a"]
+    assert theirs["spec"] == {"theirs": 1}
+    assert "labels" not in theirs["metadata"]
+    assert KEY in world.due, "it is tried again"
+    world.cluster.remove(kind, "api-a")
     await world.settle()
-    conditions = world.cluster.objects["RealtimeAPI", "default", "a"]["status"]["conditions"]
-    assert conditions[0]["reason"] == "NameTaken"
-    assert {kind for kind, _, _ in world.cluster.objects} == {"RealtimeAPI", "Service"}
+    assert "Deployment" in world.kinds()
+    assert world.condition("Ready")["reason"] != "NameTaken"
+
+
+async def test_an_existing_object_of_the_api_without_labels_is_adopted() -> None:
+    world = World()
+    world.cluster.put(resource("a", {}))
+    uid = world.cluster.objects["RealtimeAPI", "default", "a"]["metadata"]["uid"]
+    metadata = {"name": "api-a", "namespace": "default", "ownerReferences": [{"uid": uid}]}
+    world.cluster.put({"kind": "Service", "metadata": metadata, "spec": {"type": "NodePort"}})
+    await world.settle()
+    service = world.cluster.objects["Service", "default", "api-a"]
+    assert service["spec"]["type"] == "ClusterIP"
+    assert service["metadata"]["labels"]
 
 
 async def test_an_older_crd_that_drops_a_field_is_logged_once_and_not_written_again(

@@ -3,7 +3,6 @@
 An object in the wanted state costs no call to the API server: the cache is enough to see that.
 """
 
-import copy
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from cortex_api.contract import APPLIED_HASH_ANNOTATION, GATEWAY
 from cortex_operator.apply.conflicts import Conflicts
 from cortex_operator.apply.drift import Change, changes, removal
 from cortex_operator.cluster import MANAGER, REPLICAS_MANAGER, Cluster
+from cortex_operator.plan import is_owned
 from cortex_operator.render import gateway
 from cortex_operator.render.deployment import initial_replicas
 from cortex_operator.render.names import child_name
@@ -40,6 +40,14 @@ class ApplyResult:
     requeue_after: float | None = None
 
 
+class NameTaken(Exception):
+    """An object of the name of a rendered one has another owner. live: that object."""
+
+    def __init__(self, live: Object) -> None:
+        super().__init__(f"{_name(live)} is owned by another")
+        self.live = live
+
+
 class Applier:
     """Applies rendered objects, and remembers in which state each was in sync."""
 
@@ -58,25 +66,20 @@ class Applier:
             self._conflicts.forget(uid)
             self._tolerated.pop(uid, None)
 
-    async def find(self, key: Key, child: Object) -> Object | None:
-        """Return the live object with the name of a rendered one, whoever owns it."""
-        kind, name = child["kind"], child["metadata"]["name"]
-        if known := self._cache.child(key, kind, name):
-            return known
-        try:
-            return await self._cluster.get(child["apiVersion"], kind, key.namespace, name)
-        except ApiException as error:
-            if error.status == 403:
-                return None  # Applying it is forbidden too, and is reported then.
-            raise
-
     async def apply(
         self, key: Key, api: API, child: Object, live: Object | None, result: ApplyResult
     ) -> None:
-        """Apply a rendered object unless it is in sync. live: the object of its name. result: what to report is added to it."""
+        """Apply a rendered object unless it is in sync.
+
+        live: the cached object of its name, which this API owns. result: what to report is added to it. Raises NameTaken when an
+        object of its name has another owner.
+        """
         if live is None:
-            await self._write(key, api, child, live, result)
-            return
+            created = await self._cluster.apply_new(_with_first_replicas(api, child))
+            if created is not None:
+                await self._finish(key, child, created, result)
+                return
+            live = await self._get_existing(api, child)
         if not self._is_in_sync(key, child, live):
             uid, reverted = live["metadata"]["uid"], self._foreign_changes(key, child, live)
             if reverted and self._conflicts.pause(uid, time.monotonic(), _describe(reverted, child)):
@@ -91,20 +94,30 @@ class Applier:
                 )
         self._note_conflict(live, result)
 
-    async def _write(
-        self, key: Key, api: API, child: Object, live: Object | None, result: ApplyResult
-    ) -> Object:
-        unexpected = (
-            self._unexpected(child, live)
-            if live is not None and _applied_hash(live) == _applied_hash(child)
-            else []
-        )
-        if live is not None and unexpected and all(change.pointer for change in unexpected):
+    async def _get_existing(self, api: API, child: Object) -> Object:
+        """Return an existing object of this API that the cache does not have, such as one without its labels."""
+        metadata = child["metadata"]
+        place = (child["apiVersion"], child["kind"], metadata["namespace"], metadata["name"])
+        live = await self._cluster.get(*place)
+        if live is None:
+            raise ApiException(status=409, reason=f"{_name(child)} was deleted concurrently")
+        if not is_owned(live, api):
+            raise NameTaken(live)
+        return live
+
+    async def _write(self, key: Key, api: API, child: Object, live: Object, result: ApplyResult) -> Object:
+        is_same = _applied_hash(live) == _applied_hash(child)
+        unexpected = self._unexpected(child, live) if is_same else []
+        if unexpected and all(change.pointer for change in unexpected):
             applied = live  # No field is missing, so removing the additions is enough.
         else:
-            if child["kind"] == "Deployment" and "replicas" not in child["spec"]:
+            if _is_autoscaled(child) and _owns_replicas(live):
                 await self._hand_over_replicas(api, child, live)
             applied = await self._cluster.apply(child)
+        return await self._finish(key, child, applied, result)
+
+    async def _finish(self, key: Key, child: Object, applied: Object, result: ApplyResult) -> Object:
+        """Remove what others added to an object that was just written, and remember its state. Returns the live object."""
         if any(change.pointer for change in changes(applied, child)):
             applied = await self._remove_additions(child, applied)
             if left := [change.path for change in changes(applied, child) if change.item]:
@@ -181,24 +194,33 @@ class Applier:
             text = f"{description} repeatedly, so the operator reverts it less and less often"
             result.problem = Problem("FieldsOverwritten", f"{text}. Stop the other writer. {ADVICE}.")
 
-    async def _hand_over_replicas(self, api: API, child: Object, live: Object | None) -> None:
+    async def _hand_over_replicas(self, api: API, child: Object, live: Object) -> None:
         """Give spec.replicas another field manager before we stop applying it; otherwise the API server resets it to 1."""
-        first = initial_replicas(api)
-        if isinstance(api, AsyncAPI) and child["metadata"]["name"] == child_name(api, GATEWAY):
-            first = gateway.initial_replicas(api)
-        if live is None:
-            created = copy.deepcopy(child)
-            created["spec"]["replicas"] = first
-            live = await self._cluster.apply(created)
-        if not _owns_replicas(live):
-            return
         identity = {
             "apiVersion": child["apiVersion"],
             "kind": child["kind"],
             "metadata": {"name": child["metadata"]["name"], "namespace": child["metadata"]["namespace"]},
         }
-        replicas = live["spec"]["replicas"] or first
+        replicas = live["spec"]["replicas"] or _first_replicas(api, child)
         await self._cluster.apply({**identity, "spec": {"replicas": replicas}}, REPLICAS_MANAGER)
+
+
+def _is_autoscaled(child: Object) -> bool:
+    """Return whether a rendered object is a Deployment whose replicas an autoscaler sets."""
+    return child["kind"] == "Deployment" and "replicas" not in child["spec"]
+
+
+def _with_first_replicas(api: API, child: Object) -> Object:
+    """Return an object as it is created: with the first number of replicas, which is handed over when it is next applied."""
+    if not _is_autoscaled(child):
+        return child
+    return {**child, "spec": {**child["spec"], "replicas": _first_replicas(api, child)}}
+
+
+def _first_replicas(api: API, child: Object) -> int:
+    if isinstance(api, AsyncAPI) and child["metadata"]["name"] == child_name(api, GATEWAY):
+        return gateway.initial_replicas(api)
+    return initial_replicas(api)
 
 
 def _name(child: Object) -> str:

@@ -27,17 +27,18 @@ def render(
     capabilities: Capabilities | None = None,
     routed: bool = True,
 ) -> list[Object]:
-    """Return the objects of an API in the order in which they are applied.
+    """Return the objects of an API in the order in which they are applied: no pod runs before the Service has its name.
 
     source: the live ConfigMap that `handler.source.configMap` names; a change of its content replaces the pods. routed: whether
     the API has a route, which it does not while an older API uses its endpoint.
     """
     config = configmap.config(api)
     code = configmap.code(api)
-    children: list[Object | None] = [config, code, deployment.render(api, platform, config, code or source)]
+    children: list[Object | None] = [config, code, service.render(api)]
+    children.append(deployment.render(api, platform, config, code or source))
     if isinstance(api, AsyncAPI):
         children += [gateway.deployment(api, platform, config), gateway.hpa(api)]
-    children += [service.render(api), hpa.render(api, capabilities or Capabilities())]
+    children.append(hpa.render(api, capabilities or Capabilities()))
     children += disruption.render(api)
     children.append(networkpolicy.render(api, platform))
     children.append(route.render(api, platform) if routed else None)

@@ -10,12 +10,16 @@ _NORMAL_REASONS = {"Starting", "Updating", "Paused", "ScaledToZero", "Deleting",
 
 
 def of_transition(live: Object, before: Object, after: Object, now: str) -> Object | None:
-    """Return the Event of the transition from one status to the next; None when Ready and its reason do not change."""
+    """Return the Event of the transition from one status to the next; None when Ready and its reason do not change, and for the
+    first status of an API that starts as expected.
+    """
     old, new = _condition(before, "Ready"), _condition(after, "Ready")
     if (old.get("status"), old.get("reason")) == (new["status"], new["reason"]):
         return None
     degraded = _condition(after, "Degraded").get("status") == "True"
     is_normal = not degraded and (new["status"] == "True" or new["reason"] in _NORMAL_REASONS)
+    if is_normal and not old:
+        return None
     return _event(live, "Normal" if is_normal else "Warning", new["reason"], new["message"], now)
 
 
