@@ -94,6 +94,8 @@ def _drain_delay(command: Parser) -> None:
 def _run(command: str, options: dict[str, object]) -> int:
     """Run a program; each imports only what it needs."""
     given: dict[str, object] = options
+    # Before onnxruntime is imported: it would start a thread at import, and send data to its vendor.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if command == "serve":
         from cortex_runtime.replica.supervisor import Options, serve
 

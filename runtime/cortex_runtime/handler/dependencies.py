@@ -31,6 +31,8 @@ FOLDER = "CORTEX_DEPENDENCIES"
 PIP, SHELL, CONDA = "requirements.txt", "dependencies.sh", "conda-packages.txt"
 """Files that are taken when spec.handler.dependencies doesn't name others."""
 
+ENV = ".env"
+
 _OF_THE_RUNTIME = (
     *("numpy", "onnxruntime", "orjson", "prometheus-client", "pydantic", "pydantic-core", "python-multipart"),
     *("pyyaml", "starlette", "anyio", "uvicorn", "uvloop", "httptools", "h11", "click", "httpx", "httpcore"),
@@ -44,7 +46,10 @@ class Stopped(Exception):
 
 
 class Installer:
-    """Makes a project's environment. `prepare` blocks; `stop` may be called by another thread; `close` at the end."""
+    """Makes a project's environment. `prepare` blocks; `stop` may be called by another thread; `close` at the end.
+
+    has_prepared: whether `prepare` changes the environment or installs anything.
+    """
 
     def __init__(self, handler: BaseHandler, project: Path, parent_pipe: ParentPipe) -> None:
         self._project = project
@@ -54,6 +59,7 @@ class Installer:
         self._shell = self._file("shell", named.shell if named else None, SHELL)
         self._running: subprocess.Popen[str] | None = None
         self._stopped = threading.Event()
+        self.has_prepared = self._pip is not None or self._shell is not None or (project / ENV).is_file()
         self._scratch: Path | None = None
 
     def prepare(self) -> None:
@@ -67,7 +73,7 @@ class Installer:
                 f"{CONDA}: conda packages are not installed by this runtime. List them in {PIP}, or build an "
                 "image that has them and name it in handler.image; then remove the file",
             )
-        env = self._project / ".env"
+        env = self._project / ENV
         if env.is_file():
             os.environ.update(self._read_env(env))
         if self._shell is not None:

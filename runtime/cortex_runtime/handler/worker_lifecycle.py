@@ -30,9 +30,8 @@ Prepare = Callable[[Document, WorkerArguments, ControlChannel], Callable[[], Non
 """Loads models and code, and returns what then runs until the process is told to stop. Raises StartError."""
 
 
-def run(argument: str, prepare: Prepare) -> NoReturn:
-    """A process's whole life. Exit status: 0 after a stop, 1 when the API can't start. argument: the arguments."""
-    arguments = WorkerArguments.from_json(argument)
+def run(arguments: WorkerArguments, prepare: Prepare) -> NoReturn:
+    """A process's whole life. Exit status: 0 after a stop, 1 when the API can't start."""
     attach(arguments.parent_pipe)
     control = ControlChannel(arguments.control)
     # A process that dies of its native code, or is ended because it hangs, leaves the stack of each thread in the log.

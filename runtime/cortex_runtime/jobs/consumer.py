@@ -32,7 +32,9 @@ from cortex_runtime.logs import records
 from cortex_runtime.messages import Stop
 from cortex_runtime.metrics.prometheus import Metrics
 from cortex_runtime.models.download_progress import Stopped
+from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.listener import listen
+from cortex_runtime.processes.template_process import Template
 from cortex_runtime.queues.connect import VARIABLE, connect
 from cortex_runtime.queues.queue import Queue
 from cortex_runtime.replica.admin import Admin, Unready, admin_server
@@ -40,6 +42,8 @@ from cortex_runtime.replica.pool import PoolOptions, WorkerPool
 from cortex_runtime.replica.termination import record_termination
 
 log = logging.getLogger("cortex")
+
+_WORKER = "cortex_runtime.jobs.worker_main"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,9 @@ class ConsumerOptions(PoolOptions):
 class Consumer:
     """One worker replica of an AsyncAPI."""
 
-    def __init__(self, options: ConsumerOptions, document: Document, queue: Queue) -> None:
+    def __init__(
+        self, options: ConsumerOptions, document: Document, queue: Queue, launcher: Launcher
+    ) -> None:
         self._grace = options.grace
         self._document = document
         self._queue = queue
@@ -64,7 +70,7 @@ class Consumer:
         self._metrics = ConsumerMetrics(lambda: self._dispatcher.running())
         self._dispatcher = Dispatcher(queue, self._metrics, jobs_per_replica(document.spec.handler))
         # No hang_timeout: a job may take any time.
-        self._pool = WorkerPool(options, document, self._launch)
+        self._pool = WorkerPool(options, document, launcher, self._launch)
 
     async def run(self) -> int:
         """Run jobs until a signal. Return the exit status. Raises StartError when the API can't start."""
@@ -103,7 +109,7 @@ class Consumer:
         return 0
 
     async def _launch(self, slot: int) -> JobProcess:
-        spawned = await self._pool.spawn("cortex_runtime.jobs.worker_main", slot)
+        spawned = await self._pool.spawn(slot)
         return JobProcess(
             *spawned,
             slot,
@@ -135,14 +141,15 @@ def consume(options: ConsumerOptions) -> int:
     records.configure("info")
     try:
         document = read_document(options.config)
+        launcher = Launcher(_WORKER, Template.fork(_WORKER))
         queue = connect(os.environ.get(VARIABLE, ""), document)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_run(options, document, queue))
+            return runner.run(_run(options, document, queue, launcher))
     except StartError as error:
         log.error("failed to start the API: %s", error, extra={"reason": error.reason})
         record_termination(options.termination_log, error)
         return 1
 
 
-async def _run(options: ConsumerOptions, document: Document, queue: Queue) -> int:
-    return await Consumer(options, document, queue).run()
+async def _run(options: ConsumerOptions, document: Document, queue: Queue, launcher: Launcher) -> int:
+    return await Consumer(options, document, queue, launcher).run()

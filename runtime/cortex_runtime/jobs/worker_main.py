@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import uvloop
 from starlette.exceptions import HTTPException
@@ -183,5 +183,10 @@ async def _run(jobs: Jobs) -> None:
         worker_lifecycle.exit_process(0)
 
 
+def main(arguments: WorkerArguments) -> NoReturn:
+    """Run the worker in this process."""
+    worker_lifecycle.run(arguments, prepare)
+
+
 if __name__ == "__main__":
-    worker_lifecycle.run(sys.argv[1], prepare)
+    main(WorkerArguments.from_json(sys.argv[1]))

@@ -1,18 +1,18 @@
-"""A worker process as its supervisor sees it, and how it is started. Used for workers that serve requests and that run jobs."""
+"""A worker process as its supervisor sees it. Used for workers that serve requests and that run jobs. launcher.py starts it."""
 
 import asyncio
 import signal
-import socket
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cortex_runtime import messages
 from cortex_runtime.errors import StartError
 from cortex_runtime.messages import Command, Message, Pong, Ready, StartFailed
 from cortex_runtime.processes import oom
-from cortex_runtime.processes.worker_arguments import WorkerArguments
+from cortex_runtime.processes.template_process import UNKNOWN_STATUS, ForkedProcess
+
+Process = asyncio.subprocess.Process | ForkedProcess
 
 _ABORT_SECONDS = 2.0
 """Seconds between SIGABRT and SIGKILL."""
@@ -21,27 +21,9 @@ _ABORT_SECONDS = 2.0
 class Spawned(NamedTuple):
     """A process and both directions of its control channel."""
 
-    process: asyncio.subprocess.Process
+    process: Process
     control: asyncio.StreamWriter
     reports: asyncio.StreamReader
-
-
-async def spawn(module: str, arguments: WorkerArguments, descriptors: Sequence[int]) -> Spawned:
-    """Start `python -m module` with these arguments and a control channel. descriptors: open files that it inherits."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            module,
-            replace(arguments, control=theirs.fileno()).to_json(),
-            pass_fds=(*descriptors, theirs.fileno()),
-            stdin=asyncio.subprocess.DEVNULL,
-            # Ctrl-C must reach only the supervisor, which drains.
-            start_new_session=True,
-        )
-    reader, writer = await asyncio.open_connection(sock=ours)
-    return Spawned(process, writer, reader)
 
 
 def _ignore(report: Message) -> None:
@@ -54,7 +36,7 @@ class ChildProcess:
     does not handle itself.
     """
 
-    process: asyncio.subprocess.Process
+    process: Process
     control: asyncio.StreamWriter
     reports: asyncio.StreamReader
     slot: int
@@ -115,6 +97,8 @@ class ChildProcess:
 
 def describe_exit(status: int) -> str:
     """Return how a process exited, in words."""
+    if status == UNKNOWN_STATUS:
+        return "exited, or was killed"
     if status >= 0:
         return f"exited with status {status}"
     name = signal.Signals(-status).name

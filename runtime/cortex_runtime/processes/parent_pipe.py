@@ -56,9 +56,18 @@ def attach(name: str) -> int | None:
 
 
 def _poll(parent: int) -> None:
-    while os.getppid() == parent:
+    is_child = os.getppid() == parent  # And not a child of its template process.
+    while os.getppid() == parent if is_child else _runs(parent):
         time.sleep(_POLL_SECONDS)
     _kill()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
 
 
 def _leads() -> bool:

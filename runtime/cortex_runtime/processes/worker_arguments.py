@@ -3,7 +3,8 @@ the worker.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,22 @@ class WorkerArguments:
     slot: int = 0
     slots: int = 0
     mailboxes: list[tuple[int, int]] = field(default_factory=list)
+
+    def descriptors(self) -> list[int]:
+        """Return all file descriptors in these arguments."""
+        single = [each for each in (self.listener, self.metrics, self.control) if each != -1]
+        return single + [each for ends in self.mailboxes for each in ends]
+
+    def with_descriptors(self, descriptors: Sequence[int]) -> "WorkerArguments":
+        """Return these arguments with other numbers for the descriptors, in the order of `descriptors`."""
+        numbers = iter(descriptors)
+        return replace(
+            self,
+            listener=self.listener if self.listener == -1 else next(numbers),
+            metrics=self.metrics if self.metrics == -1 else next(numbers),
+            control=self.control if self.control == -1 else next(numbers),
+            mailboxes=[(next(numbers), next(numbers)) for _ in self.mailboxes],
+        )
 
     def to_json(self) -> str:
         """Return the arguments as JSON, for the command line."""

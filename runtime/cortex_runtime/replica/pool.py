@@ -21,7 +21,8 @@ from cortex_runtime.messages import Command, Message, ModelFailed, ReloadModels,
 from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.models.download_progress import Stopped
 from cortex_runtime.models.sync import ModelSync
-from cortex_runtime.processes.child_process import ChildProcess, Spawned, spawn
+from cortex_runtime.processes.child_process import ChildProcess, Spawned
+from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.parent_pipe import ParentPipe
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.replica.admin import Unready
@@ -35,6 +36,8 @@ RESPAWN_SECONDS = 2.0
 """Seconds after the death of the last worker for which a replica still counts as ready: connections wait for the next worker,
 which is usually ready by then. An unready replica would refuse them.
 """
+_PRELOADED = {"onnx": ("cortex_runtime.clients.onnx",)}
+"""Modules by handler type that every worker imports, and that start no threads which outlive a fork."""
 _FAILURE_WINDOW = 300.0
 """Seconds before the last death of a worker for which earlier deaths are counted in its message."""
 
@@ -57,14 +60,16 @@ class PoolOptions:
 class WorkerPool:
     """The worker processes of a replica.
 
-    launch: starts the worker process of a slot. on_check: called after each check of the workers. hang_timeout: seconds after
-    which a worker may count as hung; None where hangs are not detected. listener, shares_requests: what serving workers have.
+    launcher: starts processes. launch: starts the worker process of a slot, with `spawn`. on_check: called after each check of
+    the workers. hang_timeout: seconds after which a worker may count as hung; None where hangs are not detected. listener,
+    shares_requests: what serving workers have.
     """
 
     def __init__(
         self,
         options: PoolOptions,
         document: Document,
+        launcher: Launcher,
         launch: Callable[[int], Awaitable[ChildProcess]],
         *,
         hang_timeout: float | None = None,
@@ -73,6 +78,7 @@ class WorkerPool:
     ) -> None:
         self._options = options
         self._document = document
+        self._launcher = launcher
         self._launch = launch
         self._hang_timeout = hang_timeout
         self._on_check = on_check
@@ -112,6 +118,9 @@ class WorkerPool:
         if self._document.spec.handler.dependencies is not None:
             self._set_step("installing dependencies")
         await asyncio.to_thread(self._installer.prepare)
+        if self._installer.has_prepared:
+            await self._launcher.renew()
+        self._launcher.preload(_PRELOADED.get(self._document.spec.handler.type, ()))
         if self._sync is not None:
             self._set_step("looking for models")
             await asyncio.to_thread(self._sync.start)
@@ -123,16 +132,16 @@ class WorkerPool:
         self._set_step("starting the worker processes")
         self._slots = await self._start_generation()
 
-    async def spawn(self, module: str, slot: int, listener: int | None = None) -> Spawned:
+    async def spawn(self, slot: int, listener: int | None = None) -> Spawned:
         """Start the process of a slot. listener: the descriptor of the socket that it accepts from."""
         arguments = replace(
             self._arguments, metrics=self.metrics.descriptor, slot=slot, slots=self.metrics.slots
         )
-        descriptors = [self.metrics.descriptor]
         if listener is not None:
             arguments = replace(arguments, listener=listener, mailboxes=self._mailboxes.descriptors)
-            descriptors += [listener, *(end for ends in self._mailboxes.descriptors for end in ends)]
-        return await spawn(module, arguments, descriptors)
+        folder, python_path = self._source.folder, self._document.spec.handler.python_path
+        folders = [folder, folder / python_path] if python_path else [folder]
+        return await self._launcher.launch(arguments, [str(each) for each in folders])
 
     async def watch(self) -> None:
         """Check the workers until `stop`. Raises StartError when no worker is left and none can start."""
@@ -196,6 +205,7 @@ class WorkerPool:
         """Kill all workers and wait until they have exited."""
         self.stop()
         await _kill(self._slots)
+        await self._launcher.close()
         if self._installer is not None:
             self._installer.close()
 

@@ -20,13 +20,16 @@ from cortex_runtime.messages import Drain, Stop
 from cortex_runtime.metrics.prometheus import Metrics
 from cortex_runtime.models.download_progress import Stopped
 from cortex_runtime.processes.child_process import ChildProcess
+from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.listener import listen
+from cortex_runtime.processes.template_process import Template
 from cortex_runtime.replica.admin import Admin, admin_server
 from cortex_runtime.replica.pool import CHECK_SECONDS, PoolOptions, WorkerPool
 from cortex_runtime.replica.termination import record_termination
 
 log = logging.getLogger("cortex")
 
+_WORKER = "cortex_runtime.serving.worker_main"
 _LOAD_WINDOW = 10.0
 """Seconds over which the load is averaged for /load."""
 
@@ -45,7 +48,7 @@ class Options(PoolOptions):
 class Supervisor:
     """One replica of a RealtimeAPI."""
 
-    def __init__(self, options: Options, document: Document) -> None:
+    def __init__(self, options: Options, document: Document, launcher: Launcher) -> None:
         self._options = options
         self._document = document
         self._is_interrupted = False
@@ -56,6 +59,7 @@ class Supervisor:
         self._pool = WorkerPool(
             options,
             document,
+            launcher,
             self._launch,
             hang_timeout=self._request_timeout,
             shares_requests=True,
@@ -85,7 +89,7 @@ class Supervisor:
         return 0
 
     async def _launch(self, slot: int) -> ChildProcess:
-        spawned = await self._pool.spawn("cortex_runtime.serving.worker_main", slot, self._listener.fileno())
+        spawned = await self._pool.spawn(slot, self._listener.fileno())
         return ChildProcess(*spawned, slot, self._pool.on_report)
 
     async def _drain(self) -> None:
@@ -128,12 +132,13 @@ def serve(options: Options) -> int:
             raise StartError("InvalidSpec", str(error)) from error
         records.configure(document.spec.handler.log_level)
         require_supported(document)
-        return asyncio.run(_run(options, document))
+        launcher = Launcher(_WORKER, Template.fork(_WORKER))
+        return asyncio.run(_run(options, document, launcher))
     except StartError as error:
         log.error("failed to start the API: %s", error, extra={"reason": error.reason})
         record_termination(options.termination_log, error)
         return 1
 
 
-async def _run(options: Options, document: Document) -> int:
-    return await Supervisor(options, document).run()
+async def _run(options: Options, document: Document, launcher: Launcher) -> int:
+    return await Supervisor(options, document, launcher).run()

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import NoReturn
 
 import uvicorn
 import uvloop
@@ -130,5 +131,10 @@ def _send_pong(control: ControlChannel, threads: Threads) -> None:
     control.send(Pong(threads.pending >= threads.size, threads.finished))
 
 
+def main(arguments: WorkerArguments) -> NoReturn:
+    """Run the worker in this process."""
+    worker_lifecycle.run(arguments, prepare)
+
+
 if __name__ == "__main__":
-    worker_lifecycle.run(sys.argv[1], prepare)
+    main(WorkerArguments.from_json(sys.argv[1]))

@@ -94,21 +94,25 @@ def test_an_installation_exits_with_its_supervisor(serve, tmp_path):
 CONSUMER = """
 import asyncio, dataclasses, sys
 from cortex_runtime.metrics.shared_memory import SharedMetrics
+from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.parent_pipe import ParentPipe
+from cortex_runtime.processes.template_process import Template
 from cortex_runtime.processes.worker_arguments import WorkerArguments
-from cortex_runtime.processes.child_process import ChildProcess, spawn
-async def main():
+from cortex_runtime.processes.child_process import ChildProcess
+async def main(launcher):
     folder, parent_pipe = sys.argv[1], ParentPipe()
     arguments = WorkerArguments(folder + "/api.json", folder, folder, parent_pipe.name)
     metrics = SharedMetrics.create(1)
     arguments = dataclasses.replace(arguments, metrics=metrics.descriptor, slots=1)
-    spawned = await spawn("cortex_runtime.jobs.worker_main", arguments, [metrics.descriptor])
+    spawned = await launcher.launch(arguments, [folder])
     await ChildProcess(*spawned, 0).wait_until_ready()
-asyncio.run(main())
+template = Template.fork("cortex_runtime.jobs.worker_main") if sys.argv[2] == "forked" else None
+asyncio.run(main(Launcher("cortex_runtime.jobs.worker_main", template)))
 """
 
 
-def test_a_job_worker_exits_with_its_consumer(tmp_path):
+@pytest.mark.parametrize("start", ["forked", "spawned"])
+def test_a_job_worker_exits_with_its_consumer(tmp_path, start):
     (tmp_path / "handler.py").write_text(WHILE_IMPORTED)
     manifest = {
         "apiVersion": "cortex.dev/v1alpha1",
@@ -117,7 +121,7 @@ def test_a_job_worker_exits_with_its_consumer(tmp_path):
         "spec": {"handler": {"type": "python", "path": "handler.py"}},
     }
     (tmp_path / "api.json").write_bytes(Document.of(parse(manifest)).to_json())
-    with subprocess.Popen([sys.executable, "-c", CONSUMER, str(tmp_path)]) as consumer:
+    with subprocess.Popen([sys.executable, "-c", CONSUMER, str(tmp_path), start]) as consumer:
         try:
             with noted(tmp_path):
                 consumer.kill()
