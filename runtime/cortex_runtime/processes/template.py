@@ -89,28 +89,44 @@ class _Forks:
         if (name := _find_shadowed(folders)) is not None:
             self._send({"refused": f"the project has a module {name}, which is also a module of the runtime"})
             return False
+        # The worker waits until its start has been reported: if this process exits before, nothing knows of the worker.
+        reading, writing = os.pipe()
         try:
             pid = os.fork()
         except OSError as error:
             self._send({"failed": error.errno})
-            return False
+            pid = -1
         if pid == 0:
+            os.close(writing)
+            if not os.read(reading, 1):
+                os._exit(1)
+            os.close(reading)
             for pidfd in self._workers:
                 os.close(pidfd)
             self._connection.close()
             return True
+        os.close(reading)
+        if pid > 0 and self._report(pid):
+            # The worker may have been killed already.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(writing, b"\n")
+        os.close(writing)
+        return False
+
+    def _report(self, pid: int) -> bool:
+        """Report the start of a worker to the supervisor. Return False if it must not run."""
         # Libraries with fork handlers, such as OpenBLAS, have ended their threads before the fork. Any thread that is left may
         # have held a lock, which is never released in the worker.
         if (threads := len(os.listdir("/proc/self/task"))) > 1:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            self._send({"refused": f"an imported library has started {threads - 1} threads"})
+            self._send({"refused": f"an imported library has started threads ({threads - 1})"})
             return False
         pidfd = os.pidfd_open(pid)
         self._workers[pidfd] = pid
         self._poll.register(pidfd, select.POLLIN)
         self._send({"pid": pid}, [pidfd])
-        return False
+        return True
 
     def _reap(self, pidfd: int) -> None:
         self._poll.unregister(pidfd)
