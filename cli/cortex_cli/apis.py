@@ -10,7 +10,7 @@ from typing import Any
 from cortex_api import GROUP, KINDS, VERSION
 from cortex_api.contract import ADMIN_PORT, API_LABEL, KIND_LABEL, PORT, object_name, pod_selector
 from cortex_cli.connection import Cluster, ClusterError, Object, path
-from cortex_cli.traffic import Traffic, sum_metrics
+from cortex_cli.replica_metrics import Traffic, sum_metrics
 
 NO_KEY = "it requires an API key, and no valid key was sent"
 _MAX_THREADS = 16

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cortex_api import reasons, scheduling
+from cortex_api import reasons, scheduler_messages
 from cortex_cli import apis
 from cortex_cli.apis import API
 
@@ -181,7 +181,10 @@ def _check_pod(pod: Object, api: API) -> Finding:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             message = str(condition.get("message", ""))
             return Finding(
-                "bad", subject, f"is unschedulable: {message}", "; ".join(scheduling.remedies(message))
+                "bad",
+                subject,
+                f"is unschedulable: {message}",
+                "; ".join(scheduler_messages.remedies(message)),
             )
     for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
         waiting = (container.get("state") or {}).get("waiting") or {}

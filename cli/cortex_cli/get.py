@@ -11,10 +11,10 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
 from cortex_api.contract import API_LABEL
-from cortex_cli import apis, views
+from cortex_cli import apis, tables
+from cortex_cli.api_keys import api_key_options, headers
 from cortex_cli.apis import API, Replicas
 from cortex_cli.connection import Cluster, cluster_options
-from cortex_cli.keys import api_key_options, headers
 
 _INTERVAL = 2.0
 """Seconds between two updates of --watch."""
@@ -43,11 +43,11 @@ def get(
         click.echo(text(content(cluster, name, all_namespaces, api_key), output))
         return
     if not watch:
-        views.show(view(cluster, name, all_namespaces, api_key))
+        tables.show(view(cluster, name, all_namespaces, api_key))
         return
     if not sys.stdout.isatty():
         while True:
-            views.show(view(cluster, name, all_namespaces, api_key))
+            tables.show(view(cluster, name, all_namespaces, api_key))
             sys.stdout.flush()
             time.sleep(_INTERVAL)
     with Live(
@@ -61,12 +61,12 @@ def get(
 def view(cluster: Cluster, name: str | None, all_namespaces: bool, api_key: str | None) -> RenderableType:
     """Return the view for the terminal. Raises ClusterError."""
     if name is not None:
-        return Group(*views.detail(*read_one(cluster, name, api_key)))
+        return Group(*tables.detail(*read_one(cluster, name, api_key)))
     found = read_all(cluster, all_namespaces)
     if not found:
         scope = "any namespace" if all_namespaces else f"namespace {cluster.namespace}"
         return f"No APIs in {scope}."
-    return views.table(found, all_namespaces)
+    return tables.table(found, all_namespaces)
 
 
 def read_one(cluster: Cluster, name: str, api_key: str | None) -> tuple[API, list[dict[str, Any]], Replicas]:
@@ -92,9 +92,9 @@ def read_all(cluster: Cluster, all_namespaces: bool) -> list[tuple[API, Replicas
 def content(cluster: Cluster, name: str | None, all_namespaces: bool, api_key: str | None) -> Any:
     """Return the data for --output: each resource and the metrics of its replicas."""
     if name is None:
-        return [views.plain(api, replicas) for api, replicas in read_all(cluster, all_namespaces)]
+        return [tables.plain(api, replicas) for api, replicas in read_all(cluster, all_namespaces)]
     api, _, replicas = read_one(cluster, name, api_key)
-    return views.plain(api, replicas)
+    return tables.plain(api, replicas)
 
 
 def text(data: Any, output: str) -> str:

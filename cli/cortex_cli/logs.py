@@ -14,7 +14,7 @@ import click
 from cortex_cli import apis
 from cortex_cli.apis import API
 from cortex_cli.connection import Cluster, ClusterError, cluster_options, path
-from cortex_cli.loglines import parse, readable
+from cortex_cli.log_lines import parse, readable
 
 _COLORS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
 _POD_INTERVAL = 1.0

@@ -14,7 +14,7 @@ import click
 
 from cortex_api.handler import PROJECT_ARCHIVES
 from cortex_cli import manifests
-from cortex_cli.project import PackError, files_of
+from cortex_cli.project_files import PackError, files_of
 
 LIMIT = 1024 * 1024
 """Maximum total size of the values of a ConfigMap in bytes (MaxSecretSize in Kubernetes)."""

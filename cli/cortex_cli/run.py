@@ -8,9 +8,9 @@ import click
 
 from cortex_api import AsyncAPI, RealtimeAPI
 from cortex_api.contract import ADMIN_PORT, PORT, QUEUE_URL_VARIABLE
-from cortex_cli import environment, manifests
-from cortex_cli.adminport import AdminPort
-from cortex_cli.local import Runtime, Scratch
+from cortex_cli import local_environment, manifests
+from cortex_cli.admin_port import AdminPort
+from cortex_cli.local_runtime import Runtime, Scratch
 from cortex_cli.ports import HOST, taken
 
 _POLL_INTERVAL = 0.5
@@ -35,10 +35,10 @@ def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) 
     """
     last_change = modification_time(file)
     api = choose(file, name)
-    variables = environment.resolve(api, os.environ)
+    variables = local_environment.resolve(api, os.environ)
     require_free({"--port": port, "--admin-port": admin_port})
     with Scratch() as scratch:
-        for note in environment.notes(api, os.environ):
+        for note in local_environment.notes(api, os.environ):
             click.echo(f"Note: {note}", err=True)
         project = scratch.write(api, file)
         programs = scratch.programs(api, project, port, admin_port, reload, variables)
@@ -116,7 +116,7 @@ def apply_change(file: Path, name: str, scratch: Scratch, variables: dict[str, s
     """
     try:
         api = choose(file, name)
-        if environment.resolve(api, os.environ) != variables:
+        if local_environment.resolve(api, os.environ) != variables:
             click.echo("Note: restart this command to apply the change of handler.env", err=True)
         scratch.write(api, file)
     except click.ClickException as error:

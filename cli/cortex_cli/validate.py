@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cortex_cli import manifests, sources
+from cortex_cli import manifests, source_config_maps
 
 
 @click.command(short_help="Validate manifests without a cluster.")
@@ -38,7 +38,7 @@ def validate(files: tuple[Path, ...]) -> None:
     if documents and all(document.config_map is not None for document in documents):
         click.echo(f"{', '.join(map(str, files))}: {manifests.NO_API}", err=True)
         failed = True
-    for is_error, message in sources.problems(documents):
+    for is_error, message in source_config_maps.problems(documents):
         click.echo(message, err=True)
         failed = failed or is_error
     sys.exit(1 if failed else 0)

@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 from cortex_api.document import Document
 from cortex_api.kinds import GROUP, KINDS, VERSION, AsyncAPI, RealtimeAPI
-from cortex_api.problems import InvalidManifest, Problem, parse
+from cortex_api.parsing import InvalidManifest, Problem, parse
 
 __all__ = [
     "GROUP",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cortex_api.kinds import KINDS, AsyncAPI, RealtimeAPI
-from cortex_api.problems import InvalidManifest, Problem, parse
+from cortex_api.parsing import InvalidManifest, Problem, parse
 
 VERSION = "1"
 _RUNTIME_FIELDS = {"handler", "tracker", "compute", "queue", "webhook"}

@@ -7,8 +7,7 @@ from pydantic import ConfigDict, Field
 
 from cortex_api import units
 from cortex_api.base import Duration, FreeForm, Model, Rule
-from cortex_api.handler import AsyncHandler, RealtimeHandler
-from cortex_api.scaling import (
+from cortex_api.deployment import (
     AsyncAutoscaling,
     Compute,
     Networking,
@@ -16,6 +15,7 @@ from cortex_api.scaling import (
     Tracker,
     UpdateStrategy,
 )
+from cortex_api.handler import AsyncHandler, RealtimeHandler
 
 GROUP = "cortex.dev"
 VERSION = "v1alpha1"

@@ -22,9 +22,9 @@ from typing import Any
 
 import httpx
 
-from cortex_cli import queueserver
-from cortex_cli.guard import Guard
+from cortex_cli import queue_server
 from cortex_cli.ports import free_port
+from cortex_cli.process_guard import Guard
 from cortex_devcluster import DevCluster, StartFailed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -285,7 +285,7 @@ def main() -> int:
             # The dev cluster has no image of TensorFlow Serving; TensorFlow runs in the process of the API.
             settings: dict[str, Any] = {"tensorflowServingImage": None}
             if story.queue or keeps_running():
-                settings["queue"] = {"url": queueserver.start(folder, guard)}
+                settings["queue"] = {"url": queue_server.start(folder, guard)}
             platform.write_text(json.dumps(settings))
             with operator(cluster.kubeconfig, operator_log, guard, platform):
                 try:
@@ -299,7 +299,7 @@ def main() -> int:
                 if keeps_running():
                     kept = True
                     keep(steps, story)
-    except (Failed, StartFailed, queueserver.QueueServerError) as failed:
+    except (Failed, StartFailed, queue_server.QueueServerError) as failed:
         print(f"\nThe demo failed: {failed}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -17,9 +17,9 @@ from cortex_devcluster import addresses
 from cortex_devcluster.apiserver.api import APIServer
 from cortex_devcluster.apiserver.registry import Registry
 from cortex_devcluster.client import Client
-from cortex_devcluster.controllers.autoscalers import AutoscalerController
-from cortex_devcluster.controllers.deployments import DeploymentController
-from cortex_devcluster.controllers.garbage import GarbageCollector
+from cortex_devcluster.controllers.autoscaler_controller import AutoscalerController
+from cortex_devcluster.controllers.deployment_controller import DeploymentController
+from cortex_devcluster.controllers.garbage_collector import GarbageCollector
 from cortex_devcluster.controllers.scheduler import Scheduler
 from cortex_devcluster.node.node import Node
 from cortex_devcluster.node.services import ServiceProxy

@@ -22,7 +22,7 @@ from cortex_operator.leadership.lease import Lease
 from cortex_operator.platform import Platform
 from cortex_operator.reconcile import Reconciler
 from cortex_operator.replicas.pod_client import PodClient
-from cortex_operator.replicas.replicas import Replicas
+from cortex_operator.replicas.poller import ReplicaPoller
 from cortex_operator.watch import handlers, watches
 from cortex_operator.watch.cache import Cache, Key
 from cortex_operator.watch.relist import Relister
@@ -69,7 +69,7 @@ class Operator:
         cache = Cache()
         self._queue = WorkQueue(lambda key: reconciler.reconcile(key), describe=error_text)
         pods = PodClient()
-        replicas = Replicas(cache, self._queue.add, pods)
+        replicas = ReplicaPoller(cache, self._queue.add, pods)
         scaler = Scaler(cache, cluster, self._queue.add, replicas, pods)
         lease = self._lease(cluster)
         collector = health.OperatorCollector(

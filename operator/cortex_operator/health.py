@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from cortex_api import __version__
 from cortex_api.contract import HEALTH_PATH, METRICS_PATH
 from cortex_operator.cluster import Cluster
-from cortex_operator.replicas.replicas import Replicas
+from cortex_operator.replicas.poller import ReplicaPoller
 from cortex_operator.watch.cache import Cache, Key
 from cortex_operator.workqueue import WorkQueue
 
@@ -24,7 +24,7 @@ class OperatorCollector(Collector):
         cache: Cache,
         queue: WorkQueue[Key],
         cluster: Cluster,
-        replicas: Replicas,
+        replicas: ReplicaPoller,
         is_leader: Callable[[], bool],
     ) -> None:
         self._cache = cache

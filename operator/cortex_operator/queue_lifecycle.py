@@ -13,7 +13,7 @@ from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
 from cortex_api.contract import APPLIED_HASH_ANNOTATION, DESTROY, QUEUE_FINALIZER
 from cortex_operator.cluster import Cluster, error_text, is_namespace_terminating
 from cortex_operator.platform import Platform
-from cortex_operator.render import destroy
+from cortex_operator.render import queue_deletion
 from cortex_operator.status import failures
 from cortex_operator.status.conditions import Problem
 from cortex_operator.status.status import component_of
@@ -105,13 +105,13 @@ class QueueLifecycle:
         try:
             api = parse(live)
             assert isinstance(api, AsyncAPI)
-            return await self._run(destroy.in_namespace_of(api, self._platform, queue), key)
+            return await self._run(queue_deletion.in_namespace_of(api, self._platform, queue), key)
         except InvalidManifest:
             pass  # Written for another version. Its queue section is enough.
         except ApiException as error:
             if not is_namespace_terminating(error):
                 raise
-        own = destroy.in_own_namespace(live["metadata"]["uid"], key.namespace, self._platform, queue)
+        own = queue_deletion.in_own_namespace(live["metadata"]["uid"], key.namespace, self._platform, queue)
         waits_for, _ = await self._run(own)
         if waits_for is None:
             log.info("pod %s deleted the queue of %s", own["metadata"]["name"], key)

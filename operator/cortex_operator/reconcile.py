@@ -33,7 +33,7 @@ from cortex_operator.plan import (
 from cortex_operator.platform import Platform
 from cortex_operator.queue_lifecycle import QueueLifecycle
 from cortex_operator.render import render, route
-from cortex_operator.replicas.replicas import Replicas
+from cortex_operator.replicas.poller import ReplicaPoller
 from cortex_operator.status import conditions, status
 from cortex_operator.status.conditions import NAMESPACE_TERMINATING, Component, Observed, Problem, assess
 from cortex_operator.status.reporter import StatusReporter
@@ -67,7 +67,7 @@ class Reconciler:
         platform: Platform,
         scaler: Scaler,
         capabilities: Capabilities | None = None,
-        replicas: Replicas | None = None,
+        replicas: ReplicaPoller | None = None,
         requeue_after: Callable[[Key, float], None] = lambda key, seconds: None,
     ) -> None:
         """requeue_after: schedules another reconciliation of an API in a number of seconds."""
@@ -76,7 +76,7 @@ class Reconciler:
         self._platform = platform
         self._scaler = scaler
         self._capabilities = capabilities
-        self._replicas = replicas or Replicas(cache, lambda key: None)
+        self._replicas = replicas or ReplicaPoller(cache, lambda key: None)
         self._requeue_after = requeue_after
         self.other_operators = OtherOperators(cache, cluster, platform)
         self._queues = QueueLifecycle(cache, cluster, platform)

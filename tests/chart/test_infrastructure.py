@@ -15,7 +15,7 @@ import yaml
 
 from cortex_api import parse
 from cortex_operator.platform import NetworkPolicyRef, Platform
-from cortex_operator.render import destroy, names
+from cortex_operator.render import names, queue_deletion
 from tests.chart.rendering import Object, of, render
 from tests.runtime.queues.servers import free_port
 
@@ -155,7 +155,9 @@ def test_only_pods_of_async_apis_can_connect_to_nats() -> None:
         "b",
         "cortex-system",
     ]  # Pods in the last namespace delete the queues of deleted namespaces.
-    pod = destroy.in_own_namespace("uid", "a", Platform.model_validate({"queue": {"url": "nats://n"}}), "q")
+    pod = queue_deletion.in_own_namespace(
+        "uid", "a", Platform.model_validate({"queue": {"url": "nats://n"}}), "q"
+    )
     assert peer["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
     assert [port["port"] for port in queue["ports"]] == ["nats"]
     assert routes["from"][0]["podSelector"]["matchLabels"] == policy["spec"]["podSelector"]["matchLabels"]

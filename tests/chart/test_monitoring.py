@@ -17,7 +17,7 @@ from cortex_api.situations import SITUATIONS, Situation
 from cortex_operator.health import OperatorCollector
 from cortex_operator.platform import Platform
 from cortex_operator.render import pod
-from cortex_operator.replicas.replicas import Replicas
+from cortex_operator.replicas.poller import ReplicaPoller
 from cortex_operator.watch.cache import Cache, Key
 from cortex_operator.workqueue import WorkQueue
 from cortex_runtime.jobs.metrics import ConsumerMetrics, GatewayMetrics
@@ -68,7 +68,7 @@ def operator() -> str:
 
     registry = CollectorRegistry()
     calls: Any = SimpleNamespace(calls={("GET", 200): 1})
-    replicas = Replicas(cache, lambda key: None)
+    replicas = ReplicaPoller(cache, lambda key: None)
     registry.register(OperatorCollector(cache, WorkQueue(nothing), calls, replicas, lambda: True))
     return generate_latest(registry).decode()
 

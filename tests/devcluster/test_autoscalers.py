@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cortex_devcluster.controllers.autoscaling import Decision, History, decide, recommend
+from cortex_devcluster.controllers.autoscaler_algorithm import Decision, History, decide, recommend
 
 SPEC: dict[str, Any] = {"minReplicas": 1, "maxReplicas": 10}
 STEPS = {

@@ -70,7 +70,7 @@ GROUPS = {
     "rules": Group(
         tuple(
             f"crds/cortex_api/{name}.py"
-            for name in ("base", "handler", "kinds", "problems", "scaling", "units")
+            for name in ("base", "handler", "kinds", "parsing", "deployment", "units")
         ),
         tuple(
             f"tests/api/test_{name}.py"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
-from cortex_api.scaling import RealtimeAutoscaling
+from cortex_api.deployment import RealtimeAutoscaling
 from cortex_operator.autoscaling.autoscaler import Rules, State, decide
 
 RULES = Rules.of(RealtimeAutoscaling.model_validate({"targetInFlight": 2, "maxReplicas": 20}))

@@ -13,7 +13,7 @@ from cortex_api import AsyncAPI, parse
 from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.platform import Platform
 from cortex_operator.reconcile import Reconciler, RetryLater
-from cortex_operator.render import destroy
+from cortex_operator.render import queue_deletion
 from cortex_operator.watch.cache import Cache, Key
 
 from .fake import FakeCluster
@@ -280,9 +280,9 @@ def test_a_pod_in_the_operators_namespace_has_nothing_of_the_spec() -> None:
         "containers": [{"name": "gateway", "image": "x"}],
     }
     settings = platform(url="nats://n:4222", secretName="queue")
-    of_theirs = destroy.in_namespace_of(parsed(pod=overlay), settings, "q")
+    of_theirs = queue_deletion.in_namespace_of(parsed(pod=overlay), settings, "q")
     assert of_theirs["spec"]["serviceAccountName"] == "cortex-operator"
-    own = destroy.in_own_namespace("u-1", "default", settings, "q")
+    own = queue_deletion.in_own_namespace("u-1", "default", settings, "q")
     assert "serviceAccountName" not in own["spec"]
     assert own["spec"]["automountServiceAccountToken"] is False
     assert own["spec"]["containers"][0]["image"] == settings.runtime_image
@@ -291,7 +291,7 @@ def test_a_pod_in_the_operators_namespace_has_nothing_of_the_spec() -> None:
 
 
 def test_a_sidecar_of_the_overlay_does_not_block_the_deletion_of_a_queue() -> None:
-    pod = destroy.in_namespace_of(
+    pod = queue_deletion.in_namespace_of(
         parsed(pod={"containers": [{"name": "proxy", "image": "p"}]}), platform(), "q"
     )
     assert [container["name"] for container in pod["spec"]["containers"]] == ["destroy"]
@@ -299,6 +299,6 @@ def test_a_sidecar_of_the_overlay_does_not_block_the_deletion_of_a_queue() -> No
 
 def test_the_deletion_of_a_queue_needs_no_object_that_may_be_deleted_first() -> None:
     webhook = {"url": "http://h", "secret": {"name": "signing", "key": "k"}}
-    pod = destroy.in_namespace_of(parsed(webhook=webhook), platform(), "q")
+    pod = queue_deletion.in_namespace_of(parsed(webhook=webhook), platform(), "q")
     assert "configMap" not in str(pod["spec"])
     assert "signing" not in str(pod["spec"])

@@ -9,7 +9,7 @@ import pytest
 from cortex_api import AsyncAPI, parse
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.platform import Platform
-from cortex_operator.render import deployment, destroy, render, route
+from cortex_operator.render import deployment, queue_deletion, render, route
 from cortex_operator.render.overlay import merge
 
 NOTHING, OLD = Platform(), Capabilities()
@@ -313,7 +313,7 @@ def test_the_pod_that_deletes_a_queue_needs_no_keys() -> None:
     }
     api = parse(manifest)
     assert isinstance(api, AsyncAPI)
-    assert keys_of(destroy.in_namespace_of(api, PLATFORM, "cortex-default-iris")) == (None, [])
+    assert keys_of(queue_deletion.in_namespace_of(api, PLATFORM, "cortex-default-iris")) == (None, [])
 
 
 @pytest.mark.parametrize("kind", ["RealtimeAPI", "AsyncAPI"])

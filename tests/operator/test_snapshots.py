@@ -13,7 +13,7 @@ import yaml
 from cortex_api import AsyncAPI, parse
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.platform import Platform
-from cortex_operator.render import destroy, render
+from cortex_operator.render import queue_deletion, render
 
 from .situations import SEEN
 
@@ -212,8 +212,8 @@ def rendered(
     if isinstance(api, AsyncAPI):
         queue = "cortex-default-iris"
         children += [
-            destroy.in_namespace_of(api, settings, queue),
-            destroy.in_own_namespace("u-1", "default", settings, queue),
+            queue_deletion.in_namespace_of(api, settings, queue),
+            queue_deletion.in_own_namespace("u-1", "default", settings, queue),
         ]
     return "---\n".join(yaml.dump(child, Dumper=_Dumper, sort_keys=False, width=200) for child in children)
 

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from cortex_api import parse
-from cortex_api.problems import InvalidManifest
+from cortex_api.parsing import InvalidManifest
 from cortex_cli.__main__ import main
 from cortex_runtime.handler.interfaces import construct, methods
 from cortex_runtime.handler.recognition import load

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cortex_cli.convert.translation import Remark, Translation
+from cortex_cli.convert.manifest_builder import ManifestBuilder, Remark
 from cortex_cli.pack import Packed, file_count, pack_folder
-from cortex_cli.project import PackError
+from cortex_cli.project_files import PackError
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Code:
     name: str
     file: Path | None = None
 
-    def apply_to(self, to: Translation) -> None:
+    def apply_to(self, to: ManifestBuilder) -> None:
         """Set `handler.source`, and the dependency files that old releases found by their names."""
         handler, line = to.manifest["spec"]["handler"], to.entry.line()
         if _needs_project(handler):
@@ -50,7 +50,7 @@ class Code:
             text = "conda-packages.txt is not converted: move its packages to requirements.txt or to your own image"
             to.remarks.append(Remark(line, text, needs_action=True))
 
-    def config_map(self, apis: list[Translation]) -> tuple[Packed | None, list[Remark], bool]:
+    def config_map(self, apis: list[ManifestBuilder]) -> tuple[Packed | None, list[Remark], bool]:
         """Return the ConfigMap for the APIs of the file, remarks about it, and whether packing failed."""
         handlers = [to.manifest["spec"]["handler"] for to in apis]
         users = [handler for handler in handlers if "configMap" in handler.get("source", {})]

@@ -8,9 +8,9 @@ import click
 
 from cortex_api import InvalidManifest, parse
 from cortex_cli.convert.code import Code
+from cortex_cli.convert.field_mapping import translate
 from cortex_cli.convert.legacy import Entry, LegacyFile, LegacyFileError, fields, read
-from cortex_cli.convert.translate import translate
-from cortex_cli.convert.translation import Remark, Translation
+from cortex_cli.convert.manifest_builder import ManifestBuilder, Remark
 from cortex_cli.manifests import dump
 
 
@@ -61,7 +61,7 @@ def convert(file: Path, source: str) -> None:
 def convert_entries(old: LegacyFile, code: Code) -> tuple[list[dict[str, Any]], list[Remark], bool]:
     """Return the manifests of a file (the ConfigMap first), the remarks, and whether a manifest is missing or invalid."""
     deployments = [str(entry.get("name")) for entry in old.entries if entry.kind == "deployment"]
-    apis: list[Translation] = []
+    apis: list[ManifestBuilder] = []
     remarks: list[Remark] = []
     failed = False
     names: dict[Any, int] = {}
@@ -88,7 +88,7 @@ def convert_entries(old: LegacyFile, code: Code) -> tuple[list[dict[str, Any]], 
     return manifests, remarks + code_remarks, failed or packing_failed
 
 
-def validate(result: Translation) -> list[Remark]:
+def validate(result: ManifestBuilder) -> list[Remark]:
     """Validate a converted manifest. The remarks have the lines of the original fields."""
     try:
         parse(result.manifest)
@@ -113,7 +113,7 @@ def _deployment(entry: Entry) -> list[Remark]:
     return remarks
 
 
-def _repeated(result: Translation, field: str, value: Any, seen: dict[Any, int]) -> list[Remark]:
+def _repeated(result: ManifestBuilder, field: str, value: Any, seen: dict[Any, int]) -> list[Remark]:
     """Return a remark if another API of the file has the same name or endpoint."""
     line = result.lines.get("metadata.name" if field == "name" else f"spec.{field}", result.entry.line())
     if not isinstance(value, str) or seen.setdefault(value, line) == line:
@@ -127,7 +127,7 @@ def _repeated(result: Translation, field: str, value: Any, seen: dict[Any, int])
     ]
 
 
-def _origin(result: Translation, path: str) -> int:
+def _origin(result: ManifestBuilder, path: str) -> int:
     """Return the original line of a field in the manifest, or of its closest parent."""
     matching = [new for new in result.lines if path == new or path.startswith((f"{new}.", f"{new}["))]
     if matching:

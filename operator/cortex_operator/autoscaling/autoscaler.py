@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from cortex_api.scaling import Autoscaling
+from cortex_api.deployment import Autoscaling
 from cortex_api.units import seconds
 
 

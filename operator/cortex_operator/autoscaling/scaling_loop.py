@@ -25,7 +25,7 @@ from cortex_operator.autoscaling.autoscaler import (
 from cortex_operator.cluster import Cluster, error_text
 from cortex_operator.render.names import child_name
 from cortex_operator.replicas.pod_client import PodClient
-from cortex_operator.replicas.replicas import Replicas
+from cortex_operator.replicas.poller import ReplicaPoller
 from cortex_operator.status import failures
 from cortex_operator.status.failures import is_ready
 from cortex_operator.watch.cache import Cache, Key
@@ -48,7 +48,7 @@ class Scaler:
         cache: Cache,
         cluster: Cluster,
         on_change: Callable[[Key], None],
-        replicas: Replicas | None = None,
+        replicas: ReplicaPoller | None = None,
         client: PodClient | None = None,
     ) -> None:
         self._cache = cache
@@ -56,7 +56,7 @@ class Scaler:
         self._on_change = on_change
         self._watched: dict[Key, ObservedScaling] = {}
         self._client = client or PodClient()
-        self._replicas = replicas or Replicas(cache, on_change, self._client)
+        self._replicas = replicas or ReplicaPoller(cache, on_change, self._client)
 
     def watched(self, key: Key) -> ObservedScaling | None:
         """Return the state of an API; None when this loop does not observe it."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cortex_api.scaling import Compute
+from cortex_api.deployment import Compute
 from cortex_api.units import milli_cpu, parse_bytes
 
 Object = dict[str, Any]

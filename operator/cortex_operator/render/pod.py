@@ -5,7 +5,7 @@ from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI, contract
 from cortex_api.contract import ADMIN_PORT, COMPONENT_LABEL, GATEWAY, PORT, TEMPLATE_LABEL, WORKER
-from cortex_api.scaling import Compute
+from cortex_api.deployment import Compute
 from cortex_api.units import seconds
 from cortex_operator.platform import Platform
 from cortex_operator.render import compute, tensorflow

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from cortex_api import scheduling
+from cortex_api import scheduler_messages
 from cortex_api.contract import HANDLER_CONTAINER, TENSORFLOW_SERVING_CONTAINER
 from cortex_operator.replicas.reports import Report
 
@@ -235,7 +235,7 @@ def _tail(text: str, lines: int = 10) -> str:
 
 def _unschedulable(pod: str, condition: Object) -> Failure:
     message = condition.get("message") or "no node has room"
-    return Failure("Unschedulable", f"no node can run the pod: {scheduling.explain(message)}", pod)
+    return Failure("Unschedulable", f"no node can run the pod: {scheduler_messages.explain(message)}", pod)
 
 
 def blocking_device(failure: Failure | None, older: list[Object]) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from cortex_api.scaling import Tracker as Spec
+from cortex_api.deployment import Tracker as Spec
 from cortex_runtime.arrays import is_array, is_bool
 from cortex_runtime.http import json_parser
 from cortex_runtime.metrics.series import NamedSeries

@@ -85,7 +85,7 @@ def test_predicted_values_have_minimum_maximum_and_average(serve):
 
 
 def spec(**fields):
-    from cortex_api.scaling import Tracker as Spec
+    from cortex_api.deployment import Tracker as Spec
 
     return Spec(**fields)
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from cortex_api.contract import API_LABEL, KIND_LABEL
-from cortex_operator.replicas import replicas, reports
+from cortex_operator.replicas import poller, reports
 from cortex_operator.replicas.pod_client import PodClient
-from cortex_operator.replicas.replicas import Replicas
+from cortex_operator.replicas.poller import ReplicaPoller
 from cortex_operator.watch.cache import Cache, Key
 
 KEY = Key("RealtimeAPI", "default", "a")
@@ -61,7 +61,7 @@ class World:
     def __init__(self, port: int) -> None:
         self.cache = Cache()
         self.changes: asyncio.Queue[Key] = asyncio.Queue()
-        self.replicas = Replicas(self.cache, self.changes.put_nowait, PodClient(port))
+        self.replicas = ReplicaPoller(self.cache, self.changes.put_nowait, PodClient(port))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -76,8 +76,8 @@ class World:
 
 @pytest.fixture(autouse=True)
 def short_periods(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "PERIOD", 0.05)
-    monkeypatch.setattr(replicas, "STARTING_PERIOD", 0.02)
+    monkeypatch.setattr(poller, "PERIOD", 0.05)
+    monkeypatch.setattr(poller, "STARTING_PERIOD", 0.02)
 
 
 async def test_only_a_new_failure_of_a_worker_triggers_a_reconciliation() -> None:
@@ -130,10 +130,10 @@ async def test_a_deleted_replaced_or_exited_pod_is_no_longer_polled() -> None:
 
 
 async def test_an_unreachable_pod_is_polled_with_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "MAX_PERIOD", 0.08)
+    monkeypatch.setattr(poller, "MAX_PERIOD", 0.08)
     waits: asyncio.Queue[float] = asyncio.Queue()
 
-    class RecordingReplicas(Replicas):
+    class RecordingReplicas(ReplicaPoller):
         def _schedule(self, replica: Any, seconds: float) -> None:
             waits.put_nowait(round(seconds, 3))
             super()._schedule(replica, seconds)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console, Group
 
-from cortex_cli import views
+from cortex_cli import tables
 from cortex_cli.apis import API, Replicas
 
 FAILURE = {"pod": "p", "reason": "OutOfMemory", "message": "killed", "time": "2026-01-01T00:00:00Z"}
@@ -21,7 +21,7 @@ def shown(last_failure: dict[str, Any]) -> str:
     }
     console = Console(width=200, color_system=None)
     with console.capture() as captured:
-        console.print(Group(*views.detail(API(live), [], Replicas())))
+        console.print(Group(*tables.detail(API(live), [], Replicas())))
     return captured.get()
 
 

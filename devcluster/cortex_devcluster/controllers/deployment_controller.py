@@ -7,7 +7,7 @@ import copy
 from datetime import UTC, datetime
 
 from cortex_devcluster.client import Client, ControllerLoop, Informer, Key, StatusError
-from cortex_devcluster.controllers import rollout
+from cortex_devcluster.controllers import rollout_algorithm
 from cortex_devcluster.events import Recorder
 from cortex_devcluster.objects import Object, nested, parse_time, ready_condition
 
@@ -73,12 +73,14 @@ class DeploymentController:
             return
         uid = deployment["metadata"]["uid"]
         sets = [rs for rs in self._replicasets.list(key[0]) if (controller_of(rs) or {}).get("uid") == uid]
-        digest = rollout.template_hash(deployment["spec"]["template"])
-        new = next((rs for rs in sets if rs["metadata"]["labels"].get(rollout.HASH) == digest), None)
+        digest = rollout_algorithm.template_hash(deployment["spec"]["template"])
+        new = next(
+            (rs for rs in sets if rs["metadata"]["labels"].get(rollout_algorithm.HASH) == digest), None
+        )
         old = [rs for rs in sets if rs is not new]
         if not deployment["spec"].get("paused"):
             new = await self._ensure_new_replicaset(deployment, new, old, digest)
-            for name, size in rollout.plan(deployment, new, old).items():
+            for name, size in rollout_algorithm.plan(deployment, new, old).items():
                 await self._resize(
                     deployment, next(rs for rs in [*old, new] if rs["metadata"]["name"] == name), size
                 )
@@ -91,14 +93,16 @@ class DeploymentController:
         self, deployment: Object, new: Object | None, old: list[Object], digest: str
     ) -> Object:
         """Return the ReplicaSet of the current template with the highest revision; create it if it does not exist."""
-        revisions = [int(rs["metadata"].get("annotations", {}).get(rollout.REVISION, 0)) for rs in old]
+        revisions = [
+            int(rs["metadata"].get("annotations", {}).get(rollout_algorithm.REVISION, 0)) for rs in old
+        ]
         revision = str(max(revisions, default=0) + 1)
         meta = deployment["metadata"]
         if new is None:
             template = copy.deepcopy(deployment["spec"]["template"])
-            template["metadata"].setdefault("labels", {})[rollout.HASH] = digest
+            template["metadata"].setdefault("labels", {})[rollout_algorithm.HASH] = digest
             selector = copy.deepcopy(deployment["spec"]["selector"])
-            selector.setdefault("matchLabels", {})[rollout.HASH] = digest
+            selector.setdefault("matchLabels", {})[rollout_algorithm.HASH] = digest
             notes = {
                 k: v
                 for k, v in (meta.get("annotations") or {}).items()
@@ -108,20 +112,20 @@ class DeploymentController:
                 "metadata": {
                     "name": f"{meta['name']}-{digest}",
                     "labels": template["metadata"]["labels"],
-                    "annotations": {**notes, rollout.REVISION: revision},
+                    "annotations": {**notes, rollout_algorithm.REVISION: revision},
                     "ownerReferences": [owner_reference(deployment, "Deployment")],
                 },
                 "spec": {"replicas": 0, "selector": selector, "template": template},
             }
             new = await self._client.create(REPLICASETS, meta["namespace"], made)
             self._replicasets.update(new)
-        elif int(new["metadata"].get("annotations", {}).get(rollout.REVISION, 0)) < int(revision):
-            change = {"metadata": {"annotations": {rollout.REVISION: revision}}}
+        elif int(new["metadata"].get("annotations", {}).get(rollout_algorithm.REVISION, 0)) < int(revision):
+            change = {"metadata": {"annotations": {rollout_algorithm.REVISION: revision}}}
             new = await self._client.patch(REPLICASETS, meta["namespace"], new["metadata"]["name"], change)
             self._replicasets.update(new)
-        current = new["metadata"]["annotations"][rollout.REVISION]
-        if (meta.get("annotations") or {}).get(rollout.REVISION) != current:
-            change = {"metadata": {"annotations": {rollout.REVISION: current}}}
+        current = new["metadata"]["annotations"][rollout_algorithm.REVISION]
+        if (meta.get("annotations") or {}).get(rollout_algorithm.REVISION) != current:
+            change = {"metadata": {"annotations": {rollout_algorithm.REVISION: current}}}
             self._deployments.update(
                 await self._client.patch(DEPLOYMENTS, meta["namespace"], meta["name"], change)
             )
@@ -139,7 +143,9 @@ class DeploymentController:
 
     async def _delete_old_replicasets(self, deployment: Object, old: list[Object]) -> None:
         idle = [rs for rs in old if not rs["spec"]["replicas"] and not nested(rs, "status.replicas")]
-        idle.sort(key=lambda rs: int(rs["metadata"].get("annotations", {}).get(rollout.REVISION, 0)))
+        idle.sort(
+            key=lambda rs: int(rs["metadata"].get("annotations", {}).get(rollout_algorithm.REVISION, 0))
+        )
         for rs in idle[: max(0, len(idle) - deployment["spec"]["revisionHistoryLimit"])]:
             await self._client.delete(REPLICASETS, rs)
 
@@ -158,7 +164,7 @@ class DeploymentController:
                 self._rollouts.add_after(key, fresh["spec"]["progressDeadlineSeconds"] - waited + 1)
         sets = [self._replicasets.get(key[0], rs["metadata"]["name"]) or rs for rs in old]
         current = (self._replicasets.get(key[0], new["metadata"]["name"]) or new) if new else None
-        status = rollout.status(fresh, current, sets, deadline_exceeded=deadline_exceeded)
+        status = rollout_algorithm.status(fresh, current, sets, deadline_exceeded=deadline_exceeded)
         if status != fresh.get("status"):
             self._deployments.update(
                 await self._client.patch(DEPLOYMENTS, *key, {"status": status}, "status")

@@ -42,7 +42,7 @@ class _Replica:
     poll: "asyncio.Task[Report | None] | None" = None
 
 
-class Replicas:
+class ReplicaPoller:
     """The reports of all replicas. on_change: called with an API when a report of one of its pods changes."""
 
     def __init__(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cortex_api.scheduling import explain, remedies
+from cortex_api.scheduler_messages import explain, remedies
 
 AVAILABLE = "0/3 nodes are available: "
 NO_PREEMPTION = " preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cortex_cli import apis
 from cortex_cli.apis import API, Replicas
-from cortex_cli.traffic import Traffic
+from cortex_cli.replica_metrics import Traffic
 
 _BAR = 40
 _PIPE_WIDTH = 1000

@@ -7,8 +7,8 @@ from typing import Any
 from cortex_api.kinds import API_VERSION
 from cortex_cli.convert.code import Code, locations
 from cortex_cli.convert.legacy import Entry, fields
+from cortex_cli.convert.manifest_builder import ManifestBuilder, Remark, camel
 from cortex_cli.convert.releases import CONTAINERS, DEBUG, TEXTS, TRAINING, ReleaseRange
-from cortex_cli.convert.translation import Remark, Translation, camel
 
 _OTHER_KINDS = {
     "BatchAPI": "batch jobs are not supported: run a Kubernetes Job, or post each item to an AsyncAPI",
@@ -44,7 +44,7 @@ _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
 
 def translate(
     entry: Entry, releases: ReleaseRange, deployment: str | None, code: Code
-) -> Translation | Remark:
+) -> ManifestBuilder | Remark:
     """Convert one API. Returns a Remark if it cannot be converted.
 
     deployment: the name of the `kind: deployment` in the file, which was part of the endpoint. code: the project.
@@ -65,7 +65,7 @@ def translate(
         if model is not None and (old == "model_name" or str(model).startswith("@")):
             why = f"model {model} was trained by Cortex: {_OTHER_KINDS['model']}"
             return Remark(entry.line(old), f"{entry.get('name')} is not converted: {why}", needs_action=True)
-    to = Translation(entry, releases)
+    to = ManifestBuilder(entry, releases)
     to.manifest |= {
         "apiVersion": API_VERSION,
         "kind": "AsyncAPI" if entry.kind == "AsyncAPI" else "RealtimeAPI",
@@ -90,11 +90,11 @@ def translate(
     return to
 
 
-def _seen(to: Translation, path: str) -> bool:
+def _seen(to: ManifestBuilder, path: str) -> bool:
     return any(path == old or path.startswith((f"{old}.", f"{old}[")) for old in to.seen)
 
 
-def _handler(to: Translation) -> None:
+def _handler(to: ManifestBuilder) -> None:
     entry = to.entry
     sections = [
         name
@@ -127,7 +127,7 @@ def _handler(to: Translation) -> None:
     to.copy("metadata", "spec.handler.config")
 
 
-def _exported_model(to: Translation) -> None:
+def _exported_model(to: ManifestBuilder) -> None:
     """Convert an exported model with a request handler. Its format is a field, or follows from the file name."""
     if to.entry.get("external_model") is not None:
         to.set(
@@ -163,7 +163,7 @@ def _folder(path: Any) -> Any:
     return path.rstrip("/") if isinstance(path, str) else path
 
 
-def _section(to: Translation, section: str) -> None:
+def _section(to: ManifestBuilder, section: str) -> None:
     """Convert the section predictor (0.10 to 0.33) or handler (since 0.34)."""
     at = "spec.handler"
     to.copy(f"{section}.type", f"{at}.type")
@@ -219,7 +219,7 @@ def _section(to: Translation, section: str) -> None:
         to.copy(f"{section}.tensorflow_serving_image", f"{at}.tensorflowServingImage")
 
 
-def _paths(to: Translation, old: str) -> None:
+def _paths(to: ManifestBuilder, old: str) -> None:
     models = to.entry.get(old)
     if not isinstance(models, list):
         return
@@ -245,7 +245,7 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _local_models(to: Translation) -> None:
+def _local_models(to: ManifestBuilder) -> None:
     """Add a remark for local model paths, which releases 0.22 to 0.24 supported."""
     for location in locations(to.manifest["spec"]["handler"]):
         if location.startswith(("/", "~")):
@@ -253,13 +253,13 @@ def _local_models(to: Translation) -> None:
             to.remarks.append(Remark(to.entry.line(), text, needs_action=True))
 
 
-def _tracker(to: Translation) -> None:
+def _tracker(to: ManifestBuilder) -> None:
     for parent in ("tracker.", "monitoring.", ""):
         to.copy(f"{parent}key", "spec.tracker.key")
         to.copy(f"{parent}model_type", "spec.tracker.modelType")
 
 
-def _compute(to: Translation) -> None:
+def _compute(to: ManifestBuilder) -> None:
     for parent in ("compute.", ""):
         for name in ("cpu", "mem", "gpu", "inf"):
             to.copy(
@@ -280,7 +280,7 @@ def _quantity(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _autoscaling(to: Translation) -> None:
+def _autoscaling(to: ManifestBuilder) -> None:
     entry = to.entry
     if entry.get("compute.replicas") is not None:
         to.copy("compute.replicas", "spec.replicas")
@@ -314,13 +314,13 @@ def _autoscaling(to: Translation) -> None:
         )
 
 
-def _update_strategy(to: Translation) -> None:
+def _update_strategy(to: ManifestBuilder) -> None:
     for parent in ("update_strategy", "compute"):
         for name in ("max_surge", "max_unavailable"):
             to.copy(f"{parent}.{name}", f"spec.updateStrategy.{camel(name)}")
 
 
-def _networking(to: Translation, deployment: str | None) -> None:
+def _networking(to: ManifestBuilder, deployment: str | None) -> None:
     for old in ("endpoint", "networking.endpoint"):
         to.copy(old, "spec.networking.endpoint", lambda text: "/" + str(text).strip("/"))
     networking = to.manifest["spec"].setdefault("networking", {})
@@ -338,7 +338,7 @@ def _networking(to: Translation, deployment: str | None) -> None:
         to.drop(old, "use `cortex run --port`")
 
 
-def _tags(to: Translation) -> None:
+def _tags(to: ManifestBuilder) -> None:
     """Convert tags to labels, unless a tag is not a valid label."""
     tags = to.entry.get("tags")
     labels = {str(name): _text(value) for name, value in tags.items()} if isinstance(tags, dict) else {}
@@ -356,7 +356,7 @@ def _is_label(value: str) -> bool:
     return not value or bool(_LABEL.match(value))
 
 
-def _debug(to: Translation) -> None:
+def _debug(to: ManifestBuilder) -> None:
     """Add a remark on ?debug=true, which needed no setting in some releases."""
     if (to.releases & DEBUG).is_empty:
         return

@@ -1,6 +1,6 @@
 """Totals of the metrics of several replicas."""
 
-from cortex_cli.traffic import Values, samples, sum_metrics
+from cortex_cli.replica_metrics import Values, samples, sum_metrics
 
 
 def test_samples_have_names_labels_and_values():

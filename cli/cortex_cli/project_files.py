@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from cortex_cli import ignore
+from cortex_cli import cortexignore
 
 _GENERATED = (".pyc", ".pyo", ".pyd")
 _MANIFEST = re.compile(rb"^apiVersion:", re.MULTILINE), re.compile(rb"^kind:", re.MULTILINE)
@@ -27,8 +27,12 @@ def files_of(folder: Path, without: Collection[Path] = ()) -> dict[str, Path]:
     """
     root = folder.resolve()
     try:
-        lines = (root / ignore.NAME).read_text().splitlines() if (root / ignore.NAME).is_file() else []
-        rules = ignore.Rules(lines)
+        lines = (
+            (root / cortexignore.NAME).read_text().splitlines()
+            if (root / cortexignore.NAME).is_file()
+            else []
+        )
+        rules = cortexignore.Rules(lines)
         excluded = {path.resolve() for path in without}
         files = {
             path.relative_to(root).as_posix(): path
@@ -40,7 +44,7 @@ def files_of(folder: Path, without: Collection[Path] = ()) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
-def _walk(root: Path, folder: Path, rules: ignore.Rules) -> Iterator[Path]:
+def _walk(root: Path, folder: Path, rules: cortexignore.Rules) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         relative = path.relative_to(root).as_posix()
         is_folder = path.is_dir()
@@ -50,14 +54,14 @@ def _walk(root: Path, folder: Path, rules: ignore.Rules) -> Iterator[Path]:
         if path.is_symlink() and (is_folder or not path.resolve().is_relative_to(root)):
             target = "a folder" if is_folder else "a file outside the project"
             raise PackError(
-                f"{path} is a symbolic link to {target}; replace it with a copy, or add it to {ignore.NAME}"
+                f"{path} is a symbolic link to {target}; replace it with a copy, or add it to {cortexignore.NAME}"
             )
         if is_folder:
             yield from _walk(root, path, rules)
         elif path.is_file():
             yield path
         else:
-            raise PackError(f"{path} is neither a file nor a folder; add it to {ignore.NAME}")
+            raise PackError(f"{path} is neither a file nor a folder; add it to {cortexignore.NAME}")
 
 
 def _is_excluded_by_default(root: Path, path: Path, is_folder: bool) -> bool:

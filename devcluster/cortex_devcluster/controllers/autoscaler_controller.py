@@ -16,8 +16,8 @@ import aiohttp
 
 from cortex_devcluster import quantity
 from cortex_devcluster.client import Client, Informer, Key, StatusError
-from cortex_devcluster.controllers.autoscaling import History, decide, recommend
-from cortex_devcluster.controllers.deployments import DEPLOYMENTS, PODS
+from cortex_devcluster.controllers.autoscaler_algorithm import History, decide, recommend
+from cortex_devcluster.controllers.deployment_controller import DEPLOYMENTS, PODS
 from cortex_devcluster.events import Recorder
 from cortex_devcluster.objects import Object, nested, now, ready_condition
 from cortex_devcluster.selectors import matches

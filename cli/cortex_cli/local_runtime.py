@@ -28,10 +28,10 @@ from cortex_api.contract import (
     QUEUE_URL_VARIABLE,
     SERVE_COMMAND,
 )
-from cortex_cli import queueserver, sources
-from cortex_cli.guard import Guard, kill_group
-from cortex_cli.loglines import readable
+from cortex_cli import queue_server, source_config_maps
+from cortex_cli.log_lines import readable
 from cortex_cli.ports import HOST, free_port
+from cortex_cli.process_guard import Guard, kill_group
 
 _POLL = 0.1
 
@@ -76,11 +76,13 @@ class Scratch:
         project = file.absolute().parent
         source = api.spec.handler.source
         if source is not None and source.config_map is not None:
-            missing = [path for path in sources.required_paths(api) if not (project / path).exists()]
-            config_map = sources.find_near(api, file) if missing else None
+            missing = [
+                path for path in source_config_maps.required_paths(api) if not (project / path).exists()
+            ]
+            config_map = source_config_maps.find_near(api, file) if missing else None
             if config_map is not None:
                 project = self.folder / "project"
-                sources.unpack(config_map, self.folder / "packed", project)
+                source_config_maps.unpack(config_map, self.folder / "packed", project)
             elif missing:
                 raise click.ClickException(
                     f"{missing[0]} is not in {project}, and no manifest in that folder contains ConfigMap"
@@ -139,8 +141,8 @@ class Scratch:
     def queue(self) -> str:
         """Start a queue server that stops with this process, and return its URL. Raises ClickException."""
         try:
-            return queueserver.start(self.folder, self.guard)
-        except queueserver.QueueServerError as error:
+            return queue_server.start(self.folder, self.guard)
+        except queue_server.QueueServerError as error:
             raise click.ClickException(
                 f"an AsyncAPI needs a queue; set {QUEUE_URL_VARIABLE} to nats://host:4222 or"
                 f" sqs://bucket/prefix, or fix the local queue server: {error}"

@@ -1,4 +1,4 @@
-"""A manifest that is being converted, with the original lines of its fields and remarks."""
+"""Builds a manifest during conversion: its fields, their original lines, and remarks."""
 
 import re
 from collections.abc import Callable
@@ -22,8 +22,8 @@ class Remark:
 
 
 @dataclass
-class Translation:
-    """A manifest that is being converted.
+class ManifestBuilder:
+    """The converted manifest, built field by field.
 
     lines: the original line of each field of the manifest. seen: the original fields that have been processed.
     is_invalid: whether the original file is invalid or cannot be served.
