@@ -37,18 +37,18 @@ def main(arguments: list[str] | None = None) -> int:
         return added
 
     serve = command("serve", "serve a RealtimeAPI")
-    _code(serve)
-    _ports(serve, with_port=True)
-    _drain_delay(serve)
+    _add_code_options(serve)
+    _add_port_options(serve, with_port=True)
+    _add_drain_delay(serve)
     consume = command("consume", "run the jobs of an AsyncAPI")
-    _code(consume)
-    _ports(consume, with_port=False)
+    _add_code_options(consume)
+    _add_port_options(consume, with_port=False)
     consume.add_argument(
-        "--grace", type=float, default=60.0, help="seconds that running jobs have after SIGTERM"
+        "--grace", type=float, default=60.0, help="seconds for running jobs to finish after SIGTERM"
     )
     gateway = command("gateway", "accept the jobs of an AsyncAPI")
-    _ports(gateway, with_port=True)
-    _drain_delay(gateway)
+    _add_port_options(gateway, with_port=True)
+    _add_drain_delay(gateway)
     destroy = command(
         "destroy", "delete the queue of an AsyncAPI, with all jobs and results", of_document=False
     )
@@ -60,10 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
     return _run(options.pop("command"), options)
 
 
-def _code(command: Parser) -> None:
+def _add_code_options(command: Parser) -> None:
     command.add_argument("--project", type=Path, default=Path("/mnt/project"), help="folder of the code")
     command.add_argument(
-        "--packed", type=Path, help="folder with an archive of the project, which is unpacked into --project"
+        "--packed", type=Path, help="folder with an archive of the project; it is unpacked into --project"
     )
     command.add_argument(
         "--models", type=Path, default=Path("/mnt/models"), help="folder for downloaded models"
@@ -73,7 +73,7 @@ def _code(command: Parser) -> None:
     )
 
 
-def _ports(command: Parser, with_port: bool) -> None:
+def _add_port_options(command: Parser, with_port: bool) -> None:
     command.add_argument(
         "--host", default=os.environ.get("CORTEX_HOST", "0.0.0.0"), help="address to listen on"
     )
@@ -82,7 +82,7 @@ def _ports(command: Parser, with_port: bool) -> None:
     command.add_argument("--admin-port", type=int, default=8081, help="port of health, readiness and metrics")
 
 
-def _drain_delay(command: Parser) -> None:
+def _add_drain_delay(command: Parser) -> None:
     command.add_argument(
         "--drain-delay",
         type=float,
@@ -92,7 +92,7 @@ def _drain_delay(command: Parser) -> None:
 
 
 def _run(command: str, options: dict[str, object]) -> int:
-    """Run a program; each imports only what it needs."""
+    """Run a program. Each is imported only if it is used."""
     given: dict[str, object] = options
     # Before onnxruntime is imported: it would start a thread at import, and send data to its vendor.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

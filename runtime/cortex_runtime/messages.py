@@ -18,12 +18,12 @@ class Drain:
 
 @dataclass(frozen=True)
 class Stop:
-    """To a worker: accept nothing more, finish what runs and exit."""
+    """To a worker: accept no more work, finish running calls and exit."""
 
 
 @dataclass(frozen=True)
 class ReloadModels:
-    """To a worker: the index of the models has changed."""
+    """To a worker: the index of the models has changed, so read it again."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class StartFailed:
-    """From a worker: it can't start, and exits."""
+    """From a worker: it failed to start and exits."""
 
     reason: str
     message: str
@@ -62,7 +62,7 @@ class StartFailed:
 
 @dataclass(frozen=True)
 class Step:
-    """From a starting worker: what it does now."""
+    """From a starting worker: the current step."""
 
     description: str
 
@@ -76,7 +76,7 @@ class ModelFailed:
 
 @dataclass(frozen=True)
 class Pong:
-    """From a worker: its event loop runs. busy: whether all its threads are. finished: calls that have ended since it started."""
+    """From a worker: its event loop responds. busy: whether all its threads are. finished: number of completed calls."""
 
     busy: bool
     finished: int
@@ -147,7 +147,7 @@ def body_size(head: bytes) -> int:
 
 
 async def receive(reader: asyncio.StreamReader) -> Message | None:
-    """Return the next message; None once the other end is closed, also in the middle of a message."""
+    """Return the next message; None if the connection is closed, even in the middle of a message."""
     try:
         head = await reader.readline()
         if not head.endswith(b"\n"):
@@ -158,7 +158,7 @@ async def receive(reader: asyncio.StreamReader) -> Message | None:
 
 
 class ControlChannel:
-    """The worker's end. Thread-safe for sending; one thread receives."""
+    """The worker's end of the channel. Any thread may send; only one may receive."""
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
@@ -166,13 +166,13 @@ class ControlChannel:
         self._lock = threading.Lock()
 
     def send(self, message: Report) -> None:
-        """Send a report to the supervisor. Raises OSError when the supervisor is gone."""
+        """Send a report to the supervisor. Raises OSError if the supervisor has exited."""
         data = encode(message)
         with self._lock:
             self._socket.sendall(data)
 
     def receive(self) -> Message | None:
-        """Wait for a command; None once the supervisor is gone."""
+        """Wait for a command and return it; None if the supervisor has exited."""
         try:
             head = self._stream.readline()
             return decode(head, self._stream.read(body_size(head))) if head.endswith(b"\n") else None

@@ -1,1 +1,1 @@
-"""The user's code: which interface it has, how it is loaded, where it runs, and the pipeline around a model without a class."""
+"""User code: recognize its interface, load it and run it; the pipeline around a model that is served without a class."""

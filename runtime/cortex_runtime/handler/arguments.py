@@ -1,5 +1,6 @@
-"""Which arguments a user's function wants. They are injected by name, whatever their order; defaults, keyword-only arguments,
-**kwargs, functools.partial and decorated functions work. What can't be provided is a StartError that names it.
+"""Find the arguments that a user's function takes. They are passed by name, in any order.
+
+Supports defaults, keyword-only arguments, **kwargs, functools.partial and decorators. An unknown argument is a StartError.
 """
 
 import difflib
@@ -9,20 +10,20 @@ from typing import Any
 
 from cortex_runtime.errors import StartError
 
-_BATCH = "BatchAPI is not served: run a Kubernetes Job, or an AsyncAPI"
-_GRPC = "gRPC services of your own are not served: use HTTP"
-NOT_SERVED = {
+_BATCH = "BatchAPI is not supported; use a Kubernetes Job or an AsyncAPI"
+_GRPC = "custom gRPC services are not supported; use HTTP"
+UNSUPPORTED = {
     "job_spec": _BATCH,
     "batch_id": _BATCH,
     "handle_batch": _BATCH,
     "proto_module_pb2": _GRPC,
     "module_proto_pb2": _GRPC,
     "context": _GRPC,
-    "Task": "TaskAPI is not served: run a Kubernetes Job",
+    "Task": "TaskAPI is not supported; use a Kubernetes Job",
 }
-"""Names that belong to kinds of the original that do not exist here, with what to do instead."""
+"""Names of unsupported kinds of the original Cortex, with what to use instead."""
 
-_NEEDS_A_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def arguments_of(
@@ -34,11 +35,11 @@ def arguments_of(
     first: bool = False,
     unavailable: str = "",
 ) -> tuple[str, ...]:
-    """Which of the available arguments a function wants, by name; all of them when it has **kwargs.
+    """Return the names of the available arguments that a function takes; all of them if it has **kwargs.
 
-    bound: whether self is no longer among its parameters. first: whether its first parameter is given by position, and so may
-    have any name. unavailable: why a name that is known elsewhere isn't available here. Decorators are looked through as
-    functools.wraps leaves them. Raises StartError (HandlerInvalid) when a required argument can't be provided.
+    bound: whether self is already bound. first: whether the first parameter is passed by position, so that it may have any name.
+    unavailable: appended to the message for an unknown argument. Follows decorators that use functools.wraps. Raises StartError
+    (HandlerInvalid) if a required argument is unknown.
     """
     parameters = list(_signature(function, where).parameters.values())
     if not bound:
@@ -51,44 +52,42 @@ def arguments_of(
             del parameters[0]
     if first:
         if not parameters or parameters[0].kind not in (
-            *_NEEDS_A_PLACE,
+            *_POSITIONAL,
             inspect.Parameter.VAR_POSITIONAL,
         ):
-            raise StartError(
-                "HandlerInvalid", f"{where} must take the value that it works on, as its first argument"
-            )
+            raise StartError("HandlerInvalid", f"{where} must take its input as the first argument")
         if parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
             del parameters[0]
-    wanted = []
+    names: list[str] = []
     for parameter in parameters:
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             continue
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            wanted += [name for name in available if name not in wanted]
+            names += [name for name in available if name not in names]
         elif parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
             if parameter.default is inspect.Parameter.empty:
                 raise StartError(
                     "HandlerInvalid",
-                    f"{where}: argument {parameter.name} is positional-only; arguments come by name",
+                    f"{where}: argument {parameter.name!r} must not be positional-only, because arguments are passed by name",
                 )
         elif parameter.name in available:
-            wanted.append(parameter.name)
+            names.append(parameter.name)
         elif parameter.default is inspect.Parameter.empty:
-            if parameter.name in NOT_SERVED:
+            if parameter.name in UNSUPPORTED:
                 raise StartError(
                     "HandlerInvalid",
-                    f"{where}: argument {parameter.name!r} can't be provided: {NOT_SERVED[parameter.name]}",
+                    f"{where}: argument {parameter.name!r} is not supported: {UNSUPPORTED[parameter.name]}",
                 )
             raise StartError(
                 "HandlerInvalid",
-                f"{where}: argument {parameter.name!r} can't be provided{suggestion(parameter.name, available)} "
+                f"{where}: unknown argument {parameter.name!r}{suggestion(parameter.name, available)} "
                 f"(available: {', '.join(available)}){unavailable}",
             )
-    return tuple(dict.fromkeys(wanted))
+    return tuple(dict.fromkeys(names))
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether a call gives something to await: also through functools.partial, decorators and objects with __call__."""
+    """Return whether a function is async. Follows functools.partial, decorators and __call__ of objects."""
     while True:
         if inspect.iscoroutinefunction(function):
             return True
@@ -100,7 +99,7 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 
 def suggestion(name: str, known: Iterable[str], near: Iterable[str] = ()) -> str:
-    """ "; did you mean ...?" when a known name is close, otherwise nothing."""
+    """Return "; did you mean NAME?" for the most similar known name, or "". near: names to prefer."""
     close = list(near) or difflib.get_close_matches(name, list(known), 1, 0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -109,4 +108,4 @@ def _signature(function: Callable[..., Any], where: str) -> inspect.Signature:
     try:
         return inspect.signature(function)
     except (TypeError, ValueError) as error:
-        raise StartError("HandlerInvalid", f"{where} has no signature that can be read: {error}") from error
+        raise StartError("HandlerInvalid", f"failed to read the signature of {where}: {error}") from error

@@ -1,8 +1,8 @@
-"""What a project needs before its code is imported: `.env`, dependencies.sh and requirements.txt. Used by the supervisor, once
-for all workers of a pod.
+"""Install the dependencies of a project before its code is imported: `.env`, dependencies.sh and requirements.txt.
 
-Python packages go into a folder of their own, behind those of the runtime: what is there already is not installed again, and
-what would replace a part of the runtime is refused.
+The supervisor does this once for all workers of a pod. Python packages are installed into a separate folder, which comes after
+the runtime's own packages on sys.path. Packages that are present are not installed again. A requirement that conflicts with a
+package of the runtime is an error.
 """
 
 import importlib.metadata
@@ -27,13 +27,13 @@ from cortex_runtime.processes.parent_pipe import ParentPipe
 log = logging.getLogger("cortex")
 
 FOLDER = "CORTEX_DEPENDENCIES"
-"""The variable that tells workers where packages were installed."""
+"""Environment variable with the folder of the installed packages, for the workers."""
 PIP, SHELL, CONDA = "requirements.txt", "dependencies.sh", "conda-packages.txt"
-"""Files that are taken when spec.handler.dependencies doesn't name others."""
+"""Default files, which spec.handler.dependencies overrides."""
 
 ENV = ".env"
 
-_OF_THE_RUNTIME = (
+_RUNTIME_PACKAGES = (
     *("numpy", "onnxruntime", "orjson", "prometheus-client", "pydantic", "pydantic-core", "python-multipart"),
     *("pyyaml", "starlette", "anyio", "uvicorn", "uvloop", "httptools", "h11", "click", "httpx", "httpcore"),
     *("boto3", "botocore", "s3transfer", "grpcio", "protobuf", "nats-py", "typing-extensions"),
@@ -42,11 +42,11 @@ _LAST_LINES = 20
 
 
 class Stopped(Exception):
-    """The installation was ended because the replica is to stop."""
+    """The installation was stopped because the replica is shutting down."""
 
 
 class Installer:
-    """Makes a project's environment. `prepare` blocks; `stop` may be called by another thread; `close` at the end.
+    """Installs the dependencies of a project. `prepare` blocks; another thread may call `stop`. Call `close` at the end.
 
     has_prepared: whether `prepare` changes the environment or installs anything.
     """
@@ -63,15 +63,15 @@ class Installer:
         self._scratch: Path | None = None
 
     def prepare(self) -> None:
-        """Read `.env` into this process's environment and install what is asked for.
+        """Add `.env` to the environment of this process and install the dependencies.
 
-        Raises StartError (DependencyInstallFailed) with the last lines of the output, and Stopped.
+        Raises StartError (DependencyInstallFailed, with the last lines of the output) and Stopped.
         """
         if (self._project / CONDA).is_file():
             raise StartError(
                 "DependencyInstallFailed",
-                f"{CONDA}: conda packages are not installed by this runtime. List them in {PIP}, or build an "
-                "image that has them and name it in handler.image; then remove the file",
+                f"{CONDA}: conda packages are not supported. List them in {PIP}, or set handler.image to an "
+                "image that has them; then remove the file",
             )
         env = self._project / ENV
         if env.is_file():
@@ -83,30 +83,30 @@ class Installer:
             self._install(self._pip)
 
     def close(self) -> None:
-        """Remove what was installed."""
+        """Remove the installed packages."""
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
     def stop(self) -> None:
-        """End what runs."""
+        """Stop the running installation."""
         self._stopped.set()
         running = self._running
         if running is not None and running.poll() is None:
             os.killpg(running.pid, signal.SIGTERM)
 
-    def _file(self, field: str, named: str | None, usual: str) -> Path | None:
-        path = self._project / (named or usual)
+    def _file(self, field: str, named: str | None, default: str) -> Path | None:
+        path = self._project / (named or default)
         if path.is_file():
             return path
         if named is not None:
             raise StartError(
                 "DependencyInstallFailed",
-                f"handler.dependencies.{field}: the project has no file {named}",
+                f"handler.dependencies.{field}: file {named} does not exist in the project",
             )
         return None
 
     def _read_env(self, path: Path) -> dict[str, str]:
-        """What sourcing a file adds to the environment: the shell knows quotes, comments and references best."""
+        """Return the variables that a file sets. A shell sources it, for the usual quotes, comments and references."""
         script = 'set -a; . "$1" >&2; "$2" -c "import json, os; print(json.dumps(dict(os.environ)))"'
         done = subprocess.run(
             self._parent_pipe.command(["bash", "-e", "-c", script, "bash", str(path), sys.executable]),
@@ -116,15 +116,19 @@ class Installer:
             start_new_session=True,
         )
         if done.returncode != 0:
-            raise StartError("InvalidSpec", f"bash cannot read .env:\n{_last(done.stderr.splitlines())}")
+            raise StartError(
+                "InvalidSpec", f".env: bash failed to read the file:\n{_last(done.stderr.splitlines())}"
+            )
         found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-        ours = ("_", "SHLVL", "PWD", "OLDPWD")
+        ignored = ("_", "SHLVL", "PWD", "OLDPWD")
         return {
-            name: value for name, value in found.items() if name not in ours and os.environ.get(name) != value
+            name: value
+            for name, value in found.items()
+            if name not in ignored and os.environ.get(name) != value
         }
 
     def _install(self, requirements: Path) -> None:
-        """Install the packages that a file asks for and that are not here yet."""
+        """Install the missing packages of a requirements file."""
         log.info("installing %s", requirements.name)
         scratch = self._scratch = Path(tempfile.mkdtemp(prefix="cortex-dependencies-"))
         folder = scratch / "packages"
@@ -139,9 +143,11 @@ class Installer:
             os.environ["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
 
     def _resolve(self, requirements: Path, scratch: Path) -> list[str]:
-        """What pip would install, as lines for a requirements file."""
+        """Return the packages that pip would install, as lines of a requirements file."""
         constraints, report = scratch / "runtime.txt", scratch / "report.json"
-        constraints.write_text("".join(f"{name}=={version}\n" for name, version in _of_the_runtime().items()))
+        constraints.write_text(
+            "".join(f"{name}=={version}\n" for name, version in _runtime_versions().items())
+        )
         self._pip_install(
             *("--dry-run", "--report", str(report)),
             *("-c", str(constraints), "-r", str(requirements)),
@@ -150,7 +156,7 @@ class Installer:
         for package in json.loads(report.read_bytes())["install"]:
             metadata, origin = package["metadata"], package["download_info"]
             if package.get("is_direct"):
-                lines.append(f"{metadata['name']} @ {_direct(origin)}")
+                lines.append(f"{metadata['name']} @ {_direct_url(origin)}")
             else:
                 lines.append(f"{metadata['name']}=={metadata['version']}")
         return lines
@@ -173,7 +179,7 @@ class Installer:
                 start_new_session=True,
             )
         except OSError as error:
-            raise StartError("DependencyInstallFailed", f"{what} can't be run: {error}") from error
+            raise StartError("DependencyInstallFailed", f"failed to run {what}: {error}") from error
         self._running = process
         if self._stopped.is_set():
             self.stop()
@@ -187,36 +193,37 @@ class Installer:
         if self._stopped.is_set():
             raise Stopped
         if status != 0:
-            ending = f"exited with status {status}" if status > 0 else f"was killed by signal {-status}"
-            raise StartError("DependencyInstallFailed", f"{what} {ending}:\n{_last(last)}")
+            outcome = f"exited with status {status}" if status > 0 else f"was killed by signal {-status}"
+            raise StartError("DependencyInstallFailed", f"{what} {outcome}:\n{_last(last)}")
 
 
 def installed() -> Path | None:
-    """The folder of the packages that were installed for the project of this process, or None."""
+    """Return the folder of the installed packages, or None."""
     folder = os.environ.get(FOLDER)
     return Path(folder) if folder else None
 
 
 def _pip() -> list[str]:
-    """How pip is run: this Python's own, or that of the Python which this environment was made from."""
+    """Return the command of pip: from this environment, or from the Python that the environment was created with."""
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
     base = getattr(sys, "_base_executable", None) or os.path.join(sys.base_prefix, "bin", "python3")
     return [base, "-m", "pip", "--python", sys.executable]
 
 
-def _of_the_runtime() -> Mapping[str, str]:
+def _runtime_versions() -> Mapping[str, str]:
     found = {}
-    for name in _OF_THE_RUNTIME:
+    for name in _RUNTIME_PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            # Not a part of this image.
+            # This image does not contain it.
             continue
     return found
 
 
-def _direct(origin: Mapping[str, object]) -> str:
+def _direct_url(origin: Mapping[str, object]) -> str:
+    """Return the URL of a package that was requested by URL (PEP 610)."""
     vcs = origin.get("vcs_info")
     url = str(origin["url"])
     if isinstance(vcs, dict):

@@ -1,7 +1,7 @@
-"""The interfaces that user code may have, in one table, and what is called of code that has one of them.
+"""The interfaces of user code, in one table; how its object is constructed and its methods are called.
 
-`construct` makes the user's object of the code that recognition.py has found in his file; `methods` gives what is called for each
-request or job. Arguments are injected by name. Whatever is wrong is a StartError that says where.
+recognition.py finds the interface of a file. `construct` then returns the user's object, and `methods` the methods that are
+called for requests or jobs. Arguments are passed by name. Each problem is a StartError with its location.
 """
 
 from collections.abc import Callable, Container, Mapping
@@ -19,17 +19,17 @@ JOB_ARGUMENTS = ("payload", "request_id")
 INFER_ARGUMENTS = ("inputs", "parameters")
 """What `handle_infer` may ask for: the arrays by name, and the parameters of the request."""
 JOB = "JOB"
-"""Stands where an HTTP verb does, for the method that works on the jobs of an AsyncAPI."""
+"""Used instead of an HTTP verb for the method that runs the jobs of an AsyncAPI."""
 CLIENTS: Mapping[str, tuple[str, ...]] = {
     "python": ("python_client", "model_client"),
     "tensorflow": ("tensorflow_client",),
     "onnx": ("onnx_client",),
 }
-"""spec.handler.type to the names of its client in a constructor."""
+"""By spec.handler.type: the names of the client in a constructor."""
 
 
 class Form(Enum):
-    """What an interface consists of."""
+    """The kind of code that an interface consists of."""
 
     CLASS = "a class"
     FUNCTIONS = "functions of the module"
@@ -41,10 +41,11 @@ class Form(Enum):
 class Interface:
     """One way to write a handler.
 
-    name: of the class, or of what a reader would call it. types: the spec.handler.type that it is for. methods: by kind of
-    API, method name to HTTP verb (or JOB). more: what methods may ask for beside the parts of the request. after: the method
-    that runs once the response has been sent. flat_outputs: whether its TensorFlow client returns flat lists, as the original's
-    did. since: the releases of the original that introduced it. infer: the method that answers the Open Inference Protocol.
+    name: of the class, or a description. types: the values of spec.handler.type. methods: by kind of API, method name to HTTP
+    verb (or JOB). constructor: arguments that the constructor may take. extra: arguments that methods may take in addition to
+    those of the request. after: the method that runs after the response was sent. flat_outputs: whether its TensorFlow client
+    returns flat lists, as in the original Cortex. since: the release of the original that introduced it. infer: the
+    method for the Open Inference Protocol.
     """
 
     name: str
@@ -52,21 +53,21 @@ class Interface:
     types: tuple[str, ...]
     methods: Mapping[str, Mapping[str, str]]
     constructor: tuple[str, ...] = ("config", "metadata", "metrics_client")
-    more: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
     after: str | None = None
     flat_outputs: bool = False
     since: str = ""
     infer: str | None = None
 
     def arguments(self, kind: str) -> tuple[str, ...]:
-        """What a method may ask for, of a request or of a job."""
+        """Return the arguments that a method may take. kind: RealtimeAPI or AsyncAPI."""
         own = JOB_ARGUMENTS if kind == "AsyncAPI" else REQUEST_ARGUMENTS
-        return (*own, *self.more)
+        return (*own, *self.extra)
 
 
 _ALL = ("python", "tensorflow", "onnx")
 VERBS = {f"handle_{verb.lower()}": verb for verb in ("POST", "GET", "PUT", "PATCH", "DELETE")}
-"""Method name of a class Handler to HTTP verb."""
+"""HTTP verbs by method name of class Handler."""
 _HANDLE = {"RealtimeAPI": VERBS, "AsyncAPI": {"handle_async": JOB}}
 _PREDICT = {"RealtimeAPI": {"predict": "POST"}, "AsyncAPI": {"predict": JOB}}
 
@@ -89,7 +90,7 @@ INTERFACES: tuple[Interface, ...] = (
         ("python",),
         _PREDICT,
         constructor=("config", "metadata", "metrics_client", "model_path"),
-        more=("sample", "config", "metadata"),
+        extra=("sample", "config", "metadata"),
         since="0.10",
     ),
     Interface(
@@ -97,12 +98,12 @@ INTERFACES: tuple[Interface, ...] = (
         Form.STAGES,
         ("tensorflow", "onnx"),
         _PREDICT,
-        more=("config", "metadata", "signature"),
+        extra=("config", "metadata", "signature"),
         since="0.6",
     ),
     Interface("the model itself", Form.MODEL, ("tensorflow", "onnx"), _PREDICT, since="0.5"),
 )
-"""Every interface of every age. The file decides: a class goes before functions, and two classes are refused."""
+"""All supported interfaces. The content of the file selects one; a class has precedence over functions."""
 
 STAGES = ("pre_inference", "post_inference")
 
@@ -111,8 +112,7 @@ STAGES = ("pre_inference", "post_inference")
 class Method:
     """A method that is called for a request or a job.
 
-    arguments: the names that it takes, of the request's or the job's. inline: whether it may run on the event loop's thread
-    once it has proved quick.
+    arguments: the names of those that it takes. inline: whether it may run on the event loop's thread if its calls are short.
     """
 
     function: Callable[..., Any]
@@ -122,13 +122,17 @@ class Method:
 
     @property
     def takes_payload(self) -> bool:
-        """Whether the body is read and parsed at all."""
+        """Whether the method needs the body, so that it is read and parsed."""
         return "payload" in self.arguments
 
 
 @dataclass(frozen=True)
 class Code:
-    """What a user's file holds. target: the class, or the module; None without code."""
+    """The recognized content of a user's file.
+
+    type: spec.handler.type. kind: RealtimeAPI or AsyncAPI. where: the file name, for messages. target: the class or the module;
+    None without code. stages: pre_inference and post_inference, if defined.
+    """
 
     interface: Interface
     type: str
@@ -139,7 +143,7 @@ class Code:
 
     @property
     def verbs(self) -> Mapping[str, str]:
-        """Method name to HTTP verb, or JOB."""
+        """HTTP verbs (or JOB) by method name."""
         return self.interface.methods[self.kind]
 
     @property
@@ -149,26 +153,26 @@ class Code:
 
     @property
     def clients(self) -> tuple[str, ...]:
-        """The constructor's names for the client."""
+        """The names of the client in the constructor."""
         return CLIENTS[self.type]
 
     @property
     def loads_models(self) -> bool:
-        """Whether the code has a load_model."""
+        """Whether the code defines load_model."""
         return callable(getattr(self.target, "load_model", None))
 
-    def asks_for(self, *names: str) -> bool:
-        """Whether the constructor takes one of these."""
+    def takes_any(self, *names: str) -> bool:
+        """Return whether the constructor takes one of these arguments."""
         return bool(set(names) & set(constructor_arguments(self)))
 
 
 def construct(
     code: Code, values: Mapping[str, Any], loader: Callable[[Callable[..., Any]], Any] | None = None
 ) -> Any:
-    """The user's object; for functions the module, whose `init` has run.
+    """Return the user's object; for functions, run `init` and return the module.
 
-    values: what a constructor may ask for, by name. loader: is told the user's load_model before the constructor runs, since
-    that may ask for models already. Raises StartError (HandlerInitError) when the constructor raises.
+    values: arguments that a constructor may take, by name. loader: called with the user's load_model before the constructor runs,
+    because the constructor may already request models. Raises StartError (HandlerInitError) if the constructor raises.
     """
     if code.interface.form is Form.CLASS:
         return _construct_object(code, values, loader)
@@ -183,9 +187,9 @@ def construct(
 
 
 def methods(code: Code, instance: Any, values: Mapping[str, Any]) -> dict[str, Method]:
-    """HTTP verb (or JOB) to method of the user's object, for the methods that it defines.
+    """Return the methods that the user's object defines, by HTTP verb (or JOB).
 
-    values: what a method may ask for beside the parts of the request.
+    values: the arguments that a method may take in addition to those of the request.
     """
     available = code.interface.arguments(code.kind)
     found = {}
@@ -196,8 +200,8 @@ def methods(code: Code, instance: Any, values: Mapping[str, Any]) -> dict[str, M
         where = code.where if code.interface.name == name else f"{code.where}: {code.interface.name}"
         arguments = arguments_of(function, available, f"{where}.{name}", bound=True)
         inline = bool(getattr(instance, "inline", True))
-        method = _of_the_request(Method(function, arguments, is_async(function), inline), values)
-        found[verb] = _followed(method, instance, code, available)
+        method = _with_constants(Method(function, arguments, is_async(function), inline), values)
+        found[verb] = _with_callback(method, instance, code, available)
     return found
 
 
@@ -212,8 +216,8 @@ def infer_method(code: Code, instance: Any) -> Method | None:
     return Method(function, arguments, is_async(function), bool(getattr(instance, "inline", True)))
 
 
-def _followed(method: Method, instance: Any, code: Code, available: tuple[str, ...]) -> Method:
-    """A method whose result carries what is to run once it has been sent: the interface's `after`."""
+def _with_callback(method: Method, instance: Any, code: Code, available: tuple[str, ...]) -> Method:
+    """Return a method whose result includes a callback, which calls the interface's `after` once the response was sent."""
     name = code.interface.after
     after = getattr(instance, name, None) if name else None
     if after is None or code.kind == "AsyncAPI":
@@ -232,12 +236,12 @@ def _followed(method: Method, instance: Any, code: Code, available: tuple[str, .
         return with_callback(given, await function(**{name: given[name] for name in own}))
 
     arguments = tuple(dict.fromkeys((*own, *(name for name in wanted if name != "response"))))
-    # What runs afterwards is handed over anyway.
+    # The callback runs on a handler thread in any case.
     return Method(call_async if method.is_async else call, arguments, method.is_async, inline=False)
 
 
-def _of_the_request(method: Method, values: Mapping[str, Any]) -> Method:
-    """A method that takes parts of the request alone; the rest is filled in."""
+def _with_constants(method: Method, values: Mapping[str, Any]) -> Method:
+    """Return a method that takes only arguments of the request. The values that never change are bound to it."""
     constants = {name: values[name] for name in method.arguments if name in values}
     sample = "sample" in method.arguments
     if not constants and not sample:
@@ -255,7 +259,10 @@ def _of_the_request(method: Method, values: Mapping[str, Any]) -> Method:
 
 
 def constructor_arguments(code: Code, given: Container[str] | None = None) -> tuple[str, ...]:
-    """What the constructor wants. given: what there is; None for all that there could be."""
+    """Return the arguments that the constructor takes. given: the available ones; None: all that could be available.
+
+    Raises StartError (HandlerInvalid).
+    """
     known = (*code.interface.constructor, *code.clients)
     available = tuple(name for name in known if given is None or name in given)
     if code.interface.form is Form.FUNCTIONS:
@@ -266,10 +273,10 @@ def constructor_arguments(code: Code, given: Container[str] | None = None) -> tu
         return ()
     if function is None or function is object.__init__:
         return ()
-    needs = ", ".join(name for name in known if name not in available)
+    missing = ", ".join(name for name in known if name not in available)
     others = ", ".join(name for kind, names in CLIENTS.items() if kind != code.type for name in names)
     unavailable = (
-        f"; {needs} needs handler.models" if needs else f"; {others} come with other values of handler.type"
+        f"; {missing} requires handler.models" if missing else f"; {others} require another handler.type"
     )
     return arguments_of(function, available, where, bound=bound, unavailable=unavailable)
 
@@ -283,15 +290,16 @@ def _construct_object(
     if loader is None or not code.loads_models:
         return _run_constructor(where, partial(cls, **given))
     if cls.__new__ is object.__new__ and type(cls).__call__ is type.__call__:
-        # In two steps, so that a constructor that asks its client for a model gets one from its own load_model.
+        # In two steps, so that a constructor that requests a model from its client uses its own load_model.
         instance = cls.__new__(cls)
         loader(instance.load_model)
         _run_constructor(where, partial(instance.__init__, **given))
         return instance
-    made: list[Any] = []
-    loader(lambda model_path: (made[0].load_model if made else partial(cls.load_model, None))(model_path))
-    made.append(_run_constructor(where, partial(cls, **given)))
-    return made[0]
+    # A class with its own __new__ or metaclass can't be constructed in two steps: until the object exists, self is None.
+    instances: list[Any] = []
+    loader(lambda path: (instances[0].load_model if instances else partial(cls.load_model, None))(path))
+    instances.append(_run_constructor(where, partial(cls, **given)))
+    return instances[0]
 
 
 def _run_constructor(where: str, constructor: Callable[[], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Modules of the original that its documentation told handlers to import: the logger, under both of its names.
+"""Modules that handlers of the original Cortex import: its logger, under both names.
 
 `install` makes them importable, behind everything that is really installed or in the project.
 """

@@ -1,4 +1,4 @@
-"""The user's program, made ready: project, dependencies, models, clients, the object that he wrote, and its methods.
+"""Prepare the user's program: import the project, open the models and their client, construct the handler, find its methods.
 
 `load` is called in worker processes.
 """
@@ -26,8 +26,10 @@ from cortex_runtime.metrics.tracker import Tracker
 
 @dataclass(frozen=True)
 class LoadedHandler:
-    """A constructed handler. methods: by HTTP verb, or under handler.JOB. tracker: to be told each final response. series: the
-    worker's own metrics. instance: the user's object. infer: its method for the Open Inference Protocol.
+    """A constructed handler.
+
+    methods: by HTTP verb, or under interfaces.JOB. tracker: counts the values of responses. series: the metrics of this worker.
+    instance: the user's object. infer: its method for the Open Inference Protocol.
     """
 
     document: Document
@@ -41,29 +43,29 @@ class LoadedHandler:
 
     @property
     def may_wait(self) -> bool:
-        """Whether a call may have to load a model first, and so take long."""
+        """Whether a call may first have to load a model, which can take long."""
         return self.client is not None and self.client.may_wait
 
     def info(self) -> dict[str, Any]:
-        """For GET /info."""
-        of_models: dict[str, Any] = {"models": []}
+        """Return the content of GET /info."""
+        models: dict[str, Any] = {"models": []}
         if self.client is not None:
-            of_models = {"models": self.client.info(), "problems": self.client.problems()}
+            models = {"models": self.client.info(), "problems": self.client.problems()}
         return {
             "api": self.document.name,
             "kind": self.document.kind,
             "type": self.document.spec.handler.type,
             "interface": self.code.interface.name,
-            **of_models,
+            **models,
         }
 
     def refresh(self) -> None:
-        """The index of models has changed: follow it. Raises StartError when that can't be read."""
+        """Load the models that the index lists now. Raises StartError if it can't be read."""
         if self.client is not None:
             self.client.refresh()
 
     def close(self) -> None:
-        """Let go of the models."""
+        """Release the models."""
         if self.client is not None:
             self.client.close()
 
@@ -74,19 +76,19 @@ def load(
     models: Path,
     series: NamedSeries,
     call: Callable[[Callable[[], Any]], Any] = lambda function: function(),
-    failed: Callable[[str], None] = lambda model: None,
-    doing: Callable[[str], None] = lambda what: None,
+    on_model_failed: Callable[[str], None] = lambda model: None,
+    on_step: Callable[[str], None] = lambda description: None,
 ) -> LoadedHandler:
     """Load code and models and construct the handler. Raises StartError.
 
-    call: runs a function on the thread that the handler is to live on, and waits for it. failed: is told each model that can't
-    be loaded. doing: is told what begins.
+    call: runs a function on the handler's thread and waits for it. on_model_failed: called with the name of each model that can't
+    be loaded. on_step: called with a description of each step.
     """
     spec = document.spec.handler
     tracebacks.set_project(project)
     _import_from(project, spec.python_path)
     _require_folder(spec, project)
-    doing("importing the code")
+    on_step("importing the code")
     code = recognition.load(project / spec.path if spec.path else None, spec.type, document.kind)
     values: dict[str, Any] = {
         "config": spec.config,
@@ -96,22 +98,24 @@ def load(
     loaders: list[Callable[[str], Any]] = []
     load_model = (lambda path: loaders[0](path)) if code.loads_models else None
     if load_model is None and code.interface.form is Form.FUNCTIONS:
-        # In 0.10 and 0.11 `init` got the path and loaded the model itself.
+        # As in Cortex 0.10 and 0.11, `init` loads the model itself from its path.
         load_model = str
-    client = open_client(document, models, project, load_model, failed)
+    client = open_client(document, models, project, load_model, on_model_failed)
     if code.interface.form is Form.FUNCTIONS:
         values["model_path"] = _model_path(code, client, spec)
     if client is not None:
         values |= dict.fromkeys((*code.clients, client.argument), _as_argument(code, client))
         _require_client(code)
-    doing("constructing the handler")
+    on_step("constructing the handler")
     instance = call(lambda: interfaces.construct(code, values, loaders.append))
     if client is not None:
-        doing("loading the models")
+        on_step("loading the models")
         call(client.preload)
     if code.interface.form in (Form.MODEL, Form.STAGES):
         if client is None:
-            raise StartError("InvalidSpec", "handler.models: a model that is served as it is must be named")
+            raise StartError(
+                "InvalidSpec", "handler.models is required to serve a model without a handler class"
+            )
         batched = getattr(spec, "server_side_batching", None) is not None and spec.type == "onnx"
         methods = pipeline.methods(code, client, spec.config, batched)
     else:
@@ -122,7 +126,7 @@ def load(
 
 
 def _require_folder(handler: BaseHandler, project: Path) -> None:
-    """A ConfigMap that is not packed can't hold a file that is in a folder."""
+    """Explain a missing file in a folder of a ConfigMap without an archive. Raises StartError."""
     path, source = handler.path, handler.source
     if path is None or source is None or source.config_map is None or "/" not in path:
         return
@@ -136,7 +140,7 @@ def _require_folder(handler: BaseHandler, project: Path) -> None:
 
 
 def _import_from(project: Path, python_path: str | None) -> None:
-    """Make the project the working folder, and importable with what was installed for it."""
+    """Change to the project's folder, and make the project and its dependencies importable."""
     folders = [project, *([project / python_path] if python_path else [])]
     for folder in folders:
         if not folder.is_dir():
@@ -145,26 +149,26 @@ def _import_from(project: Path, python_path: str | None) -> None:
     os.chdir(project)
     installed = dependencies.installed()
     if installed is not None:
-        # At the end: what the runtime brings goes before it, and nothing hides the standard library.
+        # At the end of sys.path, so that it hides neither the packages of the runtime nor the standard library.
         site.addsitedir(str(installed))
     legacy_modules.install()
 
 
 def _require_client(code: Code) -> None:
-    """A Python handler that has models and takes no client could never reach them."""
+    """Check that a Python handler with models takes a client. Raises StartError."""
     names = (*code.clients, *(("model_path",) if code.interface.form is Form.FUNCTIONS else ()))
-    if code.type != "python" or code.asks_for(*names):
+    if code.type != "python" or code.takes_any(*names):
         return
     where = "init" if code.interface.form is Form.FUNCTIONS else "the constructor"
     raise StartError(
         "HandlerInvalid",
-        f"{code.where}: handler.models is given, so {where} must take {' or '.join(names)}; without it the handler "
-        "cannot reach the models",
+        f"{code.where}: handler.models is set, so {where} must take {' or '.join(names)}; otherwise the handler "
+        "cannot use the models",
     )
 
 
 def _as_argument(code: Code, client: Client) -> Any:
-    """Return the client as the constructor gets it."""
+    """Return the client in the form of the interface, for the constructor."""
     if not code.interface.flat_outputs:
         return client
     from cortex_runtime.clients.legacy import FlatTensorFlowClient
@@ -173,12 +177,12 @@ def _as_argument(code: Code, client: Client) -> Any:
 
 
 def _model_path(code: Code, client: Any, spec: BaseHandler) -> str | None:
-    """Return the local path of the model, a file or a folder, for an `init` that asks for it; None without a model."""
-    if spec.models is None or not code.asks_for("model_path"):
+    """Return the local path of the model, a file or a folder, for an `init` that takes it; None without a model."""
+    if spec.models is None or not code.takes_any("model_path"):
         return None
     if spec.models.path is None:
         raise StartError(
             "HandlerInvalid",
-            f"{code.where}: init takes model_path, so name one model with handler.models.path",
+            f"{code.where}: init takes model_path, so set handler.models.path to the path of one model",
         )
     return client.path()

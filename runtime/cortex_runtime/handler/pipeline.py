@@ -1,6 +1,6 @@
-"""A model that is served without a class: as it is, or with the functions `pre_inference` and `post_inference` around it.
+"""Serve a model without a class: directly, or with the functions `pre_inference` and `post_inference`.
 
-The query's `model` and `version` choose among several.
+The query parameters `model` and `version` select one of several models.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from cortex_runtime.handler.interfaces import JOB, STAGES, Code, Method
 def methods(
     code: Code, client: Client, config: Mapping[str, Any], batched: bool = False
 ) -> dict[str, Method]:
-    """The one method that runs the model. batched: whether it gets lists of requests. Raises StartError."""
+    """Return the method that runs the model. batched: whether it takes lists of requests. Raises StartError."""
     pipeline = Pipeline(code, client, config)
     verb = next(iter(code.verbs.values()))
     function = pipeline.predict_many if batched else pipeline.predict
@@ -25,7 +25,7 @@ def methods(
 
 
 class Pipeline:
-    """payload → pre_inference → the model → post_inference. arguments: what it takes of a request or job."""
+    """payload → pre_inference → model → post_inference. arguments: those of a request or job that it takes."""
 
     def __init__(self, code: Code, client: Client, config: Mapping[str, Any]) -> None:
         self.client = client
@@ -36,87 +36,87 @@ class Pipeline:
             if is_async(function):
                 raise StartError(
                     "HandlerInvalid",
-                    f"{code.where}: {name} is async; around a model it must be a plain function",
+                    f"{code.where}: {name} must be a plain function; got an async function",
                 )
             where = f"{code.where}: {name}"
             self._wanted[name] = arguments_of(function, available, where, bound=True, first=True)
         self._stages = {name: code.stages.get(name) for name in STAGES}
-        # All releases that had these functions demanded `metadata`, so a function without it is of today's form.
+        # In the original Cortex these functions had to take `metadata`. A function without it has the current form.
         self._classic = frozenset(name for name, wanted in self._wanted.items() if "metadata" in wanted)
         self._flat = code.type == "tensorflow" and "post_inference" in self._classic
-        asked = {name for names in self._wanted.values() for name in names}
+        taken = {name for names in self._wanted.values() for name in names}
         own = ("payload",) if JOB in code.verbs.values() else ("payload", "query_params")
         extra = [
-            name for name in available if name in asked and name in ("query_params", "headers", "request_id")
+            name for name in available if name in taken and name in ("query_params", "headers", "request_id")
         ]
         self.arguments = tuple(dict.fromkeys((*own, *extra)))
 
     def predict(self, **given: Any) -> Any:
-        """Answer one request. given: what `arguments` names."""
+        """Return the result of one request. given: the values of `arguments`."""
         name, version = which(given)
-        value = self.before(given)
+        value = self._before(given)
         result = self.client.predict(value, name, version)
-        return self.after(given, result)
+        return self._after(given, result)
 
     def predict_many(self, **lists: list[Any]) -> list[Any]:
-        """Answer a batch: for each request its result, or the exception that it gets.
+        """Return the results of a batch: for each request its result, or an exception.
 
-        Requests for one model run as one where the model takes any number of rows; the others one by one.
+        If a model accepts any number of rows, its requests run as one; otherwise one by one.
         """
         from cortex_runtime.handler import stacking
 
         requests = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
         results: list[Any] = [None] * len(requests)
-        alike: dict[Any, list[tuple[int, Any]]] = {}
-        for place, given in enumerate(requests):
+        groups: dict[Any, list[tuple[int, Any]]] = {}
+        for index, given in enumerate(requests):
             try:
-                value, key = self.before(given), None
+                value, key = self._before(given), None
                 inputs = stacking.inputs_of(self.client.signature(*which(given)))
                 if inputs is not None:
                     value = stacking.feed_of(value, inputs)
                     key = (
                         (*which(given), stacking.shape(value)) if stacking.count(value) is not None else None
                     )
-                alike.setdefault(place if key is None else key, []).append((place, value))
+                groups.setdefault(index if key is None else key, []).append((index, value))
             except Exception as error:
-                results[place] = error
-        for items in alike.values():
-            for place, result in self._run(items, requests):
-                results[place] = result
-        for place, given in enumerate(requests):
-            if not isinstance(results[place], Exception):
+                results[index] = error
+        for items in groups.values():
+            for index, result in self._run(items, requests):
+                results[index] = result
+        for index, given in enumerate(requests):
+            if not isinstance(results[index], Exception):
                 try:
-                    results[place] = self.after(given, results[place])
+                    results[index] = self._after(given, results[index])
                 except Exception as error:
-                    results[place] = error
+                    results[index] = error
         return results
 
     def _run(self, items: list[tuple[int, Any]], requests: list[dict[str, Any]]) -> Iterator[tuple[int, Any]]:
-        """Outputs of the model, or the exception, by place. Inputs of several items can be joined."""
+        """Yield the index of each request with its output or an exception. The inputs of several items must have one shape."""
         from cortex_runtime.handler import stacking
 
         model = which(requests[items[0][0]])
         if len(items) > 1:
             values = [value for _, value in items]
-            # What goes wrong together is found out one by one.
+            # If the joined request fails, run the requests one by one, so that only the cause fails.
             with suppress(Exception):
                 outputs = self.client.predict(stacking.join(values), *model)
                 parts = stacking.split(outputs, [stacking.count(value) or 0 for value in values])
                 if parts is not None:
-                    yield from zip((place for place, _ in items), parts, strict=True)
+                    yield from zip((index for index, _ in items), parts, strict=True)
                     return
-        for place, value in items:
+        for index, value in items:
             try:
-                yield place, self.client.predict(value, *model)
+                yield index, self.client.predict(value, *model)
             except Exception as error:
-                yield place, error
+                yield index, error
 
-    def before(self, given: Mapping[str, Any]) -> Any:
-        """What goes to the model."""
+    def _before(self, given: Mapping[str, Any]) -> Any:
+        """Return the input of the model."""
         return self._apply("pre_inference", given["payload"], given)
 
-    def after(self, given: Mapping[str, Any], result: Any) -> Any:
-        """What goes to the client."""
+    def _after(self, given: Mapping[str, Any], result: Any) -> Any:
+        """Return the result for the HTTP client."""
         debug.show("inference", result)
         if self._flat:
             from cortex_runtime.clients.legacy import FlatOutputs
@@ -134,7 +134,7 @@ class Pipeline:
             more["config"] = self._config
         if stage in self._classic:
             signature = self._classic_signature(stage, given)
-            # Alone, as up to 0.9, it is the model's signature; beside `signature`, from 0.10, it is the API's.
+            # Up to 0.9, `metadata` is the model's signature. With `signature`, since 0.10, it is the API's config.
             more["metadata"] = self._config if "signature" in wanted else signature
             if "signature" in wanted:
                 more["signature"] = signature
@@ -145,7 +145,7 @@ class Pipeline:
         return result
 
     def _classic_signature(self, stage: str, given: Mapping[str, Any]) -> Any:
-        """Return the signature as the old forms of the functions read it, which today's form can read as well."""
+        """Return the signature in the form of the original Cortex, which the current form includes."""
         read = getattr(self.client, "classic_signature", None)
         if read is None:
             return self.client.signature(*which(given))
@@ -153,6 +153,6 @@ class Pipeline:
 
 
 def which(given: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Name and version of the model that a request asks for in its query."""
+    """Return name and version of the model in the query of a request; None where missing."""
     query = given.get("query_params")
     return (query.get("model"), query.get("version")) if query else (None, None)

@@ -1,7 +1,7 @@
-"""Which interface a user's file has, found out before anything of it is called.
+"""Recognize the interface of a user's file, before any function of it is called.
 
-`load` imports the file, sees what it defines, and checks that it keeps to its interface. Whatever is wrong is a StartError that
-says where, and what was probably meant.
+`load` imports the file, finds its class or functions, and checks them against the interface. Each problem is a StartError with
+its location and a suggestion.
 """
 
 import ast
@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.handler.arguments import NOT_SERVED, arguments_of, suggestion
+from cortex_runtime.handler.arguments import UNSUPPORTED, arguments_of, suggestion
 from cortex_runtime.handler.interfaces import (
     INFER_ARGUMENTS,
     INTERFACES,
@@ -31,28 +31,28 @@ from cortex_runtime.logs.tracebacks import brief, in_one_line
 
 
 def load(path: Path | None, handler_type: str, kind: str = "RealtimeAPI") -> Code:
-    """What the one file defines or imports; without a file, the model as it is.
+    """Return the recognized code of a file. path: None to serve a model without code.
 
     kind: RealtimeAPI or AsyncAPI. Raises StartError: HandlerNotFound, HandlerImportError or HandlerInvalid.
     """
     if path is None:
         return Code(INTERFACES[-1], handler_type, kind)
     if not path.is_file():
-        beside = sorted(file.name for file in path.parent.glob("*.py"))
+        siblings = sorted(file.name for file in path.parent.glob("*.py"))
         raise StartError(
             "HandlerNotFound",
-            f"handler.path: file {path} does not exist{suggestion(path.name, beside)}"
-            + (f" (Python files there: {', '.join(beside)})" if beside else ""),
+            f"handler.path: file {path} does not exist{suggestion(path.name, siblings)}"
+            + (f" (Python files in this folder: {', '.join(siblings)})" if siblings else ""),
         )
     _refuse_two_definitions(path)
     module = _import_file(path)
-    code = _recognise(module, path.name, handler_type, kind)
+    code = _recognize(module, path.name, handler_type, kind)
     _check(code)
     return code
 
 
 def _check(code: Code) -> None:
-    """See that code keeps to its interface, before anything of it is called. Raises StartError (HandlerInvalid)."""
+    """Check code against its interface. Raises StartError (HandlerInvalid)."""
     available = code.interface.arguments(code.kind)
     if code.interface.form is Form.CLASS:
         _check_class(code, available)
@@ -63,28 +63,28 @@ def _check(code: Code) -> None:
         for name, function in code.stages.items():
             arguments_of(
                 function,
-                (*REQUEST_ARGUMENTS, *code.interface.more),
+                (*REQUEST_ARGUMENTS, *code.interface.extra),
                 f"{code.where}: {name}",
                 bound=True,
                 first=True,
             )
 
 
-def _recognise(module: ModuleType, where: str, handler_type: str, kind: str) -> Code:
+def _recognize(module: ModuleType, where: str, handler_type: str, kind: str) -> Code:
     names = vars(module)
     classes = [i for i in INTERFACES if i.form is Form.CLASS and i.name in names]
     fitting = [i for i in classes if handler_type in i.types]
     if len(fitting) > 1:
         raise StartError(
             "HandlerInvalid",
-            f"{where} defines {' and '.join(f'class {i.name}' for i in fitting)}: which one is meant? Keep one",
+            f"{where} must define only one handler class; got {' and '.join(i.name for i in fitting)}",
         )
     if fitting:
         target = names[fitting[0].name]
         if not inspect.isclass(target):
             raise StartError(
                 "HandlerInvalid",
-                f"{where}: {fitting[0].name} is a {type(target).__name__}, and must be a class",
+                f"{where}: {fitting[0].name} must be a class; got {type(target).__name__}",
             )
         return Code(fitting[0], handler_type, kind, where, target)
     functions = {name for name, value in names.items() if callable(value) and not inspect.isclass(value)}
@@ -106,7 +106,7 @@ def _not_found(
     handler_type: str,
     kind: str,
 ) -> StartError:
-    """Why nothing in a file is an interface of this type."""
+    """Return the error for a file that defines no interface of this type."""
     wanted = [i for i in INTERFACES if handler_type in i.types]
     classes_wanted = [i.name for i in wanted if i.form is Form.CLASS]
     functions_wanted = ["predict"] if handler_type == "python" else list(STAGES)
@@ -114,52 +114,52 @@ def _not_found(
     if classes:
         return StartError(
             "HandlerNotFound",
-            f"{where}: class {classes[0].name} is for handler.type {classes[0].types[0]}, and the type is {handler_type}; "
-            f"rename it to {classes_wanted[-1]} or Handler, or change the type",
+            f"{where}: class {classes[0].name} requires handler.type {classes[0].types[0]}; got {handler_type}. "
+            f"Rename the class to {classes_wanted[-1]} or Handler, or change handler.type",
         )
     lost = sorted(functions & (set(VERBS) | {"handle_async"}))
     if lost:
         return StartError(
             "HandlerNotFound",
-            f"{where}: {lost[0]} is a function, and must be a method of class Handler {alternatives}",
+            f"{where}: {lost[0]} must be a method of class Handler; got a function {alternatives}",
         )
     if handler_type == "python" and functions & set(STAGES):
         return StartError(
             "HandlerNotFound",
-            f"{where}: {sorted(functions & set(STAGES))[0]} belongs around a model of handler.type onnx or tensorflow; "
-            f"with type python define class Handler {alternatives}",
+            f"{where}: {sorted(functions & set(STAGES))[0]} requires handler.type onnx or tensorflow; "
+            f"with type python, define class Handler {alternatives}",
         )
     if "predict" in functions:
         return StartError(
             "HandlerNotFound",
-            f"{where}: a function predict is for handler.type python; with type {handler_type} define class Handler "
+            f"{where}: a function predict requires handler.type python; with type {handler_type}, define class Handler "
             f"{alternatives}",
         )
     if inspect.isclass(names.get("Task")):
-        return StartError("HandlerNotFound", f"{where}: class Task: {NOT_SERVED['Task']} {alternatives}")
-    known = [name for name, value in names.items() if inspect.isclass(value) and not name.startswith("_")]
+        return StartError("HandlerNotFound", f"{where}: class Task: {UNSUPPORTED['Task']} {alternatives}")
+    defined = [name for name, value in names.items() if inspect.isclass(value) and not name.startswith("_")]
     for target in classes_wanted:
-        near = [name for name in known if name.lower() == target.lower()]
-        near = near or difflib.get_close_matches(target, known, 1, 0.6)
+        near = [name for name in defined if name.lower() == target.lower()]
+        near = near or difflib.get_close_matches(target, defined, 1, 0.6)
         if near:
             return StartError(
                 "HandlerNotFound",
-                f"{where} defines no class {target}; did you mean {near[0]}? It must have that name {alternatives}",
+                f"{where} does not define class {target}; did you mean {near[0]}? Rename it to {target} {alternatives}",
             )
     for target in functions_wanted:
         near = difflib.get_close_matches(target, sorted(functions), 1, 0.75)
         if near:
             return StartError(
                 "HandlerNotFound",
-                f"{where} defines no {target}; did you mean {near[0]}? It must have that name {alternatives}",
+                f"{where} does not define function {target}; did you mean {near[0]}? Rename it to {target} {alternatives}",
             )
-    return StartError("HandlerNotFound", f"{where} defines no class Handler {alternatives}")
+    return StartError("HandlerNotFound", f"{where} does not define class Handler {alternatives}")
 
 
 def _check_class(code: Code, available: tuple[str, ...]) -> None:
     cls, interface, where = code.target, code.interface, code.where
     constructor_arguments(code)
-    _near_misses(code)
+    _refuse_unused_methods(code)
     defined = [name for name in code.verbs if getattr(cls, name, None) is not None]
     infers = code.infer is not None and getattr(cls, code.infer, None) is not None
     if not defined and not infers:
@@ -168,7 +168,7 @@ def _check_class(code: Code, available: tuple[str, ...]) -> None:
         )
         raise StartError(
             "HandlerInvalid",
-            f"{where}: class {interface.name} has no method to call; define "
+            f"{where}: class {interface.name} must define "
             + ("" if len(code.verbs) == 1 else "at least one of ")
             + ", ".join(code.verbs)
             + (f"; did you mean {close[0]}?" if close else ""),
@@ -188,12 +188,12 @@ def _check_class(code: Code, available: tuple[str, ...]) -> None:
         arguments_of(getattr(cls, name), arguments, f"{where}: {interface.name}.{name}", bound=bound)
 
 
-def _near_misses(code: Code) -> None:
-    """Methods that look as if they should be called and never are."""
+def _refuse_unused_methods(code: Code) -> None:
+    """Refuse methods that are never called but whose names look as if they were. Raises StartError."""
     cls, interface, where = code.target, code.interface, code.where
     if hasattr(cls, "handle_batch"):
         raise StartError(
-            "HandlerInvalid", f"{where}: {interface.name}.handle_batch: {NOT_SERVED['handle_batch']}"
+            "HandlerInvalid", f"{where}: {interface.name}.handle_batch: {UNSUPPORTED['handle_batch']}"
         )
     elsewhere = {
         name: kind for kind, names in interface.methods.items() for name in names if kind != code.kind
@@ -208,7 +208,7 @@ def _near_misses(code: Code) -> None:
         if name in elsewhere and not any(hasattr(cls, verb) for verb in code.verbs):
             raise StartError(
                 "HandlerInvalid",
-                f"{where}: {interface.name}.{name} is for a {elsewhere[name]}, and this is a {code.kind}; "
+                f"{where}: {interface.name}.{name} is a method of kind {elsewhere[name]}; got kind {code.kind}; "
                 f"did you mean {next(iter(code.verbs))}?",
             )
         near = difflib.get_close_matches(name, (*code.verbs, *elsewhere), 1, 0.8)
@@ -220,11 +220,11 @@ def _near_misses(code: Code) -> None:
 
 
 def _refuse_two_definitions(path: Path) -> None:
-    """Of two definitions of one name Python keeps the last, which is rarely what was meant."""
+    """Refuse a file that defines a class twice, of which Python would keep only the last. Raises StartError."""
     try:
         tree = ast.parse(path.read_bytes(), str(path))
     except (SyntaxError, ValueError) as error:
-        raise StartError("HandlerImportError", f"{path.name} does not parse:\n{brief(error)}") from error
+        raise StartError("HandlerImportError", f"{path.name} is not valid Python:\n{brief(error)}") from error
     for interface in INTERFACES:
         lines = [
             str(node.lineno)
@@ -234,19 +234,19 @@ def _refuse_two_definitions(path: Path) -> None:
         if len(lines) > 1:
             raise StartError(
                 "HandlerInvalid",
-                f"{path.name} defines class {interface.name} {len(lines)} times, in lines {', '.join(lines)}",
+                f"{path.name} must define class {interface.name} once; got {len(lines)} definitions, in lines {', '.join(lines)}",
             )
 
 
 def _import_file(path: Path) -> ModuleType:
-    """The module of a file. Raises StartError (HandlerImportError)."""
-    # The plain stem, so that what was pickled beside the handler finds its module again.
+    """Return the module of a file. Raises StartError (HandlerImportError)."""
+    # Named as an import would name it, so that pickled objects of its classes find their module.
     name = path.stem
     if not name.isidentifier() or name in sys.modules or name in sys.stdlib_module_names:
         name = f"cortex_handler_{name}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise StartError("HandlerImportError", f"{path} can't be imported as Python")
+        raise StartError("HandlerImportError", f"{path} must be a Python file (*.py)")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

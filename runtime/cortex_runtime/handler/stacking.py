@@ -1,6 +1,6 @@
-"""Inputs of several requests as one, and its outputs as several: rows one below the other, where a model takes any number.
+"""Stack the inputs of several requests into one, and split its outputs, for models that accept any number of rows.
 
-Pure functions over arrays; for ONNX models that are served without a class and with serverSideBatching.
+Pure functions over arrays. Used for ONNX models without a class, with serverSideBatching.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ Feed = dict[str, np.ndarray]
 
 
 def inputs_of(signature: Mapping[str, Any]) -> list[Input] | None:
-    """The inputs of a model if it takes any number of rows in each, and returns as many in each output; else None.
+    """Return the inputs of a model if the first dimension of all inputs and outputs is variable, else None.
 
-    signature: as a client gives it. A model with optional inputs is none of these, since their values apply to all rows.
+    signature: of the model, as a client returns it. None also for a model with optional inputs, whose values apply to all rows.
     """
     for each in signature["outputs"].values():
         if not each["shape"] or isinstance(each["shape"][0], int):
@@ -34,33 +34,35 @@ def inputs_of(signature: Mapping[str, Any]) -> list[Input] | None:
 
 
 def feed_of(value: Any, inputs: Sequence[Input]) -> Feed:
-    """One request's input by name. Raises UserError, as the client does."""
+    """Return the inputs of one request as arrays by name. Raises UserError, as the client does."""
     if not isinstance(value, Mapping):
         if len(inputs) > 1:
-            raise UserError(f"the model takes several inputs, by name: {', '.join(i.name for i in inputs)}")
+            raise UserError(
+                f"expected an object with the inputs of the model by name: {', '.join(i.name for i in inputs)}"
+            )
         value = {inputs[0].name: value}
     check_names(value, [each.name for each in inputs])
     return {each.name: each.convert(value[each.name]) for each in inputs}
 
 
 def count(feed: Feed) -> int | None:
-    """How many rows an input has; None when its parts don't agree, so that only the model can say what that means."""
+    """Return the number of rows of a request's inputs; None if they differ, which only the model can interpret."""
     counts = {len(array) for array in feed.values()}
     return counts.pop() if len(counts) == 1 else None
 
 
 def shape(feed: Feed) -> tuple[Any, ...]:
-    """What inputs must share to be joined."""
+    """Return a key that is equal for requests whose inputs can be joined."""
     return tuple((name, array.shape[1:]) for name, array in sorted(feed.items()))
 
 
 def join(feeds: Sequence[Feed]) -> Feed:
-    """All rows, one below the other. The feeds have one shape."""
+    """Return the inputs of several requests, concatenated along the first axis. Their `shape` must be equal."""
     return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
 
 
 def split(outputs: Sequence[Any], counts: Sequence[int]) -> list[list[Any]] | None:
-    """The outputs of each input; None when an output has not one row for each row that went in."""
+    """Return the outputs of each request; None if the rows of an output don't correspond to the input rows."""
     total = sum(counts)
     if any(
         not isinstance(output, np.ndarray) or output.ndim == 0 or len(output) != total for output in outputs

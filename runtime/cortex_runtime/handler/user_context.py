@@ -1,8 +1,8 @@
-"""What a user's synchronous code finds around it, alike on the event loop's thread and on a thread of its own.
+"""The environment of synchronous user code: the same on the event loop's thread and on a handler thread.
 
-No event loop runs and no task is current, so that it may run loops of its own. Its context is a copy made for one request, job or
-batch: everything that belongs to the request (the method, the parts of a generator, the callback) shares it, and nothing else
-sees what is set there. What the constructor sets is the start of every copy.
+User code sees no running event loop and no current task, so it may run its own loop. Each request, job or batch has its own copy
+of the context (contextvars). The method, the steps of a generator and the callback of one request share that copy; other requests
+do not see it. Each copy starts with the values that the constructor has set.
 """
 
 import asyncio
@@ -14,30 +14,30 @@ from contextvars import Context, ContextVar
 from sys import get_asyncgen_hooks, set_asyncgen_hooks
 from typing import Any
 
-_of_request: ContextVar[Context | None] = ContextVar("of_request", default=None)
+_request_context: ContextVar[Context | None] = ContextVar("request_context", default=None)
 _MISSING = object()
 
 
 def user_context() -> Context:
-    """Return the context of synchronous user code in the request or job of the current task; make it at the first call."""
-    context = _of_request.get()
+    """Return the context of synchronous user code for the current request or job. The first call creates it."""
+    context = _request_context.get()
     if context is None:
         context = contextvars.copy_context()
-        _of_request.set(context)
+        _request_context.set(context)
     return context
 
 
 def use_context(context: Context) -> None:
-    """Go on in the context in which the user's code has already run for the current task's request."""
-    _of_request.set(context)
+    """Use a context in which user code has already run for the current request."""
+    _request_context.set(context)
 
 
 def adopt(context: Context | None = None) -> None:
-    """Set in the current context what user code has set in another, by default in that of the current request.
+    """Copy the variables of another context into the current one, for the asynchronous code that follows.
 
-    Asynchronous code that follows then finds it.
+    context: the context of the current request by default.
     """
-    source = context or _of_request.get()
+    source = context or _request_context.get()
     if source is not None:
         for variable, value in source.items():
             if variable.get(_MISSING) is not value:
@@ -47,8 +47,8 @@ def adopt(context: Context | None = None) -> None:
 def clean_copy() -> Context:
     """Return a copy of the current context for serving, after the user's module and constructor have run in it.
 
-    The context of `decimal` is an object that all copies would share and user code changes. So its settings become the default,
-    of which each request gets a copy of its own.
+    All copies would share the mutable context of `decimal`. Its settings become the default instead, and each request gets a copy
+    of that.
     """
     context = Context()
     decimal = sys.modules.get("decimal")
@@ -64,7 +64,7 @@ def clean_copy() -> Context:
 
 
 class Detached:
-    """Runs user code on the thread of a running event loop as if that loop were not there. Used on that thread alone."""
+    """Runs user code on the thread of a running event loop, hidden from the code. Use it on that thread only."""
 
     def __init__(self) -> None:
         self._hooks: Any = None
@@ -77,7 +77,7 @@ class Detached:
         arguments: dict[str, Any],
     ) -> Any:
         """Call the function in the context, from a callback of the loop."""
-        # Those that the running loop has set for its own asynchronous generators.
+        # The hooks of the running loop for its own asynchronous generators.
         hooks = self._hooks = self._hooks or get_asyncgen_hooks()
         _set_running_loop(None)
         set_asyncgen_hooks(None, None)
@@ -94,7 +94,7 @@ class Detached:
         function: Callable[..., Any],
         arguments: dict[str, Any],
     ) -> Any:
-        """The same from within a task of the loop."""
+        """Call the function in the context, from a task of the loop."""
         task = current_task(loop)
         assert task is not None
         _leave_task(loop, task)

@@ -1,7 +1,7 @@
-"""The life of a worker process: serving/worker_main.py answers requests, and jobs/worker_main.py runs jobs.
+"""Start and end a worker process, which runs user code: serving/worker_main.py handles requests, jobs/worker_main.py runs jobs.
 
-It is started with the JSON of a `WorkerArguments`. Over the control channel it reports to its supervisor (messages.py): that it
-is ready or why it can't start, and which model it can't load.
+Its argument is the JSON of `WorkerArguments`. Over the control channel (messages.py) it reports to its supervisor: the steps of
+its start, the cause of a failed start, and models that it failed to load.
 """
 
 import faulthandler
@@ -27,14 +27,14 @@ from cortex_runtime.processes.worker_arguments import WorkerArguments
 log = logging.getLogger("cortex")
 
 Prepare = Callable[[Document, WorkerArguments, ControlChannel], Callable[[], None]]
-"""Loads models and code, and returns what then runs until the process is told to stop. Raises StartError."""
+"""Loads models and code. Returns a function that serves until the process is stopped. Raises StartError."""
 
 
 def run(arguments: WorkerArguments, prepare: Prepare) -> NoReturn:
-    """A process's whole life. Exit status: 0 after a stop, 1 when the API can't start."""
+    """Run a worker process and exit: with 0 after a stop, with 1 if it failed to start."""
     attach(arguments.parent_pipe)
     control = ControlChannel(arguments.control)
-    # A process that dies of its native code, or is ended because it hangs, leaves the stack of each thread in the log.
+    # If native code crashes, or the supervisor ends a hung process, write the stack of each thread to the log.
     faulthandler.enable(file=2)
     try:
         document = Document.read(arguments.config)
@@ -57,7 +57,7 @@ def load_handler(
     shared_metrics: SharedMetrics,
     threads: Threads,
 ) -> LoadedHandler:
-    """Models and code, loaded, and the handler constructed. Raises StartError."""
+    """Load models and code and construct the handler. Raises StartError."""
     return load(
         document,
         Path(arguments.project),
@@ -65,12 +65,12 @@ def load_handler(
         NamedSeries(shared_metrics.series_region(arguments.slot)),
         threads.call,
         lambda name: control.send(ModelFailed(name)),
-        lambda what: control.send(Step(what)),
+        lambda description: control.send(Step(description)),
     )
 
 
 def exit_process(status: int) -> NoReturn:
-    """Leave at once: neither a call that is overdue nor a thread that the user's code has started may hold the process."""
+    """Exit at once. Running calls and threads of user code can't delay it."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -80,8 +80,8 @@ def exit_process(status: int) -> NoReturn:
 
 
 def refresh_models(handler: LoadedHandler) -> None:
-    """Serve models as their index has them now; as before, when that can't be read."""
+    """Serve the models that are in the index now. If it can't be read, continue with the current ones."""
     try:
         handler.refresh()
     except StartError as error:
-        log.error("the change of the models is not served: %s", error)
+        log.error("failed to update the models; serving the previous versions: %s", error)

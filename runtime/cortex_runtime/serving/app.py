@@ -21,9 +21,10 @@ from cortex_api.handler import ServerSideBatching
 from cortex_runtime.clients import served
 from cortex_runtime.errors import UserError
 from cortex_runtime.handler import debug
+from cortex_runtime.handler.inline_policy import InlinePolicy, TimedCall
 from cortex_runtime.handler.interfaces import Method
 from cortex_runtime.handler.loaded_handler import LoadedHandler
-from cortex_runtime.handler.threads import HandlerExited, InlinePolicy, RequestTimeout, Threads, TimedCall
+from cortex_runtime.handler.threads import HandlerExited, RequestTimeout, Threads
 from cortex_runtime.handler.user_context import adopt, use_context
 from cortex_runtime.http import api_keys, response
 from cortex_runtime.http.payload import ClientDisconnected, Moved, decompress, parse, parse_json, read_body

@@ -349,21 +349,21 @@ def test_the_metrics_client_is_called_by_name(serve):
 NOT_SERVED = [
     (
         "class PythonPredictor:\n    def __init__(self, config, job_spec): pass\n    def predict(self, payload): pass\n",
-        "BatchAPI is not served",
+        "BatchAPI is not supported",
     ),
     (
         "class PythonPredictor:\n    def predict(self, payload, batch_id): pass\n",
-        "BatchAPI is not served",
+        "BatchAPI is not supported",
     ),
-    ("class Handler:\n    def handle_batch(self, payload): pass\n", "BatchAPI is not served"),
-    ("class Task:\n    def __call__(self, config): pass\n", "TaskAPI is not served"),
+    ("class Handler:\n    def handle_batch(self, payload): pass\n", "BatchAPI is not supported"),
+    ("class Task:\n    def __call__(self, config): pass\n", "TaskAPI is not supported"),
     (
         "class Handler:\n    def __init__(self, config, module_proto_pb2): pass\n    def Predict(self, payload): pass\n",
-        "gRPC services of your own are not served",
+        "custom gRPC services are not supported",
     ),
     (
         "class PythonPredictor:\n    def predict(self, payload, context): pass\n",
-        "gRPC services of your own are not served",
+        "custom gRPC services are not supported",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""Which arguments a function gets, whatever way it names them, and what is said when one can't be provided."""
+"""Which arguments a function gets, whatever way it names them, and the message for an unknown one."""
 
 import functools
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.handler.arguments import NOT_SERVED, arguments_of, is_async, suggestion
+from cortex_runtime.handler.arguments import UNSUPPORTED, arguments_of, is_async, suggestion
 
 KNOWN = ("payload", "query_params", "headers")
 
@@ -58,25 +58,25 @@ def test_arguments_come_by_name(function, bound, first, wanted):
         (lambda: 0, {"bound": False}, "f: the first argument must be self"),
         (lambda *, self: 0, {"bound": False}, "f: the first argument must be self"),
         (lambda **self: 0, {"bound": False}, "f: the first argument must be self"),
-        (lambda: 0, {"first": True}, "f must take the value that it works on, as its first argument"),
-        (lambda *, x: 0, {"first": True}, "f must take the value that it works on, as its first argument"),
-        (lambda **x: 0, {"first": True}, "f must take the value that it works on, as its first argument"),
-        (lambda payload, /: 0, {}, "f: argument payload is positional-only; arguments come by name"),
+        (lambda: 0, {"first": True}, "f must take its input as the first argument"),
+        (lambda *, x: 0, {"first": True}, "f must take its input as the first argument"),
+        (lambda **x: 0, {"first": True}, "f must take its input as the first argument"),
+        (lambda payload, /: 0, {}, "f: argument 'payload' must not be positional-only, because arguments are passed by name"),
         (
             lambda paylod: 0, {},
-            "f: argument 'paylod' can't be provided; did you mean payload? (available: payload, query_params, headers)",
+            "f: unknown argument 'paylod'; did you mean payload? (available: payload, query_params, headers)",
         ),
-        (lambda *, x: 0, {}, "f: argument 'x' can't be provided (available: payload, query_params, headers)"),
+        (lambda *, x: 0, {}, "f: unknown argument 'x' (available: payload, query_params, headers)"),
         (
             lambda x: 0, {"unavailable": "; it needs a model"},
-            "f: argument 'x' can't be provided (available: payload, query_params, headers); it needs a model",
+            "f: unknown argument 'x' (available: payload, query_params, headers); it needs a model",
         ),
         *[
-            (eval(f"lambda {name}: 0"), {}, f"f: argument {name!r} can't be provided: {reason}")
-            for name, reason in NOT_SERVED.items()
+            (eval(f"lambda {name}: 0"), {}, f"f: argument {name!r} is not supported: {reason}")
+            for name, reason in UNSUPPORTED.items()
         ],
-        (type, {}, "f has no signature that can be read: no signature found for builtin <class 'type'>"),
-        (3, {}, "f has no signature that can be read: 3 is not a callable object"),
+        (type, {}, "failed to read the signature of f: no signature found for builtin <class 'type'>"),
+        (3, {}, "failed to read the signature of f: 3 is not a callable object"),
     ],
 )  # fmt: skip
 def test_an_argument_that_can_not_be_provided_is_named(function, options, message):
@@ -86,13 +86,13 @@ def test_an_argument_that_can_not_be_provided_is_named(function, options, messag
 
 
 def test_what_is_said_of_the_kinds_that_do_not_exist_here():
-    batch = "BatchAPI is not served: run a Kubernetes Job, or an AsyncAPI"
-    grpc = "gRPC services of your own are not served: use HTTP"
+    batch = "BatchAPI is not supported; use a Kubernetes Job or an AsyncAPI"
+    grpc = "custom gRPC services are not supported; use HTTP"
     assert {
         **dict.fromkeys(("job_spec", "batch_id", "handle_batch"), batch),
         **dict.fromkeys(("proto_module_pb2", "module_proto_pb2", "context"), grpc),
-        "Task": "TaskAPI is not served: run a Kubernetes Job",
-    } == NOT_SERVED
+        "Task": "TaskAPI is not supported; use a Kubernetes Job",
+    } == UNSUPPORTED
 
 
 @given(st.permutations([*KNOWN, "other", "rest"]), st.integers(0, 5), st.integers(0, 5))

@@ -83,10 +83,10 @@ def test_a_project_that_brings_nothing_installs_nothing(install):
         ({"requirements.txt": "numpy==1.0.1\n"}, {}, ["requested numpy==1.0.1", "requested (constraint) numpy==2"]),
         ({"dependencies.sh": "echo at work\nfalse\necho never\n"}, {}, ["dependencies.sh exited with status 1", "at work"]),
         ({"dependencies.sh": "kill -9 $$\n"}, {}, ["killed by signal 9"]),
-        ({"conda-packages.txt": "pytorch\n"}, {}, ["conda packages are not installed", "requirements.txt"]),
-        ({}, {"pip": "absent.txt"}, ["handler.dependencies.pip", "no file absent.txt"]),
-        ({}, {"shell": "absent.sh"}, ["handler.dependencies.shell", "no file absent.sh"]),
-        ({".env": "A='unfinished\n"}, {}, ["bash cannot read .env"]),
+        ({"conda-packages.txt": "pytorch\n"}, {}, ["conda packages are not supported", "requirements.txt"]),
+        ({}, {"pip": "absent.txt"}, ["handler.dependencies.pip", "file absent.txt does not exist"]),
+        ({}, {"shell": "absent.sh"}, ["handler.dependencies.shell", "file absent.sh does not exist"]),
+        ({".env": "A='unfinished\n"}, {}, [".env: bash failed to read the file"]),
     ],
 )  # fmt: skip
 def test_what_can_not_be_installed_is_told_with_the_end_of_the_output(tmp_path, install, files, named, words):

@@ -17,7 +17,7 @@ SOURCE = (
     + """
 from starlette.responses import JSONResponse
 from cortex_runtime.errors import UserError
-from cortex_runtime.handler.threads import InlinePolicy
+from cortex_runtime.handler.inline_policy import InlinePolicy
 
 # However long a call takes on a busy machine, it counts as quick.
 InlinePolicy.QUICK = InlinePolicy.SLOW = InlinePolicy.SLOW_AVERAGE = float("inf")

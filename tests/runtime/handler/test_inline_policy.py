@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from cortex_runtime.handler.threads import InlinePolicy
+from cortex_runtime.handler.inline_policy import InlinePolicy
 
 
 def inline(durations: Iterable[float], calls: int = 4000) -> float:

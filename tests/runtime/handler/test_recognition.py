@@ -88,10 +88,10 @@ def test_a_file_that_is_not_there(tmp_path):
         (tmp_path / name).write_text("")
     assert refused(path) == (
         "HandlerNotFound",
-        f"handler.path: file {path} does not exist; did you mean handlers.py? (Python files there: a.py, handlers.py)",
+        f"handler.path: file {path} does not exist; did you mean handlers.py? (Python files in this folder: a.py, handlers.py)",
     )
     (tmp_path / "handlers.py").unlink()
-    assert refused(path)[1] == f"handler.path: file {path} does not exist (Python files there: a.py)"
+    assert refused(path)[1] == f"handler.path: file {path} does not exist (Python files in this folder: a.py)"
     path.mkdir()
     assert refused(path)[0] == "HandlerNotFound"
 
@@ -108,46 +108,46 @@ VERBS = "handle_post, handle_get, handle_put, handle_patch, handle_delete"
         (
             "class Handler:\n    def handle_post(self): pass\nclass PythonPredictor: pass\n",
             "python", "RealtimeAPI",
-            "handler.py defines class Handler and class PythonPredictor: which one is meant? Keep one",
+            "handler.py must define only one handler class; got Handler and PythonPredictor",
         ),
-        ("Handler = 3\n", "python", "RealtimeAPI", "handler.py: Handler is a int, and must be a class"),
+        ("Handler = 3\n", "python", "RealtimeAPI", "handler.py: Handler must be a class; got int"),
         (
             "class Handler: pass\nif True:\n    class Handler: pass\nclass Handler: pass\n",
-            "python", "RealtimeAPI", "handler.py defines class Handler 2 times, in lines 1, 4",
+            "python", "RealtimeAPI", "handler.py must define class Handler once; got 2 definitions, in lines 1, 4",
         ),
         (CLASS + "    handle_post = 3\n", "python", "RealtimeAPI", "handler.py: Handler.handle_post must be a method"),
         (
             "class Handler: pass\n", "python", "RealtimeAPI",
-            f"handler.py: class Handler has no method to call; define at least one of {VERBS}",
+            f"handler.py: class Handler must define at least one of {VERBS}",
         ),
         (
             CLASS + "    def post(self): pass\n    def _handle_post(self): pass\n", "python", "RealtimeAPI",
-            f"handler.py: class Handler has no method to call; define at least one of {VERBS}",
+            f"handler.py: class Handler must define at least one of {VERBS}",
         ),
         (
             CLASS + "    def do_handle_post(self): pass\n", "python", "RealtimeAPI",
-            f"handler.py: class Handler has no method to call; define at least one of {VERBS}; did you mean do_handle_post?",
+            f"handler.py: class Handler must define at least one of {VERBS}; did you mean do_handle_post?",
         ),
         (
             "class PythonPredictor:\n    def predicts(self): pass\n    def prediction(self): pass\n", "python", "AsyncAPI",
-            "handler.py: class PythonPredictor has no method to call; define predict; did you mean predicts?",
+            "handler.py: class PythonPredictor must define predict; did you mean predicts?",
         ),
         (
             CLASS + "    handle_post = None\n", "python", "RealtimeAPI",
-            f"handler.py: class Handler has no method to call; define at least one of {VERBS}; did you mean handle_post?",
+            f"handler.py: class Handler must define at least one of {VERBS}; did you mean handle_post?",
         ),
         (
             CLASS + "    def handle_async(self): pass\n", "python", "RealtimeAPI",
-            "handler.py: Handler.handle_async is for a AsyncAPI, and this is a RealtimeAPI; did you mean handle_post?",
+            "handler.py: Handler.handle_async is a method of kind AsyncAPI; got kind RealtimeAPI; did you mean handle_post?",
         ),
         (
             CLASS + "    def handle_get(self): pass\n", "python", "AsyncAPI",
-            "handler.py: Handler.handle_get is for a RealtimeAPI, and this is a AsyncAPI; did you mean handle_async?",
+            "handler.py: Handler.handle_get is a method of kind RealtimeAPI; got kind AsyncAPI; did you mean handle_async?",
         ),
         *[
             (
                 CLASS + f"    def {name}(self): pass\n    def handle_batch(self): pass\n", "python", "RealtimeAPI",
-                "handler.py: Handler.handle_batch: BatchAPI is not served: run a Kubernetes Job, or an AsyncAPI",
+                "handler.py: Handler.handle_batch: BatchAPI is not supported; use a Kubernetes Job or an AsyncAPI",
             )
             for name in ("__init__", "handle_post")
         ],
@@ -157,43 +157,43 @@ VERBS = "handle_post, handle_get, handle_put, handle_patch, handle_delete"
         ),
         (
             CLASS + "    def __init__(self): pass\n    def handle_post(this, paylod): pass\n", "python", "RealtimeAPI",
-            "handler.py: Handler.handle_post: argument 'paylod' can't be provided; did you mean payload? "
+            "handler.py: Handler.handle_post: unknown argument 'paylod'; did you mean payload? "
             "(available: payload, query_params, headers)",
         ),
         (
             "class PythonPredictor:\n    def predict(self): pass\n    def post_predict(self, answer): pass\n",
             "python", "RealtimeAPI",
-            "handler.py: PythonPredictor.post_predict: argument 'answer' can't be provided "
+            "handler.py: PythonPredictor.post_predict: unknown argument 'answer' "
             "(available: response, payload, query_params, headers)",
         ),
         (
             CLASS + "    def handle_post(self): pass\n    def load_model(self, path): pass\n", "python", "RealtimeAPI",
-            "handler.py: Handler.load_model: argument 'path' can't be provided (available: model_path)",
+            "handler.py: Handler.load_model: unknown argument 'path' (available: model_path)",
         ),
         (
             CLASS + "    def __init__(self, model): pass\n    def handle_post(self): pass\n", "python", "RealtimeAPI",
-            "handler.py: Handler.__init__: argument 'model' can't be provided (available: config, metadata, metrics_client, "
-            "python_client, model_client); tensorflow_client, onnx_client come with other values of handler.type",
+            "handler.py: Handler.__init__: unknown argument 'model' (available: config, metadata, metrics_client, "
+            "python_client, model_client); tensorflow_client, onnx_client require another handler.type",
         ),
         (CLASS + "    def handle_post(): pass\n", "python", "RealtimeAPI",
             "handler.py: Handler.handle_post: the first argument must be self"),
         (
             CLASS + "    @staticmethod\n    def handle_post(self): pass\n", "python", "RealtimeAPI",
-            "handler.py: Handler.handle_post: argument 'self' can't be provided (available: payload, query_params, headers)",
+            "handler.py: Handler.handle_post: unknown argument 'self' (available: payload, query_params, headers)",
         ),
         (
             "def predict(payload, model): pass\n", "python", "RealtimeAPI",
-            "handler.py: predict: argument 'model' can't be provided (available: payload, query_params, headers, sample, "
+            "handler.py: predict: unknown argument 'model' (available: payload, query_params, headers, sample, "
             "config, metadata)",
         ),
         (
             "def init(x): pass\ndef predict(payload): pass\n", "python", "RealtimeAPI",
-            "handler.py: init: argument 'x' can't be provided (available: config, metadata, metrics_client, model_path, "
-            "python_client, model_client); tensorflow_client, onnx_client come with other values of handler.type",
+            "handler.py: init: unknown argument 'x' (available: config, metadata, metrics_client, model_path, "
+            "python_client, model_client); tensorflow_client, onnx_client require another handler.type",
         ),
         (
             "def pre_inference(x, payloads): pass\n", "onnx", "RealtimeAPI",
-            "handler.py: pre_inference: argument 'payloads' can't be provided; did you mean payload? "
+            "handler.py: pre_inference: unknown argument 'payloads'; did you mean payload? "
             "(available: payload, query_params, headers, config, metadata, signature)",
         ),
     ],
@@ -207,55 +207,56 @@ def test_code_that_does_not_keep_to_its_interface(tmp_path, source, handler_type
     [
         (
             "class ONNXPredictor: pass\n", "python",
-            "handler.py: class ONNXPredictor is for handler.type onnx, and the type is python; rename it to PythonPredictor "
-            "or Handler, or change the type",
+            "handler.py: class ONNXPredictor requires handler.type onnx; got python. Rename the class to PythonPredictor "
+            "or Handler, or change handler.type",
         ),
         (
             "def handle_put(): pass\ndef handle_get(): pass\n", "python",
-            f"handler.py: handle_get is a function, and must be a method of class Handler {OF_PYTHON}",
+            f"handler.py: handle_get must be a method of class Handler; got a function {OF_PYTHON}",
         ),
         (
             "def handle_async(): pass\n", "onnx",
-            f"handler.py: handle_async is a function, and must be a method of class Handler {OF_ONNX}",
+            f"handler.py: handle_async must be a method of class Handler; got a function {OF_ONNX}",
         ),
         (
             "def pre_inference(x): pass\ndef post_inference(x): pass\n", "python",
-            "handler.py: post_inference belongs around a model of handler.type onnx or tensorflow; with type python define "
+            "handler.py: post_inference requires handler.type onnx or tensorflow; with type python, define "
             f"class Handler {OF_PYTHON}",
         ),
         (
             "def predict(x): pass\n", "tensorflow",
-            "handler.py: a function predict is for handler.type python; with type tensorflow define class Handler "
+            "handler.py: a function predict requires handler.type python; with type tensorflow, define class Handler "
             "(or class TensorFlowPredictor, or function pre_inference / post_inference)",
         ),
-        ("class Task: pass\n", "python", f"handler.py: class Task: TaskAPI is not served: run a Kubernetes Job {OF_PYTHON}"),
-        ("Task = 3\n", "python", f"handler.py defines no class Handler {OF_PYTHON}"),
-        ("", "python", f"handler.py defines no class Handler {OF_PYTHON}"),
-        ("", "onnx", f"handler.py defines no class Handler {OF_ONNX}"),
+        ("class Task: pass\n", "python", f"handler.py: class Task: TaskAPI is not supported; use a Kubernetes Job {OF_PYTHON}"),
+        ("Task = 3\n", "python", f"handler.py does not define class Handler {OF_PYTHON}"),
+        ("", "python", f"handler.py does not define class Handler {OF_PYTHON}"),
+        ("", "onnx", f"handler.py does not define class Handler {OF_ONNX}"),
         (
-            "class _Handler: pass\nhandler = 1\n", "python", f"handler.py defines no class Handler {OF_PYTHON}",
+            "class _Handler: pass\nhandler = 1\n", "python", f"handler.py does not define class Handler {OF_PYTHON}",
         ),
         (
             "class HANDLER: pass\nclass Handlers: pass\n", "python",
-            f"handler.py defines no class Handler; did you mean HANDLER? It must have that name {OF_PYTHON}",
+            f"handler.py does not define class Handler; did you mean HANDLER? Rename it to Handler {OF_PYTHON}",
         ),
         (
             "class MyHandler: pass\n", "python",
-            f"handler.py defines no class Handler; did you mean MyHandler? It must have that name {OF_PYTHON}",
+            f"handler.py does not define class Handler; did you mean MyHandler? Rename it to Handler {OF_PYTHON}",
         ),
         (
             "class OnnxPredicter: pass\n", "onnx",
-            f"handler.py defines no class ONNXPredictor; did you mean OnnxPredicter? It must have that name {OF_ONNX}",
+            f"handler.py does not define class ONNXPredictor; did you mean OnnxPredicter? Rename it to ONNXPredictor {OF_ONNX}",
         ),
         (
             "def predicts(): pass\n", "python",
-            f"handler.py defines no predict; did you mean predicts? It must have that name {OF_PYTHON}",
+            f"handler.py does not define function predict; did you mean predicts? Rename it to predict {OF_PYTHON}",
         ),
-        ("def product(): pass\n", "python", f"handler.py defines no class Handler {OF_PYTHON}"),
-        ("class predict: pass\n", "python", f"handler.py defines no class Handler {OF_PYTHON}"),
+        ("def product(): pass\n", "python", f"handler.py does not define class Handler {OF_PYTHON}"),
+        ("class predict: pass\n", "python", f"handler.py does not define class Handler {OF_PYTHON}"),
         (
             "def post_interference(): pass\n", "onnx",
-            f"handler.py defines no post_inference; did you mean post_interference? It must have that name {OF_ONNX}",
+            "handler.py does not define function post_inference; did you mean post_interference? "
+            f"Rename it to post_inference {OF_ONNX}",
         ),
     ],
 )  # fmt: skip
@@ -288,9 +289,9 @@ def test_what_is_no_mistake(tmp_path, source):
 @pytest.mark.parametrize(
     ("source", "begins", "ends"),
     [
-        ("def f(:\n", "handler.py does not parse:\n", "SyntaxError: invalid syntax"),
-        (b"x = '\xff'\n", "handler.py does not parse:\n", ""),
-        (b"\0", "handler.py does not parse:\n", ""),
+        ("def f(:\n", "handler.py is not valid Python:\n", "SyntaxError: invalid syntax"),
+        (b"x = '\xff'\n", "handler.py is not valid Python:\n", ""),
+        (b"\0", "handler.py is not valid Python:\n", ""),
         ("x = 1\nraise ValueError('no weights')\n", "handler.py raised ValueError: no weights\n", "ValueError: no weights"),
         ("import sys\nsys.exit(3)\n", "handler.py raised SystemExit: 3\n", "SystemExit: 3"),
     ],
@@ -302,9 +303,9 @@ def test_a_file_that_can_not_be_imported(tmp_path, source, begins, ends):
     assert ends in message.splitlines()[-1]
 
 
-def test_a_file_that_is_no_python(tmp_path):
+def test_a_file_that_with_another_suffix(tmp_path):
     path = write(tmp_path, "", "handler.txt")
-    assert refused(path) == ("HandlerImportError", f"{path} can't be imported as Python")
+    assert refused(path) == ("HandlerImportError", f"{path} must be a Python file (*.py)")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ SOURCE = (
     + """
 import asyncio, contextvars, decimal, gc, json, locale, os, signal, sqlite3, sys, threading, time, warnings
 import anyio, httpx
-from cortex_runtime.handler.threads import InlinePolicy
+from cortex_runtime.handler.inline_policy import InlinePolicy
 from cortex_runtime.logs.records import request_id
 
 # However long a call takes, it counts as quick: the method runs inline from the 33rd call on.
