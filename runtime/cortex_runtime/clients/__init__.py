@@ -103,8 +103,8 @@ def open_client(
     )
 
 
-def say_served(name: str, version: int) -> None:
-    """Tell the request that is handled which version it is answered from."""
-    answered = served.get()
-    if answered is not None:
-        answered.append((name, version))
+def record_version(name: str, version: int) -> None:
+    """Record that the current request uses a version of a model, for the header x-model-version."""
+    versions = served.get()
+    if versions is not None:
+        versions.append((name, version))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cortex_runtime.clients import say_served
+from cortex_runtime.clients import record_version
 from cortex_runtime.clients.base import CachingClient
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.memory_cache import MemoryCache
@@ -44,7 +44,7 @@ class PythonClient(CachingClient[Loaded]):
         Raises UserError for an unknown model or version, and LoadFailed when load_model raised.
         """
         loaded = self._cache.get(model_name, model_version)
-        say_served(loaded.version.name, loaded.version.version)
+        record_version(loaded.version.name, loaded.version.version)
         return loaded.model
 
     def path(self) -> str:

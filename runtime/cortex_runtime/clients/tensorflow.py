@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from cortex_api import units
 from cortex_api.handler import Models
-from cortex_runtime.clients import say_served
+from cortex_runtime.clients import record_version
 from cortex_runtime.clients.base import CachingClient
 from cortex_runtime.clients.legacy import SignatureDefs
 from cortex_runtime.clients.tfserving.model import Model, NotLoaded
@@ -82,7 +82,7 @@ class TensorFlowClient(CachingClient[Model[Any]]):
             except NotLoaded:
                 self._recover(model, model_name, model_version)
                 continue
-            say_served(model.version.name, model.version.version)
+            record_version(model.version.name, model.version.version)
             return {name: array if array.ndim else array[()] for name, array in outputs.items()}
         raise HTTPException(503, "the models are changing at this moment", {"Retry-After": "1"})
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cortex_runtime.clients.conversion import check_names
-from cortex_runtime.clients.onnx import TYPES, Input
+from cortex_runtime.clients.onnx_input import TYPES, Input
 from cortex_runtime.errors import UserError
 
 Feed = dict[str, np.ndarray]
