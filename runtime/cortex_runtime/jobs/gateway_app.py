@@ -27,7 +27,8 @@ from cortex_runtime.jobs.queue_state import QueueState
 from cortex_runtime.logs.records import AccessLog, RequestIds, request_id
 from cortex_runtime.queues.base import Full, Missing, Record, Status, Unreachable
 from cortex_runtime.queues.job_json import view
-from cortex_runtime.queues.queue import OtherRequest, Queue
+from cortex_runtime.queues.queue import Queue
+from cortex_runtime.queues.submissions import OtherRequest
 
 log = logging.getLogger("cortex")
 

@@ -1,18 +1,30 @@
 """The data of a queue, the interface of its backends, and the guarantees of both.
 
-Guarantees:
+What each write means:
 
-- A job is accepted once its message is stored. The message contains the payload, or refers to it when it is large. The record is
-  stored after the message, and 202 is sent after that. So no record exists for a job that no worker will receive.
-- Delivery is at least once. A worker that receives a message first updates the record (in_progress, attempt + 1) and creates a
-  record that does not exist yet. Message and record therefore need no common transaction.
-- A record is only replaced by compare-and-swap against the revision that was read, so the write of a worker that has lost its
-  lease is refused. A result is never overwritten, and only that of the attempt in the record is returned.
-- The lease exists twice: with the message, so that the job of a dead worker is delivered again, and in the record, so that a
-  duplicate message does not start a job that is still running.
-- At the end of a job these steps happen in this order: store the result, update the record, publish the webhook's message, delete
+- The message is the acceptance of a job: 202 is sent once it is stored, and nothing else is stored for a queued job. It contains
+  the payload, or refers to it when it is large; the payload is stored first.
+- The record is the state of a job from its first change on. It is written when an attempt has run for a moment (in_progress),
+  when an attempt ends without a result, and when the job ends. A job without a record is in the queue if its message exists.
+- A backend that can't look up messages (SQS) stores the record of each job after its message, and of each attempt before it
+  starts.
+
+Guarantees, which hold when any process exits between any two writes:
+
+- An accepted job is never lost: its message is settled only after the record of its end is stored.
+- Delivery is at least once, and a job has one result. A record is created only if there is none, or replaced by compare-and-swap
+  against the revision that was read. So the write of a worker that has lost its lease is refused, and no result is overwritten.
+- Attempts that kill their process are counted. A first attempt starts without a record. If it is lost, its message is delivered
+  again, and the delivery count shows it. Each later attempt is counted in the record before it starts. With maxAttempts 1 the
+  first one is too, because a delivery that never reached a worker would fail the job.
+- The lease exists with the message, so that the job of a dead worker is delivered again, and in the record if there is one, so
+  that a duplicate message does not start a job that is still running.
+- A job that may already have a record does not start before it was read: its message was delivered before, was stored by a retry,
+  or has an idempotency key.
+- The queue holds one message of an idempotency key. A gateway reads the record again after it has stored one, because the
+  previous job of the key may have ended meanwhile; then that job is returned, and a worker drops the message.
+- At the end of a job these steps happen in this order: store the result, write the record, publish the webhook's message, delete
   the payload, settle the message. Each step may be repeated; a message delivered after the end of its job repeats the later ones.
-- Attempts are counted in the record before the handler runs, so attempts that kill their process are counted too.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,6 +37,9 @@ import orjson
 
 Channel = Literal["jobs", "hooks"]
 """jobs: taken by workers. hooks: webhooks to deliver, taken by gateways."""
+
+FORMAT = 2
+"""Of the messages of jobs that this version writes. It reads older ones too."""
 
 
 class QueueError(Exception):
@@ -51,6 +66,10 @@ class LeaseLost(QueueError):
     """This worker no longer owns the job: it was cancelled, or another worker has taken it."""
 
 
+class NewerFormat(QueueError):
+    """A newer version wrote the message."""
+
+
 class Status(StrEnum):
     """The status of a job, as clients see it."""
 
@@ -72,13 +91,19 @@ class Content:
 
 @dataclass(frozen=True)
 class Ticket:
-    """The message of a job. submitted: Unix time. fingerprint: a digest of a request with an idempotency key."""
+    """The message of a job.
+
+    submitted: Unix time. fingerprint: a digest of a request with an idempotency key. repeated: whether an earlier try may have
+    stored a message of this job. format: of the message; jobs of format 1 have a record from their acceptance on.
+    """
 
     id: str
     submitted: float
     payload: Content
     webhook: str = ""
     fingerprint: str = ""
+    repeated: bool = False
+    format: int = FORMAT
 
     def pack(self) -> bytes:
         """Return the ticket as bytes: a line of JSON, then the payload."""
@@ -86,9 +111,14 @@ class Ticket:
 
     @classmethod
     def unpack(cls, data: bytes) -> "Ticket":
-        """Return the ticket of a message."""
-        fields, content = _unpack(data)
-        return cls(**fields, payload=content)
+        """Return the ticket of a message. Raises NewerFormat, and ValueError if it is not the message of a job."""
+        try:
+            fields, content = _unpack(data)
+            if (given := fields.setdefault("format", 1)) > FORMAT:
+                raise NewerFormat(f"its format is {given}, and this version supports {FORMAT}")
+            return cls(**fields, payload=content)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not the message of a job: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -185,10 +215,12 @@ Changed = Callable[[float], Awaitable[None]]
 class Backend(Protocol):
     """The store and the messages of one API's queue. Each method raises Unreachable; methods that store also raise Full.
 
-    inline: maximum size in bytes of a payload in its message and of a result in its record.
+    inline: maximum size in bytes of a payload in its message and of a result in its record. finds_messages: whether `find`
+    returns the message of a job, `publish` refuses a second one, and Delivery.times counts all deliveries.
     """
 
     inline: int
+    finds_messages: bool
 
     async def open(self) -> None:
         """Connect, and create missing resources. Idempotent."""
@@ -227,10 +259,13 @@ class Backend(Protocol):
         """Yield the names of the stored payloads: payload/ID/..."""
 
     async def publish(self, channel: Channel, id: str, data: bytes) -> None:
-        """Store a message, which may be delivered twice. The same data within a minute may be stored once."""
+        """Store a message, which may be delivered twice.
 
-    async def holds(self, id: str) -> bool | None:
-        """Return whether the queue has the message of a job; None if the backend can't look it up."""
+        With finds_messages, raises Conflict if the queue has a message of the same job.
+        """
+
+    async def find(self, id: str) -> bytes | None:
+        """Return the message of a job that is queued or running, or None. Only with finds_messages."""
 
     async def withdraw(self, id: str) -> None:
         """Delete the message of a job if the backend can; otherwise a worker receives it and drops it."""

@@ -25,7 +25,8 @@ class Hooks:
         """Wait for webhooks and return at most `limit`; an empty list after `seconds`. Each must be settled or retried."""
         hooks = []
         for delivery in await self._backend.take("hooks", limit, seconds):
-            entry = await self._backend.read(delivery.id)
+            # A replica may not have the end of the job yet.
+            entry = await self._backend.read(delivery.id, fresh=True)
             record = None if entry is None else Record.unpack(entry.data)
             if record is None or self._records.has_expired(record) or not record.ended:
                 await self._backend.settle(delivery)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -101,8 +102,9 @@ class JetStream:
         """Return an inbox for the messages of a consumer. source: the subject that they are requested from."""
         with translated():
             client = self._connected()
-            address = client.new_inbox()
-            return Inbox(client, source, address, await client.subscribe(f"{address}.*"))
+            inbox = Inbox(client, source)
+            await client.subscribe(f"{inbox.address}.*", cb=inbox.receive)
+            return inbox
 
     async def _request(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> Msg:
         with translated():
@@ -151,15 +153,20 @@ class JetStream:
 class Inbox:
     """Receives the requested messages of one consumer."""
 
-    def __init__(
-        self, client: nats.aio.client.Client, source: str, address: str, subscription: Subscription
-    ) -> None:
+    def __init__(self, client: nats.aio.client.Client, source: str) -> None:
+        self.address = client.new_inbox()
         self._client = client
         self._source = source
-        self._address = address
-        self._subscription = subscription
         self._requests = 0
-        self._busy = False
+        self._is_busy = False
+        self._received: deque[Msg] = deque()
+        self._arrival: asyncio.Future[None] | None = None
+
+    async def receive(self, message: Msg) -> None:
+        """Add a message, or a status of the server."""
+        self._received.append(message)
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
 
     async def take(self, limit: int, seconds: float) -> list[Msg]:
         """Return the waiting messages, or wait for the first one.
@@ -170,41 +177,45 @@ class Inbox:
         if not self._client.is_connected:
             raise Unreachable("NATS: not connected to the server")
         with translated():
-            if self._busy and limit > 1:
-                await self._receive(messages, limit, None)
+            if self._is_busy and limit > 1:
+                await self._request(messages, limit, None)
             if not messages:
-                await self._receive(messages, 1, seconds)
-                if messages and limit > 1:
-                    await self._receive(messages, limit, None)
-        self._busy = bool(messages)
+                await self._request(messages, 1, seconds)
+        self._is_busy = bool(messages)
         return messages
 
-    async def _receive(self, messages: list[Msg], limit: int, seconds: float | None) -> None:
+    async def _request(self, messages: list[Msg], limit: int, seconds: float | None) -> None:
         """Request messages. seconds: how long the server waits for a message; None: not at all."""
         self._requests += 1
         reconnects = self._client.stats["reconnects"]
-        reply = f"{self._address}.{self._requests}"
+        reply = f"{self.address}.{self._requests}"
         wait = {"no_wait": True} if seconds is None else {"expires": int(seconds * 1e9)}
         body = orjson.dumps({"batch": limit - len(messages), **wait})
         await self._client.publish(self._source, body, reply=reply)
-        while len(messages) < limit:
-            try:
-                message = await self._subscription.next_msg(
-                    (seconds or 0.0) + (_MAX_LATENESS if seconds else _TIMEOUT)
-                )
-            except nats.errors.TimeoutError:
-                if self._client.stats["reconnects"] == reconnects:
-                    raise Unreachable(f"NATS: the server at {self._server()} does not respond") from None
-                # The request was lost with its connection.
-                return
+        try:
+            async with asyncio.timeout((seconds or 0.0) + (_MAX_LATENESS if seconds else _TIMEOUT)):
+                while len(messages) < limit and (message := await self._next(reply)) is not None:
+                    messages.append(message)
+        except TimeoutError:
+            # Otherwise the request was lost with its connection.
+            if not messages and self._client.stats["reconnects"] == reconnects:
+                raise Unreachable(f"NATS: the server at {self._server()} does not respond") from None
+
+    async def _next(self, reply: str) -> Msg | None:
+        """Return the next message; None once the request with this reply has ended."""
+        while True:
+            while not self._received:
+                self._arrival = asyncio.get_running_loop().create_future()
+                await self._arrival
+            message = self._received.popleft()
             status = (message.headers or {}).get("Status")
             if status is None:
-                messages.append(message)
-            elif status == "503":
+                return message
+            if status == "503":
                 raise Unreachable("NATS: the stream does not exist")
-            elif message.subject == reply:
+            if message.subject == reply:
                 # No message, or the time is over. Responses to earlier requests may still arrive.
-                return
+                return None
 
     def _server(self) -> str:
         url = self._client.connected_url

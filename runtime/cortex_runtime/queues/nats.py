@@ -37,6 +37,7 @@ _PART = 512 * 1024
 _PARTS_AT_ONCE = 8
 _DUPLICATES = 60.0
 _CONSUMER = {"jobs": "workers", "hooks": "gateways"}
+_NONE_YET = {"Nats-Expected-Last-Subject-Sequence": "0"}
 _RESERVE, _RESERVED = 4, 128 * 1024
 """Number of pieces of the reserve, and the size of each in bytes."""
 
@@ -48,6 +49,7 @@ class NatsBackend:
     """
 
     inline = 256 * 1024
+    finds_messages = True
 
     def __init__(
         self,
@@ -95,18 +97,8 @@ class NatsBackend:
 
     async def read(self, id: str, *, fresh: bool = False) -> Entry | None:
         """Return the record of a job. fresh: from the leader of the stream instead of any replica."""
-        subject = self._record(id)
-        if fresh and self._replicas > 1:
-            try:
-                answer = await self._server.call_api(
-                    f"STREAM.MSG.GET.{self._stream('records')}", {"last_by_subj": subject}
-                )
-            except Missing:
-                return None
-            message = answer["message"]
-            return Entry(base64.b64decode(message.get("data", "")), message["seq"])
-        found = await self._server.last(self._stream("records"), subject)
-        return None if found is None else Entry(found.data, int((found.headers or {})["Nats-Sequence"]))
+        message = await self._last("records", self._record(id), fresh)
+        return None if message is None else Entry(*message)
 
     async def write(self, id: str, data: bytes, revision: Any, ttl: float | None) -> Any:
         """Create a record (revision None) or replace the one of this revision. Return the new revision."""
@@ -204,22 +196,24 @@ class NatsBackend:
                 return
 
     async def publish(self, channel: Channel, id: str, data: bytes) -> None:
-        """Store a message. A retry after a lost response does not store it twice."""
-        digest = hashlib.sha256(data).hexdigest()[:16]
-        subject, headers = self._message(channel, id), {"Nats-Msg-Id": f"{id}-{digest}"}
+        """Store a message. Raises Conflict if the queue has a message of the same job."""
+        subject = self._message(channel, id)
         if channel == "hooks":
-            await self._store_at_last(subject, data, headers)
+            digest = hashlib.sha256(data).hexdigest()[:16]
+            await self._store_at_last(subject, data, {"Nats-Msg-Id": f"{id}-{digest}"})
             return
         await self._admit()
         try:
-            await self._server.store(subject, data, headers)
+            await self._server.store(subject, data, _NONE_YET)
         except Full:
             self._short = True
             raise
 
-    async def holds(self, id: str) -> bool | None:
-        """Return whether the queue has the message of a job."""
-        return await self._server.last(self._stream("jobs"), self._message("jobs", id)) is not None
+    async def find(self, id: str) -> bytes | None:
+        """Return the message of a job that is queued or running, or None."""
+        # From the leader: a replica may not have the message of a job that has just been accepted.
+        message = await self._last("jobs", self._message("jobs", id), fresh=True)
+        return None if message is None else message[0]
 
     async def withdraw(self, id: str) -> None:
         """Delete the message of a job."""
@@ -294,12 +288,25 @@ class NatsBackend:
         for subject in subjects:
             if subject not in there:
                 with contextlib.suppress(Conflict):
-                    headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
-                    await self._server.store(subject, bytes(_RESERVED), headers)
+                    await self._server.store(subject, bytes(_RESERVED), _NONE_YET)
         self._short = False
 
     async def _note_shortage(self, message: Msg) -> None:
         self._short = True
+
+    async def _last(self, suffix: str, subject: str, fresh: bool) -> tuple[bytes, int] | None:
+        """Return the last message of a subject and its sequence. fresh: from the leader of the stream, not from any replica."""
+        if not fresh or self._replicas == 1:
+            found = await self._server.last(self._stream(suffix), subject)
+            return None if found is None else (found.data, int((found.headers or {})["Nats-Sequence"]))
+        try:
+            answer = await self._server.call_api(
+                f"STREAM.MSG.GET.{self._stream(suffix)}", {"last_by_subj": subject}
+            )
+        except Missing:
+            return None
+        message = answer["message"]
+        return base64.b64decode(message.get("data", "")), message["seq"]
 
     # Names
 

@@ -1,16 +1,14 @@
 """The jobs of one AsyncAPI, from submission to result, on any backend. Used by the gateway and the consumer; runs no user code.
 
-See base.py for the guarantees. Each change of a job is a compare-and-swap of its record. Webhooks are in hooks.py.
+See base.py for the guarantees. submissions.py accepts jobs, claims.py starts their attempts; webhooks are in hooks.py.
 """
 
 import asyncio
-import hashlib
 import logging
 import os
 import time
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from cortex_runtime.queues.base import (
@@ -19,48 +17,22 @@ from cortex_runtime.queues.base import (
     Content,
     Delivery,
     Depth,
+    Entry,
     LeaseLost,
     Missing,
-    QueueError,
+    NewerFormat,
     Record,
     Status,
     Ticket,
 )
+from cortex_runtime.queues.claims import Claims, Job, exhausted
 from cortex_runtime.queues.hooks import Hooks
 from cortex_runtime.queues.records import Records, Settings, new_record
+from cortex_runtime.queues.submissions import Submissions
 
 log = logging.getLogger("cortex")
 
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
-LOST, CRASHED = "WorkerLost", "WorkerCrashed"
-"""Reasons: the worker disappeared during the attempt, or its process exited."""
-
-
-class OtherRequest(QueueError):
-    """The idempotency key was used before with another request."""
-
-
-@dataclass
-class Job:
-    """A job that this worker owns.
-
-    suspect: the last attempt ended with the exit of its process, which the job may have caused. over: the job has ended or was
-    released, so it can't be changed any more. lock: serializes the changes.
-    """
-
-    ticket: Ticket
-    record: Record
-    payload: bytes
-    delivery: Delivery
-    revision: Any
-    suspect: bool = False
-    over: bool = False
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def id(self) -> str:
-        """The id of the job."""
-        return self.record.id
 
 
 class Queue:
@@ -78,11 +50,13 @@ class Queue:
     ) -> None:
         self.backend = backend
         self.settings = settings
-        self._owner = owner or f"{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"
+        owner = owner or f"{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"
         self._clock = clock
         self._suspects: set[str] = set()
         self._records = Records(backend, settings, clock)
         self.hooks = Hooks(backend, self._records)
+        self._submissions = Submissions(backend, self._records, clock)
+        self._claims = Claims(backend, settings, self._records, owner, clock)
 
     # Clients
 
@@ -100,50 +74,23 @@ class Queue:
         key: idempotency key; the same key returns the same job. retry_seconds: how long an unreachable backend is retried.
         Raises OtherRequest, Full and Unreachable (then the job may have been accepted or not).
         """
-        identity, fingerprint = uuid.uuid4().hex, ""
-        until = time.monotonic() + retry_seconds
-        if key:
-            identity = hashlib.sha256(b"idempotency\0" + key.encode()).hexdigest()[:32]
-            fingerprint = hashlib.sha256(
-                content_type.encode() + b"\0" + webhook.encode() + b"\0" + payload
-            ).hexdigest()
-            entry = await self._records.persist(lambda: self.backend.read(identity, fresh=True), until)
-            if entry is not None and not self._records.has_expired(found := Record.unpack(entry.data)):
-                return _existing(found, fingerprint)
-        content = Content(content_type, len(payload), payload)
-        if len(payload) > self.backend.inline:
-            # Unique to this request: others may have the same key.
-            name = f"payload/{identity}/{os.urandom(8).hex()}"
-            content = Content(content_type, len(payload), stored=name)
-            await self._records.persist(lambda: self.backend.put(name, payload, None), until)
-        now = self._clock()
-        ticket = Ticket(identity, now, content, webhook, fingerprint)
-        await self._records.persist(lambda: self.backend.publish("jobs", identity, ticket.pack()), until)
-        revision = None
-        while True:
-            try:
-                await self._records.write(new_record(ticket), revision, until)
-                return identity
-            except Conflict:
-                # A worker was faster, the request is a duplicate, or the last job of the key has expired.
-                entry = await self.backend.read(identity, fresh=True)
-            revision = None if entry is None else entry.revision
-            if entry is not None and not self._records.precedes(found := Record.unpack(entry.data), ticket):
-                return _existing(found, fingerprint) if key else identity
+        return await self._submissions.submit(payload, content_type, key, webhook, retry_seconds)
 
     async def status(self, identity: str, *, fresh: bool = False) -> Record | None:
         """Return the record of a job; None if it does not exist or ended longer than `retention` ago.
 
         fresh: read from the leader instead of a replica that may lag.
         """
-        entry = await self.backend.read(identity, fresh=fresh)
-        if entry is None:
+        found = await self._find(identity, fresh)
+        if found is None:
             return None
-        record = Record.unpack(entry.data)
-        if self._records.has_expired(record):
-            return None
-        if not record.ended and self._clock() - record.updated > 2 * self.settings.lease + 60:
-            return await self._records.fail_without_message(record, entry)
+        record, revision = found
+        if (
+            revision is not None
+            and not record.ended
+            and self._clock() - record.updated > 2 * self.settings.lease + 60
+        ):
+            return await self._records.fail_without_message(record, revision)
         return record
 
     async def result(self, record: Record) -> bytes:
@@ -169,15 +116,13 @@ class Queue:
         A running method is not stopped, but its result is discarded.
         """
         fresh = False
-        while (entry := await self.backend.read(identity, fresh=fresh)) is not None:
-            record = Record.unpack(entry.data)
-            if self._records.has_expired(record):
-                return None
+        while (found := await self._find(identity, fresh)) is not None:
+            record, revision = found
             if record.ended:
                 return record
             final = self._records.final(record, Status.FAILED, "Cancelled", "the job was cancelled")
             try:
-                await self._records.write(final, entry.revision, time.monotonic() + 5)
+                await self._records.write(final, revision, time.monotonic() + 5)
             except Conflict:
                 fresh = True
                 continue
@@ -188,6 +133,32 @@ class Queue:
                     await self.backend.remove(record.payload)
             return final
         return None
+
+    async def _find(self, identity: str, fresh: bool) -> tuple[Record, Any] | None:
+        """Return the record of a job and its revision: None if only its message exists. None if the job is unknown or expired."""
+        entry = await self.backend.read(identity, fresh=fresh)
+        if self.backend.finds_messages and (entry is None or self._has_expired(entry)):
+            ticket = await self._message(identity)
+            if ticket is not None and (
+                entry is None or self._records.precedes(Record.unpack(entry.data), ticket)
+            ):
+                return new_record(ticket), None if entry is None else entry.revision
+            # The job may have ended between the two reads.
+            entry = await self.backend.read(identity, fresh=True)
+        if entry is None or self._has_expired(entry):
+            return None
+        return Record.unpack(entry.data), entry.revision
+
+    def _has_expired(self, entry: Entry) -> bool:
+        return self._records.has_expired(Record.unpack(entry.data))
+
+    async def _message(self, identity: str) -> Ticket | None:
+        """Return the message of a job; None if the queue has none, or an invalid one."""
+        try:
+            data = await self.backend.find(identity)
+            return None if data is None else Ticket.unpack(data)
+        except ValueError:
+            return None
 
     async def depth(self) -> Depth:
         """Return the number of queued and running jobs."""
@@ -201,8 +172,7 @@ class Queue:
         await self.backend.expire(self.settings.keep)
         orphans = set()
         async for name in self.backend.payloads():
-            identity = name.split("/")[1]
-            if await self._needs_no_payload(identity):
+            if await self._is_orphan(name):
                 orphans.add(name)
         gone = orphans & self._suspects
         for name in gone:
@@ -210,11 +180,20 @@ class Queue:
         self._suspects = orphans - gone
         return len(gone)
 
-    async def _needs_no_payload(self, identity: str) -> bool:
+    async def _is_orphan(self, name: str) -> bool:
+        """Return whether no job needs a stored payload."""
+        identity = name.split("/")[1]
         entry = await self.backend.read(identity, fresh=True)
-        if entry is not None:
-            return Record.unpack(entry.data).ended
-        return not await self.backend.holds(identity)
+        if entry is not None and not Record.unpack(entry.data).ended:
+            return False
+        if not self.backend.finds_messages:
+            return True
+        # An ended record may belong to the previous job of the same idempotency key.
+        try:
+            ticket = await self._message(identity)
+        except NewerFormat:
+            return False
+        return ticket is None or ticket.payload.stored != name
 
     # Workers
 
@@ -234,8 +213,18 @@ class Queue:
                 log.warning("failed to claim job %s: %s", delivery.id, claim)
         return jobs
 
+    async def _claim(self, delivery: Delivery) -> Job | None:
+        job = await self._claims.claim(delivery)
+        if job is not None and job.ticket.payload.stored:
+            try:
+                job.payload = await self.backend.get(job.ticket.payload.stored)
+            except Missing:
+                await self.fail(job, "PayloadLost", "the payload is missing in the store")
+                return None
+        return job
+
     async def renew(self, job: Job, progress: float | None = None, note: str = "") -> None:
-        """Renew the lease of a job. Raises LeaseLost."""
+        """Renew the lease of a job, and record that it runs. Raises LeaseLost."""
         async with job.lock:
             if job.over:
                 return
@@ -276,7 +265,7 @@ class Queue:
         Raises LeaseLost.
         """
         if job.record.attempt >= self.settings.max_attempts:
-            await self.fail(job, *_exhausted(job.record.attempt, reason, message))
+            await self.fail(job, *exhausted(job.record.attempt, reason, message))
             return False
         delay = min(_LONGEST_RETRY, _FIRST_RETRY * 2 ** (job.record.attempt - 1))
         await self._release(job, delay, replace(job.record, reason=reason, message=message))
@@ -288,72 +277,6 @@ class Queue:
         await self._release(job, 0.0, record)
 
     # The life of a record
-
-    async def _claim(self, delivery: Delivery) -> Job | None:
-        """Claim the job of a message; None when it has ended or is running."""
-        try:
-            ticket = Ticket.unpack(delivery.data)
-        except (ValueError, KeyError, TypeError) as error:
-            log.error("dropped an invalid message of the queue: %s", error)
-            await self.backend.settle(delivery)
-            return None
-        fresh = False
-        while True:
-            entry = await self.backend.read(ticket.id, fresh=fresh)
-            record = new_record(ticket) if entry is None else Record.unpack(entry.data)
-            if self._records.precedes(record, ticket):
-                record = new_record(ticket)
-            if record.fingerprint != ticket.fingerprint:
-                # Two requests with the same key and different content arrived at the same time; this one was refused.
-                if ticket.payload.stored:
-                    await self.backend.remove(ticket.payload.stored)
-                await self.backend.settle(delivery)
-                return None
-            now = self._clock()
-            if record.ended:
-                await self._records.after_end(record, ticket, delivery)
-                return None
-            if record.status is Status.IN_PROGRESS and record.lease_until > now:
-                # A duplicate message of a running job.
-                await self.backend.release(delivery, record.lease_until - now + 0.05)
-                return None
-            revision = None if entry is None else entry.revision
-            try:
-                if record.attempt >= self.settings.max_attempts:
-                    reason = record.reason or LOST
-                    message = record.message or "the worker died or lost its lease"
-                    final = self._records.final(
-                        record, Status.FAILED, *_exhausted(record.attempt, reason, message)
-                    )
-                    await self._records.write(final, revision, time.monotonic() + 5)
-                    log.error("job %s failed: %s", ticket.id, final.message, extra={"reason": final.reason})
-                    await self._records.after_end(final, ticket, delivery)
-                    return None
-                claimed = replace(
-                    record,
-                    status=Status.IN_PROGRESS,
-                    attempt=record.attempt + 1,
-                    owner=self._owner,
-                    updated=now,
-                    lease_until=now + self.settings.lease,
-                    progress=None,
-                    note="",
-                    reason=LOST,
-                    message="the worker died or lost its lease",
-                )
-                revision, claimed = await self._records.write(claimed, revision, time.monotonic() + 5)
-            except Conflict:
-                fresh = True
-                continue
-            suspect = record.reason in (LOST, CRASHED)
-            job = Job(ticket, claimed, ticket.payload.data, delivery, revision, suspect)
-            if ticket.payload.stored:
-                try:
-                    job.payload = await self.backend.get(ticket.payload.stored)
-                except Missing:
-                    await self.fail(job, "PayloadLost", "the payload is missing in the store")
-                    return None
-            return job
 
     async def _end(self, job: Job, final: Record) -> None:
         await self._replace(job, final, time.monotonic() + self.settings.lease)
@@ -383,16 +306,3 @@ class Queue:
         except Conflict:
             job.over = True
             raise LeaseLost(f"the lease of job {job.id} is lost") from None
-
-
-def _existing(record: Record, fingerprint: str) -> str:
-    """Return the id of the job that an idempotency key already has. Raises OtherRequest."""
-    if record.fingerprint != fingerprint:
-        raise OtherRequest("this Idempotency-Key was already used with another body, content type or webhook")
-    return record.id
-
-
-def _exhausted(attempts: int, reason: str, message: str) -> tuple[str, str]:
-    """Return the reason and the message of a job whose last attempt has failed."""
-    times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    return reason, f"failed after {times}, the limit of maxAttempts: {message}"

@@ -12,7 +12,6 @@ from cortex_runtime.queues.base import (
     Backend,
     Conflict,
     Delivery,
-    Entry,
     Full,
     Record,
     Status,
@@ -96,10 +95,11 @@ class Records:
             expires=now + self.settings.retention,
         )
 
-    async def fail_without_message(self, record: Record, entry: Entry) -> Record:
+    async def fail_without_message(self, record: Record, revision: Any) -> Record:
         """Return the record of a job without recent updates. Fail the job if the queue has lost its message."""
-        held = await self.backend.holds(record.id)
-        if held is None:
+        if self.backend.finds_messages:
+            held = await self.backend.find(record.id) is not None
+        else:
             held = self.clock() - record.submitted < _MESSAGE_LIFE
         if held:
             return record
@@ -107,7 +107,7 @@ class Records:
             record, Status.FAILED, "MessageLost", "the message of the job is missing in the queue"
         )
         try:
-            await self.write(final, entry.revision, time.monotonic() + 5)
+            await self.write(final, revision, time.monotonic() + 5)
         except Conflict:
             return record
         await self.announce(final)

@@ -57,6 +57,7 @@ class SqsBackend:
     """
 
     inline = 128 * 1024
+    finds_messages = False
 
     def __init__(
         self,
@@ -136,9 +137,9 @@ class SqsBackend:
         body = f"{id} {base64.b64encode(data).decode()}"
         await self._run(self._message, "send_message", channel, MessageBody=body)
 
-    async def holds(self, id: str) -> bool | None:
-        """Return None: SQS can't look up a message."""
-        return None
+    async def find(self, id: str) -> bytes | None:
+        """Do not call: SQS can't look up a message."""
+        raise NotImplementedError
 
     async def withdraw(self, id: str) -> None:
         """Do nothing: SQS can't delete it, so a worker receives and drops it."""

@@ -41,7 +41,7 @@ class Handler:
         return {"n": payload["n"], "id": request_id}
 """
 
-GATEWAY_STEPS = ["before:put", "after:put", "after:publish", "after:write"]
+GATEWAY_STEPS = ["before:put", "after:put", "before:publish", "after:publish"]
 WORKER_STEPS = ["after:take", "after:write", "after:get", "after:put", "before:remove", "after:settle"]
 """The job taken, claimed, its payload read, its result stored, the job recorded as completed, everything done."""
 

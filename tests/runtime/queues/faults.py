@@ -6,7 +6,20 @@ from typing import Any
 
 from cortex_runtime.queues.base import Backend, Unreachable
 
-STEPS = ("read", "write", "put", "get", "remove", "publish", "take", "renew", "release", "settle", "withdraw")
+STEPS = (
+    "read",
+    "find",
+    "write",
+    "put",
+    "get",
+    "remove",
+    "publish",
+    "take",
+    "renew",
+    "release",
+    "settle",
+    "withdraw",
+)
 
 
 class Killed(BaseException):

@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from cortex_runtime.queues.base import Conflict, LeaseLost, Missing, Status
-from cortex_runtime.queues.queue import Job, OtherRequest, Queue
+from cortex_runtime.queues.claims import Job
+from cortex_runtime.queues.queue import Queue
 from cortex_runtime.queues.records import Settings
+from cortex_runtime.queues.submissions import OtherRequest
 
 SHORT = 0.3
 """Seconds to look for what is not there."""
@@ -50,6 +52,7 @@ async def test_the_life_of_a_job(queue: Make) -> None:
     assert record.status is Status.IN_QUEUE
     job = await take(one)
     assert (job.id, job.payload, job.ticket.payload.type) == (identity, b'{"a": 1}', "application/json")
+    await one.renew(job)
     record = await one.status(identity)
     assert record is not None
     assert (record.status, record.attempt) == (Status.IN_PROGRESS, 1)
@@ -137,7 +140,11 @@ async def test_a_duplicate_message_starts_no_second_attempt(queue: Make) -> None
     one = await queue(lease="2s")
     identity = await one.submit(b"x", "text/plain")
     job = await take(one)
-    await one.backend.publish("jobs", identity, job.ticket.pack() + b" ")
+    if one.backend.finds_messages:
+        with pytest.raises(Conflict):
+            await one.backend.publish("jobs", identity, job.ticket.pack())
+    else:
+        await one.backend.publish("jobs", identity, job.ticket.pack())
     assert await one.take(1, SHORT) == []
     await one.complete(job, b"1")
     assert await one.take(1, SHORT) == []
