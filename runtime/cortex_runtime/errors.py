@@ -1,10 +1,46 @@
-"""The errors that carry a message for somebody: the caller of an API, or whoever deployed it."""
+"""The errors of the runtime that more than one folder raises or handles. `http/response.py: error_of` turns them into responses.
+
+    HttpError                     a client gets it: status, message, headers
+    ├── UserError                 the request is wrong: 400 to 499; handlers raise it too
+    │   └── BodyTooLarge          413: maxBodySize
+    └── RequestTimeout            504: requestTimeout
+    StartError                    the API cannot start: reason and message of its status
+    ClientDisconnected            the client has left; nothing is sent
+    └── Moved                     another worker sends the response
+    Stopped                       this process shuts down; what it has begun is abandoned
+
+An error that one folder raises and handles is defined there:
+
+    queues/base.py: QueueError    Unreachable, Full, Conflict, Missing, LeaseLost; OtherRequest in queues/queue.py
+    handler/threads.py            HandlerExited: user code raised SystemExit or the like; the process keeps running
+    serving/batching.py           WrongLength: a batch did not return one result per request
+    http/json_encoder.py          NotSerializable: JSON cannot represent the result
+    models/                       LoadFailed, DiskCacheFull, Changed, Busy, InvalidLayout, ...
+    clients/tfserving/model.py    NotLoaded
+    jobs/job_workers.py           WorkerGone: the worker process of a job has exited
+"""
+
+from collections.abc import Iterable
+from typing import Any
 
 from cortex_runtime.logs.tracebacks import printable
 
 
-class UserError(Exception):
-    """What a handler raises when the request is wrong; the message and status reach the client as JSON.
+class HttpError(Exception):
+    """An error that the client gets.
+
+    status: 200 to 599. message: text, or any value that JSON can represent. headers: further headers of the response.
+    """
+
+    def __init__(self, status: int, message: Any, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = list(headers)
+
+
+class UserError(HttpError):
+    """Raised by a handler when the request is wrong. The client gets status and message as JSON.
 
     status: 400 to 499.
     """
@@ -12,9 +48,21 @@ class UserError(Exception):
     def __init__(self, message: str, status: int = 400) -> None:
         if not 400 <= status <= 499:
             raise ValueError(f"UserError is for statuses 400 to 499, not {status}")
-        super().__init__(message)
-        self.message = message
-        self.status = status
+        super().__init__(status, message)
+
+
+class BodyTooLarge(UserError):
+    """The body is larger than spec.handler.maxBodySize (bytes)."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body is larger than the limit of {limit} bytes (maxBodySize)", 413)
+
+
+class RequestTimeout(HttpError):
+    """A request, or the next part of its response, took longer than spec.handler.requestTimeout (seconds)."""
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__(504, f"the request took longer than {timeout:g} s (requestTimeout)")
 
 
 class StartError(Exception):
@@ -26,3 +74,15 @@ class StartError(Exception):
         super().__init__(f"{reason}: {message}")
         self.reason = reason
         self.message = message
+
+
+class ClientDisconnected(Exception):
+    """The client closed the connection before its request was handled."""
+
+
+class Moved(ClientDisconnected):
+    """The request and its connection were moved to another worker."""
+
+
+class Stopped(Exception):
+    """This process shuts down, so an installation or a download was ended; or another part of the download has failed."""

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cortex_api.handler import BaseHandler
-from cortex_runtime.errors import StartError
+from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.processes.parent_pipe import ParentPipe
 
 log = logging.getLogger("cortex")
@@ -39,10 +39,6 @@ _RUNTIME_PACKAGES = (
     *("boto3", "botocore", "s3transfer", "grpcio", "protobuf", "nats-py", "typing-extensions"),
 )
 _LAST_LINES = 20
-
-
-class Stopped(Exception):
-    """The installation was stopped because the replica is shutting down."""
 
 
 class Installer:

@@ -15,16 +15,13 @@ from typing import Any
 
 from starlette.types import Receive
 
+from cortex_runtime.errors import ClientDisconnected, RequestTimeout
 from cortex_runtime.handler.handler_thread import HandlerThread
 from cortex_runtime.handler.user_context import adopt, clean_copy, user_context
-from cortex_runtime.http.payload import ClientDisconnected, disconnect
+from cortex_runtime.http.payload import disconnect
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 
 log = logging.getLogger("cortex")
-
-
-class RequestTimeout(Exception):
-    """A request took longer than spec.handler.requestTimeout."""
 
 
 class HandlerExited(RuntimeError):
@@ -87,7 +84,7 @@ class Threads:
                 await self._idle.wait()
                 return await thread.move_to_handler_thread()
         except TimeoutError:
-            raise RequestTimeout from None
+            raise RequestTimeout(timeout) from None
 
     async def run(self, function: Callable[[], Any], receive: Receive, timeout: float) -> Any:
         """Run a request's function in a thread and return its result.
@@ -103,13 +100,13 @@ class Threads:
             done, _ = await asyncio.wait((waiter, gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if not done:
                 future.cancel()
-                raise RequestTimeout
+                raise RequestTimeout(timeout)
             if waiter not in done:
                 if future.cancel():
                     raise ClientDisconnected
                 done, _ = await asyncio.wait((waiter,), timeout=max(0.0, end - perf_counter()))
                 if not done:
-                    raise RequestTimeout
+                    raise RequestTimeout(timeout)
             return waiter.result()
         finally:
             gone.cancel()

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.types import Message as AsgiMessage
 from starlette.types import Receive
 
-from cortex_runtime.errors import UserError
+from cortex_runtime.errors import BodyTooLarge, ClientDisconnected, UserError
 from cortex_runtime.http import json_parser
 from cortex_runtime.http.forms import parse_multipart, parse_urlencoded
 
@@ -23,25 +23,10 @@ _PLAIN_JSON = frozenset(
 )
 
 
-class ClientDisconnected(Exception):
-    """The client closed the connection before its request was handled."""
-
-
-class Moved(ClientDisconnected):
-    """The request and its connection were moved to another worker."""
-
-
 async def disconnect(receive: Receive) -> None:
     """Wait until the client disconnects. Discards the rest of the body."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-class BodyTooLarge(UserError):
-    """The body is larger than spec.handler.maxBodySize."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"the body is larger than the limit of {limit} bytes (maxBodySize)", 413)
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int, timeout: float) -> bytes:

@@ -3,17 +3,16 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
 
-from cortex_runtime.errors import UserError
+from cortex_runtime.errors import ClientDisconnected, HttpError, RequestTimeout
 from cortex_runtime.http.json_encoder import NotSerializable
 from cortex_runtime.http.json_encoder import dumps as to_json
-from cortex_runtime.http.payload import ClientDisconnected, disconnect
+from cortex_runtime.http.payload import disconnect
 from cortex_runtime.logs.records import request_id
 from cortex_runtime.logs.tracebacks import printable, text_of
 
@@ -26,15 +25,10 @@ JSON, TEXT, BINARY, LINES, EVENTS = (
     b"application/x-ndjson",
     b"text/event-stream; charset=utf-8",
 )
-Headers = list[tuple[bytes, bytes]]
 _WITHOUT_BODY = (204, 205, 304)
 _END = object()
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
 _BREAK = re.compile(rb"[\r\n\0]").search
-
-
-class Stalled(Exception):
-    """A generator did not yield its next part in time."""
 
 
 def encode(value: Any) -> tuple[bytes, bytes]:
@@ -83,13 +77,10 @@ class Stream:
         self._timer: asyncio.Timeout | None = None
         self._left = self._stepping = self._abandoned = False
 
-    async def send(
-        self, receive: Receive, send: Send, headers: Headers, complete: Callable[[Headers], Headers]
-    ) -> int:
-        """Send all parts and return the status.
+    async def send(self, receive: Receive, send: Send) -> None:
+        """Send all parts. Until the first part exists, nothing is sent.
 
-        complete: returns the final headers, called once the first part exists. Before that, an exception is raised with nothing
-        sent. Raises ClientDisconnected and Stalled. Always closes the generator.
+        Raises ClientDisconnected and RequestTimeout. Always closes the generator.
         """
         gone = asyncio.ensure_future(disconnect(receive))
         gone.add_done_callback(self._leave)
@@ -101,7 +92,7 @@ class Stream:
                 self._encode(part) if part is not _END else (EVENTS if self._as_events else BINARY, b"")
             )
             own = [(b"content-type", kind), *([(b"cache-control", b"no-cache")] if self._as_events else [])]
-            await send({"type": "http.response.start", "status": 200, "headers": [*own, *complete(headers)]})
+            await send({"type": "http.response.start", "status": 200, "headers": own})
             while part is not _END:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 if self._left:
@@ -110,7 +101,6 @@ class Stream:
                 if part is not _END:
                     _, body = self._encode(part)
             await send({"type": "http.response.body", "body": b""})
-            return 200
         finally:
             gone.cancel()
             await self._close()
@@ -131,7 +121,7 @@ class Stream:
                 return await self._in_thread(self._step)
         except TimeoutError:
             if timer.expired():
-                raise (ClientDisconnected if self._left else Stalled) from None
+                raise (ClientDisconnected() if self._left else RequestTimeout(self._timeout)) from None
             raise
         finally:
             self._timer = None
@@ -175,39 +165,10 @@ def _event(part: Any) -> tuple[bytes, bytes]:
     return EVENTS, b"".join(b"data: %b\n" % line for line in _NEWLINE.split(body)) + b"\n"
 
 
-async def send_response(
-    response: Response, scope: Scope, receive: Receive, send: Send, headers: Headers
-) -> int:
-    """Send a Starlette response with the given headers added. Returns its status."""
-    names = {name for name, _ in headers}
-
-    async def adding(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            own = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
-            message = {**message, "headers": [*own, *headers]}
-        await send(message)
-
-    await response(scope, receive, adding)
-    return response.status_code
-
-
-class Started:
-    """An ASGI `send` that records whether the response has started."""
-
-    __slots__ = ("_send", "yes")
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.yes = False
-
-    async def __call__(self, message: Any) -> None:
-        """Send a message."""
-        self.yes = True
-        await self._send(message)
-
-
-async def send(to: Send | Started, status: int, kind: bytes, body: bytes, headers: Headers) -> int:
-    """Send a complete response. Returns its status."""
+async def send(
+    to: Send, status: int, kind: bytes, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send a complete response."""
     length = str(len(body)).encode()
     await to(
         {
@@ -217,37 +178,51 @@ async def send(to: Send | Started, status: int, kind: bytes, body: bytes, header
         }
     )
     await to({"type": "http.response.body", "body": body})
-    return status
 
 
-async def send_error(to: Send | Started, status: int, message: Any, headers: Headers) -> int:
-    """Send an error as JSON, with the request ID. A message that is not JSON is sent as text. Returns the status."""
-    if status in _WITHOUT_BODY:
-        return await send(to, status, TEXT, b"", headers)
+async def send_error(to: Send, error: HttpError) -> None:
+    """Send an error as JSON, with the request ID."""
+    if error.status in _WITHOUT_BODY:
+        await send(to, error.status, TEXT, b"", error.headers)
+    else:
+        await send(to, error.status, JSON, error_body(error), error.headers)
+
+
+def error_body(error: HttpError) -> bytes:
+    """Return the JSON of an error. A message that JSON cannot represent becomes text."""
     try:
-        body = to_json({"error": message, "requestId": request_id.get()})
+        return to_json({"error": error.message, "requestId": request_id.get()})
     except Exception:
-        body = to_json({"error": printable(text_of(message)), "requestId": request_id.get()})
-    return await send(to, status, JSON, body, headers)
+        return to_json({"error": printable(text_of(error.message)), "requestId": request_id.get()})
 
 
-def refusal(error: UserError | HTTPException) -> tuple[int, Any, Headers]:
-    """Return status, message and headers of an exception that the handler raised for its client; a 500 if it is not valid."""
+def error_of(error: BaseException, source: str = "the handler") -> HttpError:
+    """Return what the client gets for an exception: the one place that decides this.
+
+    An HttpError and Starlette's HTTPException are meant for the client. Anything else, also one of these that cannot be sent, is
+    logged with its traceback, as a failure of `source`, and becomes a 500.
+    """
     try:
-        if isinstance(error, UserError):
-            return _status(error.status), error.message, []
+        answer = _meant_for_the_client(error)
+    except Exception as invalid:
+        log.error("%s raised a %s that can't be sent", source, type(error).__name__, exc_info=invalid)
+        answer = None
+    else:
+        if answer is None:
+            log.error("%s failed", source, exc_info=error)
+    return answer or HttpError(500, "internal server error")
+
+
+def _meant_for_the_client(error: BaseException) -> HttpError | None:
+    if isinstance(error, HTTPException):
         headers = [
             (name.lower().encode(), value.encode("latin-1")) for name, value in (error.headers or {}).items()
         ]
-        if any(_BREAK(name) or _BREAK(value) for name, value in headers):
-            raise ValueError("a header has a line break in it")
-        return _status(error.status_code), error.detail, headers
-    except Exception:
-        log.exception("the handler raised a %s that can't be sent", type(error).__name__)
-        return 500, "internal server error", []
-
-
-def _status(status: int) -> int:
-    if not isinstance(status, int) or not 200 <= status <= 599:
-        raise ValueError(f"the status of an error must be 200 to 599; got {status!r}")
-    return int(status)
+        error = HttpError(error.status_code, error.detail, headers)
+    if not isinstance(error, HttpError):
+        return None
+    if not isinstance(error.status, int) or not 200 <= error.status <= 599:
+        raise ValueError(f"the status of an error must be 200 to 599; got {error.status!r}")
+    if any(_BREAK(name) or _BREAK(value) for name, value in error.headers):
+        raise ValueError("a header has a line break in it")
+    return error

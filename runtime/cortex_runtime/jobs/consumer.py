@@ -21,8 +21,7 @@ from pathlib import Path
 import uvloop
 
 from cortex_api import Document
-from cortex_runtime.errors import StartError
-from cortex_runtime.handler.dependencies import Stopped as InstallStopped
+from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.http.server import Server
 from cortex_runtime.jobs.dispatcher import Dispatcher
 from cortex_runtime.jobs.gateway import read_document
@@ -31,7 +30,6 @@ from cortex_runtime.jobs.metrics import ConsumerMetrics
 from cortex_runtime.logs import records
 from cortex_runtime.messages import Stop
 from cortex_runtime.metrics.prometheus import Metrics
-from cortex_runtime.models.download_progress import Stopped
 from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.listener import listen
 from cortex_runtime.processes.template_process import Template
@@ -93,7 +91,7 @@ class Consumer:
                 await dispatching
             self._pool.send(Stop())
             await self._dispatcher.drain(self._grace, self._pool.kill)
-        except (InstallStopped, Stopped):
+        except Stopped:
             log.info("stopped before the workers were started")
         finally:
             self._pool.stop()

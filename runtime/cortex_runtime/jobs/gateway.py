@@ -36,9 +36,10 @@ from starlette.types import Receive, Scope, Send
 
 from cortex_api import Document, units
 from cortex_runtime.errors import StartError
+from cortex_runtime.http import response
 from cortex_runtime.http.protocol import OrderlyProtocol
 from cortex_runtime.http.server import Server, plain
-from cortex_runtime.jobs.gateway_app import Gateway, send_json
+from cortex_runtime.jobs.gateway_app import Gateway
 from cortex_runtime.jobs.metrics import GatewayMetrics
 from cortex_runtime.jobs.queue_state import QueueState
 from cortex_runtime.logs import records
@@ -85,10 +86,12 @@ class GatewayAdmin:
                 depth = await self._state.fresh()
         except (Unreachable, TimeoutError) as error:
             message = str(error) or f"no response within {_QUEUE_SECONDS:g} s"
-            await send_json(send, 503, orjson.dumps({"error": "QueueUnreachable", "message": message}), ())
+            await response.send(
+                send, 503, response.JSON, orjson.dumps({"error": "QueueUnreachable", "message": message})
+            )
             return
         fields = {"queued": depth.waiting, "in_flight": depth.taken, "oldest_seconds": depth.oldest}
-        await send_json(send, 200, orjson.dumps(fields), ())
+        await response.send(send, 200, response.JSON, orjson.dumps(fields))
 
 
 def gateway(options: GatewayOptions) -> int:

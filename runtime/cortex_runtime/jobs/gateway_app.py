@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import re
-from collections.abc import Iterable
 from time import perf_counter
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,17 +10,16 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from cortex_api import Document, units
-from cortex_runtime.errors import UserError
+from cortex_runtime.errors import ClientDisconnected, HttpError, UserError
 from cortex_runtime.http import api_keys
 from cortex_runtime.http.payload import (
-    ClientDisconnected,
     as_utf8,
     decompress,
     is_json,
     media_type,
     read_body,
 )
-from cortex_runtime.http.response import JSON
+from cortex_runtime.http.response import JSON, error_body, error_of, send
 from cortex_runtime.jobs.metrics import GatewayMetrics
 from cortex_runtime.jobs.queue_state import QueueState
 from cortex_runtime.logs.records import AccessLog, RequestIds, request_id
@@ -64,7 +62,7 @@ class Gateway:
         """Write pending lines of the access log."""
         self._access.flush()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, to: Send) -> None:
         """Respond to one HTTP request, count it and log it."""
         if scope["type"] != "http":
             return
@@ -80,7 +78,7 @@ class Gateway:
         status = _CLIENT_GONE
         try:
             status, body = await self._guarded(scope, receive, headers, extra)
-            await send_json(send, status, body, extra)
+            await send(to, status, JSON, body, extra)
         except ClientDisconnected:
             pass
         finally:
@@ -94,66 +92,56 @@ class Gateway:
     ) -> tuple[int, bytes]:
         try:
             if self._keys is not None and not self._keys.admits(headers):
-                extra.append(self._keys.challenge)
-                return 401, _error(api_keys.MESSAGE)
-            return await self._answer(scope, receive, headers, extra)
-        except UserError as error:
-            return error.status, _error(error.message)
-        except OtherRequest as error:
-            return 422, _error(str(error))
-        except Full as error:
-            extra.append((b"retry-after", b"30"))
-            return 503, _error(f"the queue is out of space: {error}")
-        except Unreachable as error:
-            extra.append((b"retry-after", b"2"))
-            log.warning("a request failed because the queue is unreachable: %s", error)
-            return 503, _error(f"the queue is unreachable: {error}")
+                raise HttpError(401, api_keys.MESSAGE, [self._keys.challenge])
+            return await self._answer(scope, receive, headers)
         except ClientDisconnected:
             raise
-        except Exception:
-            log.exception("the gateway failed")
-            return 500, _error("internal server error")
+        except Exception as error:
+            answer = error_of(_of_the_queue(error), "the gateway")
+            extra.extend(answer.headers)
+            return answer.status, error_body(answer)
 
-    async def _answer(
-        self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], extra: Headers
-    ) -> tuple[int, bytes]:
+    async def _answer(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> tuple[int, bytes]:
         verb, path = scope["method"], scope["path"]
         if path == "/":
             if verb != "POST":
-                extra.append((b"allow", b"POST"))
-                return 405, _error(
-                    f"method {verb} not allowed for /; use POST to submit a job and GET /ID to read it"
+                raise HttpError(
+                    405,
+                    f"method {verb} not allowed for /; use POST to submit a job and GET /ID to read it",
+                    [(b"allow", b"POST")],
                 )
-            return await self._take(receive, headers, extra)
+            return await self._take(receive, headers)
         identity = path[1:]
         if not _ID(identity):
-            return 404, _error(f"{path} not found; use POST / to submit a job and GET /ID to read it")
+            raise HttpError(404, f"{path} not found; use POST / to submit a job and GET /ID to read it")
         if verb == "GET":
             wait = _wait(scope["query_string"])
             record = await self._find(identity, wait)
         elif verb == "DELETE":
             record = await self._queue.cancel(identity)
         else:
-            extra.append((b"allow", b"GET, DELETE"))
-            return 405, _error(f"method {verb} not allowed for a job; use GET or DELETE")
+            raise HttpError(
+                405, f"method {verb} not allowed for a job; use GET or DELETE", [(b"allow", b"GET, DELETE")]
+            )
         if record is None:
-            return 404, _error(f"job {identity} not found, or its result has expired (queue.retention)")
+            raise HttpError(404, f"job {identity} not found, or its result has expired (queue.retention)")
         if record.status is not Status.COMPLETED:
             return 200, view(record)
         try:
             return 200, view(record, await self._queue.result(record))
         except Missing:
-            return 500, _error("the job is completed, but its result is missing in the store")
+            raise HttpError(500, "the job is completed, but its result is missing in the store") from None
 
-    async def _take(self, receive: Receive, headers: dict[bytes, bytes], extra: Headers) -> tuple[int, bytes]:
+    async def _take(self, receive: Receive, headers: dict[bytes, bytes]) -> tuple[int, bytes]:
         if not self._state.reached:
             raise Unreachable(self._state.problem)
         length = await self._state.length()
         if length >= self._limit:
-            extra.append((b"retry-after", b"5"))
             self._metrics.refused()
-            return 503, _error(
-                f"the queue is full: {length} jobs are queued or running; the limit is {self._limit}"
+            raise HttpError(
+                503,
+                f"the queue is full: {length} jobs are queued or running; the limit is {self._limit}",
+                [(b"retry-after", b"5")],
             )
         key = headers.get(b"idempotency-key", b"").decode("latin-1").strip()
         if len(key) > _LONGEST_KEY:
@@ -198,15 +186,16 @@ class Gateway:
             await asyncio.gather(waiting, draining, return_exceptions=True)
 
 
-async def send_json(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Send a complete response."""
-    lines = [(b"content-type", JSON), (b"content-length", str(len(body)).encode()), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": lines})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _error(message: str) -> bytes:
-    return orjson.dumps({"error": message, "requestId": request_id.get()})
+def _of_the_queue(error: Exception) -> Exception:
+    """Return what an error of the queue means to a client; any other error unchanged."""
+    if isinstance(error, OtherRequest):
+        return HttpError(422, str(error))
+    if isinstance(error, Full):
+        return HttpError(503, f"the queue is out of space: {error}", [(b"retry-after", b"30")])
+    if isinstance(error, Unreachable):
+        log.warning("a request failed because the queue is unreachable: %s", error)
+        return HttpError(503, f"the queue is unreachable: {error}", [(b"retry-after", b"2")])
+    return error
 
 
 def _wait(query: bytes) -> float:

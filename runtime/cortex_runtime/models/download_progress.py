@@ -5,13 +5,11 @@ import threading
 import time
 from collections.abc import Callable
 
+from cortex_runtime.errors import Stopped
+
 log = logging.getLogger("cortex")
 
 _LOG_SECONDS = 5.0
-
-
-class Stopped(Exception):
-    """The replica is shutting down, or another part of the download has failed."""
 
 
 class Progress:

@@ -14,11 +14,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from cortex_api import Document, units
-from cortex_runtime.errors import StartError
+from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.models.catalog import Catalog, IndexedVersion, index_path, write_index
 from cortex_runtime.models.catalog_builder import DIR, CatalogBuilder, ModelLocation, key, locations
 from cortex_runtime.models.disk_cache import DiskCache
-from cortex_runtime.models.download_progress import Progress, RunningDownloads, Stopped
+from cortex_runtime.models.download_progress import Progress, RunningDownloads
 from cortex_runtime.models.sources import open_source
 from cortex_runtime.models.sources.base import Changed
 

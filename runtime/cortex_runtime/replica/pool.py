@@ -13,13 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cortex_api import Document
-from cortex_runtime.errors import StartError
+from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.handler.dependencies import Installer
 from cortex_runtime.handler.project_source import ProjectSource
 from cortex_runtime.mailboxes import Mailboxes
 from cortex_runtime.messages import Command, Message, ModelFailed, ReloadModels, Step, Stop
 from cortex_runtime.metrics.shared_memory import SharedMetrics
-from cortex_runtime.models.download_progress import Stopped
 from cortex_runtime.models.sync import ModelSync
 from cortex_runtime.processes.child_process import ChildProcess, Spawned
 from cortex_runtime.processes.launcher import Launcher

@@ -12,13 +12,11 @@ from pathlib import Path
 
 from cortex_api import Document, units
 from cortex_runtime.document import require_supported
-from cortex_runtime.errors import StartError
-from cortex_runtime.handler.dependencies import Stopped as InstallStopped
+from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.http.server import Server
 from cortex_runtime.logs import records
 from cortex_runtime.messages import Drain, Stop
 from cortex_runtime.metrics.prometheus import Metrics
-from cortex_runtime.models.download_progress import Stopped
 from cortex_runtime.processes.child_process import ChildProcess
 from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.listener import listen
@@ -79,7 +77,7 @@ class Supervisor:
                 log.info("ready: serving %s on port %d", self._document.name, self._listener.getsockname()[1])
                 await self._pool.watch()
             await self._drain()
-        except (InstallStopped, Stopped):
+        except Stopped:
             log.info("stopped before the workers were started")
         finally:
             await self._pool.close()

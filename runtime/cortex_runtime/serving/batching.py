@@ -22,10 +22,10 @@ from cortex_api.handler import ServerSideBatching
 from cortex_api.units import seconds as seconds_of
 from cortex_runtime.arrays import is_array
 from cortex_runtime.clients import served
-from cortex_runtime.errors import StartError
+from cortex_runtime.errors import ClientDisconnected, RequestTimeout, StartError
 from cortex_runtime.handler.interfaces import Method
-from cortex_runtime.handler.threads import RequestTimeout, Threads
-from cortex_runtime.http.payload import ClientDisconnected, has_left
+from cortex_runtime.handler.threads import Threads
+from cortex_runtime.http.payload import has_left
 from cortex_runtime.logs.records import request_id
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 
@@ -105,7 +105,7 @@ class Batcher:
             with suppress(ValueError):
                 self._waiting.remove(item)
                 self._metrics.set_batching(len(self._waiting))
-            raise RequestTimeout from None
+            raise RequestTimeout(timeout) from None
 
     def _begin(self) -> None:
         """Start a batch with the waiting requests."""

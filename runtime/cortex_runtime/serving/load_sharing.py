@@ -20,13 +20,13 @@ import uvicorn
 from starlette.types import Receive
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from cortex_runtime.errors import ClientDisconnected, Moved, RequestTimeout
 from cortex_runtime.handler.threads import Threads
-from cortex_runtime.http.payload import ClientDisconnected, Moved
 from cortex_runtime.http.protocol import InlineProtocol
 from cortex_runtime.http.server import Server
 from cortex_runtime.mailboxes import ASK, NOTHING, REQUEST, TURN, WAITING, Mailboxes
 from cortex_runtime.metrics.shared_memory import SharedMetrics, WorkerMetrics
-from cortex_runtime.serving.app import App
+from cortex_runtime.serving.admission import ARRIVED
 from cortex_runtime.serving.connection_balancing import Acceptor
 
 _BEGAN = struct.Struct("=d")
@@ -57,11 +57,14 @@ class SharedThreads(Threads):
     async def run(self, function: Callable[[], Any], receive: Receive, timeout: float) -> Any:
         """Do the same. Raises Moved when the request was moved to another worker."""
         cycle: RequestResponseCycle = receive.__self__  # type: ignore[attr-defined]
+        left = timeout
         if isinstance(protocol := cycle.transport.get_protocol(), SharingProtocol) and protocol.began:
-            timeout -= perf_counter() - protocol.began
+            left -= perf_counter() - protocol.began
         while True:
             try:
-                return await super().run(function, receive, timeout)
+                return await super().run(function, receive, left)
+            except RequestTimeout:
+                raise RequestTimeout(timeout) from None
             except (asyncio.CancelledError, ClientDisconnected) as error:
                 given = self._given.pop(cycle, None)
                 if given:
@@ -150,9 +153,9 @@ class SharingProtocol(InlineProtocol):
         super().on_response_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if self.began and isinstance(app, App):
+        if self.began:
             # The worker that sent it has already admitted it.
-            app = partial(app.answer, began=self.began, full=False)
+            cycle.scope[ARRIVED] = self.began  # type: ignore[literal-required]
         super()._start_asgi_task(cycle, app)
 
     def can_move(self, cycle: RequestResponseCycle) -> bool:

@@ -28,6 +28,7 @@ from cortex_runtime.messages import ControlChannel, Drain, Ping, Pong, Ready, Re
 from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.serving.app import App
+from cortex_runtime.serving.endpoint import Limits
 
 
 def prepare(document: Document, arguments: WorkerArguments, control: ControlChannel) -> Callable[[], None]:
@@ -49,8 +50,7 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
         handler,
         threads,
         metrics,
-        max_body=units.parse_bytes(spec.max_body_size),
-        timeout=units.seconds(spec.request_timeout),
+        limits=Limits(units.parse_bytes(spec.max_body_size), units.seconds(spec.request_timeout)),
         limit=spec.max_replica_concurrency,
         batching=spec.server_side_batching if spec.type != "tensorflow" else None,
         access=records.AccessLog(spec.log_level),

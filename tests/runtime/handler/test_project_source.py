@@ -8,9 +8,8 @@ import zipfile
 import httpx
 import pytest
 
-from cortex_runtime.errors import StartError
+from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.handler.project_source import fetch_source, unpack_source
-from cortex_runtime.models.download_progress import Stopped
 
 FILES = {"handler.py": b"x = 1", "lib/util.py": b"y = 2", ".env": b"A=1"}
 

@@ -5,10 +5,8 @@ import gzip
 
 import pytest
 
-from cortex_runtime.errors import UserError
+from cortex_runtime.errors import BodyTooLarge, ClientDisconnected, UserError
 from cortex_runtime.http.payload import (
-    BodyTooLarge,
-    ClientDisconnected,
     decompress,
     disconnect,
     has_left,

@@ -7,13 +7,11 @@ import threading
 
 import pytest
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 
-from cortex_runtime.errors import UserError
+from cortex_runtime.errors import ClientDisconnected, HttpError, RequestTimeout, UserError
 from cortex_runtime.http import response
 from cortex_runtime.http.json_encoder import NotSerializable
-from cortex_runtime.http.payload import ClientDisconnected
-from cortex_runtime.http.response import Stalled, Started, Stream
+from cortex_runtime.http.response import Stream
 from cortex_runtime.logs.records import request_id
 
 OURS = [(b"x-request-id", b"id")]
@@ -85,10 +83,6 @@ async def in_thread(step):
     return await asyncio.to_thread(step)
 
 
-def complete(headers):
-    return [*headers, (b"x-complete", b"1")]
-
-
 def streamed(parts, client=None, timeout=3600, as_events=False, ended=lambda: True):
     """(status or exception, what the client got)."""
 
@@ -96,7 +90,8 @@ def streamed(parts, client=None, timeout=3600, as_events=False, ended=lambda: Tr
         receiver = client() if client else Client()
         stream = Stream(parts, in_thread, timeout, as_events)
         try:
-            result = await stream.send(receiver.receive, receiver.send, OURS, complete)
+            await stream.send(receiver.receive, receiver.send)
+            result = 200
         except Exception as error:
             result = error
         # The generator's `finally` has run, though it can still be reached.
@@ -115,8 +110,7 @@ def body(data, more=True):
 
 
 def start(kind, *more, status=200):
-    headers = [(b"content-type", kind), *more, *OURS, (b"x-complete", b"1")]
-    return {"type": "http.response.start", "status": status, "headers": headers}
+    return {"type": "http.response.start", "status": status, "headers": [(b"content-type", kind), *more]}
 
 
 async def as_async(parts):
@@ -248,7 +242,7 @@ def test_a_client_that_leaves_while_a_thread_works_ends_the_stream_after_its_ste
         client.loop, client.seen = asyncio.get_running_loop(), threading.Event()
         releasing = asyncio.create_task(release())
         with pytest.raises(ClientDisconnected):
-            await Stream(parts(), in_thread, 3600).send(client.receive, client.send, OURS, complete)
+            await Stream(parts(), in_thread, 3600).send(client.receive, client.send)
         await releasing
 
     asyncio.run(main())
@@ -266,7 +260,7 @@ def test_a_generator_that_gives_nothing_in_time_has_stalled():
             closed.append(True)
 
     result, messages = streamed(parts(), timeout=0.01, ended=lambda: closed)
-    assert (type(result), messages, closed) == (Stalled, [], [True])
+    assert (type(result), messages, closed) == (RequestTimeout, [], [True])
 
 
 def test_a_thread_that_gives_nothing_in_time_closes_its_generator_later():
@@ -281,8 +275,8 @@ def test_a_thread_that_gives_nothing_in_time_closes_its_generator_later():
 
     async def main():
         client, generator = Client(), parts()
-        with pytest.raises(Stalled):
-            await Stream(generator, in_thread, 0.01).send(client.receive, client.send, OURS, complete)
+        with pytest.raises(RequestTimeout):
+            await Stream(generator, in_thread, 0.01).send(client.receive, client.send)
         assert not closed.is_set()
         gate.set()
         assert await asyncio.to_thread(closed.wait, 30)
@@ -330,18 +324,18 @@ def test_a_generator_that_fails_while_it_is_closed_is_an_error():
 
 
 def sent_by(function):
-    """(result, messages) of something that sends."""
+    """The messages of something that sends."""
 
     async def main():
         client = Client()
-        return await function(client), client.sent
+        await function(client)
+        return client.sent
 
     return asyncio.run(main())
 
 
 def test_a_whole_response():
-    status, messages = sent_by(lambda c: response.send(c.send, 201, b"a/b", b"12345", [(b"x", b"y")]))
-    assert status == 201
+    messages = sent_by(lambda c: response.send(c.send, 201, b"a/b", b"12345", [(b"x", b"y")]))
     head = [(b"content-type", b"a/b"), (b"content-length", b"5"), (b"x", b"y")]
     assert messages == [
         {"type": "http.response.start", "status": 201, "headers": head},
@@ -361,10 +355,10 @@ def test_a_whole_response():
 def test_an_error_has_its_message_and_the_id_of_its_request(status, message, expected):
     token = request_id.set("the-id")
     try:
-        result, (head, end) = sent_by(lambda c: response.send_error(c.send, status, message, OURS))
+        head, end = sent_by(lambda c: response.send_error(c.send, HttpError(status, message, OURS)))
     finally:
         request_id.reset(token)
-    assert (result, head["status"], json.loads(end["body"])) == (status, status, expected)
+    assert (head["status"], json.loads(end["body"])) == (status, expected)
     assert head["headers"] == [
         (b"content-type", b"application/json"), (b"content-length", str(len(end["body"])).encode()), *OURS,
     ]  # fmt: skip
@@ -372,8 +366,8 @@ def test_an_error_has_its_message_and_the_id_of_its_request(status, message, exp
 
 @pytest.mark.parametrize("status", [204, 205, 304])
 def test_a_status_that_may_have_no_body_has_none(status):
-    result, (head, end) = sent_by(lambda c: response.send_error(c.send, status, "x", OURS))
-    assert (result, head["status"], end["body"]) == (status, status, b"")
+    head, end = sent_by(lambda c: response.send_error(c.send, HttpError(status, "x", OURS)))
+    assert (head["status"], end["body"]) == (status, b"")
     assert head["headers"] == [
         (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"0"), *OURS,
     ]  # fmt: skip
@@ -395,10 +389,12 @@ def logged(caplog, monkeypatch):
         (HTTPException(409, {"a": 1}, {"X-Own": "é"}), (409, {"a": 1}, [(b"x-own", b"\xe9")])),
         (HTTPException(200, "x"), (200, "x", [])),
         (HTTPException(599, "x"), (599, "x", [])),
+        (RequestTimeout(2.5), (504, "the request took longer than 2.5 s (requestTimeout)", [])),
     ],
 )
 def test_what_a_handler_raises_for_its_client(error, expected, logged):
-    assert response.refusal(error) == expected
+    answer = response.error_of(error)
+    assert (answer.status, answer.message, answer.headers) == expected
     assert not logged.records
 
 
@@ -415,28 +411,16 @@ def test_what_a_handler_raises_for_its_client(error, expected, logged):
     ],
 )
 def test_a_refusal_that_can_not_be_sent_is_a_500_and_in_the_log(error, words, logged):
-    assert response.refusal(error) == (500, "internal server error", [])
+    answer = response.error_of(error)
+    assert (answer.status, answer.message, answer.headers) == (500, "internal server error", [])
     (record,) = logged.records
     assert record.getMessage() == "the handler raised a HTTPException that can't be sent"
     assert words in str(record.exc_info[1])
 
 
-def test_a_starlette_response_keeps_its_own_headers_but_for_ours():
-    made = JSONResponse({"a": 1}, 201, headers={"X-Request-Id": "its own", "x-mine": "1"})
-    scope = {"type": "http", "method": "POST"}
-    status, (head, end) = sent_by(lambda c: response.send_response(made, scope, c.receive, c.send, OURS))
-    assert (status, head["status"], end["body"]) == (201, 201, b'{"a":1}')
-    assert sorted(head["headers"]) == [
-        (b"content-length", b"7"), (b"content-type", b"application/json"), (b"x-mine", b"1"), *OURS,
-    ]  # fmt: skip
-
-
-def test_whether_a_response_has_begun():
-    async def main():
-        client = Client()
-        started = Started(client.send)
-        assert started.yes is False
-        await response.send(started, 200, b"a/b", b"", [])
-        return started.yes, len(client.sent)
-
-    assert asyncio.run(main()) == (True, 2)
+@pytest.mark.parametrize("error", [ValueError("secret"), SystemExit(3), OSError()])
+def test_any_other_exception_is_a_500_that_does_not_show_it(error, logged):
+    answer = response.error_of(error, "the gateway")
+    assert (answer.status, answer.message, answer.headers) == (500, "internal server error", [])
+    (record,) = logged.records
+    assert (record.getMessage(), record.exc_info[1]) == ("the gateway failed", error)

@@ -1,0 +1,184 @@
+"""What holds for every request, whatever its route: request ID, limit, API key, `connection: close`, error, metrics, access log.
+
+`Admission` is ASGI middleware around the application. Nothing behind it counts, logs or turns an exception into a response.
+"""
+
+import logging
+import re
+from time import perf_counter
+from typing import Any
+
+from starlette.datastructures import QueryParams
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cortex_runtime.clients import served
+from cortex_runtime.errors import ClientDisconnected, HttpError, Moved
+from cortex_runtime.handler import debug
+from cortex_runtime.handler.user_context import use_context
+from cortex_runtime.http import api_keys, response
+from cortex_runtime.logs.records import AccessLog, RequestIds, request_id
+from cortex_runtime.metrics.shared_memory import WorkerMetrics
+from cortex_runtime.serving.version_header import with_versions
+
+log = logging.getLogger("cortex")
+
+ARRIVED = "cortex.arrived"
+"""Scope key of a request that another worker has admitted: its arrival, by perf_counter."""
+INFO = "/info"
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
+_CLIENT_GONE = 499
+_RETRY_AFTER = (b"retry-after", b"1")
+
+
+class Exchange:
+    """One admitted request, and the ASGI `send` of its response, which adds the runtime's headers.
+
+    began: arrival of the request, by perf_counter. last: whether the client is told to close the connection. status: of the
+    response, or 499 until one is complete. sent: the status that was sent, or 0. to: the server's `send`.
+    """
+
+    __slots__ = ("began", "identity", "last", "sent", "status", "to")
+    to: Send
+
+    def __init__(self, began: float, identity: str, last: bool = False) -> None:
+        self.began = began
+        self.identity = identity
+        self.last = last
+        self.status = _CLIENT_GONE
+        self.sent = 0
+
+    async def __call__(self, message: Any) -> None:
+        """Send a message of the response."""
+        if message["type"] == "http.response.start":
+            self.sent = message["status"]
+            added = with_versions([(b"x-request-id", self.identity.encode())])
+            if self.last:
+                added.append((b"connection", b"close"))
+            names = {name for name, _ in added}
+            own = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
+            message = {**message, "headers": [*own, *added]}
+        await self.to(message)
+
+
+class Admission:
+    """Admits, counts and logs requests.
+
+    limit: requests running and waiting in the whole replica. keys: the keys of which a request must have one. has_models: whether
+    responses name the model versions that produced them. allows_debug: whether `?debug=true` logs the stages of a request.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: WorkerMetrics,
+        *,
+        limit: int,
+        access: AccessLog,
+        keys: api_keys.ApiKeys | None,
+        has_models: bool,
+        allows_debug: bool,
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._limit = limit
+        self._access = access
+        self._keys = keys
+        self._has_models = has_models
+        self._allows_debug = allows_debug
+        self._ids = RequestIds()
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, count and log one request. Every exception becomes a response."""
+        if scope["type"] != "http":
+            return
+        began = scope.get(ARRIVED)
+        full = began is None and self.is_full()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        identity = self.identify(headers.get(b"x-request-id"))
+        exchange = Exchange(began or perf_counter(), identity, self.draining)
+        request_id.set(exchange.identity)
+        if self._has_models:
+            served.set([])
+        if self._allows_debug and QueryParams(scope["query_string"]).get("debug") == "true":
+            debug.showing.set(True)
+        self._metrics.start_request()
+        refused: HttpError | None = None
+        if full:
+            message = f"too many requests: {self._limit} are running or waiting in this replica"
+            refused = HttpError(503, message, [_RETRY_AFTER])
+        elif self._keys is not None and not self._keys.admits(headers):
+            refused = HttpError(401, api_keys.MESSAGE, [self._keys.challenge])
+        await self.serve(exchange, self._app if refused is None else _raising(refused), scope, receive, send)
+
+    async def serve(
+        self, exchange: Exchange, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Let an application answer an admitted request, and finish the request."""
+        exchange.to = send
+        finish = self.finish
+        try:
+            await app(scope, receive, exchange)
+            exchange.status = exchange.sent or 500
+        except Moved:
+            finish = self._leave
+        except ClientDisconnected:
+            pass
+        except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+            answer = response.error_of(error)
+            exchange.status = answer.status
+            if exchange.sent:
+                # The only way to report the failure is to close the connection, which the server does.
+                log.error("the response was aborted after its headers were sent")
+            else:
+                await response.send_error(exchange, answer)
+        finally:
+            finish(exchange.began, exchange.identity, exchange.status, scope["method"], scope["path"])
+
+    def resume(self, began: float, identity: str, app: ASGIApp, versions: Any, context: Any) -> ASGIApp:
+        """Return an application that answers a request whose method has already run inline.
+
+        versions: the model versions that it has used. context: the context that it has run in.
+        """
+
+        async def resumed(scope: Scope, receive: Receive, send: Send) -> None:
+            request_id.set(identity)
+            served.set(versions)
+            use_context(context)
+            await self.serve(Exchange(began, identity), app, scope, receive, send)
+
+        return resumed
+
+    def start(self, headers: dict[bytes, bytes]) -> str:
+        """Admit a request that runs inline, and return its ID. `finish` must follow, or the application that `resume` returns."""
+        self._metrics.start_request()
+        return self.identify(headers.get(b"x-request-id"))
+
+    def finish(self, began: float, identity: str, status: int, method: str, path: str) -> None:
+        """Count and log a request that is over."""
+        seconds = perf_counter() - began
+        self._metrics.finish_request()
+        if path != INFO:
+            # Not a request to the API: counting it would lower the measured latency.
+            self._metrics.record_request(method, status, seconds)
+        if status >= self._access.least_status:
+            self._access.add(method, path, status, seconds, identity)
+
+    def _leave(self, began: float, identity: str, status: int, method: str, path: str) -> None:
+        """End a request that was moved. The worker that has it now counts and logs it."""
+        self._metrics.finish_request()
+
+    def is_full(self) -> bool:
+        """Return whether the replica runs and queues as many requests as it may."""
+        return self._metrics.shared.in_flight() >= self._limit
+
+    def identify(self, given: bytes | None) -> str:
+        """Return the ID of a request: the client's if it is acceptable, or a new one."""
+        return given.decode() if given is not None and _SANE_ID(given) else self._ids.new()
+
+
+def _raising(error: HttpError) -> ASGIApp:
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        raise error
+
+    return refuse

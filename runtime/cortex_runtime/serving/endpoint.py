@@ -1,0 +1,170 @@
+"""One method of the handler as an ASGI application: builds its arguments, calls it where it belongs, and delivers the result."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from cortex_runtime.errors import HttpError, RequestTimeout
+from cortex_runtime.handler import debug
+from cortex_runtime.handler.inline_policy import InlinePolicy, TimedCall
+from cortex_runtime.handler.interfaces import Method
+from cortex_runtime.handler.threads import HandlerExited, Threads
+from cortex_runtime.handler.user_context import adopt
+from cortex_runtime.http import response
+from cortex_runtime.http.payload import decompress, parse, read_body
+from cortex_runtime.metrics.tracker import Tracker
+from cortex_runtime.serving.batching import Batcher
+
+PLAIN = frozenset((dict, list, str, bytes, int, float, bool, type(None)))
+"""Types of results that are encoded directly. For most requests, this lookup replaces three slower checks."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """max_body: in bytes. timeout: seconds that a request may take, waiting included."""
+
+    max_body: int
+    timeout: float
+
+
+class Endpoint:
+    """A method of the handler. inline: whether it may run on the event loop's thread once it has proved quick."""
+
+    def __init__(
+        self,
+        method: Method,
+        threads: Threads,
+        limits: Limits,
+        *,
+        inline: bool = False,
+        tracker: Tracker | None = None,
+        batcher: Batcher | None = None,
+    ) -> None:
+        self.function = method.function
+        self.names = method.arguments
+        self.takes_payload = method.takes_payload
+        self.is_async = method.is_async
+        self.policy = InlinePolicy(inline and method.inline)
+        self.batcher = batcher
+        self._threads = threads
+        self._limits = limits
+        self._tracker = tracker
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the method with the request, and send its result. Raises what the method raises, and ClientDisconnected."""
+        payload = await self._payload(scope, receive) if self.takes_payload else None
+        arguments = self.arguments(payload, scope["query_string"], scope["headers"])
+        debug.show("sample", payload)
+        await self.deliver(await self._call(arguments, receive), scope, receive, send)
+
+    def arguments(self, payload: Any, query: bytes, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+        """Return the arguments that the method takes."""
+        arguments: dict[str, Any] = {}
+        for name in self.names:
+            if name == "payload":
+                arguments[name] = payload
+            else:
+                arguments[name] = QueryParams(query) if name == "query_params" else Headers(raw=headers)
+        return arguments
+
+    async def deliver(self, result: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send what the method has returned, then run the callback that it returned with it."""
+        value, callback = response.split_callback(result)
+        debug.show("prediction", value)
+        if response.is_stream(value):
+            await self._stream(value, scope, receive, send)
+        elif isinstance(value, Response):
+            await value(scope, receive, send)
+            if self._tracker is not None:
+                self._tracker.note(value)
+        else:
+            kind, body = self.encode(value)
+            await response.send(send, 200, kind, body)
+        if callback is not None:
+            await self._threads.run_after(callback, "its response had been sent")
+
+    def encode(self, value: Any) -> tuple[bytes, bytes]:
+        """Return content type and body of a plain value, and count it in the tracker. Raises NotSerializable."""
+        encoded = response.encode(value)
+        if self._tracker is not None:
+            self._tracker.note(value)
+        return encoded
+
+    async def deliver_inline(self, result: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send what the method has returned, or raise what it has raised, inline."""
+        if isinstance(result, Exception):
+            raise result
+        if isinstance(result, BaseException):
+            raise HandlerExited(f"the handler raised {type(result).__name__}") from result
+        await self.deliver(result, scope, receive, send)
+
+    async def _payload(self, scope: Scope, receive: Receive) -> Any:
+        headers = dict(scope["headers"])
+        limits = self._limits
+        body = await read_body(receive, headers, limits.max_body, limits.timeout)
+        encoding = headers.get(b"content-encoding")
+        if encoding is not None:
+            body = decompress(body, encoding.strip().lower(), limits.max_body)
+        return await parse(body, headers.get(b"content-type", b""), limits.max_body)
+
+    async def _call(self, arguments: dict[str, Any], receive: Receive) -> Any:
+        timeout = self._limits.timeout
+        if self.batcher is not None:
+            return await self.batcher.run(arguments, receive, timeout)
+        if self.is_async:
+            timer = asyncio.timeout(timeout)
+            try:
+                async with timer:
+                    return await self.function(**arguments)
+            except TimeoutError:
+                if timer.expired():
+                    raise RequestTimeout(timeout) from None
+                raise
+        policy = self.policy
+        if policy.inline and await self._threads.move_to_handler_thread(timeout):
+            began = perf_counter()
+            try:
+                return self._threads.run_inline(partial(self.function, **arguments))
+            finally:
+                policy.record(perf_counter() - began)
+        timed = TimedCall(self.function, arguments)
+        try:
+            return await self._threads.run(timed, receive, timeout)
+        finally:
+            policy.record(timed.seconds)
+
+    async def _stream(self, parts: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        if isinstance(parts, AsyncIterator):
+            adopt()
+        accepts = next((value for name, value in scope["headers"] if name == b"accept"), b"")
+        as_events = b"text/event-stream" in accepts.lower()
+        stream = response.Stream(parts, self._threads.run_plain, self._limits.timeout, as_events)
+        await stream.send(receive, send)
+
+
+def is_plain(result: Any) -> bool:
+    """Return whether a result is neither a stream, nor a Starlette response, nor a pair with a callback."""
+    return not (type(result) is tuple or isinstance(result, Response) or response.is_stream(result))
+
+
+class Resource:
+    """The methods of one path, as an ASGI application."""
+
+    def __init__(self, endpoints: dict[str, Endpoint]) -> None:
+        self.endpoints = endpoints
+        self._allow = ", ".join(endpoints)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the method for the HTTP verb. Raises HttpError with status 405 if there is none."""
+        endpoint = self.endpoints.get(scope["method"])
+        if endpoint is None:
+            message = f"{scope['method']} is not allowed; this API handles {self._allow}"
+            raise HttpError(405, message, [(b"allow", self._allow.encode())])
+        await endpoint(scope, receive, send)
