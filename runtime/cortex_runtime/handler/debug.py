@@ -29,7 +29,7 @@ def show(stage: str, value: Any) -> None:
             shown = _truncated(value)
         except Exception as error:
             # A user's object without a working repr() must not fail the request.
-            shown = f"<{type(value).__name__} that can't be shown: {in_one_line(error)}>"
+            shown = f"<{type(value).__name__}, whose repr() failed: {in_one_line(error)}>"
         _log.info("debug: %s", stage, extra={"stage": stage, "value": shown})
 
 

@@ -22,7 +22,8 @@ from cortex_runtime.http.payload import (
 from cortex_runtime.http.response import JSON, error_body, error_of, send
 from cortex_runtime.jobs.metrics import GatewayMetrics
 from cortex_runtime.jobs.queue_state import QueueState
-from cortex_runtime.logs.records import AccessLog, RequestIds, request_id
+from cortex_runtime.logs.access_log import AccessLog
+from cortex_runtime.logs.records import RequestIds, request_id
 from cortex_runtime.queues.base import Full, Missing, Record, Status, Unreachable
 from cortex_runtime.queues.job_json import view
 from cortex_runtime.queues.queue import Queue

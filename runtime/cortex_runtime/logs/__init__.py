@@ -1,1 +1,1 @@
-"""Logs as JSON lines: records, prints, tracebacks, and the way to stdout."""
+"""Logging as JSON lines on stdout: records, prints, tracebacks, requests."""

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-LONGEST = 1 << 18
-"""Bytes after which an unfinished line is written."""
+MAX_PARTIAL = 1 << 18
+"""Size in bytes above which an unfinished line is written."""
 _PROGRESS_SECONDS = 1.0
 
 Emit = Callable[[str, str | None], None]
@@ -51,7 +51,7 @@ class Lines(io.BufferedIOBase):
 
     @property
     def raw(self) -> Any:
-        """As of any buffered stream."""
+        """The stream itself, which has no underlying raw stream."""
         return self
 
     def writable(self) -> bool:
@@ -76,7 +76,7 @@ class Lines(io.BufferedIOBase):
             rest = data
         partial.pieces.append(rest)
         partial.size += len(rest)
-        if partial.size > LONGEST:
+        if partial.size > MAX_PARTIAL:
             self._show(partial.take(), partial)
         return len(data)
 

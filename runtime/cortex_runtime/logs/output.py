@@ -1,6 +1,6 @@
-"""Log lines on their way to stdout. No caller waits, however slow the reader is, or when it is gone; nothing is raised.
+"""Write log lines to stdout without blocking the caller, even if the reader is slow or has closed the pipe. Never raises.
 
-A line is written at once where the reader keeps up. Otherwise it waits in memory, within bounds, and a thread passes it on.
+Lines are written at once if the reader keeps up. Otherwise they are buffered in memory up to a limit, and a thread writes them.
 """
 
 import _thread
@@ -13,140 +13,140 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-MOST_WAITING = 4 << 20
-"""Bytes of lines that may wait for the reader; lines beyond that are dropped and counted."""
+MAX_BUFFERED = 4 << 20
+"""Maximum size of the buffered lines in bytes. Lines beyond it are dropped and counted."""
 _ATOMIC = select.PIPE_BUF
-"""Bytes that a pipe takes in one piece, whatever other processes write meanwhile."""
+"""Bytes that a pipe accepts in one piece, without lines of other processes in between."""
 
 
 class Output:
-    """The lines of one process. dropped: returns the line that reports how many lines were lost."""
+    """The output of one process. dropped: returns the line that reports the number of dropped lines."""
 
     def __init__(self, descriptor: int, dropped: Callable[[int], bytes]) -> None:
         self._report = dropped
         self._descriptor, self._send = _sender(descriptor)
-        self._given: deque[bytes] = deque()
-        self._forget()
-        os.register_at_fork(after_in_child=self._forget)
+        self._submitted: deque[bytes] = deque()
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)
 
-    def _forget(self) -> None:
-        """Start empty: what a forked process inherits is the parent's to write."""
+    def _reset(self) -> None:
+        """Start with an empty buffer. In a forked process, the inherited lines belong to the parent."""
         self._lock = _thread.allocate_lock()
-        self._given.clear()
-        self._waiting: deque[bytes] = deque()
-        self._size = self._lost = 0
-        self._piece = b""
-        self._relayed = False
+        self._submitted.clear()
+        self._buffer: deque[bytes] = deque()
+        self._size = self._dropped = 0
+        self._chunk = b""
+        self._has_thread = False
 
     def write(self, *lines: bytes) -> None:
-        """Write whole lines, each with its end of line. Safe in threads and in signal handlers."""
-        self._given.extend(lines)
-        # Nobody waits for the lock: its holder takes what others have given, or they find it free when it has just left.
-        while self._given and self._lock.acquire(blocking=False):
+        """Write complete lines, including their newline characters. Thread-safe, and safe in signal handlers."""
+        self._submitted.extend(lines)
+        # The lock never blocks: its owner also writes the lines that others submit. If the owner has just left, the lock is free.
+        while self._submitted and self._lock.acquire(blocking=False):
             try:
-                self._pass_on()
+                self._write_buffered()
             finally:
                 self._lock.release()
 
     def flush(self, seconds: float) -> None:
-        """Wait until all is written, for a process that is about to end; seconds: at most."""
+        """Wait until everything is written, at most `seconds`. Called before a process exits."""
         end = time.monotonic() + seconds
         while self._is_pending() and (left := end - time.monotonic()) > 0:
             _writable(self._descriptor, min(left, 0.05))
-            self._try()
+            self._write_unless_locked()
 
     def _is_pending(self) -> bool:
-        return bool(self._given or self._waiting or self._piece)
+        return bool(self._submitted or self._buffer or self._chunk)
 
-    def _try(self) -> None:
+    def _write_unless_locked(self) -> None:
         if self._lock.acquire(blocking=False):
             try:
-                self._pass_on()
+                self._write_buffered()
             finally:
                 self._lock.release()
 
-    def _pass_on(self) -> None:
-        """Write what there is, as far as the reader takes it."""
-        while self._take():
+    def _write_buffered(self) -> None:
+        """Write lines until the reader blocks or none is left."""
+        while self._next_chunk():
             try:
-                sent = self._send(self._piece)
+                sent = self._send(self._chunk)
             except BlockingIOError:
-                self._relay()
+                self._start_thread()
                 return
             except OSError:
-                # The reader is gone, or the disk is full: there is nobody to tell.
-                self._piece = b""
-                self._waiting.clear()
-                self._size = self._lost = 0
+                # The reader has closed the pipe, or the disk is full. The error can't be reported anywhere.
+                self._chunk = b""
+                self._buffer.clear()
+                self._size = self._dropped = 0
             else:
-                self._piece = self._piece[sent:]
+                self._chunk = self._chunk[sent:]
 
-    def _take(self) -> bool:
-        """Choose what to write next. Returns whether there is anything."""
-        while self._given:
-            line = self._given.popleft()
-            if self._waiting and self._size + len(line) > MOST_WAITING:
-                self._lost += 1
+    def _next_chunk(self) -> bool:
+        """Prepare the next bytes to write. Return whether there are any."""
+        while self._submitted:
+            line = self._submitted.popleft()
+            if self._buffer and self._size + len(line) > MAX_BUFFERED:
+                self._dropped += 1
             else:
-                self._waiting.append(line)
+                self._buffer.append(line)
                 self._size += len(line)
-        if self._piece:
+        if self._chunk:
             return True
-        if not self._waiting:
-            if not self._lost:
+        if not self._buffer:
+            if not self._dropped:
                 return False
-            self._waiting.append(self._report(self._lost))
-            self._size, self._lost = len(self._waiting[0]), 0
-        lines = [self._waiting.popleft()]
+            self._buffer.append(self._report(self._dropped))
+            self._size, self._dropped = len(self._buffer[0]), 0
+        lines = [self._buffer.popleft()]
         size = len(lines[0])
-        while self._waiting and size + len(self._waiting[0]) <= _ATOMIC:
-            lines.append(self._waiting.popleft())
+        while self._buffer and size + len(self._buffer[0]) <= _ATOMIC:
+            lines.append(self._buffer.popleft())
             size += len(lines[-1])
         self._size -= size
-        self._piece = lines[0] if len(lines) == 1 else b"".join(lines)
+        self._chunk = lines[0] if len(lines) == 1 else b"".join(lines)
         return True
 
-    def _relay(self) -> None:
-        """Have a thread write the rest. Not one of `threading`, whose start waits for the thread."""
-        if not self._relayed:
-            self._relayed = True
+    def _start_thread(self) -> None:
+        """Start a thread that writes the rest. Uses _thread, because Thread.start of `threading` blocks until the thread runs."""
+        if not self._has_thread:
+            self._has_thread = True
             try:
                 _thread.start_new_thread(self._keep_trying, ())
             except RuntimeError:
-                self._relayed = False
+                self._has_thread = False
 
     def _keep_trying(self) -> None:
-        while self._relayed:
+        while self._has_thread:
             while self._is_pending():
                 _writable(self._descriptor, 1.0)
-                self._try()
-            self._relayed = False
-            # A line may have come in between, whose writer took this thread to be at work still.
-            self._relayed = self._is_pending()
+                self._write_unless_locked()
+            self._has_thread = False
+            # A line may have been buffered before the flag was cleared, without starting another thread.
+            self._has_thread = self._is_pending()
 
 
 def _sender(descriptor: int) -> tuple[int, Callable[[bytes], int]]:
-    """(a descriptor of our own, what writes to it and raises BlockingIOError instead of waiting).
+    """Return a separate descriptor, and a function that writes to it and raises BlockingIOError instead of blocking.
 
-    The descriptor that was inherited stays as it is: others share its flags. A file is written through the very same open
-    file, since it has one position for all that write to it; it never makes a writer wait for a reader.
+    The flags of the inherited descriptor don't change, because other processes share them. A regular file is written through the
+    same open file description, because all writers share its position; it never blocks.
     """
     try:
         own = os.dup(descriptor)
         mode = os.fstat(own).st_mode
     except OSError:
-        # It is closed, and its number may come to be another file's.
+        # The descriptor is closed, and its number may be reused for another file.
         return descriptor, _drop
     if stat.S_ISSOCK(mode):
         connection = socket.socket(fileno=own)
         return own, lambda data: connection.send(data, socket.MSG_DONTWAIT)
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         try:
-            apart = os.open(f"/proc/self/fd/{own}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+            separate = os.open(f"/proc/self/fd/{own}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError:
             return own, partial(_write_if_ready, own)
         os.close(own)
-        return apart, partial(os.write, apart)
+        return separate, partial(os.write, separate)
     return own, partial(os.write, own)
 
 
@@ -161,7 +161,7 @@ def _write_if_ready(descriptor: int, data: bytes) -> int:
 
 
 def _writable(descriptor: int, seconds: float) -> bool:
-    """Wait until a descriptor can be written to, or its reader has gone. Returns whether that is so."""
+    """Wait until a descriptor is writable or its reader has closed it. Return whether it is."""
     try:
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)

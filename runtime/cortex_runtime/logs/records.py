@@ -1,10 +1,9 @@
-"""Logs as JSON lines on stdout: the runtime's own, the user's `logging` calls and prints, and a line for each request.
+"""Log as JSON lines on stdout: messages of the runtime, `logging` calls and prints of user code.
 
-The id of the request that is being handled is in every line. A line is never an error, whatever is to be shown, and no caller
-waits until it is written (output.py). The runtime's loggers and prints don't pass the loggers that user code can configure.
+Each line has the id of the current request. Logging never raises and never blocks (output.py). User code can't change the loggers
+of the runtime, and prints don't pass through `logging`.
 """
 
-import asyncio
 import atexit
 import itertools
 import logging
@@ -24,18 +23,16 @@ from cortex_runtime.logs.output import Output
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
-LONGEST = 1 << 20
-"""Bytes of a line; in a longer one every value is cut to an equal part of that."""
+MAX_LINE = 1 << 20
+"""Maximum size of a line in bytes. The values of a longer line are truncated to equal parts of it."""
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_FLUSH_SECONDS = 0.05
-_FLUSH_LINES = 256
 _END_SECONDS = 1.0
-"""How long the end of a process waits for a slow reader of its log."""
+"""Seconds that an exiting process waits for a slow reader."""
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 
 
 class _State(threading.local):
-    """Whether this thread is about to write a record: what its values log while they are shown is not formatted."""
+    """Whether this thread is writing a record. Records that its values log while they are formatted are not formatted."""
 
     busy = False
 
@@ -46,10 +43,10 @@ _captured: list[capture.Lines] = []
 
 
 def configure(level: str, capture_prints: bool = False) -> None:
-    """Send all logging of this process, and prints if asked, to stdout as JSON lines from this level up."""
+    """Log as JSON lines on stdout from this level up. capture_prints: also for sys.stdout and sys.stderr."""
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=number, handlers=[JsonHandler()], force=True)
-    RuntimeLogger.least = number
+    RuntimeLogger.minimum = number
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
     if capture_prints:
         _captured[:] = capture.capture(_write_print, request_id.get)
@@ -59,16 +56,16 @@ def configure(level: str, capture_prints: bool = False) -> None:
 
 
 def write(*lines: bytes) -> None:
-    """Write lines of JSON. Never waits, never raises."""
+    """Write lines of JSON. Never blocks, never raises."""
     global _output
     if _output is None:
-        _output = Output(1, _lost)
+        _output = Output(1, _dropped_line)
         atexit.register(flush)
     _output.write(*lines)
 
 
 def flush() -> None:
-    """Write everything that is pending, before the process ends; a reader that is too slow for that gets no more."""
+    """Write all pending lines before the process exits. If the reader is too slow, they are lost."""
     for lines in _captured:
         lines.flush_all()
     if _output is not None:
@@ -76,19 +73,18 @@ def flush() -> None:
 
 
 class RuntimeLogger(logging.Logger):
-    """A logger of the runtime's: of what is done to `logging`, nothing changes what it writes.
+    """A logger of the runtime, which user code can't change through `logging`.
 
-    least: the level from which on all of them write; own_least: the same for one.
+    minimum: the level of all these loggers. own_minimum: the level of this one, if it has its own.
     """
 
-    least = (
-        logging.WARNING
-    )  # Until `configure`: a program that imports the package, such as a test, sees no progress lines.
-    own_least: int | None = None
+    # Until `configure` is called, so that programs that import the package log no progress.
+    minimum = logging.WARNING
+    own_minimum: int | None = None
 
     def isEnabledFor(self, level: int) -> bool:
-        """Whether a record of this level is written."""
-        return level >= (self.least if self.own_least is None else self.own_least)
+        """Return whether records of this level are written."""
+        return level >= (self.minimum if self.own_minimum is None else self.own_minimum)
 
     def _log(
         self,
@@ -108,25 +104,25 @@ class RuntimeLogger(logging.Logger):
 _LEVELS = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
 
 
-def own(name: str, least: int | None = None) -> RuntimeLogger:
-    """The runtime's logger of a name, which `logging.getLogger` returns from now on. least: its own level, if it has one."""
+def runtime_logger(name: str, minimum: int | None = None) -> RuntimeLogger:
+    """Create a logger of the runtime, which `logging.getLogger` then returns. minimum: its own level, if it has one."""
     manager = logging.Logger.manager
-    usual, manager.loggerClass = manager.loggerClass, RuntimeLogger
+    default, manager.loggerClass = manager.loggerClass, RuntimeLogger
     try:
         logger = logging.getLogger(name)
     finally:
-        manager.loggerClass = usual
+        manager.loggerClass = default
     assert isinstance(logger, RuntimeLogger)
-    logger.own_least = least
-    logger.setLevel(least or logging.DEBUG)
+    logger.own_minimum = minimum
+    logger.setLevel(minimum or logging.DEBUG)
     return logger
 
 
 class JsonHandler(logging.Handler):
-    """Writes each record of user code and of libraries as one JSON line; fields given as `extra` are next to the message."""
+    """Writes the records of user code and libraries as JSON lines. The fields of `extra` are fields of the line."""
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Write one record, unless a filter is against it. No lock is held meanwhile."""
+        """Write one record unless a filter rejects it. Acquires no lock."""
         accepted = bool(self.filter(record))
         if accepted:
             self.emit(record)
@@ -176,7 +172,7 @@ def _write_record(
                 content.setdefault(name, value)
         write(to_line(content))
     except Exception:
-        # Out of memory or of stack: the request matters more than its line.
+        # Out of memory or stack: the request is more important than its log line.
         pass
     finally:
         _state.busy = outer
@@ -186,7 +182,7 @@ def _message(format_message: Callable[[], object], template: object) -> str:
     try:
         return str(format_message())
     except Exception as error:
-        return f"{_plain_message(template)} (arguments that can't be shown: {tracebacks.text_of(error)})"
+        return f"{_plain_message(template)} (failed to format the arguments: {tracebacks.text_of(error)})"
 
 
 def _plain_message(template: object) -> str:
@@ -210,19 +206,19 @@ def _write_print(line: str, request: str | None) -> None:
 
 
 def to_line(content: dict[str, Any]) -> bytes:
-    """A line of JSON. What can't be encoded is escaped, what is no JSON is shown as text, and what is too long is cut."""
+    """Return a line of JSON. Unsupported values become text, invalid characters are escaped, long values are truncated."""
     try:
         line = orjson.dumps(content, default=tracebacks.text_of, option=_OPTIONS)
     except TypeError:
         line = b""
-    if not line or len(line) > LONGEST:
-        most = LONGEST // (4 * len(content))
-        shown = {tracebacks.printable(name): _shown(value, most) for name, value in content.items()}
-        line = orjson.dumps(shown, option=_OPTIONS)
+    if not line or len(line) > MAX_LINE:
+        most = MAX_LINE // (4 * len(content))
+        plain = {tracebacks.printable(name): _plain_value(value, most) for name, value in content.items()}
+        line = orjson.dumps(plain, option=_OPTIONS)
     return line
 
 
-def _shown(value: Any, most: int) -> Any:
+def _plain_value(value: Any, most: int) -> Any:
     if value is None or isinstance(value, bool | float | datetime):
         return value
     if type(value) is int and value.bit_length() < 64:
@@ -233,7 +229,7 @@ def _shown(value: Any, most: int) -> Any:
     return f"{text[: most // 2]}... ({len(text)} characters) ...{text[-most // 2 :]}"
 
 
-def _lost(lines: int) -> bytes:
+def _dropped_line(lines: int) -> bytes:
     return to_line(
         {
             "time": datetime.now(UTC),
@@ -261,64 +257,18 @@ def _on_unraisable(arguments: Any) -> None:
     log.error("%s: %s", words, tracebacks.text_of(arguments.object), exc_info=arguments.exc_value)
 
 
-class AccessLog:
-    """A line for each request whose status is worth one, written in batches on the event loop.
-
-    At level debug that is every request. At info and above it is what failed: a line for each success costs as much as a
-    quick handler does, and the metrics count them all. least_status: below it, nothing is to be added.
-    """
-
-    def __init__(self, level: str) -> None:
-        self.least_status = {"debug": 0, "info": 400, "warning": 400, "error": 500}[level]
-        self._pending: list[tuple[float, str, str, int, float, str]] = []
-        self._process = os.getpid()
-
-    def add(self, method: str, path: str, status: int, seconds: float, request: str) -> None:
-        """Note a request that is over; seconds: how long it took."""
-        pending = self._pending
-        pending.append((time.time(), method, path, status, seconds, request))
-        if len(pending) == 1:
-            asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self.flush)
-        elif len(pending) >= _FLUSH_LINES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is pending."""
-        pending, self._pending = self._pending, []
-        if not pending:
-            return
-        write(
-            *(
-                to_line(
-                    {
-                        "time": datetime.fromtimestamp(moment, UTC),
-                        "level": "info" if status < 500 else "error",
-                        "message": f"{method} {path} {status}",
-                        "method": method,
-                        "path": path,
-                        "status": status,
-                        "milliseconds": round(seconds * 1000, 3),
-                        "requestId": request,
-                        "process": self._process,
-                    }
-                )
-                for moment, method, path, status, seconds, request in pending
-            )
-        )
-
-
 class RequestIds:
-    """Ids for requests that bring none: unique across processes, cheap to make."""
+    """Generates ids for requests without one. They are unique across processes and cheap to generate."""
 
     def __init__(self) -> None:
         self._prefix = os.urandom(8).hex()
         self._count = itertools.count(1)
 
     def new(self) -> str:
-        """A new id."""
+        """Return a new id."""
         return f"{self._prefix}-{next(self._count):06x}"
 
 
-log = own("cortex")
-own("uvicorn.error", logging.WARNING)
-own("cortex.debug", logging.INFO)
+log = runtime_logger("cortex")
+runtime_logger("uvicorn.error", logging.WARNING)
+runtime_logger("cortex.debug", logging.INFO)

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-MOST_FRAMES = 8
+MAX_FRAMES = 8
 """Maximum number of frames per exception in a brief traceback. Frames in the middle are omitted."""
 _LONGEST_LINE = 400
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -29,15 +29,15 @@ def whole(error: BaseException) -> str:
     try:
         return "".join(_prepared(error).format()).rstrip()
     except Exception as problem:
-        return f"{type(error).__name__} (its traceback can't be shown: {type(problem).__name__})"
+        return f"{type(error).__name__} (failed to format its traceback: {type(problem).__name__})"
 
 
 def brief(error: BaseException, limit: int = 3000) -> str:
     """Return a shortened traceback of at most `limit` characters. Keeps the last lines, each whole. Never raises."""
     try:
-        text = "".join(_prepared(error, MOST_FRAMES).format()).rstrip()
+        text = "".join(_prepared(error, MAX_FRAMES).format()).rstrip()
     except Exception as problem:
-        text = f"{type(error).__name__} (its traceback can't be shown: {type(problem).__name__})"
+        text = f"{type(error).__name__} (failed to format its traceback: {type(problem).__name__})"
     return last_lines("\n".join(_shortened(line) for line in text.splitlines()), limit)
 
 

@@ -16,7 +16,8 @@ from cortex_runtime.errors import ClientDisconnected, HttpError, Moved
 from cortex_runtime.handler import debug
 from cortex_runtime.handler.user_context import use_context
 from cortex_runtime.http import api_keys, response
-from cortex_runtime.logs.records import AccessLog, RequestIds, request_id
+from cortex_runtime.logs.access_log import AccessLog
+from cortex_runtime.logs.records import RequestIds, request_id
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 from cortex_runtime.serving.version_header import with_versions
 

@@ -20,7 +20,8 @@ from cortex_runtime.handler.threads import Threads
 from cortex_runtime.http import api_keys, response
 from cortex_runtime.http.payload import parse_json
 from cortex_runtime.http.protocol import Answer
-from cortex_runtime.logs.records import AccessLog, request_id
+from cortex_runtime.logs.access_log import AccessLog
+from cortex_runtime.logs.records import request_id
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 from cortex_runtime.serving.admission import INFO, Admission
 from cortex_runtime.serving.batching import batcher_of

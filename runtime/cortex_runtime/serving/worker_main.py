@@ -23,7 +23,7 @@ from cortex_runtime.handler.threads import Threads
 from cortex_runtime.http import api_keys
 from cortex_runtime.http.protocol import InlineProtocol
 from cortex_runtime.http.server import Server, plain
-from cortex_runtime.logs import records
+from cortex_runtime.logs.access_log import AccessLog
 from cortex_runtime.messages import ControlChannel, Drain, Ping, Pong, Ready, ReloadModels, Stop
 from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.processes.worker_arguments import WorkerArguments
@@ -53,7 +53,7 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
         limits=Limits(units.parse_bytes(spec.max_body_size), units.seconds(spec.request_timeout)),
         limit=spec.max_replica_concurrency,
         batching=spec.server_side_batching if spec.type != "tensorflow" else None,
-        access=records.AccessLog(spec.log_level),
+        access=AccessLog(spec.log_level),
         keys=keys,
     )
     return partial(serve, document, app, handler, listener, control, arguments)

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from cortex_runtime.logs import output
-from cortex_runtime.logs.output import MOST_WAITING, Output
+from cortex_runtime.logs.output import MAX_BUFFERED, Output
 
 
 def ends(kind, tmp_path):
@@ -68,7 +68,7 @@ def test_no_writer_waits_and_what_has_no_room_is_counted(opened, kind, monkeypat
         kind = "pipe"
     out, reader = opened(kind)
     line = b"x" * 999 + b"\n"
-    number = 2 * MOST_WAITING // len(line)
+    number = 2 * MAX_BUFFERED // len(line)
     writing = threading.Thread(target=lambda: [out.write(line) for _ in range(number)], daemon=True)
     writing.start()
     writing.join(60)
@@ -78,7 +78,7 @@ def test_no_writer_waits_and_what_has_no_room_is_counted(opened, kind, monkeypat
     whole = lines.count("x" * 999)
     assert lines[-1] == f"{number - whole} lost"
     assert len(lines) == whole + 1
-    assert whole * len(line) >= MOST_WAITING - len(line)
+    assert whole * len(line) >= MAX_BUFFERED - len(line)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])

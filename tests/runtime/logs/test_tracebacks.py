@@ -114,7 +114,7 @@ def test_of_many_frames_the_users_and_the_last_are_kept(project):
     # The first frame is that of this test, which is not the runtime's.
     named = [name for name, _ in files(text)]
     assert named[1:3] == ["mine_of_test.py", "mine_of_test.py"]
-    assert len(named) == tracebacks.MOST_FRAMES
+    assert len(named) == tracebacks.MAX_FRAMES
     assert named[-1].endswith("lib_of_test.py")
     assert re.search(r"^  \.\.\. \d+ more \.\.\.$", text, re.M)
     assert len(files(tracebacks.whole(caught(project.begin, 50)))) > 50
