@@ -266,7 +266,12 @@ class WorkerPool:
         return slots
 
     async def _launch_next(self) -> ChildProcess:
-        return await self._launch(self._free.pop(0))
+        slot = self._free.pop(0)
+        try:
+            return await self._launch(slot)
+        except BaseException:
+            self._free.append(slot)
+            raise
 
     def _on_exit(self, worker: ChildProcess) -> None:
         self.metrics.reset_gauges(worker.slot)

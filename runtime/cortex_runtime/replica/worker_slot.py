@@ -17,8 +17,8 @@ from cortex_runtime.replica.hang_detector import HangDetector
 log = logging.getLogger("cortex")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
-_STEADY_SECONDS = 30.0
-"""A worker that ran for so long is restarted after the first pause again."""
+_STEADY_SECONDS = 1.0
+"""A worker that was ready for so long, and for longer than its start took, is restarted without a pause."""
 _DRAIN_REPORTS_SECONDS = 0.2
 _REMEMBERED_DEATHS = 100
 
@@ -47,6 +47,7 @@ class WorkerSlot:
         self._worker: ChildProcess | None = None
         self._hang_detector: HangDetector | None = None
         self._is_stopping = False
+        self._ready_at: float | None = None
         self.is_ready = self.is_failing = False
         self.restarts = 0
         self.problem: StartError | None = None
@@ -98,26 +99,39 @@ class WorkerSlot:
         pauses = backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while not self._is_stopping:
             began = loop.time()
-            self._worker = worker = await self._launch()
+            self._ready_at = None
             try:
-                await self._run_worker(worker)
+                await self._run_once()
             except StartError as error:
                 self.problem, self.is_failing = error, True
                 if not self.first_start.done():
                     self.first_start.set_exception(error)
                     return
                 log.error("failed to restart a worker: %s", error)
-            finally:
-                self.is_ready, self.hung, self._hang_detector = False, None, None
-                kill_group(worker.process.pid)
-                self._on_exit(worker)
-                worker.control.close()
             if self._is_stopping:
                 return
-            if loop.time() - began > _STEADY_SECONDS:
+            ready_at = self._ready_at
+            if ready_at is not None and loop.time() - ready_at > max(_STEADY_SECONDS, ready_at - began):
                 pauses = backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
-            await asyncio.sleep(next(pauses))
+            else:
+                await asyncio.sleep(next(pauses))
             self.restarts += 1
+
+    async def _run_once(self) -> None:
+        """Start a process and wait until it has exited. Raises StartError."""
+        try:
+            self._worker = worker = await self._launch()
+        except OSError as error:
+            raise StartError(
+                "HandlerInitError", f"failed to start a worker process: {error.strerror}"
+            ) from error
+        try:
+            await self._run_worker(worker)
+        finally:
+            self.is_ready, self.hung, self._hang_detector = False, None, None
+            kill_group(worker.process.pid)
+            self._on_exit(worker)
+            worker.control.close()
 
     async def _run_worker(self, worker: ChildProcess) -> None:
         if self._is_stopping:
@@ -127,6 +141,7 @@ class WorkerSlot:
             self._hang_detector = HangDetector(partial(worker.send, Ping()), self._hang_timeout)
             worker.on_pong = self._hang_detector.on_pong
         self.is_ready, self.is_failing, self.problem = True, False, None
+        self._ready_at = asyncio.get_running_loop().time()
         if not self.first_start.done():
             self.first_start.set_result(None)
         reading = asyncio.create_task(worker.read_reports())
