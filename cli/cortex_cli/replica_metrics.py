@@ -31,26 +31,41 @@ class Values:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """Percentiles of a duration in seconds, estimated from the buckets of a histogram by linear interpolation.
+
+    lowest, highest: the smallest and the largest finite bound of the buckets. A percentile outside of them is not known exactly:
+    it is below `lowest`, or at least `highest`.
+    """
+
+    p50: float
+    p95: float
+    p99: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
 class Traffic:
     """Totals of the requests of all replicas since their start.
 
     classes: number of responses by status class ("2XX").
-    seconds: average duration of a request, or None without requests.
+    latency: duration of a request, or None without requests.
     predictions: number of predictions by class, most frequent first (classification).
     values: statistics of the predictions (regression).
     skipped: number of responses that could not be tracked, by cause.
     jobs: number of jobs by final status (AsyncAPI).
-    job_seconds: average time of a job from submission to end, or None without jobs.
+    job_latency: time of a job from submission to end, or None without jobs.
     """
 
     classes: dict[str, int] = field(default_factory=dict)
-    seconds: float | None = None
+    latency: Latency | None = None
     in_flight: int = 0
     predictions: dict[str, int] = field(default_factory=dict)
     values: Values | None = None
     skipped: dict[str, int] = field(default_factory=dict)
     jobs: dict[str, int] = field(default_factory=dict)
-    job_seconds: float | None = None
+    job_latency: Latency | None = None
 
 
 def samples(text: str) -> Iterator[Sample]:
@@ -75,6 +90,7 @@ def sum_metrics(texts: Iterable[str]) -> Traffic:
     predictions: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
     jobs: Counter[str] = Counter()
+    buckets: defaultdict[str, Counter[float]] = defaultdict(Counter)
     others: defaultdict[str, list[float]] = defaultdict(list)
     for text in texts:
         for sample in samples(text):
@@ -87,24 +103,43 @@ def sum_metrics(texts: Iterable[str]) -> Traffic:
                     skipped[sample.labels.get("reason", "")] += int(sample.value)
                 case "cortex_async_jobs_total":
                     jobs[sample.labels.get("status", "")] += int(sample.value)
+                case "cortex_request_duration_seconds_bucket" | "cortex_async_finish_seconds_bucket":
+                    buckets[sample.name][float(sample.labels.get("le", "nan"))] += int(sample.value)
                 case _:
                     others[sample.name].append(sample.value)
     return Traffic(
         dict(sorted(classes.items())),
-        _average(others, "cortex_request_duration_seconds"),
+        _latency(buckets["cortex_request_duration_seconds_bucket"]),
         int(sum(others["cortex_requests_in_flight"])),
         dict(predictions.most_common()),
         _values(others),
         dict(skipped.most_common()),
         dict(sorted(jobs.items())),
-        _average(others, "cortex_async_finish_seconds"),
+        _latency(buckets["cortex_async_finish_seconds_bucket"]),
     )
 
 
-def _average(values: Mapping[str, list[float]], name: str) -> float | None:
-    """Return the average of a histogram, or None if it is empty."""
-    count = sum(values.get(f"{name}_count", ()))
-    return sum(values.get(f"{name}_sum", ())) / count if count else None
+def _latency(cumulative: Mapping[float, int]) -> Latency | None:
+    """Return the percentiles of a histogram, or None if it is empty.
+
+    cumulative: for each upper bound the number of durations up to it, as Prometheus counts them.
+    """
+    bounds = sorted(bound for bound in cumulative if math.isfinite(bound))
+    total = cumulative.get(math.inf, 0)
+    if not bounds or not total:
+        return None
+    p50, p95, p99 = (_percentile(bounds, cumulative, total * share) for share in (0.5, 0.95, 0.99))
+    return Latency(p50, p95, p99, bounds[0], bounds[-1])
+
+
+def _percentile(bounds: list[float], cumulative: Mapping[float, int], rank: float) -> float:
+    below, lower = 0, 0.0
+    for bound in bounds:
+        count = cumulative[bound]
+        if count >= rank:
+            return lower + (bound - lower) * (rank - below) / (count - below)
+        below, lower = count, bound
+    return bounds[-1]
 
 
 def _values(values: Mapping[str, list[float]]) -> Values | None:

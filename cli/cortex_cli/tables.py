@@ -12,8 +12,9 @@ from rich.text import Text
 
 from cortex_cli import apis
 from cortex_cli.apis import API, Replicas
-from cortex_cli.replica_metrics import Traffic
+from cortex_cli.replica_metrics import Latency, Traffic
 
+PERCENTILES = ("p50", "p95", "p99")
 _BAR = 40
 _PIPE_WIDTH = 1000
 _MAX_CLASSES = 20
@@ -49,7 +50,9 @@ def table(found: list[tuple[API, Replicas]], with_namespace: bool) -> Table:
         "READY",
         "REASON",
         "REPLICAS",
-        "LATENCY",
+        "P50",
+        "P95",
+        "P99",
         "2XX",
         *(["4XX", "5XX"] if has_errors else []),
         "AGE",
@@ -65,7 +68,7 @@ def table(found: list[tuple[API, Replicas]], with_namespace: bool) -> Table:
             Text(api.ready["status"], style=_READY.get(api.ready["status"], "yellow")),
             api.ready["reason"],
             replicas_of(api),
-            latency(api, traffic),
+            *percentiles(api, traffic),
             *numbers,
             apis.age(api.live["metadata"].get("creationTimestamp")),
         )
@@ -91,12 +94,12 @@ def detail(api: API, pods: list[dict[str, Any]], replicas: Replicas) -> Iterator
     traffic = replicas.traffic
     if api.kind == "AsyncAPI":
         head.add_row("jobs", jobs(api, traffic))
-        suffix = " on average, from submission to end"
+        suffix = ", from submission to end"
     else:
         head.add_row("requests", requests(traffic))
-        suffix = " on average"
-    average = latency(api, traffic)
-    head.add_row("latency", average if average == "-" else average + suffix)
+        suffix = ""
+    shown = [f"{name} {value}" for name, value in zip(PERCENTILES, percentiles(api, traffic), strict=True)]
+    head.add_row("latency", "-" if latency_of(api, traffic) is None else ", ".join(shown) + suffix)
     if (failure := api.status.get("lastFailure")) and not failure.get("recoveredAt"):
         cause = (
             "as above"
@@ -176,12 +179,33 @@ def replicas_of(api: API) -> str:
     return str(ready) if desired is None else f"{ready}/{desired}"
 
 
-def latency(api: API, traffic: Traffic) -> str:
-    """Format the average duration of a request, or of a job of an AsyncAPI."""
-    seconds = traffic.job_seconds if api.kind == "AsyncAPI" else traffic.seconds
-    if seconds is None:
-        return "-"
-    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+def latency_of(api: API, traffic: Traffic) -> Latency | None:
+    """Return the latency of the requests, or of the jobs of an AsyncAPI."""
+    return traffic.job_latency if api.kind == "AsyncAPI" else traffic.latency
+
+
+def percentiles(api: API, traffic: Traffic) -> list[str]:
+    """Format the latency at each of PERCENTILES; "-" without requests."""
+    latency = latency_of(api, traffic)
+    if latency is None:
+        return ["-"] * len(PERCENTILES)
+    return [_duration(value, latency) for value in (latency.p50, latency.p95, latency.p99)]
+
+
+def _duration(seconds: float, latency: Latency) -> str:
+    if seconds < latency.lowest:
+        return f"<{_units(latency.lowest)}"
+    return f">{_units(latency.highest)}" if seconds >= latency.highest else _units(seconds)
+
+
+def _units(seconds: float) -> str:
+    return (
+        f"{seconds * 1000:.2g} ms"
+        if seconds < 0.1
+        else f"{seconds * 1000:.0f} ms"
+        if seconds < 1
+        else f"{seconds:.3g} s"
+    )
 
 
 def jobs(api: API, traffic: Traffic) -> str:

@@ -66,8 +66,9 @@ log('bye from ' + os.environ['HOSTNAME'], first + 10, level='warning')
 METRICS = """\
 cortex_requests_total{method="POST",status="200"} 30
 cortex_requests_total{method="POST",status="404"} 2
-cortex_request_duration_seconds_count 32
-cortex_request_duration_seconds_sum 0.16
+cortex_request_duration_seconds_bucket{le="0.004"} 0
+cortex_request_duration_seconds_bucket{le="0.006"} 32
+cortex_request_duration_seconds_bucket{le="+Inf"} 32
 cortex_requests_in_flight 1
 """
 

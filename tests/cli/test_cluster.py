@@ -19,7 +19,8 @@ MORE_CLASSES = METRICS + (
 )
 JOBS = METRICS + (
     'cortex_async_jobs_total{status="completed"} 3\ncortex_async_jobs_total{status="failed"} 1\n'
-    "cortex_async_finish_seconds_count 4\ncortex_async_finish_seconds_sum 6\n"
+    'cortex_async_finish_seconds_bucket{le="1.0"} 0\ncortex_async_finish_seconds_bucket{le="2.0"} 4\n'
+    'cortex_async_finish_seconds_bucket{le="+Inf"} 4\n'
 )
 VALUES = "cortex_tracker_value_count 4\ncortex_tracker_value_sum 10\ncortex_tracker_value_min 1\ncortex_tracker_value_max 4\n"
 HANDLER = {"type": "python", "path": "handler.py"}
@@ -49,13 +50,26 @@ def place(workplace: Workplace) -> Workplace:
 
 def test_get_shows_a_table_of_all_apis(place):
     lines = [line.split() for line in place.cortex("get").stdout.splitlines()]
-    assert lines[0] == ["NAME", "KIND", "READY", "REASON", "REPLICAS", "LATENCY", "2XX", "4XX", "5XX", "AGE"]
+    assert lines[0] == [
+        "NAME",
+        "KIND",
+        "READY",
+        "REASON",
+        "REPLICAS",
+        "P50",
+        "P95",
+        "P99",
+        "2XX",
+        "4XX",
+        "5XX",
+        "AGE",
+    ]
     assert [line[:-1] for line in lines[1:]] == [
-        ["broken", "RealtimeAPI", "False", "HandlerNotFound", "0/1", "-", "-", "-", "-"],
-        ["flowers", "RealtimeAPI", "True", "Ready", "1/2", "5", "ms", "60", "4", "-"],
-        ["letters", "AsyncAPI", "True", "Ready", "1/1", "1.5", "s", "30", "2", "-"],
-        ["locked", "RealtimeAPI", "True", "Ready", "1/1", "5", "ms", "30", "2", "-"],
-        ["prices", "RealtimeAPI", "True", "Ready", "1/1", "-", "-", "-", "-"],
+        ["broken", "RealtimeAPI", "False", "HandlerNotFound", "0/1", "-", "-", "-", "-", "-", "-"],
+        ["flowers", "RealtimeAPI", "True", "Ready", "1/2", "5", "ms", "5.9", "ms", "6", "ms", "60", "4", "-"],
+        ["letters", "AsyncAPI", "True", "Ready", "1/1", "1.5", "s", "1.95", "s", "1.99", "s", "30", "2", "-"],
+        ["locked", "RealtimeAPI", "True", "Ready", "1/1", "5", "ms", "5.9", "ms", "6", "ms", "30", "2", "-"],
+        ["prices", "RealtimeAPI", "True", "Ready", "1/1", "-", "-", "-", "-", "-", "-"],
     ]
     assert place.cortex("get", "-n", "elsewhere").stdout == "No APIs in namespace elsewhere.\n"
     assert "NAMESPACE" in place.cortex("get", "-A").stdout
@@ -68,7 +82,7 @@ def test_get_shows_the_classes_of_a_classification_as_bars(place):
         "replicas 1/2",
         "endpoint http://api-flowers.default.svc:8080",
         "requests 60 2XX, 4 4XX; 2 in flight",
-        "latency 5 ms on average",
+        "latency p50 5 ms, p95 5.9 ms, p99 6 ms",
         "setosa " + "█" * 40 + " 30 (75%)",
         "virginica " + "█" * 13 + " 10 (25%)",
         "2 responses not counted: missing key",
@@ -86,7 +100,7 @@ def test_get_shows_the_range_of_a_regression(place):
 def test_get_shows_the_jobs_of_an_async_api(place):
     words = " ".join(place.cortex("get", "letters").stdout.split())
     assert "jobs 2 queued, 1 in progress; 3 completed, 1 failed" in words
-    assert "latency 1.5 s on average, from submission to end" in words
+    assert "latency p50 1.5 s, p95 1.95 s, p99 1.99 s, from submission to end" in words
     assert "requests" not in words
 
 

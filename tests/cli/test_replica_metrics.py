@@ -1,5 +1,7 @@
 """Totals of the metrics of several replicas."""
 
+import pytest
+
 from cortex_cli.replica_metrics import Values, samples, sum_metrics
 
 
@@ -19,20 +21,38 @@ def test_requests_are_summed_by_status_class():
     traffic = sum_metrics([one, two])
     assert traffic.classes == {"2XX": 6, "5XX": 2}
     assert traffic.in_flight == 3
-    assert traffic.seconds is None
+    assert traffic.latency is None
 
 
-def test_average_latency_is_weighted_by_requests():
-    one = "cortex_request_duration_seconds_count 1\ncortex_request_duration_seconds_sum 1.0\n"
-    two = "cortex_request_duration_seconds_count 3\ncortex_request_duration_seconds_sum 1.0\n"
-    assert sum_metrics([one, two]).seconds == 0.5
+def histogram(name: str, **counts: int) -> str:
+    """Return the buckets of a histogram. counts: cumulative counts by bound in milliseconds, such as ms10, and inf."""
+    bounds = {key: "+Inf" if key == "inf" else str(int(key[2:]) / 1000) for key in counts}
+    return "".join(f'{name}_bucket{{le="{bounds[key]}"}} {count}\n' for key, count in counts.items())
+
+
+def test_percentiles_are_estimated_from_the_buckets_of_all_replicas():
+    one = histogram("cortex_request_duration_seconds", ms10=50, ms20=50, ms100=50, inf=50)
+    two = histogram("cortex_request_duration_seconds", ms10=0, ms20=40, ms100=50, inf=50)
+    latency = sum_metrics([one, two]).latency
+    assert latency is not None
+    assert (latency.p50, latency.p95, latency.p99) == pytest.approx((0.010, 0.060, 0.092))
+    assert (latency.lowest, latency.highest) == (0.01, 0.1)
+
+
+def test_a_percentile_in_the_last_bucket_is_the_largest_bound():
+    latency = sum_metrics([histogram("cortex_request_duration_seconds", ms10=1, inf=2)]).latency
+    assert latency is not None and (latency.p50, latency.p95, latency.p99) == (0.01, 0.01, 0.01)
+    assert sum_metrics([histogram("cortex_request_duration_seconds", ms10=0, inf=0)]).latency is None
 
 
 def test_ended_jobs_are_summed_by_status():
-    text = 'cortex_async_jobs_total{{status="{}"}} {}\ncortex_async_finish_seconds_count {}\ncortex_async_finish_seconds_sum {}\n'
-    one, two = text.format("completed", 3, 3, 6), text.format("failed", 1, 1, 2)
-    traffic = sum_metrics([one, two, "cortex_async_queued 4\n"])
-    assert (traffic.jobs, traffic.job_seconds) == ({"completed": 3, "failed": 1}, 2.0)
+    text = 'cortex_async_jobs_total{{status="{}"}} {}\n'
+    finish = histogram("cortex_async_finish_seconds", ms1000=0, ms3000=4, inf=4)
+    traffic = sum_metrics(
+        [text.format("completed", 3) + finish, text.format("failed", 1), "cortex_async_queued 4\n"]
+    )
+    assert traffic.jobs == {"completed": 3, "failed": 1}
+    assert traffic.job_latency is not None and traffic.job_latency.p50 == 2.0
 
 
 def test_tracked_values_are_combined():
