@@ -8,6 +8,7 @@ import click
 from cortex_api import __version__
 
 _MODULES = {
+    "init": "init",
     "run": "run",
     "validate": "validate",
     "convert": "convert.command",

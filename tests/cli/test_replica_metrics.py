@@ -41,7 +41,8 @@ def test_percentiles_are_estimated_from_the_buckets_of_all_replicas():
 
 def test_a_percentile_in_the_last_bucket_is_the_largest_bound():
     latency = sum_metrics([histogram("cortex_request_duration_seconds", ms10=1, inf=2)]).latency
-    assert latency is not None and (latency.p50, latency.p95, latency.p99) == (0.01, 0.01, 0.01)
+    assert latency is not None
+    assert (latency.p50, latency.p95, latency.p99) == (0.01, 0.01, 0.01)
     assert sum_metrics([histogram("cortex_request_duration_seconds", ms10=0, inf=0)]).latency is None
 
 
@@ -52,7 +53,8 @@ def test_ended_jobs_are_summed_by_status():
         [text.format("completed", 3) + finish, text.format("failed", 1), "cortex_async_queued 4\n"]
     )
     assert traffic.jobs == {"completed": 3, "failed": 1}
-    assert traffic.job_latency is not None and traffic.job_latency.p50 == 2.0
+    assert traffic.job_latency is not None
+    assert traffic.job_latency.p50 == 2.0
 
 
 def test_tracked_values_are_combined():
