@@ -6,9 +6,10 @@ It contains only the fields that the runtime reads. A change of autoscaling, rep
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from cortex_api.kinds import KINDS, AsyncAPI, RealtimeAPI
+from cortex_api.handler import RealtimeHandler, ServerSideBatching
+from cortex_api.kinds import KINDS, AsyncAPI, AsyncSpec, RealtimeAPI, RealtimeSpec
 from cortex_api.parsing import InvalidManifest, Problem, parse
 
 VERSION = "1"
@@ -26,12 +27,32 @@ class Document:
     kind: str
     name: str
     namespace: str
-    spec: Any
+    spec: RealtimeSpec | AsyncSpec
 
     @classmethod
     def of(cls, api: RealtimeAPI | AsyncAPI) -> Self:
         """Return the document of a resource."""
         return cls(api.kind, api.metadata.name, api.metadata.namespace, api.spec)
+
+    @property
+    def realtime_spec(self) -> RealtimeSpec:
+        """The spec of a RealtimeAPI. Raises TypeError for an AsyncAPI."""
+        if not isinstance(self.spec, RealtimeSpec):
+            raise TypeError(f"{self.name} is of kind {self.kind}")
+        return self.spec
+
+    @property
+    def async_spec(self) -> AsyncSpec:
+        """The spec of an AsyncAPI. Raises TypeError for a RealtimeAPI."""
+        if not isinstance(self.spec, AsyncSpec):
+            raise TypeError(f"{self.name} is of kind {self.kind}")
+        return self.spec
+
+    @property
+    def batching(self) -> ServerSideBatching | None:
+        """`handler.serverSideBatching`; None without it, and for an AsyncAPI."""
+        handler = self.spec.handler
+        return handler.server_side_batching if isinstance(handler, RealtimeHandler) else None
 
     def to_json(self) -> bytes:
         """Return the document as UTF-8 JSON; equal documents have equal bytes.

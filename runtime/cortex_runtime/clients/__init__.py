@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cortex_api import Document, units
+from cortex_api.handler import RealtimeHandler
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.repository import ModelRepository
 
@@ -87,19 +88,22 @@ def open_client(
     if handler.type == "onnx":
         from cortex_runtime.clients.onnx import ONNXClient, intra_op_threads
 
-        at_once = processes * getattr(handler, "threads_per_process", 1)
+        at_once = processes * handler.threads_per_process
         client = ONNXClient(store, intra_op_threads(at_once), size=size, limit_bytes=limit_bytes)
         client.preload()
         return client
     from cortex_runtime.clients import tensorflow
 
+    timeout = tensorflow.TIMEOUT
+    if isinstance(handler, RealtimeHandler):
+        timeout = units.seconds(handler.request_timeout)
     return tensorflow.open_client(
         store,
         handler.models,
         os.environ.get(tensorflow.ADDRESS),
         size=size,
         limit_bytes=limit_bytes,
-        timeout=units.seconds(getattr(handler, "request_timeout", f"{tensorflow.TIMEOUT}s")),
+        timeout=timeout,
     )
 
 

@@ -116,7 +116,7 @@ def load(
             raise StartError(
                 "InvalidSpec", "handler.models is required to serve a model without a handler class"
             )
-        batched = getattr(spec, "server_side_batching", None) is not None and spec.type == "onnx"
+        batched = document.batching is not None and spec.type == "onnx"
         methods = pipeline.methods(code, client, spec.config, batched)
     else:
         methods = interfaces.methods(code, instance, values)

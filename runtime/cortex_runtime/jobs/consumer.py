@@ -63,10 +63,10 @@ class Consumer:
         self._grace = options.grace
         self._document = document
         self._queue = queue
-        self._capacity = jobs_per_process(document.spec.handler)
+        self._capacity = jobs_per_process(document.async_spec.handler)
         self._admin_listener = listen(options.host, options.admin_port)
         self._metrics = ConsumerMetrics(lambda: self._dispatcher.running())
-        self._dispatcher = Dispatcher(queue, self._metrics, jobs_per_replica(document.spec.handler))
+        self._dispatcher = Dispatcher(queue, self._metrics, jobs_per_replica(document.async_spec.handler))
         # No hang_timeout: a job may take any time.
         self._pool = WorkerPool(options, document, launcher, self._launch)
 

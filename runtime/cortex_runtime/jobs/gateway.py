@@ -188,9 +188,9 @@ async def _background(
     await state.open()
     log.info("ready: accepting jobs of %s on port %d", document.name, options.port)
     work = [_sweep(queue)]
-    if document.spec.webhook is not None:
+    if (webhook := document.async_spec.webhook) is not None:
         secret = os.environ.get("CORTEX_WEBHOOK_SECRET", "").encode()
-        timeout = units.seconds(document.spec.webhook.timeout)
+        timeout = units.seconds(webhook.timeout)
         # Imports an HTTP client, which a gateway without webhooks does not need.
         from cortex_runtime.jobs.webhook import Webhooks
 

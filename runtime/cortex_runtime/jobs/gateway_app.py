@@ -53,7 +53,7 @@ class Gateway:
         self._limit = limit
         self._metrics = metrics
         self._max_body = units.parse_bytes(document.spec.handler.max_body_size)
-        self._webhook = document.spec.webhook
+        self._webhook = document.async_spec.webhook
         self._keys = api_keys.of(document)
         self._access = AccessLog(document.spec.handler.log_level)
         self._ids = RequestIds()

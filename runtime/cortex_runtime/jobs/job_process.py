@@ -4,8 +4,8 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
+from cortex_api.handler import AsyncHandler
 from cortex_runtime.messages import (
     CancelJob,
     Command,
@@ -102,12 +102,12 @@ class JobProcess(ChildProcess):
         return True
 
 
-def jobs_per_process(handler: Any) -> int:
+def jobs_per_process(handler: AsyncHandler) -> int:
     """Return the number of jobs that one process runs at the same time. handler: of the spec."""
     share = math.ceil(handler.max_concurrency / handler.processes_per_replica)
-    return int(max(share, handler.threads_per_process))
+    return max(share, handler.threads_per_process)
 
 
-def jobs_per_replica(handler: Any) -> int:
+def jobs_per_replica(handler: AsyncHandler) -> int:
     """Return the number of jobs that all processes of a replica run at the same time. handler: of the spec."""
-    return int(max(handler.max_concurrency, handler.processes_per_replica * handler.threads_per_process))
+    return max(handler.max_concurrency, handler.processes_per_replica * handler.threads_per_process)

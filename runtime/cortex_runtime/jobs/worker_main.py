@@ -169,7 +169,7 @@ class _Reporter:
 def prepare(document: Document, arguments: WorkerArguments, control: ControlChannel) -> Callable[[], None]:
     """Load models and code and construct the handler. Return the function that runs jobs. Raises StartError."""
     shared_metrics = SharedMetrics(arguments.metrics, arguments.slots)
-    threads = Threads(jobs_per_process(document.spec.handler), shared_metrics.worker(arguments.slot))
+    threads = Threads(jobs_per_process(document.async_spec.handler), shared_metrics.worker(arguments.slot))
     handler = worker_lifecycle.load_handler(document, arguments, control, shared_metrics, threads)
     jobs = Jobs(handler, threads, control)
     is_async = handler.methods[JOB].is_async

@@ -52,7 +52,7 @@ class ReplicaCollector(Collector):
             BUCKETS,
             *shared_metrics.durations(),
         )
-        if getattr(document.spec.handler, "server_side_batching", None) is not None:
+        if document.batching is not None:
             yield _histogram(
                 "cortex_batch_size", "Requests per batch", BATCH_SIZES, *shared_metrics.batch_sizes()
             )

@@ -36,6 +36,8 @@ class ModelSync:
     def __init__(self, document: Document, models: Path, project: Path) -> None:
         handler = document.spec.handler
         spec = handler.models
+        if spec is None:
+            raise ValueError("the handler has no models")
         self._project = project
         self._locations = locations(spec)
         self._catalog_builder = CatalogBuilder.for_handler(handler, models)

@@ -23,7 +23,7 @@ _HOOK_SLACK = 30.0
 
 def connect(url: str, document: Document) -> Queue:
     """Return the queue of an AsyncAPI. Raises StartError (InvalidSpec) for a URL of any other form."""
-    spec = document.spec
+    spec = document.async_spec
     settings = Settings(
         spec.queue.max_attempts, units.seconds(spec.queue.lease), units.seconds(spec.queue.retention)
     )

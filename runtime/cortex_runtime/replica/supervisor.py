@@ -50,7 +50,7 @@ class Supervisor:
         self._options = options
         self._document = document
         self._is_interrupted = False
-        self._request_timeout = units.seconds(document.spec.handler.request_timeout)
+        self._request_timeout = units.seconds(document.realtime_spec.handler.request_timeout)
         self._listener = listen(options.host, options.port)
         self._admin_listener = listen(options.host, options.admin_port)
         self._loads: deque[int] = deque(maxlen=round(_LOAD_WINDOW / CHECK_SECONDS))

@@ -34,7 +34,7 @@ from cortex_runtime.serving.endpoint import Limits
 def prepare(document: Document, arguments: WorkerArguments, control: ControlChannel) -> Callable[[], None]:
     """Load models and code and construct the handler. Returns a function that serves. Raises StartError."""
     listener = socket.socket(fileno=arguments.listener)
-    spec = document.spec.handler
+    spec = document.realtime_spec.handler
     keys = api_keys.of(document)
     shared_metrics = SharedMetrics(arguments.metrics, arguments.slots)
     metrics = shared_metrics.worker(arguments.slot)
@@ -75,7 +75,7 @@ def serve(
         interface="asgi3",
         proxy_headers=False,
         backlog=2048,
-        timeout_graceful_shutdown=max(1, int(units.seconds(document.spec.handler.request_timeout))),
+        timeout_graceful_shutdown=max(1, int(units.seconds(document.realtime_spec.handler.request_timeout))),
     )
     server = _server(config, lambda: control.send(Ready()), app, arguments)
     loop = uvloop.new_event_loop()
