@@ -26,6 +26,7 @@ from cortex_api.contract import (
     DOCUMENT_FILE,
     GATEWAY_COMMAND,
     QUEUE_URL_VARIABLE,
+    READINESS_PATH,
     SERVE_COMMAND,
 )
 from cortex_cli import queue_server, source_config_maps
@@ -228,7 +229,7 @@ class Runtime:
         with httpx.Client(timeout=5, trust_env=False) as client:
             while pending and self.wait(0) is None and not self._signals:
                 try:
-                    if client.get(f"http://{HOST}:{pending[0].admin_port}/readyz").is_success:
+                    if client.get(f"http://{HOST}:{pending[0].admin_port}{READINESS_PATH}").is_success:
                         pending.pop(0)
                         continue
                 except httpx.TransportError:

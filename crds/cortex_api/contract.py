@@ -105,6 +105,11 @@ def object_name(api: str, component: str = API) -> str:
     return f"api-{api}{suffix}"
 
 
+def full_queue_name(namespace: str, name: str) -> str:
+    """Return the name of an AsyncAPI's queue on its server. name: of the spec, or that of the API."""
+    return f"cortex-{namespace}-{name}"
+
+
 def pod_selector(api: str, kind: str) -> str:
     """Return the label selector of all pods of an API."""
     return f"{API_LABEL}={api},{KIND_LABEL}={kind}"

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from cortex_api import reasons
+from cortex_api.contract import ADMIN_PORT
 from cortex_api.kinds import API_VERSION, KINDS
 from cortex_api.schema import descriptions
 from cortex_api.situations import SITUATIONS, Situation
@@ -57,7 +58,8 @@ def troubleshooting() -> str:
         "Five minutes after the last failure, `Degraded` becomes false and `status.lastFailure.recoveredAt` is set;"
         " `cortex get` shows the last failure until then. `status.lastFailure` keeps the failure afterwards.",
         "",
-        "Kubernetes does not see that a worker process inside a container exits. The operator therefore polls port 8081 of each"
+        "Kubernetes does not see that a worker process inside a container exits. The operator therefore polls port"
+        f" {ADMIN_PORT} of each"
         " running pod every ten seconds (every three seconds during startup). Your own NetworkPolicies must allow this. If the"
         " operator cannot reach a pod, it reports the state that the kubelet reports.",
         "",

@@ -5,6 +5,8 @@ Ready can have the reason of a problem while its status is True, if the API stil
 
 from dataclasses import dataclass
 
+from cortex_api.contract import ADMIN_PORT, PORT, TENSORFLOW_SERVING_CONTAINER
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -68,7 +70,7 @@ REASONS: dict[str, Reason] = {
         "Set another `queue.name`, or delete the older API.",
     ),
     "PortInUse": Reason(
-        "Port 8080 or 8081 is in use: another container of the pod listens on it.",
+        f"Port {PORT} or {ADMIN_PORT} is in use: another container of the pod listens on it.",
         "Remove the container, or use another port for it. `spec.pod` may have added the container.",
     ),
     "FieldsOverwritten": Reason(
@@ -134,7 +136,7 @@ REASONS: dict[str, Reason] = {
     "MetricsUnavailable": Reason(
         "The autoscaler has no metrics, so the number of replicas does not change.",
         "For `targetCpuUtilization`, install or repair metrics-server. For `targetInFlight`, allow the operator to connect to"
-        " port 8081 of the pods.",
+        f" port {ADMIN_PORT} of the pods.",
     ),
     "AutoscalerFailed": Reason(
         "The HorizontalPodAutoscaler cannot read or write the number of replicas, or another HPA selects the same pods.",
@@ -183,7 +185,7 @@ REASONS: dict[str, Reason] = {
     ),
     "TensorFlowServingUnavailable": Reason(
         "TensorFlow Serving does not respond in the pod.",
-        "Check the log of the container tensorflow-serving. The usual cause is insufficient memory.",
+        f"Check the log of the container {TENSORFLOW_SERVING_CONTAINER}. The usual cause is insufficient memory.",
     ),
     # Queues.
     "QueueUnreachable": Reason(

@@ -13,7 +13,7 @@ from typing import Any
 
 import kopf
 
-from cortex_api.contract import PLATFORM_PATH, PORT
+from cortex_api.contract import HEALTH_PATH, METRICS_PATH, PLATFORM_PATH, PORT
 from cortex_operator import health, platform
 from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.capabilities import Capabilities
@@ -38,7 +38,9 @@ def main() -> int:
     """Run the operator. Returns the exit status: 0 after SIGTERM, 1 after a failure, 2 for an invalid platform file."""
     parser = argparse.ArgumentParser(prog="python -m cortex_operator", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path(PLATFORM_PATH), help="path of the platform file")
-    parser.add_argument("--health-port", type=int, default=PORT, help="port of /healthz and /metrics")
+    parser.add_argument(
+        "--health-port", type=int, default=PORT, help=f"port of {HEALTH_PATH} and {METRICS_PATH}"
+    )
     arguments = parser.parse_args()
     try:
         settings = platform.read(arguments.config)

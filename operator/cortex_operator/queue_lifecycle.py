@@ -10,7 +10,7 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
-from cortex_api.contract import APPLIED_HASH_ANNOTATION, DESTROY, QUEUE_FINALIZER
+from cortex_api.contract import APPLIED_HASH_ANNOTATION, DESTROY, QUEUE_FINALIZER, full_queue_name
 from cortex_operator.cluster import Cluster, error_text, is_namespace_terminating
 from cortex_operator.platform import Platform
 from cortex_operator.render import queue_deletion
@@ -55,12 +55,12 @@ class QueueLifecycle:
         return api.model_copy(update={"spec": api.spec.model_copy(update={"queue": queue})})
 
     def _older_user(self, key: Key, name: str, live: Object) -> Key | None:
-        wanted = full_name(key, name)
+        wanted = full_queue_name(key.namespace, name)
         for other in self._cache.apis():
             if other.kind != key.kind or other == key:
                 continue
             there = self._cache.api(other)
-            shares = there is not None and full_name(other, queue_name(there)) == wanted
+            shares = there is not None and full_queue_name(other.namespace, queue_name(there)) == wanted
             if there is not None and shares and _age(other, there) < _age(key, live):
                 return other
         return None
@@ -101,7 +101,7 @@ class QueueLifecycle:
                 "waiting for its pods to terminate; then its queue is deleted (queue.deletionPolicy: Delete)",
                 True,
             )
-        queue = full_name(key, queue_name(live))
+        queue = full_queue_name(key.namespace, queue_name(live))
         try:
             api = parse(live)
             assert isinstance(api, AsyncAPI)
@@ -188,11 +188,6 @@ def queue_name(live: Object) -> str:
 def recorded_name(live: Object) -> str | None:
     """Return the name of the queue that the status records."""
     return (live.get("status") or {}).get("queueName")
-
-
-def full_name(key: Key, name: str) -> str:
-    """Return the name of a queue on its server, which is unique over all namespaces."""
-    return f"cortex-{key.namespace}-{name}"
 
 
 def _queue_of(live: Object) -> Object:

@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+from cortex_api import contract
+
 Parser = argparse.ArgumentParser
 
 
@@ -26,31 +28,33 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if of_document:
             added.add_argument(
-                "--config", type=Path, default=Path("/etc/cortex/api.json"), help="the API's document"
+                "--config", type=Path, default=Path(contract.DOCUMENT_PATH), help="the API's document"
             )
         added.add_argument(
             "--termination-log",
             type=Path,
-            default=Path("/dev/termination-log"),
+            default=Path(contract.TERMINATION_LOG),
             help="file for the reason of a failure",
         )
         return added
 
-    serve = command("serve", "serve a RealtimeAPI")
+    serve = command(contract.SERVE_COMMAND, "serve a RealtimeAPI")
     _add_code_options(serve)
     _add_port_options(serve, with_port=True)
     _add_drain_delay(serve)
-    consume = command("consume", "run the jobs of an AsyncAPI")
+    consume = command(contract.CONSUME_COMMAND, "run the jobs of an AsyncAPI")
     _add_code_options(consume)
     _add_port_options(consume, with_port=False)
     consume.add_argument(
         "--grace", type=float, default=60.0, help="seconds for running jobs to finish after SIGTERM"
     )
-    gateway = command("gateway", "accept the jobs of an AsyncAPI")
+    gateway = command(contract.GATEWAY_COMMAND, "accept the jobs of an AsyncAPI")
     _add_port_options(gateway, with_port=True)
     _add_drain_delay(gateway)
     destroy = command(
-        "destroy", "delete the queue of an AsyncAPI, with all jobs and results", of_document=False
+        contract.DESTROY_COMMAND,
+        "delete the queue of an AsyncAPI, with all jobs and results",
+        of_document=False,
     )
     destroy.add_argument("--queue", required=True, help="name of the queue: cortex-NAMESPACE-NAME")
     options = vars(parser.parse_args(arguments))
@@ -61,12 +65,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _add_code_options(command: Parser) -> None:
-    command.add_argument("--project", type=Path, default=Path("/mnt/project"), help="folder of the code")
+    command.add_argument(
+        "--project", type=Path, default=Path(contract.PROJECT_FOLDER), help="folder of the code"
+    )
     command.add_argument(
         "--packed", type=Path, help="folder with an archive of the project; it is unpacked into --project"
     )
     command.add_argument(
-        "--models", type=Path, default=Path("/mnt/models"), help="folder for downloaded models"
+        "--models", type=Path, default=Path(contract.MODELS_FOLDER), help="folder for downloaded models"
     )
     command.add_argument(
         "--reload", action="store_true", help="restart the workers when a file of the project changes"
@@ -75,11 +81,13 @@ def _add_code_options(command: Parser) -> None:
 
 def _add_port_options(command: Parser, with_port: bool) -> None:
     command.add_argument(
-        "--host", default=os.environ.get("CORTEX_HOST", "0.0.0.0"), help="address to listen on"
+        "--host", default=os.environ.get(contract.HOST_VARIABLE, "0.0.0.0"), help="address to listen on"
     )
     if with_port:
-        command.add_argument("--port", type=int, default=8080, help="port of the API")
-    command.add_argument("--admin-port", type=int, default=8081, help="port of health, readiness and metrics")
+        command.add_argument("--port", type=int, default=contract.PORT, help="port of the API")
+    command.add_argument(
+        "--admin-port", type=int, default=contract.ADMIN_PORT, help="port of health, readiness and metrics"
+    )
 
 
 def _add_drain_delay(command: Parser) -> None:
@@ -96,15 +104,15 @@ def _run(command: str, options: dict[str, object]) -> int:
     given: dict[str, object] = options
     # Before onnxruntime is imported: it would start a thread at import, and send data to its vendor.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    if command == "serve":
+    if command == contract.SERVE_COMMAND:
         from cortex_runtime.replica.supervisor import Options, serve
 
         return serve(Options(**given))  # type: ignore[arg-type]
-    if command == "consume":
+    if command == contract.CONSUME_COMMAND:
         from cortex_runtime.jobs.consumer import ConsumerOptions, consume
 
         return consume(ConsumerOptions(**given))  # type: ignore[arg-type]
-    if command == "gateway":
+    if command == contract.GATEWAY_COMMAND:
         from cortex_runtime.jobs.gateway import GatewayOptions, gateway
 
         return gateway(GatewayOptions(**given))  # type: ignore[arg-type]

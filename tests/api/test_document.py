@@ -22,6 +22,13 @@ def test_document_survives_a_round_trip(manifest: Make, tmp_path: Path) -> None:
     assert parsed.spec.handler.config == HANDLER["config"]
 
 
+def test_the_spec_of_the_other_kind_is_refused(manifest: Make) -> None:
+    document = Document.of(parse(manifest()))
+    assert document.realtime_spec is document.spec
+    with pytest.raises(TypeError, match="is of kind RealtimeAPI"):
+        _ = document.async_spec
+
+
 @pytest.mark.parametrize(
     "change",
     [

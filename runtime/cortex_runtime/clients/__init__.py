@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cortex_api import Document, units
+from cortex_api.contract import TENSORFLOW_SERVING_VARIABLE
 from cortex_api.handler import RealtimeHandler
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.repository import ModelRepository
@@ -100,7 +101,7 @@ def open_client(
     return tensorflow.open_client(
         store,
         handler.models,
-        os.environ.get(tensorflow.ADDRESS),
+        os.environ.get(TENSORFLOW_SERVING_VARIABLE),
         size=size,
         limit_bytes=limit_bytes,
         timeout=timeout,

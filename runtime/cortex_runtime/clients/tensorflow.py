@@ -16,6 +16,7 @@ import numpy as np
 from starlette.exceptions import HTTPException
 
 from cortex_api import units
+from cortex_api.contract import TENSORFLOW_SERVING_VARIABLE
 from cortex_api.handler import Models
 from cortex_runtime.clients import record_version
 from cortex_runtime.clients.base import CachingClient
@@ -28,8 +29,6 @@ from cortex_runtime.models.repository import ModelRepository, Version
 if TYPE_CHECKING:
     from cortex_runtime.clients.tfserving.server import ModelServer
 
-ADDRESS = "CORTEX_TENSORFLOW_SERVING"
-"""Environment variable with host:port of TensorFlow Serving."""
 TIMEOUT = 300.0
 """Seconds that a prediction may take in a server when nothing else is said, as in Cortex."""
 
@@ -152,8 +151,9 @@ def open_client(
         if find_spec("tensorflow") is None:
             raise StartError(
                 "InvalidSpec",
-                f"handler.type tensorflow needs TensorFlow Serving, whose host:port {ADDRESS} names, or TensorFlow in this "
-                "environment: build the image with REQUIREMENTS=runtime-tensorflow, or pip install tensorflow-cpu",
+                f"handler.type tensorflow needs TensorFlow Serving (set {TENSORFLOW_SERVING_VARIABLE} to its HOST:PORT) or"
+                " TensorFlow in this environment (build the image with REQUIREMENTS=runtime-tensorflow, or pip install"
+                " tensorflow-cpu)",
             )
         from cortex_runtime.clients.tfserving.inprocess import InProcess
 

@@ -20,14 +20,13 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cortex_api.contract import DEPENDENCIES_VARIABLE
 from cortex_api.handler import BaseHandler
 from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.processes.parent_pipe import ParentPipe
 
 log = logging.getLogger("cortex")
 
-FOLDER = "CORTEX_DEPENDENCIES"
-"""Environment variable with the folder of the installed packages, for the workers."""
 PIP, SHELL, CONDA = "requirements.txt", "dependencies.sh", "conda-packages.txt"
 """Default files, which spec.handler.dependencies overrides."""
 
@@ -134,7 +133,7 @@ class Installer:
             listed = scratch / "missing.txt"
             listed.write_text("".join(f"{line}\n" for line in missing))
             self._pip_install("--no-deps", "--target", str(folder), "-r", str(listed))
-        os.environ[FOLDER] = str(folder)
+        os.environ[DEPENDENCIES_VARIABLE] = str(folder)
         if (folder / "bin").is_dir():
             os.environ["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
 
@@ -195,7 +194,7 @@ class Installer:
 
 def installed() -> Path | None:
     """Return the folder of the installed packages, or None."""
-    folder = os.environ.get(FOLDER)
+    folder = os.environ.get(DEPENDENCIES_VARIABLE)
     return Path(folder) if folder else None
 
 

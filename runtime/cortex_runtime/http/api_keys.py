@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 
 from cortex_api import Document
+from cortex_api.contract import API_KEYS_FOLDER, API_KEYS_VARIABLE
 from cortex_runtime.errors import StartError
 
 log = logging.getLogger("cortex")
 
-VARIABLE = "CORTEX_API_KEYS"
-"""The environment variable that names the folder."""
 MESSAGE = "an API key is required: send Authorization: Bearer KEY or X-API-Key: KEY"
 CHECK_SECONDS = 1.0
 """Seconds between two checks of the folder for changes."""
@@ -29,7 +28,7 @@ def of(document: Document) -> "ApiKeys | None":
     asked = document.spec.handler.api_keys
     if asked is None:
         return None
-    return ApiKeys(Path(os.environ.get(VARIABLE, "/etc/cortex-keys")), document.name, asked.secret.name)
+    return ApiKeys(Path(os.environ.get(API_KEYS_VARIABLE, API_KEYS_FOLDER)), document.name, asked.secret.name)
 
 
 class ApiKeys:
@@ -48,8 +47,8 @@ class ApiKeys:
             raise StartError(
                 "InvalidSpec",
                 f"handler.apiKeys: {folder} contains no key, so no client could call the API. Check that"
-                f" Secret {secret} exists in its namespace and has a key. Outside a cluster, {VARIABLE} names a folder with one"
-                " file per key",
+                f" Secret {secret} exists in its namespace and has a key. Outside a cluster, {API_KEYS_VARIABLE} names"
+                " a folder with one file per key",
             )
 
     def admits(self, headers: dict[bytes, bytes]) -> bool:

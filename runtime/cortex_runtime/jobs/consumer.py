@@ -21,6 +21,7 @@ from pathlib import Path
 import uvloop
 
 from cortex_api import Document
+from cortex_api.contract import QUEUE_URL_VARIABLE
 from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.http.server import Server
 from cortex_runtime.jobs.dispatcher import Dispatcher
@@ -33,7 +34,7 @@ from cortex_runtime.metrics.prometheus import Metrics
 from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.listener import listen
 from cortex_runtime.processes.template_process import Template
-from cortex_runtime.queues.connect import VARIABLE, connect
+from cortex_runtime.queues.connect import connect
 from cortex_runtime.queues.queue import Queue
 from cortex_runtime.replica.admin import Admin, Unready, admin_server
 from cortex_runtime.replica.pool import PoolOptions, WorkerPool
@@ -140,7 +141,7 @@ def consume(options: ConsumerOptions) -> int:
     try:
         document = read_document(options.config)
         launcher = Launcher(_WORKER, Template.fork(_WORKER))
-        queue = connect(os.environ.get(VARIABLE, ""), document)
+        queue = connect(os.environ.get(QUEUE_URL_VARIABLE, ""), document)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(options, document, queue, launcher))
     except StartError as error:

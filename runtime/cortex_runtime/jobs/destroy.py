@@ -8,10 +8,11 @@ import logging
 import os
 from pathlib import Path
 
+from cortex_api.contract import QUEUE_URL_VARIABLE
 from cortex_runtime.errors import StartError
 from cortex_runtime.logs import records
 from cortex_runtime.queues.base import Backend, Channel, QueueError
-from cortex_runtime.queues.connect import VARIABLE, backend_of
+from cortex_runtime.queues.connect import backend_of
 from cortex_runtime.replica.termination import record_termination
 
 log = logging.getLogger("cortex")
@@ -24,7 +25,7 @@ def destroy(queue: str, termination_log: Path) -> int:
     """Delete a queue. Return the exit status: 0, or 1 with the reason in the termination log."""
     records.configure("info")
     try:
-        asyncio.run(_destroy(backend_of(os.environ.get(VARIABLE, ""), queue, _LEASES)))
+        asyncio.run(_destroy(backend_of(os.environ.get(QUEUE_URL_VARIABLE, ""), queue, _LEASES)))
     except (StartError, QueueError) as problem:
         error = problem if isinstance(problem, StartError) else StartError("QueueUnreachable", str(problem))
         log.error("failed to delete the queue: %s", error, extra={"reason": error.reason})

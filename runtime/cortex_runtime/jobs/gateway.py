@@ -35,6 +35,7 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from cortex_api import Document, units
+from cortex_api.contract import MAX_REPLICAS_VARIABLE, QUEUE_PATH, QUEUE_URL_VARIABLE, WEBHOOK_SECRET_VARIABLE
 from cortex_runtime.errors import StartError
 from cortex_runtime.http import response
 from cortex_runtime.http.protocol import OrderlyProtocol
@@ -45,7 +46,7 @@ from cortex_runtime.jobs.queue_state import QueueState
 from cortex_runtime.logs import records
 from cortex_runtime.processes.listener import listen
 from cortex_runtime.queues.base import QueueError, Unreachable
-from cortex_runtime.queues.connect import VARIABLE, connect
+from cortex_runtime.queues.connect import connect
 from cortex_runtime.queues.queue import Queue
 from cortex_runtime.replica.admin import Admin, Unready
 from cortex_runtime.replica.termination import record_termination
@@ -78,7 +79,7 @@ class GatewayAdmin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to one request."""
-        if scope["type"] != "http" or scope["path"] != "/queue":
+        if scope["type"] != "http" or scope["path"] != QUEUE_PATH:
             await self._admin(scope, receive, send)
             return
         try:
@@ -99,7 +100,7 @@ def gateway(options: GatewayOptions) -> int:
     records.configure("info")
     try:
         document = read_document(options.config)
-        queue = connect(os.environ.get(VARIABLE, ""), document)
+        queue = connect(os.environ.get(QUEUE_URL_VARIABLE, ""), document)
         limit = document.spec.handler.max_replica_concurrency * _max_replicas()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(options, document, queue, limit))
@@ -123,9 +124,9 @@ def read_document(path: Path) -> Document:
 
 
 def _max_replicas() -> int:
-    given = os.environ.get("CORTEX_MAX_REPLICAS", "1")
+    given = os.environ.get(MAX_REPLICAS_VARIABLE, "1")
     if not given.isdigit() or int(given) < 1:
-        raise StartError("InvalidSpec", f"CORTEX_MAX_REPLICAS must be a positive integer; got {given!r}")
+        raise StartError("InvalidSpec", f"{MAX_REPLICAS_VARIABLE} must be a positive integer; got {given!r}")
     return int(given)
 
 
@@ -189,7 +190,7 @@ async def _background(
     log.info("ready: accepting jobs of %s on port %d", document.name, options.port)
     work = [_sweep(queue)]
     if (webhook := document.async_spec.webhook) is not None:
-        secret = os.environ.get("CORTEX_WEBHOOK_SECRET", "").encode()
+        secret = os.environ.get(WEBHOOK_SECRET_VARIABLE, "").encode()
         timeout = units.seconds(webhook.timeout)
         # Imports an HTTP client, which a gateway without webhooks does not need.
         from cortex_runtime.jobs.webhook import Webhooks

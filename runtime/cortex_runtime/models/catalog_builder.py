@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cortex_api.contract import TENSORFLOW_SERVING_VARIABLE
 from cortex_api.handler import BaseHandler, Models
 from cortex_runtime.models import folder_layout
 from cortex_runtime.models.catalog import DEFAULT_NAME, Catalog, IndexedVersion
@@ -44,7 +45,7 @@ class CatalogBuilder:
     @classmethod
     def for_handler(cls, handler: BaseHandler, models: Path) -> "CatalogBuilder":
         """TensorFlow Serving, a container of its own, sees nothing but the folder of models."""
-        apart = handler.type == "tensorflow" and bool(os.environ.get("CORTEX_TENSORFLOW_SERVING"))
+        apart = handler.type == "tensorflow" and bool(os.environ.get(TENSORFLOW_SERVING_VARIABLE))
         return cls(handler.type, models, serves_local_files=not apart)
 
     def build(self, location: ModelLocation, listing: Listing, local: Path | None, shown: str) -> Catalog:

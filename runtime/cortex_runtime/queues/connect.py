@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from urllib.parse import parse_qs, urlsplit
 
 from cortex_api import Document, units
+from cortex_api.contract import QUEUE_URL_VARIABLE, full_queue_name
 from cortex_runtime.errors import StartError
 from cortex_runtime.queues.base import Backend, Channel
 from cortex_runtime.queues.queue import Queue
 from cortex_runtime.queues.records import Settings
 
-VARIABLE = "CORTEX_QUEUE_URL"
 _HOOK_SLACK = 30.0
 
 
@@ -29,14 +29,14 @@ def connect(url: str, document: Document) -> Queue:
     )
     # One delivery of a webhook, with a margin.
     hook_lease = _HOOK_SLACK + (units.seconds(spec.webhook.timeout) if spec.webhook is not None else 0.0)
-    name = f"cortex-{document.namespace}-{spec.queue.name or document.name}"
+    name = full_queue_name(document.namespace, spec.queue.name or document.name)
     return Queue(backend_of(url, name, {"jobs": settings.lease, "hooks": hook_lease}), settings)
 
 
 def backend_of(url: str, name: str, leases: Mapping[Channel, float]) -> Backend:
     """Return the backend of the queue `name`. leases: of the messages of each channel, in seconds. Raises StartError."""
     if not url:
-        raise StartError("InvalidSpec", f"{VARIABLE} must be set to the URL of the queue")
+        raise StartError("InvalidSpec", f"{QUEUE_URL_VARIABLE} must be set to the URL of the queue")
     parts = urlsplit(url)
     given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if parts.scheme in ("nats", "tls"):
@@ -49,7 +49,7 @@ def backend_of(url: str, name: str, leases: Mapping[Channel, float]) -> Backend:
         ]
         replicas = given.get("replicas", "1")
         if not replicas.isdigit() or not 1 <= int(replicas) <= 5:
-            raise StartError("InvalidSpec", f"{VARIABLE}: replicas must be 1 to 5; got {replicas}")
+            raise StartError("InvalidSpec", f"{QUEUE_URL_VARIABLE}: replicas must be 1 to 5; got {replicas}")
         return NatsBackend(servers, name, leases, int(replicas), given.get("credentials"))
     if parts.scheme == "sqs":
         _check(parts.scheme, given, ("region", "sqs", "s3"))
@@ -57,12 +57,12 @@ def backend_of(url: str, name: str, leases: Mapping[Channel, float]) -> Backend:
 
         if not parts.netloc:
             raise StartError(
-                "InvalidSpec", f"{VARIABLE}: expected sqs://BUCKET/PREFIX; the bucket is missing"
+                "InvalidSpec", f"{QUEUE_URL_VARIABLE}: expected sqs://BUCKET/PREFIX; the bucket is missing"
             )
         prefix = "/".join(part for part in (parts.path.strip("/"), name) if part)
         endpoints = {service: value for service, value in given.items() if service != "region"}
         return SqsBackend(parts.netloc, prefix, name, leases, given.get("region"), endpoints)
-    raise StartError("InvalidSpec", f"{VARIABLE} must begin with nats://, tls:// or sqs://")
+    raise StartError("InvalidSpec", f"{QUEUE_URL_VARIABLE} must begin with nats://, tls:// or sqs://")
 
 
 def _check(scheme: str, given: dict[str, str], known: tuple[str, ...]) -> None:
@@ -70,5 +70,5 @@ def _check(scheme: str, given: dict[str, str], known: tuple[str, ...]) -> None:
     if unknown:
         raise StartError(
             "InvalidSpec",
-            f"{VARIABLE}: unknown parameter {', '.join(unknown)}; {scheme}:// accepts {', '.join(known)}",
+            f"{QUEUE_URL_VARIABLE}: unknown parameter {', '.join(unknown)}; {scheme}:// accepts {', '.join(known)}",
         )

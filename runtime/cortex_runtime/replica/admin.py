@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from cortex_api.contract import HEALTH_PATH, LOAD_PATH, METRICS_PATH, READINESS_PATH
 from cortex_runtime.http.server import Server, plain
 from cortex_runtime.metrics.prometheus import CONTENT_TYPE
 
@@ -52,9 +53,9 @@ class Admin:
         await send({"type": "http.response.body", "body": body})
 
     def _respond(self, path: str) -> tuple[int, str, bytes]:
-        if path == "/healthz":
+        if path == HEALTH_PATH:
             return 200, _JSON, b'{"ok":true}'
-        if path == "/readyz":
+        if path == READINESS_PATH:
             problem, failure = self._problem(), self._failure()
             details: dict[str, Any] = self._loads()
             if failure is not None:
@@ -65,9 +66,9 @@ class Admin:
                 details["since"] = problem.since
             why = {"reason": problem.reason, "message": problem.message}
             return 503, _JSON, orjson.dumps({"ready": False, **why, **details})
-        if path == "/metrics":
+        if path == METRICS_PATH:
             return 200, CONTENT_TYPE, self._metrics()
-        if path == "/load":
+        if path == LOAD_PATH:
             return 200, _JSON, orjson.dumps(self._loads())
         return 404, _JSON, b'{"error":"not found; use /healthz, /readyz, /metrics or /load"}'
 

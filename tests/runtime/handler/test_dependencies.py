@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from cortex_api.contract import DEPENDENCIES_VARIABLE
 from cortex_api.handler import RealtimeHandler
 from cortex_runtime.errors import StartError
-from cortex_runtime.handler.dependencies import FOLDER, Installer
+from cortex_runtime.handler.dependencies import Installer
 from cortex_runtime.processes.parent_pipe import ParentPipe
 
 LIFELINE = ParentPipe()
@@ -50,7 +51,7 @@ def install(tmp_path):
 
 
 def installed():
-    return sorted(path.name for path in Path(os.environ[FOLDER]).glob("*.py"))
+    return sorted(path.name for path in Path(os.environ[DEPENDENCIES_VARIABLE]).glob("*.py"))
 
 
 def test_requirements_are_installed_beside_what_the_runtime_brings(tmp_path, install):
@@ -73,7 +74,7 @@ def test_files_with_other_names_and_in_folders(tmp_path, install):
 
 def test_a_project_that_brings_nothing_installs_nothing(install):
     install()
-    assert FOLDER not in os.environ
+    assert DEPENDENCIES_VARIABLE not in os.environ
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cortex_api.contract import API_KEYS_VARIABLE
 from cortex_runtime.errors import StartError
-from cortex_runtime.http.api_keys import VARIABLE, ApiKeys
+from cortex_runtime.http.api_keys import ApiKeys
 
 from ..conftest import PLAIN, Replica
 
@@ -88,7 +89,7 @@ def test_keys_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "mounted"
     mount(folder, {"a": "first-key"})
-    monkeypatch.setenv(VARIABLE, str(folder))
+    monkeypatch.setenv(API_KEYS_VARIABLE, str(folder))
     return folder
 
 
@@ -134,7 +135,7 @@ def test_the_body_of_a_request_without_a_key_is_not_waited_for(
 def test_a_replica_without_keys_says_what_is_missing(
     serve: Callable[..., Replica], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "nothing"))
+    monkeypatch.setenv(API_KEYS_VARIABLE, str(tmp_path / "nothing"))
     replica = serve(ECHO, apiKeys=KEYS, wait=False)
     replica.process.wait(30)
     reason, message = replica.cause_of_death()

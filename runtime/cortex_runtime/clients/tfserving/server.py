@@ -18,6 +18,7 @@ import grpc
 import numpy as np
 from starlette.exceptions import HTTPException
 
+from cortex_api.contract import TENSORFLOW_SERVING_VARIABLE
 from cortex_runtime.clients.tfserving import serving_pb2 as pb
 from cortex_runtime.clients.tfserving import tensors
 from cortex_runtime.clients.tfserving.model import NotLoaded
@@ -53,7 +54,7 @@ class ModelServer:
         self._limits = limits or Limits()
         self._limited = self._limits != Limits()
         self._closed = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="tensorflow-serving", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="model-server-watch", daemon=True)
 
     def open(self, versions: Collection[Version]) -> None:
         """Wait for the server; unload what is none of these versions. Raises StartError."""
@@ -74,7 +75,7 @@ class ModelServer:
         except grpc.FutureTimeoutError:
             raise StartError(
                 "TensorFlowServingUnavailable",
-                f"TensorFlow Serving does not answer at {self._target} (CORTEX_TENSORFLOW_SERVING)",
+                f"TensorFlow Serving does not answer at {self._target} ({TENSORFLOW_SERVING_VARIABLE})",
             ) from None
         finally:
             ready.cancel()

@@ -4,11 +4,12 @@ import os
 import shutil
 from pathlib import Path
 
+from cortex_api.contract import CLAIMS_FOLDER
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.download_progress import Progress
 from cortex_runtime.models.sources.base import Changed, Entry, Listing
 
-CLAIMS = Path("/mnt/pvc")
+CLAIMS = Path(CLAIMS_FOLDER)
 """Where the pod has its volume claims, each under its name."""
 
 _CHUNK = 1024 * 1024
