@@ -26,6 +26,6 @@ def test_every_path_exists() -> None:
     assert [str(path.relative_to(ROOT)) for path in paths if not path.exists()] == []
 
 
-def test_the_table_answers_twenty_questions() -> None:
+def test_the_table_answers_at_least_twenty_questions() -> None:
     table = PAGE.read_text().split("## Where do I change ...?")[1].split("\n## ")[0]
-    assert len(re.findall(r"^\| (?!---|Question)", table, re.MULTILINE)) == 20
+    assert len(re.findall(r"^\| (?!---|Question)", table, re.MULTILINE)) >= 20

@@ -101,6 +101,8 @@ _HELP = {
     tracker.CLASSES: "Predictions by class",
     tracker.VALUES: "Predicted values",
     tracker.SKIPPED: "Responses that the tracker did not count, by reason",
+    "cortex_route_requests": "Responses sent by routes other than / (499: the client closed the connection)",
+    "cortex_route_request_duration_seconds": "Seconds from receiving a request to sending its last byte, for routes other than /",
     "cortex_metrics_dropped": "Values of metrics_client that were dropped: too many combinations of tags",
 }
 

@@ -1,14 +1,16 @@
 """What holds for every request, whatever its route: request ID, limit, API key, `connection: close`, error, metrics, access log.
 
-`Admission` is ASGI middleware around the application. Nothing behind it counts, logs or turns an exception into a response.
+`Admission.around` is ASGI middleware around the application. What is behind it counts and logs nothing, and only raises.
 """
 
 import logging
 import re
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 from starlette.datastructures import QueryParams
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cortex_runtime.clients import served
@@ -18,6 +20,7 @@ from cortex_runtime.handler.user_context import use_context
 from cortex_runtime.http import api_keys, response
 from cortex_runtime.logs.access_log import AccessLog
 from cortex_runtime.logs.records import RequestIds, request_id
+from cortex_runtime.metrics.series import NamedSeries
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 from cortex_runtime.serving.version_header import with_versions
 
@@ -25,6 +28,9 @@ log = logging.getLogger("cortex")
 
 ARRIVED = "cortex.arrived"
 """Scope key of a request that another worker has admitted: its arrival, by perf_counter."""
+ROUTE = "cortex.route"
+"""Scope key of the path of a route other than "/", as a template (`/items/{id}`): the label of its metrics."""
+ROUTE_REQUESTS, ROUTE_SECONDS = "cortex_route_requests", "cortex_route_request_duration_seconds"
 INFO = "/info"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
 _CLIENT_GONE = 499
@@ -35,10 +41,11 @@ class Exchange:
     """One admitted request, and the ASGI `send` of its response, which adds the runtime's headers.
 
     began: arrival of the request, by perf_counter. last: whether the client is told to close the connection. status: of the
-    response, or 499 until one is complete. sent: the status that was sent, or 0. to: the server's `send`.
+    response, or 499 until one is complete. sent: the status that was sent, or 0. complete: whether the whole response was sent.
+    to: the server's `send`.
     """
 
-    __slots__ = ("began", "identity", "last", "sent", "status", "to")
+    __slots__ = ("began", "complete", "identity", "last", "sent", "status", "to")
     to: Send
 
     def __init__(self, began: float, identity: str, last: bool = False) -> None:
@@ -47,6 +54,7 @@ class Exchange:
         self.last = last
         self.status = _CLIENT_GONE
         self.sent = 0
+        self.complete = False
 
     async def __call__(self, message: Any) -> None:
         """Send a message of the response."""
@@ -58,20 +66,23 @@ class Exchange:
             names = {name for name, _ in added}
             own = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
             message = {**message, "headers": [*own, *added]}
+        elif not message.get("more_body", False):
+            self.complete = True
         await self.to(message)
 
 
 class Admission:
     """Admits, counts and logs requests.
 
-    limit: requests running and waiting in the whole replica. keys: the keys of which a request must have one. has_models: whether
-    responses name the model versions that produced them. allows_debug: whether `?debug=true` logs the stages of a request.
+    series: for the metrics by route. limit: requests running and waiting in the whole replica. keys: the keys of which a request
+    must have one. has_models: whether responses name the model versions that produced them. allows_debug: whether `?debug=true`
+    logs the stages of a request.
     """
 
     def __init__(
         self,
-        app: ASGIApp,
         metrics: WorkerMetrics,
+        series: NamedSeries,
         *,
         limit: int,
         access: AccessLog,
@@ -79,8 +90,8 @@ class Admission:
         has_models: bool,
         allows_debug: bool,
     ) -> None:
-        self._app = app
         self._metrics = metrics
+        self._series = series
         self._limit = limit
         self._access = access
         self._keys = keys
@@ -89,9 +100,13 @@ class Admission:
         self._ids = RequestIds()
         self.draining = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, count and log one request. Every exception becomes a response."""
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """Return an application that admits, counts and logs the requests of another one, and answers its exceptions."""
+        return partial(self._admit, app)
+
+    async def _admit(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            await app(scope, receive, send)
             return
         began = scope.get(ARRIVED)
         full = began is None and self.is_full()
@@ -110,31 +125,41 @@ class Admission:
             refused = HttpError(503, message, [_RETRY_AFTER])
         elif self._keys is not None and not self._keys.admits(headers):
             refused = HttpError(401, api_keys.MESSAGE, [self._keys.challenge])
-        await self.serve(exchange, self._app if refused is None else _raising(refused), scope, receive, send)
+        await self.serve(exchange, app if refused is None else _raising(refused), scope, receive, send)
 
     async def serve(
         self, exchange: Exchange, app: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Let an application answer an admitted request, and finish the request."""
         exchange.to = send
-        finish = self.finish
+        moved = False
         try:
             await app(scope, receive, exchange)
             exchange.status = exchange.sent or 500
         except Moved:
-            finish = self._leave
-        except ClientDisconnected:
+            moved = True
+        except (ClientDisconnected, ClientDisconnect):
             pass
         except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:
             answer = response.error_of(error)
             exchange.status = answer.status
-            if exchange.sent:
+            if exchange.complete:
+                # As Starlette's applications do: they raise again what they have answered.
+                exchange.status = exchange.sent
+            elif exchange.sent:
                 # The only way to report the failure is to close the connection, which the server does.
                 log.error("the response was aborted after its headers were sent")
             else:
                 await response.send_error(exchange, answer)
         finally:
-            finish(exchange.began, exchange.identity, exchange.status, scope["method"], scope["path"])
+            if moved:
+                # The worker that has the request now counts and logs it.
+                self._metrics.finish_request()
+            else:
+                method = scope["method"]
+                self.finish(exchange.began, exchange.identity, exchange.status, method, scope["path"])
+                if ROUTE in scope:
+                    self._count_route(scope[ROUTE], method, exchange)
 
     def resume(self, began: float, identity: str, app: ASGIApp, versions: Any, context: Any) -> ASGIApp:
         """Return an application that answers a request whose method has already run inline.
@@ -165,9 +190,10 @@ class Admission:
         if status >= self._access.least_status:
             self._access.add(method, path, status, seconds, identity)
 
-    def _leave(self, began: float, identity: str, status: int, method: str, path: str) -> None:
-        """End a request that was moved. The worker that has it now counts and logs it."""
-        self._metrics.finish_request()
+    def _count_route(self, route: str, method: str, exchange: Exchange) -> None:
+        tags = {"route": route, "method": method, "status": str(exchange.status)}
+        self._series.add(ROUTE_REQUESTS, tags, 1)
+        self._series.observe(ROUTE_SECONDS, {"route": route}, perf_counter() - exchange.began)
 
     def is_full(self) -> bool:
         """Return whether the replica runs and queues as many requests as it may."""

@@ -1,6 +1,7 @@
 """The application of a RealtimeAPI's worker process. This is the request path, so it is kept short.
 
-POST, GET, PUT, PATCH and DELETE of "/" call the handler. GET /info describes the API and its models.
+POST, GET, PUT, PATCH and DELETE of "/" call the handler: inline if the method is quick (`answer_inline`), otherwise as an ASGI
+application. All other paths are routes of a Starlette application (protocols.py). `Admission` is around both.
 """
 
 import asyncio
@@ -10,85 +11,80 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cortex_api.handler import ServerSideBatching
 from cortex_runtime.clients import served
 from cortex_runtime.errors import HttpError
-from cortex_runtime.handler.loaded_handler import LoadedHandler
-from cortex_runtime.handler.threads import Threads
-from cortex_runtime.http import api_keys, response
+from cortex_runtime.http import api_keys
 from cortex_runtime.http.payload import parse_json
 from cortex_runtime.http.protocol import Answer
 from cortex_runtime.logs.access_log import AccessLog
 from cortex_runtime.logs.records import request_id
-from cortex_runtime.metrics.shared_memory import WorkerMetrics
-from cortex_runtime.serving.admission import INFO, Admission
-from cortex_runtime.serving.batching import batcher_of
-from cortex_runtime.serving.endpoint import PLAIN, Endpoint, Limits, Resource, is_plain
+from cortex_runtime.serving import protocols
+from cortex_runtime.serving.admission import Admission
+from cortex_runtime.serving.bounds import bounded
+from cortex_runtime.serving.endpoint import PLAIN, Resource, is_plain
+from cortex_runtime.serving.service import Service
 from cortex_runtime.serving.version_header import header_of
 
 
 class App:
-    """One worker's application.
+    """One worker's application: a Starlette application, with a shorter way to "/" in front of it.
 
-    limit: requests running and waiting in the whole replica. batching: how POST is batched. keys: what clients have to show.
-    Raises StartError when that can't be.
+    limit: requests running and waiting in the whole replica. keys: those of which a request must have one.
+    Raises StartError.
     """
 
     def __init__(
         self,
-        handler: LoadedHandler,
-        threads: Threads,
-        metrics: WorkerMetrics,
+        service: Service,
         *,
-        limits: Limits,
         limit: int,
         access: AccessLog,
-        batching: ServerSideBatching | None = None,
         keys: api_keys.ApiKeys | None = None,
     ) -> None:
-        methods = handler.methods
-        quick = threads.size == 1 and not handler.may_wait
-        batcher = None
-        if batching is not None:
-            batcher = batcher_of(batching, methods.get("POST"), threads, metrics, limits.timeout)
-        self._root = Resource(
-            {
-                verb: Endpoint(
-                    method,
-                    threads,
-                    limits,
-                    inline=quick,
-                    tracker=handler.tracker,
-                    batcher=batcher if verb == "POST" else None,
-                )
-                for verb, method in methods.items()
-            }
-        )
-        self._inline = {
-            verb.encode(): endpoint
-            for verb, endpoint in self._root.endpoints.items()
-            if keys is None and not endpoint.is_async and endpoint.batcher is None
-        }
-        self._limits = limits
-        self._info = handler.info
+        handler, threads = service.handler, service.threads
+        self._limits = service.limits
         self._has_models = handler.client is not None
         self._debug: bool = handler.document.spec.handler.debug
         self._access = access
         self._admission = Admission(
-            self._route,
-            metrics,
+            service.metrics,
+            handler.series,
             limit=limit,
             access=access,
             keys=keys,
             has_models=self._has_models,
             allows_debug=self._debug,
         )
+        root = root_of(service)
+        self._inline = {
+            verb.encode(): endpoint
+            for verb, endpoint in root.endpoints.items()
+            if keys is None and not endpoint.is_async and endpoint.batcher is None
+        }
+        self.starlette = Starlette(
+            routes=[
+                Route("/", root),
+                *(bounded(route, service.limits) for route in protocols.routes(service)),
+            ],
+            middleware=[Middleware(self._admission.around)],
+            exception_handlers={HTTPException: _raise},
+        )
+        # Behind a route with a prefix, a redirect would lose the prefix.
+        self.starlette.router.redirect_slashes = False
+        self.starlette.router.default = _not_found
+        self._root = self._admission.around(root)
         if threads.handler_thread is not None:
             self._run_inline = threads.handler_thread.detached.run
         self.threads = self._threads = threads
-        self.all_async = all(method.is_async for method in methods.values())
+        self.all_async = all(endpoint.is_async for endpoint in root.endpoints.values())
 
     @property
     def draining(self) -> bool:
@@ -104,19 +100,10 @@ class App:
         self._access.flush()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Answer one HTTP request."""
-        return self._admission(scope, receive, send)
-
-    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        if path == "/":
-            await self._root(scope, receive, send)
-        elif path == INFO and scope["method"] == "GET":
-            # The model client may have to call TensorFlow Serving.
-            info = await asyncio.to_thread(self._info)
-            await response.send(send, 200, response.JSON, response.to_json(info))
-        else:
-            raise HttpError(404, f"{path} not found; the API is at /")
+        """Answer one request."""
+        if scope["type"] == "http" and scope["path"] == "/":
+            return self._root(scope, receive, send)
+        return self.starlette(scope, receive, send)
 
     def runs_inline(self, verb: bytes) -> bool:
         """Return whether a request with this HTTP method may be answered inline."""
@@ -178,3 +165,24 @@ class App:
             more += b"x-model-version: %b\r\n" % header_of(versions)
         kind, content = encoded
         return kind, more, content
+
+
+def root_of(service: Service) -> Resource:
+    """Return the methods of the handler for "/". Raises StartError."""
+    methods = service.handler.methods
+    batcher = service.batcher(methods.get("POST"))
+    return Resource(
+        {
+            verb: service.endpoint(method, batcher if verb == "POST" else None)
+            for verb, method in methods.items()
+        }
+    )
+
+
+async def _raise(request: Request, error: Exception) -> Response:
+    """Leave the exception to Admission, which answers it as any other."""
+    raise error
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    raise HttpError(404, f"{scope['path']} not found; the API is at /")

@@ -62,7 +62,7 @@ class Endpoint:
         payload = await self._payload(scope, receive) if self.takes_payload else None
         arguments = self.arguments(payload, scope["query_string"], scope["headers"])
         debug.show("sample", payload)
-        await self.deliver(await self._call(arguments, receive), scope, receive, send)
+        await self.deliver(await self.call(arguments, receive), scope, receive, send)
 
     def arguments(self, payload: Any, query: bytes, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
         """Return the arguments that the method takes."""
@@ -114,7 +114,11 @@ class Endpoint:
             body = decompress(body, encoding.strip().lower(), limits.max_body)
         return await parse(body, headers.get(b"content-type", b""), limits.max_body)
 
-    async def _call(self, arguments: dict[str, Any], receive: Receive) -> Any:
+    async def call(self, arguments: dict[str, Any], receive: Receive) -> Any:
+        """Call the method where it belongs, and return its result.
+
+        Raises what the method raises, RequestTimeout, and ClientDisconnected when the client leaves before the call starts.
+        """
         timeout = self._limits.timeout
         if self.batcher is not None:
             return await self.batcher.run(arguments, receive, timeout)

@@ -29,6 +29,7 @@ from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.serving.app import App
 from cortex_runtime.serving.endpoint import Limits
+from cortex_runtime.serving.service import Service
 
 
 def prepare(document: Document, arguments: WorkerArguments, control: ControlChannel) -> Callable[[], None]:
@@ -46,13 +47,16 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
     else:
         threads = Threads(spec.threads_per_process, metrics)
     handler = worker_lifecycle.load_handler(document, arguments, control, shared_metrics, threads)
-    app = App(
+    service = Service(
         handler,
         threads,
         metrics,
-        limits=Limits(units.parse_bytes(spec.max_body_size), units.seconds(spec.request_timeout)),
+        Limits(units.parse_bytes(spec.max_body_size), units.seconds(spec.request_timeout)),
+        spec.server_side_batching if spec.type != "tensorflow" else None,
+    )
+    app = App(
+        service,
         limit=spec.max_replica_concurrency,
-        batching=spec.server_side_batching if spec.type != "tensorflow" else None,
         access=AccessLog(spec.log_level),
         keys=keys,
     )

@@ -1,0 +1,75 @@
+"""What the routes of a worker are made of: the handler's methods as endpoints, and the reading of bodies.
+
+A protocol (protocols.py) gets a `Service` and returns Starlette routes. Limits, API keys, request ID, errors, metrics, access log
+and draining are added around the routes (admission.py, bounds.py), so a route does none of this.
+"""
+
+from typing import Any
+
+from starlette.requests import Request
+
+from cortex_api.handler import ServerSideBatching
+from cortex_runtime.handler.interfaces import Method
+from cortex_runtime.handler.loaded_handler import LoadedHandler
+from cortex_runtime.handler.threads import Threads
+from cortex_runtime.http.payload import decompress, read_body
+from cortex_runtime.metrics.shared_memory import WorkerMetrics
+from cortex_runtime.serving.batching import Batcher, batcher_of
+from cortex_runtime.serving.endpoint import Endpoint, Limits
+
+
+class Service:
+    """The loaded handler and how its methods are called.
+
+    batching: spec.handler.serverSideBatching, or None.
+    """
+
+    def __init__(
+        self,
+        handler: LoadedHandler,
+        threads: Threads,
+        metrics: WorkerMetrics,
+        limits: Limits,
+        batching: ServerSideBatching | None = None,
+    ) -> None:
+        self.handler = handler
+        self.threads = threads
+        self.metrics = metrics
+        self.limits = limits
+        self.batching = batching
+        self._quick = threads.size == 1 and not handler.may_wait
+
+    def endpoint(self, method: Method, batcher: Batcher | None = None) -> Endpoint:
+        """Return a method as an endpoint.
+
+        As an ASGI application it answers a whole request. `endpoint.call(arguments, receive)` only calls the method: on a
+        handler thread, inline, on the event loop or in a batch, for requestTimeout at most. Create an endpoint once, at start.
+        """
+        return Endpoint(
+            method,
+            self.threads,
+            self.limits,
+            inline=self._quick,
+            tracker=self.handler.tracker,
+            batcher=batcher,
+        )
+
+    def batcher(self, method: Method | None) -> Batcher | None:
+        """Return the batcher of a method, or None without serverSideBatching. Raises StartError if it cannot be batched."""
+        if self.batching is None:
+            return None
+        return batcher_of(self.batching, method, self.threads, self.metrics, self.limits.timeout)
+
+    async def read(self, request: Request) -> bytes:
+        """Return the decompressed body of a request. Raises UserError (400, 408, 413 or 415) and ClientDisconnected."""
+        headers = dict(request.scope["headers"])
+        body = await read_body(request.receive, headers, self.limits.max_body, self.limits.timeout)
+        encoding = headers.get(b"content-encoding")
+        if encoding is not None:
+            body = decompress(body, encoding.strip().lower(), self.limits.max_body)
+        return body
+
+    def track(self, value: Any) -> None:
+        """Count the result of a method in the tracker, if the API has one. Endpoints that are applications do it themselves."""
+        if self.handler.tracker is not None:
+            self.handler.tracker.note(value)
