@@ -14,7 +14,7 @@ from cortex_cli.apis import API
 
 Object = dict[str, Any]
 Level = Literal["good", "note", "bad"]
-_EXPECTED = ("Starting", "Updating", "Paused", "ScaledToZero", "Deleting", "NamespaceTerminating")
+EXPECTED_REASONS = ("Starting", "Updating", "Paused", "ScaledToZero", "Deleting", "NamespaceTerminating")
 """Reasons of an unready API that need no fix."""
 _WITHOUT_DEPLOYMENT = ("InvalidSpec", "NameTaken", "NoQueue", "SourceUnavailable", "DeploymentRefused")
 """Reasons for which the operator creates no Deployment."""
@@ -109,7 +109,7 @@ def _check_conditions(api: API) -> list[Finding]:
             f": {condition['message']}" if condition.get("message") else ""
         )
         if kind == "Ready":
-            level: Level = "good" if holds else "note" if condition["reason"] in _EXPECTED else "bad"
+            level: Level = "good" if holds else "note" if condition["reason"] in EXPECTED_REASONS else "bad"
             found.append(
                 Finding(level, "Ready", text, "" if holds else remedy(condition["reason"], api.name))
             )

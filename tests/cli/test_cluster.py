@@ -313,3 +313,15 @@ def test_doctor_reports_a_missing_operator(place):
         place.delete(f"{GROUP}/realtimeapis/fresh")
     assert result.exit_code == 1
     assert "BAD operator: has not reconciled the latest change: no operator pod exists" in result.stdout
+
+
+def test_doctor_without_a_name_checks_the_platform_and_shows_unhealthy_apis(place):
+    result = place.cortex("doctor")
+    assert result.exit_code == 1
+    platform, *rest = result.stdout.split("\n\n")
+    assert platform.startswith(
+        "Platform\n  ok  CustomResourceDefinitions: exist\n  BAD Operator: no pod exists"
+    )
+    assert "BAD Ready: False: HandlerNotFound: x.py does not exist" in rest[0]
+    assert "flowers" not in result.stdout
+    assert rest[-1] == "4 of 5 APIs in namespace default are ready and not degraded.\n"
