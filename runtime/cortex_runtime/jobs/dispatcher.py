@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from cortex_runtime.backoff import backoff
 from cortex_runtime.jobs.job_process import JobProcess, Outcome, RunningJob, WorkerGone
 from cortex_runtime.jobs.metrics import ConsumerMetrics
 from cortex_runtime.messages import JobCompleted, JobFailed
-from cortex_runtime.processes.backoff import backoff
 from cortex_runtime.queues.base import Full, LeaseLost, QueueError, Unreachable
 from cortex_runtime.queues.claims import CRASHED, Job
 from cortex_runtime.queues.queue import Queue

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 
-from cortex_runtime.processes.backoff import backoff
+from cortex_runtime.backoff import backoff
 from cortex_runtime.queues.base import Depth, QueueError, Unreachable
 from cortex_runtime.queues.queue import Queue
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 import httpx
 
+from cortex_runtime.backoff import pause_after
 from cortex_runtime.queues.base import Missing, QueueError, Status
 from cortex_runtime.queues.hooks import Hook
 from cortex_runtime.queues.job_json import view
@@ -87,7 +88,7 @@ class Webhooks:
                     problem,
                 )
             else:
-                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (hook.delivery.times - 1))
+                pause = pause_after(hook.delivery.times, _FIRST_PAUSE, _LONGEST_PAUSE)
                 await self._queue.hooks.retry(hook, pause)
                 self._counted("retried")
                 log.warning(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from cortex_runtime.backoff import pause_after
 from cortex_runtime.queues.base import (
     Backend,
     Conflict,
@@ -267,7 +268,7 @@ class Queue:
         if job.record.attempt >= self.settings.max_attempts:
             await self.fail(job, *exhausted(job.record.attempt, reason, message))
             return False
-        delay = min(_LONGEST_RETRY, _FIRST_RETRY * 2 ** (job.record.attempt - 1))
+        delay = pause_after(job.record.attempt, _FIRST_RETRY, _LONGEST_RETRY)
         await self._release(job, delay, replace(job.record, reason=reason, message=message))
         return True
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cortex_runtime.backoff import backoff
 from cortex_runtime.queues.base import (
     Backend,
     Conflict,
@@ -21,7 +22,7 @@ from cortex_runtime.queues.base import (
 
 log = logging.getLogger("cortex")
 
-_PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0)
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _MESSAGE_LIFE = 13.5 * 24 * 3600
 """Seconds. SQS deletes a message after 14 days."""
 
@@ -70,12 +71,12 @@ class Records:
 
     async def persist(self, action: Callable[[], Any], until: float | None = None) -> Any:
         """Return the result of an action; retry it while the backend is unreachable or full. until: as for `write`."""
-        pauses = iter(_PAUSES)
+        pauses = backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 return await action()
             except (Unreachable, Full) as error:
-                pause = next(pauses, _PAUSES[-1])
+                pause = next(pauses)
                 if until is not None and time.monotonic() + pause > until:
                     raise
                 log.warning("failed to write to the queue; retrying: %s", error)

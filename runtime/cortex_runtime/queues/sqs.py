@@ -20,7 +20,7 @@ import botocore.client
 import botocore.config
 import botocore.exceptions
 
-from cortex_runtime.processes.backoff import backoff
+from cortex_runtime.backoff import backoff
 from cortex_runtime.queues.base import (
     Changed,
     Channel,

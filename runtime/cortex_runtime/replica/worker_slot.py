@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from cortex_runtime.backoff import backoff
 from cortex_runtime.errors import StartError
 from cortex_runtime.messages import Command, Ping, Stop
-from cortex_runtime.processes.backoff import backoff
 from cortex_runtime.processes.child_process import ChildProcess, describe_exit
 from cortex_runtime.processes.parent_pipe import kill_group
 from cortex_runtime.replica.hang_detector import HangDetector

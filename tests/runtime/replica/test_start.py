@@ -14,7 +14,11 @@ WORKS = "class Handler:\n    def handle_post(self, payload):\n        return pay
         ("import nothing_like_it\n" + WORKS, "HandlerImportError", ["No module named 'nothing_like_it'"]),
         ("class Handler\n", "HandlerImportError", ["line 1", "SyntaxError"]),
         ("import sys; sys.exit(2)\n" + WORKS, "HandlerImportError", ["SystemExit"]),
-        ("class handler:\n    pass\n", "HandlerNotFound", ["no class Handler", "did you mean handler?"]),
+        (
+            "class handler:\n    pass\n",
+            "HandlerNotFound",
+            ["does not define class Handler", "did you mean handler?"],
+        ),
         (WORKS + WORKS, "HandlerInvalid", ["2 times", "lines 1, 4"]),
         ("class Handler:\n    pass\n", "HandlerInvalid", ["no method to call", "handle_post"]),
         (WORKS.replace("handle_post", "handler_post"), "HandlerInvalid", ["did you mean handle_post?"]),

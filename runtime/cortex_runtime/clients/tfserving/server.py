@@ -19,6 +19,7 @@ import numpy as np
 from starlette.exceptions import HTTPException
 
 from cortex_api.contract import TENSORFLOW_SERVING_VARIABLE
+from cortex_runtime.backoff import backoff
 from cortex_runtime.clients.tfserving import serving_pb2 as pb
 from cortex_runtime.clients.tfserving import tensors
 from cortex_runtime.clients.tfserving.model import NotLoaded
@@ -35,6 +36,7 @@ LOAD_SECONDS = 600.0
 """How long a model may take to load, and the server to start."""
 WATCH_SECONDS = 2.0
 """How often the server is asked whether it still has its models."""
+_FIRST_POLL, _LONGEST_POLL = 0.01, 0.2
 PATIENCE_SECONDS = 2.0
 """How long the server may take to answer at the start before the log says so."""
 _QUICK_CALL = 10.0
@@ -241,8 +243,7 @@ class ModelServer:
             log.warning("TensorFlow Serving can't be told now what to unload: %s", error)
 
     def _await(self, version: Version, servable: Servable, end: float) -> None:
-        pause = 0.01
-        while True:
+        for pause in backoff(_FIRST_POLL, _LONGEST_POLL):
             status = self._status(servable)
             if status is not None and status.state == pb.ModelVersionStatus.AVAILABLE:
                 return
@@ -256,16 +257,13 @@ class ModelServer:
                     f"{_title(version)} was not loaded by TensorFlow Serving within {LOAD_SECONDS:g} s (state {state})"
                 )
             time.sleep(pause)
-            pause = min(0.2, pause * 2)
 
     def _await_end(self, servable: Servable, end: float) -> None:
-        pause = 0.01
-        while time.monotonic() < end:
+        for pause in backoff(_FIRST_POLL, _LONGEST_POLL):
             status = self._status(servable)
-            if status is None or status.state == pb.ModelVersionStatus.END:
+            if status is None or status.state == pb.ModelVersionStatus.END or time.monotonic() > end:
                 return
             time.sleep(pause)
-            pause = min(0.2, pause * 2)
 
     def _available(self, servable: Servable) -> bool:
         status = self._status(servable)
