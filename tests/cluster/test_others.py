@@ -80,7 +80,7 @@ def test_a_renamed_container_does_not_leave_two(ready: Kubectl) -> None:
             {"op": "add", "path": "/spec/ports/-", "value": {"name": "more", "port": 9, "targetPort": 9}},
         ),
         ("deployment", {"op": "add", "path": "/spec/paused", "value": True}),
-        ("networkpolicy", {"op": "add", "path": "/spec/egress", "value": []}),
+        ("networkpolicy", {"op": "add", "path": "/spec/egress", "value": [{}]}),
     ],
 )
 def test_every_kind_of_child_is_set_back(ready: Kubectl, kind: str, operation: Object) -> None:

@@ -42,15 +42,16 @@ async def test_changes_of_an_api_do_not_read_its_code_again() -> None:
     assert world.cluster.reads == reads
 
 
-async def test_deleted_code_is_noticed_after_sources_are_dropped() -> None:
+async def test_the_events_of_own_writes_cause_no_reconciliation() -> None:
     world = World()
-    world.cluster.put(CODE)
-    world.cluster.put(resource("a", SOURCE))
-    await world.settle()
-    del world.cluster.objects["ConfigMap", "default", "code"]
-    world.due |= world.cache.drop_sources()
-    await world.settle()
-    assert world.refused("a")
+    world.cluster.put(resource("a", {"replicas": 2}))
+    world.deliver(0)
+    (key,) = world.due
+    await world.reconcile(key)
+    assert {thing["kind"] for _, thing in world.pending} >= {"RealtimeAPI", "Deployment", "Service"}
+    while world.pending:
+        world.deliver(0)
+    assert world.due == set()
 
 
 def test_a_status_affects_no_other_api_on_the_endpoint() -> None:

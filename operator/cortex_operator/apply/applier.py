@@ -12,7 +12,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from cortex_api import AsyncAPI, RealtimeAPI
 from cortex_api.contract import APPLIED_HASH_ANNOTATION, GATEWAY
 from cortex_operator.apply.conflicts import Conflicts
-from cortex_operator.apply.drift import Change, changes, removal
+from cortex_operator.apply.drift import Change, changes, owns_replicas, removal
 from cortex_operator.cluster import MANAGER, REPLICAS_MANAGER, Cluster
 from cortex_operator.plan import is_owned
 from cortex_operator.render import gateway
@@ -251,9 +251,4 @@ def _token(child: Object, live: Object) -> tuple[str, str]:
 
 def _owns_replicas(deployment: Object) -> bool:
     """Return whether our field manager owns spec.replicas."""
-    return any(
-        entry.get("manager") == MANAGER
-        and entry.get("operation") == "Apply"
-        and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
-        for entry in deployment["metadata"].get("managedFields", ())
-    )
+    return any(map(owns_replicas, deployment["metadata"].get("managedFields", ())))

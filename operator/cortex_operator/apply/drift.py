@@ -42,14 +42,23 @@ def changes(live: Object, wanted: Object) -> list[Change]:
     """
     found: dict[str, Change] = {}
     for entry in live["metadata"].get("managedFields", ()):
-        manager = entry.get("manager", "")
-        if entry.get("subresource") or manager == REPLICAS_MANAGER or _is_ours(entry):
-            continue
-        for change in _owned(entry.get("fieldsV1", {}), live, wanted, (), "", manager):
-            found.setdefault(change.path, change)
+        if is_foreign(entry):
+            fields, manager = entry.get("fieldsV1", {}), entry.get("manager", "")
+            for change in _owned(fields, live, wanted, (), "", manager):
+                found.setdefault(change.path, change)
     for change in (*_items(live, wanted, (), ""), *_differences(live, wanted, "")):
         found.setdefault(change.path, change)
     return list(found.values())
+
+
+def is_foreign(entry: Object) -> bool:
+    """Return whether an entry of managedFields is of another writer. Subresources are those of controllers and autoscalers."""
+    return not entry.get("subresource") and entry.get("manager") != REPLICAS_MANAGER and not _is_ours(entry)
+
+
+def owns_replicas(entry: Object) -> bool:
+    """Return whether an entry of managedFields is our own and has spec.replicas."""
+    return _is_ours(entry) and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
 
 
 def removal(live: Object, additions: list[Change]) -> list[Object]:

@@ -70,21 +70,24 @@ class Scaler:
             await asyncio.sleep(max(1.0, begun + PERIOD - time.monotonic()))
 
     async def _evaluate_all(self) -> None:
-        keys = self._cache.apis()
-        for gone in self._watched.keys() - set(keys):
+        observed = [key for key in self._cache.apis() if self._is_observed(key)]
+        for gone in self._watched.keys() - set(observed):
             del self._watched[gone]
-        await asyncio.gather(*(self._evaluate(key) for key in keys))
+        await asyncio.gather(*(self._evaluate(key) for key in observed))
+
+    def _is_observed(self, key: Key) -> bool:
+        """Return whether this loop may have something to do for an API."""
+        if key in self._cache.managed_elsewhere:
+            return False
+        live = self._cache.api(key)
+        return live is not None and (
+            key.kind == "AsyncAPI" or "targetInFlight" in (live["spec"].get("autoscaling") or ())
+        )
 
     async def _evaluate(self, key: Key) -> None:
         live = self._cache.api(key)
         deployment = live and self._cache.child(key, "Deployment", object_name(key.name))
         if live is None or not deployment or live["metadata"].get("deletionTimestamp"):
-            return
-        if key in self._cache.managed_elsewhere:
-            self._watched.pop(key, None)
-            return
-        if key.kind == "RealtimeAPI" and "targetInFlight" not in (live["spec"].get("autoscaling") or ()):
-            self._watched.pop(key, None)
             return
         try:
             api = parse(live)

@@ -21,7 +21,7 @@ class StatusReporter:
         self._cache = cache
         self._cluster = cluster
         self._written: dict[Key, tuple[Object, Object]] = {}
-        """The last status that was sent for each API, and what the API server stored of it."""
+        """The last status that was sent for an API, and what the API server stored of it, where they differ."""
 
     def forget(self, key: Key) -> None:
         """Drop the state of an API that is deleted."""
@@ -54,7 +54,10 @@ class StatusReporter:
                 key.kind,
                 ", ".join(sorted(dropped)),
             )
-        self._written[key] = (status, stored)
+        if stored == status:
+            self._written.pop(key, None)
+        else:
+            self._written[key] = (status, stored)
         self._cache.put_api(key, {**written, "apiVersion": live["apiVersion"], "kind": live["kind"]})
         if event := events.of_transition(live, before, status, now):
             await self._create(event)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cortex_api.contract import API_LABEL, KIND_LABEL
+from cortex_operator.watch.compact import compact_api, compact_child, compact_source
 
 Object = dict[str, Any]
 
@@ -62,7 +63,7 @@ class Cache:
             self._children.pop(key, None)
             self._set_source(key, None)
             return {key} | (self._leave_endpoint(key, known) if known is not None else set())
-        self._apis[key] = live
+        self._apis[key] = live = compact_api(live)
         self._set_source(key, source_name(live))
         if known is not None and _identity_and_endpoint(known) == _identity_and_endpoint(live):
             return {key}  # Usually a status, which does not matter to the other APIs at the endpoint.
@@ -128,7 +129,7 @@ class Cache:
         if self._is_stale(child, known, deleted):
             return None
         if not deleted:
-            self._children[key][place] = child
+            self._children[key][place] = compact_child(child)
         elif known is not None and known["metadata"]["uid"] == metadata["uid"]:
             del self._children[key][place]
             if not self._children[key]:
@@ -136,8 +137,9 @@ class Cache:
         return key
 
     def _is_stale(self, thing: Object, known: Object | None, deleted: bool) -> bool:
-        """Return whether the cached version of an object is newer. Resource versions of one object are ordered numbers
-        (KEP-5504)."""
+        """Return whether an event reports nothing new: the cached version is the same, such as our own write, or newer. Resource
+        versions of one object are ordered numbers (KEP-5504).
+        """
         uid = thing["metadata"].get("uid", "")
         if deleted:
             self._deleted[uid] = None
@@ -148,7 +150,7 @@ class Cache:
             return True
         if known is None or known["metadata"].get("uid") != uid:
             return False
-        return _version(thing) < _version(known)
+        return 0 < _version(thing) <= _version(known)
 
     def source(self, key: Key) -> Object | None:
         """Return the ConfigMap with the code of an API, if it is cached."""
@@ -166,13 +168,12 @@ class Cache:
         if deleted:
             self._source_maps.pop(place, None)
         else:
-            self._source_maps[place] = config_map
+            self._source_maps[place] = compact_source(config_map)
         return set(self._sources[place])
 
-    def drop_sources(self) -> set[Key]:
-        """Drop all ConfigMaps with code; they are read again when needed. Returns the APIs that use them."""
-        self._source_maps.clear()
-        return set(self._source_of)
+    def sources(self) -> list[Object]:
+        """Return all cached ConfigMaps with code."""
+        return list(self._source_maps.values())
 
 
 def _version(thing: Object) -> int:
