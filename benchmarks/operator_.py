@@ -103,15 +103,18 @@ def with_status(found: dict[str, float]) -> float:
     return sum(value for name, value in named if 'ready="Unknown"' not in name)
 
 
-async def settle(cluster: Cluster, namespace: str) -> None:
+def settle(kubeconfig: Path, namespace: str) -> None:
     """Wait until the cluster's controllers have processed a namespace, and check that all APIs in it have a status."""
-    while True:
-        deployments = await cluster.list_labelled("apps/v1", "Deployment", namespace, None)
-        if all("observedGeneration" in one.get("status", {}) for one in deployments):
-            break
-        await asyncio.sleep(1)
-    for live in await cluster.list_labelled("cortex.dev/v1alpha1", "RealtimeAPI", namespace, None):
-        assert live.get("status", {}).get("conditions"), f"{live['metadata']['name']} has no status"
+
+    def count(kind: str, field: str) -> int:
+        return len(
+            kubectl(kubeconfig, "get", kind, "-n", namespace, f"-o=jsonpath={{.items[*].{field}}}").split()
+        )
+
+    deployments = count("deployments", "metadata.uid")
+    while count("deployments", "status.observedGeneration") < deployments:
+        time.sleep(1)
+    assert count("realtimeapis", "status.observedGeneration") == deployments, "an API has no status"
 
 
 @contextmanager
@@ -174,7 +177,7 @@ async def measure(kubeconfig: Path, apis: int, idle: float, folder: Path) -> Obj
                         took += seconds
                     print(f"{kind}: {len(numbers)} APIs in {seconds:.1f} s", file=sys.stderr, flush=True)
                     for space in spaces:
-                        await settle(cluster, space)
+                        settle(kubeconfig, space)
             await asyncio.sleep(5)
             before = metrics(address)
             await asyncio.sleep(idle)
@@ -196,9 +199,9 @@ async def measure(kubeconfig: Path, apis: int, idle: float, folder: Path) -> Obj
     }
 
 
-def kubectl(kubeconfig: Path, *arguments: str, check: bool = True) -> None:
+def kubectl(kubeconfig: Path, *arguments: str, check: bool = True) -> str:
     command = [str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", str(kubeconfig), *arguments]
-    subprocess.run(command, check=check, stdout=subprocess.DEVNULL)
+    return subprocess.run(command, check=check, stdout=subprocess.PIPE, text=True).stdout
 
 
 def main() -> int:

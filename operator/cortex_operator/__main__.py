@@ -23,9 +23,9 @@ from cortex_operator.platform import Platform
 from cortex_operator.reconcile import Reconciler
 from cortex_operator.replicas.pod_client import PodClient
 from cortex_operator.replicas.poller import ReplicaPoller
-from cortex_operator.watch import handlers, watches
 from cortex_operator.watch.cache import Cache, Key
-from cortex_operator.watch.relist import Relister
+from cortex_operator.watch.handlers import EventHandler
+from cortex_operator.watch.watches import Watches
 from cortex_operator.workqueue import WorkQueue
 
 log = logging.getLogger("cortex.operator")
@@ -60,7 +60,7 @@ class Operator:
         self._settings = settings
         self._health_port = health_port
         self._tasks: list[asyncio.Task[None]] = []
-        self._watchers = watches.Watchers()
+        self._watches: Watches
         self._queue: WorkQueue[Key]
 
     async def run(self) -> int:
@@ -70,6 +70,7 @@ class Operator:
         cluster = await Cluster.connect()
         cache = Cache()
         self._queue = WorkQueue(lambda key: reconciler.reconcile(key), describe=error_text)
+        self._watches = Watches(self._settings, EventHandler(cache, self._queue))
         pods = PodClient()
         replicas = ReplicaPoller(cache, self._queue.add, pods)
         scaler = Scaler(cache, cluster, self._queue.add, replicas, pods)
@@ -82,16 +83,12 @@ class Operator:
         try:
             if lease is not None and not await self._become_leader(lease):
                 return 0
-            relister = Relister(cache, cluster, self._settings)
-            capabilities = await self._discover(cluster, relister)
+            capabilities = await self._discover(cluster)
             reconciler = Reconciler(
                 cache, cluster, self._settings, scaler, capabilities, replicas, self._queue.add_after
             )
-            registry = kopf.get_default_registry()
-            handlers.register(registry, cache, self._queue, self._settings, relister.on_relist)
-            self._start("queue", self._queue.run())
-            self._start("watch", watches.run(registry, self._settings, lambda: _on_signals(stop.set)))
-            self._start("relist", relister.run(self._queue))
+            self._start("queue", self._process_queue())
+            self._start("watch", self._watches.run(lambda: _on_signals(stop.set)))
             self._start("replicas", replicas.run())
             self._start("scaler", scaler.run())
             self._start("standby", reconciler.other_operators.run(self._queue.add))
@@ -105,11 +102,16 @@ class Operator:
             await runner.cleanup()
             await cluster.close()
 
-    async def _discover(self, cluster: Cluster, relister: Relister) -> Capabilities:
-        """Fill the cache and return the capabilities of the API server. Retries until it responds."""
+    async def _process_queue(self) -> None:
+        """Reconcile once all objects are cached: an API without its pods would be reported as not ready."""
+        await self._watches.listed.wait()
+        await self._queue.run()
+
+    @staticmethod
+    async def _discover(cluster: Cluster) -> Capabilities:
+        """Return the capabilities of the API server. Retries until it responds."""
         while True:
             try:
-                await relister.fill_cache()
                 return Capabilities.of(await cluster.version())
             except API_ERRORS as error:
                 log.warning("the API server cannot be reached, retrying in 1 s: %s", error_text(error))
@@ -139,7 +141,7 @@ class Operator:
                 return f"task {task.get_name()} has ended"
         if self._queue.longest_running() > MAX_RECONCILE_SECONDS:
             return f"a reconciliation has been running for {self._queue.longest_running():.0f} s"
-        if missing := self._watchers.missing():
+        if missing := self._watches.missing():
             return f"the watch of {missing} has ended"
         return None
 

@@ -6,7 +6,6 @@ It uses the aio client of `kubernetes` without its typed models, which would be 
 import json
 import os
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -24,10 +23,6 @@ API_ERRORS = (ApiException, aiohttp.ClientError, OSError, TimeoutError)
 """The exceptions of a failed call."""
 TIMEOUT = 30
 """Seconds after which a call fails."""
-PAGE = 200
-"""Objects in each response to a list."""
-_JSON = "application/json"
-_METADATA = f"{_JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{_JSON}"
 
 
 class Cluster:
@@ -78,34 +73,6 @@ class Cluster:
                 return False
             raise
         return bool(found["metadata"].get("deletionTimestamp"))
-
-    async def list_labelled(
-        self, api_version: str, kind: str, namespace: str | None, label: str | None
-    ) -> list[Object]:
-        """Return the objects that have a label, in one namespace or (None) in all, with apiVersion and kind."""
-        pages = self._list(api_version, kind, namespace, label)
-        return [{**item, "apiVersion": api_version, "kind": kind} async for items in pages for item in items]
-
-    async def list_uids(
-        self, api_version: str, kind: str, namespace: str | None, label: str | None
-    ) -> set[str]:
-        """Return the UIDs of the objects that have a label; only the metadata of the objects is transferred."""
-        pages = self._list(api_version, kind, namespace, label, _METADATA)
-        return {item["metadata"]["uid"] async for items in pages for item in items}
-
-    async def _list(
-        self, api_version: str, kind: str, namespace: str | None, label: str | None, accept: str = _JSON
-    ) -> AsyncIterator[list[Object]]:
-        query = [("limit", str(PAGE)), *([("labelSelector", label)] if label else [])]
-        next_page: list[tuple[str, str]] = []
-        while True:
-            path = _path(api_version, kind, namespace)
-            found = await self._call("GET", path, [*query, *next_page], accept=accept)
-            yield found["items"] or []  # An empty list of metadata is null.
-            token = found.get("metadata", {}).get("continue")
-            if not token:
-                return
-            next_page = [("continue", token)]
 
     async def apply(self, child: Object, manager: str = MANAGER) -> Object:
         """Apply an object by server-side apply, with force. Returns the live object."""
@@ -179,10 +146,9 @@ class Cluster:
         path: str,
         query: list[tuple[str, str]] | None = None,
         body: Object | list[Object] | None = None,
-        content_type: str = _JSON,
-        accept: str = _JSON,
+        content_type: str = "application/json",
     ) -> Object:
-        headers = {"Accept": accept, "Content-Type": content_type}
+        headers = {"Accept": "application/json", "Content-Type": content_type}
         request = await self._api.param_serialize(
             method, path, query_params=query, header_params=headers, body=body, auth_settings=["BearerToken"]
         )

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from cortex_api import KINDS
+from cortex_api import GROUP, KINDS, VERSION
 from cortex_operator.platform import Platform
 
 
 @dataclass(frozen=True)
-class ChildKind:
-    """A kind of object that APIs own. is_optional: whether an API answers requests without it, so that a refusal of it is
+class ObjectKind:
+    """A kind of object that is watched. is_optional: whether an API answers requests without it, so that a refusal of it is
     reported while the rest is applied. may_be_pruned: whether an API has it at some times and not at others."""
 
     group: str
@@ -24,17 +24,18 @@ class ChildKind:
         return f"{self.group}/{self.version}" if self.group else self.version
 
 
-CONFIG_MAP = ChildKind("", "v1", "configmaps", "ConfigMap", may_be_pruned=True)
+API_KINDS = tuple(ObjectKind(GROUP, VERSION, model.plural, kind) for kind, model in KINDS.items())
+CONFIG_MAP = ObjectKind("", "v1", "configmaps", "ConfigMap", may_be_pruned=True)
 _CORE = (
-    ChildKind("", "v1", "pods", "Pod"),
-    ChildKind("", "v1", "services", "Service"),
-    ChildKind("apps", "v1", "deployments", "Deployment"),
-    ChildKind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", True, True),
-    ChildKind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, True),
+    ObjectKind("", "v1", "pods", "Pod"),
+    ObjectKind("", "v1", "services", "Service"),
+    ObjectKind("apps", "v1", "deployments", "Deployment"),
+    ObjectKind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", True, True),
+    ObjectKind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, True),
 )
-_NETWORK_POLICY = ChildKind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", True, True)
-_HTTP_ROUTE = ChildKind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute", True, True)
-_INGRESS = ChildKind("networking.k8s.io", "v1", "ingresses", "Ingress", True, True)
+_NETWORK_POLICY = ObjectKind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", True, True)
+_HTTP_ROUTE = ObjectKind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute", True, True)
+_INGRESS = ObjectKind("networking.k8s.io", "v1", "ingresses", "Ingress", True, True)
 _ALL = (*_CORE, CONFIG_MAP, _NETWORK_POLICY, _HTTP_ROUTE, _INGRESS)
 
 OPTIONAL_KINDS = frozenset(child.kind for child in _ALL if child.is_optional)
@@ -48,7 +49,7 @@ PLURALS = {
 """The plural in the URL of every kind that the operator reads or writes."""
 
 
-def child_kinds(platform: Platform) -> list[ChildKind]:
+def child_kinds(platform: Platform) -> list[ObjectKind]:
     """Return the child kinds of APIs on this platform, except ConfigMaps: those are watched without a label selector."""
     kinds = list(_CORE)
     if platform.network_policy is not None:

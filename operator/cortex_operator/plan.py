@@ -8,7 +8,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
 from cortex_operator.cluster import error_text
-from cortex_operator.kinds import ROUTE_KINDS, ChildKind
+from cortex_operator.kinds import ROUTE_KINDS, ObjectKind
 from cortex_operator.platform import Platform
 from cortex_operator.render import route
 from cortex_operator.status.conditions import Problem
@@ -53,7 +53,7 @@ def make_plan(
     platform: Platform,
     children: Sequence[Object],
     existing: Sequence[Object | None],
-    owned: Iterable[tuple[ChildKind, Object]],
+    owned: Iterable[tuple[ObjectKind, Object]],
     endpoint_owner: Key | None,
 ) -> Plan | Problem:
     """Return the plan for an API, or why its objects must not be touched.

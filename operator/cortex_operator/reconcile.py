@@ -19,7 +19,7 @@ from cortex_operator.apply.applier import Applier, ApplyResult, NameTaken
 from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import Cluster, is_namespace_terminating
-from cortex_operator.kinds import CONFIG_MAP, OPTIONAL_KINDS, ChildKind, child_kinds
+from cortex_operator.kinds import CONFIG_MAP, OPTIONAL_KINDS, ObjectKind, child_kinds
 from cortex_operator.leadership.other_operators import OtherOperators
 from cortex_operator.plan import (
     Plan,
@@ -80,7 +80,9 @@ class Reconciler:
         self._requeue_after = requeue_after
         self.other_operators = OtherOperators(cache, cluster, platform)
         self._queues = QueueLifecycle(cache, cluster, platform)
-        self._prunable: list[ChildKind] = [k for k in (*child_kinds(platform), CONFIG_MAP) if k.may_be_pruned]
+        self._prunable: list[ObjectKind] = [
+            k for k in (*child_kinds(platform), CONFIG_MAP) if k.may_be_pruned
+        ]
         self._applier = Applier(cache, cluster)
         self._reporter = StatusReporter(cache, cluster)
 
@@ -166,7 +168,7 @@ class Reconciler:
             self._cache.put_source(source)
         return source
 
-    def _owned(self, key: Key) -> Iterator[tuple[ChildKind, Object]]:
+    def _owned(self, key: Key) -> Iterator[tuple[ObjectKind, Object]]:
         """The live objects of an API that are deleted when they are no longer rendered."""
         for kind in self._prunable:
             for child in self._cache.children(key, kind.kind):

@@ -41,19 +41,6 @@ class FakeCluster:
         found = self.objects.get((kind, namespace, name))
         return copy.deepcopy(found)
 
-    async def list_labelled(
-        self, api_version: str, kind: str, namespace: str | None, label: str | None
-    ) -> list[Object]:
-        self.reads += 1
-        found = [thing for (of, _, _), thing in self.objects.items() if of == kind]
-        return [copy.deepcopy(thing) for thing in found if not label or label in thing["metadata"]["labels"]]
-
-    async def list_uids(
-        self, api_version: str, kind: str, namespace: str | None, label: str | None
-    ) -> set[str]:
-        found = await self.list_labelled(api_version, kind, namespace, label)
-        return {thing["metadata"]["uid"] for thing in found}
-
     async def is_terminating(self, namespace: str) -> bool:
         return self.ending
 

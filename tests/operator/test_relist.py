@@ -1,14 +1,32 @@
-"""What was deleted while a watch was interrupted is found, and nothing else is dropped from the cache."""
+"""A watch that starts again lists the existing objects: what was deleted meanwhile is found, and nothing else is dropped."""
+
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from kopf._cogs.clients.watching import Bookmark
 
+from cortex_operator.kinds import API_KINDS, CONFIG_MAP, ObjectKind, child_kinds
 from cortex_operator.watch.cache import Key
-from cortex_operator.watch.relist import Relister
+from cortex_operator.watch.handlers import EventHandler
+from cortex_operator.workqueue import WorkQueue
 
 from .test_any_order import PLATFORM, World, resource
 from .test_cost import CODE, SOURCE
 
+Object = dict[str, Any]
 A, B = Key("RealtimeAPI", "default", "a"), Key("RealtimeAPI", "default", "b")
+KINDS = {kind.kind: kind for kind in (*API_KINDS, *child_kinds(PLATFORM), CONFIG_MAP)}
+
+
+class Due(WorkQueue[Key]):
+    """The APIs that were added."""
+
+    def __init__(self) -> None:
+        self.keys: set[Key] = set()
+
+    def add(self, key: Key, urgent: bool = False) -> None:
+        self.keys.add(key)
 
 
 async def interrupted() -> World:
@@ -21,16 +39,28 @@ async def interrupted() -> World:
     return world
 
 
-async def relist(world: World) -> set[Key]:
+async def listing(world: World, kind: ObjectKind, complete: bool = True) -> AsyncIterator[Bookmark | Object]:
+    for (of, _, _), thing in list(world.cluster.objects.items()):
+        if of == kind.kind:
+            yield {"type": None, "object": thing}
+    if complete:
+        yield Bookmark.LISTED
+        yield {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "99"}}}
+
+
+async def relist(world: World, namespace: str | None = None, complete: bool = True) -> set[Key]:
+    """Start all watches again. Returns the APIs that must be reconciled."""
     world.pending.clear()
-    return await Relister(world.cache, world.cluster, PLATFORM).drop_deleted()  # type: ignore[arg-type]
+    due = Due()
+    for kind in KINDS.values():
+        events = listing(world, kind, complete)
+        await EventHandler(world.cache, due).follow(kind, namespace, events)
+    return due.keys
 
 
 async def test_nothing_is_dropped_while_everything_exists() -> None:
     world = await interrupted()
-    reads = world.cluster.reads
     assert await relist(world) == set()
-    assert world.cluster.reads - reads == 9, "one list of each kind"
     assert {A, B} == set(world.cache.apis())
     assert world.cache.child(A, "Deployment", "api-a")
     assert world.cache.source(A)
@@ -51,7 +81,6 @@ async def test_a_deleted_api_is_dropped() -> None:
     del world.cluster.objects["RealtimeAPI", "default", "b"]
     assert B in await relist(world)
     assert world.cache.api(B) is None
-    assert world.cache.all_children(B) == []
 
 
 async def test_deleted_code_is_reported() -> None:
@@ -61,3 +90,44 @@ async def test_deleted_code_is_reported() -> None:
     await world.settle()
     assert world.refused("a")
     assert not world.refused("b")
+
+
+async def test_an_incomplete_list_drops_nothing() -> None:
+    world = await interrupted()
+    world.cluster.objects.clear()
+    assert await relist(world, complete=False) == set()
+    assert {A, B} == set(world.cache.apis())
+
+
+async def test_the_list_of_a_namespace_says_nothing_about_another() -> None:
+    world = await interrupted()
+    world.cluster.objects.clear()
+    assert await relist(world, namespace="other") == set()
+    assert {A, B} == set(world.cache.apis())
+
+
+async def test_an_object_that_is_created_during_the_list_is_kept() -> None:
+    world = await interrupted()
+
+    async def events() -> AsyncIterator[Bookmark | Object]:
+        world.cache.put_api(
+            Key("RealtimeAPI", "default", "new"), {"metadata": {**new, "name": "new"}, "spec": {}}
+        )
+        async for event in listing(world, KINDS["RealtimeAPI"]):
+            yield event
+
+    new = {"namespace": "default", "uid": "new", "resourceVersion": "1000"}
+    await EventHandler(world.cache, Due()).follow(KINDS["RealtimeAPI"], None, events())
+    assert world.cache.api(Key("RealtimeAPI", "default", "new")) is not None
+
+
+async def test_an_invalid_object_does_not_stop_the_watch(caplog: pytest.LogCaptureFixture) -> None:
+    world, due = World(), Due()
+
+    async def events() -> AsyncIterator[Object]:
+        yield {"type": "ADDED", "object": {"metadata": {}}}
+        yield {"type": "ADDED", "object": {"metadata": {"name": "a", "namespace": "default"}, "spec": {}}}
+
+    await EventHandler(world.cache, due).follow(KINDS["RealtimeAPI"], None, events())
+    assert due.keys == {A}
+    assert "an event of RealtimeAPI cannot be handled" in caplog.text

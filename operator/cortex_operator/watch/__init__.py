@@ -1,1 +1,1 @@
-"""What the API server reports: the watches, the cache that they fill, and the relist that finds missed deletions."""
+"""What the API server reports: the watches and the cache that they fill."""

@@ -113,10 +113,6 @@ class Cache:
         """Return one object of an API."""
         return self._children.get(key, {}).get((kind, name))
 
-    def all_children(self, key: Key) -> list[Object]:
-        """Return the objects of every kind."""
-        return list(self._children.get(key, {}).values())
-
     def put_child(self, child: Object, deleted: bool = False) -> Key | None:
         """Put or delete an object of an API. Returns the API that must be reconciled because of it, if any."""
         metadata = child["metadata"]
@@ -171,9 +167,14 @@ class Cache:
             self._source_maps[place] = compact_source(config_map)
         return set(self._sources[place])
 
-    def sources(self) -> list[Object]:
-        """Return all cached ConfigMaps with code."""
-        return list(self._source_maps.values())
+    def objects(self, kind: str, namespace: str | None) -> list[Object]:
+        """Return all cached objects of one kind, resources and ConfigMaps with code included. namespace: None for all."""
+        found = [live for key, live in self._apis.items() if key.kind == kind]
+        for children in self._children.values():
+            found += [child for (of, _), child in children.items() if of == kind]
+        if kind == "ConfigMap":
+            found += self._source_maps.values()
+        return [thing for thing in found if namespace in (None, thing["metadata"]["namespace"])]
 
 
 def _version(thing: Object) -> int:
