@@ -421,6 +421,18 @@ def test_a_normal_reason_has_a_normal_event(reason: str, kind: str) -> None:
     assert (event["type"], event["reason"], event["message"]) == (kind, reason, "m")
 
 
+@pytest.mark.parametrize(
+    ("status", "reason", "has_event"),
+    [("False", "Starting", False), ("True", "Ready", True), ("False", "InvalidSpec", True)],
+)
+def test_a_first_status_has_an_event_unless_the_api_just_starts(
+    status: str, reason: str, has_event: bool
+) -> None:
+    after = {"conditions": [condition("Ready", status, reason=reason, message="m")]}
+    event = events.of_transition(resource(), {}, after, at(0))
+    assert (event is not None) == has_event
+
+
 class World:
     """A reporter, its cluster, and one API."""
 

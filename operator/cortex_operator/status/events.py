@@ -18,7 +18,7 @@ def of_transition(live: Object, before: Object, after: Object, now: str) -> Obje
         return None
     degraded = _condition(after, "Degraded").get("status") == "True"
     is_normal = not degraded and (new["status"] == "True" or new["reason"] in _NORMAL_REASONS)
-    if is_normal and not old:
+    if is_normal and not old and new["status"] != "True":
         return None
     return _event(live, "Normal" if is_normal else "Warning", new["reason"], new["message"], now)
 
