@@ -17,6 +17,7 @@ _MODULES = {
     "predict": "predict",
     "logs": "logs",
     "doctor": "doctor",
+    "bench": "bench",
 }
 _CONTEXTS = "kubectl config use-context, or --context"
 _REPLACED = {
