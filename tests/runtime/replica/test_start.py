@@ -19,13 +19,13 @@ WORKS = "class Handler:\n    def handle_post(self, payload):\n        return pay
             "HandlerNotFound",
             ["does not define class Handler", "did you mean handler?"],
         ),
-        (WORKS + WORKS, "HandlerInvalid", ["2 times", "lines 1, 4"]),
-        ("class Handler:\n    pass\n", "HandlerInvalid", ["no method to call", "handle_post"]),
+        (WORKS + WORKS, "HandlerInvalid", ["2 definitions", "lines 1, 4"]),
+        ("class Handler:\n    pass\n", "HandlerInvalid", ["must define at least one of", "handle_post"]),
         (WORKS.replace("handle_post", "handler_post"), "HandlerInvalid", ["did you mean handle_post?"]),
         (
             WORKS.replace("(self, payload)", "(self, paylod)"),
             "HandlerInvalid",
-            ["'paylod'", "did you mean 'payload'"],
+            ["'paylod'", "did you mean payload"],
         ),
         (WORKS.replace("(self, payload)", "(self, payload, /)"), "HandlerInvalid", ["positional-only"]),
         (WORKS.replace("(self, payload)", "()"), "HandlerInvalid", ["first argument must be self"]),
@@ -45,7 +45,7 @@ def test_a_broken_handler_is_reported(serve, source, reason, words):
     found, message = serve(source, wait=False).cause_of_death()
     assert found == reason
     for word in words:
-        assert word.replace("did you mean 'payload'", "did you mean payload") in message
+        assert word in message
 
 
 ARGUMENTS = """
