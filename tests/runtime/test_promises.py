@@ -8,7 +8,7 @@ from cortex_api import parse
 from cortex_api.parsing import InvalidManifest
 from cortex_cli.__main__ import main
 from cortex_runtime.handler.interfaces import construct, methods
-from cortex_runtime.handler.recognition import load
+from cortex_runtime.handler.recognition import load_code
 
 from .conftest import Replica
 
@@ -99,7 +99,7 @@ def test_config_reaches_the_handler_with_its_types(tmp_path, config, given):
         "def init(metadata): global got; got = metadata\ndef predict(payload, metadata): return [got, metadata]\n"
     )
     values = {"config": spec.config, "metadata": spec.config}
-    code = load(path, "python")
+    code = load_code(path, "python")
     post = methods(code, construct(code, values), values)["POST"]
     assert post.function(payload=1) == [given, given]
 

@@ -195,7 +195,7 @@ BFLOAT16 = NumberType(
 """largest: the last float32 that is rounded to a finite bfloat16."""
 
 
-def texts(value: Any) -> np.ndarray:
+def text_array(value: Any) -> np.ndarray:
     """A value (text, nested lists or an array of it) as an array of str objects; bytes are taken for UTF-8.
 
     Raises ValueError.

@@ -16,7 +16,7 @@ _TENSORFLOW_ENUMS = {"float32": "DT_FLOAT", "float64": "DT_DOUBLE", "float16": "
 """The names in tensorflow/core/framework/types.proto that differ from "DT_" and the name of the type."""
 
 
-class Nodes(list[Any]):
+class NodeList(list[Any]):
     """Inputs or outputs of an ONNX model: a list of onnxruntime's NodeArg, as up to 0.11, that also reads as today's signature.
 
     signature: {"inputs": {name: {"shape", "type"}}, "outputs": the same}.
@@ -94,7 +94,7 @@ class FlatOutputs(dict[str, list[Any]]):
         return self
 
 
-class ByName(Mapping[str, Any]):
+class ValuesByModel(Mapping[str, Any]):
     """A value for each model of a client, read when it is asked for. A single model is `_cortex_default`."""
 
     def __init__(self, names: Callable[[], list[str]], read: Callable[[str], Any]) -> None:
@@ -113,7 +113,7 @@ class ByName(Mapping[str, Any]):
         return len(self._names())
 
 
-class ONNXAttributes(CachingClient[T]):
+class LegacyONNXAttributes(CachingClient[T]):
     """What `onnx_client` had beside its methods: `session` and `input_signature` in 0.12 to 0.17, and the same by the name of
     the model in 0.18 to 0.21. All are of the latest version.
     """
@@ -135,14 +135,14 @@ class ONNXAttributes(CachingClient[T]):
         return dict(self.get_model()["input_signatures"])
 
     @property
-    def sessions(self) -> ByName:
+    def sessions(self) -> ValuesByModel:
         """The onnxruntime.InferenceSession of each model."""
-        return ByName(self.names, lambda name: self.get_model(name)["session"])
+        return ValuesByModel(self.names, lambda name: self.get_model(name)["session"])
 
     @property
-    def input_signatures(self) -> ByName:
+    def input_signatures(self) -> ValuesByModel:
         """{input name: {"shape", "type"}} of each model."""
-        return ByName(self.names, lambda name: self.get_model(name)["input_signatures"])
+        return ValuesByModel(self.names, lambda name: self.get_model(name)["input_signatures"])
 
 
 class FlatTensorFlowClient:
@@ -157,9 +157,9 @@ class FlatTensorFlowClient:
         return _input_signature(self._client.signature())
 
     @property
-    def input_signatures(self) -> ByName:
+    def input_signatures(self) -> ValuesByModel:
         """{input name: {"shape", "type"}} of each model, as from 0.18."""
-        return ByName(self._client.names, lambda name: _input_signature(self._client.signature(name)))
+        return ValuesByModel(self._client.names, lambda name: _input_signature(self._client.signature(name)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from cortex_runtime.clients import record_version
-from cortex_runtime.clients.legacy import Nodes, ONNXAttributes
+from cortex_runtime.clients.legacy import LegacyONNXAttributes, NodeList
 from cortex_runtime.clients.onnx_model import OnnxModel, load
 from cortex_runtime.models.memory_cache import MemoryCache
 from cortex_runtime.models.repository import ModelRepository
 
 
-class ONNXClient(ONNXAttributes[OnnxModel]):
+class ONNXClient(LegacyONNXAttributes[OnnxModel]):
     """The models of one API. A single model is selected without a name, several by name.
 
     threads: threads of a session for one operator. size, limit_bytes: what may be in memory; None for no limit.
@@ -77,11 +77,13 @@ class ONNXClient(ONNXAttributes[OnnxModel]):
 
     def classic_signature(
         self, part: str, model_name: str | None = None, model_version: str | int | None = "latest"
-    ) -> Nodes:
+    ) -> NodeList:
         """Return the inputs or the outputs of a model as onnxruntime's list of nodes. part: "inputs" or "outputs"."""
         model = self._cache.get(model_name, model_version)
         session = model.session
-        return Nodes(session.get_inputs() if part == "inputs" else session.get_outputs(), model.signature())
+        return NodeList(
+            session.get_inputs() if part == "inputs" else session.get_outputs(), model.signature()
+        )
 
     def _signature_of(self, model: OnnxModel) -> dict[str, Any]:
         return model.signature()

@@ -15,7 +15,7 @@ from cortex_runtime.clients.conversion import BFLOAT16, NumberType, bfloat16_bit
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedType:
     """One type. code: its number in ONNX. encode: an array to unsigned integers of `bits` bits. decode: the way back."""
 
     number: NumberType
@@ -57,7 +57,7 @@ class Packed:
 
 def _floats(
     name: str, code: int, exponent_bits: int, bias: int, *, ieee: bool = False, fnuz: bool = False
-) -> Packed:
+) -> PackedType:
     """An 8-bit float with a sign. ieee: its last exponent is for infinity and NaN. fnuz: it has no -0, whose place has NaN."""
     mantissa_bits = 7 - exponent_bits
     magnitudes = np.empty(128)
@@ -98,10 +98,10 @@ def _floats(
     if (len(finite) - 1) % 2:
         limit = float(np.nextafter(np.float32(limit), np.float32(0)))
     number = NumberType(name, np.dtype(np.float32), largest=float(limit), is_part=True)
-    return Packed(number, code, 8, encode, lambda bits: table[bits])
+    return PackedType(number, code, 8, encode, lambda bits: table[bits])
 
 
-def _powers() -> Packed:
+def _powers() -> PackedType:
     """The powers of two from 2**-127 to 2**127."""
     table = np.concatenate([2.0 ** np.arange(-127, 128), [np.nan]])
     name = "float8e8m0"
@@ -120,10 +120,10 @@ def _powers() -> Packed:
         largest=float(np.nextafter(np.float32(table[254] * 1.5), np.float32(0))),
         is_part=True,
     )
-    return Packed(number, 24, 8, encode, lambda bits: table[bits].astype(np.float32))
+    return PackedType(number, 24, 8, encode, lambda bits: table[bits].astype(np.float32))
 
 
-def _integers(name: str, code: int, bits: int, *, signed: bool) -> Packed:
+def _integers(name: str, code: int, bits: int, *, signed: bool) -> PackedType:
     low = -(2 ** (bits - 1)) if signed else 0
     high = low + 2**bits - 1
     number = NumberType.of(name, np.int8 if signed else np.uint8, low, high)
@@ -138,13 +138,13 @@ def _integers(name: str, code: int, bits: int, *, signed: bool) -> Packed:
         shift = 8 - bits
         return (codes << np.uint8(shift)).astype(np.uint8).view(np.int8) >> np.int8(shift)
 
-    return Packed(number, code, bits, encode, decode)
+    return PackedType(number, code, bits, encode, decode)
 
 
 TYPES = {
     f"tensor({each.number.name})": each
     for each in (
-        Packed(BFLOAT16, 16, 16, bfloat16_bits, bfloat16_numbers),
+        PackedType(BFLOAT16, 16, 16, bfloat16_bits, bfloat16_numbers),
         _floats("float8e4m3fn", 17, 4, 7),
         _floats("float8e4m3fnuz", 18, 4, 8, fnuz=True),
         _floats("float8e5m2", 19, 5, 15, ieee=True),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cortex_runtime.clients.conversion import NumberType, texts
+from cortex_runtime.clients.conversion import NumberType, text_array
 from cortex_runtime.errors import UserError
 
 NUMBERS = {
@@ -66,7 +66,7 @@ class Input:
         if type(value) is np.ndarray and value.dtype is self._dtype and self._has_shape(value.shape):
             return value
         try:
-            array = texts(value) if self.number is None else self.number.convert(value)
+            array = text_array(value) if self.number is None else self.number.convert(value)
         except (ValueError, TypeError, OverflowError) as error:
             raise UserError(
                 f'input "{self.name}" can\'t be read as {self.type_name} of shape {self.shape_text}: {error}'

@@ -12,14 +12,14 @@ from cortex_runtime.models.repository import LoadFailed, ModelRepository, Versio
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model in memory: whatever load_model returned."""
 
     version: Version
     model: Any
 
 
-class PythonClient(CachingClient[Loaded]):
+class PythonClient(CachingClient[LoadedModel]):
     """The models of one API. A single model has no name to give; several are asked for by name."""
 
     argument = "python_client"
@@ -33,8 +33,8 @@ class PythonClient(CachingClient[Loaded]):
         size: int | None = None,
         limit_bytes: int | None = None,
     ) -> None:
-        def load(version: Version) -> Loaded:
-            return Loaded(version, load_model(str(version.path)))
+        def load(version: Version) -> LoadedModel:
+            return LoadedModel(version, load_model(str(version.path)))
 
         super().__init__(store, MemoryCache(store, load, size=size, limit_bytes=limit_bytes))
 

@@ -38,7 +38,7 @@ _PAUSE = 0.05
 
 
 class Backend(Protocol):
-    """Where models are loaded and run: `Remote` or `InProcess`."""
+    """Where models are loaded and run: `RemoteBackend` or `InProcessBackend`."""
 
     def load(self, version: Version, key: str | None) -> Model[Any]: ...
     def predict(self, model: Model[Any], feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
@@ -144,9 +144,9 @@ def open_client(
     backend: Backend
     if address:
         server = _connect(store, spec, address)
-        from cortex_runtime.clients.tfserving.remote import Remote
+        from cortex_runtime.clients.tfserving.remote import RemoteBackend
 
-        backend = Remote(server, store.reading, timeout)
+        backend = RemoteBackend(server, store.reading, timeout)
     else:
         if find_spec("tensorflow") is None:
             raise StartError(
@@ -155,9 +155,9 @@ def open_client(
                 " TensorFlow in this environment (build the image with REQUIREMENTS=runtime-tensorflow, or pip install"
                 " tensorflow-cpu)",
             )
-        from cortex_runtime.clients.tfserving.inprocess import InProcess
+        from cortex_runtime.clients.tfserving.inprocess import InProcessBackend
 
-        backend = InProcess()
+        backend = InProcessBackend()
 
     def load(version: Version) -> Model[Any]:
         return backend.load(version, keys.get(version.name, spec.signature_key))

@@ -19,7 +19,7 @@ _MAX_ITEMS, _MAX_CHARACTERS, _MAX_DEPTH = 10, 500, 6
 _log = logging.getLogger("cortex.debug")
 
 
-def show(stage: str, value: Any) -> None:
+def log_stage(stage: str, value: Any) -> None:
     """Log a value if debugging is on for the request.
 
     stage: sample, pre_inference, inference, post_inference or prediction.

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
 
-from cortex_runtime.handler.user_context import Detached, clean_copy
+from cortex_runtime.handler.user_context import DetachedLoop, clean_context
 
 
 class HandlerThread:
@@ -34,7 +34,7 @@ class HandlerThread:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._loop_returned = threading.Semaphore(0)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.detached = Detached()
+        self.detached = DetachedLoop()
         self._moving: asyncio.Future[bool] | None = None
         self._leaving = False
         self._requests_to_move = self._needed = 0
@@ -51,7 +51,7 @@ class HandlerThread:
         on_handler_thread: whether the loop starts on the calling thread.
         """
         self._loop = loop
-        task = loop.create_task(main, context=clean_copy())
+        task = loop.create_task(main, context=clean_context())
         threading.Thread(
             target=self._run_loop_thread, args=(task, on_handler_thread), name="loop", daemon=True
         ).start()

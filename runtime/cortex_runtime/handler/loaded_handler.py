@@ -89,7 +89,7 @@ def load(
     _import_from(project, spec.python_path)
     _require_folder(spec, project)
     on_step("importing the code")
-    code = recognition.load(project / spec.path if spec.path else None, spec.type, document.kind)
+    code = recognition.load_code(project / spec.path if spec.path else None, spec.type, document.kind)
     values: dict[str, Any] = {
         "config": spec.config,
         "metadata": spec.config,

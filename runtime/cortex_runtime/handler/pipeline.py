@@ -53,7 +53,7 @@ class Pipeline:
 
     def predict(self, **given: Any) -> Any:
         """Return the result of one request. given: the values of `arguments`."""
-        name, version = which(given)
+        name, version = requested_model(given)
         value = self._before(given)
         result = self.client.predict(value, name, version)
         return self._after(given, result)
@@ -71,11 +71,13 @@ class Pipeline:
         for index, given in enumerate(requests):
             try:
                 value, key = self._before(given), None
-                inputs = stacking.inputs_of(self.client.signature(*which(given)))
+                inputs = stacking.stackable_inputs(self.client.signature(*requested_model(given)))
                 if inputs is not None:
-                    value = stacking.feed_of(value, inputs)
+                    value = stacking.to_feed(value, inputs)
                     key = (
-                        (*which(given), stacking.shape(value)) if stacking.count(value) is not None else None
+                        (*requested_model(given), stacking.row_shape(value))
+                        if stacking.count_rows(value) is not None
+                        else None
                     )
                 groups.setdefault(index if key is None else key, []).append((index, value))
             except Exception as error:
@@ -95,13 +97,13 @@ class Pipeline:
         """Yield the index of each request with its output or an exception. The inputs of several items must have one shape."""
         from cortex_runtime.handler import stacking
 
-        model = which(requests[items[0][0]])
+        model = requested_model(requests[items[0][0]])
         if len(items) > 1:
             values = [value for _, value in items]
             # If the joined request fails, run the requests one by one, so that only the cause fails.
             with suppress(Exception):
                 outputs = self.client.predict(stacking.join(values), *model)
-                parts = stacking.split(outputs, [stacking.count(value) or 0 for value in values])
+                parts = stacking.split(outputs, [stacking.count_rows(value) or 0 for value in values])
                 if parts is not None:
                     yield from zip((index for index, _ in items), parts, strict=True)
                     return
@@ -117,7 +119,7 @@ class Pipeline:
 
     def _after(self, given: Mapping[str, Any], result: Any) -> Any:
         """Return the result for the HTTP client."""
-        debug.show("inference", result)
+        debug.log_stage("inference", result)
         if self._flat:
             from cortex_runtime.clients.legacy import FlatOutputs
 
@@ -139,20 +141,20 @@ class Pipeline:
             if "signature" in wanted:
                 more["signature"] = signature
         elif "signature" in wanted:
-            more["signature"] = self.client.signature(*which(given))
+            more["signature"] = self.client.signature(*requested_model(given))
         result = function(value, **more)
-        debug.show(stage, result)
+        debug.log_stage(stage, result)
         return result
 
     def _classic_signature(self, stage: str, given: Mapping[str, Any]) -> Any:
-        """Return the signature in the form of the original Cortex, which the current form includes."""
+        """Return the signature in the form of the original Cortex, requested_model the current form includes."""
         read = getattr(self.client, "classic_signature", None)
         if read is None:
-            return self.client.signature(*which(given))
-        return read("inputs" if stage == "pre_inference" else "outputs", *which(given))
+            return self.client.signature(*requested_model(given))
+        return read("inputs" if stage == "pre_inference" else "outputs", *requested_model(given))
 
 
-def which(given: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def requested_model(given: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Return name and version of the model in the query of a request; None where missing."""
     query = given.get("query_params")
     return (query.get("model"), query.get("version")) if query else (None, None)

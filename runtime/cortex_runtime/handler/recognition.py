@@ -30,7 +30,7 @@ from cortex_runtime.handler.interfaces import (
 from cortex_runtime.logs.tracebacks import brief, in_one_line
 
 
-def load(path: Path | None, handler_type: str, kind: str = "RealtimeAPI") -> Code:
+def load_code(path: Path | None, handler_type: str, kind: str = "RealtimeAPI") -> Code:
     """Return the recognized code of a file. path: None to serve a model without code.
 
     kind: RealtimeAPI or AsyncAPI. Raises StartError: HandlerNotFound, HandlerImportError or HandlerInvalid.

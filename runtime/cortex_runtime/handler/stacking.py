@@ -15,7 +15,7 @@ from cortex_runtime.errors import UserError
 Feed = dict[str, np.ndarray]
 
 
-def inputs_of(signature: Mapping[str, Any]) -> list[Input] | None:
+def stackable_inputs(signature: Mapping[str, Any]) -> list[Input] | None:
     """Return the inputs of a model if the first dimension of all inputs and outputs is variable, else None.
 
     signature: of the model, as a client returns it. None also for a model with optional inputs, whose values apply to all rows.
@@ -33,7 +33,7 @@ def inputs_of(signature: Mapping[str, Any]) -> list[Input] | None:
     return found or None
 
 
-def feed_of(value: Any, inputs: Sequence[Input]) -> Feed:
+def to_feed(value: Any, inputs: Sequence[Input]) -> Feed:
     """Return the inputs of one request as arrays by name. Raises UserError, as the client does."""
     if not isinstance(value, Mapping):
         if len(inputs) > 1:
@@ -45,13 +45,13 @@ def feed_of(value: Any, inputs: Sequence[Input]) -> Feed:
     return {each.name: each.convert(value[each.name]) for each in inputs}
 
 
-def count(feed: Feed) -> int | None:
+def count_rows(feed: Feed) -> int | None:
     """Return the number of rows of a request's inputs; None if they differ, which only the model can interpret."""
     counts = {len(array) for array in feed.values()}
     return counts.pop() if len(counts) == 1 else None
 
 
-def shape(feed: Feed) -> tuple[Any, ...]:
+def row_shape(feed: Feed) -> tuple[Any, ...]:
     """Return a key that is equal for requests whose inputs can be joined."""
     return tuple((name, array.shape[1:]) for name, array in sorted(feed.items()))
 

@@ -17,7 +17,7 @@ from starlette.types import Receive
 
 from cortex_runtime.errors import ClientDisconnected, RequestTimeout
 from cortex_runtime.handler.handler_thread import HandlerThread
-from cortex_runtime.handler.user_context import adopt, clean_copy, user_context
+from cortex_runtime.handler.user_context import clean_context, copy_context_variables, user_context
 from cortex_runtime.http.payload import disconnect
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 
@@ -56,7 +56,7 @@ class Threads:
             return function()
         context = copy_context()
         result = self._pool.submit(context.run, function).result()
-        adopt(context)
+        copy_context_variables(context)
         return result
 
     def drive(
@@ -69,7 +69,7 @@ class Threads:
         if self.handler_thread is not None:
             self.handler_thread.drive(loop, main, on_handler_thread)
         else:
-            loop.run_until_complete(loop.create_task(main, context=clean_copy()))
+            loop.run_until_complete(loop.create_task(main, context=clean_context()))
 
     async def move_to_handler_thread(self, timeout: float) -> bool:
         """Wait for the calls in progress, then move the loop to the handler's thread if that is worthwhile.
@@ -115,7 +115,9 @@ class Threads:
         """Call a request's function on the event loop's thread. Requires a running task and `inline`."""
         assert self.handler_thread is not None
         loop = asyncio.get_running_loop()
-        return self.handler_thread.detached.run_in_task(loop, user_context(), guarded, {"function": function})
+        return self.handler_thread.detached.run_in_task(
+            loop, user_context(), call_user_code, {"function": function}
+        )
 
     async def run_plain(self, function: Callable[[], Any], context: Context | None = None) -> Any:
         """Run a function in a thread without watching the client, such as a callback or the next step of a generator.
@@ -128,7 +130,7 @@ class Threads:
         """Run the user's callback after a response was sent or a job ended. state: which of them, for the log."""
         try:
             if inspect.iscoroutinefunction(callback):
-                adopt()
+                copy_context_variables()
                 await callback()
             else:
                 await self.run_plain(callback)
@@ -141,7 +143,7 @@ class Threads:
     def _submit(self, function: Callable[[], Any], context: Context | None = None) -> "Future[Any]":
         loop = asyncio.get_running_loop()
         self._count(1)
-        job = partial((context or user_context()).run, guarded, function)
+        job = partial((context or user_context()).run, call_user_code, function)
         future = self._pool.submit(job) if self._pool else self.handler_thread.submit(job)  # type: ignore[union-attr]
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
         return future
@@ -156,7 +158,7 @@ class Threads:
         self._metrics.set_queued(max(0, self.pending - self.size))
 
 
-def guarded(function: Callable[[], Any]) -> Any:
+def call_user_code(function: Callable[[], Any]) -> Any:
     """Call the user's function.
 
     Raises HandlerExited for StopIteration and whatever is not an Exception (SystemExit, KeyboardInterrupt, CancelledError):

@@ -27,12 +27,12 @@ def user_context() -> Context:
     return context
 
 
-def use_context(context: Context) -> None:
+def enter_user_context(context: Context) -> None:
     """Use a context in which user code has already run for the current request."""
     _request_context.set(context)
 
 
-def adopt(context: Context | None = None) -> None:
+def copy_context_variables(context: Context | None = None) -> None:
     """Copy the variables of another context into the current one, for the asynchronous code that follows.
 
     context: the context of the current request by default.
@@ -44,7 +44,7 @@ def adopt(context: Context | None = None) -> None:
                 variable.set(value)
 
 
-def clean_copy() -> Context:
+def clean_context() -> Context:
     """Return a copy of the current context for serving, after the user's module and constructor have run in it.
 
     All copies would share the mutable context of `decimal`. Its settings become the default instead, and each request gets a copy
@@ -63,7 +63,7 @@ def clean_copy() -> Context:
     return context
 
 
-class Detached:
+class DetachedLoop:
     """Runs user code on the thread of a running event loop, hidden from the code. Use it on that thread only."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from cortex_runtime.logs.tracebacks import brief
 from cortex_runtime.messages import ControlChannel, ModelFailed, StartFailed, Step
 from cortex_runtime.metrics.series import NamedSeries
 from cortex_runtime.metrics.shared_memory import SharedMetrics
-from cortex_runtime.processes.parent_pipe import attach
+from cortex_runtime.processes.parent_pipe import exit_with_parent
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 
 log = logging.getLogger("cortex")
@@ -32,7 +32,7 @@ Prepare = Callable[[Document, WorkerArguments, ControlChannel], Callable[[], Non
 
 def run(arguments: WorkerArguments, prepare: Prepare) -> NoReturn:
     """Run a worker process and exit: with 0 after a stop, with 1 if it failed to start."""
-    attach(arguments.parent_pipe)
+    exit_with_parent(arguments.parent_pipe)
     control = ControlChannel(arguments.control)
     # If native code crashes, or the supervisor ends a hung process, write the stack of each thread to the log.
     faulthandler.enable(file=2)

@@ -23,7 +23,7 @@ CHECK_SECONDS = 1.0
 _BEARER = b"bearer "
 
 
-def of(document: Document) -> "ApiKeys | None":
+def load(document: Document) -> "ApiKeys | None":
     """Return the keys of an API, or None without handler.apiKeys. Raises StartError if the folder contains no key."""
     asked = document.spec.handler.api_keys
     if asked is None:

@@ -26,12 +26,12 @@ class _Parser(MultiPartParser):
         self.ended = True
 
 
-def most_fields(limit: int) -> int:
+def max_fields(limit: int) -> int:
     """Return the maximum number of fields for a body limit in bytes. Parsed fields need more memory than the body."""
     return max(10_000, limit // 64)
 
 
-def most_files(limit: int) -> int:
+def max_files(limit: int) -> int:
     """Return the maximum number of files for a body limit in bytes."""
     return max(1_000, limit // 1024)
 
@@ -47,8 +47,8 @@ def _multipart(body: bytes, content_type: bytes, limit: int) -> FormData:
     parser = _Parser(
         Headers(raw=[(b"content-type", content_type)]),
         _once(body),
-        max_files=most_files(limit),
-        max_fields=most_fields(limit),
+        max_files=max_files(limit),
+        max_fields=max_fields(limit),
         max_part_size=len(body),
     )
     parser.spool_max_size = len(body) + 1
@@ -90,7 +90,7 @@ async def parse_urlencoded(body: bytes, charset: str, limit: int) -> FormData:
 
 
 def _urlencoded(body: bytes, charset: str, limit: int) -> FormData:
-    most = most_fields(limit)
+    most = max_fields(limit)
     if body.count(b"&") >= most:
         raise _invalid(f"it has more than {most} fields")
     pairs = [field.partition(b"=") for field in body.split(b"&") if field]

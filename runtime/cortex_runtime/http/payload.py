@@ -63,7 +63,7 @@ def _has_arrived(receive: Receive) -> bool:
     return getattr(getattr(receive, "__self__", None), "more_body", True) is False
 
 
-def has_left(receive: Receive) -> bool:
+def is_disconnected(receive: Receive) -> bool:
     """Return whether the client is known to have disconnected, without awaiting. False on a server other than uvicorn."""
     return getattr(getattr(receive, "__self__", None), "disconnected", False) is True
 

@@ -35,7 +35,7 @@ _LINGER = 0.5
 """Seconds for which an idle connection stays open during shutdown, for a request that is already on its way."""
 
 
-class OrderlyProtocol(HttpToolsProtocol):
+class GracefulProtocol(HttpToolsProtocol):
     """One connection of a server. Its application sends `connection: close` while it drains."""
 
     _begun = False
@@ -83,7 +83,7 @@ class OrderlyProtocol(HttpToolsProtocol):
         return waiting[0] > 0
 
 
-class InlineProtocol(OrderlyProtocol):
+class InlineProtocol(GracefulProtocol):
     """One connection that answers inline where possible. config.app must be an `InlineApp`."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:

@@ -36,7 +36,7 @@ from cortex_runtime.processes.listener import listen
 from cortex_runtime.processes.template_process import Template
 from cortex_runtime.queues.connect import connect
 from cortex_runtime.queues.queue import Queue
-from cortex_runtime.replica.admin import Admin, Unready, admin_server
+from cortex_runtime.replica.admin import Admin, NotReady, admin_server
 from cortex_runtime.replica.pool import PoolOptions, WorkerPool
 from cortex_runtime.replica.termination import record_termination
 
@@ -117,10 +117,10 @@ class Consumer:
             on_change=self._dispatcher.on_worker_change,
         )
 
-    def _problem(self) -> Unready | None:
+    def _problem(self) -> NotReady | None:
         problem = self._pool.problem()
         if problem is None and self._dispatcher.problem:
-            return Unready("QueueUnreachable", self._dispatcher.problem)
+            return NotReady("QueueUnreachable", self._dispatcher.problem)
         return problem
 
     def _admin_server(self) -> Server:

@@ -38,7 +38,7 @@ from cortex_api import Document, units
 from cortex_api.contract import MAX_REPLICAS_VARIABLE, QUEUE_PATH, QUEUE_URL_VARIABLE, WEBHOOK_SECRET_VARIABLE
 from cortex_runtime.errors import StartError
 from cortex_runtime.http import response
-from cortex_runtime.http.protocol import OrderlyProtocol
+from cortex_runtime.http.protocol import GracefulProtocol
 from cortex_runtime.http.server import Server, plain
 from cortex_runtime.jobs.gateway_app import Gateway
 from cortex_runtime.jobs.metrics import GatewayMetrics
@@ -48,7 +48,7 @@ from cortex_runtime.processes.listener import listen
 from cortex_runtime.queues.base import QueueError, Unreachable
 from cortex_runtime.queues.connect import connect
 from cortex_runtime.queues.queue import Queue
-from cortex_runtime.replica.admin import Admin, Unready
+from cortex_runtime.replica.admin import Admin, NotReady
 from cortex_runtime.replica.termination import record_termination
 
 log = logging.getLogger("cortex")
@@ -145,10 +145,10 @@ async def _run(options: GatewayOptions, document: Document, queue: Queue, limit:
     metrics = GatewayMetrics(document, lambda: state.depth)
     app = Gateway(document, queue, state, limit, metrics)
 
-    def problem() -> Unready | None:
+    def problem() -> NotReady | None:
         if stopping.is_set():
-            return Unready("Draining", "the gateway is shutting down")
-        return None if state.reached else Unready("QueueUnreachable", state.problem)
+            return NotReady("Draining", "the gateway is shutting down")
+        return None if state.reached else NotReady("QueueUnreachable", state.problem)
 
     listeners = [listen(options.host, port) for port in (options.port, options.admin_port)]
     admin = GatewayAdmin(Admin(problem, metrics.text, metrics.in_flight), state)
@@ -212,7 +212,7 @@ async def _sweep(queue: Queue) -> None:
 
 
 def _config(app: Gateway | GatewayAdmin) -> uvicorn.Config:
-    http: Any = OrderlyProtocol if isinstance(app, Gateway) else "httptools"
+    http: Any = GracefulProtocol if isinstance(app, Gateway) else "httptools"
     return plain(
         app, loop="uvloop", http=http, proxy_headers=False, backlog=2048, timeout_graceful_shutdown=30
     )

@@ -54,7 +54,7 @@ class Gateway:
         self._metrics = metrics
         self._max_body = units.parse_bytes(document.spec.handler.max_body_size)
         self._webhook = document.async_spec.webhook
-        self._keys = api_keys.of(document)
+        self._keys = api_keys.load(document)
         self._access = AccessLog(document.spec.handler.log_level)
         self._ids = RequestIds()
         self.draining = asyncio.Event()

@@ -43,7 +43,7 @@ class ChildProcess:
     on_report: Callable[[Message], None] = _ignore
     on_pong: Callable[[Pong], None] = field(init=False, default=_ignore)
     is_aborted: bool = field(init=False, default=False)
-    _oom_count: int = field(init=False, default_factory=oom.count)
+    _oom_count: int = field(init=False, default_factory=oom.count_kills)
 
     async def wait_until_ready(self) -> None:
         """Wait until the worker is ready. Raises StartError with its reason, or with how the process exited."""
@@ -59,7 +59,7 @@ class ChildProcess:
 
     def failure(self, reason: str, message: str, status: int) -> StartError:
         """Return this reason and message, or OutOfMemory when the kernel has killed a process since the worker started."""
-        if status != -signal.SIGKILL or oom.count() == self._oom_count:
+        if status != -signal.SIGKILL or oom.count_kills() == self._oom_count:
             return StartError(reason, message)
         return StartError(
             "OutOfMemory",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from cortex_runtime.processes.child_process import Process, Spawned
-from cortex_runtime.processes.template_process import Refused, Template, TemplateGone
+from cortex_runtime.processes.template_process import Refused, Template, TemplateExited
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 
 log = logging.getLogger("cortex")
@@ -74,7 +74,7 @@ class Launcher:
             return await template.fork_worker(self._module, arguments, folders)
         except Refused as refused:
             log.debug("a worker is started in a fresh interpreter: %s", refused)
-        except TemplateGone:
+        except TemplateExited:
             log.warning("the template process has exited; a worker is started without it")
             # If it never works, it costs time at each start of a worker.
             self._forks = template.has_forked

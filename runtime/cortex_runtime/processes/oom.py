@@ -7,7 +7,7 @@ _COUNTERS = ("memory.events", "memory/memory.oom_control")
 """Files of cgroup v2 and v1."""
 
 
-def count() -> int:
+def count_kills() -> int:
     """Return the number of processes that the kernel has killed for memory; 0 without a cgroup."""
     for name in _COUNTERS:
         try:

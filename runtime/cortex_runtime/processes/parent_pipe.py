@@ -31,7 +31,7 @@ class ParentPipe:
         return [sys.executable, "-IS", __file__, self.name, *command]
 
 
-def attach(name: str) -> int | None:
+def exit_with_parent(name: str) -> int | None:
     """Kill this process, and its group if it leads one, when the parent process with the ParentPipe of this name exits.
 
     Return the descriptor that must stay open, or None where a thread polls the parent.
@@ -91,7 +91,7 @@ def kill_group(leader: int) -> None:
 
 def main(name: str, *command: str) -> None:
     """Replace this process by the command, which inherits the descriptor."""
-    descriptor = attach(name)
+    descriptor = exit_with_parent(name)
     if descriptor is not None:
         os.set_inheritable(descriptor, True)
     try:

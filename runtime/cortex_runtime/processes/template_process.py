@@ -25,7 +25,7 @@ UNKNOWN_STATUS = 256
 _END_SECONDS = 2.0
 
 
-class TemplateGone(Exception):
+class TemplateExited(Exception):
     """The template process has exited."""
 
 
@@ -145,13 +145,13 @@ class Template:
     ) -> ForkedProcess:
         """Fork a process that runs a worker module. folders: where the project's modules are.
 
-        Raises TemplateGone, Refused, and OSError when the system can start no process.
+        Raises TemplateExited, Refused, and OSError when the system can start no process.
         """
         # One at a time: the messages and files of many requests would not fit into the buffer of the connection.
         async with self._lock:
             self._listen()
             if not self.is_alive:
-                raise TemplateGone
+                raise TemplateExited
             files = arguments.descriptors()
             while len(files) > template.MAX_FILES:
                 self._send({}, files[: template.MAX_FILES])
@@ -236,7 +236,7 @@ class Template:
         _, status = os.waitpid(self.pid, 0)
         self._exit.set_result(os.waitstatus_to_exitcode(status))
         while self._replies:
-            self._answer(TemplateGone())
+            self._answer(TemplateExited())
         for worker in self._workers.values():
             worker.watch()
         self._workers.clear()

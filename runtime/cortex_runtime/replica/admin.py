@@ -13,7 +13,7 @@ from cortex_runtime.metrics.prometheus import CONTENT_TYPE
 _JSON = "application/json"
 
 
-class Unready(NamedTuple):
+class NotReady(NamedTuple):
     """Why a replica is not ready. since: when the step in the message began, RFC 3339; empty where the message names no step."""
 
     reason: str
@@ -31,7 +31,7 @@ class Admin:
 
     def __init__(
         self,
-        problem: Callable[[], Unready | None],
+        problem: Callable[[], NotReady | None],
         metrics: Callable[[], bytes],
         load: Callable[[], int],
         average: Callable[[], float] | None = None,

@@ -24,7 +24,7 @@ from cortex_runtime.processes.child_process import ChildProcess, Spawned
 from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.parent_pipe import ParentPipe
 from cortex_runtime.processes.worker_arguments import WorkerArguments
-from cortex_runtime.replica.admin import Unready
+from cortex_runtime.replica.admin import NotReady
 from cortex_runtime.replica.worker_slot import WorkerSlot
 
 log = logging.getLogger("cortex")
@@ -208,20 +208,20 @@ class WorkerPool:
         if self._installer is not None:
             self._installer.close()
 
-    def problem(self) -> Unready | None:
+    def problem(self) -> NotReady | None:
         """Return why the replica is not ready."""
         if self.stopping.is_set():
-            return Unready("Draining", "the replica is shutting down")
+            return NotReady("Draining", "the replica is shutting down")
         now = asyncio.get_running_loop().time()
         if any(slot.is_serving or now - slot.died_at < RESPAWN_SECONDS for slot in self._slots):
             return None
         for slot in self._slots:
             if (problem := slot.hung or slot.problem) is not None:
-                return Unready(problem.reason, problem.message)
+                return NotReady(problem.reason, problem.message)
         step, since = self._step
         if self._sync is not None and (downloading := self._sync.status()):
             step = f"downloading {downloading}"
-        return Unready("Starting", step, _rfc3339(since))
+        return NotReady("Starting", step, _rfc3339(since))
 
     def last_failure(self) -> dict[str, str] | None:
         """Return why a worker died or hung last, also when it has been replaced since."""

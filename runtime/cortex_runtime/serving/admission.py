@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cortex_runtime.clients import served
 from cortex_runtime.errors import ClientDisconnected, HttpError, Moved
 from cortex_runtime.handler import debug
-from cortex_runtime.handler.user_context import use_context
+from cortex_runtime.handler.user_context import enter_user_context
 from cortex_runtime.http import api_keys, response
 from cortex_runtime.logs.access_log import AccessLog
 from cortex_runtime.logs.records import RequestIds, request_id
@@ -170,7 +170,7 @@ class Admission:
         async def resumed(scope: Scope, receive: Receive, send: Send) -> None:
             request_id.set(identity)
             served.set(versions)
-            use_context(context)
+            enter_user_context(context)
             await self.serve(Exchange(began, identity), app, scope, receive, send)
 
         return resumed

@@ -25,7 +25,7 @@ from cortex_runtime.clients import served
 from cortex_runtime.errors import ClientDisconnected, RequestTimeout, StartError
 from cortex_runtime.handler.interfaces import Method
 from cortex_runtime.handler.threads import Threads
-from cortex_runtime.http.payload import has_left
+from cortex_runtime.http.payload import is_disconnected
 from cortex_runtime.logs.records import request_id
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 
@@ -115,7 +115,7 @@ class Batcher:
         items: list[_Item] = []
         while self._waiting and len(items) < self._most:
             item = self._waiting.popleft()
-            if has_left(item.receive):
+            if is_disconnected(item.receive):
                 item.answer.set_exception(ClientDisconnected())
             else:
                 items.append(item)

@@ -16,7 +16,7 @@ from cortex_runtime.handler import debug
 from cortex_runtime.handler.inline_policy import InlinePolicy, TimedCall
 from cortex_runtime.handler.interfaces import Method
 from cortex_runtime.handler.threads import HandlerExited, Threads
-from cortex_runtime.handler.user_context import adopt
+from cortex_runtime.handler.user_context import copy_context_variables
 from cortex_runtime.http import response
 from cortex_runtime.http.payload import decompress, parse, read_body
 from cortex_runtime.metrics.tracker import Tracker
@@ -61,7 +61,7 @@ class Endpoint:
         """Call the method with the request, and send its result. Raises what the method raises, and ClientDisconnected."""
         payload = await self._payload(scope, receive) if self.takes_payload else None
         arguments = self.arguments(payload, scope["query_string"], scope["headers"])
-        debug.show("sample", payload)
+        debug.log_stage("sample", payload)
         await self.deliver(await self.call(arguments, receive), scope, receive, send)
 
     def arguments(self, payload: Any, query: bytes, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Endpoint:
     async def deliver(self, result: Any, scope: Scope, receive: Receive, send: Send) -> None:
         """Send what the method has returned, then run the callback that it returned with it."""
         value, callback = response.split_callback(result)
-        debug.show("prediction", value)
+        debug.log_stage("prediction", value)
         if response.is_stream(value):
             await self._stream(value, scope, receive, send)
         elif isinstance(value, Response):
@@ -146,7 +146,7 @@ class Endpoint:
 
     async def _stream(self, parts: Any, scope: Scope, receive: Receive, send: Send) -> None:
         if isinstance(parts, AsyncIterator):
-            adopt()
+            copy_context_variables()
         accepts = next((value for name, value in scope["headers"] if name == b"accept"), b"")
         as_events = b"text/event-stream" in accepts.lower()
         stream = response.Stream(parts, self._threads.run_plain, self._limits.timeout, as_events)

@@ -36,7 +36,7 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
     """Load models and code and construct the handler. Returns a function that serves. Raises StartError."""
     listener = socket.socket(fileno=arguments.listener)
     spec = document.realtime_spec.handler
-    keys = api_keys.of(document)
+    keys = api_keys.load(document)
     shared_metrics = SharedMetrics(arguments.metrics, arguments.slots)
     metrics = shared_metrics.worker(arguments.slot)
     threads: Threads

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from cortex_runtime.errors import StartError
-from cortex_runtime.handler.recognition import load
+from cortex_runtime.handler.recognition import load_code
 from tests.runtime.compatibility.forms import Ask, Form
 
 METADATA = {"config": {"unit": "cm", "factor": 3}}
@@ -373,4 +373,4 @@ def test_a_handler_of_a_kind_that_is_not_served_is_refused_with_the_kind(tmp_pat
     path = tmp_path / "handler.py"
     path.write_text(source)
     with pytest.raises(StartError, match=words):
-        load(path, "python")
+        load_code(path, "python")

@@ -38,13 +38,13 @@ def scaled():
     ],
 )
 def test_a_model_whose_outputs_are_no_rows_or_that_has_options_runs_one_by_one(open_model, content, joins):
-    inputs = stacking.inputs_of(open_model(content).signature())
+    inputs = stacking.stackable_inputs(open_model(content).signature())
     assert (inputs is not None) == joins
 
 
 def test_each_request_is_checked_before_it_is_joined(open_model):
-    inputs = stacking.inputs_of(open_model(models.identity(TensorProto.INT8)).signature())
-    assert stacking.feed_of([1, 2], inputs)["x"].dtype == np.int8
+    inputs = stacking.stackable_inputs(open_model(models.identity(TensorProto.INT8)).signature())
+    assert stacking.to_feed([1, 2], inputs)["x"].dtype == np.int8
     for value in ([200], [0.5], {"y": [1]}, {"x": [1], "y": [1]}):
         with pytest.raises(UserError):
-            stacking.feed_of(value, inputs)
+            stacking.to_feed(value, inputs)

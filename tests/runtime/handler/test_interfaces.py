@@ -8,7 +8,7 @@ import pytest
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler import interfaces
 from cortex_runtime.handler.interfaces import JOB, construct, methods
-from cortex_runtime.handler.recognition import load
+from cortex_runtime.handler.recognition import load_code
 
 
 def write(tmp_path, source):
@@ -20,7 +20,7 @@ def write(tmp_path, source):
 def made(tmp_path, source, handler_type="python", kind="RealtimeAPI", **values):
     """Methods of the handler in a source, by verb."""
     values = {"config": {"a": 1}, "metadata": {"a": 1}, "metrics_client": "metrics", **values}
-    code = load(write(tmp_path, source), handler_type, kind)
+    code = load_code(write(tmp_path, source), handler_type, kind)
     return methods(code, construct(code, values), values)
 
 
@@ -184,7 +184,7 @@ BROKEN = [
 @pytest.mark.parametrize(("source", "handler_type", "kind", "words"), BROKEN)
 def test_what_is_wrong_is_named_with_what_was_probably_meant(tmp_path, source, handler_type, kind, words):
     with pytest.raises(StartError) as error:
-        load(write(tmp_path, source), handler_type, kind)
+        load_code(write(tmp_path, source), handler_type, kind)
     assert error.value.reason in ("HandlerInvalid", "HandlerNotFound")
     assert words in error.value.message
 
@@ -211,7 +211,7 @@ def pipeline(tmp_path, source, kind="RealtimeAPI"):
     from cortex_runtime.handler import pipeline
 
     path = write(tmp_path, source) if source else None
-    return pipeline.methods(load(path, "onnx", kind), Model(), {"unit": "cm"})
+    return pipeline.methods(load_code(path, "onnx", kind), Model(), {"unit": "cm"})
 
 
 QUERY = {"model": "iris", "version": "3"}
@@ -327,7 +327,7 @@ def test_requests_for_one_model_run_as_one(tmp_path, rows, calls):
     from cortex_runtime.handler.pipeline import Pipeline
 
     model = Doubling(rows)
-    pipeline = Pipeline(load(None, "onnx"), model, {})
+    pipeline = Pipeline(load_code(None, "onnx"), model, {})
     payloads = [[[1, 2]], [[3, 4]], [[5, 6]], [[7, 8]]]
     queries = [{"model": "a"}, {"model": "b"}, {"model": "a"}, {"model": "a"}]
     results = pipeline.predict_many(payload=payloads, query_params=queries)
@@ -338,7 +338,7 @@ def test_requests_for_one_model_run_as_one(tmp_path, rows, calls):
 def test_one_input_that_a_model_refuses_leaves_the_others_theirs():
     from cortex_runtime.handler.pipeline import Pipeline
 
-    pipeline = Pipeline(load(None, "onnx"), Doubling(), {})
+    pipeline = Pipeline(load_code(None, "onnx"), Doubling(), {})
     results = pipeline.predict_many(payload=[[[1, 2]], [[100, 0]], [["x", 2]]], query_params=[{}, {}, {}])
     assert results[0][0].tolist() == [[2, 4]]
     assert [type(result).__name__ for result in results[1:]] == ["ValueError", "UserError"]

@@ -6,7 +6,7 @@ import pytest
 
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler.interfaces import Form
-from cortex_runtime.handler.recognition import load
+from cortex_runtime.handler.recognition import load_code
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def write(tmp_path, source, name="handler.py"):
 
 def refused(path, handler_type="python", kind="RealtimeAPI"):
     with pytest.raises(StartError) as error:
-        load(path, handler_type, kind)
+        load_code(path, handler_type, kind)
     return error.value.reason, error.value.message
 
 
@@ -59,7 +59,7 @@ def refused(path, handler_type="python", kind="RealtimeAPI"):
     ],
 )  # fmt: skip
 def test_the_interface_of_a_file(tmp_path, source, handler_type, kind, interface, form, target):
-    code = load(write(tmp_path, source), handler_type, kind)
+    code = load_code(write(tmp_path, source), handler_type, kind)
     assert (code.interface.name, code.interface.form) == (interface, form)
     assert (code.type, code.kind, code.where) == (handler_type, kind, "handler.py")
     module = sys.modules["handler"]
@@ -69,14 +69,14 @@ def test_the_interface_of_a_file(tmp_path, source, handler_type, kind, interface
 
 
 def test_without_a_file_there_is_the_model_alone():
-    code = load(None, "onnx")
+    code = load_code(None, "onnx")
     assert (code.interface.form, code.type, code.kind, code.target) == (
         Form.MODEL,
         "onnx",
         "RealtimeAPI",
         None,
     )
-    assert load(None, "tensorflow", "AsyncAPI").kind == "AsyncAPI"
+    assert load_code(None, "tensorflow", "AsyncAPI").kind == "AsyncAPI"
 
 
 def test_a_file_that_is_not_there(tmp_path):
@@ -283,7 +283,7 @@ def test_code_without_an_interface(tmp_path, source, handler_type, message):
     ],
 )  # fmt: skip
 def test_what_is_no_mistake(tmp_path, source):
-    assert load(write(tmp_path, source), "python").interface.form is Form.CLASS
+    assert load_code(write(tmp_path, source), "python").interface.form is Form.CLASS
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_a_file_that_with_another_suffix(tmp_path):
     ],
 )
 def test_a_module_has_the_name_of_its_file_unless_that_is_taken(tmp_path, name, module):
-    code = load(write(tmp_path, "def predict(payload): pass\n", name), "python")
+    code = load_code(write(tmp_path, "def predict(payload): pass\n", name), "python")
     assert code.target.__name__ == module
     assert sys.modules[module] is code.target
     assert code.where == name

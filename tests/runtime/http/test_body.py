@@ -9,7 +9,7 @@ from cortex_runtime.errors import BodyTooLarge, ClientDisconnected, UserError
 from cortex_runtime.http.payload import (
     decompress,
     disconnect,
-    has_left,
+    is_disconnected,
     read_body,
 )
 
@@ -70,7 +70,7 @@ def test_another_servers_receive_is_read_too():
         return part(b"abc")
 
     assert asyncio.run(read_body(receive, {}, 10, 1)) == b"abc"
-    assert not has_left(receive)
+    assert not is_disconnected(receive)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_a_body_that_does_not_come_in_time(before):
 
 
 def test_whether_the_client_has_left():
-    assert has_left(Cycle([], disconnected=True).receive) is True
-    assert has_left(Cycle([]).receive) is False
+    assert is_disconnected(Cycle([], disconnected=True).receive) is True
+    assert is_disconnected(Cycle([]).receive) is False
     cycle = Cycle([part(b"a", True), part(b"b"), GONE])
     asyncio.run(asyncio.wait_for(disconnect(cycle.receive), 30))
     assert not cycle.messages

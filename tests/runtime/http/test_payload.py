@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import FormData
 
 from cortex_runtime.errors import UserError
-from cortex_runtime.http.forms import most_fields, most_files
+from cortex_runtime.http.forms import max_fields, max_files
 from cortex_runtime.http.payload import decompress, parse
 
 LIMIT = 100 << 20
@@ -164,7 +164,7 @@ def test_a_file_of_a_form_stays_in_memory():
     ],
 )
 def test_how_many_fields_and_files_a_form_may_have(limit, fields, files):
-    assert (most_fields(limit), most_files(limit)) == (fields, files)
+    assert (max_fields(limit), max_files(limit)) == (fields, files)
 
 
 @pytest.mark.parametrize("kind", [ONE, "application/x-www-form-urlencoded"])
@@ -187,11 +187,11 @@ def test_a_large_form_does_not_block_the_loop_and_a_small_one_needs_no_thread(ki
 def test_maxbodysize_bounds_the_memory_of_a_form():
     """The fields of a form need many times the memory of its bytes."""
     limit = 1000
-    many = parts(most_fields(limit) + 1)
+    many = parts(max_fields(limit) + 1)
     assert "Too many fields" in refused(many, ONE, limit)[1]
-    many = parts(most_files(limit) + 1, '; filename="f"')
+    many = parts(max_files(limit) + 1, '; filename="f"')
     assert "Too many files" in refused(many, ONE, limit)[1]
-    many = b"&" * most_fields(limit)
+    many = b"&" * max_fields(limit)
     assert "more than 10000 fields" in refused(many, "application/x-www-form-urlencoded", limit)[1]
 
 

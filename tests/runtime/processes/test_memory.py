@@ -44,4 +44,4 @@ async def test_the_oom_counter_of_the_cgroup_decides_the_reason(counted, kills, 
 
 def test_without_a_cgroup_the_oom_count_is_zero(tmp_path, monkeypatch):
     monkeypatch.setattr(oom, "CGROUP", tmp_path / "nowhere")
-    assert oom.count() == 0
+    assert oom.count_kills() == 0

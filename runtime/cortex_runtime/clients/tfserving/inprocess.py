@@ -15,8 +15,8 @@ from cortex_runtime.clients.tfserving.signature import (
     Tensor,
     check,
     choose_key,
-    refusal,
-    text_where_possible,
+    decode_text,
+    invalid_input_text,
 )
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.repository import Version
@@ -51,7 +51,7 @@ def _import() -> Any:
 tf = _import()
 
 
-class InProcess:
+class InProcessBackend:
     """Loads and runs models here."""
 
     def load(self, version: Version, key: str | None) -> Model[Any]:
@@ -76,7 +76,7 @@ class InProcess:
                 **{name: _to_tensor(array, inputs[name].dtype) for name, array in feed.items()}
             )
         except tf.errors.InvalidArgumentError as error:
-            raise refusal(error.message) from error
+            raise invalid_input_text(error.message) from error
         return {name: _to_array(outputs[name]) for name in sorted(outputs)}
 
     def load_again(self, model: Model[Any]) -> None:
@@ -116,6 +116,6 @@ def _to_array(tensor: Any) -> np.ndarray:
         tensor = tf.cast(tensor, tf.float32)
     if name == "string":
         values = tensor.numpy()
-        return text_where_possible(np.asarray(values, object))
+        return decode_text(np.asarray(values, object))
     # A copy: TensorFlow's own memory is not to be written to.
     return np.array(tensor)

@@ -19,7 +19,7 @@ from cortex_runtime.models.sources.base import Changed
 _LOAD_ATTEMPTS = 5
 
 
-class Remote:
+class RemoteBackend:
     """Loads and runs models in a server.
 
     reading: keeps the files of a version here while they are given to the server. timeout: seconds of a prediction.

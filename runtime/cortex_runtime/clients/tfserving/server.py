@@ -24,7 +24,7 @@ from cortex_runtime.clients.tfserving import serving_pb2 as pb
 from cortex_runtime.clients.tfserving import tensors
 from cortex_runtime.clients.tfserving.model import NotLoaded
 from cortex_runtime.clients.tfserving.servables import LOCK, Limits, Servable, ServableFolder, size_of
-from cortex_runtime.clients.tfserving.signature import Signature, refusal
+from cortex_runtime.clients.tfserving.signature import Signature, invalid_input_text
 from cortex_runtime.clients.tfserving.stubs import Stubs
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.file_locks import locked
@@ -190,7 +190,7 @@ class ModelServer:
             response = self._stubs.predict(request, timeout=seconds)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-                raise refusal(error.details()) from error
+                raise invalid_input_text(error.details()) from error
             raise self._explained(error) from error
         return {name: tensors.read(response.outputs[name]) for name in sorted(response.outputs)}
 

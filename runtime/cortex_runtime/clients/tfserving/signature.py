@@ -169,7 +169,7 @@ def check(signature: Signature) -> Signature:
     return signature
 
 
-def refusal(details: str | None) -> UserError:
+def invalid_input_text(details: str | None) -> UserError:
     """What a caller is told when the model itself refuses its input. details: TensorFlow's words, the cause among them."""
     causes = [
         line
@@ -179,13 +179,13 @@ def refusal(details: str | None) -> UserError:
     return UserError(f"the model refused its input: {causes[0] if causes else 'no reason given'}")
 
 
-def text_where_possible(values: np.ndarray) -> np.ndarray:
+def decode_text(values: np.ndarray) -> np.ndarray:
     """An array of bytes objects as one of str, when all of them are UTF-8; else as it is."""
     try:
-        texts = [value.decode() for value in values.ravel()]
+        text_array = [value.decode() for value in values.ravel()]
     except UnicodeDecodeError:
         return values
-    return objects(texts, values.shape)
+    return objects(text_array, values.shape)
 
 
 def objects(values: list[Any], shape: tuple[int, ...]) -> np.ndarray:

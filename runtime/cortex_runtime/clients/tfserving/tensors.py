@@ -6,7 +6,7 @@ import numpy as np
 
 from cortex_runtime.clients.conversion import bfloat16_bits, bfloat16_numbers
 from cortex_runtime.clients.tfserving import serving_pb2, tensor_pb2
-from cortex_runtime.clients.tfserving.signature import Signature, Tensor, objects, text_where_possible
+from cortex_runtime.clients.tfserving.signature import Signature, Tensor, decode_text, objects
 
 _NAMES = {
     "DT_HALF": "float16",
@@ -78,7 +78,7 @@ def read(proto: tensor_pb2.TensorProto) -> np.ndarray:
     if dtype == "string":
         strings = list(proto.string_val)
         strings += (strings[-1:] or [b""]) * (size - len(strings))
-        return text_where_possible(objects(strings, shape))
+        return decode_text(objects(strings, shape))
     if dtype not in _FIELDS:
         raise ValueError(f"an output of the type {dtype} can't be read")
     field, item = _FIELDS[dtype]
