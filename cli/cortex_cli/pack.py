@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from cortex_api.handler import PROJECT_ARCHIVES
+from cortex_api.contract import PROJECT_ARCHIVES
 from cortex_cli import manifests
 from cortex_cli.project_files import PackError, files_of
 

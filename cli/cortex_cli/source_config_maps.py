@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from cortex_api import AsyncAPI, RealtimeAPI
-from cortex_api.handler import PROJECT_ARCHIVES
+from cortex_api.contract import PROJECT_ARCHIVES
 from cortex_cli import manifests
 from cortex_cli.pack import KEY, LIMIT
 

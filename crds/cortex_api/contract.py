@@ -4,7 +4,11 @@ The operator renders these values into pods, the runtime reads them there, and t
 other module contains a literal of them (tests/project/test_contract.py).
 """
 
-from cortex_api.kinds import GROUP
+GROUP = "cortex.dev"
+"""API group of the resources."""
+
+PROJECT_ARCHIVES = ("project.zip", "project.tar.gz", "project.tgz")
+"""Keys of a ConfigMap's binaryData that contain the whole project. A ConfigMap has at most one of them."""
 
 # Ports of a pod
 PORT = 8080

@@ -17,8 +17,6 @@ from cortex_api.base import (
 )
 from cortex_api.units import seconds
 
-PROJECT_ARCHIVES = ("project.zip", "project.tar.gz", "project.tgz")
-"""Keys of a ConfigMap's binaryData that contain the whole project. A ConfigMap has at most one of them."""
 _LOCATION = r"^((s3|gs|http|https|file|pvc)://.+|[^:]+)$"
 
 

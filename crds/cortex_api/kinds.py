@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 
 from cortex_api import units
 from cortex_api.base import Duration, FreeForm, Model, Rule
+from cortex_api.contract import GROUP as GROUP
 from cortex_api.deployment import (
     AsyncAutoscaling,
     Compute,
@@ -17,7 +18,6 @@ from cortex_api.deployment import (
 )
 from cortex_api.handler import AsyncHandler, RealtimeHandler
 
-GROUP = "cortex.dev"
 VERSION = "v1alpha1"
 API_VERSION: Literal["cortex.dev/v1alpha1"] = "cortex.dev/v1alpha1"
 _NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"

@@ -3,8 +3,7 @@
 from typing import Any
 
 from cortex_api import AsyncAPI, Document, RealtimeAPI
-from cortex_api.contract import DOCUMENT_FILE
-from cortex_api.handler import PROJECT_ARCHIVES
+from cortex_api.contract import DOCUMENT_FILE, PROJECT_ARCHIVES
 from cortex_operator.render import tensorflow
 from cortex_operator.render.names import child_name
 

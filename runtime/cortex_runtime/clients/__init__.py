@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from cortex_api import Document, units
 from cortex_api.contract import TENSORFLOW_SERVING_VARIABLE
-from cortex_api.handler import RealtimeHandler
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.repository import ModelRepository
 
@@ -96,8 +95,8 @@ def open_client(
     from cortex_runtime.clients import tensorflow
 
     timeout = tensorflow.TIMEOUT
-    if isinstance(handler, RealtimeHandler):
-        timeout = units.seconds(handler.request_timeout)
+    if document.kind == "RealtimeAPI":
+        timeout = units.seconds(document.realtime_spec.handler.request_timeout)
     return tensorflow.open_client(
         store,
         handler.models,

@@ -17,7 +17,6 @@ from starlette.exceptions import HTTPException
 
 from cortex_api import units
 from cortex_api.contract import TENSORFLOW_SERVING_VARIABLE
-from cortex_api.handler import Models
 from cortex_runtime.clients import record_version
 from cortex_runtime.clients.base import CachingClient
 from cortex_runtime.clients.legacy import SignatureDefs
@@ -25,6 +24,9 @@ from cortex_runtime.clients.tfserving.model import Model, NotLoaded
 from cortex_runtime.errors import StartError
 from cortex_runtime.models.memory_cache import MemoryCache
 from cortex_runtime.models.repository import ModelRepository, Version
+
+if TYPE_CHECKING:
+    from cortex_api.handler import Models
 
 if TYPE_CHECKING:
     from cortex_runtime.clients.tfserving.server import ModelServer
@@ -128,7 +130,7 @@ class TensorFlowClient(CachingClient[Model[Any]]):
 
 def open_client(
     store: ModelRepository,
-    spec: Models,
+    spec: "Models",
     address: str | None,
     *,
     size: int | None = None,
@@ -183,7 +185,7 @@ def open_client(
     return client
 
 
-def _connect(store: ModelRepository, spec: Models, address: str) -> "ModelServer":
+def _connect(store: ModelRepository, spec: "Models", address: str) -> "ModelServer":
     from cortex_runtime.clients.tfserving.servables import Limits
     from cortex_runtime.clients.tfserving.server import ModelServer
 

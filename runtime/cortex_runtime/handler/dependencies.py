@@ -5,7 +5,6 @@ the runtime's own packages on sys.path. Packages that are present are not instal
 package of the runtime is an error.
 """
 
-import importlib.metadata
 import importlib.util
 import json
 import logging
@@ -19,11 +18,14 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cortex_api.contract import DEPENDENCIES_VARIABLE
-from cortex_api.handler import BaseHandler
 from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.processes.parent_pipe import ParentPipe
+
+if TYPE_CHECKING:
+    from cortex_api.handler import BaseHandler
 
 log = logging.getLogger("cortex")
 
@@ -46,7 +48,7 @@ class Installer:
     has_prepared: whether `prepare` changes the environment or installs anything.
     """
 
-    def __init__(self, handler: BaseHandler, project: Path, parent_pipe: ParentPipe) -> None:
+    def __init__(self, handler: "BaseHandler", project: Path, parent_pipe: ParentPipe) -> None:
         self._project = project
         self._parent_pipe = parent_pipe
         named = handler.dependencies
@@ -207,6 +209,8 @@ def _pip() -> list[str]:
 
 
 def _runtime_versions() -> Mapping[str, str]:
+    import importlib.metadata  # It takes time to import, and most projects install nothing.
+
     found = {}
     for name in _RUNTIME_PACKAGES:
         try:

@@ -9,10 +9,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cortex_api import Document
-from cortex_api.handler import BaseHandler
 from cortex_runtime.clients import Client, open_client
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler import dependencies, legacy_modules, pipeline, recognition
@@ -22,6 +21,9 @@ from cortex_runtime.logs import tracebacks
 from cortex_runtime.metrics.client import MetricsClient
 from cortex_runtime.metrics.series import NamedSeries
 from cortex_runtime.metrics.tracker import Tracker
+
+if TYPE_CHECKING:
+    from cortex_api.handler import BaseHandler
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def load(
     return LoadedHandler(document, code, methods, client, tracker, series, instance, infer)
 
 
-def _require_folder(handler: BaseHandler, project: Path) -> None:
+def _require_folder(handler: "BaseHandler", project: Path) -> None:
     """Explain a missing file in a folder of a ConfigMap without an archive. Raises StartError."""
     path, source = handler.path, handler.source
     if path is None or source is None or source.config_map is None or "/" not in path:
@@ -176,7 +178,7 @@ def _as_argument(code: Code, client: Client) -> Any:
     return FlatTensorFlowClient(client)
 
 
-def _model_path(code: Code, client: Any, spec: BaseHandler) -> str | None:
+def _model_path(code: Code, client: Any, spec: "BaseHandler") -> str | None:
     """Return the local path of the model, a file or a folder, for an `init` that takes it; None without a model."""
     if spec.models is None or not code.takes_any("model_path"):
         return None

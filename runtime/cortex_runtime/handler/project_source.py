@@ -6,14 +6,18 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cortex_api.handler import PROJECT_ARCHIVES, BaseHandler
+from cortex_api.contract import PROJECT_ARCHIVES
 from cortex_runtime.errors import StartError
 from cortex_runtime.models import folder_layout
 from cortex_runtime.models.disk_cache import download, sync_folder
 from cortex_runtime.models.download_progress import Progress
 from cortex_runtime.models.sources import open_source
 from cortex_runtime.models.sources.base import Changed
+
+if TYPE_CHECKING:
+    from cortex_api.handler import BaseHandler
 
 _ATTEMPTS = 3
 _MARK = ".cortex-source"
@@ -27,7 +31,9 @@ class ProjectSource:
     first; otherwise it goes beside the models, and nobody's own files are touched.
     """
 
-    def __init__(self, handler: BaseHandler, project: Path, models: Path, packed: Path | None = None) -> None:
+    def __init__(
+        self, handler: "BaseHandler", project: Path, models: Path, packed: Path | None = None
+    ) -> None:
         source = handler.source
         self._packed = packed
         self._uri = source.uri if source is not None else None

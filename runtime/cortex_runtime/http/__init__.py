@@ -1,1 +1,37 @@
 """HTTP as the workers speak it: uvicorn with our protocol, request bodies in, responses out, API keys."""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+
+def _import_uvicorn() -> None:
+    """Import uvicorn without its command line, which imports click, a file watcher and multiprocessing.
+
+    The command line is imported on use: `import uvicorn; uvicorn.run(...)` in user code works as usual.
+    """
+    if "uvicorn" in sys.modules:
+        return
+    names = ("Server", "main", "run")
+    command_line = ModuleType("uvicorn.main")
+    vars(command_line).update(dict.fromkeys(names))
+    sys.modules["uvicorn.main"] = command_line
+    try:
+        uvicorn = importlib.import_module("uvicorn")
+    finally:
+        del sys.modules["uvicorn.main"]
+    for name in names:
+        delattr(uvicorn, name)
+
+    def import_on_use(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module 'uvicorn' has no attribute {name!r}")
+        command_line = importlib.import_module("uvicorn.main")
+        vars(uvicorn).update((each, getattr(command_line, each)) for each in names)
+        return getattr(command_line, name)
+
+    vars(uvicorn)["__getattr__"] = import_on_use
+
+
+_import_uvicorn()

@@ -5,14 +5,15 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.server import Server as UvicornServer
 
 
-class Server(uvicorn.Server):
+class Server(UvicornServer):
     """A uvicorn server that leaves signals to the supervisor and calls `started` once it listens."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+    def __init__(self, config: Config, started: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_started = started
 
@@ -27,8 +28,8 @@ class Server(uvicorn.Server):
         yield
 
 
-def plain(app: ASGIApp, **own: Any) -> uvicorn.Config:
+def plain(app: ASGIApp, **own: Any) -> Config:
     """Return uvicorn's configuration for plain HTTP, without its logs, which are not JSON. own: further settings of uvicorn."""
-    return uvicorn.Config(
+    return Config(
         app, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False, **own
     )

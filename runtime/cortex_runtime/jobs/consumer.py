@@ -30,7 +30,6 @@ from cortex_runtime.jobs.job_process import JobProcess, jobs_per_process, jobs_p
 from cortex_runtime.jobs.metrics import ConsumerMetrics
 from cortex_runtime.logs import records
 from cortex_runtime.messages import Stop
-from cortex_runtime.metrics.prometheus import Metrics
 from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.listener import listen
 from cortex_runtime.processes.template_process import Template
@@ -125,10 +124,9 @@ class Consumer:
 
     def _admin_server(self) -> Server:
         pool = self._pool
-        metrics = Metrics(self._document, pool.metrics, pool.counts, pool.model_failures)
         admin = Admin(
             self._problem,
-            lambda: metrics.text() + self._metrics.text(),
+            lambda: pool.metrics_text() + self._pool.metrics_text(),
             self._dispatcher.running,
             failure=pool.last_failure,
         )

@@ -4,8 +4,8 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from cortex_api.handler import AsyncHandler
 from cortex_runtime.messages import (
     CancelJob,
     Command,
@@ -17,6 +17,9 @@ from cortex_runtime.messages import (
     Stop,
 )
 from cortex_runtime.processes.child_process import ChildProcess, describe_exit
+
+if TYPE_CHECKING:
+    from cortex_api.handler import AsyncHandler
 
 Outcome = JobCompleted | JobFailed
 
@@ -102,12 +105,12 @@ class JobProcess(ChildProcess):
         return True
 
 
-def jobs_per_process(handler: AsyncHandler) -> int:
+def jobs_per_process(handler: "AsyncHandler") -> int:
     """Return the number of jobs that one process runs at the same time. handler: of the spec."""
     share = math.ceil(handler.max_concurrency / handler.processes_per_replica)
     return max(share, handler.threads_per_process)
 
 
-def jobs_per_replica(handler: AsyncHandler) -> int:
+def jobs_per_replica(handler: "AsyncHandler") -> int:
     """Return the number of jobs that all processes of a replica run at the same time. handler: of the spec."""
     return max(handler.max_concurrency, handler.processes_per_replica * handler.threads_per_process)

@@ -17,8 +17,6 @@ from cortex_api import Document, __version__
 from cortex_runtime.metrics import series, tracker
 from cortex_runtime.metrics.shared_memory import BATCH_SIZES, BUCKETS, SharedMetrics
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 
 class ReplicaCollector(Collector):
     """Collects the metrics of a replica. workers: returns (ready, restarts). model_failures: returns failed loads by model."""

@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from cortex_api.deployment import Tracker as Spec
 from cortex_runtime.arrays import is_array, is_bool
 from cortex_runtime.http import json_parser
 from cortex_runtime.metrics.series import NamedSeries
+
+if TYPE_CHECKING:
+    from cortex_api.deployment import Tracker as Spec
 
 log = logging.getLogger("cortex")
 
@@ -34,7 +36,7 @@ class _Skip(Exception):
 class Tracker:
     """Counts the predictions of one process."""
 
-    def __init__(self, spec: Spec, series: NamedSeries) -> None:
+    def __init__(self, spec: "Spec", series: NamedSeries) -> None:
         self._key = spec.key
         self._regression = spec.model_type == "regression"
         self._series = series

@@ -9,9 +9,12 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cortex_api.handler import BaseHandler
 from cortex_runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from cortex_api.handler import BaseHandler
 
 DEFAULT_NAME = "_cortex_default"
 """Name of the model of an API that has one."""
@@ -139,10 +142,16 @@ def title(name: str, version: int | None = None) -> str:
     )
 
 
-def index_path(models: Path, handler: BaseHandler) -> Path:
+def index_path(models: Path, handler: "BaseHandler") -> Path:
     """The index of an API in the folder of models. Other APIs, and other generations of it, may share the folder: each set of
     `handler.models` has its own."""
-    spec = handler.models.model_dump_json(include={"path", "paths", "dir"}) if handler.models else ""
+    spec: object = None
+    if (given := handler.models) is not None:
+        spec = (
+            given.path,
+            given.dir,
+            [(each.name, each.path, each.signature_key) for each in given.paths or ()],
+        )
     return models / f"index-{hashlib.sha256(f'{handler.type} {spec}'.encode()).hexdigest()[:12]}.json"
 
 

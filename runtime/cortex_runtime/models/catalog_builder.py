@@ -4,13 +4,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cortex_api.contract import TENSORFLOW_SERVING_VARIABLE
-from cortex_api.handler import BaseHandler, Models
 from cortex_runtime.models import folder_layout
 from cortex_runtime.models.catalog import DEFAULT_NAME, Catalog, IndexedVersion
 from cortex_runtime.models.disk_cache import stamp_of
 from cortex_runtime.models.sources.base import Entry, Listing, safe_name
+
+if TYPE_CHECKING:
+    from cortex_api.handler import BaseHandler, Models
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class ModelLocation:
     uri: str
 
 
-def locations(spec: Models) -> list[ModelLocation]:
+def locations(spec: "Models") -> list[ModelLocation]:
     """The locations that a spec names."""
     if spec.path is not None:
         return [ModelLocation(DEFAULT_NAME, spec.path)]
@@ -43,7 +46,7 @@ class CatalogBuilder:
     serves_local_files: bool
 
     @classmethod
-    def for_handler(cls, handler: BaseHandler, models: Path) -> "CatalogBuilder":
+    def for_handler(cls, handler: "BaseHandler", models: Path) -> "CatalogBuilder":
         """TensorFlow Serving, a container of its own, sees nothing but the folder of models."""
         apart = handler.type == "tensorflow" and bool(os.environ.get(TENSORFLOW_SERVING_VARIABLE))
         return cls(handler.type, models, serves_local_files=not apart)

@@ -8,11 +8,10 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from starlette.exceptions import HTTPException
 
-from cortex_api.handler import BaseHandler
 from cortex_runtime.errors import StartError, UserError
 from cortex_runtime.models.catalog import DEFAULT_NAME, Catalog, IndexedVersion, Version, index_path, title
 from cortex_runtime.models.catalog_builder import CatalogBuilder, locations
@@ -20,6 +19,9 @@ from cortex_runtime.models.disk_cache import DiskCache, DiskCacheFull
 from cortex_runtime.models.download_progress import Progress
 from cortex_runtime.models.sources import open_source
 from cortex_runtime.models.sources.base import Changed
+
+if TYPE_CHECKING:
+    from cortex_api.handler import BaseHandler
 
 __all__ = ["DEFAULT_NAME", "LoadFailed", "ModelRepository", "Version", "title"]
 
@@ -37,7 +39,7 @@ class LoadFailed(Exception):
 class ModelRepository:
     """All models of one API. Opened by `open`; safe for several threads."""
 
-    def __init__(self, handler: BaseHandler, models: Path, project: Path) -> None:
+    def __init__(self, handler: "BaseHandler", models: Path, project: Path) -> None:
         spec = handler.models
         if spec is None:
             raise ValueError("the handler has no models")
@@ -57,7 +59,7 @@ class ModelRepository:
         self._found: dict[tuple[object, object], Version] = {}
 
     @classmethod
-    def open(cls, handler: BaseHandler, models: Path, project: Path) -> "ModelRepository":
+    def open(cls, handler: "BaseHandler", models: Path, project: Path) -> "ModelRepository":
         """The repository of a handler that has models. Raises StartError when the supervisor has written no index."""
         repository = cls(handler, models, project)
         repository.refresh()

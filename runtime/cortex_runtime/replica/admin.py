@@ -8,9 +8,9 @@ from starlette.types import Receive, Scope, Send
 
 from cortex_api.contract import HEALTH_PATH, LOAD_PATH, METRICS_PATH, READINESS_PATH
 from cortex_runtime.http.server import Server, plain
-from cortex_runtime.metrics.prometheus import CONTENT_TYPE
 
 _JSON = "application/json"
+_PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class NotReady(NamedTuple):
@@ -67,7 +67,7 @@ class Admin:
             why = {"reason": problem.reason, "message": problem.message}
             return 503, _JSON, orjson.dumps({"ready": False, **why, **details})
         if path == METRICS_PATH:
-            return 200, CONTENT_TYPE, self._metrics()
+            return 200, _PROMETHEUS_TEXT, self._metrics()
         if path == LOAD_PATH:
             return 200, _JSON, orjson.dumps(self._loads())
         return 404, _JSON, b'{"error":"not found; use /healthz, /readyz, /metrics or /load"}'

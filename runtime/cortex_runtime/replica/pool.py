@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cortex_api import Document
 from cortex_runtime.errors import StartError, Stopped
@@ -26,6 +27,9 @@ from cortex_runtime.processes.parent_pipe import ParentPipe
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.replica.admin import NotReady
 from cortex_runtime.replica.worker_slot import WorkerSlot
+
+if TYPE_CHECKING:
+    from cortex_runtime.metrics.prometheus import Metrics
 
 log = logging.getLogger("cortex")
 
@@ -78,6 +82,7 @@ class WorkerPool:
         self._options = options
         self._document = document
         self._launcher = launcher
+        self._prometheus: Metrics | None = None
         self._launch = launch
         self._hang_timeout = hang_timeout
         self._on_check = on_check
@@ -237,6 +242,15 @@ class WorkerPool:
         """Return the number of workers that are ready and the number of restarts."""
         ready = sum(slot.is_ready for slot in self._slots)
         return ready, self._earlier_restarts + sum(slot.restarts for slot in self._slots)
+
+    def metrics_text(self) -> bytes:
+        """Return the metrics of the replica in the Prometheus text format."""
+        if self._prometheus is None:
+            # Imported at the first scrape, since it takes longer than the start of a worker.
+            from cortex_runtime.metrics.prometheus import Metrics
+
+            self._prometheus = Metrics(self._document, self.metrics, self.counts, self.model_failures)
+        return self._prometheus.text()
 
     def model_failures(self) -> dict[str, int]:
         """Return how often each model could not be downloaded or loaded."""

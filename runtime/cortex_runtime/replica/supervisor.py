@@ -16,7 +16,6 @@ from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.http.server import Server
 from cortex_runtime.logs import records
 from cortex_runtime.messages import Drain, Stop
-from cortex_runtime.metrics.prometheus import Metrics
 from cortex_runtime.processes.child_process import ChildProcess
 from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.listener import listen
@@ -113,9 +112,8 @@ class Supervisor:
 
     def _admin_server(self) -> Server:
         pool = self._pool
-        metrics = Metrics(self._document, pool.metrics, pool.counts, pool.model_failures)
         admin = Admin(
-            pool.problem, metrics.text, pool.metrics.in_flight, self._average_load, pool.last_failure
+            pool.problem, pool.metrics_text, pool.metrics.in_flight, self._average_load, pool.last_failure
         )
         return admin_server(admin)
 

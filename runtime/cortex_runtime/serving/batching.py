@@ -14,11 +14,10 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive
 
-from cortex_api.handler import ServerSideBatching
 from cortex_api.units import seconds as seconds_of
 from cortex_runtime.arrays import is_array
 from cortex_runtime.clients import served
@@ -28,6 +27,9 @@ from cortex_runtime.handler.threads import Threads
 from cortex_runtime.http.payload import is_disconnected
 from cortex_runtime.logs.records import request_id
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
+
+if TYPE_CHECKING:
+    from cortex_api.handler import ServerSideBatching
 
 log = logging.getLogger("cortex")
 
@@ -182,7 +184,11 @@ class Batcher:
 
 
 def batcher_of(
-    spec: ServerSideBatching, method: Method | None, threads: Threads, metrics: WorkerMetrics, timeout: float
+    spec: "ServerSideBatching",
+    method: Method | None,
+    threads: Threads,
+    metrics: WorkerMetrics,
+    timeout: float,
 ) -> Batcher:
     """Return the batcher of a method. Raises StartError if the method cannot be batched."""
     if method is None:

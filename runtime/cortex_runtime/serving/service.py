@@ -4,11 +4,10 @@ A protocol (protocols.py) gets a `Service` and returns Starlette routes. Limits,
 and draining are added around the routes (admission.py, bounds.py), so a route does none of this.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
-from cortex_api.handler import ServerSideBatching
 from cortex_runtime.handler.interfaces import Method
 from cortex_runtime.handler.loaded_handler import LoadedHandler
 from cortex_runtime.handler.threads import Threads
@@ -16,6 +15,9 @@ from cortex_runtime.http.payload import decompress, read_body
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 from cortex_runtime.serving.batching import Batcher, batcher_of
 from cortex_runtime.serving.endpoint import Endpoint, Limits
+
+if TYPE_CHECKING:
+    from cortex_api.handler import ServerSideBatching
 
 
 class Service:
@@ -30,7 +32,7 @@ class Service:
         threads: Threads,
         metrics: WorkerMetrics,
         limits: Limits,
-        batching: ServerSideBatching | None = None,
+        batching: "ServerSideBatching | None" = None,
     ) -> None:
         self.handler = handler
         self.threads = threads

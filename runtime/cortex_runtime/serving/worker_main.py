@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
-import uvicorn
 import uvloop
 
 from cortex_api import Document, units
@@ -22,7 +21,7 @@ from cortex_runtime.handler.loaded_handler import LoadedHandler
 from cortex_runtime.handler.threads import Threads
 from cortex_runtime.http import api_keys
 from cortex_runtime.http.protocol import InlineProtocol
-from cortex_runtime.http.server import Server, plain
+from cortex_runtime.http.server import Config, Server, plain
 from cortex_runtime.logs.access_log import AccessLog
 from cortex_runtime.messages import ControlChannel, Drain, Ping, Pong, Ready, ReloadModels, Stop
 from cortex_runtime.metrics.shared_memory import SharedMetrics
@@ -89,9 +88,7 @@ def serve(
     app.threads.drive(loop, _serve(server, listener, app), on_handler_thread=app.all_async)
 
 
-def _server(
-    config: uvicorn.Config, ready: Callable[[], None], app: App, arguments: WorkerArguments
-) -> Server:
+def _server(config: Config, ready: Callable[[], None], app: App, arguments: WorkerArguments) -> Server:
     if not arguments.mailboxes:
         return Server(config, ready)
     from cortex_runtime.mailboxes import Mailboxes

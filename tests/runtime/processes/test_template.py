@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,6 +17,10 @@ from cortex_runtime.processes.worker_arguments import WorkerArguments
 
 HERE = "tests.runtime.processes"
 WORKER = f"{HERE}.reporting_worker"
+NOT_AT_START = (
+    *("click", "grpc", "boto3", "tensorflow", "multiprocessing", "numpy", "onnxruntime", "prometheus_client"),
+    *("pydantic", "watchfiles"),
+)
 ARGUMENTS = WorkerArguments("api.json", ".", ".", "")
 
 
@@ -206,3 +212,18 @@ async def test_where_processes_cannot_be_forked_a_fresh_interpreter_is_started()
         assert not report["is_fork"]
         assert report["session"] == report["pid"]
         assert report["stdin"] == ""
+
+
+def test_neither_a_supervisor_nor_a_template_imports_what_it_does_not_need():
+    """These take a third of the CPU time of a start, or must not be imported before a fork."""
+    code = f"""
+import sys
+import cortex_runtime.jobs.worker_main, cortex_runtime.replica.supervisor, cortex_runtime.serving.worker_main
+print(*sorted({set(NOT_AT_START)!r} & sys.modules.keys()))
+import uvicorn
+assert uvicorn.run.__module__ == uvicorn.main.callback.__module__ == "uvicorn.main"
+"""
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "\n"
+    )
