@@ -1,8 +1,6 @@
 """Read a request body and parse it by content type into the handler's payload. Used only if the handler takes a payload."""
 
 import asyncio
-import gzip
-import io
 import re
 import zlib
 from collections.abc import Mapping
@@ -96,13 +94,22 @@ def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
         return body
     if encoding not in (b"gzip", b"x-gzip"):
         raise UserError(f"content-encoding {encoding.decode('latin-1')!r} is not supported; use gzip", 415)
-    try:
-        content = gzip.GzipFile(fileobj=io.BytesIO(body)).read(limit + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"the body is not valid gzip: {error}") from error
-    if len(content) > limit:
-        raise BodyTooLarge(limit)
-    return content
+    parts: list[bytes] = []
+    size = 0
+    while body:
+        # A member of the gzip format. Several may follow each other, with zeros between them.
+        member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        try:
+            parts.append(member.decompress(body, limit + 1 - size))
+        except zlib.error as error:
+            raise UserError(f"the body is not valid gzip: {error}") from error
+        size += len(parts[-1])
+        if size > limit:
+            raise BodyTooLarge(limit)
+        if not member.eof:
+            raise UserError("the body is not valid gzip: it is truncated")
+        body = member.unused_data.lstrip(b"\0")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def parse(body: bytes, content_type: bytes, limit: int) -> Any:

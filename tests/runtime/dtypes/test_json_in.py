@@ -62,6 +62,15 @@ def test_whatever_is_sent_arrives_as_it_is(value):
     assert json_parser.loads(json.dumps(value).encode()) == value
 
 
+@given(
+    st.lists(st.integers(-(10**21), 10**21) | st.floats(allow_nan=False, allow_infinity=False)),
+    st.integers(0, 7),
+)
+def test_every_number_of_a_large_body_arrives_as_it_is(values, shift):
+    body = " " * (LARGE + shift) + json.dumps(values)
+    assert repr(json_parser.loads(body.encode())) == repr(values)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -93,7 +102,13 @@ def imported(request, monkeypatch):
         (b"[18446744073709551616]", [18446744073709551616]),
         (b"18446744073709551616", 18446744073709551616),
         (b"[-9223372036854775809]", [-9223372036854775809]),
+        (b"-9223372036854775809", -9223372036854775809),
         (b"[1, 2.5, 12345678901234567]", [1, 2.5, 12345678901234567]),
+        (b"[9223372036854775807, 0.00012345678901234567890]", [9223372036854775807, 0.00012345678901234567]),
+        (
+            b"[0.00012345678901234567890, -9223372036854775809]",
+            [0.00012345678901234567, -9223372036854775809],
+        ),
         (b'["1:2;3", 7]', ["1:2;3", 7]),
     ],
 )

@@ -134,6 +134,14 @@ def test_a_compressed_body_has_the_limit_of_its_content(encoding):
     assert "limit of 10 bytes" in error.value.message
 
 
+def test_several_gzip_members_are_one_body():
+    members = [gzip.compress(part, mtime=0) for part in (b"ab", b"", b"cd")]
+    assert decompress(b"".join(members), b"gzip", 4) == b"abcd"
+    assert decompress(b"\0\0".join(members) + b"\0", b"gzip", 4) == b"abcd"
+    with pytest.raises(BodyTooLarge):
+        decompress(b"".join(members), b"gzip", 3)
+
+
 @pytest.mark.parametrize("encoding", [b"", b"identity"])
 def test_a_body_that_is_not_compressed(encoding):
     assert decompress(b"abc", encoding, 1) == b"abc"
@@ -144,9 +152,9 @@ def test_a_body_that_is_not_compressed(encoding):
     [
         (b"abc", b"br", 415, "content-encoding 'br' is not supported; use gzip"),
         (b"abc", b"\xe9", 415, "content-encoding 'é' is not supported; use gzip"),
-        (b"abc", b"gzip", 400, "the body is not valid gzip: Not a gzipped file (b'ab')"),
-        (gzip.compress(b"abc" * 99, mtime=0)[:-9], b"gzip", 400, "the body is not valid gzip: Compressed file ended before"),
-        (gzip.compress(b"abc", mtime=0)[:-8] + b"\0" * 8, b"gzip", 400, "the body is not valid gzip: CRC check failed"),
+        (b"abc", b"gzip", 400, "the body is not valid gzip: Error -3"),
+        (gzip.compress(b"abc" * 99, mtime=0)[:-9], b"gzip", 400, "the body is not valid gzip: it is truncated"),
+        (gzip.compress(b"abc", mtime=0)[:-8] + b"\0" * 8, b"gzip", 400, "the body is not valid gzip: Error -3"),
         (gzip.compress(b"abc", mtime=0)[:10] + b"\xff" * 9, b"gzip", 400, "the body is not valid gzip: Error -3"),
     ],
 )  # fmt: skip
