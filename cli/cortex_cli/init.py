@@ -11,6 +11,8 @@ import click
 import yaml
 
 from cortex_api import InvalidManifest, parse
+from cortex_api.contract import PORT
+from cortex_cli.ports import HOST
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PLACEHOLDER = "my-api"
@@ -108,7 +110,7 @@ def _next_commands(template: str, folder: Path) -> list[str]:
     return [
         *commands,
         "cortex run api.yaml --reload",
-        f"curl http://127.0.0.1:8080 {body}    # in another terminal",
+        f"curl http://{HOST}:{PORT} {body}    # in another terminal",
     ]
 
 

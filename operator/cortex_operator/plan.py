@@ -96,7 +96,8 @@ def endpoint_taken(api: API, platform: Platform, owner: Key) -> Problem:
 def source_missing(key: Key, config_map: str) -> Problem:
     """Return the problem of an API whose code is in a ConfigMap that does not exist."""
     text = (
-        f'ConfigMap "{config_map}" (handler.source.configMap) is not in namespace {key.namespace}: create it'
+        f'ConfigMap "{config_map}" (handler.source.configMap) is not in namespace {key.namespace}: create it with'
+        f" `cortex pack FOLDER --name {config_map} | kubectl apply -n {key.namespace} --server-side -f -`"
     )
     return Problem("SourceUnavailable", text)
 

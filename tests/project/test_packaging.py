@@ -51,10 +51,27 @@ def test_no_folder_shadows_a_module_of_the_standard_library() -> None:
 
 
 def test_data_files_of_packages_are_shipped() -> None:
+    shipped = {
+        path
+        for folder in PACKAGES
+        for package, patterns in setup()["options.package_data"].items()
+        for pattern in patterns.split(",")
+        for path in (ROOT / folder / package).glob(pattern.strip())
+    }
     data = [
         str(path.relative_to(ROOT))
         for folder in PACKAGES
         for path in (ROOT / folder).glob("*/**/*")
         if path.is_file() and path.suffix not in {".py", ".pyi", ".pyc", ".yaml", ".proto", ".typed"}
+        if path not in shipped
     ]
     assert data == []
+
+
+def test_templates_are_shipped_whole() -> None:
+    patterns = setup()["options.package_data"]["cortex_cli"].split(",")
+    package = ROOT / "cli" / "cortex_cli"
+    shipped = {path for pattern in patterns for path in package.glob(pattern.strip()) if path.is_file()}
+    assert {
+        path for path in (package / "templates").rglob("*") if path.is_file() and path.suffix != ".pyc"
+    } <= shipped
