@@ -42,9 +42,7 @@ def test_a_packed_project_that_is_damaged_is_the_reason(kubectl: Kubectl, tmp_pa
     handler = {"path": "handlers/main.py", "source": {"configMap": {"name": "echo-code"}}}
     damaged = {**project(tmp_path, "first"), "binaryData": {"project.zip": "AAAA"}}
     kubectl.apply(damaged, api(handler=handler))
-    assert (
-        "project.zip is not a complete archive" in kubectl.wait_reason("echo", "SourceUnavailable")["message"]
-    )
+    assert "project.zip is not a valid archive" in kubectl.wait_reason("echo", "SourceUnavailable")["message"]
     kubectl.apply(project(tmp_path, "first"))
     kubectl.wait_reason("echo", "Ready")
 

@@ -172,7 +172,7 @@ def load(version: Version, threads: int) -> OnnxModel:
             str(path), options, providers=onnxruntime.get_available_providers()
         )
     except Exception as error:
-        raise LoadFailed(f"{path} can't be loaded as an ONNX model: {error}") from error
+        raise LoadFailed(f"failed to load {path} as an ONNX model: {error}") from error
     inputs = {each.name: each for each in _inputs(path, session)}
     outputs = session.get_outputs()
     packed = [_packed(node.type) for node in outputs]

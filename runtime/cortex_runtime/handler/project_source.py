@@ -1,4 +1,4 @@
-"""`handler.source`: puts the project's code into its folder before anything of it is imported."""
+"""Fetch the project of `handler.source` into its folder, before its code is imported."""
 
 import contextlib
 import shutil
@@ -24,11 +24,11 @@ _MARK = ".cortex-source"
 
 
 class ProjectSource:
-    """The project of a handler, fetched when the spec names a location for it. `stop` may be called by another thread.
+    """The project of a handler, which is fetched if the spec has a source. Another thread may call `stop`.
 
-    packed: the folder of a mounted ConfigMap that holds the project as an archive, or None. folder: where the project is, once
-    `fetch` has returned. What is fetched goes into the given folder when that is there for it, as in a pod, where it is empty at
-    first; otherwise it goes beside the models, and nobody's own files are touched.
+    packed: the folder of a mounted ConfigMap with an archive of the project, or None. folder: the folder of the project, after
+    `fetch`. This is the given folder if it is empty, as in a pod, or has an earlier download. Otherwise it is a subfolder of
+    the models, so that a user's own files are never changed.
     """
 
     def __init__(
@@ -38,92 +38,94 @@ class ProjectSource:
         self._packed = packed
         self._uri = source.uri if source is not None else None
         self._base = project
-        own = (self._uri is not None or packed is not None) and not _may_hold(project)
-        self.folder = models / ".project" if own else project
+        is_fetched = (self._uri is not None or packed is not None) and not _is_replaceable(project)
+        self.folder = models / ".project" if is_fetched else project
         self._stop = threading.Event()
 
     def fetch(self) -> None:
-        """Fetch the project; nothing when the spec names no location. Raises StartError (SourceUnavailable) and Stopped."""
+        """Fetch the project, unless the spec has no source. Raises StartError (SourceUnavailable) and Stopped."""
         if self._packed is not None:
             unpack_source(self._packed, self.folder)
         elif self._uri is not None:
             fetch_source(self._uri, self.folder, self._base, self._stop)
 
     def stop(self) -> None:
-        """Let `fetch` end soon, by Stopped."""
+        """Make `fetch` raise Stopped."""
         self._stop.set()
 
 
 def fetch_source(uri: str, into: Path, base: Path, stop: threading.Event | None = None) -> None:
-    """Put the project at a location into a folder, in place of what was fetched into it before.
+    """Fetch the project at a location into a folder. Replaces an earlier download.
 
-    An archive (.zip, .tar.gz, .tgz) is unpacked, a folder or prefix is copied with all that is below it, a file stands alone.
-    base: where a relative location counts from. stop: when it is set, Stopped is raised soon.
-    Raises StartError (SourceUnavailable); the folder is as it was before then.
+    An archive (.zip, .tar.gz, .tgz) is unpacked, a folder or prefix is copied recursively, a file is copied. base: the folder of
+    relative locations. stop: once it is set, Stopped is raised. On StartError (SourceUnavailable) the folder is unchanged.
     """
     _replace(into, lambda scratch: _fetch(uri, base, scratch, stop), "handler.source.uri")
 
 
 def unpack_source(packed: Path, into: Path) -> None:
-    """Put the project of a mounted ConfigMap into a folder, in place of what was there from it before.
+    """Copy the project of a mounted ConfigMap into a folder. Replaces an earlier copy.
 
-    Its archive is unpacked, and its other keys stand next to what that holds. Raises StartError (SourceUnavailable); the
-    folder is as it was before then.
+    Its archive is unpacked, and its other keys are copied next to the content. Raises StartError (SourceUnavailable); then the
+    folder is unchanged.
     """
     _replace(into, lambda scratch: _unpack(packed, scratch), "handler.source.configMap")
 
 
 def _replace(into: Path, make: Callable[[Path], Path], field: str) -> None:
-    """Give a folder the content of another, which `make` makes in the scratch folder that it is given."""
+    """Replace the content of a folder by that of the folder that `make` creates inside of a temporary folder."""
     try:
         into.mkdir(parents=True, exist_ok=True)
-        if not _may_hold(into):
+        if not _is_replaceable(into):
             raise StartError(
-                "SourceUnavailable", f"{into} holds other files; code is fetched into an empty folder"
+                "SourceUnavailable",
+                f"{into} must be empty, because the project is fetched into it; it contains other files",
             )
         with tempfile.TemporaryDirectory(dir=into, prefix=".cortex-incoming-") as scratch:
-            whole = make(Path(scratch))
+            complete = make(Path(scratch))
             for old in [path for path in into.iterdir() if path != Path(scratch)]:
                 shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
             (into / _MARK).touch()
-            for path in whole.iterdir():
+            for path in complete.iterdir():
                 path.rename(into / path.name)
             sync_folder(into)
     except StartError as error:
         raise StartError("SourceUnavailable", f"{field}: {error.message}") from error
     except OSError as error:
-        raise StartError("SourceUnavailable", f"{field}: {into} can't be written: {error}") from error
+        raise StartError("SourceUnavailable", f"{field}: failed to write to {into}: {error}") from error
 
 
-def _may_hold(folder: Path) -> bool:
-    """Whether a folder is there for code that is fetched: it is empty, or was filled so before."""
+def _is_replaceable(folder: Path) -> bool:
+    """Return whether a project may be fetched into a folder: it is empty, or contains an earlier download."""
     return not folder.is_dir() or (folder / _MARK).exists() or not any(folder.iterdir())
 
 
 def _unpack(packed: Path, scratch: Path) -> Path:
     from cortex_runtime.models import archive
 
-    whole = scratch / "unpacked"
-    # What begins with ".." is the kubelet's own.
+    unpacked = scratch / "unpacked"
+    # Names that begin with ".." belong to the kubelet.
     keys = sorted(path for path in packed.iterdir() if not path.name.startswith("..") and path.is_file())
     archives = [path for path in keys if path.name in PROJECT_ARCHIVES]
     if len(archives) > 1:
         names = " and ".join(path.name for path in archives)
-        raise StartError("SourceUnavailable", f"{names} are both projects: keep one of them")
+        raise StartError(
+            "SourceUnavailable", f"the ConfigMap must have only one archive of a project; got {names}"
+        )
     if archives:
-        archive.unpack(archives[0], whole, archives[0].name)
+        archive.unpack(archives[0], unpacked, archives[0].name)
     else:
-        whole.mkdir()
+        unpacked.mkdir()
     for path in keys:
         if path in archives:
             continue
-        if (whole / path.name).exists():
+        if (unpacked / path.name).exists():
             raise StartError(
                 "SourceUnavailable",
-                f"{path.name} is a key, and also in {archives[0].name}: remove one of them",
+                f"{path.name} is both a key of the ConfigMap and a file in {archives[0].name}; remove one of them",
             )
-        shutil.copyfile(path, whole / path.name)
-    return whole
+        shutil.copyfile(path, unpacked / path.name)
+    return unpacked
 
 
 def _fetch(uri: str, base: Path, scratch: Path, stop: threading.Event | None) -> Path:
@@ -143,4 +145,6 @@ def _fetch(uri: str, base: Path, scratch: Path, stop: threading.Event | None) ->
             unpacked = scratch / "unpacked"
             archive.unpack(fetched / name, unpacked, source.shown)
             return unpacked
-    raise StartError("SourceUnavailable", f"{source.shown} kept changing while it was fetched")
+    raise StartError(
+        "SourceUnavailable", f"{source.shown} changed during each of {_ATTEMPTS} attempts to fetch it"
+    )

@@ -1,1 +1,1 @@
-"""The models of an API: from their locations to the copies on disk and in memory."""
+"""The models of an API: their locations, the copies on disk and the loaded models in memory."""

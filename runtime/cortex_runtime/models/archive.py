@@ -1,4 +1,4 @@
-"""Unpacks archives of models and code. No entry leaves the folder, whatever its name; links and special files are refused."""
+"""Unpack archives of models and code. Entries outside of the target folder, links and special files are refused."""
 
 import lzma
 import os
@@ -14,15 +14,15 @@ from cortex_runtime.errors import StartError
 from cortex_runtime.models.download_progress import size_in_words
 from cortex_runtime.models.sources.base import safe_name
 
-_MOST_ENTRIES = 200_000
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+_MAX_ENTRIES = 200_000
+_CORRUPT = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 
 
 def unpack(archive: Path, into: Path, where: str) -> None:
     """Unpack a .zip, .tar.gz or .tgz into a new folder. where: the location, for messages.
 
-    Raises StartError: ModelInvalid when it is no such archive, is damaged, holds an entry that would leave the folder, or needs
-    more space than there is.
+    Raises StartError (ModelInvalid) if the file is not such an archive or is corrupt, if an entry is refused, or if the disk is
+    full.
     """
     into.mkdir(parents=True)
     try:
@@ -30,14 +30,14 @@ def unpack(archive: Path, into: Path, where: str) -> None:
             _unzip(archive, into, where)
         else:
             _untar(archive, into, where)
-    except _DAMAGED as error:
-        raise StartError("ModelInvalid", f"{where} is not a complete archive: {error}") from error
+    except _CORRUPT as error:
+        raise StartError("ModelInvalid", f"{where} is not a valid archive: {error}") from error
     except RuntimeError as error:
-        # zipfile says so of an encrypted entry.
-        raise StartError("ModelInvalid", f"{where} can't be unpacked: {error}") from error
+        # zipfile raises RuntimeError for an encrypted entry.
+        raise StartError("ModelInvalid", f"failed to unpack {where}: {error}") from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise StartError(
-            "ModelInvalid", f"{where} holds two entries of one name: {error.filename}"
+            "ModelInvalid", f"{where} has two entries with the same name: {error.filename}"
         ) from error
 
 
@@ -86,7 +86,7 @@ def _target(name: str, into: Path, where: str) -> Path | None:
     if not safe_name(name):
         raise StartError(
             "ModelInvalid",
-            f"{where}: the entry {name!r} would lie outside of the folder; nothing of it is used",
+            f"{where}: the path of entry {name!r} is outside of the target folder; nothing was unpacked",
         )
     return into / name
 
@@ -100,13 +100,15 @@ def _write(source: IO[bytes], target: Path) -> None:
 
 
 def _refused(name: str, where: str) -> StartError:
-    return StartError("ModelInvalid", f"{where}: the entry {name!r} is neither a file nor a folder; refused")
+    return StartError(
+        "ModelInvalid", f"{where}: entry {name!r} must be a file or a folder, not a link or a special file"
+    )
 
 
 def _require_room(size: int, entries: int, into: Path, where: str) -> None:
     free = shutil.disk_usage(into).free
     if size > free:
-        wanted = f"{size_in_words(size)} unpacked, and {size_in_words(free)} are free"
-        raise StartError("ModelInvalid", f"{where} needs {wanted} in {into}")
-    if entries > _MOST_ENTRIES:
-        raise StartError("ModelInvalid", f"{where} holds {entries} entries; {_MOST_ENTRIES} are accepted")
+        sizes = f"{size_in_words(size)} in {into}; {size_in_words(free)} are free"
+        raise StartError("ModelInvalid", f"unpacking {where} requires {sizes}")
+    if entries > _MAX_ENTRIES:
+        raise StartError("ModelInvalid", f"{where} must have at most {_MAX_ENTRIES} entries; got {entries}")

@@ -1,5 +1,6 @@
-"""Which models and versions an API has at a moment, as the supervisor found them and the workers read them: plain values and
-their JSON. The file lies in the folder of models and is replaced as a whole.
+"""The models and versions of an API, as plain values, and the index: their JSON in the folder of models.
+
+The supervisor writes the index, replacing the whole file, and the workers read it.
 """
 
 import hashlib
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from cortex_api.handler import BaseHandler
 
 DEFAULT_NAME = "_cortex_default"
-"""Name of the model of an API that has one."""
+"""Name of the model of an API with a single model."""
 
 
 @dataclass(frozen=True)
 class Version:
     """One version of a model on this machine.
 
-    path: a folder; or the file, when the location names one. What was fetched never changes in place: another content has another
-    path, and the folder of a version has its number as name. stamp: changes when the content changes. size: bytes on disk.
+    path: a folder; or a file if the location is a file. Downloaded files never change: new content gets a new path. The name of
+    the folder is the number of the version. stamp: a hash that changes with the content. size: bytes on disk.
     """
 
     name: str
@@ -37,10 +38,10 @@ class Version:
 
 @dataclass(frozen=True)
 class IndexedVersion:
-    """A version as the index has it.
+    """A version in the index.
 
-    location, prefix: where its files come from ("" or "3/" below the location). path: as in Version. is_local: it is served from
-    where it lies, and nothing is fetched. archive: name of the file to unpack. files: how many. size: bytes, as far as known.
+    location, prefix: the source of its files (the prefix is "" or "3/", relative to the location). path: as in Version. is_local:
+    its files are used from their location, without a download. archive: name of the file to unpack. size: bytes, if known.
     """
 
     name: str
@@ -55,18 +56,21 @@ class IndexedVersion:
 
     @property
     def label(self) -> str:
-        """Name and version for messages."""
+        """Name and version, for messages."""
         return title(self.name, self.version)
 
     def as_version(self) -> Version:
-        """What a client gets."""
+        """Return the version for a client."""
         return Version(self.name, self.version, Path(self.path), self.stamp, self.size)
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """All models: name to version to item. problems: what is wrong now, by model ("iris", "iris 3"). previous: by name and
-    version what was there before, as long as nobody has loaded what is there now."""
+    """The models of an API.
+
+    models: versions by name and number. problems: current problems by model ("iris", "iris 3"). previous: by name and number, the
+    previous content of a version whose current content no process has loaded yet.
+    """
 
     models: Mapping[str, Mapping[int, IndexedVersion]] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
@@ -74,17 +78,18 @@ class Catalog:
 
     @property
     def single(self) -> str | None:
-        """The name of the only model when the spec gives a path, else None."""
+        """The name of the only model if the spec has a path, else None."""
         return DEFAULT_NAME if DEFAULT_NAME in self.models else None
 
     def items(self) -> Iterable[IndexedVersion]:
-        """All versions of all models."""
+        """Return all versions of all models."""
         return [item for versions in self.models.values() for item in versions.values()]
 
     def candidates(self, name: str | None, version: str | int | None) -> list[IndexedVersion]:
-        """The items that a caller's name and version may mean, the best first: for "latest" all versions, the highest first.
+        """Return the versions that match a caller's name and version, the best first.
 
-        Raises UserError: 404 for what is not there, with what is; 400 for a version that is no number.
+        For "latest" these are all versions, the highest first. Raises UserError: 404 if none exists, with the existing ones; 400
+        if the version is not a number.
         """
         known = self.single or name
         versions = self.models.get(known) if isinstance(known, str) else None
@@ -100,7 +105,7 @@ class Catalog:
             return [versions[number] for number in sorted(versions, reverse=True)]
         text = str(version)
         if not (text.isascii() and text.isdecimal()) or len(text) > 18:
-            raise UserError(f"model version {text[:40]!r} is neither a number nor 'latest'")
+            raise UserError(f"model version must be a number or 'latest'; got {text[:40]!r}")
         found = versions.get(int(text))
         if found is None:
             numbers = ", ".join(str(number) for number in sorted(versions))
@@ -110,7 +115,7 @@ class Catalog:
         return [found]
 
     def to_json(self) -> bytes:
-        """For the index."""
+        """Return the content of the index."""
         content = {
             "items": [asdict(item) for item in self.items()],
             "previous": [asdict(item) for item in self.previous.values()],
@@ -120,7 +125,7 @@ class Catalog:
 
     @classmethod
     def from_json(cls, content: bytes) -> "Catalog":
-        """The catalog of an index. Raises ValueError, KeyError or TypeError when it is none."""
+        """Return the catalog of an index. Raises ValueError, KeyError or TypeError if it is invalid."""
         data = json.loads(content)
         models: dict[str, dict[int, IndexedVersion]] = {}
         for fields in data["items"]:
@@ -131,7 +136,7 @@ class Catalog:
 
 
 def title(name: str, version: int | None = None) -> str:
-    """A model, or a version of it, in words."""
+    """Return the name of a model or a version, for messages."""
     words = "the model" if name == DEFAULT_NAME else f"model {name}"
     return (
         words
@@ -143,8 +148,11 @@ def title(name: str, version: int | None = None) -> str:
 
 
 def index_path(models: Path, handler: "BaseHandler") -> Path:
-    """The index of an API in the folder of models. Other APIs, and other generations of it, may share the folder: each set of
-    `handler.models` has its own."""
+    """Return the path of the index of an API.
+
+    Other APIs, and older revisions of this one, may share the folder of models. So each value of `handler.models` has its own
+    index.
+    """
     spec: object = None
     if (given := handler.models) is not None:
         spec = (
@@ -156,7 +164,7 @@ def index_path(models: Path, handler: "BaseHandler") -> Path:
 
 
 def write_index(path: Path, catalog: Catalog) -> None:
-    """Replace the index as a whole."""
+    """Replace the index atomically."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".index-")
     with os.fdopen(descriptor, "wb") as file:
         file.write(catalog.to_json())

@@ -1,4 +1,4 @@
-"""From the locations in the spec and the lists of their files to a catalog. Pure: the same for every kind of location."""
+"""Build a catalog from the locations in the spec and the lists of their files. Pure functions, for every kind of location."""
 
 import os
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelLocation:
-    """A location that the spec names. name: the model's name; None for a `dir`, which contains several models."""
+    """A location in the spec. name: the name of the model; None for a `dir`, which contains several models."""
 
     name: str | None
     uri: str
 
 
 def locations(spec: "Models") -> list[ModelLocation]:
-    """The locations that a spec names."""
+    """Return the locations in a spec."""
     if spec.path is not None:
         return [ModelLocation(DEFAULT_NAME, spec.path)]
     if spec.paths is not None:
@@ -38,7 +38,7 @@ def locations(spec: "Models") -> list[ModelLocation]:
 class CatalogBuilder:
     """Builds the catalog of a location from the list of its files, by the handler type.
 
-    serves_local_files: whether local files are used where they are, without a copy.
+    serves_local_files: whether local files are used without a copy.
     """
 
     kind: str
@@ -47,24 +47,27 @@ class CatalogBuilder:
 
     @classmethod
     def for_handler(cls, handler: "BaseHandler", models: Path) -> "CatalogBuilder":
-        """TensorFlow Serving, a container of its own, sees nothing but the folder of models."""
-        apart = handler.type == "tensorflow" and bool(os.environ.get(TENSORFLOW_SERVING_VARIABLE))
-        return cls(handler.type, models, serves_local_files=not apart)
+        """Return the builder of a handler."""
+        # TensorFlow Serving runs in another container, which mounts only the folder of models.
+        is_separate = handler.type == "tensorflow" and bool(os.environ.get(TENSORFLOW_SERVING_VARIABLE))
+        return cls(handler.type, models, serves_local_files=not is_separate)
 
     def build(self, location: ModelLocation, listing: Listing, local: Path | None, shown: str) -> Catalog:
-        """The models at a place, and their problems.
+        """Return the models of a location and their problems.
 
-        local: the path of the place when it is on this machine. shown: the place, for messages.
+        local: the path of the location if it is on this machine. shown: the location, for messages.
         """
         if location.name is not None:
             return self._model(location.name, location.uri, "", listing, local, shown)
         if listing.is_file:
-            return Catalog({}, {DIR: f"{shown} is a file; `dir` is a folder with a folder for each model"})
+            return Catalog(
+                {}, {DIR: f"{shown} must be a folder that contains a folder for each model; got a file"}
+            )
         models: dict[str, Mapping[int, IndexedVersion]] = {}
         problems: dict[str, str] = {}
         for name, names in folder_layout.models_in(entry.name for entry in listing.entries).items():
             if not safe_name(name):
-                problems[name] = f"{shown}: {name!r} can't be the name of a model"
+                problems[name] = f"{shown}: {name!r} is not a valid name of a model"
                 continue
             below = Listing(tuple(e for e in listing.entries if e.name.startswith(f"{name}/")))
             assert len(names) <= len(below.entries)
@@ -72,7 +75,7 @@ class CatalogBuilder:
             models |= found.models
             problems |= found.problems
         if not models and not problems:
-            problems[DIR] = f"{shown} holds no model: each folder in it is one"
+            problems[DIR] = f"{shown} must contain a folder for each model; found none"
         return Catalog(models, problems)
 
     def _model(
@@ -129,10 +132,10 @@ class CatalogBuilder:
 
 
 DIR = "dir"
-"""The key of what is wrong with a `dir` as a whole."""
+"""The key of problems with a whole `dir`."""
 
 
 def key(name: str, version: int | None = None) -> str:
-    """The key of a problem: the model, or one version of it."""
+    """Return the key of a problem: the name of the model, or of a version."""
     shown = "model" if name == DEFAULT_NAME else name
     return shown if version is None else f"{shown} {version}"

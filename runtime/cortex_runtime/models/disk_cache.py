@@ -1,12 +1,12 @@
-"""The models that were fetched, in the folder of models, for supervisor and workers, and pods that share the folder on a volume.
+"""The downloaded models in the folder of models. The supervisor, its workers and pods with a shared volume use it together.
 
-    <name>/<stamp>/<version>/...   whole, and never changed again
-    .incoming/<stamp>/             being fetched; becomes the above by a rename
-    .locks/<stamp>                 held alone by who fetches or removes, shared by who reads
-    .loaded/<stamp>                there when somebody has loaded it
+    <name>/<stamp>/<version>/...   complete, and never changed again
+    .incoming/<stamp>/             being downloaded; renamed to the above when complete
+    .locks/<stamp>                 a lock: exclusive to download or remove, shared to read
+    .loaded/<stamp>                exists if a process has loaded the version
 
-A limit on the number of versions on disk is kept before a fetch: the least recently loaded are removed first, those in memory
-last.
+The limit on the number of versions on disk is applied before a download: the least recently used are removed first, and those in
+memory last.
 """
 
 import contextlib
@@ -32,13 +32,14 @@ _GRACE_SECONDS = 600.0
 
 
 class DiskCacheFull(Exception):
-    """All that the limit allows on disk is being fetched or loaded at this moment."""
+    """All versions that the limit allows on disk are being downloaded or loaded."""
 
 
 class DiskCache:
-    """The folder. kind: the handler's type. index: this API's in it. limit: versions of this API on disk, None for all.
+    """The folder of models.
 
-    in_memory: gives the stamps of what is loaded in this process.
+    kind: spec.handler.type. index: the path of this API's index. limit: number of versions of this API on disk; None: unlimited.
+    in_memory: returns the stamps of the models that this process has loaded.
     """
 
     def __init__(self, models: Path, project: Path, kind: str, index: Path, limit: int | None = None) -> None:
@@ -54,26 +55,26 @@ class DiskCache:
 
     @property
     def is_unlimited(self) -> bool:
-        """Whether nothing is removed to make room."""
+        """Whether there is no limit."""
         return self._limit is None
 
     def prepare(self) -> None:
-        """Make the folders. Raises StartError when they can't be written."""
+        """Create the folders. Raises StartError (ModelsUnwritable)."""
         try:
             for folder in (self._models, self._incoming, self._locks, self._loaded):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StartError(
-                "ModelsUnwritable", f"the folder of models {self._models} can't be written: {error}"
+                "ModelsUnwritable", f"failed to write to the folder of models {self._models}: {error}"
             ) from error
 
     def has(self, item: IndexedVersion) -> bool:
-        """Whether the files of a version are here."""
+        """Return whether the files of a version are on disk."""
         return item.is_local or self._content(item).is_dir()
 
     @contextlib.contextmanager
     def reading(self, item: IndexedVersion, wait: Callable[[float], object] = sleep) -> Iterator[None]:
-        """Keep the files of a version from being removed meanwhile. Raises FileNotFoundError when they aren't here."""
+        """Protect the files of a version from removal. Raises FileNotFoundError if they are not on disk."""
         if item.is_local:
             yield
             return
@@ -83,9 +84,9 @@ class DiskCache:
             yield
 
     def fetch(self, item: IndexedVersion, progress: Progress) -> None:
-        """See to it that the files of a version are here and whole.
+        """Download the files of a version unless they are on disk.
 
-        Raises StartError (why they can't be had), Changed (other files are there by now), DiskCacheFull, and Stopped.
+        Raises StartError, Changed (the files at the source have changed), DiskCacheFull and Stopped.
         """
         if self.has(item):
             return
@@ -95,18 +96,18 @@ class DiskCache:
             incoming = self._incoming / item.stamp
             with locked(self._locks / "room", wait=progress.wait):
                 self._make_room(item)
-                # What a process left that was killed.
+                # A killed process may have left an incomplete download.
                 shutil.rmtree(incoming, ignore_errors=True)
                 incoming.mkdir()
             try:
                 self._download(item, incoming, progress)
                 content = self._content(item)
                 content.parent.mkdir(exist_ok=True)
-                _sync_folders(incoming / "whole")
-                (incoming / "whole").rename(content)
+                _sync_folders(incoming / "complete")
+                (incoming / "complete").rename(content)
                 sync_folder(content.parent)
             except OSError as error:
-                raise StartError("ModelsUnwritable", f"{item.label} can't be written: {error}") from error
+                raise StartError("ModelsUnwritable", f"failed to write {item.label}: {error}") from error
             finally:
                 shutil.rmtree(incoming, ignore_errors=True)
         progress.finished()
@@ -119,9 +120,9 @@ class DiskCache:
             raise Changed
         free = shutil.disk_usage(self._models).free
         if item.size > free:
-            needed = f"needs {size_in_words(item.size)}, and {size_in_words(free)} are free in {self._models}"
-            raise StartError("ModelsUnwritable", f"{item.label} {needed}")
-        version = incoming / "whole" / str(item.version)
+            sizes = f"{size_in_words(item.size)} in {self._models}; {size_in_words(free)} are free"
+            raise StartError("ModelsUnwritable", f"{item.label} requires {sizes}")
+        version = incoming / "complete" / str(item.version)
         if item.archive is None:
             download(source, entries, item.prefix, version, progress)
             return
@@ -142,17 +143,18 @@ class DiskCache:
         (unpacked / root).rename(version)
 
     def _make_room(self, item: IndexedVersion) -> None:
+        """Remove versions until one more is within the limit. Raises DiskCacheFull."""
         if self._limit is None:
             return
         loaded = self.in_memory()
         others = _referenced(path for path in self._indexes() if path != self._index)
-        mine = [path for path in self._contents() if path.name not in others]
-        mine.sort(key=lambda path: (path.name in loaded, path.stat().st_mtime))
+        own = [path for path in self._contents() if path.name not in others]
+        own.sort(key=lambda path: (path.name in loaded, path.stat().st_mtime))
         fetching = sum(
             1 for path in self._incoming.iterdir() if self._is_locked(path.name) and path.name != item.stamp
         )
-        excess = len(mine) + fetching + 1 - self._limit
-        for path in mine:
+        excess = len(own) + fetching + 1 - self._limit
+        for path in own:
             if excess <= 0:
                 break
             excess -= self._remove(path)
@@ -160,14 +162,14 @@ class DiskCache:
             raise DiskCacheFull
 
     def start_grace_period(self, items: Iterable[IndexedVersion]) -> None:
-        """These are about to leave the index: who still works with them has a while from now on."""
+        """Start the grace period of versions that are leaving the index, during which processes may still use them."""
         for item in items:
             if not item.is_local:
                 with contextlib.suppress(FileNotFoundError):
                     _touch(self._content(item))
 
     def remove_unused(self) -> None:
-        """Remove what no index names any more and nobody has used for a while."""
+        """Remove versions that no index lists and whose grace period is over."""
         wanted = _referenced(self._indexes())
         for path in [*self._contents(), *self._incoming.iterdir()]:
             with contextlib.suppress(FileNotFoundError):
@@ -175,11 +177,11 @@ class DiskCache:
                     self._remove(path)
 
     def is_loadable(self, item: IndexedVersion) -> bool:
-        """Whether somebody has loaded a version, since it was fetched."""
+        """Return whether a process has loaded the version since its download."""
         return (self._loaded / item.stamp).exists()
 
     def mark_loadable(self, item: IndexedVersion) -> None:
-        """Remember that a version can be loaded."""
+        """Record that a process has loaded the version."""
         if not item.is_local:
             (self._loaded / item.stamp).touch()
 
@@ -187,14 +189,14 @@ class DiskCache:
         lock = self._lock(path.name)
         try:
             with locked(lock):
-                # First out of sight, so that nobody ever finds half of it.
-                grave = self._incoming / f"{path.name}-removed"
-                path.rename(grave)
+                # Renamed first, so that no process finds an incomplete version.
+                removed = self._incoming / f"{path.name}-removed"
+                path.rename(removed)
                 (self._loaded / path.name).unlink(missing_ok=True)
                 lock.unlink()
         except (Busy, FileNotFoundError):
             return False
-        shutil.rmtree(grave, ignore_errors=True)
+        shutil.rmtree(removed, ignore_errors=True)
         with contextlib.suppress(OSError):
             path.parent.rmdir()
         return True
@@ -223,7 +225,7 @@ class DiskCache:
 
 
 def download(source: Source, entries: list[Entry], prefix: str, into: Path, progress: Progress) -> None:
-    """Fetch entries into a new folder, without the prefix of their names. Raises the first failure after all have ended."""
+    """Download entries into a new folder, without the prefix of their names. Raises the first error after all have ended."""
     into.mkdir(parents=True)
 
     def one(entry: Entry) -> None:
@@ -233,7 +235,7 @@ def download(source: Source, entries: list[Entry], prefix: str, into: Path, prog
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source.fetch(entry, target, progress)
             except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-                wrong = f"{source.shown}: {entry.name} is the name of a file and of a folder"
+                wrong = f"{source.shown}: {entry.name} is both a file and a folder"
                 raise StartError("ModelInvalid", wrong) from error
         except BaseException:
             progress.fail()
@@ -242,25 +244,25 @@ def download(source: Source, entries: list[Entry], prefix: str, into: Path, prog
     with ThreadPoolExecutor(_FILES_AT_ONCE, thread_name_prefix="download") as pool:
         futures = [pool.submit(one, entry) for entry in entries]
     failures = [error for future in futures if (error := future.exception()) is not None]
-    # Those that ended because another failed say nothing.
+    # Downloads that were stopped because another one failed come last.
     for failure in sorted(failures, key=lambda error: not isinstance(error, StartError | Changed | OSError)):
         raise failure
 
 
 def stamp_of(kind: str, location: str, prefix: str, entries: Iterable[Entry]) -> str:
-    """A hash of what a version consists of."""
+    """Return a hash of the content of a version."""
     content = [kind, location, prefix, sorted((entry.name, entry.size, entry.tag) for entry in entries)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
 
 
 def _sync_folders(root: Path) -> None:
-    """Bring the names in a folder and in those below it to the disk, as their contents are already."""
+    """Sync a folder and its subfolders to the disk. The content of the files is synced already."""
     for folder, _, _ in os.walk(root):
         sync_folder(Path(folder))
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
+    """Sync the entries of a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -269,12 +271,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def _touch(path: Path) -> None:
-    """Set the time to now. By itself the kernel is some milliseconds behind, and so would make two of one age."""
+    """Set the modification time to now. The kernel's own time is too coarse to order two calls within milliseconds."""
     now = time.time_ns()
     os.utime(path, ns=(now, now))
 
 
 def _referenced(indexes: Iterable[Path]) -> set[str]:
+    """Return the stamps that the indexes list. Invalid indexes are ignored."""
     stamps: set[str] = set()
     for path in indexes:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

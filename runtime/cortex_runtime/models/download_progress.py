@@ -1,4 +1,4 @@
-"""How far downloads are: counted by the threads that download, told in the log now and then and in readiness."""
+"""The progress of downloads. Downloading threads count bytes; the progress is logged and is part of readiness."""
 
 import logging
 import threading
@@ -13,7 +13,7 @@ _LOG_SECONDS = 5.0
 
 
 class Progress:
-    """One download. total: bytes, None when a server doesn't tell. stop: when it is set, the next `add` raises Stopped."""
+    """One download. total: bytes; None if unknown. stop: once it is set, the next `add` raises Stopped."""
 
     def __init__(self, what: str, total: int | None, stop: threading.Event | None = None) -> None:
         self.what = what
@@ -22,34 +22,34 @@ class Progress:
         self._stop = stop
         self._failed = False
         self._lock = threading.Lock()
-        self._began = self._said = time.monotonic()
+        self._began = self._logged = time.monotonic()
 
     def add(self, size: int) -> None:
-        """So many more bytes are here; negative when a part is fetched again. Raises Stopped."""
+        """Count downloaded bytes; negative if a part is downloaded again. Raises Stopped."""
         if self._failed or (self._stop is not None and self._stop.is_set()):
             raise Stopped
         now = time.monotonic()
         with self._lock:
             self._done += size
-            due = now - self._said >= _LOG_SECONDS
+            due = now - self._logged >= _LOG_SECONDS
             if due:
-                self._said = now
+                self._logged = now
         if due:
             log.info("%s", self)
 
     def fail(self) -> None:
-        """A part has failed for good: let the others end, by Stopped."""
+        """Stop the other parts of the download, by Stopped, because one has failed."""
         self._failed = True
 
     def wait(self, seconds: float) -> None:
-        """Pause before another attempt. Raises Stopped."""
+        """Pause before the next attempt. Raises Stopped."""
         if self._stop is None:
             time.sleep(seconds)
         elif self._stop.wait(seconds):
             raise Stopped
 
     def finished(self) -> None:
-        """Say in the log that it is over."""
+        """Log that the download is complete."""
         seconds = max(time.monotonic() - self._began, 1e-3)
         log.info(
             "%s: done, %s in %.1f s (%s/s)",
@@ -68,13 +68,13 @@ class Progress:
 
 
 class RunningDownloads:
-    """The downloads under way, for readiness."""
+    """The running downloads, for readiness."""
 
     def __init__(self) -> None:
         self._running: list[Progress] = []
 
     def run(self, progress: Progress, work: Callable[[Progress], None]) -> None:
-        """Do the work while its progress is shown."""
+        """Run a download, and include it in readiness meanwhile."""
         self._running.append(progress)
         try:
             work(progress)
@@ -89,7 +89,7 @@ class RunningDownloads:
 
 
 def size_in_words(size: int) -> str:
-    """Bytes as "12 kB", "800 MB"."""
+    """Return a number of bytes as "12 kB", "800 MB"."""
     unit, name = _unit(size)
     return f"{size / unit:.0f} {name}"
 

@@ -1,7 +1,6 @@
-"""Locks between processes and threads, in files: what several pods share on a volume is fetched once, and not removed while it
-is read.
+"""File locks between threads, processes and pods that share a volume.
 
-flock: it ends with its process, and on NFS it becomes a lock of the server.
+They use flock, which is released when the process exits. On NFS it locks on the server.
 """
 
 import contextlib
@@ -15,17 +14,17 @@ _PAUSE = 0.05
 
 
 class Busy(Exception):
-    """Somebody else has the lock."""
+    """Another thread or process has the lock."""
 
 
 @contextlib.contextmanager
 def locked(
     path: Path, *, shared: bool = False, wait: Callable[[float], object] | None = None
 ) -> Iterator[None]:
-    """Hold the lock of a file, which is made when it isn't there.
+    """Acquire the lock of a file, which is created if it does not exist, and release it at the end.
 
-    shared: with others that hold it shared. wait: is called with seconds for which to pause while somebody else has it, and may
-    raise to give up; None gives up at once, by Busy.
+    shared: acquire it together with other shared owners. wait: called with a number of seconds to pause while it is locked; may
+    raise to give up. None raises Busy at once.
     """
     descriptor = _acquire(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, wait)
     try:
@@ -40,9 +39,9 @@ def _acquire(path: Path, kind: int, wait: Callable[[float], object] | None) -> i
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-            if _same(descriptor, path):
+            if _is_same_file(descriptor, path):
                 return descriptor
-            # Removed by who held it before; the next try makes a new one.
+            # The previous owner has deleted the file. Try again with a new one.
             os.close(descriptor)
             continue
         except BlockingIOError:
@@ -56,7 +55,7 @@ def _acquire(path: Path, kind: int, wait: Callable[[float], object] | None) -> i
         pause = min(pause * 2, _PAUSE)
 
 
-def _same(descriptor: int, path: Path) -> bool:
+def _is_same_file(descriptor: int, path: Path) -> bool:
     try:
         return os.fstat(descriptor).st_ino == path.stat().st_ino
     except FileNotFoundError:
@@ -64,5 +63,5 @@ def _same(descriptor: int, path: Path) -> bool:
 
 
 def sleep(seconds: float) -> None:
-    """The plain way to wait."""
+    """Wait, without a way to give up."""
     time.sleep(seconds)

@@ -1,7 +1,7 @@
-"""Layouts of model folders: which versions a list of names holds, and whether each is a model of the handler's type.
+"""Layouts of model folders: find the versions in a list of names, and check that each is a model of the handler's type.
 
-Pure functions over names relative to the model's location ("1/model.onnx"), so that a bucket is judged before anything of it is
-downloaded. Entries that begin with a dot are not looked at.
+Pure functions over names relative to the location of the model ("1/model.onnx"), so that a bucket is checked before a download.
+Entries that begin with a dot are ignored.
 """
 
 import re
@@ -9,44 +9,46 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 ARCHIVES = (".zip", ".tar.gz", ".tgz")
-"""What is unpacked when a location names it."""
+"""Suffixes of archives, which are unpacked."""
 
 _VERSION = re.compile(r"[0-9]{1,18}").fullmatch
-_MOST_SHOWN = 20
+_MAX_SHOWN = 20
 
 _ACCEPTED: Mapping[str, tuple[str, ...]] = {
     "python": ("any files", "<version>/any files, where <version> is a number"),
     "onnx": (
-        "<any name>.onnx, the only one (external data may lie beside it)",
+        "<any name>.onnx, exactly one (with external data files, if any)",
         "<version>/<any name>.onnx, where <version> is a number",
-        "<any name>.zip, alone, with one of these for one version",
+        "<any name>.zip as the only file, with one of these layouts for one version",
     ),
     "tensorflow": (
         "saved_model.pb and variables/variables.index, variables/variables.data-...",
         "<version>/saved_model.pb and so on, where <version> is a number",
-        "<any name>.zip, alone, with an exported model",
+        "<any name>.zip as the only file, with an exported model",
     ),
 }
 
 
 class InvalidLayout(Exception):
-    """What is wrong with a folder, the layouts that are accepted and the names that are there."""
+    """A folder has no valid layout. The message contains the accepted layouts and the existing names."""
 
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """The versions of a model. versions: number to the folder of the version, as a prefix ("", "3/"). problems: of versions
-    that can't be served, by number."""
+    """The versions of a model.
+
+    versions: the folders of the versions as prefixes ("", "3/"), by number. problems: of invalid versions, by number.
+    """
 
     versions: Mapping[int, str]
     problems: Mapping[int, str]
 
 
 def read(kind: str, names: Iterable[str], where: str) -> FolderLayout:
-    """The versions that a folder holds; one without versions is version 1.
+    """Return the versions in a folder. A folder without versions is version 1.
 
-    kind: the handler's type. names: of all files below the folder. where: the folder, for messages.
-    Raises InvalidLayout when none can be served.
+    kind: the handler's type. names: of all files below the folder. where: the folder, for messages. Raises InvalidLayout if no
+    version is valid.
     """
     seen = visible(names)
     folders: dict[str, list[str]] = {}
@@ -63,8 +65,8 @@ def read(kind: str, names: Iterable[str], where: str) -> FolderLayout:
         return FolderLayout({1: ""}, {})
     if others:
         wrong = (
-            f"it mixes versions ({_few(sorted(folders, key=int))}) "
-            f"with other entries ({_few(sorted({name.partition('/')[0] for name in others}))})"
+            f"it contains both versions ({_few(sorted(folders, key=int))}) "
+            f"and other entries ({_few(sorted({name.partition('/')[0] for name in others}))})"
         )
         raise InvalidLayout(describe(kind, seen, where, wrong))
     versions: dict[int, str] = {}
@@ -72,7 +74,7 @@ def read(kind: str, names: Iterable[str], where: str) -> FolderLayout:
     for folder in sorted(folders, key=lambda name: (int(name), name)):
         number, inside_it = int(folder), folders[folder]
         if number in versions or number in problems:
-            problems[number] = f"{where}: two folders are version {number}"
+            problems[number] = f"{where}: version {number} has two folders"
             versions.pop(number, None)
         elif wrong := check(kind, inside_it):
             problems[number] = describe(kind, inside_it, f"{where.rstrip('/')}/{folder}", wrong)
@@ -84,21 +86,21 @@ def read(kind: str, names: Iterable[str], where: str) -> FolderLayout:
 
 
 def check(kind: str, names: Sequence[str]) -> str | None:
-    """What is wrong with the files of one version, or None. kind: the handler's type."""
+    """Return the problem with the files of one version, or None. kind: the handler's type."""
     names = visible(names)
     if not names:
-        return "there are no files"
+        return "it contains no files"
     if kind == "python" or lone_archive(names):
         return None
     if kind == "onnx":
         models = [name for name in names if "/" not in name and name.endswith(".onnx")]
         if len(models) != 1:
-            return f"there must be exactly one .onnx file; found {_few(sorted(models)) or 'none'}"
+            return f"it must contain exactly one .onnx file; found {_few(sorted(models)) or 'none'}"
         return None
     if "saved_model.pb" not in names:
         return "saved_model.pb is missing"
     variables = [name for name in names if name.startswith("variables/")]
-    # A graph with nothing but constants is exported without the folder.
+    # A graph that has only constants is exported without this folder.
     if variables and "variables/variables.index" not in variables:
         return "variables/variables.index is missing"
     if variables and not any(name.startswith("variables/variables.data-") for name in variables):
@@ -107,13 +109,13 @@ def check(kind: str, names: Sequence[str]) -> str | None:
 
 
 def lone_archive(names: Sequence[str]) -> str | None:
-    """The archive that is the only file of a version, or None."""
+    """Return the archive that is the only file of a version, or None."""
     seen = visible(names)
     return seen[0] if len(seen) == 1 and seen[0].lower().endswith(ARCHIVES) else None
 
 
 def models_in(names: Iterable[str]) -> dict[str, list[str]]:
-    """The models in a `dir`: each folder with the names below it. Files beside the folders are not models."""
+    """Return the models of a `dir`: the names of the files by folder. Files outside of a folder are ignored."""
     found: dict[str, list[str]] = {}
     for name in names:
         top, inside, rest = name.partition("/")
@@ -123,9 +125,9 @@ def models_in(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def root_of(kind: str, names: Sequence[str]) -> str:
-    """The folder of an unpacked archive in which the model lies: "", or the only folder at the top with "/" behind it.
+    """Return the folder of an unpacked archive that contains the model: "", or "NAME/" for the only folder at the top.
 
-    An export is often packed together with its folder; a Python model is left as it was packed.
+    An export is often packed together with its folder. A Python model keeps the layout of its archive.
     """
     seen = visible(names)
     tops = {name.partition("/")[0] for name in seen}
@@ -135,17 +137,21 @@ def root_of(kind: str, names: Sequence[str]) -> str:
 
 
 def visible(names: Iterable[str]) -> list[str]:
-    """The names of which no part begins with a dot."""
+    """Return the names without those that have a part which begins with a dot."""
     return [name for name in names if not name.startswith(".") and "/." not in name]
 
 
 def describe(kind: str, names: Sequence[str], where: str, wrong: str) -> str:
-    """An error with the layouts that are accepted and what is there."""
+    """Return an error message with the accepted layouts and the existing names."""
     what = {"python": "a model", "onnx": "an ONNX model", "tensorflow": "a TensorFlow SavedModel"}[kind]
-    shown = sorted(names)[:_MOST_SHOWN]
+    shown = sorted(names)[:_MAX_SHOWN]
     if len(names) > len(shown):
         shown.append(f"... and {len(names) - len(shown)} more")
-    lines = [f"{where} is not {what}: {wrong}", "accepted:", *(f"  {line}" for line in _ACCEPTED[kind])]
+    lines = [
+        f"{where} is not {what}: {wrong}",
+        "accepted layouts:",
+        *(f"  {line}" for line in _ACCEPTED[kind]),
+    ]
     return "\n".join([*lines, "found:", *(f"  {name}" for name in shown or ("nothing",))])
 
 

@@ -1,8 +1,7 @@
-"""Models in memory: all of them, or the most recently used within limits.
+"""The loaded models of a process: all of them, or the most recently used within limits.
 
-The limits are kept before a load, not after it. A version is loaded once, however many ask for it at the same time. When a
-change can't be loaded, what was loaded before it stays, and the failure is told and counted. Getting a model that is loaded takes
-no lock.
+The limits are applied before a load. Concurrent requests for a version load it once. If changed files can't be loaded, the
+previous model stays, and the failure is logged and counted. Getting a loaded model acquires no lock.
 """
 
 import itertools
@@ -33,7 +32,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 
 
 class Versions(Protocol):
-    """What a cache needs of a `ModelRepository`."""
+    """The part of `ModelRepository` that a cache uses."""
 
     single: str | None
     named: bool
@@ -59,7 +58,7 @@ class _LoadedModel(Generic[T]):
 
 @dataclass(frozen=True)
 class _Failure:
-    """A load that failed is not tried again until then (time.monotonic), unless the files change."""
+    """A failed load. It is not retried before `until` (time.monotonic), unless the files change."""
 
     stamp: str
     message: str
@@ -70,9 +69,9 @@ class _Failure:
 class MemoryCache(Generic[T]):
     """The loaded models.
 
-    load: from a version to the model; what it raises is a failure of that version. size: models, limit_bytes: bytes that are held
-    at most; None for no limit. measure: bytes of a loaded model; before the load its size on disk is taken. unload: is told of a
-    model that leaves; whoever still works with it may hold it longer.
+    load: returns the model of a version; an exception is a failure of that version. size, limit_bytes: maximum number and total
+    size of the models; None: unlimited. measure: returns the size of a loaded model in bytes; before the load, its size on disk
+    counts. unload: called with an evicted model; running requests may still use it.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class MemoryCache(Generic[T]):
         self._limit = limit_bytes
         self._measure = measure or (lambda version, model: version.size)
         self._unload = unload
-        self._held: dict[tuple[str, int], _LoadedModel[T]] = {}
+        self._models: dict[tuple[str, int], _LoadedModel[T]] = {}
         self._lookups: dict[tuple[object, object], _LoadedModel[T]] = {}
         self._loading: dict[tuple[str, int], int] = {}
         self._failed: dict[tuple[str, int], _Failure] = {}
@@ -101,37 +100,37 @@ class MemoryCache(Generic[T]):
         self._refreshing = threading.Lock()
         self._clock = itertools.count()
         self._thread = threading.local()
-        repository.in_memory(lambda: {held.version.stamp for held in tuple(self._held.values())})
+        repository.in_memory(lambda: {held.version.stamp for held in tuple(self._models.values())})
 
     @property
     def is_limited(self) -> bool:
-        """Whether models leave, and so are loaded when they are asked for."""
+        """Whether models are evicted, and therefore loaded on request."""
         return self._size is not None or self._limit is not None
 
     def get(self, name: str | None = None, version: str | int | None = None) -> T:
-        """The model, loaded. For "latest": the highest version that can be loaded.
+        """Return a loaded model. For "latest", this is the highest version that can be loaded.
 
-        Raises UserError for what is not there, LoadFailed for what can't be loaded, and HTTPException 503.
+        Raises UserError if it does not exist, LoadFailed if it can't be loaded, and HTTPException 503.
         """
-        asked = (self._single or name, version)
+        key = (self._single or name, version)
         try:
-            held = self._lookups.get(asked)
+            held = self._lookups.get(key)
         except TypeError:
             held = None
         if held is None:
             generation = self._generation
             held, is_best = self._repository.best(name, version, self._load_candidate())
             with self._changed:
-                here = self._held.get((held.version.name, held.version.version))
-                if is_best and here is held and generation == self._generation:
-                    self._lookups[asked] = held
+                current = self._models.get((held.version.name, held.version.version))
+                if is_best and current is held and generation == self._generation:
+                    self._lookups[key] = held
         held.used = next(self._clock)
         return held.value
 
     def preload(self) -> None:
-        """Load all; nothing when there is a limit.
+        """Load all models, unless there is a limit.
 
-        Raises StartError (ModelInvalid) when a model that the spec names has no version that can be loaded, or none at all can.
+        Raises StartError (ModelInvalid) if no version of a model in the spec can be loaded, or no model of a `dir`.
         """
         if self.is_limited:
             return
@@ -141,20 +140,20 @@ class MemoryCache(Generic[T]):
                 self._get_or_load(version)
             except LoadFailed as error:
                 causes[version.name] = error
-        loaded = {name for name, _ in self._held}
+        loaded = {name for name, _ in self._models}
         missing = [error for name, error in causes.items() if name not in loaded]
         if missing and (self._repository.named or not loaded):
             raise StartError("ModelInvalid", "\n".join(map(str, missing))) from missing[0]
 
     def refresh(self) -> None:
-        """Follow the repository, which has changed. What answers now goes on until what replaces it is loaded."""
+        """Load the changes of the repository. A model is served until its replacement is loaded."""
         with self._refreshing:
             self._apply_changes()
 
     def _apply_changes(self) -> None:
         versions = {(version.name, version.version): version for version in self._repository.all_versions()}
         with self._changed:
-            held = {key: value.version.stamp for key, value in self._held.items()}
+            held = {key: value.version.stamp for key, value in self._models.items()}
             for key in [
                 key for key, failure in self._failed.items() if _differs(versions.get(key), failure.stamp)
             ]:
@@ -165,35 +164,38 @@ class MemoryCache(Generic[T]):
                     self._get_or_load(version, again=True)
                 except Exception as error:
                     if not isinstance(error, LoadFailed):
-                        # Its files changed once more, or don't fit on the disk now; the next request asks for it.
+                        # Its files have changed again, or the disk cache is full. The next request loads it.
                         log.info("%s is not loaded yet: %s", title(*key), in_one_line(error))
         with self._changed:
-            gone = [self._held.pop(key) for key in [*self._held] if key not in versions]
+            removed = [self._models.pop(key) for key in [*self._models] if key not in versions]
             self._clear_lookups()
             self._changed.notify_all()
-        for old in gone:
+        for old in removed:
             self._unload_model(old)
 
     def loaded(self) -> list[tuple[Version, T]]:
-        """What is in memory at this moment."""
-        return [(held.version, held.value) for held in tuple(self._held.values())]
+        """Return the models that are in memory now."""
+        return [(held.version, held.value) for held in tuple(self._models.values())]
 
     def problems(self) -> dict[str, str]:
-        """What is wrong with models, at their source and here, by model."""
+        """Return the problems of models, at their source and in this process, by model."""
         failed = tuple(self._failed.items())
         return self._repository.problems() | {problem_key(*key): failure.message for key, failure in failed}
 
     def close(self) -> None:
-        """Let go of all."""
+        """Release all models."""
         with self._changed:
-            gone = list(self._held.values())
-            self._held.clear()
+            removed = list(self._models.values())
+            self._models.clear()
             self._clear_lookups()
-        for held in gone:
+        for held in removed:
             self._unload_model(held)
 
     def _load_candidate(self) -> Callable[[Version], tuple[_LoadedModel[T], bool]]:
-        """For `ModelRepository.best`: the model, and whether it is of the first candidate and as that is at its source."""
+        """Return a function for `ModelRepository.best`.
+
+        It returns the loaded model of a candidate, and whether that is the current content of the first candidate.
+        """
         tried: list[Version] = []
 
         def use(version: Version) -> tuple[_LoadedModel[T], bool]:
@@ -204,14 +206,14 @@ class MemoryCache(Generic[T]):
         return use
 
     def _get_or_load(self, version: Version, again: bool = False) -> _LoadedModel[T]:
-        """The model of a version: as it is in memory, or loaded now. Raises LoadFailed.
+        """Return the model of a version, and load it if necessary. Raises LoadFailed.
 
-        again: for a change of what is in memory; else that is given while somebody loads the change.
+        again: wait for the changed files; otherwise the previous model is returned while another thread loads them.
         """
         key = (version.name, version.version)
         while True:
             with self._changed:
-                held = self._held.get(key)
+                held = self._models.get(key)
                 if held is not None and held.version.stamp == version.stamp:
                     return held
                 failure = self._failed.get(key)
@@ -220,18 +222,18 @@ class MemoryCache(Generic[T]):
                         return held
                     raise LoadFailed(failure.message)
                 if key not in self._loading:
-                    leaving = self._make_room(key, version)
-                    if leaving is not None:
+                    evicted = self._make_room(key, version)
+                    if evicted is not None:
                         break
                 elif held is not None and not again:
                     return held
                 elif key in self._loading_in_this_thread():
-                    raise LoadFailed(f"loading {title(*key)} asks for {title(*key)} itself")
+                    raise LoadFailed(f"the load of {title(*key)} requires {title(*key)} itself")
                 self._changed.wait()
         try:
-            for old in leaving:
+            for old in evicted:
                 self._unload_model(old)
-            before = [old for old in leaving if (old.version.name, old.version.version) == key]
+            before = [old for old in evicted if (old.version.name, old.version.version) == key]
             return self._load_now(key, version, before[0] if before else None)
         finally:
             with self._changed:
@@ -239,40 +241,40 @@ class MemoryCache(Generic[T]):
                 self._changed.notify_all()
 
     def _loading_in_this_thread(self) -> list[tuple[str, int]]:
-        """What this thread is loading: a load may ask for other models."""
+        """Return what this thread is loading: a load may request other models."""
         keys: list[tuple[str, int]] = self._thread.__dict__.setdefault("keys", [])
         return keys
 
     def _make_room(self, key: tuple[str, int], version: Version) -> "list[_LoadedModel[T]] | None":
-        """Take a place for a load. Returns what leaves for it; None when that must wait for other loads. Called with the lock.
+        """Reserve space for a load. Return the evicted models; None if the load must wait for others. The lock must be held.
 
-        The least recently used leave first; what the version itself has in memory leaves last.
+        The least recently used models are evicted first, and the previous model of the version last.
         """
         if self._limit is not None and version.size > self._limit:
             raise LoadFailed(
-                f"{title(*key)} has {version.size} bytes, and models.cacheBytes allows {self._limit} in all"
+                f"models.cacheBytes must be at least the size of {title(*key)} ({version.size}); got {self._limit}"
             )
-        leaving: list[_LoadedModel[T]] = []
-        order = sorted(self._held.items(), key=lambda entry: (entry[0] == key, entry[1].used))
-        count = len(self._held) + len(self._loading) + 1
+        evicted: list[_LoadedModel[T]] = []
+        order = sorted(self._models.items(), key=lambda entry: (entry[0] == key, entry[1].used))
+        count = len(self._models) + len(self._loading) + 1
         total = sum(held.size for _, held in order) + sum(self._loading.values()) + version.size
         keys = []
         for other, held in order:
             if (self._size is None or count <= self._size) and (self._limit is None or total <= self._limit):
                 break
             keys.append(other)
-            leaving.append(held)
+            evicted.append(held)
             count -= 1
             total -= held.size
         fits = (self._size is None or count <= self._size) and (self._limit is None or total <= self._limit)
         if not fits and not self._loading_in_this_thread():
             return None
         for other in keys:
-            del self._held[other]
+            del self._models[other]
         if keys:
             self._clear_lookups()
         self._loading[key] = version.size
-        return leaving
+        return evicted
 
     def _load_now(
         self, key: tuple[str, int], version: Version, before: "_LoadedModel[T] | None"
@@ -281,9 +283,9 @@ class MemoryCache(Generic[T]):
             held = self._load_files(key, version)
         except LoadFailed as error:
             self._record_failure(key, version, error)
-            if (old := self._held.get(key)) is not None:
+            if (old := self._models.get(key)) is not None:
                 return old
-            # It left to keep the limit, or with a process that ended; its files may still be here.
+            # The previous model was evicted, or loaded by a process that has exited. Its files may still be on disk.
             last_good = before.version if before is not None else self._repository.previous(version)
             if last_good is None:
                 raise
@@ -292,11 +294,11 @@ class MemoryCache(Generic[T]):
             self._failed.pop(key, None)
             self._repository.mark_loadable(version)
         with self._changed:
-            replaced = self._held.pop(key, None)
-            self._held[key] = held
-            leaving = self._evict_excess(key)
+            replaced = self._models.pop(key, None)
+            self._models[key] = held
+            evicted = self._evict_excess(key)
             self._clear_lookups()
-        for old in [*leaving, *([replaced] if replaced is not None else [])]:
+        for old in [*evicted, *([replaced] if replaced is not None else [])]:
             self._unload_model(old)
         return held
 
@@ -309,16 +311,16 @@ class MemoryCache(Generic[T]):
                 value = self._load(version)
                 size = self._measure(version, value)
         except (Changed, DiskCacheFull, HTTPException):
-            # Not the model's fault: another moment, another result.
+            # Temporary: a later load may succeed.
             raise
         except LoadFailed:
             raise
         except (Exception, SystemExit) as error:
             cause = error.message if isinstance(error, StartError) else in_one_line(error)
-            raise LoadFailed(f"{title(*key)} can't be loaded: {cause}") from error
+            raise LoadFailed(f"failed to load {title(*key)}: {cause}") from error
         finally:
             keys.pop()
-        log.info("%s is loaded (%.2f s)", title(*key), time.monotonic() - began)
+        log.info("loaded %s (%.2f s)", title(*key), time.monotonic() - began)
         return _LoadedModel(version, value, size, next(self._clock))
 
     def _record_failure(self, key: tuple[str, int], version: Version, error: LoadFailed) -> None:
@@ -330,12 +332,12 @@ class MemoryCache(Generic[T]):
         log.error("%s", error, exc_info=None if again else error.__cause__)
 
     def _evict_excess(self, key: tuple[str, int]) -> list[_LoadedModel[T]]:
-        """What leaves because a model is larger than its files are. Called with the lock."""
-        leaving: list[_LoadedModel[T]] = []
-        others = sorted((other for other in self._held if other != key), key=lambda k: self._held[k].used)
-        while self._limit is not None and others and sum(h.size for h in self._held.values()) > self._limit:
-            leaving.append(self._held.pop(others.pop(0)))
-        return leaving
+        """Evict and return models if a loaded one is larger than its files. The lock must be held."""
+        evicted: list[_LoadedModel[T]] = []
+        others = sorted((other for other in self._models if other != key), key=lambda k: self._models[k].used)
+        while self._limit is not None and others and sum(h.size for h in self._models.values()) > self._limit:
+            evicted.append(self._models.pop(others.pop(0)))
+        return evicted
 
     def _clear_lookups(self) -> None:
         self._generation += 1
@@ -347,7 +349,7 @@ class MemoryCache(Generic[T]):
         try:
             self._unload(held.value)
         except Exception as error:
-            log.warning("%s can't be unloaded: %s", title(held.version.name, held.version.version), error)
+            log.warning("failed to unload %s: %s", title(held.version.name, held.version.version), error)
 
 
 def _differs(version: Version | None, stamp: str) -> bool:

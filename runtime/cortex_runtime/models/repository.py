@@ -1,7 +1,7 @@
-"""The models of an API as a worker finds them: the supervisor's index, and with a cache on disk also the downloads.
+"""The models of an API in a worker: read from the supervisor's index, and with a limited disk cache downloaded on request.
 
-A worker reads the index when it opens the repository, and again after each `ReloadModels`. In between, a version is found by a
-lookup in dictionaries.
+A worker reads the index when it opens the repository, and again after each `ReloadModels`. In between, finding a version is a
+dictionary lookup.
 """
 
 import contextlib
@@ -29,26 +29,26 @@ log = logging.getLogger("cortex")
 
 R = TypeVar("R")
 
-_LOOKS = 3
+_ATTEMPTS = 3
 
 
 class LoadFailed(Exception):
-    """A version can't be fetched or loaded; not the caller's fault. The message tells which, and why."""
+    """A version can't be downloaded or loaded. The message has the version and the cause."""
 
 
 class ModelRepository:
-    """All models of one API. Opened by `open`; safe for several threads."""
+    """All models of one API. Create it with `open`. Thread-safe."""
 
     def __init__(self, handler: "BaseHandler", models: Path, project: Path) -> None:
         spec = handler.models
         if spec is None:
             raise ValueError("the handler has no models")
         self.single: str | None = DEFAULT_NAME if spec.path is not None else None
-        """The name of the only model when the spec gives a path, else None."""
+        """The name of the only model if the spec has a path, else None."""
         self.named = spec.dir is None
-        """Whether the spec names the models, rather than a folder of models."""
+        """Whether the spec lists the models, not a `dir`."""
         self.failed: Callable[[str], None] = lambda name: None
-        """Is told the name of a model whenever a load of it has failed."""
+        """Called with the name of a model when a load of it has failed."""
         self._project = project
         self._locations = locations(spec)
         self._catalog_builder = CatalogBuilder.for_handler(handler, models)
@@ -60,72 +60,73 @@ class ModelRepository:
 
     @classmethod
     def open(cls, handler: "BaseHandler", models: Path, project: Path) -> "ModelRepository":
-        """The repository of a handler that has models. Raises StartError when the supervisor has written no index."""
+        """Return the repository of a handler that has models. Raises StartError if the index can't be read."""
         repository = cls(handler, models, project)
         repository.refresh()
         return repository
 
     def names(self) -> list[str]:
-        """Of all models, in order."""
+        """Return the names of all models, sorted."""
         return sorted(self._catalog.models)
 
     def versions(self, name: str) -> list[int]:
-        """The numbers of a model's versions, in order; none for an unknown name."""
+        """Return the numbers of a model's versions, sorted; [] for an unknown name."""
         return sorted(self._catalog.models.get(name, ()))
 
     def all_versions(self) -> list[Version]:
-        """All versions of all models."""
+        """Return all versions of all models."""
         return [item.as_version() for item in self._catalog.items()]
 
     def problems(self) -> dict[str, str]:
-        """What is wrong with models at their source, by model."""
+        """Return the problems of models at their source, by model."""
         return dict(self._catalog.problems)
 
     def previous(self, version: Version) -> Version | None:
-        """What was there before a version changed, when nobody has loaded the change yet and its files are still here."""
+        """Return the previous content of a version if it is on disk and no process has loaded the current content yet."""
         item = self._catalog.previous.get((version.name, version.version))
         return item.as_version() if item is not None and self._disk.has(item) else None
 
     def mark_loadable(self, version: Version) -> None:
-        """Tell that a version can be loaded: what was there before it is not needed any more."""
+        """Record that a version was loaded, so that its previous content is no longer needed."""
         if (item := self._items.get((version.name, version.stamp))) is not None:
             self._disk.mark_loadable(item)
 
     def candidates(self, name: str | None, version: str | int | None) -> list[Version]:
-        """The versions that may be meant, the best first: for "latest" all of them, the highest first. Their files may not be
-        here yet.
+        """Return the versions that match, the best first. Their files may not be on disk yet.
 
-        Raises UserError: 404 for what is not there, with what is; 400 for a version that is no number.
+        For "latest" these are all versions, the highest first. Raises UserError: 404 if none exists, with the existing ones; 400
+        if the version is not a number.
         """
         if self.single is None and name is not None and not isinstance(name, str):
-            raise UserError(f"the name of a model is a string, not {type(name).__name__}")
+            raise UserError(f"the name of a model must be a string; got {type(name).__name__}")
         found = self._catalog.candidates(self.single or name, version)
         return [item.as_version() for item in found]
 
     def find(self, name: str | None = None, version: str | int | None = None) -> Version:
-        """The version that is meant, with its files here.
+        """Return a version whose files are on disk.
 
-        name: ignored when the API has a single model. version: a number, or None, "" or "latest" for the highest.
-        Raises UserError as `candidates`, and LoadFailed when its files can't be had.
+        name: ignored if the API has a single model. version: a number, or None, "" or "latest" for the highest. Raises UserError
+        as `candidates` does, and LoadFailed if its files can't be downloaded.
         """
-        asked = (self.single or name, version)
+        key = (self.single or name, version)
         try:
-            found = self._found.get(asked)
+            found = self._found.get(key)
         except TypeError:
             found = None
         if found is None:
             found = self.best(name, version, self._with_files)
             if self._disk.is_unlimited:
-                self._found[asked] = found
+                self._found[key] = found
         return found
 
     def best(self, name: str | None, version: str | int | None, use: Callable[[Version], R]) -> R:
-        """What `use` gives for the best of the candidates for which it doesn't raise LoadFailed.
+        """Call `use` with the candidates, the best first, and return its first result.
 
-        use: may raise Changed, when the files at the source are others than the index says; they are listed again then.
-        Raises UserError as `candidates`, the first LoadFailed, and HTTPException 503 when it is a matter of waiting.
+        use: raises LoadFailed to try the next candidate, or Changed if the files have changed since they were listed;
+        they are then listed again. Raises UserError as `candidates` does, the first LoadFailed, and HTTPException 503 if a later
+        request may succeed.
         """
-        for _ in range(_LOOKS):
+        for _ in range(_ATTEMPTS):
             cause: LoadFailed | None = None
             for candidate in self.candidates(name, version):
                 try:
@@ -135,20 +136,22 @@ class ModelRepository:
                     break
                 except DiskCacheFull as error:
                     raise HTTPException(
-                        503, "all models that fit on the disk are in use", {"Retry-After": "1"}
+                        503,
+                        "all models that diskCacheSize allows are in use; try again",
+                        {"Retry-After": "1"},
                     ) from error
                 except LoadFailed as error:
                     cause = cause or error
             else:
                 assert cause is not None
                 raise cause
-        raise HTTPException(503, "the models are changing at this moment", {"Retry-After": "1"})
+        raise HTTPException(503, "the models are changing; try again", {"Retry-After": "1"})
 
     @contextlib.contextmanager
     def reading(self, version: Version) -> Iterator[None]:
-        """The files of a version are here, and are not removed meanwhile.
+        """Download the files of a version if necessary, and protect them from removal.
 
-        Raises LoadFailed when they can't be had, Changed and DiskCacheFull.
+        Raises LoadFailed, Changed and DiskCacheFull.
         """
         with contextlib.ExitStack() as stack:
             while True:
@@ -157,17 +160,17 @@ class ModelRepository:
                     stack.enter_context(self._disk.reading(item))
                     break
                 except FileNotFoundError:
-                    # Another process has removed them in the meantime, to make room.
+                    # Another process has removed them in the meantime.
                     continue
             yield
 
     def refresh(self) -> bool:
-        """Read the index again. Returns whether anything changed. Raises StartError when there is none."""
+        """Read the index again. Return whether it has changed. Raises StartError (ModelNotFound)."""
         try:
             catalog = Catalog.from_json(self._index.read_bytes())
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StartError(
-                "ModelNotFound", f"the index of the models {self._index} can't be read: {error}"
+                "ModelNotFound", f"failed to read the index of the models {self._index}: {error}"
             ) from error
         if catalog == self._catalog:
             return False
@@ -175,7 +178,7 @@ class ModelRepository:
         return True
 
     def in_memory(self, stamps: Callable[[], set[str]]) -> None:
-        """Tell who knows the stamps of what is loaded: it is removed from the disk last."""
+        """Set the function that returns the stamps of the loaded models, which are removed from the disk last."""
         self._disk.in_memory = stamps
 
     def _replace(self, catalog: Catalog) -> None:
@@ -199,18 +202,18 @@ class ModelRepository:
         try:
             self._disk.fetch(item, Progress(f"downloading {item.label}", item.size or None))
         except StartError as error:
-            raise LoadFailed(f"{item.label} cannot be fetched: {error.message}") from error
+            raise LoadFailed(f"failed to download {item.label}: {error.message}") from error
         return item
 
     def _list_again(self, name: str) -> None:
-        """List a model at its source, and follow what is there: the supervisor has not seen the change yet."""
+        """List a model at its source again, because the supervisor has not noticed a change yet. Raises LoadFailed."""
         location = next(location for location in self._locations if location.name in (name, None))
         models = dict(self._catalog.models)
         try:
             source = open_source(location.uri, self._project)
             found = self._catalog_builder.build(location, source.listing(), source.local, source.shown)
         except StartError as error:
-            raise LoadFailed(f"{title(name)} cannot be fetched: {error.message}") from error
+            raise LoadFailed(f"failed to list {title(name)}: {error.message}") from error
         if name in found.models:
             models[name] = found.models[name]
         else:

@@ -1,8 +1,8 @@
-"""Keeps the folder of models as the spec's locations are: once before the workers start, then again and again. Runs in the
-supervisor, in threads of its own.
+"""Synchronize the folder of models with the locations in the spec: before the workers start, then periodically. Runs in the
+supervisor, in separate threads.
 
-What can be served is served: a version that is broken is a problem that is told (log, GET /info, metrics), and what was served
-before it stays. The API can't start when something that the spec names has no version to serve.
+An invalid version is reported (log, GET /info, metrics), and its previous content stays in use. The API fails to start if a model
+in the spec has no valid version.
 """
 
 import logging
@@ -24,14 +24,14 @@ from cortex_runtime.models.sources.base import Changed
 
 log = logging.getLogger("cortex")
 
-_PLACES_AT_ONCE = 4
+_LOCATIONS_AT_ONCE = 4
 _VERSIONS_AT_ONCE = 3
-_CHANGES_AT_START = 5
+_START_ATTEMPTS = 5
 _NUMBER = re.compile(r" \d+$")
 
 
 class ModelSync:
-    """The models of one API that has some. `start` comes first, then `poll` again and again."""
+    """The models of one API. Call `start` first, then `poll` periodically."""
 
     def __init__(self, document: Document, models: Path, project: Path) -> None:
         handler = document.spec.handler
@@ -50,14 +50,14 @@ class ModelSync:
         self._unsettled: dict[tuple[str, int], str] = {}
         self._bad: dict[str, str] = {}
         self.interval = units.seconds(spec.poll_interval)
-        """Seconds between polls; 0 for none."""
+        """Seconds between polls; 0: never."""
         self.failures: Counter[str] = Counter()
-        """How often a model could not be had or read, by model."""
+        """Number of problems by model."""
 
     def start(self) -> None:
-        """Make the models available; blocks until they are. Raises StartError, or Stopped."""
+        """Download the models. Blocks until they are available. Raises StartError or Stopped."""
         self._disk.prepare()
-        for attempt in range(1, _CHANGES_AT_START + 1):
+        for attempt in range(1, _START_ATTEMPTS + 1):
             found, failed = self._list_locations()
             for location in self._locations:
                 if error := failed.get(location):
@@ -66,28 +66,31 @@ class ModelSync:
             try:
                 self._current = self._fetch_all(found, strict=True)
             except Changed:
-                log.info("the models changed while they were fetched (attempt %d)", attempt)
+                log.info("the models have changed during the download; trying again (attempt %d)", attempt)
                 continue
             self._report_problems(self._current.problems)
             write_index(self._index, self._current)
             return
-        raise StartError("ModelUnavailable", "the models kept changing while they were fetched")
+        raise StartError(
+            "ModelUnavailable",
+            f"the models changed during each of {_START_ATTEMPTS} attempts to download them",
+        )
 
     def poll(self) -> bool:
-        """Look again, fetch what is new. Returns whether workers must read the index again. Raises Stopped."""
+        """List the locations and download changes. Return whether workers must read the index again. Raises Stopped."""
         before = self._current
         found, failed = self._list_locations()
         models: dict[str, dict[int, IndexedVersion]] = {}
         problems = dict(found.problems)
         for location, error in failed.items():
             problems[key(location.name) if location.name else DIR] = error.message
-        whole = directory_failed(failed) or (DIR in problems)
+        dir_failed = any(location.name is None for location in failed) or DIR in problems
         for name in [*before.models, *(name for name in found.models if name not in before.models)]:
             old, new = before.models.get(name, {}), found.models.get(name)
             if new is None:
-                # What is gone from a `dir` is gone; else the last good ones stay.
+                # A model that is missing in a readable `dir` was deleted. In other cases the last valid versions stay.
                 if (
-                    whole
+                    dir_failed
                     or key(name) in problems
                     or any(location.name == name for location in self._locations)
                 ):
@@ -99,35 +102,39 @@ class ModelSync:
         changed = self._current != before
         if changed:
             self._report_problems(self._current.problems)
-            stay = {item.stamp for item in (*self._current.items(), *self._current.previous.values())}
-            went = [item for item in (*before.items(), *before.previous.values()) if item.stamp not in stay]
-            self._disk.start_grace_period(went)
+            kept = {item.stamp for item in (*self._current.items(), *self._current.previous.values())}
+            removed = [
+                item for item in (*before.items(), *before.previous.values()) if item.stamp not in kept
+            ]
+            self._disk.start_grace_period(removed)
             write_index(self._index, self._current)
         self._disk.remove_unused()
         return changed
 
     def stop(self) -> None:
-        """Let what is under way end soon, by Stopped."""
+        """Stop running downloads, by Stopped."""
         self._stop.set()
 
     def status(self) -> str:
-        """What is being downloaded, for readiness; "" for nothing."""
+        """Return the running downloads for readiness, or ""."""
         return str(self._running)
 
     def problems(self) -> dict[str, str]:
-        """What is wrong with models at their source, by model."""
+        """Return the problems of models at their source, by model."""
         return dict(self._current.problems)
 
     def _list_locations(self) -> tuple[Catalog, dict[ModelLocation, StartError]]:
-        """What the locations hold, and which of them can't be read."""
+        """Return the catalog of all locations, and the errors of those that can't be read."""
         models: dict[str, dict[int, IndexedVersion]] = {}
         problems: dict[str, str] = {}
         failed: dict[ModelLocation, StartError] = {}
-        with ThreadPoolExecutor(_PLACES_AT_ONCE, thread_name_prefix="models") as pool:
-            looks = [(location, pool.submit(self._list_location, location)) for location in self._locations]
-        for location, look in looks:
+        with ThreadPoolExecutor(_LOCATIONS_AT_ONCE, thread_name_prefix="models") as pool:
+            listings = [
+                (location, pool.submit(self._list_location, location)) for location in self._locations
+            ]
+        for location, listing in listings:
             try:
-                found = look.result()
+                found = listing.result()
             except StartError as error:
                 failed[location] = StartError(error.reason, f"handler.models: {error.message}")
                 continue
@@ -161,14 +168,14 @@ class ModelSync:
         new: Mapping[int, IndexedVersion],
         problems: Mapping[str, str],
     ) -> dict[int, IndexedVersion]:
-        """The versions of a model from now on: the new ones, and the old ones of versions that are broken now."""
+        """Return the new versions of a model, and the old ones of versions that are invalid now."""
         merged: dict[int, IndexedVersion] = {}
         for number, item in new.items():
             before = old.get(number)
             if before is not None and before.stamp == item.stamp:
                 merged[number] = before
             elif item.is_local and self._unsettled.get((name, number)) != item.stamp:
-                # It may be half copied: it counts once two looks have seen the same.
+                # It may be a partial copy. It is used once two consecutive polls find the same files.
                 self._unsettled[name, number] = item.stamp
                 if before is not None:
                     merged[number] = before
@@ -183,9 +190,9 @@ class ModelSync:
         return dict(sorted(merged.items()))
 
     def _fetch_all(self, wanted: Catalog, *, strict: bool) -> Catalog:
-        """The catalog with all that had to be fetched on this disk; what can't be had is left as it was, and is a problem.
+        """Download the versions of a catalog. Return the catalog; a version that can't be downloaded keeps its previous content.
 
-        strict: a model of which nothing can be had raises its StartError; and Changed is raised.
+        strict: raise Changed, and the StartError of a model without any version.
         """
         with ThreadPoolExecutor(_VERSIONS_AT_ONCE, thread_name_prefix="models") as pool:
             fetches = {item: pool.submit(self._fetch, item) for item in wanted.items()}
@@ -211,7 +218,7 @@ class ModelSync:
                 except Changed:
                     if strict:
                         raise
-                    # The next poll lists it as it is then.
+                    # The next poll lists it again.
                 except StartError as error:
                     causes.append(error)
                     problems[key(name, number)] = error.message
@@ -227,7 +234,7 @@ class ModelSync:
         return Catalog(models, problems)
 
     def _with_previous(self, now: Catalog, before: Catalog) -> Catalog:
-        """The catalog, and of each version that nobody has loaded since it changed what was there before."""
+        """Return the catalog with the previous content of each changed version that no process has loaded yet."""
         previous: dict[tuple[str, int], IndexedVersion] = {}
         for item in now.items():
             old = before.models.get(item.name, {}).get(item.version)
@@ -246,17 +253,12 @@ class ModelSync:
         self._running.run(progress, lambda progress: self._disk.fetch(item, progress))
 
     def _report_problems(self, problems: Mapping[str, str]) -> None:
-        """Log each problem once, when it comes up or is another, and when it is over; count it."""
+        """Count and log problems when they appear or change, and log when they are solved."""
         for name, problem in problems.items():
             if self._bad.get(name) != problem:
                 self.failures[_NUMBER.sub("", name)] += 1
-                log.error("%s can't be served, what was served before it stays: %s", name, problem)
+                log.error("%s is invalid; serving its previous content, if any: %s", name, problem)
         for name in self._bad:
             if name not in problems:
-                log.info("%s is in order again", name)
+                log.info("%s is valid again", name)
         self._bad = dict(problems)
-
-
-def directory_failed(failed: dict[ModelLocation, StartError]) -> bool:
-    """Whether a whole `dir` can't be read."""
-    return any(location.name is None for location in failed)

@@ -78,7 +78,7 @@ def test_what_can_not_be_had_leaves_what_is_there(web, tmp_path, broken):
 
 def test_an_archive_that_would_leave_the_folder_leaves_nothing(web, tmp_path):
     web.files["/app.zip"] = zipped({"handler.py": b"", "../evil.py": b""})
-    with pytest.raises(StartError, match="outside of the folder"):
+    with pytest.raises(StartError, match="outside of the target folder"):
         fetch_source(f"{web.url}/app.zip", tmp_path / "project", tmp_path)
     assert files_in(tmp_path) == {}
 
@@ -86,7 +86,7 @@ def test_an_archive_that_would_leave_the_folder_leaves_nothing(web, tmp_path):
 def test_nobodys_own_files_are_replaced(web, tmp_path, write):
     web.files["/app.zip"] = zipped(FILES)
     write(tmp_path / "mine", {"handler.py": "precious"})
-    with pytest.raises(StartError, match="holds other files"):
+    with pytest.raises(StartError, match="contains other files"):
         fetch_source(f"{web.url}/app.zip", tmp_path / "mine", tmp_path)
     assert files_in(tmp_path / "mine") == {"handler.py": b"precious"}
 
@@ -167,14 +167,23 @@ def linked():
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"project.zip": zipped({"../evil.py": b""})}, "outside of the folder"),
-        ({"project.zip": zipped({"/etc/evil.py": b""})}, "outside of the folder"),
-        ({"project.tar.gz": linked()}, "neither a file nor a folder"),
-        ({"project.zip": zipped(FILES)[:-30]}, "project.zip is not a complete archive"),
-        ({"project.zip": b""}, "project.zip is not a complete archive"),
-        ({"project.zip": zipped(FILES), "handler.py": b"y"}, "handler.py is a key, and also in project.zip"),
-        ({"project.zip": zipped(FILES), "lib": b"y"}, "lib is a key, and also in project.zip"),
-        ({"project.zip": zipped(FILES), "project.tgz": tarred(FILES)}, "are both projects"),
+        ({"project.zip": zipped({"../evil.py": b""})}, "outside of the target folder"),
+        ({"project.zip": zipped({"/etc/evil.py": b""})}, "outside of the target folder"),
+        ({"project.tar.gz": linked()}, "must be a file or a folder"),
+        ({"project.zip": zipped(FILES)[:-30]}, "project.zip is not a valid archive"),
+        ({"project.zip": b""}, "project.zip is not a valid archive"),
+        (
+            {"project.zip": zipped(FILES), "handler.py": b"y"},
+            "handler.py is both a key of the ConfigMap and a file",
+        ),
+        (
+            {"project.zip": zipped(FILES), "lib": b"y"},
+            "lib is both a key of the ConfigMap and a file in project.zip",
+        ),
+        (
+            {"project.zip": zipped(FILES), "project.tgz": tarred(FILES)},
+            "must have only one archive of a project",
+        ),
     ],
 )
 def test_a_packed_config_map_that_is_wrong_leaves_what_is_there(tmp_path, keys, words):

@@ -1,4 +1,4 @@
-"""Archives: what is in them comes out, and nothing outside of the folder, whatever they are made to hold."""
+"""Archives: what is in them comes out, and nothing outside of the target folder, whatever they are made to hold."""
 
 import io
 import stat
@@ -47,7 +47,7 @@ def test_no_entry_leaves_the_folder(tmp_path, make, name):
     with pytest.raises(StartError) as caught:
         archive.unpack(packed, tmp_path / "deep" / "out", "s3://b/m")
     assert caught.value.reason == "ModelInvalid"
-    assert "outside of the folder" in caught.value.message
+    assert "outside of the target folder" in caught.value.message
     assert not list(tmp_path.rglob("*evil*"))
 
 
@@ -59,7 +59,7 @@ def test_links_are_refused(tmp_path):
     hard = tarfile.TarInfo("passwords")
     hard.type, hard.linkname = tarfile.SYMTYPE, "/etc/passwd"
     for path in (packed, tarred(tmp_path / "m.tgz", [(hard, b"")])):
-        with pytest.raises(StartError, match="neither a file nor a folder"):
+        with pytest.raises(StartError, match="must be a file or a folder"):
             archive.unpack(path, tmp_path / f"out-{path.name}", "m")
 
 
@@ -70,7 +70,7 @@ def test_a_truncated_archive_is_refused(tmp_path, suffix, make):
     with pytest.raises(StartError) as caught:
         archive.unpack(packed, tmp_path / "out", "s3://b/m")
     assert caught.value.reason == "ModelInvalid"
-    assert "s3://b/m is not a complete archive" in caught.value.message
+    assert "s3://b/m is not a valid archive" in caught.value.message
 
 
 def test_a_damaged_content_is_refused(tmp_path):
@@ -101,5 +101,5 @@ def test_what_would_fill_the_disk_is_refused_before_it_does(tmp_path):
 
 def test_two_entries_of_one_name_are_refused(tmp_path):
     packed = tarred(tmp_path / "m.tgz", [("a", b"1"), ("a/b", b"2")])
-    with pytest.raises(StartError, match="two entries of one name"):
+    with pytest.raises(StartError, match="two entries with the same name"):
         archive.unpack(packed, tmp_path / "out", "m")

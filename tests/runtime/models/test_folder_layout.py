@@ -31,12 +31,12 @@ def test_layouts_that_are_served(kind, names, versions):
 @pytest.mark.parametrize(
     ("kind", "names", "words"),
     [
-        ("onnx", [], "there are no files"),
+        ("onnx", [], "it contains no files"),
         ("onnx", ["a.onnx", "b.onnx"], "exactly one .onnx file; found a.onnx, b.onnx"),
         ("onnx", ["model.pt"], "found none"),
-        ("onnx", ["1/a.onnx", "a.onnx"], "mixes versions (1) with other entries (a.onnx)"),
-        ("onnx", ["1/a.onnx", "latest/a.onnx"], "mixes versions (1) with other entries (latest)"),
-        ("python", [".hidden"], "there are no files"),
+        ("onnx", ["1/a.onnx", "a.onnx"], "contains both versions (1) and other entries (a.onnx)"),
+        ("onnx", ["1/a.onnx", "latest/a.onnx"], "contains both versions (1) and other entries (latest)"),
+        ("python", [".hidden"], "it contains no files"),
         ("tensorflow", ["variables/variables.index"], "saved_model.pb is missing"),
         ("tensorflow", ["saved_model.pb", "variables/variables.index"], "variables.data-... is missing"),
         ("tensorflow", ["saved_model.pb", "variables/variables.data-0"], "variables.index is missing"),
@@ -48,7 +48,7 @@ def test_layouts_that_are_refused_say_what_is_wrong_what_is_accepted_and_what_is
     message = str(caught.value)
     assert words in message
     assert "s3://b/m" in message
-    assert "accepted:" in message
+    assert "accepted layouts:" in message
     shown = [name for name in names if not name.startswith(".")]
     assert all(f"\n  {name}" in message for name in shown)
 
@@ -57,7 +57,7 @@ def test_a_broken_version_leaves_the_others_served():
     found = folder_layout.read("onnx", ["1/a.onnx", "2/a.txt", "3/a.onnx", "03/a.onnx"], "m")
     assert dict(found.versions) == {1: "1/"}
     assert "m/2 is not an ONNX model" in found.problems[2]
-    assert "two folders are version 3" in found.problems[3]
+    assert "version 3 has two folders" in found.problems[3]
 
 
 def test_a_long_list_of_names_is_cut():

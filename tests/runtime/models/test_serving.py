@@ -41,7 +41,7 @@ def test_versions_in_a_bucket_come_and_go_while_requests_are_answered(serve, s3,
     # A truncated third: told everywhere, and the second goes on.
     s3.put("serving", {"onnx/3/m.onnx": onnx_bytes(3.0)[:-30]})
     api.until(lambda: info(api)["problems"])
-    assert "can't be loaded" in info(api)["problems"]["model 3"]
+    assert "failed to load" in info(api)["problems"]["model 3"]
     assert api.post([[1, 2]]).json() == [[2.0, 4.0]]
     assert api.post([[1, 2]], params={"version": "3"}).status_code == 500
     assert api.metric('cortex_model_load_failures_total{model="model"}') >= 1
@@ -72,7 +72,7 @@ def test_a_worker_that_is_replaced_serves_the_last_good_model(serve, web, onnx_b
         lambda: api.metric("cortex_worker_restarts_total") == 1 and api.metric("cortex_workers_ready") == 1
     )
     assert api.post([[1, 2]]).json() == [[1.0, 2.0]]
-    assert "can't be loaded" in info(api)["problems"]["model 1"]
+    assert "failed to load" in info(api)["problems"]["model 1"]
     web.files["/m.onnx"] = onnx_bytes(3.0)
     api.until(lambda: api.post([[1, 2]]).json() == [[3.0, 6.0]])
 

@@ -83,7 +83,7 @@ def test_a_bucket_with_versions(s3, replica):
         store.find(None, 3)
     assert caught.value.status == 404
     for wrong in ("newest", "-1", "1.5", [1]):
-        with pytest.raises(UserError, match="neither a number nor 'latest'") as caught:
+        with pytest.raises(UserError, match="must be a number or 'latest'") as caught:
             store.find(None, wrong)
         assert caught.value.status == 400
 
@@ -115,7 +115,7 @@ def test_a_bad_change_is_told_and_the_last_good_one_stays(s3, replica):
     store = api.start()
     s3.put("bad", {"m/readme.txt": b"oops"})
     assert api.poll()
-    assert "mixes versions (1) with other entries (readme.txt)" in store.problems()["iris"]
+    assert "contains both versions (1) and other entries (readme.txt)" in store.problems()["iris"]
     assert store.find("iris", None).version == 1
     s3.remove("bad", "m/readme.txt")
     s3.put("bad", {"m/2/a.txt": b"no model"})
@@ -200,10 +200,14 @@ def test_a_folder_of_models(s3, replica):
     [
         ({"path": "nowhere.onnx"}, "ModelNotFound", "does not exist"),
         ({"path": "pvc://claim/../x"}, "InvalidSpec", "without '..'"),
-        ({"path": "mixed"}, "ModelInvalid", "mixes versions"),
-        ({"dir": "empty"}, "ModelNotFound", "holds no model"),
-        ({"dir": "mixed/a.onnx"}, "ModelNotFound", "is a file"),
-        ({"paths": [{"name": "a", "path": "good"}, {"name": "b", "path": "mixed"}]}, "ModelInvalid", "mixes"),
+        ({"path": "mixed"}, "ModelInvalid", "contains both versions"),
+        ({"dir": "empty"}, "ModelNotFound", "found none"),
+        ({"dir": "mixed/a.onnx"}, "ModelNotFound", "got a file"),
+        (
+            {"paths": [{"name": "a", "path": "good"}, {"name": "b", "path": "mixed"}]},
+            "ModelInvalid",
+            "both versions",
+        ),
     ],
 )
 def test_what_can_not_start(replica, write, models, reason, words):
@@ -256,8 +260,8 @@ def test_a_packed_model(web, replica):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (zipped({"../../evil": b"x"}), "outside of the folder"),
-        (zipped({"saved_model.pb": b"x" * 500})[:-40], "not a complete archive"),
+        (zipped({"../../evil": b"x"}), "outside of the target folder"),
+        (zipped({"saved_model.pb": b"x" * 500})[:-40], "not a valid archive"),
         (zipped({"readme": b"x"}), "saved_model.pb is missing"),
     ],
 )

@@ -250,7 +250,7 @@ class ModelServer:
             # While it tries again, the state is LOADING.
             if status is not None and status.state == pb.ModelVersionStatus.END and status.status.error_code:
                 words = status.status.error_message
-                raise LoadFailed(f"{_title(version)} can't be loaded by TensorFlow Serving: {words}")
+                raise LoadFailed(f"failed to load {_title(version)} in TensorFlow Serving: {words}")
             if time.monotonic() > end:
                 state = "UNKNOWN" if status is None else pb.ModelVersionStatus.State.Name(status.state)
                 raise LoadFailed(

@@ -1,4 +1,4 @@
-"""From a location in the spec to the source that lists and fetches it. What a scheme needs is imported when it is met."""
+"""Sources of models and code: one module for each kind of location, imported on use."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +12,10 @@ from cortex_runtime.models.sources.base import Source
 def open_source(
     location: str, project: Path, wait: Callable[[float], object] = sleep, *, hidden: bool = False
 ) -> Source:
-    """The source for a location; relative paths count from the project.
+    """Return the source of a location. Relative paths are relative to the project.
 
-    wait: pauses between attempts, and may raise to give up. hidden: whether names that begin with a dot count on this machine.
-    Raises StartError (InvalidSpec) for a scheme that is not known and for a location that says too little.
+    wait: pauses between attempts; may raise to give up. hidden: whether local names that begin with a dot are included. Raises
+    StartError (InvalidSpec).
     """
     scheme, separator, rest = location.partition("://")
     if not separator:
@@ -25,7 +25,7 @@ def open_source(
     if scheme == "pvc":
         claim, _, path = rest.partition("/")
         if not claim or ".." in rest.split("/"):
-            raise StartError("InvalidSpec", f"{location}: write pvc://<claim>/<path>, without '..'")
+            raise StartError("InvalidSpec", f"{location}: expected pvc://<claim>/<path>, without '..'")
         return local.LocalSource(location, local.CLAIMS / claim / path, hidden=hidden)
     if scheme in ("s3", "gs"):
         from cortex_runtime.models.sources.s3 import S3Source
@@ -37,6 +37,5 @@ def open_source(
         return WebSource(location, wait)
     raise StartError(
         "InvalidSpec",
-        f"{location} can't be read: the schemes are s3://, gs://, http://, https://, file:// and pvc://, "
-        "or a path in the project",
+        f"{location} is not a valid location; use s3://, gs://, http://, https://, file://, pvc:// or a path in the project",
     )

@@ -1,4 +1,4 @@
-"""What a location holds, and the interface of the places that it may be in. Names are checked here before any touches a disk."""
+"""The interface of sources, the listing of a location, and checks of names before they become paths."""
 
 import re
 from dataclasses import dataclass
@@ -13,8 +13,11 @@ _DRIVE = re.compile(r"^[A-Za-z]:").match
 
 @dataclass(frozen=True)
 class Entry:
-    """One file. name: relative to the location, with "/" between folders. size: bytes, None when the server doesn't tell.
-    tag: changes with the content; an ETag, or time and size."""
+    """A file.
+
+    name: relative to the location, separated by "/". size: bytes; None if unknown. tag: changes with the content: an ETag, or
+    time and size.
+    """
 
     name: str
     size: int | None
@@ -23,42 +26,42 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """All files of a location. is_file: the location names one file, which is the only entry then."""
+    """All files of a location. is_file: whether the location is a file, which is then the only entry."""
 
     entries: tuple[Entry, ...]
     is_file: bool = False
 
 
 class Source(Protocol):
-    """A place that models or code are fetched from. Everything raises StartError when it goes wrong for good."""
+    """A location from which models or code are downloaded. All methods raise StartError after the last attempt."""
 
     shown: str
-    """The location for messages: without what may be secret in it."""
+    """The location for messages, without secrets."""
     local: Path | None
-    """The path, when it is on this machine already."""
+    """The path, if it is on this machine."""
 
     def listing(self, below: str = "") -> Listing:
-        """What is there now. below: at least all names that begin with it. Raises StartError: ModelNotFound for nothing."""
+        """Return the existing files. below: a prefix; other names may be missing. Raises StartError (ModelNotFound if none)."""
 
     def fetch(self, entry: Entry, target: Path, progress: Progress) -> None:
-        """Write the content of one entry to a new file. Raises Changed when it is no longer what was listed."""
+        """Write the content of an entry to a new file. Raises Changed if it has changed since it was listed."""
 
 
 class Changed(Exception):
-    """What was listed has changed since; list again."""
+    """The files have changed since they were listed. List them again."""
 
 
 def safe_name(name: str) -> bool:
-    """Whether a relative name stays in the folder that it is put into: no "..", no drive, nothing absolute or empty."""
+    """Return whether a relative name stays inside its folder: without "..", drive or empty part, and not absolute."""
     if not name or "\\" in name or "\0" in name or _DRIVE(name):
         return False
     return all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 def require_safe(name: str, where: str) -> str:
-    """The name. Raises StartError (ModelInvalid) when it would leave its folder."""
+    """Return the name. Raises StartError (ModelInvalid) if it is outside of its folder."""
     if not safe_name(name):
         raise StartError(
-            "ModelInvalid", f"{where}: the entry {name!r} would lie outside of the model's folder; refused"
+            "ModelInvalid", f"{where}: the path of entry {name!r} is outside of the model's folder"
         )
     return name

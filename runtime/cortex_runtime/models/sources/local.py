@@ -1,4 +1,4 @@
-"""Models on this machine: in the project, at an absolute path, or on a volume claim that is mounted into the pod."""
+"""Local files: in the project, at an absolute path, or on a volume claim that is mounted into the pod."""
 
 import os
 import shutil
@@ -10,13 +10,13 @@ from cortex_runtime.models.download_progress import Progress
 from cortex_runtime.models.sources.base import Changed, Entry, Listing
 
 CLAIMS = Path(CLAIMS_FOLDER)
-"""Where the pod has its volume claims, each under its name."""
+"""The folder in which volume claims are mounted, each by its name."""
 
 _CHUNK = 1024 * 1024
 
 
 class LocalSource:
-    """A file or a folder. hidden: whether entries that begin with a dot count."""
+    """A file or a folder. hidden: whether names that begin with a dot are included."""
 
     def __init__(self, shown: str, path: Path, *, hidden: bool = False) -> None:
         self.shown = shown
@@ -25,7 +25,7 @@ class LocalSource:
         self._path = path
 
     def listing(self, below: str = "") -> Listing:
-        """What is there now. Raises StartError: ModelNotFound, ModelAccessDenied, ModelUnavailable."""
+        """Return the existing files. Raises StartError (ModelNotFound, ModelAccessDenied, ModelUnavailable)."""
         path = self._path
         try:
             if path.is_file():
@@ -35,39 +35,39 @@ class LocalSource:
             return Listing(tuple(self._walk()))
         except PermissionError as error:
             raise StartError(
-                "ModelAccessDenied", f"{error.filename or path} can't be read: permission denied"
+                "ModelAccessDenied", f"failed to read {error.filename or path}: permission denied"
             ) from error
         except OSError as error:
-            raise StartError("ModelUnavailable", f"{path} can't be read: {error}") from error
+            raise StartError("ModelUnavailable", f"failed to read {path}: {error}") from error
 
     def _walk(self) -> list[Entry]:
         entries = []
         real = {str(self._path): os.path.realpath(self._path)}
         for folder, folders, files in os.walk(self._path, onerror=_raise, followlinks=True):
             above = [real[str(path)] for path in (Path(folder), *Path(folder).parents) if str(path) in real]
-            folders[:] = sorted(filter(self._counts, folders))
+            folders[:] = sorted(filter(self._is_included, folders))
             for name in folders[:]:
                 inside = os.path.join(folder, name)
                 real[inside] = os.path.realpath(inside)
                 if real[inside] in above:
-                    # A link to a folder around it.
+                    # A link to a parent folder.
                     folders.remove(name)
-            for name in sorted(filter(self._counts, files)):
+            for name in sorted(filter(self._is_included, files)):
                 file = Path(folder, name)
                 try:
-                    # Nothing that blocks who opens it.
+                    # No pipes or devices, which could block.
                     if file.is_file():
                         entries.append(_entry(file, file.relative_to(self._path).as_posix()))
                 except FileNotFoundError:
-                    # Gone since the folder was read.
+                    # Deleted since the folder was listed.
                     continue
         return entries
 
-    def _counts(self, name: str) -> bool:
+    def _is_included(self, name: str) -> bool:
         return self._hidden or not name.startswith(".")
 
     def fetch(self, entry: Entry, target: Path, progress: Progress) -> None:
-        """Copy one file. Raises Changed when it is another one by now."""
+        """Copy one file. Raises Changed if it has changed since it was listed."""
         path = self._path if self._path.is_file() else self._path / entry.name
         try:
             with path.open("rb") as source, target.open("xb") as copy:

@@ -1,5 +1,7 @@
-"""Buckets, by boto3: S3 and whatever speaks its protocol. Endpoint, region and credentials come from where boto3 looks for them:
-AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_ACCESS_KEY_ID, a service account's role. Without credentials the requests are anonymous.
+"""Buckets of S3 and compatible services, with boto3.
+
+Endpoint, region and credentials are those of boto3: AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_ACCESS_KEY_ID, the role of a service
+account. Without credentials the requests are anonymous.
 """
 
 import os
@@ -21,7 +23,7 @@ from cortex_runtime.models.sources.transfer import ContentPart, TransientError, 
 
 _GOOGLE = "https://storage.googleapis.com"
 _CHUNK = 256 * 1024
-_MOST_OBJECTS = 100_000
+_MAX_OBJECTS = 100_000
 _IS_MD5 = re.compile(r"[0-9a-f]{32}").fullmatch
 
 _MISSING = ("NoSuchKey", "404", "NotFound", "NoSuchVersion")
@@ -34,7 +36,12 @@ _BUSY = (
     "ThrottlingException",
     "TooManyRequests",
 )
-_PLACE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301")
+_WRONG_REGION = (
+    "PermanentRedirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "301",
+)
 _TEMPORARY = (
     exceptions.ConnectionError,
     exceptions.HTTPClientError,
@@ -52,7 +59,7 @@ _clients: dict[frozenset[tuple[str, str]], Any] = {}
 
 
 class S3Source:
-    """An object, or all objects below a prefix. gs:// is Google's endpoint of the same protocol."""
+    """An object, or all objects below a prefix. gs:// uses the S3-compatible endpoint of Google Cloud Storage."""
 
     local: Path | None = None
 
@@ -60,7 +67,7 @@ class S3Source:
         scheme, _, rest = location.partition("://")
         bucket, _, key = rest.partition("/")
         if not bucket:
-            raise StartError("InvalidSpec", f"{location}: write {scheme}://<bucket>/<key>")
+            raise StartError("InvalidSpec", f"{location}: expected {scheme}://<bucket>/<key>")
         self.shown = location
         self._bucket = bucket
         self._key = key
@@ -69,10 +76,10 @@ class S3Source:
         try:
             self._client = _client(scheme)
         except (exceptions.BotoCoreError, ValueError) as error:
-            raise StartError("InvalidSpec", f"{location}: no S3 client can be made: {error}") from error
+            raise StartError("InvalidSpec", f"{location}: failed to create an S3 client: {error}") from error
 
     def listing(self, below: str = "") -> Listing:
-        """What is there now, below a prefix of names. Raises StartError: ModelNotFound, ModelAccessDenied, ModelUnavailable."""
+        """Return the objects below a prefix. Raises StartError (ModelNotFound, ModelAccessDenied, ModelUnavailable)."""
         try:
             if not below and self._key and not self._key.endswith("/") and (entry := self._object()):
                 self._base = self._key.removesuffix(entry.name)
@@ -86,7 +93,7 @@ class S3Source:
         return Listing(tuple(entries))
 
     def fetch(self, entry: Entry, target: Path, progress: Progress) -> None:
-        """Download one object. Raises Changed when it is another one by now, and StartError."""
+        """Download one object. Raises StartError, and Changed if it has changed since it was listed."""
         where = f"{self.shown} ({entry.name})"
 
         @contextmanager
@@ -107,16 +114,16 @@ class S3Source:
         transfer(read, target, entry.size, where, progress)
 
     def _object(self) -> Entry | None:
-        """The object of exactly this key. It is the first of all keys that begin with it."""
+        """Return the object with exactly this key, or None. A listing by prefix returns it first."""
         name = self._key.rpartition("/")[2]
         try:
-            page = self._ask("list_objects_v2", Prefix=self._key, MaxKeys=1)
+            page = self._call("list_objects_v2", Prefix=self._key, MaxKeys=1)
         except StartError as error:
             if error.reason != "ModelAccessDenied":
                 raise
-            # To read an object one need not be allowed to list the bucket.
+            # Reading an object does not require the permission to list the bucket.
             try:
-                head = self._ask("head_object", Key=self._key)
+                head = self._call("head_object", Key=self._key)
             except Changed:
                 return None
             except StartError:
@@ -131,19 +138,19 @@ class S3Source:
         arguments: dict[str, str] = {}
         count = 0
         while True:
-            page = self._ask("list_objects_v2", Prefix=prefix, **arguments)
+            page = self._call("list_objects_v2", Prefix=prefix, **arguments)
             for found in page.get("Contents", ()):
-                # The markers of folders are not files.
+                # Keys that end with "/" mark folders.
                 if found["Key"] != prefix and not found["Key"].endswith("/"):
                     count += 1
                     yield found
-            if count > _MOST_OBJECTS:
-                raise StartError("ModelInvalid", f"{self.shown} holds more than {_MOST_OBJECTS} objects")
+            if count > _MAX_OBJECTS:
+                raise StartError("ModelInvalid", f"{self.shown} must contain at most {_MAX_OBJECTS} objects")
             if not page.get("IsTruncated"):
                 return
             arguments = {"ContinuationToken": page["NextContinuationToken"]}
 
-    def _ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
+    def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
         def attempt() -> dict[str, Any]:
             with self._translate_errors(self.shown):
                 answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, **arguments)
@@ -153,15 +160,13 @@ class S3Source:
 
     @contextmanager
     def _translate_errors(self, where: str) -> Iterator[None]:
-        """boto3's errors as ours: StartError for what stays wrong, TransientError for what may pass, Changed."""
+        """Translate errors of boto3 to StartError (permanent), TransientError or Changed."""
         try:
             yield
         except exceptions.ClientError as error:
             raise self._translated(error, where) from error
         except exceptions.FlexibleChecksumError as error:
-            raise TransientError(
-                f"what arrives has another checksum than the server says: {error}", whole=True
-            ) from error
+            raise TransientError(f"the checksum of the response is wrong: {error}", restart=True) from error
         except _NO_CREDENTIALS as error:
             raise StartError("ModelAccessDenied", f"{where}: {error}") from error
         except exceptions.ParamValidationError as error:
@@ -176,7 +181,7 @@ class S3Source:
         metadata = error.response.get("ResponseMetadata", {})
         status = metadata.get("HTTPStatusCode", 0)
         endpoint = self._client.meta.endpoint_url
-        said = error.response.get("Error", {}).get("Message") or f"status {status}"
+        text = error.response.get("Error", {}).get("Message") or f"status {status}"
         if code in _CHANGED:
             return Changed()
         if code == "NoSuchBucket":
@@ -186,23 +191,23 @@ class S3Source:
         if code in _BUSY or status >= 500 or status == 429:
             after = metadata.get("HTTPHeaders", {}).get("retry-after", "")
             return TransientError(
-                f"{endpoint} answers {code}: {said}", float(after) if after.isdecimal() else None
+                f"{endpoint} responded {code}: {text}", float(after) if after.isdecimal() else None
             )
-        if code in _PLACE or status == 301:
+        if code in _WRONG_REGION or status == 301:
             return StartError(
-                "ModelAccessDenied", f"{where}: the bucket is in another region ({said}); set AWS_REGION"
+                "ModelAccessDenied", f"{where}: the bucket is in another region ({text}); set AWS_REGION"
             )
         if status in (401, 403):
             return StartError(
                 "ModelAccessDenied",
-                f"{where}: access denied by {endpoint} ({code}: {said}); check AWS_ACCESS_KEY_ID and "
+                f"{where}: access denied by {endpoint} ({code}: {text}); check AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or the service account's role, which needs s3:ListBucket and s3:GetObject",
             )
-        return StartError("ModelUnavailable", f"{where}: {endpoint} answers {code}: {said}")
+        return StartError("ModelUnavailable", f"{where}: {endpoint} responded {code}: {text}")
 
 
 def _client(scheme: str) -> Any:
-    """A client for the environment as it is now."""
+    """Return a client for the current environment variables."""
     aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     key = frozenset({**aws, "scheme": scheme}.items())
     if (known := _clients.get(key)) is not None:
@@ -211,25 +216,25 @@ def _client(scheme: str) -> Any:
     endpoint = aws.get("AWS_ENDPOINT_URL_S3") or aws.get("AWS_ENDPOINT_URL")
     if endpoint is None and scheme == "gs":
         endpoint = _GOOGLE
-    known_to_amazon = endpoint is None or "amazonaws.com" in endpoint
+    is_amazon = endpoint is None or "amazonaws.com" in endpoint
     credentials = session.get_credentials()
     client = session.client(
         "s3",
         region_name=session.region_name or "us-east-1",
         endpoint_url=endpoint,
         config=Config(
-            # Other servers have no name for each bucket.
-            s3={"addressing_style": "auto" if known_to_amazon else "path"},
+            # Other servers have no host name for each bucket.
+            s3={"addressing_style": "auto" if is_amazon else "path"},
             signature_version=None if credentials else botocore.UNSIGNED,
             connect_timeout=10,
             read_timeout=20,
             max_pool_connections=32,
-            # Attempts are counted in one place: `transfer`.
+            # transfer.py counts the attempts.
             retries={"total_max_attempts": 1},
         ),
     )
     if credentials is not None:
-        # Without any, the next look may find some.
+        # Without credentials, the next call may find some.
         _clients[key] = client
     return client
 
@@ -241,7 +246,7 @@ def _entry(found: dict[str, Any], base: str) -> Entry:
 
 
 def _md5(answer: dict[str, Any]) -> str | None:
-    """The MD5 of an object, where its ETag is one: not of what came in parts, nor of what is encrypted with a key of its own."""
+    """Return the MD5 of an object if its ETag is one: not for multipart uploads and objects with other encryption keys."""
     etag = str(answer.get("ETag", "")).strip('"')
     encrypted = "kms" in answer.get("ServerSideEncryption", "") or answer.get("SSECustomerAlgorithm")
     return etag if _IS_MD5(etag) and not encrypted else None

@@ -1,6 +1,6 @@
-"""Carries one file over a network that may break: what has arrived is kept, and the rest is asked for again after a pause.
+"""Download one file over an unreliable network: after a failure, continue from the last byte after a pause.
 
-What a server says of the content is checked: its size and, where it is known, its MD5.
+Checks the size and, if known, the MD5 of the content.
 """
 
 import hashlib
@@ -19,22 +19,22 @@ from cortex_runtime.models.sources.base import Changed
 R = TypeVar("R")
 
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between attempts of which none got further."""
-_LONGEST_ASKED = 30.0
+"""Seconds between consecutive attempts that made no progress."""
+_MAX_RETRY_AFTER = 30.0
 
 
 class TransientError(Exception):
-    """What may go better soon. after: seconds, when the server asks for them. whole: what has arrived is wrong."""
+    """An error that a retry may solve. after: seconds to wait, if the server sent them. restart: download all content again."""
 
-    def __init__(self, problem: str, after: float | None = None, whole: bool = False) -> None:
+    def __init__(self, problem: str, after: float | None = None, restart: bool = False) -> None:
         super().__init__(problem)
         self.after = after
-        self.whole = whole
+        self.restart = restart
 
 
 @dataclass(frozen=True)
 class ContentPart:
-    """The content from an offset on: the one that was asked for, or 0. md5: of all of it, in hexadecimal, when it is known."""
+    """Content from an offset: the requested one, or 0. md5: of the whole content, in hexadecimal, if known."""
 
     offset: int
     chunks: Iterator[bytes]
@@ -42,7 +42,7 @@ class ContentPart:
 
 
 class RetryPauses:
-    """Counts the attempts. where: for messages. wait: pauses for seconds, and may raise to give up."""
+    """Counts attempts and pauses between them. where: for messages. wait: pauses for seconds; may raise to give up."""
 
     def __init__(self, where: str, wait: Callable[[float], object]) -> None:
         self._where = where
@@ -50,21 +50,21 @@ class RetryPauses:
         self._used = 0
 
     def again(self, problem: TransientError) -> None:
-        """Pause before the next attempt. Raises StartError (ModelUnavailable) when there have been enough."""
+        """Pause before the next attempt. Raises StartError (ModelUnavailable) after the last one."""
         if self._used == len(PAUSES):
             tries = self._used + 1
             raise StartError("ModelUnavailable", f"{self._where}: {problem} ({tries} attempts)") from problem
         pause = PAUSES[self._used] * random.uniform(0.5, 1.0)
         self._used += 1
-        self._wait(max(pause, min(problem.after or 0.0, _LONGEST_ASKED)))
+        self._wait(max(pause, min(problem.after or 0.0, _MAX_RETRY_AFTER)))
 
-    def restored(self) -> None:
-        """It went on, so later problems are new ones."""
+    def reset(self) -> None:
+        """Start counting from zero, because the download made progress."""
         self._used = 0
 
 
 def retry(attempt: Callable[[], R], where: str, wait: Callable[[float], object]) -> R:
-    """The result of the first attempt that doesn't raise TransientError. Raises StartError (ModelUnavailable)."""
+    """Return the result of the first attempt that does not raise TransientError. Raises StartError (ModelUnavailable)."""
     pauses = RetryPauses(where, wait)
     while True:
         try:
@@ -80,10 +80,10 @@ def transfer(
     where: str,
     progress: Progress,
 ) -> None:
-    """Write a content to a new file, and to the disk under it.
+    """Write content to a new file and sync it to the disk.
 
-    read: opens the content from an offset on. size: in bytes, when it is known.
-    Raises StartError (ModelUnavailable), and what `read` and `progress` raise.
+    read: opens the content from an offset. size: bytes, if known. Raises StartError (ModelUnavailable), and the exceptions of
+    `read` and `progress`.
     """
     pauses = RetryPauses(where, progress.wait)
     furthest = 0
@@ -93,25 +93,25 @@ def transfer(
             try:
                 with read(content.size) as part:
                     if part.offset != content.size:
-                        # A server that knows no ranges begins at the beginning.
+                        # The server does not support ranges.
                         content.restart()
                     for chunk in part.chunks:
                         content.add(chunk)
                         if content.size > furthest:
                             furthest = content.size
-                            pauses.restored()
+                            pauses.reset()
                     content.check(size, part.md5)
                 break
             except TransientError as problem:
                 pauses.again(problem)
-                if problem.whole:
+                if problem.restart:
                     content.restart()
         file.flush()
         os.fsync(file.fileno())
 
 
 class _Content:
-    """What has arrived of a file. size: in bytes."""
+    """The downloaded part of a file. size: in bytes."""
 
     def __init__(self, file: BinaryIO, progress: Progress) -> None:
         self._file = file
@@ -136,6 +136,6 @@ class _Content:
         if size is not None and self.size > size:
             raise Changed
         if size is not None and self.size < size:
-            raise TransientError(f"the answer ended after {self.size} of {size} bytes")
+            raise TransientError(f"the response ended after {self.size} of {size} bytes")
         if md5 is not None and md5 != self._digest.hexdigest():
-            raise TransientError("what arrives has another checksum (MD5) than the server says", whole=True)
+            raise TransientError("the checksum (MD5) of the response is wrong", restart=True)

@@ -1,4 +1,4 @@
-"""Files on the web: http:// and https://. A location names one file, since there is no way to list a folder."""
+"""Files over HTTP: http:// and https://. A location is one file, because HTTP can't list folders."""
 
 import base64
 import binascii
@@ -20,11 +20,11 @@ _HEADERS = {"accept-encoding": "identity", "user-agent": "cortex"}
 _TIMEOUT = httpx.Timeout(20, connect=10)
 _BUSY = (408, 425, 429)
 _NO_HEAD = (400, 401, 403, 405, 501)
-"""What servers answer to HEAD that would answer GET: a signed URL is for one method."""
+"""Statuses of HEAD after which GET may succeed: a signed URL is valid for one method."""
 
 
 class WebSource:
-    """One file. User and password in the URL are sent as basic authentication; messages leave them and the query out."""
+    """One file. User and password in the URL are sent as basic authentication; messages contain neither them nor the query."""
 
     local: Path | None = None
 
@@ -41,33 +41,34 @@ class WebSource:
         if not self._url.host or self._url.path.endswith("/"):
             raise StartError(
                 "InvalidSpec",
-                f"{self.shown}: a location on the web names one file, for instance an .onnx file or an archive; "
-                "folders can't be listed there",
+                f"{self.shown} must be the URL of a file, such as an .onnx file or an archive; HTTP can't list folders",
             )
 
     def listing(self, below: str = "") -> Listing:
-        """The file as the server describes it. Raises StartError: ModelNotFound, ModelAccessDenied, ModelUnavailable."""
+        """Return the file. Raises StartError (ModelNotFound, ModelAccessDenied, ModelUnavailable)."""
         headers = retry(self._describe, self.shown, self._wait)
         length = headers.get("content-length", "")
         size = int(length) if length.isdecimal() else None
         return Listing((Entry(self._name(headers), size, _tag(headers)),), is_file=True)
 
     def fetch(self, entry: Entry, target: Path, progress: Progress) -> None:
-        """Download the file. Raises Changed when it is another one by now, and StartError."""
+        """Download the file. Raises StartError, and Changed if it has changed since it was listed."""
 
         @contextmanager
         def read(offset: int) -> Iterator[ContentPart]:
-            more = {}
+            headers = {}
             if offset:
-                more["range"] = f"bytes={offset}-"
+                headers["range"] = f"bytes={offset}-"
                 if entry.tag.startswith('"'):
-                    more["if-range"] = entry.tag
-            with self._answer("GET", more) as answer:
+                    headers["if-range"] = entry.tag
+            with self._request("GET", headers) as answer:
                 if not _same(entry.tag, _tag(answer.headers)):
                     raise Changed
                 begin = _offset(answer)
                 if begin not in (0, offset):
-                    raise TransientError(f"the server answers from byte {begin} instead of {offset}")
+                    raise TransientError(
+                        f"requested the content from byte {offset}; the server sent it from byte {begin}"
+                    )
                 yield ContentPart(
                     begin,
                     answer.iter_bytes(),
@@ -80,20 +81,20 @@ class WebSource:
         with _client() as client, self._translate_errors():
             head = client.head(self._url)
         if head.status_code in _NO_HEAD:
-            with self._answer("GET", {}) as answer:
+            with self._request("GET", {}) as answer:
                 return answer.headers
         self._require_success(head)
         return head.headers
 
     @contextmanager
-    def _answer(self, method: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
+    def _request(self, method: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
         with (
             self._translate_errors(),
             _client() as client,
             client.stream(method, self._url, headers=headers) as answer,
         ):
             if answer.status_code == 416:
-                raise TransientError("the server has no such range", whole=True)
+                raise TransientError("the server refused the requested range", restart=True)
             self._require_success(answer)
             yield answer
 
@@ -114,18 +115,18 @@ class WebSource:
         status = answer.status_code
         if status in (200, 206):
             return
-        said = f"{status} {answer.reason_phrase}".strip()
+        text = f"{status} {answer.reason_phrase}".strip()
         if status in _BUSY or status >= 500:
             after = answer.headers.get("retry-after", "")
-            raise TransientError(f"the server answers {said}", float(after) if after.isdecimal() else None)
+            raise TransientError(f"the server responded {text}", float(after) if after.isdecimal() else None)
         if status in (404, 410):
-            raise StartError("ModelNotFound", f"{self.shown} does not exist ({said})")
+            raise StartError("ModelNotFound", f"{self.shown} does not exist ({text})")
         if status in (401, 403, 407):
-            raise StartError("ModelAccessDenied", f"{self.shown}: access denied ({said})")
-        raise StartError("ModelUnavailable", f"{self.shown}: the server answers {said}")
+            raise StartError("ModelAccessDenied", f"{self.shown}: access denied ({text})")
+        raise StartError("ModelUnavailable", f"{self.shown}: the server responded {text}")
 
     def _name(self, headers: Mapping[str, str]) -> str:
-        """The file's name: as the server gives it, else the end of the URL."""
+        """Return the name of the file: from Content-Disposition, else the end of the URL."""
         named = re.search(r'filename="?([^";]+)"?', headers.get("content-disposition", ""))
         name = named[1] if named else unquote(self._url.path)
         return name.replace("\\", "/").rpartition("/")[2]
@@ -136,17 +137,17 @@ def _client() -> httpx.Client:
 
 
 def _tag(headers: Mapping[str, str]) -> str:
-    """What changes with the content; "" when the server doesn't tell, and then no change is seen."""
+    """Return a tag that changes with the content; "" if the server sends none, so that changes are not noticed."""
     return headers.get("etag") or headers.get("last-modified") or ""
 
 
 def _same(listed: str, now: str) -> bool:
-    """Whether two tags don't contradict each other. An ETag and a time can't be compared."""
+    """Return whether two tags may belong to the same content. An ETag and a time can't be compared."""
     return not listed or not now or listed == now or listed.endswith('"') != now.endswith('"')
 
 
 def _offset(answer: httpx.Response) -> int:
-    """Where the content of an answer begins."""
+    """Return the offset of the content of a response."""
     found = re.match(r"bytes (\d+)-", answer.headers.get("content-range", ""))
     return int(found[1]) if answer.status_code == 206 and found else 0
 

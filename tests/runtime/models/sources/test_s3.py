@@ -67,8 +67,8 @@ def test_more_objects_than_one_page_holds(s3, tmp_path):
     # 1,000 is the page of the protocol; a smaller one shows the same.
     s3.put("pages", {f"m/{i:03}": b"x" for i in range(25)})
     source = open_source("s3://pages/m", tmp_path)
-    ask = source._ask
-    source._ask = lambda operation, **arguments: ask(operation, **{"MaxKeys": 10, **arguments})
+    ask = source._call
+    source._call = lambda operation, **arguments: ask(operation, **{"MaxKeys": 10, **arguments})
     assert len(source.listing().entries) == 25
 
 
