@@ -180,7 +180,7 @@ def construct(
         loader(code.target.load_model)
     if code.interface.form is Form.FUNCTIONS and callable(getattr(code.target, "init", None)):
         names = constructor_arguments(code, values)
-        _run_constructor(
+        run_constructor(
             f"{code.where}: init", partial(code.target.init, **{name: values[name] for name in names})
         )
     return code.target
@@ -288,21 +288,22 @@ def _construct_object(
     given = {name: values[name] for name in constructor_arguments(code, values)}
     where = f"{code.interface.name}.__init__"
     if loader is None or not code.loads_models:
-        return _run_constructor(where, partial(cls, **given))
+        return run_constructor(where, partial(cls, **given))
     if cls.__new__ is object.__new__ and type(cls).__call__ is type.__call__:
         # In two steps, so that a constructor that requests a model from its client uses its own load_model.
         instance = cls.__new__(cls)
         loader(instance.load_model)
-        _run_constructor(where, partial(instance.__init__, **given))
+        run_constructor(where, partial(instance.__init__, **given))
         return instance
     # A class with its own __new__ or metaclass can't be constructed in two steps: until the object exists, self is None.
     instances: list[Any] = []
     loader(lambda path: (instances[0].load_model if instances else partial(cls.load_model, None))(path))
-    instances.append(_run_constructor(where, partial(cls, **given)))
+    instances.append(run_constructor(where, partial(cls, **given)))
     return instances[0]
 
 
-def _run_constructor(where: str, constructor: Callable[[], Any]) -> Any:
+def run_constructor(where: str, constructor: Callable[[], Any]) -> Any:
+    """Call code of the user and return its result. Raises StartError (HandlerInitError) if it raises. where: for the message."""
     try:
         return constructor()
     except StartError:

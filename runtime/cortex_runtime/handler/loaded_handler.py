@@ -6,7 +6,7 @@
 import os
 import site
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from cortex_api import Document
 from cortex_runtime.clients import Client, open_client
 from cortex_runtime.errors import StartError
-from cortex_runtime.handler import dependencies, legacy_modules, pipeline, recognition
+from cortex_runtime.handler import dependencies, legacy_modules, pipeline, recognition, routing
 from cortex_runtime.handler import interfaces as interfaces
 from cortex_runtime.handler.interfaces import Code, Form, Method
+from cortex_runtime.handler.routing import BoundRoute
 from cortex_runtime.logs import tracebacks
 from cortex_runtime.metrics.client import MetricsClient
 from cortex_runtime.metrics.series import NamedSeries
@@ -31,7 +32,7 @@ class LoadedHandler:
     """A constructed handler.
 
     methods: by HTTP verb, or under interfaces.JOB. tracker: counts the values of responses. series: the metrics of this worker.
-    instance: the user's object. infer: its method for the Open Inference Protocol.
+    instance: the user's object. infer: its method for the Open Inference Protocol. routes: its methods with @route.
     """
 
     document: Document
@@ -42,6 +43,7 @@ class LoadedHandler:
     series: NamedSeries
     instance: Any = None
     infer: Method | None = None
+    routes: Sequence[BoundRoute] = ()
 
     @property
     def may_wait(self) -> bool:
@@ -59,6 +61,11 @@ class LoadedHandler:
             "type": self.document.spec.handler.type,
             "interface": self.code.interface.name,
             **models,
+            **(
+                {"routes": [f"{each.route.verb} {each.route.path}" for each in self.routes]}
+                if self.routes
+                else {}
+            ),
         }
 
     def refresh(self) -> None:
@@ -124,7 +131,8 @@ def load(
         methods = interfaces.methods(code, instance, values)
     tracker = Tracker(document.spec.tracker, series) if document.spec.tracker else None
     infer = interfaces.infer_method(code, instance)
-    return LoadedHandler(document, code, methods, client, tracker, series, instance, infer)
+    routes = call(lambda: routing.routes(code, instance))
+    return LoadedHandler(document, code, methods, client, tracker, series, instance, infer, routes)
 
 
 def _require_folder(handler: "BaseHandler", project: Path) -> None:

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from cortex_runtime.errors import StartError
+from cortex_runtime.handler import routing
 from cortex_runtime.handler.arguments import UNSUPPORTED, arguments_of, suggestion
 from cortex_runtime.handler.interfaces import (
     INFER_ARGUMENTS,
@@ -27,6 +28,7 @@ from cortex_runtime.handler.interfaces import (
     Interface,
     constructor_arguments,
 )
+from cortex_runtime.handler.route import MARK
 from cortex_runtime.logs.tracebacks import brief, in_one_line
 
 
@@ -56,7 +58,9 @@ def _check(code: Code) -> None:
     available = code.interface.arguments(code.kind)
     if code.interface.form is Form.CLASS:
         _check_class(code, available)
-    elif code.interface.form is Form.FUNCTIONS:
+        return
+    routing.declared(code)
+    if code.interface.form is Form.FUNCTIONS:
         arguments_of(code.target.predict, available, f"{code.where}: predict", bound=True)
         constructor_arguments(code)
     else:
@@ -162,7 +166,8 @@ def _check_class(code: Code, available: tuple[str, ...]) -> None:
     _refuse_unused_methods(code)
     defined = [name for name in code.verbs if getattr(cls, name, None) is not None]
     infers = code.infer is not None and getattr(cls, code.infer, None) is not None
-    if not defined and not infers:
+    routes = routing.declared(code)
+    if not defined and not infers and not routes:
         close = difflib.get_close_matches(
             next(iter(code.verbs)), [n for n in dir(cls) if n[0] != "_"], 1, 0.6
         )
@@ -171,6 +176,7 @@ def _check_class(code: Code, available: tuple[str, ...]) -> None:
             f"{where}: class {interface.name} must define "
             + ("" if len(code.verbs) == 1 else "at least one of ")
             + ", ".join(code.verbs)
+            + (" or a method with @route" if len(code.verbs) > 1 else "")
             + (f"; did you mean {close[0]}?" if close else ""),
         )
     checked: dict[str, tuple[str, ...]] = dict.fromkeys(defined, available)
@@ -203,6 +209,7 @@ def _refuse_unused_methods(code: Code) -> None:
             name in (*code.verbs, code.infer)
             or not name.startswith("handle")
             or not callable(getattr(cls, name))
+            or hasattr(getattr(cls, name), MARK)
         ):
             continue
         if name in elsewhere and not any(hasattr(cls, verb) for verb in code.verbs):

@@ -22,11 +22,11 @@ Answer = tuple[bytes, bytes, bytes]
 class InlineApp(Protocol):
     """The interface of an application that can answer inline, in addition to ASGI."""
 
-    def runs_inline(self, verb: bytes) -> bool:
-        """Return whether a request with this HTTP method may be answered inline."""
+    def find_inline(self, verb: bytes, path: bytes) -> Any:
+        """Return the endpoint that may answer a request inline, or None."""
 
     def answer_inline(
-        self, verb: bytes, query: bytes, headers: Headers, body: bytes
+        self, endpoint: Any, verb: bytes, query: bytes, headers: Headers, body: bytes
     ) -> Answer | ASGIApp | None:
         """Return the response; or an ASGI application that sends it; or None if nothing was run and the request must use ASGI."""
 
@@ -89,7 +89,8 @@ class InlineProtocol(GracefulProtocol):
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._app: InlineApp = self.config.app  # type: ignore[assignment]
-        self._held: bytes | None = None
+        self._held: Any = None
+        self._verb = self._query = b""
         self._body = b""
         self._common: tuple[Any, bytes] = (None, b"")
 
@@ -113,14 +114,14 @@ class InlineProtocol(GracefulProtocol):
         """Hold the request if it may be answered inline."""
         self._begun = False
         cycle, url = self.cycle, self.url
+        path = b"/" if url == b"/" or url[:2] == b"/?" else url.partition(b"?")[0]
         if (
-            (url == b"/" or url[:2] == b"/?")
-            and (cycle is None or cycle.response_complete)
+            (cycle is None or cycle.response_complete)
             and not self.expect_100_continue
             and not self.flow.write_paused
-            and self._app.runs_inline(verb := self.parser.get_method())
+            and (endpoint := self._app.find_inline(verb := self.parser.get_method(), path)) is not None
         ):
-            self._held, self._body = verb, b""
+            self._held, self._verb, self._query, self._body = endpoint, verb, url[len(path) + 1 :], b""
         else:
             self._begin()
 
@@ -133,15 +134,15 @@ class InlineProtocol(GracefulProtocol):
 
     def on_message_complete(self) -> None:
         """Answer a held request inline."""
-        verb = self._held
-        if verb is None:
+        endpoint = self._held
+        if endpoint is None:
             super().on_message_complete()
             return
         parser = self.parser
         if parser.should_upgrade():
             answer: Answer | ASGIApp | None = None
         else:
-            answer = self._app.answer_inline(verb, self.url[2:], self.headers, self._body)
+            answer = self._app.answer_inline(endpoint, self._verb, self._query, self.headers, self._body)
         if isinstance(answer, tuple):
             self._held = None
             kind, more, body = answer

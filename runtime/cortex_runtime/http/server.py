@@ -30,6 +30,5 @@ class Server(UvicornServer):
 
 def plain(app: ASGIApp, **own: Any) -> Config:
     """Return uvicorn's configuration for plain HTTP, without its logs, which are not JSON. own: further settings of uvicorn."""
-    return Config(
-        app, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False, **own
-    )
+    settings: dict[str, Any] = {"ws": "none", "lifespan": "off", "log_config": None, "access_log": False}
+    return Config(app, **{**settings, "server_header": False, **own})

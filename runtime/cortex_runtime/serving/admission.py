@@ -3,8 +3,10 @@
 `Admission.around` is ASGI middleware around the application. What is behind it counts and logs nothing, and only raises.
 """
 
+import asyncio
 import logging
 import re
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from cortex_runtime.clients import served
 from cortex_runtime.errors import ClientDisconnected, HttpError, Moved
@@ -34,6 +37,10 @@ ROUTE_REQUESTS, ROUTE_SECONDS = "cortex_route_requests", "cortex_route_request_d
 INFO = "/info"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
 _CLIENT_GONE = 499
+_SWITCHED = 101
+_POLICY, _ERROR, _RESTART = 1008, 1011, 1012
+"""Close codes of WebSockets, of RFC 6455 and its registry."""
+_LONGEST_REASON = 123
 _RETRY_AFTER = (b"retry-after", b"1")
 
 
@@ -71,6 +78,41 @@ class Exchange:
         await self.to(message)
 
 
+class WebSocketExchange(Exchange):
+    """One admitted WebSocket, and its ASGI `send`. sent: 101 once it is accepted, or the status with which it was refused."""
+
+    __slots__ = ()
+
+    async def __call__(self, message: Any) -> None:
+        """Send a message."""
+        kind = message["type"]
+        if kind == "websocket.accept":
+            self.sent = _SWITCHED
+            named = (b"x-request-id", self.identity.encode())
+            message = {**message, "headers": [*message.get("headers", ()), named]}
+        elif kind == "websocket.http.response.start":
+            self.sent = message["status"]
+        await self.to(message)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close an accepted WebSocket, unless it is closed. reason: cut to the length that a frame can hold."""
+        text = reason.encode(errors="replace")[:_LONGEST_REASON].decode(errors="ignore")
+        with suppress(Exception):
+            await self.to({"type": "websocket.close", "code": code, "reason": text})
+
+    async def refuse(self, error: HttpError) -> None:
+        """Answer the handshake with an error."""
+        body = response.error_body(error)
+        headers = [
+            (b"content-type", response.JSON),
+            (b"x-request-id", self.identity.encode()),
+            *error.headers,
+        ]
+        with suppress(Exception):
+            await self({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
+            await self.to({"type": "websocket.http.response.body", "body": body})
+
+
 class Admission:
     """Admits, counts and logs requests.
 
@@ -105,15 +147,14 @@ class Admission:
         return partial(self._admit, app)
 
     async def _admit(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await app(scope, receive, send)
             return
         began = scope.get(ARRIVED)
         full = began is None and self.is_full()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         identity = self.identify(headers.get(b"x-request-id"))
-        exchange = Exchange(began or perf_counter(), identity, self.draining)
-        request_id.set(exchange.identity)
+        request_id.set(identity)
         if self._has_models:
             served.set([])
         if self._allows_debug and QueryParams(scope["query_string"]).get("debug") == "true":
@@ -125,7 +166,15 @@ class Admission:
             refused = HttpError(503, message, [_RETRY_AFTER])
         elif self._keys is not None and not self._keys.admits(headers):
             refused = HttpError(401, api_keys.MESSAGE, [self._keys.challenge])
-        await self.serve(exchange, app if refused is None else _raising(refused), scope, receive, send)
+        if refused is not None:
+            app = _raising(refused)
+        if scope["type"] == "http":
+            exchange = Exchange(began or perf_counter(), identity, self.draining)
+            await self.serve(exchange, app, scope, receive, send)
+        else:
+            await self._serve_websocket(
+                WebSocketExchange(perf_counter(), identity), app, scope, receive, send
+            )
 
     async def serve(
         self, exchange: Exchange, app: ASGIApp, scope: Scope, receive: Receive, send: Send
@@ -159,7 +208,40 @@ class Admission:
                 method = scope["method"]
                 self.finish(exchange.began, exchange.identity, exchange.status, method, scope["path"])
                 if ROUTE in scope:
-                    self._count_route(scope[ROUTE], method, exchange)
+                    self.count_route(scope[ROUTE], method, exchange.status, exchange.began)
+
+    async def _serve_websocket(
+        self, exchange: "WebSocketExchange", app: ASGIApp, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Let an application talk to a client over a WebSocket. An exception closes it, or refuses it before it is accepted."""
+        exchange.to = send
+        try:
+            await app(scope, receive, exchange)
+            exchange.status = exchange.sent or 403
+        except (WebSocketDisconnect, ClientDisconnected):
+            exchange.status = exchange.sent or exchange.status
+        except asyncio.CancelledError:
+            # The worker shuts down, and the application has not returned in time.
+            exchange.status = exchange.sent or exchange.status
+            await exchange.close(_RESTART, "")
+            raise
+        except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+            answer = response.error_of(error)
+            exchange.status = answer.status
+            if exchange.sent:
+                await exchange.close(_POLICY if answer.status < 500 else _ERROR, str(answer.message))
+            else:
+                await exchange.refuse(answer)
+        finally:
+            self._metrics.finish_request()
+            if exchange.sent != _SWITCHED:
+                self._metrics.record_request("GET", exchange.status, perf_counter() - exchange.began)
+            if ROUTE in scope:
+                tags = {"route": scope[ROUTE], "method": "WEBSOCKET", "status": str(exchange.status)}
+                self._series.add(ROUTE_REQUESTS, tags, 1)
+            if exchange.status >= self._access.least_status:
+                seconds = perf_counter() - exchange.began
+                self._access.add("WEBSOCKET", scope["path"], exchange.status, seconds, exchange.identity)
 
     def resume(self, began: float, identity: str, app: ASGIApp, versions: Any, context: Any) -> ASGIApp:
         """Return an application that answers a request whose method has already run inline.
@@ -190,10 +272,10 @@ class Admission:
         if status >= self._access.least_status:
             self._access.add(method, path, status, seconds, identity)
 
-    def _count_route(self, route: str, method: str, exchange: Exchange) -> None:
-        tags = {"route": route, "method": method, "status": str(exchange.status)}
-        self._series.add(ROUTE_REQUESTS, tags, 1)
-        self._series.observe(ROUTE_SECONDS, {"route": route}, perf_counter() - exchange.began)
+    def count_route(self, route: str, method: str, status: int, began: float) -> None:
+        """Count a request that is over by its route, which is the template of its path."""
+        self._series.add(ROUTE_REQUESTS, {"route": route, "method": method, "status": str(status)}, 1)
+        self._series.observe(ROUTE_SECONDS, {"route": route}, perf_counter() - began)
 
     def is_full(self) -> bool:
         """Return whether the replica runs and queues as many requests as it may."""

@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cortex_runtime.clients import served
@@ -29,9 +28,14 @@ from cortex_runtime.logs.records import request_id
 from cortex_runtime.serving import protocols
 from cortex_runtime.serving.admission import Admission
 from cortex_runtime.serving.bounds import bounded
-from cortex_runtime.serving.endpoint import PLAIN, Resource, is_plain
+from cortex_runtime.serving.endpoint import PLAIN, Endpoint, is_plain
+from cortex_runtime.serving.handler_routes import HandlerRoutes
 from cortex_runtime.serving.service import Service
 from cortex_runtime.serving.version_header import header_of
+
+_NONE: dict[bytes, Endpoint] = {}
+_MOST_PATHS = 10
+"""Paths that the message of a 404 lists."""
 
 
 class App:
@@ -63,28 +67,39 @@ class App:
             has_models=self._has_models,
             allows_debug=self._debug,
         )
-        root = root_of(service)
+        routes = HandlerRoutes(service)
         self._inline = {
-            verb.encode(): endpoint
-            for verb, endpoint in root.endpoints.items()
-            if keys is None and not endpoint.is_async and endpoint.batcher is None
+            path.encode(): {
+                verb.encode(): endpoint
+                for verb, endpoint in resource.endpoints.items()
+                if keys is None and not endpoint.is_async and endpoint.batcher is None
+            }
+            for path, resource in routes.resources.items()
+            if "{" not in path
         }
         self.starlette = Starlette(
             routes=[
-                Route("/", root),
                 *(bounded(route, service.limits) for route in protocols.routes(service)),
+                *routes.all,
             ],
             middleware=[Middleware(self._admission.around)],
             exception_handlers={HTTPException: _raise},
+            lifespan=routes.lifespan,
         )
         # Behind a route with a prefix, a redirect would lose the prefix.
         self.starlette.router.redirect_slashes = False
-        self.starlette.router.default = _not_found
-        self._root = self._admission.around(root)
+        self.starlette.router.default = _not_found(list(routes.resources))
+        root = None if routes.mounts_all else routes.resources.get("/")
+        self._root = None if root is None else self._admission.around(root)
         if threads.handler_thread is not None:
             self._run_inline = threads.handler_thread.detached.run
         self.threads = self._threads = threads
-        self.all_async = all(endpoint.is_async for endpoint in root.endpoints.values())
+        self.has_websockets = bool(routes.websockets)
+        self.all_async = all(
+            endpoint.is_async
+            for resource in routes.resources.values()
+            for endpoint in resource.endpoints.values()
+        )
 
     @property
     def draining(self) -> bool:
@@ -101,22 +116,24 @@ class App:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one request."""
-        if scope["type"] == "http" and scope["path"] == "/":
+        if self._root is not None and scope["type"] == "http" and scope["path"] == "/":
             return self._root(scope, receive, send)
         return self.starlette(scope, receive, send)
 
-    def runs_inline(self, verb: bytes) -> bool:
-        """Return whether a request with this HTTP method may be answered inline."""
-        endpoint = self._inline.get(verb)
-        return (
+    def find_inline(self, verb: bytes, path: bytes) -> Endpoint | None:
+        """Return the endpoint that may answer a request inline, or None."""
+        endpoint = self._inline.get(path, _NONE).get(verb)
+        if (
             endpoint is not None
             and endpoint.policy.inline
             and self._threads.inline
             and not self._admission.draining
-        )
+        ):
+            return endpoint
+        return None
 
     def answer_inline(
-        self, verb: bytes, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
+        self, endpoint: Endpoint, verb: bytes, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
     ) -> Answer | ASGIApp | None:
         """Run a fast method inline, called by the protocol.
 
@@ -124,7 +141,6 @@ class App:
         None, with nothing run, for a request that must use ASGI.
         """
         began = perf_counter()
-        endpoint = self._inline[verb]
         fields = dict(headers)
         if endpoint.takes_payload and (
             fields.get(b"content-type") != b"application/json"
@@ -159,7 +175,9 @@ class App:
         if encoded is None:
             deliver = partial(endpoint.deliver_inline, result)
             return admission.resume(began, identity, deliver, versions, context)
-        admission.finish(began, identity, 200, verb.decode(), "/")
+        admission.finish(began, identity, 200, verb.decode(), endpoint.path)
+        if endpoint.path != "/":
+            admission.count_route(endpoint.path, verb.decode(), 200, began)
         more = b"x-request-id: %b\r\n" % identity.encode()
         if versions:
             more += b"x-model-version: %b\r\n" % header_of(versions)
@@ -167,22 +185,15 @@ class App:
         return kind, more, content
 
 
-def root_of(service: Service) -> Resource:
-    """Return the methods of the handler for "/". Raises StartError."""
-    methods = service.handler.methods
-    batcher = service.batcher(methods.get("POST"))
-    return Resource(
-        {
-            verb: service.endpoint(method, batcher if verb == "POST" else None)
-            for verb, method in methods.items()
-        }
-    )
-
-
 async def _raise(request: Request, error: Exception) -> Response:
     """Leave the exception to Admission, which answers it as any other."""
     raise error
 
 
-async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    raise HttpError(404, f"{scope['path']} not found; the API is at /")
+def _not_found(paths: list[str]) -> ASGIApp:
+    shown = ", ".join(paths[:_MOST_PATHS]) + (", ..." if len(paths) > _MOST_PATHS else "")
+
+    async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+        raise HttpError(404, f"{scope['path']} not found" + (f"; the API is at {shown}" if shown else ""))
+
+    return not_found

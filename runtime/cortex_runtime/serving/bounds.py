@@ -55,7 +55,7 @@ class Bounded:
 def bounded(route: BaseRoute, limits: Limits) -> BaseRoute:
     """Apply the limits to a route of Starlette, and return it."""
     assert isinstance(route, Route | WebSocketRoute | Mount)
-    route.app = Bounded(route.app, limits, route.path)
+    route.app = Bounded(route.app, limits, route.path or "/")
     return route
 
 

@@ -14,12 +14,13 @@ from starlette.types import Receive, Scope, Send
 from cortex_runtime.errors import HttpError, RequestTimeout
 from cortex_runtime.handler import debug
 from cortex_runtime.handler.inline_policy import InlinePolicy, TimedCall
-from cortex_runtime.handler.interfaces import Method
+from cortex_runtime.handler.interfaces import REQUEST_ARGUMENTS, Method
 from cortex_runtime.handler.threads import HandlerExited, Threads
 from cortex_runtime.handler.user_context import copy_context_variables
 from cortex_runtime.http import response
 from cortex_runtime.http.payload import decompress, parse, read_body
 from cortex_runtime.metrics.tracker import Tracker
+from cortex_runtime.serving.admission import ROUTE
 from cortex_runtime.serving.batching import Batcher
 
 PLAIN = frozenset((dict, list, str, bytes, int, float, bool, type(None)))
@@ -35,7 +36,10 @@ class Limits:
 
 
 class Endpoint:
-    """A method of the handler. inline: whether it may run on the event loop's thread once it has proved quick."""
+    """A method of the handler.
+
+    inline: whether it may run on the event loop's thread once it has proved quick. path: of its route, with its parameters.
+    """
 
     def __init__(
         self,
@@ -46,9 +50,12 @@ class Endpoint:
         inline: bool = False,
         tracker: Tracker | None = None,
         batcher: Batcher | None = None,
+        path: str = "/",
     ) -> None:
         self.function = method.function
-        self.names = method.arguments
+        self.path = path
+        self._names = tuple(name for name in method.arguments if name in REQUEST_ARGUMENTS)
+        self._parameters = tuple(name for name in method.arguments if name not in REQUEST_ARGUMENTS)
         self.takes_payload = method.takes_payload
         self.is_async = method.is_async
         self.policy = InlinePolicy(inline and method.inline)
@@ -61,13 +68,15 @@ class Endpoint:
         """Call the method with the request, and send its result. Raises what the method raises, and ClientDisconnected."""
         payload = await self._payload(scope, receive) if self.takes_payload else None
         arguments = self.arguments(payload, scope["query_string"], scope["headers"])
+        for name in self._parameters:
+            arguments[name] = scope["path_params"][name]
         debug.log_stage("sample", payload)
         await self.deliver(await self.call(arguments, receive), scope, receive, send)
 
     def arguments(self, payload: Any, query: bytes, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
         """Return the arguments that the method takes."""
         arguments: dict[str, Any] = {}
-        for name in self.names:
+        for name in self._names:
             if name == "payload":
                 arguments[name] = payload
             else:
@@ -159,16 +168,20 @@ def is_plain(result: Any) -> bool:
 
 
 class Resource:
-    """The methods of one path, as an ASGI application."""
+    """The methods of one path, as an ASGI application. endpoints: by HTTP verb."""
 
-    def __init__(self, endpoints: dict[str, Endpoint]) -> None:
+    def __init__(self, endpoints: dict[str, Endpoint], path: str = "/") -> None:
         self.endpoints = endpoints
+        self._path = path
         self._allow = ", ".join(endpoints)
+        self._subject = "this API" if path == "/" else path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the method for the HTTP verb. Raises HttpError with status 405 if there is none."""
+        if self._path != "/":
+            scope[ROUTE] = self._path
         endpoint = self.endpoints.get(scope["method"])
         if endpoint is None:
-            message = f"{scope['method']} is not allowed; this API handles {self._allow}"
+            message = f"{scope['method']} is not allowed; {self._subject} handles {self._allow}"
             raise HttpError(405, message, [(b"allow", self._allow.encode())])
         await endpoint(scope, receive, send)

@@ -131,6 +131,11 @@ class SharingProtocol(InlineProtocol):
     def on_lost(self) -> None:
         """Replaced for each connection."""
 
+    def handle_websocket_upgrade(self) -> None:
+        """Give the connection to the WebSocket protocol, which then updates the number of connections."""
+        super().handle_websocket_upgrade()
+        self.transport.get_protocol().on_lost = self.on_lost  # type: ignore[attr-defined]
+
     def resume(self, content: bytes) -> None:
         """Start with a request that another worker has sent."""
         (self.began,) = _BEGAN.unpack_from(content)

@@ -41,11 +41,12 @@ class Service:
         self.batching = batching
         self._quick = threads.size == 1 and not handler.may_wait
 
-    def endpoint(self, method: Method, batcher: Batcher | None = None) -> Endpoint:
+    def endpoint(self, method: Method, batcher: Batcher | None = None, path: str = "/") -> Endpoint:
         """Return a method as an endpoint.
 
         As an ASGI application it answers a whole request. `endpoint.call(arguments, receive)` only calls the method: on a
         handler thread, inline, on the event loop or in a batch, for requestTimeout at most. Create an endpoint once, at start.
+        path: of the route, with its parameters.
         """
         return Endpoint(
             method,
@@ -54,6 +55,7 @@ class Service:
             inline=self._quick,
             tracker=self.handler.tracker,
             batcher=batcher,
+            path=path,
         )
 
     def batcher(self, method: Method | None) -> Batcher | None:

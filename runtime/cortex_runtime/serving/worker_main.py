@@ -11,11 +11,12 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import uvloop
 
 from cortex_api import Document, units
+from cortex_runtime.errors import StartError
 from cortex_runtime.handler import worker_lifecycle
 from cortex_runtime.handler.loaded_handler import LoadedHandler
 from cortex_runtime.handler.threads import Threads
@@ -23,7 +24,7 @@ from cortex_runtime.http import api_keys
 from cortex_runtime.http.protocol import InlineProtocol
 from cortex_runtime.http.server import Config, Server, plain
 from cortex_runtime.logs.access_log import AccessLog
-from cortex_runtime.messages import ControlChannel, Drain, Ping, Pong, Ready, ReloadModels, Stop
+from cortex_runtime.messages import ControlChannel, Drain, Ping, Pong, Ready, ReloadModels, StartFailed, Stop
 from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.serving.app import App
@@ -79,13 +80,22 @@ def serve(
         proxy_headers=False,
         backlog=2048,
         timeout_graceful_shutdown=max(1, int(units.seconds(document.realtime_spec.handler.request_timeout))),
+        **_websockets(document) if app.has_websockets else {},
     )
     server = _server(config, lambda: control.send(Ready()), app, arguments)
     loop = uvloop.new_event_loop()
     threading.Thread(
         target=_receive_commands, args=(control, server, app, handler, loop), daemon=True
     ).start()
-    app.threads.drive(loop, _serve(server, listener, app), on_handler_thread=app.all_async)
+    app.threads.drive(loop, _serve(server, listener, app, control), on_handler_thread=app.all_async)
+
+
+def _websockets(document: Document) -> dict[str, Any]:
+    """Return the settings of uvicorn for WebSockets, whose implementation is imported only here."""
+    from cortex_runtime.http.websocket import OrderlyWebSocket
+
+    size = units.parse_bytes(document.realtime_spec.handler.max_body_size)
+    return {"ws": OrderlyWebSocket, "ws_max_size": size}
 
 
 def _server(config: Config, ready: Callable[[], None], app: App, arguments: WorkerArguments) -> Server:
@@ -98,12 +108,17 @@ def _server(config: Config, ready: Callable[[], None], app: App, arguments: Work
     return SharingServer(config, ready, app.threads, Mailboxes(arguments.mailboxes))
 
 
-async def _serve(server: Server, listener: socket.socket, app: App) -> None:
+async def _serve(server: Server, listener: socket.socket, app: App, control: ControlChannel) -> None:
+    status = 0
     try:
-        await server.serve(sockets=[listener])
+        async with app.starlette.router.lifespan_context(app.starlette):
+            await server.serve(sockets=[listener])
         app.close()
+    except StartError as error:
+        status = 1
+        control.send(StartFailed(error.reason, error.message))
     finally:
-        worker_lifecycle.exit_process(0)
+        worker_lifecycle.exit_process(status)
 
 
 def _receive_commands(

@@ -99,7 +99,7 @@ def test_a_file_that_is_not_there(tmp_path):
 CLASS = "class Handler:\n"
 OF_PYTHON = "(or class PythonPredictor, or function predict)"
 OF_ONNX = "(or class ONNXPredictor, or function pre_inference / post_inference)"
-VERBS = "handle_post, handle_get, handle_put, handle_patch, handle_delete"
+VERBS = "handle_post, handle_get, handle_put, handle_patch, handle_delete or a method with @route"
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,15 @@ def serve(monkeypatch):
         shared = SharedMetrics.create(1)
         metrics, series = shared.worker(0), NamedSeries(shared.series_region(0))
         document = SimpleNamespace(spec=SimpleNamespace(handler=SimpleNamespace(debug=False)))
+        root = Method(lambda: "root", (), is_async=False)
         handler = SimpleNamespace(
-            methods={}, client=None, tracker=None, series=series, document=document, may_wait=False
+            methods={"GET": root},
+            client=None,
+            tracker=None,
+            series=series,
+            document=document,
+            may_wait=False,
+            routes=(),
         )
         service = Service(handler, Threads(2, metrics), metrics, Limits(MAX_BODY, TIMEOUT))
         app = App(service, limit=limit, access=AccessLog("error"), keys=keys)

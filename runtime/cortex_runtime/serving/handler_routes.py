@@ -1,0 +1,149 @@
+"""The routes of the handler: its methods for "/", its methods with `@route`, and the applications that it mounts."""
+
+import asyncio
+import importlib.util
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketState
+
+from cortex_runtime.errors import StartError
+from cortex_runtime.handler.interfaces import Method
+from cortex_runtime.handler.routing import MOUNT, WEBSOCKET, BoundRoute, specificity
+from cortex_runtime.logs.tracebacks import brief, in_one_line
+from cortex_runtime.serving.admission import ROUTE
+from cortex_runtime.serving.bounds import bounded
+from cortex_runtime.serving.endpoint import Resource
+from cortex_runtime.serving.service import Service
+
+
+class HandlerRoutes:
+    """resources: the methods of the handler by path, "/" first. all: the routes of Starlette, the most specific first.
+
+    Raises StartError.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._found = sorted(service.handler.routes, key=lambda found: specificity(found.route))
+        self.resources = _resources(service, self._found)
+        # A mounted application answers what has no method, also of "/".
+        self.mounts_all = any(found.route.path == "/" for found in self.mounted)
+        self.all: list[BaseRoute] = []
+        for path, resource in self.resources.items():
+            self.all.append(
+                Route(path, resource, methods=list(resource.endpoints) if self.mounts_all else None)
+            )
+        self.websockets = [found for found in self._found if found.route.verb == WEBSOCKET]
+        if self.websockets:
+            _require_websockets(self.websockets[0])
+        for found in self.websockets:
+            path = found.route.path
+            self.all.append(WebSocketRoute(path, WebSocketEndpoint(found.method, path)))
+        for found in self.mounted:
+            self.all.append(bounded(Mount(found.route.path, found.application), service.limits))
+
+    @property
+    def mounted(self) -> list[BoundRoute]:
+        """The applications that the handler mounts."""
+        return [found for found in self._found if found.route.verb == MOUNT]
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+        """Start the mounted applications, and shut them down. Raises StartError."""
+        async with AsyncExitStack() as stack:
+            for found in self.mounted:
+                try:
+                    await stack.enter_async_context(_running(found.application))
+                except Exception as error:
+                    raise StartError(
+                        "HandlerInitError",
+                        f"{found.route.name}: the application mounted at {found.route.path} failed to start: "
+                        f"{in_one_line(error)}\n{brief(error)}",
+                    ) from error
+            yield
+
+
+def _resources(service: Service, routes: list[BoundRoute]) -> dict[str, Resource]:
+    methods = dict(service.handler.methods)
+    by_path: dict[str, dict[str, Method]] = {"/": methods}
+    for found in routes:
+        if found.route.verb not in (WEBSOCKET, MOUNT):
+            by_path.setdefault(found.route.path, {})[found.route.verb] = found.method
+    batcher = service.batcher(service.handler.methods.get("POST"))
+    made = {}
+    for path, by_verb in by_path.items():
+        endpoints = {
+            verb: service.endpoint(method, batcher if path == "/" and verb == "POST" else None, path)
+            for verb, method in by_verb.items()
+        }
+        if endpoints:
+            made[path] = Resource(endpoints, path)
+    return made
+
+
+class WebSocketEndpoint:
+    """A method of the handler that talks to a client over a WebSocket."""
+
+    def __init__(self, method: Method, path: str) -> None:
+        self._function = method.function
+        self._path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the method, and close the WebSocket if the method has not."""
+        scope[ROUTE] = self._path
+        websocket = WebSocket(scope, receive, send)
+        await self._function(websocket=websocket, **scope["path_params"])
+        states = (websocket.application_state, websocket.client_state)
+        if WebSocketState.DISCONNECTED not in states:
+            await websocket.close()
+
+
+def _require_websockets(found: BoundRoute) -> None:
+    if importlib.util.find_spec("websockets") is None:
+        raise StartError(
+            "HandlerInvalid",
+            f"{found.route.name}: WebSockets require the package websockets; add it to requirements.txt",
+        )
+
+
+@asynccontextmanager
+async def _running(app: ASGIApp) -> AsyncIterator[None]:
+    """Send an ASGI application the events of its lifespan. An application that does not support them is left alone."""
+    events: asyncio.Queue[Message] = asyncio.Queue()
+    answers: asyncio.Queue[Message] = asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+    task = asyncio.ensure_future(_as_coroutine(app, scope, events.get, answers.put))
+
+    async def answer_to(event: str) -> Message | None:
+        await events.put({"type": event})
+        waiting = asyncio.ensure_future(answers.get())
+        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+        waiting.cancel()
+        return None
+
+    answer = await answer_to("lifespan.startup")
+    if answer is not None and answer["type"] == "lifespan.startup.failed":
+        await asyncio.wait((task,))
+        error = None if task.cancelled() else task.exception()
+        raise error if isinstance(error, Exception) else RuntimeError(answer.get("message", ""))
+    if answer is None and not task.cancelled():
+        # It has ended, or raised because it knows no lifespan.
+        task.exception()
+    try:
+        yield
+    finally:
+        if not task.done():
+            await answer_to("lifespan.shutdown")
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def _as_coroutine(
+    app: ASGIApp, scope: Scope, receive: Callable[[], Any], send: Callable[[Message], Any]
+) -> None:
+    await app(scope, receive, send)
