@@ -98,7 +98,7 @@ class ChildProcess:
 def describe_exit(status: int) -> str:
     """Return how a process exited, in words."""
     if status == UNKNOWN_STATUS:
-        return "exited, or was killed"
+        return "exited (its status is unknown, because its template process had exited before)"
     if status >= 0:
         return f"exited with status {status}"
     name = signal.Signals(-status).name

@@ -23,6 +23,7 @@ from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.models.sync import ModelSync
 from cortex_runtime.processes.child_process import ChildProcess, Spawned
 from cortex_runtime.processes.launcher import Launcher
+from cortex_runtime.processes.orphans import OrphanReaper
 from cortex_runtime.processes.parent_pipe import ParentPipe
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.replica.admin import NotReady
@@ -154,6 +155,7 @@ class WorkerPool:
         if self._sync is not None and self._sync.interval:
             others.append(asyncio.create_task(self._poll_models(self._sync)))
         loop = asyncio.get_running_loop()
+        orphans = OrphanReaper()
         try:
             checked = loop.time()
             while not stop.done():
@@ -163,6 +165,7 @@ class WorkerPool:
                     # During a longer interval this process was suspended, and the workers with it.
                     slot.check(min(now - checked, 2 * CHECK_SECONDS))
                 checked = now
+                orphans.reap()
                 self._on_check()
                 down = [slot for slot in self._slots if not slot.is_ready and slot.problem]
                 failing = [slot.problem for slot in down if slot.is_failing and slot.problem]
