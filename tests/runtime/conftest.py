@@ -1,4 +1,4 @@
-"""`serve`: starts the real runtime on free ports, from a handler's source and a few fields of the spec."""
+"""`serve` starts the real runtime on free ports, from a handler's source and fields of the spec. Servers of queues and models."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ import pytest
 
 from cortex_api import Document, parse
 from tests.runtime.programs import PLAIN, Program
-from tests.runtime.queues.servers import free_port
+from tests.runtime.queues.servers import ADMIN, Moto, Nats, SeaweedFS, free_port
 
 INLINE = """
 def inline():
@@ -119,3 +119,43 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
 def serve_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Replica]]:
     """The same for a replica that all tests of a module share."""
     yield from _starter(tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
+    """A NATS server for all tests; each API has its own queue."""
+    server = Nats(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """An S3 server for all tests."""
+    server = SeaweedFS(tmp_path_factory.mktemp("seaweedfs"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def sqs_url(tmp_path_factory: pytest.TempPathFactory, seaweedfs: SeaweedFS) -> Iterator[str]:
+    """The URL of queues on SQS and S3, whose credentials are in the environment."""
+    seaweedfs.create_bucket("jobs")
+    moto = Moto(tmp_path_factory.mktemp("moto"))
+    environment = {
+        "AWS_ACCESS_KEY_ID": ADMIN[0],
+        "AWS_SECRET_ACCESS_KEY": ADMIN[1],
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        try:
+            moto.start()
+            yield f"sqs://jobs/tests?region=eu-west-1&sqs={moto.url}&s3={seaweedfs.url}"
+        finally:
+            moto.kill()

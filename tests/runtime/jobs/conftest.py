@@ -140,15 +140,6 @@ class Api:
             program.process.wait()
 
 
-@pytest.fixture(scope="session")
-def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    """One for all; each API has queues of its own."""
-    server = Nats(tmp_path_factory.mktemp("nats"))
-    server.start()
-    yield server
-    server.kill()
-
-
 def _makes(folder: Path, nats: Nats) -> Iterator[Callable[..., Api]]:
     made: list[Api] = []
 

@@ -8,7 +8,6 @@ import httpx
 import pytest
 
 from tests.runtime.jobs.conftest import Api
-from tests.runtime.queues.conftest import sqs_url  # noqa: F401 - a fixture
 from tests.runtime.queues.servers import until
 
 DOUBLES = """
@@ -25,7 +24,7 @@ class Handler:
 
 
 @pytest.fixture
-def api(tmp_path: Path, sqs_url: str) -> Iterator[Api]:  # noqa: F811
+def api(tmp_path: Path, sqs_url: str) -> Iterator[Api]:
     made = Api(tmp_path, sqs_url, None, "on-sqs")
     made.write(DOUBLES, {"queue": {"lease": "2s"}}, {})
     yield made

@@ -1,11 +1,8 @@
-"""What the tests of models need: an S3 server for the session, a web server that can misbehave, and models in all shapes."""
+"""For tests of models: the S3 server, a web server with faults, and models."""
 
 import hashlib
-import json
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,44 +10,30 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-import boto3
-import botocore.exceptions
 import pytest
-from botocore.config import Config
 
 from tests.runtime.models.local_http import serving
 from tests.runtime.onnx_models import onnx_model
-from tests.runtime.queues.servers import free_port
-
-KEY, SECRET = "tester", "tester-secret"
-READER, READER_SECRET = "reader", "reader-secret"
+from tests.runtime.queues.servers import SeaweedFS
 
 
 @dataclass
 class S3:
-    """A running SeaweedFS. reader: credentials that may read objects of the bucket `shared`, and not list it."""
+    """The S3 server. environment: variables that make boto3 use it."""
 
-    endpoint: str
-    environment: dict[str, str]
-    buckets: set[str] = field(default_factory=set)
+    server: SeaweedFS
 
-    def __post_init__(self) -> None:
-        self.client = boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            aws_access_key_id=KEY,
-            aws_secret_access_key=SECRET,
-            region_name="us-east-1",
-            config=Config(
-                s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, connect_timeout=2
-            ),
-        )
+    @property
+    def environment(self) -> dict[str, str]:
+        return self.server.environment
+
+    @property
+    def client(self) -> Any:
+        return self.server.client
 
     def put(self, bucket: str, files: dict[str, bytes]) -> str:
-        """Put files into a bucket, which is made when it isn't there. Returns its location."""
-        if bucket not in self.buckets:
-            self.client.create_bucket(Bucket=bucket)
-            self.buckets.add(bucket)
+        """Put files into a bucket, which is created if it does not exist. Return its location."""
+        self.server.create_bucket(bucket)
         for key, content in files.items():
             self.client.put_object(Bucket=bucket, Key=key, Body=content)
         return f"s3://{bucket}"
@@ -60,83 +43,14 @@ class S3:
             self.client.delete_object(Bucket=bucket, Key=found["Key"])
 
 
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    folder = tmp_path_factory.mktemp("seaweedfs")
-    config = folder / "s3.json"
-    config.write_text(
-        json.dumps(
-            {
-                "identities": [
-                    {
-                        "name": "tester",
-                        "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
-                        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-                    },
-                    {
-                        "name": "reader",
-                        "credentials": [{"accessKey": READER, "secretKey": READER_SECRET}],
-                        "actions": ["Read:shared"],
-                    },
-                ]
-            }
-        )
-    )
-    ports = {name: free_port() for name in ("s3", "filer", "master", "volume")}
-    command = [str(Path(sys.executable).parent / "weed"), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    command += [f"-dir={folder}", "-s3", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-    command += ["-master.volumeSizeLimitMB=64", "-volume.max=500", "-master.telemetry=false"]
-    for name, port in ports.items():
-        command += [f"-{name}.port={port}", f"-{name}.port.grpc={free_port()}"]
-    log = folder / "log"
-    environment = {**os.environ, "HOME": str(folder), "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder
-        )
-    endpoint = f"http://127.0.0.1:{ports['s3']}"
-    server = S3(
-        endpoint,
-        {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_ACCESS_KEY_ID": KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        },
-    )
-    try:
-        end = time.monotonic() + 60
-        while not _takes_objects(server):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.1)
-        yield server
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _takes_objects(server: S3) -> bool:
-    try:
-        server.put("shared", {"probe": b"1"})
-    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
-        return False
-    return True
-
-
 @pytest.fixture
-def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+def s3(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> S3:
     """The S3 server, with the environment of this process pointing to it."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    for name, value in s3_server.environment.items():
+    for name, value in seaweedfs.environment.items():
         monkeypatch.setenv(name, value)
-    return s3_server
+    return S3(seaweedfs)
 
 
 @dataclass

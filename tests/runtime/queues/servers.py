@@ -9,15 +9,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 BIN = Path(sys.executable).parent
-CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing-secret",
-    "AWS_DEFAULT_REGION": "eu-west-1",
-}
-
+ADMIN, READER = ("tester", "tester-secret"), ("reader", "reader-secret")
+"""Keys of S3. The reader may read the objects of the bucket `shared`, but not list them."""
 
 _given: set[int] = set()
 
@@ -111,50 +109,72 @@ class Moto(Server):
         self.url = f"http://127.0.0.1:{self.port}"
 
 
-class S3(Server):
-    """SeaweedFS with one identity."""
-
-    bucket = "jobs"
+class SeaweedFS(Server):
+    """An S3 server. environment: variables that make boto3 use it, with the credentials of `ADMIN`."""
 
     def __init__(self, folder: Path) -> None:
-        data = folder / "s3"
-        data.mkdir()
-        keys = {
-            "accessKey": CREDENTIALS["AWS_ACCESS_KEY_ID"],
-            "secretKey": CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        }
-        identity = {"name": "tests", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List"]}
+        identities = [
+            _identity("admin", ADMIN, ["Admin", "Read", "Write", "List", "Tagging"]),
+            _identity("reader", READER, ["Read:shared"]),
+        ]
         config = folder / "s3.json"
-        config.write_text(json.dumps({"identities": [identity]}))
-        self.port = free_port()
-        command = [str(BIN / "weed"), "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-        command += ["-s3", f"-s3.port={self.port}", f"-s3.config={config}", "-volume.max=8"]
-        command += ["-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        config.write_text(json.dumps({"identities": identities}))
+        port = free_port()
+        command = [str(BIN / "weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+        command += ["-s3", f"-s3.port={port}", f"-s3.config={config}", f"-s3.port.grpc={free_port()}"]
+        command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=500"]
+        command += ["-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
         for name in ("master", "volume", "filer"):
             command += [f"-{name}.port={free_port()}", f"-{name}.port.grpc={free_port()}"]
-        command += [f"-s3.port.grpc={free_port()}"]
-        self.url = f"http://127.0.0.1:{self.port}"
-        super().__init__(command, folder / "s3.log", self._holds_the_bucket)
+        self.url = f"http://127.0.0.1:{port}"
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": ADMIN[0],
+            "AWS_SECRET_ACCESS_KEY": ADMIN[1],
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        env = {"HOME": str(folder), "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+        super().__init__(command, folder / "s3.log", self._stores_objects, env)
 
-    def _holds_the_bucket(self) -> bool:
+    @cached_property
+    def client(self) -> Any:
+        """A client of boto3."""
         import boto3
-        import botocore.config
-        import botocore.exceptions
+        from botocore.config import Config
 
-        config = botocore.config.Config(retries={"max_attempts": 1}, connect_timeout=2, read_timeout=5)
-        client = boto3.client(
+        style = {"addressing_style": "path"}
+        config = Config(s3=style, retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5)
+        return boto3.client(
             "s3",
             endpoint_url=self.url,
-            region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
-            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+            region_name="us-east-1",
+            aws_access_key_id=ADMIN[0],
+            aws_secret_access_key=ADMIN[1],
             config=config,
         )
+
+    def create_bucket(self, name: str) -> None:
+        """Create a bucket unless it exists."""
+        from botocore.exceptions import ClientError
+
         try:
-            client.create_bucket(Bucket=self.bucket)
-            client.put_object(Bucket=self.bucket, Key="probe", Body=b"")
-        except botocore.exceptions.ClientError as error:
-            return error.response["Error"]["Code"] in ("BucketAlreadyExists", "BucketAlreadyOwnedByYou")
-        except botocore.exceptions.BotoCoreError:
+            self.client.create_bucket(Bucket=name)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("BucketAlreadyExists", "BucketAlreadyOwnedByYou"):
+                raise
+
+    def _stores_objects(self) -> bool:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self.create_bucket("shared")
+            self.client.put_object(Bucket="shared", Key="probe", Body=b"1")
+        except (BotoCoreError, ClientError):
             return False
         return True
+
+
+def _identity(name: str, keys: tuple[str, str], actions: list[str]) -> dict[str, Any]:
+    credentials = {"accessKey": keys[0], "secretKey": keys[1]}
+    return {"name": name, "credentials": [credentials], "actions": actions}

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from cortex_cli.__main__ import main
 from tests.runtime.compatibility.forms import Ask, Form
-from tests.runtime.jobs.conftest import api, nats_server  # noqa: F401
+from tests.runtime.jobs.conftest import api  # noqa: F401
 
 LABELS = {"config": {"labels": ["first", "second", "third"]}}
 SIZES = [0.0, 0.25, 0.75]

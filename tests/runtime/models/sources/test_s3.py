@@ -151,7 +151,7 @@ class Between(BaseHTTPRequestHandler):
 @pytest.fixture
 def between(s3, monkeypatch):
     """A way to the S3 server on which requests get lost."""
-    handler = type("Handler", (Between,), {"faults": [], "upstream": s3.endpoint, "seen": []})
+    handler = type("Handler", (Between,), {"faults": [], "upstream": s3.server.url, "seen": []})
     with serving(handler) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         yield handler
