@@ -66,6 +66,11 @@ def is_disconnected(receive: Receive) -> bool:
     return getattr(getattr(receive, "__self__", None), "disconnected", False) is True
 
 
+def connection_of(receive: Receive) -> Any:
+    """Return the connection of a request: uvicorn's protocol object, or None on another server."""
+    return getattr(getattr(getattr(receive, "__self__", None), "on_response", None), "__self__", None)
+
+
 def _part(message: AsgiMessage) -> bytes:
     if message["type"] == "http.disconnect":
         raise ClientDisconnected

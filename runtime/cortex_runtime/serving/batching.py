@@ -1,8 +1,8 @@
 """Server-side batching: handle concurrent requests in one call of the method, whose arguments are lists.
 
-Each process runs one batch at a time. A batch starts when it is full, when its first request has waited for batchInterval, or
-when the previous batch ends. A batch that raises is run again in halves until the failing request is alone, so that one invalid
-request does not fail the others.
+Each process runs one batch at a time. A batch starts when it is full, when its first request has waited for batchInterval, when
+all open connections have a request in it, or when the previous batch ends. A batch that raises is run again in halves until the
+failing request is alone, so that one invalid request does not fail the others.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from starlette.types import Receive
 
@@ -24,7 +25,7 @@ from cortex_runtime.clients import served
 from cortex_runtime.errors import ClientDisconnected, RequestTimeout, StartError
 from cortex_runtime.handler.interfaces import Method
 from cortex_runtime.handler.threads import Threads
-from cortex_runtime.http.payload import is_disconnected
+from cortex_runtime.http.payload import connection_of, is_disconnected
 from cortex_runtime.logs.records import request_id
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 
@@ -53,6 +54,7 @@ class _Item:
     identity: str | None
     served: list[tuple[str, int]] | None
     context: Context
+    connection: Any
 
 
 class Batcher:
@@ -73,6 +75,7 @@ class Batcher:
         self._waiting: deque[_Item] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._work: asyncio.Task[None] | None = None
+        self._known: WeakSet[Any] = WeakSet()
 
     async def run(self, arguments: dict[str, Any], receive: Receive, timeout: float) -> Any:
         """Run a request in a batch and return its result.
@@ -88,26 +91,43 @@ class Batcher:
             request_id.get(),
             served.get(),
             copy_context(),
+            connection_of(receive),
         )
         self._waiting.append(item)
         self._metrics.set_batching(len(self._waiting))
         if self._work is None:
-            if len(self._waiting) >= self._most:
+            if self._is_complete():
                 self._begin()
             elif self._timer is None:
                 self._timer = loop.call_later(self._interval, self._begin)
-        timer = asyncio.timeout(timeout)
+        expiry = loop.call_later(timeout, self._expire, item, timeout)
         try:
-            async with timer:
-                return await item.answer
-        except TimeoutError:
-            if not timer.expired():
-                raise
-            # A request that is already in a batch cannot be removed.
-            with suppress(ValueError):
-                self._waiting.remove(item)
-                self._metrics.set_batching(len(self._waiting))
-            raise RequestTimeout(timeout) from None
+            return await item.answer
+        finally:
+            expiry.cancel()
+
+    def _expire(self, item: _Item, timeout: float) -> None:
+        """Give up a request. One that is already in a batch cannot be removed from it."""
+        with suppress(ValueError):
+            self._waiting.remove(item)
+            self._metrics.set_batching(len(self._waiting))
+        if not item.answer.done():
+            item.answer.set_exception(RequestTimeout(timeout))
+
+    def _is_complete(self) -> bool:
+        """Return whether to start a batch now: it is full, or every open connection already waits for it.
+
+        A new connection may be the first of several, so this only counts connections that have been in a batch before.
+        """
+        waiting = self._waiting
+        if len(waiting) >= self._most:
+            return True
+        connection = waiting[0].connection
+        return (
+            connection is not None
+            and len(waiting) >= len(connection.server_state.connections)
+            and all(item.connection in self._known for item in waiting)
+        )
 
     def _begin(self) -> None:
         """Start a batch with the waiting requests."""
@@ -134,7 +154,13 @@ class Batcher:
             results = await self._results(items, began + self._give_up)
         except BaseException as error:
             results = [error] * len(items)
+        self._work = None
+        if len(self._waiting) >= self._most:
+            # First, so that it runs while the responses of this batch are encoded and sent.
+            self._begin()
         for item, result in zip(items, results, strict=True):
+            if item.connection is not None:
+                self._known.add(item.connection)
             if item.answer.done():
                 continue
             if isinstance(result, BaseException):
@@ -143,10 +169,7 @@ class Batcher:
                 item.answer.exception()
             else:
                 item.answer.set_result(result)
-        self._work = None
-        if len(self._waiting) >= self._most:
-            self._begin()
-        elif self._waiting:
+        if self._work is None and self._waiting:
             pause = min(self._interval, (perf_counter() - began) * _SHARE)
             self._timer = asyncio.get_running_loop().call_later(pause, self._begin)
 

@@ -82,6 +82,17 @@ def test_the_interval_ends_the_wait_of_the_first(batched):
     assert [answer.json()["of"] for answer in together(api, [{"n": 1}])] == [1]
 
 
+def test_a_batch_does_not_wait_when_no_other_client_is_connected(batched):
+    api = batched(2, "60s")
+    with httpx.Client(trust_env=False, timeout=30) as client:
+        with httpx.Client(trust_env=False, timeout=30) as other, ThreadPoolExecutor(2) as threads:
+            answers = list(threads.map(lambda each: each.post(api.url, json={"n": 1}), (client, other)))
+            assert [answer.json()["of"] for answer in answers] == [2, 2]
+        # Once it is answered, the server has seen that the other connection is closed.
+        assert client.get(api.url).json() == [2]
+        assert client.post(api.url, json={"n": 1}).json()["of"] == 1
+
+
 def test_what_waits_while_a_batch_runs_is_the_next_batch(batched, tmp_path):
     api = batched(3, "20ms")
     gate = tmp_path / "gate"
