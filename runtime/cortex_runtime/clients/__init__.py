@@ -1,4 +1,4 @@
-"""The clients that a handler's constructor may ask for, one for each type of handler; what they need is imported only then."""
+"""The clients that handlers receive, one for each handler type. The libraries of a client are imported only if it is used."""
 
 import os
 from collections.abc import Callable
@@ -12,44 +12,44 @@ from cortex_runtime.errors import StartError
 from cortex_runtime.models.repository import ModelRepository
 
 served: ContextVar[list[tuple[str, int]] | None] = ContextVar("served", default=None)
-"""While a request is handled: the list to which a client adds the (name, version) that it answers from."""
+"""The (name, version) pairs that the current request has used; clients append to the list."""
 
 
 class Client(Protocol):
-    """What the runtime wants of a client; the handler sees the methods of its own kind as well.
+    """The interface of clients for the runtime. Handlers also see the methods of each type.
 
     Clients of models that Cortex served up to 0.11 also have `classic_signature(part, model_name, model_version)`.
     """
 
     argument: str
-    """The constructor argument that it is injected as. "python_client" is also known as "model_client"."""
+    """The constructor argument that receives the client. "python_client" is also known as "model_client"."""
     may_wait: bool
-    """Whether a call may have to fetch or load a model first, and so take long."""
+    """Whether a call may first fetch or load a model, which takes long."""
 
     def info(self) -> list[dict[str, Any]]:
-        """For GET /info: of each model its name, versions, what is loaded, and signatures."""
+        """Return the name, the versions, the loaded versions and the signatures of each model, for GET /info."""
 
     def predict(
         self, model_input: Any, model_name: str | None = None, model_version: str | int | None = "latest"
     ) -> Any:
-        """Run a model. Raises UserError when the caller is wrong about model, version or input."""
+        """Run a model. Raises UserError for an unknown model or version, and for an invalid input."""
 
     def signature(
         self, model_name: str | None = None, model_version: str | int | None = "latest"
     ) -> dict[str, Any]:
-        """Inputs and outputs of a model: {"inputs": {name: {"shape", "type"}}, "outputs": the same}."""
+        """Return inputs and outputs of a model: {"inputs": {name: {"shape", "type"}}, "outputs": the same}."""
 
     def preload(self) -> None:
-        """Load all models, when no limit stands against it. Raises StartError. Called once the handler is constructed."""
+        """Load all models, unless their number is limited. Raises StartError. Called after the handler is constructed."""
 
     def refresh(self) -> None:
-        """The index of models has changed: read it and follow it, while requests are answered."""
+        """Read the changed index of the models and apply it, while requests are handled."""
 
     def problems(self) -> dict[str, str]:
-        """What is wrong with models now, by model ("iris 3")."""
+        """Return the current problems by model ("iris 3")."""
 
     def close(self) -> None:
-        """Let go of all models."""
+        """Release all models."""
 
 
 def open_client(
@@ -59,11 +59,11 @@ def open_client(
     load_model: Callable[[str], Any] | None = None,
     failed: Callable[[str], None] | None = None,
 ) -> Client | None:
-    """The client for the models of an API; None when it has none.
+    """Return the client for the models of an API, or None if it has no models.
 
-    models: the folder that the supervisor keeps. load_model: the user's, for type python; called when a model is asked for, and
-    by `preload`. Models of the other types are loaded here when there is no limit. failed: is told the name of a model whenever
-    a load of it has failed. Raises StartError.
+    models: the folder that the supervisor fills. load_model: of the user, for type python; called when a model is requested,
+    and by `preload`. Models of other types are loaded here unless their number is limited. failed: called with the name of a
+    model after each failed load. Raises StartError.
     """
     handler = document.spec.handler
     if handler.models is None:
@@ -81,8 +81,7 @@ def open_client(
         if load_model is None:
             raise StartError(
                 "HandlerInvalid",
-                "handler.models is given, so the handler needs a load_model(self, model_path) that returns the model "
-                "at a path",
+                "handler.models requires a method load_model(self, model_path), which returns the loaded model",
             )
         return PythonClient(store, load_model, size=size, limit_bytes=limit_bytes)
     if handler.type == "onnx":

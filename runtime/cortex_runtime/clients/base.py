@@ -1,4 +1,4 @@
-"""What the three clients have in common: the models of one store, in one cache."""
+"""The part that all clients have in common: a cache of the models of one repository."""
 
 from typing import Any, Generic, TypeVar
 
@@ -9,14 +9,14 @@ T = TypeVar("T")
 
 
 class CachingClient(Generic[T]):
-    """The part of a `Client` that is the same for all types of models. T: a model in memory."""
+    """The methods of a `Client` that do not depend on the type of the models. T: a model in memory."""
 
     def __init__(self, store: ModelRepository, cache: MemoryCache[T]) -> None:
         self._store = store
         self._cache = cache
 
     def names(self) -> list[str]:
-        """Return the names of all models; of a single model the name that it has inside."""
+        """Return the names of all models; a single model has an internal name."""
         return self._store.names()
 
     @property
@@ -46,7 +46,7 @@ class CachingClient(Generic[T]):
         return self._signature_of(model)
 
     def info(self) -> list[dict[str, Any]]:
-        """Names, versions, what is loaded, and the signature of the highest version in memory, for GET /info."""
+        """Return names, versions, loaded versions and the signature of the highest loaded version, for GET /info."""
         held: dict[str, dict[int, T]] = {}
         for version, model in self._cache.loaded():
             held.setdefault(version.name, {})[version.version] = model
@@ -65,20 +65,20 @@ class CachingClient(Generic[T]):
         return entries
 
     def preload(self) -> None:
-        """Load all models, when no limit stands against it. Raises StartError (ModelInvalid)."""
+        """Load all models, unless their number is limited. Raises StartError (ModelInvalid)."""
         self._cache.preload()
 
     def refresh(self) -> None:
-        """Follow the index of models."""
+        """Apply the changed index of the models."""
         if self._store.refresh():
             self._cache.refresh()
 
     def problems(self) -> dict[str, str]:
-        """What is wrong with models now, by model."""
+        """Return the current problems by model."""
         return self._cache.problems()
 
     def close(self) -> None:
-        """Let go of all models."""
+        """Release all models."""
         self._cache.close()
 
     def _is_loaded(self, model: T) -> bool:

@@ -1,6 +1,6 @@
-"""A caller's values as arrays of the types that a model takes: exactly, or rounded to the nearest number of a float type.
+"""Convert values of a request to arrays of a model's types: exactly, or rounded to the nearest number of a float type.
 
-Whatever would become another number (a fraction as an integer, an integer out of range, text as a number) is a ValueError.
+A conversion that would change a number (a fraction to an integer, an integer out of range, text to a number) raises ValueError.
 """
 
 import difflib
@@ -17,7 +17,7 @@ import numpy as np
 from cortex_runtime.errors import UserError
 
 _EXACT = 2**53 - 1
-"""Up to here a float64 is the only integer that is rounded to it. Beyond, a float in a request may be another number."""
+"""The largest integer up to which each float64 stands for one integer. A larger float in a request may have been rounded."""
 
 _KINDS = {
     "U": "text",
@@ -31,17 +31,17 @@ _KINDS = {
     "V": "records",
 }
 _NUMPY = "?bhilqpBHILQPefdgFDGOUSMm"
-"""Codes of numpy's own types."""
+"""Type codes of numpy's own types."""
 _SMALL_TYPES = ("bfloat16", "float8_", "float6_", "float4_", "int4", "int2", "uint4", "uint2")
-"""How the names of ml_dtypes' types begin. Each fits into float32 or int8/uint8."""
+"""Prefixes of the types of ml_dtypes. Each fits into float32 or int8/uint8."""
 
 
 @dataclass(frozen=True)
 class NumberType:
-    """A type of numbers of a model. dtype: the numpy type in which they travel here.
+    """A number type of a model.
 
-    low, high: what an integer type holds. largest: the largest number of a float type that is smaller than `dtype`. is_part:
-    whether `dtype` holds more than the type.
+    dtype: the numpy type of its values here. low, high: bounds of an integer type. largest: the largest number of a float type
+    that is smaller than `dtype`. is_part: whether `dtype` holds more values than the type.
     """
 
     name: str
@@ -55,7 +55,7 @@ class NumberType:
     def of(
         cls, name: str, dtype: type[np.generic], low: int | None = None, high: int | None = None
     ) -> "NumberType":
-        """A type whose values are numpy's, or integers of a part of its range."""
+        """Return the type whose values are those of a numpy type, or a range of its integers."""
         carrier = np.dtype(dtype)
         if carrier.kind not in "iu":
             return cls(name, carrier)
@@ -65,10 +65,8 @@ class NumberType:
         return cls(name, carrier, low, high, is_part=True)
 
     def convert(self, value: Any) -> np.ndarray:
-        """A value (an array, nested lists, a number) as an array of `dtype`.
-
-        Raises ValueError when it holds anything that this type can't.
-        """
+        """Return a value (an array, nested lists, a number) as an array of `dtype`. Raises ValueError for a value that does not
+        fit."""
         if isinstance(value, np.ndarray):
             given = _without_mask(value)
             if given.dtype == self.dtype and not self.is_part:
@@ -114,7 +112,7 @@ class NumberType:
             if not whole.all():
                 raise ValueError(f"expected whole numbers, got {given[~whole].flat[0]}")
             if not isinstance(value, np.ndarray) and np.abs(given).max() > _EXACT:
-                # numpy makes floats of integers that no single type holds, which loses digits.
+                # numpy converts integers that fit no single type to floats, which loses digits.
                 return self._exactly(np.asarray(value, object))
         elif kind not in "iu":
             self._refuse(kind)
@@ -131,7 +129,7 @@ class NumberType:
         return given if given.dtype.kind == "b" else self._refuse(given.dtype.kind)
 
     def _exactly(self, given: np.ndarray) -> np.ndarray:
-        """From Python's objects, one by one."""
+        """Convert Python objects one by one."""
         kind = self.dtype.kind
         read = {"b": self._boolean, "c": self._complex, "f": self._float}.get(kind, self._integer)
         array = np.empty(given.size, self.dtype if kind not in "f" else np.float64)
@@ -178,28 +176,25 @@ class NumberType:
 
 
 def bfloat16_bits(array: np.ndarray) -> np.ndarray:
-    """The upper halves of float32 numbers, rounded to nearest, ties to even."""
+    """Return the upper halves of float32 numbers, rounded to nearest, ties to even."""
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return np.where(np.isnan(array), 0x7FC0, rounded).astype("<u2")
 
 
 def bfloat16_numbers(bits: np.ndarray) -> np.ndarray:
-    """float32 numbers from their upper halves."""
+    """Return float32 numbers from their upper halves."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 BFLOAT16 = NumberType(
     "bfloat16", np.dtype(np.float32), largest=float(np.uint32(0x7F7F7FFF).view(np.float32)), is_part=True
 )
-"""largest: the last float32 that is rounded to a finite bfloat16."""
+"""The last float32 that is rounded to a finite bfloat16."""
 
 
 def text_array(value: Any) -> np.ndarray:
-    """A value (text, nested lists or an array of it) as an array of str objects; bytes are taken for UTF-8.
-
-    Raises ValueError.
-    """
+    """Return text, nested lists or an array of text as an array of str objects; bytes are decoded as UTF-8. Raises ValueError."""
     given = object_array(value)
     array = np.empty(given.size, object)
     for place, item in enumerate(given.flat):
@@ -207,14 +202,14 @@ def text_array(value: Any) -> np.ndarray:
             item = item.decode()
         if not isinstance(item, str):
             raise ValueError(_unexpected(item, "text"))
-        # Raises UnicodeEncodeError, a ValueError, for half a surrogate pair.
+        # An unpaired surrogate raises UnicodeEncodeError, which is a ValueError.
         item.encode()
         array[place] = str(item)
     return array.reshape(given.shape)
 
 
 def check_names(given: Mapping[Any, Any], required: Collection[str], optional: Collection[str] = ()) -> None:
-    """See that a mapping names the inputs of a model. Raises UserError, naming the inputs and those that are close."""
+    """Check that a mapping names the inputs of a model. Raises UserError, which lists the inputs and similar names."""
     known = [*required, *optional]
     missing = [name for name in required if name not in given]
     unknown = [name for name in given if name not in required and name not in optional]
@@ -242,7 +237,7 @@ def _read(value: Any) -> np.ndarray:
 
 
 def object_array(value: Any) -> np.ndarray:
-    """A value (nested lists, an array) as an array of Python's objects. Raises ValueError."""
+    """Return nested lists or an array as an array of Python objects. Raises ValueError."""
     try:
         return _without_mask(np.asanyarray(value, dtype=object))
     except ValueError as error:
@@ -282,7 +277,7 @@ def _is_finite(number: Any) -> bool:
 
 
 def _largest(given: np.ndarray) -> Any:
-    """The number of the largest magnitude."""
+    """Return the number with the largest absolute value."""
     return given.flat[np.abs(given.astype(np.longdouble, copy=False)).argmax()]
 
 

@@ -1,6 +1,6 @@
-"""Signatures, results and attributes of clients in the forms that Cortex had up to release 0.33.
+"""Signatures, results and attributes of clients in the form of Cortex up to release 0.33.
 
-Handlers that are recognized by their names as that old get these forms; nothing here runs for any other handler.
+Used only for handlers whose names show that they were written for one of these releases.
 """
 
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
@@ -17,7 +17,8 @@ _TENSORFLOW_ENUMS = {"float32": "DT_FLOAT", "float64": "DT_DOUBLE", "float16": "
 
 
 class NodeList(list[Any]):
-    """Inputs or outputs of an ONNX model: a list of onnxruntime's NodeArg, as up to 0.11, that also reads as today's signature.
+    """Inputs or outputs of an ONNX model: a list of onnxruntime's NodeArg, as up to 0.11, with the methods of today's
+    signature.
 
     signature: {"inputs": {name: {"shape", "type"}}, "outputs": the same}.
     """
@@ -43,9 +44,10 @@ class NodeList(list[Any]):
 
 
 class SignatureDefs(dict[str, Any]):
-    """A map of signature key to SignatureDef, in protobuf's JSON form, that also reads as today's signature.
+    """A map of signature key to SignatureDef, in protobuf's JSON form, with the items of today's signature. Contains only the
+    served signature.
 
-    Only the signature that is served is in it. signature: {"key", "inputs", "outputs"}, of the TensorFlow client.
+    signature: {"key", "inputs", "outputs"}, of the TensorFlow client.
     """
 
     def __init__(self, signature: Mapping[str, Any]) -> None:
@@ -57,7 +59,7 @@ class SignatureDefs(dict[str, Any]):
         return self._signature[key]
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return a SignatureDef by its key, or a part of the signature that is served."""
+        """Return a SignatureDef by its key, or a part of the served signature by its name."""
         try:
             return self[key]
         except KeyError:
@@ -74,7 +76,7 @@ def _tensor_info(tensor: Mapping[str, Any]) -> dict[str, Any]:
     if shape is None:
         described["unknownRank"] = True
     elif shape:
-        # An int64 is a string in protobuf's JSON form. A scalar has no "dim".
+        # protobuf's JSON has int64 as strings. A scalar has no "dim".
         described["dim"] = [{"size": str(size)} for size in shape]
     return {"dtype": _TENSORFLOW_ENUMS.get(dtype, f"DT_{dtype.upper()}"), "tensorShape": described}
 
@@ -95,7 +97,7 @@ class FlatOutputs(dict[str, list[Any]]):
 
 
 class ValuesByModel(Mapping[str, Any]):
-    """A value for each model of a client, read when it is asked for. A single model is `_cortex_default`."""
+    """A value for each model of a client, computed on access. A single model is `_cortex_default`."""
 
     def __init__(self, names: Callable[[], list[str]], read: Callable[[str], Any]) -> None:
         self._names = names
@@ -114,9 +116,8 @@ class ValuesByModel(Mapping[str, Any]):
 
 
 class LegacyONNXAttributes(CachingClient[T]):
-    """What `onnx_client` had beside its methods: `session` and `input_signature` in 0.12 to 0.17, and the same by the name of
-    the model in 0.18 to 0.21. All are of the latest version.
-    """
+    """Attributes that `onnx_client` had: `session` and `input_signature` in 0.12 to 0.17, and the same by model name in 0.18 to
+    0.21. All are of the latest version."""
 
     def get_model(
         self, model_name: str | None = None, model_version: str | int | None = "latest"
@@ -146,7 +147,7 @@ class LegacyONNXAttributes(CachingClient[T]):
 
 
 class FlatTensorFlowClient:
-    """The `tensorflow_client` of a TensorFlowPredictor: outputs are flat lists. All else is the client's own."""
+    """The `tensorflow_client` of a TensorFlowPredictor, whose outputs are flat lists. Everything else is passed to the client."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

@@ -1,6 +1,6 @@
-"""Types of ONNX that numpy has not: as numbers that numpy has, and back into the bits that onnxruntime holds.
+"""Types of ONNX that numpy does not have, as types that it has, and as the bits of onnxruntime.
 
-bfloat16 and the 8-bit floats travel as float32, the integers of 2 and 4 bits as int8 and uint8. All of them fit.
+bfloat16 and the 8-bit floats are float32 here, the integers of 2 and 4 bits are int8 and uint8. No value is lost.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from cortex_runtime.clients.conversion import BFLOAT16, NumberType, bfloat16_bit
 
 @dataclass(frozen=True)
 class PackedType:
-    """One type. code: its number in ONNX. encode: an array to unsigned integers of `bits` bits. decode: the way back."""
+    """One type. code: its number in ONNX. encode: converts an array to unsigned integers of `bits` bits. decode: the inverse."""
 
     number: NumberType
     code: int
@@ -25,14 +25,14 @@ class PackedType:
     decode: Callable[[np.ndarray], np.ndarray]
 
     def to_ort(self, array: np.ndarray) -> Any:
-        """The OrtValue of an array as `NumberType.convert` returns it. Raises ValueError for a number that does not fit."""
+        """Return an array from `NumberType.convert` as an OrtValue. Raises ValueError for a number that does not fit."""
         value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(array.shape), self.code)
         content = self._pack(self.encode(array.ravel())).tobytes()
         ctypes.memmove(value.data_ptr(), content, len(content))
         return value
 
     def from_ort(self, value: Any) -> np.ndarray:
-        """The numbers of an OrtValue in this machine's memory."""
+        """Return the numbers of an OrtValue in the memory of this machine."""
         shape = tuple(value.shape())
         count = int(np.prod(shape, dtype=np.int64))
         content = ctypes.string_at(value.data_ptr(), -(-count * self.bits // 8)) if count else b""
@@ -58,7 +58,8 @@ class PackedType:
 def _floats(
     name: str, code: int, exponent_bits: int, bias: int, *, ieee: bool = False, fnuz: bool = False
 ) -> PackedType:
-    """An 8-bit float with a sign. ieee: its last exponent is for infinity and NaN. fnuz: it has no -0, whose place has NaN."""
+    """Return a signed 8-bit float type. ieee: the last exponent encodes infinity and NaN. fnuz: -0 does not exist, and its code
+    is NaN."""
     mantissa_bits = 7 - exponent_bits
     magnitudes = np.empty(128)
     for bits in range(128):
@@ -86,14 +87,14 @@ def _floats(
             raise ValueError(f"infinity does not fit into {name}")
         size = np.abs(array.astype(np.float64))
         codes = np.searchsorted(middles, np.where(np.isnan(size), 0, size))
-        # Halfway between two, the one with an even code.
+        # A number halfway between two is rounded to the even code.
         tie = (codes < len(middles)) & (middles[np.minimum(codes, len(middles) - 1)] == size)
         codes = codes + (tie & (codes % 2 == 1))
         codes = np.where(np.isinf(size), last << mantissa_bits, codes)
         negative = np.signbit(array) & ~(fnuz & (codes == 0))
         return np.where(np.isnan(array), nan, codes + 128 * negative).astype(np.uint8)
 
-    # Up to half a step beyond the largest a number is rounded to it; the half itself goes to the even code.
+    # Numbers up to half a step above the largest are rounded to it; at half a step the even code is used.
     limit = finite[-1] + step / 2
     if (len(finite) - 1) % 2:
         limit = float(np.nextafter(np.float32(limit), np.float32(0)))
@@ -102,7 +103,7 @@ def _floats(
 
 
 def _powers() -> PackedType:
-    """The powers of two from 2**-127 to 2**127."""
+    """Return the powers of two from 2**-127 to 2**127."""
     table = np.concatenate([2.0 ** np.arange(-127, 128), [np.nan]])
     name = "float8e8m0"
 
@@ -156,4 +157,4 @@ TYPES = {
         _integers("int2", 26, 2, signed=True),
     )
 }
-"""onnxruntime's name of a type to the type."""
+"""The types by onnxruntime's name."""

@@ -1,8 +1,8 @@
-"""What a model's file says and onnxruntime's sessions don't: whether an input without dimensions is a single value, or of any
+"""Read from an ONNX file what sessions of onnxruntime do not report: whether an input without dimensions is a scalar, or of any
 rank.
 
-Reads protocol buffers as far as that needs: of an ONNX ModelProto the graph (field 7), of it the inputs (11), of an input its
-name (1) and type (2), of that the tensor (1) and its shape (2).
+Reads only the required protobuf fields: the graph (7) of a ModelProto, its inputs (11), the name (1) and type (2) of an input,
+its tensor type (1) and the shape (2) of that.
 """
 
 import mmap
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def inputs_of_any_rank(path: Path) -> set[str]:
-    """Names of the inputs that are tensors without a shape. Raises OSError and ValueError."""
+    """Return the names of inputs that are tensors without a shape. Raises OSError and ValueError."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         found = set()
         for graph in _fields(content, (0, len(content)), 7):
@@ -29,7 +29,7 @@ def inputs_of_any_rank(path: Path) -> set[str]:
 
 
 def _fields(content: mmap.mmap, within: tuple[int, int], wanted: int) -> Iterator[tuple[int, int]]:
-    """Where the fields of one number begin and end, in a message within these bytes."""
+    """Yield start and end of each field with this number, in a message within these bytes."""
     place, end = within
     while place < end:
         key, place = _varint(content, place)

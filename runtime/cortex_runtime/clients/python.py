@@ -1,4 +1,4 @@
-"""`python_client`, also named `model_client`: hands out what the user's `load_model` has made of each model."""
+"""`python_client`, also named `model_client`: returns the results of the user's `load_model`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from cortex_runtime.models.repository import LoadFailed, ModelRepository, Versio
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory: whatever load_model returned."""
+    """A model in memory: the result of load_model."""
 
     version: Version
     model: Any
 
 
 class PythonClient(CachingClient[LoadedModel]):
-    """The models of one API. A single model has no name to give; several are asked for by name."""
+    """The models of one API. A single model is selected without a name, several by name."""
 
     argument = "python_client"
     may_wait = True
@@ -39,9 +39,10 @@ class PythonClient(CachingClient[LoadedModel]):
         super().__init__(store, MemoryCache(store, load, size=size, limit_bytes=limit_bytes))
 
     def get_model(self, model_name: str | None = None, model_version: str | int | None = "latest") -> Any:
-        """What load_model returned for a model. model_version: a number, or "latest", None or "" for the highest.
+        """Return the result of load_model for a model.
 
-        Raises UserError for an unknown model or version, and LoadFailed when load_model raised.
+        model_version: a number, or "latest", None or "" for the highest. Raises UserError for an unknown model or version, and
+        LoadFailed if load_model has raised.
         """
         loaded = self._cache.get(model_name, model_version)
         record_version(loaded.version.name, loaded.version.version)
@@ -57,13 +58,13 @@ class PythonClient(CachingClient[LoadedModel]):
     def predict(
         self, model_input: Any, model_name: str | None = None, model_version: str | int | None = "latest"
     ) -> Any:
-        """Not for Python models: only the handler knows what to call."""
+        """Raise, because only the handler knows how to run a Python model."""
         raise TypeError(
-            "python_client has no predict; get_model(name, version) gives what load_model returned"
+            "python_client has no method predict; get_model(name, version) returns the result of load_model"
         )
 
     def signature(
         self, model_name: str | None = None, model_version: str | int | None = "latest"
     ) -> dict[str, Any]:
-        """Nothing is known of the inputs of a Python model."""
+        """Return no inputs and outputs, because those of a Python model are unknown."""
         return {"inputs": {}, "outputs": {}}

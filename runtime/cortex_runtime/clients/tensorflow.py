@@ -1,6 +1,6 @@
-"""`tensorflow_client`: runs SavedModels, in TensorFlow Serving or, where none is configured, in this process.
+"""`tensorflow_client`: runs SavedModels, in TensorFlow Serving or, if none is configured, in this process.
 
-With a server nothing here imports TensorFlow. What a caller sent wrongly becomes a UserError, which reaches him as 400.
+With a server, TensorFlow is not imported. An invalid request is a UserError, a 400 for the client.
 """
 
 import re
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from cortex_runtime.clients.tfserving.server import ModelServer
 
 TIMEOUT = 300.0
-"""Seconds that a prediction may take in a server when nothing else is said, as in Cortex."""
+"""Default timeout of a prediction in a server, in seconds, as in Cortex."""
 
-_TRIES = 20
-"""For one prediction, while models are replaced or, beyond what the limits allow, unloaded for others."""
+_MAX_ATTEMPTS = 20
+"""Attempts for one prediction, while models are replaced or are evicted for other requests."""
 _PAUSE = 0.05
 
 
 class Backend(Protocol):
-    """Where models are loaded and run: `RemoteBackend` or `InProcessBackend`."""
+    """Loads and runs models: `RemoteBackend` or `InProcessBackend`."""
 
     def load(self, version: Version, key: str | None) -> Model[Any]: ...
     def predict(self, model: Model[Any], feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
@@ -51,7 +51,7 @@ class Backend(Protocol):
 
 
 class TensorFlowClient(CachingClient[Model[Any]]):
-    """The models of one API. A single model has no name to give; several are asked for by name.
+    """The models of one API. A single model is selected without a name, several by name.
 
     cache: of models that the backend has loaded. waits: whether a prediction waits for another process.
     """
@@ -69,56 +69,55 @@ class TensorFlowClient(CachingClient[Model[Any]]):
         self, model_input: Any, model_name: str | None = None, model_version: str | int | None = "latest"
     ) -> dict[str, Any]:
         """Run a model. Returns its outputs by name: numpy arrays of the model's shapes and types, numpy scalars for shape [].
+        Strings are str if they are UTF-8, otherwise bytes. bfloat16 is float32 here.
 
-        Strings are str where they are UTF-8, else bytes. bfloat16 comes and goes as float32.
-        model_input: a mapping of input name to array, nested lists or scalar; or, with one input, its value. Bytes may come in
-        JSON as {"b64": ...}. model_version: a number, or None, "" or "latest" for the highest.
-        Raises UserError for an unknown model or version, for inputs that are missing, unknown or of the wrong type or shape, and
-        for what the model refuses; LoadFailed; and HTTPException 503 or 504 when TensorFlow Serving is away or too slow.
+        model_input: a mapping of input name to array, nested lists or scalar; or, with one input, its value. Bytes in JSON are
+        {"b64": ...}. model_version: a number, or None, "" or "latest" for the highest.
+        Raises UserError for an unknown model or version, for missing and unknown inputs, for values of the wrong type or shape,
+        and for an input that the model refuses; LoadFailed; and HTTPException 503 or 504 if TensorFlow Serving is unavailable
+        or too slow.
         """
-        for _ in range(_TRIES):
+        for _ in range(_MAX_ATTEMPTS):
             model = self._cache.get(model_name, model_version)
             try:
                 outputs = self._backend.predict(model, model.signature.feed(model_input))
             except NotLoaded:
-                self._recover(model, model_name, model_version)
+                self._load_again(model, model_name, model_version)
                 continue
             record_version(model.version.name, model.version.version)
             return {name: array if array.ndim else array[()] for name, array in outputs.items()}
-        raise HTTPException(503, "the models are changing at this moment", {"Retry-After": "1"})
+        raise HTTPException(503, "the models are being replaced; try again", {"Retry-After": "1"})
 
-    def _recover(self, model: Model[Any], name: str | None, version: str | int | None) -> None:
-        """After the server has lost a model: load it again, unless its successor is here already."""
+    def _load_again(self, model: Model[Any], name: str | None, version: str | int | None) -> None:
+        """Load a model again that the server has lost, unless its successor is loaded."""
         if self._cache.get(name, version) is not model:
             return
         try:
             self._backend.load_again(model)
         except NotLoaded:
-            # Its successor is being loaded.
+            # Another thread loads its successor.
             time.sleep(_PAUSE)
 
     def signature(
         self, model_name: str | None = None, model_version: str | int | None = "latest"
     ) -> dict[str, Any]:
-        """The signature of a model that is served: its key, inputs and outputs, with shapes and types.
-
-        In a shape -1 is a dimension that is free, and a shape that is None is of any rank.
-        """
+        """Return the served signature of a model: its key, inputs and outputs, with shapes and types. In a shape, -1 is a free
+        dimension; None as a whole means any rank."""
         return self._cache.get(model_name, model_version).signature.to_dict()
 
     def classic_signature(
         self, part: str, model_name: str | None = None, model_version: str | int | None = "latest"
     ) -> SignatureDefs:
-        """Return the signature of a model as a map of SignatureDefs, which holds inputs and outputs whatever the part is."""
+        """Return the signature of a model as a map of SignatureDefs with inputs and outputs, for either part."""
         return SignatureDefs(self.signature(model_name, model_version))
 
     def preload(self) -> None:
-        """Load all models, when no limit stands against it. Raises StartError (ModelInvalid)."""
-        with _starting():
+        """Load all models, unless their number is limited. Raises StartError (ModelInvalid)."""
+        with _as_start_error():
             super().preload()
 
     def close(self) -> None:
-        """Let go of all models; in a server they stay, for the other processes of this replica."""
+        """Release all models. In a server they stay loaded, for the other processes of this replica."""
         self._backend.close()
 
     def _is_loaded(self, model: Model[Any]) -> bool:
@@ -137,10 +136,10 @@ def open_client(
     limit_bytes: int | None = None,
     timeout: float = TIMEOUT,
 ) -> TensorFlowClient:
-    """The client, with its models loaded when there is no limit.
+    """Return the client, with its models loaded unless their number is limited.
 
-    address: of TensorFlow Serving; None or "" to run models here. size, limit_bytes: what may be in memory, of this process.
-    timeout: seconds that a prediction may take in the server. Raises StartError.
+    address: of TensorFlow Serving; None or "" runs models in this process. size, limit_bytes: limits of this process for models
+    in memory. timeout: seconds for a prediction in the server. Raises StartError.
     """
     keys = {model.name: model.signature_key for model in spec.paths or () if model.signature_key is not None}
     backend: Backend
@@ -165,15 +164,15 @@ def open_client(
         return backend.load(version, keys.get(version.name, spec.signature_key))
 
     if address:
-        # The limits are the server's, since all processes share it; here only signatures are kept.
+        # The server enforces the limits, since all processes share it; only signatures are cached here.
         limit = None if spec.cache_size is None and spec.cache_bytes is None else sys.maxsize
         cache = MemoryCache(store, load, size=limit, unload=backend.unload)
         store.in_memory(
             lambda: {version.stamp for version, model in cache.loaded() if backend.is_loaded(model)}
         )
         if not cache.is_limited:
-            with _starting():
-                server.announce(store.all_versions())
+            with _as_start_error():
+                server.add_to_list(store.all_versions())
     else:
         cache = MemoryCache(store, load, size=size, limit_bytes=limit_bytes)
     client = TensorFlowClient(store, backend, cache, waits=bool(address))
@@ -190,8 +189,8 @@ def _connect(store: ModelRepository, spec: "Models", address: str) -> "ModelServ
     from cortex_runtime.clients.tfserving.server import ModelServer
 
     versions = store.all_versions()
-    # The server sees the folder of models, in which versions lie as <name>/<stamp>/<version>. Other pods may share it on a
-    # volume; each has its own server, and its own name.
+    # The server reads the folder of models, which contains <name>/<stamp>/<version>. Other pods may share it on a volume; each
+    # has its own server, with its own name.
     folder = versions[0].path.parents[2]
     replica = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
     total = None if spec.cache_bytes is None else units.parse_bytes(spec.cache_bytes)
@@ -205,8 +204,8 @@ def _connect(store: ModelRepository, spec: "Models", address: str) -> "ModelServ
 
 
 @contextmanager
-def _starting() -> Iterator[None]:
-    """While an API starts, what is a 503 later is the reason why it does not start."""
+def _as_start_error() -> Iterator[None]:
+    """Raise StartError instead of the 503 of a request, while the API starts."""
     try:
         yield
     except HTTPException as error:

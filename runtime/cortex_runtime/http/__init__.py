@@ -1,4 +1,4 @@
-"""HTTP as the workers speak it: uvicorn with our protocol, request bodies in, responses out, API keys."""
+"""HTTP of the workers: uvicorn with our protocol, request bodies, responses, API keys."""
 
 import importlib
 import sys

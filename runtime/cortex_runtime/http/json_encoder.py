@@ -22,7 +22,7 @@ _DEEPEST = 250
 """Levels of lists and objects. orjson stops at 254."""
 _MOMENT = re.compile(rb"T\d\d:\d\d:\d\d")
 _NUMBERS = "?bhilqBHILQefd"
-"""Codes of numpy's types that orjson writes."""
+"""Type codes of numpy that orjson supports."""
 _ATTOSECONDS = {"W": 604800, "D": 86400, "h": 3600, "m": 60, "s": 1}
 _FRACTIONS = {"ms": 3, "us": 6, "ns": 9, "ps": 12, "fs": 15, "as": 18}
 
@@ -86,7 +86,7 @@ def _default(value: Any) -> Any:
 
 
 def _array(array: Any) -> Any:
-    """A numpy array; its numbers are written by orjson."""
+    """Return a numpy array in a form that orjson writes."""
     import numpy as np
 
     masked = sys.modules.get("numpy.ma")
@@ -110,7 +110,7 @@ def _array(array: Any) -> Any:
 
 
 def _nested(items: list[Any], shape: tuple[int, ...]) -> Any:
-    """Items as lists in lists."""
+    """Return items as nested lists."""
     import numpy as np
 
     array = np.empty(len(items), object)
@@ -120,7 +120,7 @@ def _nested(items: list[Any], shape: tuple[int, ...]) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    """A single value of numpy's."""
+    """Return a numpy scalar as a value that orjson supports."""
     import numpy as np
 
     dtype = value.dtype
@@ -151,7 +151,7 @@ def _scalar(value: Any) -> Any:
 
 
 def _moment(value: Any, np: Any) -> str | None:
-    """A datetime64, at least to the second, with a fraction only if it has one."""
+    """Return a datetime64 as text, at least to the second, with a fraction only if it has one."""
     if np.isnat(value):
         return None
     if np.datetime_data(value.dtype)[0] == "generic":
@@ -161,12 +161,12 @@ def _moment(value: Any, np: Any) -> str | None:
         text = str(value.astype("datetime64[s]"))
     head, _, fraction = text.partition(".")
     fraction = fraction.rstrip("0")
-    # As Python writes it: in groups of three digits from microseconds on.
+    # As Python does: groups of three digits, from microseconds on.
     return f"{head}.{fraction.ljust(max(6, -(-len(fraction) // 3) * 3), '0')}" if fraction else head
 
 
 def _duration(ticks: int, digits: int) -> str:
-    """A duration by ISO 8601. ticks: of 10**-digits seconds."""
+    """Return a duration in the format of ISO 8601. ticks: of 10**-digits seconds."""
     sign, ticks = ("-", -ticks) if ticks < 0 else ("", ticks)
     seconds, fraction = divmod(ticks, 10**digits)
     minutes, seconds = divmod(seconds, 60)
@@ -185,7 +185,7 @@ def _duration(ticks: int, digits: int) -> str:
 
 
 def _pandas(value: Any) -> Any:
-    """pandas, when the value is of its types. Who has one has imported it."""
+    """Return pandas if the value has one of its types. It has been imported then."""
     pandas = sys.modules.get("pandas")
     if pandas is None or not hasattr(pandas, "DataFrame"):
         return None
@@ -222,16 +222,16 @@ def _from_pandas(value: Any, pd: Any) -> Any:
 
 
 def is_numpy_number(dtype: Any) -> bool:
-    """Whether a pandas type is numpy's own, and of numbers."""
+    """Return whether a pandas type is one of numpy's numbers."""
     return getattr(dtype, "char", "") in _NUMBERS and type(dtype).__module__.startswith("numpy")
 
 
 Path = tuple[Any, ...]
-"""(the path to what is around, key or place): written as text only for a message."""
+"""The path to a value: the path of its parent, and its key or index. Formatted only for a message."""
 
 
 def _plain(value: Any, path: Path, depth: int) -> Any:
-    """A value as Python's simplest types and orjson's fragments. Raises NotSerializable, naming the path."""
+    """Return a value as Python's basic types and fragments of orjson. Raises NotSerializable with the path."""
     if value is None or isinstance(value, bool | orjson.Fragment) or type(value) is float:
         return value
     if isinstance(value, str):
@@ -280,7 +280,7 @@ def _object(value: dict[Any, Any], path: Path, depth: int) -> dict[str, Any]:
 
 
 def _key(key: Any, path: Path) -> str:
-    """A key that is no str as text: as JSON would write it as a value, without quotes."""
+    """Return a key that is not a string as text: the JSON of the key, without quotes."""
     try:
         text = orjson.dumps(_plain(key, path, 0)).decode()
     except NotSerializable:

@@ -1,6 +1,5 @@
-"""spec.tracker: counts predictions from the final responses. It never fails a request: a response that it can't count is skipped,
-and skipped responses are counted by reason.
-"""
+"""spec.tracker: counts predictions from the final responses. It never fails a request: a response that it cannot count is
+skipped, and skipped responses are counted by reason."""
 
 import dataclasses
 import logging
@@ -54,7 +53,7 @@ class Tracker:
         except _Skip as reason:
             self._skip(str(reason))
         except Exception:
-            # A mapping class of the user may raise anything.
+            # A mapping class of the user may raise any exception.
             self._skip("unreadable")
 
     def _skip(self, reason: str) -> None:

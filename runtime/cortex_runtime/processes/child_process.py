@@ -1,4 +1,5 @@
-"""A worker process as its supervisor sees it. Used for workers that serve requests and that run jobs. launcher.py starts it."""
+"""A worker process as its supervisor sees it. Used for workers that serve requests and for workers that run jobs. launcher.py
+starts it."""
 
 import asyncio
 import signal
@@ -96,7 +97,7 @@ class ChildProcess:
 
 
 def describe_exit(status: int) -> str:
-    """Return how a process exited, in words."""
+    """Return a description of how a process exited."""
     if status == UNKNOWN_STATUS:
         return "exited (its status is unknown, because its template process had exited before)"
     if status >= 0:

@@ -1,4 +1,4 @@
-"""The out-of-memory kills of this container, as its cgroup counts them."""
+"""The number of out-of-memory kills in this container, from its cgroup."""
 
 from pathlib import Path
 

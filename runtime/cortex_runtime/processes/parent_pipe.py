@@ -1,8 +1,8 @@
-"""Ends the processes that a supervisor has started when it exits, also when it is killed and can't end them itself.
+"""Ends the processes of a supervisor when it exits, even if it is killed and cannot end them.
 
 The supervisor keeps a pipe open. Each process that it starts opens the pipe too and asks the kernel to send SIGKILL to its
-process group when the supervisor's end is closed (F_SETSIG, see fcntl(2)). This needs no thread and no interpreter lock, so
-it works while user code blocks, and it reaches child processes of that code. Without F_SETSIG a thread polls the parent process.
+process group when the supervisor's end is closed (F_SETSIG, see fcntl(2)). This needs no thread and no interpreter lock, so it
+works while user code blocks, and it reaches child processes of that code. Without F_SETSIG a thread polls the parent process.
 
 As a program, it runs a command that exits with this process. It imports only the standard library.
 """
@@ -56,7 +56,7 @@ def exit_with_parent(name: str) -> int | None:
 
 
 def _poll(parent: int) -> None:
-    is_child = os.getppid() == parent  # And not a child of its template process.
+    is_child = os.getppid() == parent  # In a fork, the parent is the template process.
     while os.getppid() == parent if is_child else _runs(parent):
         time.sleep(_POLL_SECONDS)
     _kill()

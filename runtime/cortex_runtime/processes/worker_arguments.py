@@ -1,6 +1,5 @@
-"""The arguments that the supervisor passes to a worker process. A module of its own, so that the supervisor imports nothing of
-the worker.
-"""
+"""The arguments that the supervisor passes to a worker process. A module of its own, so that the supervisor does not import the
+worker."""
 
 import json
 from collections.abc import Sequence

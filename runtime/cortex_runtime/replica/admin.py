@@ -25,8 +25,8 @@ class Admin:
     """GET /healthz, /readyz, /metrics and /load.
 
     problem: returns why the replica is not ready, or None. metrics: returns the Prometheus text. load: returns the requests in
-    flight. average: returns their average over the last ten seconds, by which the operator scales. failure: returns why a worker
-    died last, which /readyz reports as "lastFailure".
+    flight. average: returns their average over the last ten seconds, by which the operator scales. failure: returns why a
+    worker last exited or hung, which /readyz reports as "lastFailure".
     """
 
     def __init__(

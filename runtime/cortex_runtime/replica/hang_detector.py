@@ -20,7 +20,7 @@ _LEAST = 5.0
 class HangDetector:
     """Watches one worker. send_ping: sends it a ping. timeout: seconds that a request may take.
 
-    It has no clock: `advance` passes the time, so a replica that was suspended does not count as hung when it resumes.
+    It has no clock: `advance` passes the time, so a replica that was suspended is not reported as hung when it resumes.
     """
 
     send_ping: Callable[[], None]
@@ -37,7 +37,7 @@ class HangDetector:
         self._limit = max(self.timeout, _LEAST)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass. seconds: since the last call."""
+        """Advance the clock. seconds: since the last call."""
         if self._busy:
             self._stalled += seconds
         if self._is_waiting:
@@ -70,5 +70,5 @@ class HangDetector:
 
     @property
     def is_expired(self) -> bool:
-        """Whether the worker has hung for so long that it must be killed."""
+        """Whether the worker has hung long enough to be killed."""
         return max(self._silent, self._stalled) >= 2 * self._limit

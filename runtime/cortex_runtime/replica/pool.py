@@ -37,13 +37,12 @@ log = logging.getLogger("cortex")
 CHECK_SECONDS = 0.5
 """Seconds between two checks of the workers."""
 RESPAWN_SECONDS = 2.0
-"""Seconds after the death of the last worker for which a replica still counts as ready: connections wait for the next worker,
-which is usually ready by then. An unready replica would refuse them.
-"""
+"""Seconds after the exit of the last worker for which a replica remains ready: connections wait for the next worker, which is
+usually ready by then. An unready replica would refuse them."""
 _PRELOADED = {"onnx": ("cortex_runtime.clients.onnx",)}
 """Modules by handler type that every worker imports, and that start no threads which outlive a fork."""
 _FAILURE_WINDOW = 300.0
-"""Seconds before the last death of a worker for which earlier deaths are counted in its message."""
+"""Seconds for which earlier exits of workers are counted in the message of the last one."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +110,9 @@ class WorkerPool:
             self._sync = ModelSync(document, options.models, self._source.folder)
 
     async def start(self) -> None:
-        """Fetch project, dependencies and models, and start the workers.
+        """Fetch project, dependencies and models, and start the workers. Return once all workers are ready, or on `stop`.
 
-        Return once all workers are ready, or on `stop`. Raises StartError, and the Stopped of what is being fetched.
+        Raises StartError, and Stopped if `stop` interrupts a download.
         """
         self._set_step("fetching the project")
         await asyncio.to_thread(self._source.fetch)
@@ -190,7 +189,7 @@ class WorkerPool:
             slot.send(command)
 
     def stop(self) -> None:
-        """End `start` and `watch`; the workers run on."""
+        """End `start` and `watch`; the workers keep running."""
         self.stopping.set()
         self._source.stop()
         if self._installer is not None:
@@ -199,12 +198,12 @@ class WorkerPool:
             self._sync.stop()
 
     async def wait(self, seconds: float) -> None:
-        """Wait until all workers have exited, for at most this time."""
+        """Wait until all workers have exited, at most `seconds`."""
         if self._slots:
             await asyncio.wait([slot.task for slot in self._slots], timeout=seconds)
 
     def kill(self) -> None:
-        """Kill all workers and replace none."""
+        """Kill all workers and do not replace them."""
         for slot in self._slots:
             slot.kill()
 
@@ -232,7 +231,7 @@ class WorkerPool:
         return NotReady("Starting", step, _rfc3339(since))
 
     def last_failure(self) -> dict[str, str] | None:
-        """Return why a worker died or hung last, also when it has been replaced since."""
+        """Return why a worker last exited or hung, even if it has been replaced since."""
         failures = [slot.last_failure for slot in self._slots if slot.last_failure is not None]
         if not failures:
             return None
@@ -260,7 +259,7 @@ class WorkerPool:
         return dict(self._load_failures + (self._sync.failures if self._sync is not None else Counter()))
 
     def _set_step(self, description: str) -> None:
-        """Record what the replica does while it starts, for readiness."""
+        """Record the current step of the start, for readiness."""
         if description != self._step[0]:
             self._step = (description, time.time())
             log.debug("%s", description)

@@ -18,7 +18,7 @@ log = logging.getLogger("cortex")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 _STEADY_SECONDS = 1.0
-"""A worker that was ready for so long, and for longer than its start took, is restarted without a pause."""
+"""Seconds for which a worker must have been ready, and longer than its start took, to be restarted without a pause."""
 _DRAIN_REPORTS_SECONDS = 0.2
 _REMEMBERED_DEATHS = 100
 
@@ -73,13 +73,13 @@ class WorkerSlot:
             self._worker.send(command)
 
     def kill(self) -> None:
-        """Kill the worker and don't replace it."""
+        """Kill the worker and do not replace it."""
         self._is_stopping = True
         if self._worker is not None:
             self._worker.kill()
 
     def check(self, seconds: float) -> None:
-        """Check whether the worker hangs, and abort one that has hung for long. seconds: since the last check."""
+        """Check whether the worker hangs, and abort it after a while. seconds: since the last check."""
         worker, hang_detector = self._worker, self._hang_detector
         if not self.is_ready or worker is None or hang_detector is None:
             return

@@ -30,7 +30,7 @@ def test_a_single_model_has_no_name_to_give(open_client, models):
         ({"path": "broken"}, "failed to load"),
         ({"path": "unsigned"}, "has no signature"),
         ({"path": "noinputs"}, "has no inputs"),
-        ({"path": "several"}, "several signatures, name one of them with signatureKey: double, half"),
+        ({"path": "several"}, "several signatures; set signatureKey to one of double, half"),
         (
             {"path": "several", "signatureKey": "third"},
             'no signature "third" (signatureKey); it has double, half',

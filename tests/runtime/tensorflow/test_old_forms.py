@@ -250,7 +250,7 @@ def test_jobs_are_answered_from_the_signature_that_is_chosen(
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ({}, "several signatures, name one of them with signatureKey: double, half"),
+        ({}, "several signatures; set signatureKey to one of double, half"),
         ({"signatureKey": "third"}, 'no signature "third" (signatureKey); it has double, half'),
     ],
 )

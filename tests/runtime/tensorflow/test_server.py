@@ -94,7 +94,7 @@ def test_a_prediction_that_takes_too_long_is_a_504(open_remote, models, slow):
 
 def test_no_server_is_the_reason_why_the_api_does_not_start(open_remote, models, monkeypatch):
     monkeypatch.setattr(server_module, "LOAD_SECONDS", 0.1)
-    monkeypatch.setattr(server_module, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(server_module, "REPORT_WAITING_SECONDS", 0.1)
     open_remote.address = "127.0.0.1:1"
     with pytest.raises(StartError) as raised:
         open_remote({"path": str(models / "sum")})

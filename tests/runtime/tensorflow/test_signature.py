@@ -39,7 +39,7 @@ def test_the_signature_that_is_served(keys, configured, chosen):
 @pytest.mark.parametrize(
     ("keys", "configured", "words"),
     [
-        (["a", "b"], None, "name one of them with signatureKey: a, b"),
+        (["a", "b"], None, "set signatureKey to one of a, b"),
         (["a", "b"], "c", 'no signature "c" (signatureKey); it has a, b'),
         ([], None, "has no signature"),
         (["__saved_model_init_op"], None, "has no signature"),
@@ -103,7 +103,7 @@ def test_an_array_of_the_right_type_is_not_copied():
         ("float32", [None], "expected numbers, got null"),
         ("float32", [1j], "got complex numbers"),
         ("bool", [2], "expected true, false, 0 or 1"),
-        ("string", [1], "got int where strings or bytes belong"),
+        ("string", [1], "expected strings or bytes, got int"),
         ("string", [["a"], ["b", "c"]], "its lists differ in length"),
         ("string", [{"b64": "*"}], "b64 is not base64"),
         ("float32", [[1], [1, 2]], "its lists differ in length"),

@@ -1,4 +1,4 @@
-"""SavedModels in this very process, where TensorFlow is installed and no server is configured: for development."""
+"""SavedModels in this process, if TensorFlow is installed and no server is configured. For development."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ log = logging.getLogger("cortex")
 
 
 def _import() -> Any:
-    """TensorFlow. What it writes about itself meanwhile is no JSON, and goes into the log at level debug."""
+    """Import TensorFlow. It writes text to stderr, which is logged at level debug."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with tempfile.TemporaryFile() as written:
         stderr = os.dup(2)
@@ -33,7 +33,7 @@ def _import() -> Any:
         try:
             import tensorflow
 
-            # It tells about the CPU at its first operation.
+            # It writes about the CPU at its first operation.
             tensorflow.constant(0)
         except ImportError as error:
             raise StartError(
@@ -52,23 +52,21 @@ tf = _import()
 
 
 class InProcessBackend:
-    """Loads and runs models here."""
+    """Loads and runs models in this process."""
 
     def load(self, version: Version, key: str | None) -> Model[Any]:
-        """A version, in memory. key: of its signature, when that is configured.
-
-        Raises StartError for a signature that can't be served, and whatever TensorFlow raises for a model that can't be loaded.
-        """
+        """Load a version. key: of its signature, if configured. Raises StartError for a signature that cannot be served, and
+        any exception of TensorFlow for a model that cannot be loaded."""
         loaded = tf.saved_model.load(str(version.path))
         chosen = choose_key(loaded.signatures, key)
         function = loaded.signatures[chosen]
         inputs = function.structured_input_signature[1]
         signature = check(Signature(chosen, _tensors(inputs), _tensors(function.structured_outputs)))
-        # The function alone would not keep the model's variables.
+        # The function does not keep the model's variables alive.
         return Model(version, signature, (loaded, function))
 
     def predict(self, model: Model[Any], feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name. Raises UserError for what the model refuses."""
+        """Return outputs by name. Raises UserError for an input that the model refuses."""
         _, function = model.handle
         inputs = model.signature.inputs
         try:
@@ -80,17 +78,17 @@ class InProcessBackend:
         return {name: _to_array(outputs[name]) for name in sorted(outputs)}
 
     def load_again(self, model: Model[Any]) -> None:
-        """Whoever holds a model can use it."""
+        """Do nothing: a model in memory can always be used."""
 
     def unload(self, model: Model[Any]) -> None:
-        """The memory is free again once nobody holds the model."""
+        """Do nothing: memory is freed with the last reference to the model."""
 
     def is_loaded(self, model: Model[Any]) -> bool:
-        """It is."""
+        """Return True: a model in memory is loaded."""
         return True
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is no connection."""
 
 
 def _tensors(specs: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -117,5 +115,5 @@ def _to_array(tensor: Any) -> np.ndarray:
     if name == "string":
         values = tensor.numpy()
         return decode_text(np.asarray(values, object))
-    # A copy: TensorFlow's own memory is not to be written to.
+    # A copy, because TensorFlow's memory must not be written to.
     return np.array(tensor)

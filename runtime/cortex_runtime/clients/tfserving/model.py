@@ -1,4 +1,4 @@
-"""A SavedModel that is loaded somewhere."""
+"""A loaded SavedModel."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -10,12 +10,12 @@ H = TypeVar("H")
 
 
 class NotLoaded(Exception):
-    """A server does not have the model any more: it was unloaded, or the server restarted."""
+    """The server does not have the model: it was unloaded, or the server has restarted."""
 
 
 @dataclass(frozen=True)
 class Model(Generic[H]):
-    """A version with the signature that is served. handle: what runs it, known to who loaded it."""
+    """A version with the served signature. handle: the object that runs it, used only by its backend."""
 
     version: Version
     signature: Signature

@@ -1,4 +1,4 @@
-"""SavedModels in TensorFlow Serving, for the client."""
+"""SavedModels in TensorFlow Serving."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -20,10 +20,8 @@ _LOAD_ATTEMPTS = 5
 
 
 class RemoteBackend:
-    """Loads and runs models in a server.
-
-    reading: keeps the files of a version here while they are given to the server. timeout: seconds of a prediction.
-    """
+    """Loads and runs models in a server. reading: keeps the files of a version while they are passed to the server. timeout:
+    seconds for a prediction."""
 
     def __init__(
         self,
@@ -36,9 +34,9 @@ class RemoteBackend:
         self._timeout = timeout
 
     def load(self, version: Version, key: str | None) -> Model[Servable]:
-        """A version, loaded by the server. key: of its signature, when that is configured.
+        """Load a version in the server. key: of its signature, if configured.
 
-        Raises LoadFailed, StartError for a signature that can't be served, and HTTPException when the server is away.
+        Raises LoadFailed, StartError for a signature that cannot be served, and HTTPException if the server is unavailable.
         """
         for _ in range(_LOAD_ATTEMPTS):
             servable = self._server.load(version)
@@ -47,7 +45,7 @@ class RemoteBackend:
                 chosen = choose_key(signatures, key)
                 signature = check(tensors.signature(chosen, signatures[chosen]))
             except NotLoaded:
-                continue  # Another process has evicted it in the meantime, to load a model of its own.
+                continue  # Another process has evicted it in the meantime, to load another model.
             except (StartError, ValueError):
                 self._server.unload(servable)
                 raise
@@ -55,14 +53,12 @@ class RemoteBackend:
         raise HTTPException(503, "TensorFlow Serving repeatedly unloaded the model", {"Retry-After": "1"})
 
     def predict(self, model: Model[Servable], feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name. Raises UserError, NotLoaded, and HTTPException when the server is away."""
+        """Return outputs by name. Raises UserError, NotLoaded, and HTTPException if the server is unavailable."""
         return self._server.predict(model.handle, model.signature, feed, self._timeout)
 
     def load_again(self, model: Model[Servable]) -> None:
-        """Load what the server has unloaded, for another model or by a restart.
-
-        Raises LoadFailed, and NotLoaded when the model's files are not there any more, since its successor is.
-        """
+        """Load a model again that the server has unloaded, for another model or by a restart. Raises LoadFailed; and NotLoaded
+        if its files were replaced by those of a successor."""
         if self._server.has(model.version):
             self._server.load(model.version)
             return
@@ -73,13 +69,13 @@ class RemoteBackend:
             raise NotLoaded(f"{model.handle.name} is no longer loaded") from error
 
     def unload(self, model: Model[Servable]) -> None:
-        """The model is not needed any more."""
+        """Unload a model that is no longer needed."""
         self._server.unload(model.handle)
 
     def is_loaded(self, model: Model[Servable]) -> bool:
-        """Whether the server has the model now, as far as this replica's processes have told it."""
+        """Return whether the server has the model, as far as the processes of this replica know."""
         return self._server.has(model.version)
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._server.close()

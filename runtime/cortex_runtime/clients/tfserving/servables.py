@@ -1,7 +1,7 @@
-"""What TensorFlow Serving shall have loaded: a folder of folders, one for each version of a model.
+"""The servables that TensorFlow Serving must load: a folder with one folder for each version of a model.
 
-The list that all processes of a replica share is the listing of this folder, and when a model was last used is the time of its
-folder. What a folder holds stays as it is until it is unloaded, whatever becomes of the model's own files.
+The processes of a replica share one list, which is the listing of this folder; the time of a folder is that of its last use.
+The files of a servable stay until it is unloaded, even if the model's own files change.
 """
 
 import hashlib
@@ -21,8 +21,8 @@ LOCK = ".lock"
 class Servable:
     """A version of a model as TensorFlow Serving knows it.
 
-    name: unique for the content, so that a version whose files changed is loaded beside the one that it replaces.
-    base_path: holds a folder named by the version.
+    name: unique for the content, so that a version whose files changed is loaded before the old one is unloaded. base_path:
+    contains a folder that is named by the version.
     """
 
     name: str
@@ -32,13 +32,14 @@ class Servable:
 
 @dataclass(frozen=True)
 class Limits:
-    """What may be loaded at once, by all processes together. None: no limit."""
+    """Limits of all processes together. None: no limit."""
 
     count: int | None = None
     bytes: int | None = None
 
     def leaving(self, held: Sequence[tuple[Servable, int]], new: int) -> list[Servable]:
-        """What has to leave before something of `new` bytes comes. held: servables and their bytes, in the order of leaving."""
+        """Return the servables to unload before `new` bytes are loaded. held: servables and their bytes, the first to unload
+        first."""
         count, size = len(held) + 1, sum(size for _, size in held) + new
         leaving = []
         for servable, its_size in held:
@@ -51,25 +52,25 @@ class Limits:
 
 
 class ServableFolder:
-    """The folder of all servables of this replica. Files are hard links: they cost no space while the model is there too."""
+    """The folder of the servables of this replica. Its files are hard links, which take no extra space."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def prepare(self) -> None:
-        """Make the folder, and remove what a process that was killed has left. Called with the lock, once it is there."""
+        """Create the folder, and remove what a killed process has left. Called with the lock, once the folder exists."""
         for entry in self.root.iterdir():
             if entry.name.startswith(".") and entry.name != LOCK:
                 shutil.rmtree(entry, ignore_errors=True)
 
     def servable(self, version: Version) -> Servable:
-        """The servable of a version, whether its folder is there or not."""
+        """Return the servable of a version, whether its folder exists or not."""
         digest = hashlib.sha256(f"{version.version}\n{version.stamp}".encode()).hexdigest()[:10]
         name = f"{version.name}@{digest}"
         return Servable(name, version.version, self.root / name)
 
     def listing(self) -> list[Servable]:
-        """All servables whose folders are there, the least recently used first."""
+        """Return all servables whose folders exist, the least recently used first."""
         found = []
         for folder in self.root.iterdir():
             if folder.name.startswith("."):
@@ -78,26 +79,26 @@ class ServableFolder:
                 (inside,) = folder.iterdir()
                 found.append((folder.stat().st_mtime_ns, Servable(folder.name, int(inside.name), folder)))
             except FileNotFoundError:
-                # Another process has dropped it just now.
+                # Another process has just removed it.
                 continue
         return [servable for _, servable in sorted(found, key=lambda entry: (entry[0], entry[1].name))]
 
     def has(self, servable: Servable) -> bool:
-        """Whether a servable is on the list."""
+        """Return whether a servable is in the list."""
         return servable.base_path.is_dir()
 
     def touch(self, servable: Servable) -> None:
-        """Note that a servable is used. Raises FileNotFoundError when it is not on the list."""
+        """Mark a servable as used. Raises FileNotFoundError if it is not in the list."""
         os.utime(servable.base_path)
 
     def make(self, version: Version) -> None:
-        """Put a version on the list. Raises OSError."""
+        """Add a version to the list. Raises OSError."""
         servable = self.servable(version)
         if self.has(servable):
             return
         made = self._hidden(servable)
         try:
-            # What begins with a dot belongs to Kubernetes' volumes, or to nobody.
+            # Names that begin with a dot belong to Kubernetes volumes or are hidden.
             ignore = shutil.ignore_patterns(".*")
             shutil.copytree(version.path, made / str(version.version), copy_function=_link, ignore=ignore)
             os.utime(made)
@@ -109,7 +110,7 @@ class ServableFolder:
             shutil.rmtree(made, ignore_errors=True)
 
     def drop(self, servable: Servable) -> bool:
-        """Take a servable off the list. Returns whether it was on it."""
+        """Remove a servable from the list. Return whether it was in the list."""
         try:
             aside = self.take(servable)
         except FileNotFoundError:
@@ -118,7 +119,7 @@ class ServableFolder:
         return True
 
     def take(self, servable: Servable) -> Path:
-        """Take a servable off the list, but keep its files, at the path returned. Raises FileNotFoundError."""
+        """Remove a servable from the list, but keep its files, and return their path. Raises FileNotFoundError."""
         return servable.base_path.rename(self._hidden(servable))
 
     def _hidden(self, servable: Servable) -> Path:
@@ -126,7 +127,7 @@ class ServableFolder:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Return the bytes of all files below a folder."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
@@ -134,6 +135,6 @@ def _link(source: str, target: str) -> str:
     try:
         os.link(os.path.realpath(source), target)
     except OSError:
-        # Another file system, or one without links: a copy.
+        # On another file system, or one without links: a copy.
         shutil.copy2(source, target)
     return target

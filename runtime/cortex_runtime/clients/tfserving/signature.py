@@ -1,6 +1,7 @@
-"""Signatures of SavedModels: which one is served, what it takes and gives, and a caller's values as the arrays that it takes.
+"""Signatures of SavedModels: select the served one, describe its inputs and outputs, and convert the values of a request to
+arrays.
 
-Pure; the client uses it over gRPC and in process alike. What a caller sent wrongly becomes a UserError.
+Pure functions, for TensorFlow Serving and in-process models alike. An invalid request raises UserError.
 """
 
 import base64
@@ -37,8 +38,8 @@ NUMPY_TYPES: Mapping[str, type[np.generic]] = {
     "complex128": np.complex128,
     "string": np.object_,
 }
-"""TensorFlow's name of a type to the numpy type in which its values travel here. numpy has no bfloat16: float32 holds it whole.
-Strings travel as objects, bytes on the way in."""
+"""TensorFlow's type names to the numpy types of values here. numpy has no bfloat16, which float32 contains. Strings are
+objects, bytes for inputs."""
 
 _NUMBERS = {
     name: NumberType.of(name, dtype)
@@ -47,30 +48,32 @@ _NUMBERS = {
 } | {"bfloat16": BFLOAT16}
 
 _NO_CAUSE = ("Graph execution error:", "Detected at node", "<stack traces unavailable>")
-"""How lines begin that TensorFlow writes around the cause of an error."""
+"""How lines begin that TensorFlow adds around the cause of an error."""
 
 DEFAULT_KEYS = ("predict", "serving_default")
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output. shape: None for a dimension that is free; None as a whole when the rank is unknown."""
+    """One input or output. shape: None for a free dimension; None as a whole if the rank is unknown."""
 
     name: str
     dtype: str
     shape: tuple[int | None, ...] | None
 
     def convert(self, value: Any) -> np.ndarray:
-        """A value as an array of this type and shape; strings as an array of bytes objects.
+        """Return a value as an array of this type and shape; strings as an array of bytes objects.
 
-        value: an array, nested lists or a scalar; for bytes in JSON, {"b64": ...}. Raises UserError, naming the input.
+        value: an array, nested lists or a scalar; bytes in JSON are {"b64": ...}. Raises UserError with the name of the input.
         """
         try:
             array = _strings(value) if self.dtype == "string" else _NUMBERS[self.dtype].convert(value)
         except (ValueError, TypeError, OverflowError) as error:
-            raise UserError(f'input "{self.name}": expected {self.wanted}: {error}') from error
+            raise UserError(f'input "{self.name}": expected {self.description}: {error}') from error
         if self.shape is not None and not self._fits(array.shape):
-            raise UserError(f'input "{self.name}": expected {self.wanted}, got shape {_words(array.shape)}')
+            raise UserError(
+                f'input "{self.name}": expected {self.description}, got shape {_shape_text(array.shape)}'
+            )
         return array
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
@@ -80,31 +83,29 @@ class Tensor:
         )
 
     @property
-    def wanted(self) -> str:
-        """Type and shape in words."""
+    def description(self) -> str:
+        """Return type and shape as text."""
         if self.shape is None:
             return f"{self.dtype} of any shape"
-        return f"{self.dtype} of shape {_words(self.shape)}" if self.shape else f"one {self.dtype}"
+        return f"{self.dtype} of shape {_shape_text(self.shape)}" if self.shape else f"one {self.dtype}"
 
     def to_dict(self) -> dict[str, Any]:
-        """For GET /info: the shape has -1 for what is free, and is None when the rank is unknown."""
+        """Return type and shape for GET /info: -1 for a free dimension, None for an unknown rank."""
         shape = None if self.shape is None else [-1 if size is None else size for size in self.shape]
         return {"shape": shape, "type": self.dtype}
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What is called of a SavedModel. key: its name in the model."""
+    """The callable part of a SavedModel. key: its name in the model."""
 
     key: str
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
 
     def feed(self, model_input: Any) -> dict[str, np.ndarray]:
-        """Arrays for all inputs.
-
-        model_input: a mapping of input name to value; or, with one input, its value. Raises UserError.
-        """
+        """Return arrays for all inputs. model_input: a mapping of input name to value; or, with one input, its value. Raises
+        UserError."""
         inputs = self.inputs
         if not isinstance(model_input, Mapping) or self._is_one_string(model_input):
             if len(inputs) != 1:
@@ -118,7 +119,7 @@ class Signature:
         return model_input.keys() == {"b64"} and "b64" not in self.inputs and len(self.inputs) == 1
 
     def to_dict(self) -> dict[str, Any]:
-        """For GET /info and handlers that ask for the signature."""
+        """Return the signature for GET /info and for handlers that read it."""
         return {
             "key": self.key,
             "inputs": {name: tensor.to_dict() for name, tensor in self.inputs.items()},
@@ -127,11 +128,9 @@ class Signature:
 
 
 def choose_key(keys: Iterable[str], configured: str | None) -> str:
-    """The signature to serve: the configured one, the only one, "predict" or "serving_default".
-
-    Raises StartError (ModelInvalid), listing the keys.
-    """
-    # Keras and tf.saved_model.save add an entry that only initialises the model.
+    """Return the key of the signature to serve: the configured one, the only one, "predict" or "serving_default". Raises
+    StartError (ModelInvalid), which lists the keys."""
+    # Keras and tf.saved_model.save add a signature that only initializes the model.
     available = sorted(key for key in keys if not key.startswith("__saved_model_"))
     listed = ", ".join(available) or "none"
     if configured is not None:
@@ -150,12 +149,12 @@ def choose_key(keys: Iterable[str], configured: str | None) -> str:
         raise StartError("ModelInvalid", "the SavedModel has no signature; export it with signatures={...}")
     raise StartError(
         "ModelInvalid",
-        f"handler.models: the model has several signatures, name one of them with signatureKey: {listed}",
+        f"handler.models: the model has several signatures; set signatureKey to one of {listed}",
     )
 
 
 def check(signature: Signature) -> Signature:
-    """The signature, when it can be served. Raises StartError (ModelInvalid)."""
+    """Return the signature if it can be served. Raises StartError (ModelInvalid)."""
     if not signature.inputs:
         raise StartError("ModelInvalid", f'signature "{signature.key}" of the model has no inputs')
     for kind, tensors in (("input", signature.inputs), ("output", signature.outputs)):
@@ -164,13 +163,14 @@ def check(signature: Signature) -> Signature:
                 raise StartError(
                     "ModelInvalid",
                     f'signature "{signature.key}": {kind} "{tensor.name}" has the type {tensor.dtype}, '
-                    "which is not served",
+                    "which is not supported",
                 )
     return signature
 
 
 def invalid_input_text(details: str | None) -> UserError:
-    """What a caller is told when the model itself refuses its input. details: TensorFlow's words, the cause among them."""
+    """Return the message for a client whose input the model has refused. details: TensorFlow's message, which contains the
+    cause."""
     causes = [
         line
         for line in (details or "").splitlines()
@@ -180,7 +180,7 @@ def invalid_input_text(details: str | None) -> UserError:
 
 
 def decode_text(values: np.ndarray) -> np.ndarray:
-    """An array of bytes objects as one of str, when all of them are UTF-8; else as it is."""
+    """Return an array of bytes objects as one of str if all are UTF-8; otherwise unchanged."""
     try:
         text_array = [value.decode() for value in values.ravel()]
     except UnicodeDecodeError:
@@ -189,7 +189,7 @@ def decode_text(values: np.ndarray) -> np.ndarray:
 
 
 def objects(values: list[Any], shape: tuple[int, ...]) -> np.ndarray:
-    """An array of Python objects."""
+    """Return an array of Python objects."""
     array = np.empty(len(values), object)
     array[:] = values
     return array.reshape(shape)
@@ -214,8 +214,8 @@ def _bytes(item: Any) -> bytes:
             raise ValueError(f"b64 is not base64: {error}") from error
     if isinstance(item, list):
         raise ValueError("its lists differ in length")
-    raise ValueError(f"got {type(item).__name__} where strings or bytes belong")
+    raise ValueError(f"expected strings or bytes, got {type(item).__name__}")
 
 
-def _words(shape: Iterable[int | None]) -> str:
+def _shape_text(shape: Iterable[int | None]) -> str:
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"

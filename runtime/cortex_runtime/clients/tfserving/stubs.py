@@ -1,4 +1,4 @@
-"""The calls of TensorFlow Serving's two services. Only the paths and the wire format count; both are TensorFlow Serving's."""
+"""The methods of TensorFlow Serving's two gRPC services, with its paths and wire format."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,23 +25,23 @@ METHODS: dict[str, tuple[str, Any, Any]] = {
         pb.ReloadConfigResponse,
     ),
 }
-"""Name here to path, request and response."""
+"""Attribute to path, request type and response type."""
 
 CHANNEL_OPTIONS = (
-    # Tensors may be of any size.
+    # Tensors have no maximum size.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # A model server that restarts is found again within a second; the default waits up to two minutes.
+    # Reconnect within a second after a restart of the server; the default is up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # The server is in this pod: a proxy from the environment has no business here.
+    # The server is in this pod, so a proxy from the environment must not be used.
     ("grpc.enable_http_proxy", 0),
 )
 
 
 class Stubs:
-    """One connection. Its calls may be made from any thread; each takes `timeout` in seconds and raises grpc.RpcError."""
+    """One connection. Its methods are thread-safe; each takes `timeout` in seconds and raises grpc.RpcError."""
 
     predict: Callable[..., pb.PredictResponse]
     get_model_metadata: Callable[..., pb.GetModelMetadataResponse]
@@ -58,5 +58,5 @@ class Stubs:
             setattr(self, name, call)
 
     def close(self) -> None:
-        """End the connection and what is under way on it."""
+        """Close the connection and cancel running calls."""
         self.channel.close()

@@ -1,4 +1,4 @@
-"""Arrays and signatures to and from TensorFlow's messages. Shapes, types and strings survive the way."""
+"""Convert arrays and signatures to and from TensorFlow's messages, without a change of shapes, types or strings."""
 
 from collections.abc import Mapping
 
@@ -50,11 +50,11 @@ _FIELDS = {
     "complex64": ("scomplex_val", np.float32),
     "complex128": ("dcomplex_val", np.float64),
 }
-"""Type to the list that holds its values, and what the items are."""
+"""Type to the field that holds its values, and the type of the items."""
 
 
 def write(array: np.ndarray, dtype: str, proto: tensor_pb2.TensorProto) -> None:
-    """Fill an empty message. array: as `Tensor.convert` gives it; dtype: TensorFlow's name of the type."""
+    """Fill an empty message. array: from `Tensor.convert`; dtype: TensorFlow's name of the type."""
     proto.dtype = CODES[dtype]  # type: ignore[assignment]
     dimensions = proto.tensor_shape.dim
     for size in array.shape:
@@ -68,10 +68,8 @@ def write(array: np.ndarray, dtype: str, proto: tensor_pb2.TensorProto) -> None:
 
 
 def read(proto: tensor_pb2.TensorProto) -> np.ndarray:
-    """The array in a message, writable; strings as str when all of them are UTF-8, else as bytes.
-
-    Raises ValueError for a type that has no array.
-    """
+    """Return the array in a message, writable; strings as str if all are UTF-8, otherwise as bytes. Raises ValueError for an
+    unsupported type."""
     dtype = TYPES.get(proto.dtype, f"number {proto.dtype}")
     shape = tuple(dimension.size for dimension in proto.tensor_shape.dim)
     size = int(np.prod(shape, dtype=np.int64))
@@ -88,7 +86,7 @@ def read(proto: tensor_pb2.TensorProto) -> np.ndarray:
         )
     else:
         listed = getattr(proto, field)
-        # As an array at once; item by item takes fifty times as long.
+        # Assigned as one array; item by item takes fifty times as long.
         values = np.array(listed, item)
     if dtype == "float16":
         values = values.view(np.float16)
@@ -104,12 +102,12 @@ def read(proto: tensor_pb2.TensorProto) -> np.ndarray:
 
 
 def signature(key: str, proto: serving_pb2.SignatureDef) -> Signature:
-    """A signature as a model server tells it."""
+    """Return a signature from the message of a model server."""
     return Signature(key, _tensors(proto.inputs), _tensors(proto.outputs))
 
 
 def _tensors(infos: Mapping[str, serving_pb2.TensorInfo]) -> dict[str, Tensor]:
-    # A map has no order on the wire.
+    # A protobuf map has no order.
     return {name: _tensor(name, infos[name]) for name in sorted(infos)}
 
 
