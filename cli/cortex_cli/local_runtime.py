@@ -106,18 +106,20 @@ class Scratch:
         self,
         api: RealtimeAPI | AsyncAPI,
         project: Path,
-        port: int,
-        admin_port: int,
+        ports: tuple[int, int, int],
         reload: bool,
         variables: dict[str, str],
     ) -> list[Program]:
         """Return the programs that the pods of the API would run; for an AsyncAPI, gateway and worker.
 
-        variables: environment variables of the user's code.
+        ports: of the API, of the admin port and of gRPC. variables: environment variables of the user's code.
         """
         code = ["--project", str(project), "--models", str(self.models), *(["--reload"] if reload else [])]
+        port, admin_port, grpc_port = ports
         if isinstance(api, RealtimeAPI):
-            serve = self._program(SERVE_COMMAND, admin_port, "--port", str(port), *code)
+            serve = self._program(
+                SERVE_COMMAND, admin_port, "--port", str(port), "--grpc-port", str(grpc_port), *code
+            )
             return [replace(serve, environment=variables)]
         return [
             self._program(GATEWAY_COMMAND, free_port(), "--port", str(port)),

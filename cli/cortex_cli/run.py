@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cortex_api import AsyncAPI, RealtimeAPI
-from cortex_api.contract import ADMIN_PORT, PORT, QUEUE_URL_VARIABLE
+from cortex_api.contract import ADMIN_PORT, GRPC_PORT, PORT, QUEUE_URL_VARIABLE
 from cortex_cli import local_environment, manifests
 from cortex_cli.admin_port import AdminPort
 from cortex_cli.local_runtime import Runtime, Scratch
@@ -23,9 +23,15 @@ _POLL_INTERVAL = 0.5
 @click.option(
     "--admin-port", default=ADMIN_PORT, show_default=True, help="Port for health checks and metrics."
 )
+@click.option(
+    "--grpc-port",
+    default=GRPC_PORT,
+    show_default=True,
+    help="Port of gRPC, if handler.protocols.grpc is set.",
+)
 @click.option("--name", help="Name of the API, if the file contains several.")
 @click.option("--reload", is_flag=True, help="Reload code and manifest when they change.")
-def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) -> None:
+def run(file: Path, port: int, admin_port: int, grpc_port: int, name: str | None, reload: bool) -> None:
     """Serve an API locally, with the code in the folder of FILE or in a ConfigMap in that folder.
 
     Variables in handler.env with valueFrom are read from the environment of this command.
@@ -36,12 +42,15 @@ def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) 
     last_change = modification_time(file)
     api = choose(file, name)
     variables = local_environment.resolve(api, os.environ)
-    require_free({"--port": port, "--admin-port": admin_port})
+    has_grpc = api.spec.handler.serves_grpc
+    require_free(
+        {"--port": port, "--admin-port": admin_port, **({"--grpc-port": grpc_port} if has_grpc else {})}
+    )
     with Scratch() as scratch:
         for note in local_environment.notes(api, os.environ):
             click.echo(f"Note: {note}", err=True)
         project = scratch.write(api, file)
-        programs = scratch.programs(api, project, port, admin_port, reload, variables)
+        programs = scratch.programs(api, project, (port, admin_port, grpc_port), reload, variables)
         needs_queue = isinstance(api, AsyncAPI) and QUEUE_URL_VARIABLE not in os.environ
         runtime = Runtime(
             programs, scratch.guard, {QUEUE_URL_VARIABLE: scratch.queue()} if needs_queue else {}
@@ -51,6 +60,8 @@ def run(file: Path, port: int, admin_port: int, name: str | None, reload: bool) 
         if runtime.wait_ready():
             url = f"http://{HOST}:{port}"
             click.echo(f"{api.metadata.name} is ready at {url}")
+            if has_grpc:
+                click.echo(f"gRPC: {HOST}:{grpc_port}")
             click.echo(f"curl {url} -H 'content-type: application/json' -d '{{...}}'")
             if isinstance(api, AsyncAPI):
                 click.echo(f"curl {url}/<id>  # status and result of the job")

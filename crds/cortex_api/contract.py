@@ -15,6 +15,8 @@ PORT = 8080
 """Requests. The Service of an API has the same port."""
 ADMIN_PORT = 8081
 """Health, readiness, load and metrics."""
+GRPC_PORT = 8082
+"""The Open Inference Protocol over gRPC. The Service of an API that serves it has the same port."""
 TENSORFLOW_SERVING_PORT = 9000
 """gRPC of TensorFlow Serving, within the pod."""
 

@@ -253,6 +253,15 @@ class ApiKeys(Model):
     """The Secret that contains the API keys. A change of the Secret takes effect without a restart."""
 
 
+class Protocols(Model):
+    """Protocols that the API serves in addition to its own HTTP interface and the Open Inference Protocol over HTTP."""
+
+    grpc: bool = False
+    """Serve the Open Inference Protocol over gRPC, on port 8082."""
+    repository: bool = False
+    """Let clients of the Open Inference Protocol list, load and unload models."""
+
+
 class BaseHandler(Model):
     """The handler fields that both kinds share."""
 
@@ -298,12 +307,19 @@ class BaseHandler(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = _SHARED_RULES
 
+    @property
+    def serves_grpc(self) -> bool:
+        """Return whether the API serves gRPC."""
+        return False
+
 
 class RealtimeHandler(BaseHandler):
     """The handler of a RealtimeAPI, which answers requests synchronously."""
 
     server_side_batching: ServerSideBatching | None = None
     """Server-side batching: several requests are handled in one call."""
+    protocols: Protocols | None = None
+    """Further protocols, for APIs that serve models without code or a handler with handle_infer."""
     request_timeout: Duration = "60s"
     """Timeout of a request, including the time in the queue. Afterwards the client gets 504."""
 
@@ -325,6 +341,11 @@ class RealtimeHandler(BaseHandler):
             ),
         ),
     )
+
+    @property
+    def serves_grpc(self) -> bool:
+        """Return whether the API serves gRPC."""
+        return self.protocols is not None and self.protocols.grpc
 
 
 class AsyncHandler(BaseHandler):

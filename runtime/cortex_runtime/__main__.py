@@ -41,6 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
     serve = command(contract.SERVE_COMMAND, "serve a RealtimeAPI")
     _add_code_options(serve)
     _add_port_options(serve, with_port=True)
+    serve.add_argument(
+        "--grpc-port",
+        type=int,
+        default=contract.GRPC_PORT,
+        help="port of gRPC, where handler.protocols.grpc is set",
+    )
     _add_drain_delay(serve)
     consume = command(contract.CONSUME_COMMAND, "run the jobs of an AsyncAPI")
     _add_code_options(consume)

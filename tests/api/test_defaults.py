@@ -81,7 +81,10 @@ def test_a_realtime_api() -> None:
             "annotations": {},
         },
         "status": None,
-        "spec": {**SPEC, "handler": {**HANDLER, "serverSideBatching": None, "requestTimeout": "60s"}},
+        "spec": {
+            **SPEC,
+            "handler": {**HANDLER, "serverSideBatching": None, "protocols": None, "requestTimeout": "60s"},
+        },
     }
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
-from cortex_api.contract import ADMIN_PORT, PORT, PREFIX
+from cortex_api.contract import ADMIN_PORT, GRPC_PORT, PORT, PREFIX
 from cortex_operator.platform import Platform
 from cortex_operator.render.names import child_name, labels
 
@@ -15,7 +15,8 @@ def render(api: RealtimeAPI | AsyncAPI, platform: Platform) -> Object | None:
     policy = platform.network_policy
     if policy is None:
         return None
-    requests: Object = {"ports": [{"port": PORT, "protocol": "TCP"}]}
+    ports = [PORT, GRPC_PORT] if api.spec.handler.serves_grpc else [PORT]
+    requests: Object = {"ports": [{"port": port, "protocol": "TCP"} for port in ports]}
     if policy.allow_from:
         requests["from"] = list(policy.allow_from)
     admin = {"ports": [{"port": ADMIN_PORT, "protocol": "TCP"}], "from": list(policy.admin_from)}

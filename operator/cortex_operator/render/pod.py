@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI, contract
-from cortex_api.contract import ADMIN_PORT, COMPONENT_LABEL, GATEWAY, PORT, TEMPLATE_LABEL, WORKER
+from cortex_api.contract import ADMIN_PORT, COMPONENT_LABEL, GATEWAY, GRPC_PORT, PORT, TEMPLATE_LABEL, WORKER
 from cortex_api.deployment import Compute
 from cortex_api.units import seconds
 from cortex_operator.platform import Platform
@@ -163,6 +163,8 @@ def _container(
     }
     if component != WORKER:
         container["ports"].insert(0, {"name": "http", "containerPort": PORT, "protocol": "TCP"})
+        if handler.serves_grpc:
+            container["ports"].insert(1, {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"})
         container["lifecycle"] = {"preStop": {"sleep": {"seconds": PRE_STOP}}}
     _add_environment(container, api, platform, component)
     return container

@@ -3,12 +3,17 @@
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
-from cortex_api.contract import PORT
+from cortex_api.contract import GRPC_PORT, PORT
 from cortex_operator.render.names import child_name, front_component, selector
 
 
 def render(api: RealtimeAPI | AsyncAPI) -> dict[str, Any]:
     """Return the Service of the pods that receive requests."""
+    ports: list[dict[str, Any]] = [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}]
+    if api.spec.handler.serves_grpc:
+        grpc = {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "protocol": "TCP"}
+        # Tells proxies that the port speaks HTTP/2 without TLS.
+        ports.append({**grpc, "appProtocol": "kubernetes.io/h2c"})
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -16,6 +21,6 @@ def render(api: RealtimeAPI | AsyncAPI) -> dict[str, Any]:
         "spec": {
             "type": "ClusterIP",
             "selector": selector(api, front_component(api)),
-            "ports": [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}],
+            "ports": ports,
         },
     }

@@ -119,6 +119,19 @@ class Threads:
             loop, user_context(), call_user_code, {"function": function}
         )
 
+    async def run_cancellable(self, function: Callable[[], Any], timeout: float) -> Any:
+        """Run a request's function in a thread, for a request whose task is cancelled when its client leaves.
+
+        timeout: seconds, including the wait for a thread. Raises RequestTimeout and whatever the function raises.
+        """
+        try:
+            async with asyncio.timeout(timeout) as timer:
+                return await self.run_plain(function)
+        except TimeoutError:
+            if timer.expired():
+                raise RequestTimeout(timeout) from None
+            raise
+
     async def run_plain(self, function: Callable[[], Any], context: Context | None = None) -> Any:
         """Run a function in a thread without watching the client, such as a callback or the next step of a generator.
 

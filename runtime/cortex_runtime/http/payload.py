@@ -61,12 +61,12 @@ def _has_arrived(receive: Receive) -> bool:
     return getattr(getattr(receive, "__self__", None), "more_body", True) is False
 
 
-def is_disconnected(receive: Receive) -> bool:
+def is_disconnected(receive: Receive | None) -> bool:
     """Return whether the client is known to have disconnected, without awaiting. False on a server other than uvicorn."""
     return getattr(getattr(receive, "__self__", None), "disconnected", False) is True
 
 
-def connection_of(receive: Receive) -> Any:
+def connection_of(receive: Receive | None) -> Any:
     """Return the connection of a request: uvicorn's protocol object, or None on another server."""
     return getattr(getattr(getattr(receive, "__self__", None), "on_response", None), "__self__", None)
 
@@ -97,8 +97,12 @@ def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
     """
     if encoding in (b"", b"identity"):
         return body
+    if encoding == b"deflate":
+        return _inflate(body, limit)
     if encoding not in (b"gzip", b"x-gzip"):
-        raise UserError(f"content-encoding {encoding.decode('latin-1')!r} is not supported; use gzip", 415)
+        raise UserError(
+            f"content-encoding {encoding.decode('latin-1')!r} is not supported; use gzip or deflate", 415
+        )
     parts: list[bytes] = []
     size = 0
     while body:
@@ -115,6 +119,20 @@ def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
             raise UserError("the body is not valid gzip: it is truncated")
         body = member.unused_data.lstrip(b"\0")
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _inflate(body: bytes, limit: int) -> bytes:
+    """Return the content of a body in the zlib format, which HTTP calls deflate (RFC 9110, section 8.4.1.2)."""
+    reader = zlib.decompressobj()
+    try:
+        content = reader.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise UserError(f"the body is not valid deflate: {error}") from error
+    if len(content) > limit:
+        raise BodyTooLarge(limit)
+    if not reader.eof:
+        raise UserError("the body is not valid deflate: it is incomplete")
+    return content
 
 
 async def parse(body: bytes, content_type: bytes, limit: int) -> Any:

@@ -36,7 +36,7 @@ class Tracker:
     """Counts the predictions of one process."""
 
     def __init__(self, spec: "Spec", series: NamedSeries) -> None:
-        self._key = spec.key
+        self.key = spec.key
         self._regression = spec.model_type == "regression"
         self._series = series
         self._classes: set[str] = set()
@@ -76,12 +76,12 @@ class Tracker:
             value = json_parser.loads(body)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = vars(value)
-        if self._key is not None:
+        if self.key is not None:
             if not isinstance(value, Mapping):
                 raise _Skip("not an object")
-            if self._key not in value:
+            if self.key not in value:
                 raise _Skip("missing key")
-            value = value[self._key]
+            value = value[self.key]
         elif isinstance(value, Mapping):
             raise _Skip("an object, but tracker.key is not set")
         if is_array(value) and value.size == 1:

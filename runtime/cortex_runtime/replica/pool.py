@@ -136,13 +136,18 @@ class WorkerPool:
         self._set_step("starting the worker processes")
         self._slots = await self._start_generation()
 
-    async def spawn(self, slot: int, listener: int | None = None) -> Spawned:
-        """Start the process of a slot. listener: the descriptor of the socket that it accepts from."""
+    async def spawn(self, slot: int, listener: int | None = None, grpc_listener: int = -1) -> Spawned:
+        """Start the process of a slot. listener, grpc_listener: descriptors of the sockets that it accepts from."""
         arguments = replace(
             self._arguments, metrics=self.metrics.descriptor, slot=slot, slots=self.metrics.slots
         )
         if listener is not None:
-            arguments = replace(arguments, listener=listener, mailboxes=self._mailboxes.descriptors)
+            arguments = replace(
+                arguments,
+                listener=listener,
+                grpc_listener=grpc_listener,
+                mailboxes=self._mailboxes.descriptors,
+            )
         folder, python_path = self._source.folder, self._document.spec.handler.python_path
         folders = [folder, folder / python_path] if python_path else [folder]
         return await self._launcher.launch(arguments, [str(each) for each in folders])

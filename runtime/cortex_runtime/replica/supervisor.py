@@ -38,6 +38,7 @@ class Options(PoolOptions):
     host: str
     port: int
     admin_port: int
+    grpc_port: int
     termination_log: Path
     drain_delay: float = 1.0
 
@@ -51,6 +52,9 @@ class Supervisor:
         self._is_interrupted = False
         self._request_timeout = units.seconds(document.realtime_spec.handler.request_timeout)
         self._listener = listen(options.host, options.port)
+        protocols = document.realtime_spec.handler.protocols
+        has_grpc = protocols is not None and protocols.grpc
+        self._grpc_listener = listen(options.host, options.grpc_port) if has_grpc else None
         self._admin_listener = listen(options.host, options.admin_port)
         self._loads: deque[int] = deque(maxlen=round(_LOAD_WINDOW / CHECK_SECONDS))
         self._pool = WorkerPool(
@@ -82,11 +86,12 @@ class Supervisor:
             await self._pool.close()
             admin.should_exit = True
             await serving
-            self._listener.close()
+            self._close_listeners()
         return 0
 
     async def _launch(self, slot: int) -> ChildProcess:
-        spawned = await self._pool.spawn(slot, self._listener.fileno())
+        grpc = -1 if self._grpc_listener is None else self._grpc_listener.fileno()
+        spawned = await self._pool.spawn(slot, self._listener.fileno(), grpc)
         return ChildProcess(*spawned, slot, self._pool.on_report)
 
     async def _drain(self) -> None:
@@ -97,8 +102,13 @@ class Supervisor:
             await asyncio.sleep(self._options.drain_delay)
         self._pool.send(Stop())
         # The workers close the socket too; then new connections are refused instead of hanging.
-        self._listener.close()
+        self._close_listeners()
         await self._pool.wait(self._request_timeout)
+
+    def _close_listeners(self) -> None:
+        self._listener.close()
+        if self._grpc_listener is not None:
+            self._grpc_listener.close()
 
     def _interrupt(self) -> None:
         self._is_interrupted = True

@@ -160,12 +160,7 @@ class Admission:
         if self._allows_debug and QueryParams(scope["query_string"]).get("debug") == "true":
             debug.showing.set(True)
         self._metrics.start_request()
-        refused: HttpError | None = None
-        if full:
-            message = f"too many requests: {self._limit} are running or waiting in this replica"
-            refused = HttpError(503, message, [_RETRY_AFTER])
-        elif self._keys is not None and not self._keys.admits(headers):
-            refused = HttpError(401, api_keys.MESSAGE, [self._keys.challenge])
+        refused = self._overload() if full else self.key_error(headers)
         if refused is not None:
             app = _raising(refused)
         if scope["type"] == "http":
@@ -276,6 +271,20 @@ class Admission:
         """Count a request that is over by its route, which is the template of its path."""
         self._series.add(ROUTE_REQUESTS, {"route": route, "method": method, "status": str(status)}, 1)
         self._series.observe(ROUTE_SECONDS, {"route": route}, perf_counter() - began)
+
+    def refusal(self, headers: dict[bytes, bytes]) -> HttpError | None:
+        """Return why a request is not admitted: the replica is full, or it has no valid key. None if it is admitted."""
+        return self._overload() if self.is_full() else self.key_error(headers)
+
+    def key_error(self, headers: dict[bytes, bytes]) -> HttpError | None:
+        """Return the error of a request without a valid key, if the API requires one."""
+        if self._keys is None or self._keys.admits(headers):
+            return None
+        return HttpError(401, api_keys.MESSAGE, [self._keys.challenge])
+
+    def _overload(self) -> HttpError:
+        message = f"too many requests: {self._limit} are running or waiting in this replica"
+        return HttpError(503, message, [_RETRY_AFTER])
 
     def is_full(self) -> bool:
         """Return whether the replica runs and queues as many requests as it may."""

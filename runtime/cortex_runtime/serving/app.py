@@ -54,11 +54,12 @@ class App:
         keys: api_keys.ApiKeys | None = None,
     ) -> None:
         handler, threads = service.handler, service.threads
+        self.inference = service.inference
         self._limits = service.limits
         self._has_models = handler.client is not None
         self._debug: bool = handler.document.spec.handler.debug
         self._access = access
-        self._admission = Admission(
+        self.admission = self._admission = Admission(
             service.metrics,
             handler.series,
             limit=limit,
@@ -109,6 +110,8 @@ class App:
     @draining.setter
     def draining(self, value: bool) -> None:
         self._admission.draining = value
+        if self.inference is not None:
+            self.inference.service.draining = value
 
     def close(self) -> None:
         """Write the pending lines of the access log."""

@@ -50,7 +50,7 @@ class _Item:
     arguments: dict[str, Any]
     answer: "asyncio.Future[Any]"
     since: float
-    receive: Receive
+    receive: Receive | None
     identity: str | None
     served: list[tuple[str, int]] | None
     context: Context
@@ -77,7 +77,7 @@ class Batcher:
         self._work: asyncio.Task[None] | None = None
         self._known: WeakSet[Any] = WeakSet()
 
-    async def run(self, arguments: dict[str, Any], receive: Receive, timeout: float) -> Any:
+    async def run(self, arguments: dict[str, Any], receive: Receive | None, timeout: float) -> Any:
         """Run a request in a batch and return its result.
 
         Raises what the method raises, RequestTimeout, and ClientDisconnected when the client leaves before the batch starts.

@@ -123,10 +123,11 @@ class Endpoint:
             body = decompress(body, encoding.strip().lower(), limits.max_body)
         return await parse(body, headers.get(b"content-type", b""), limits.max_body)
 
-    async def call(self, arguments: dict[str, Any], receive: Receive) -> Any:
+    async def call(self, arguments: dict[str, Any], receive: Receive | None) -> Any:
         """Call the method where it belongs, and return its result.
 
-        Raises what the method raises, RequestTimeout, and ClientDisconnected when the client leaves before the call starts.
+        receive: None for a request whose task is cancelled when its client leaves. Raises what the method raises,
+        RequestTimeout, and ClientDisconnected when the client leaves before the call starts.
         """
         timeout = self._limits.timeout
         if self.batcher is not None:
@@ -149,6 +150,8 @@ class Endpoint:
                 policy.record(perf_counter() - began)
         timed = TimedCall(self.function, arguments)
         try:
+            if receive is None:
+                return await self._threads.run_cancellable(timed, timeout)
             return await self._threads.run(timed, receive, timeout)
         finally:
             policy.record(timed.seconds)

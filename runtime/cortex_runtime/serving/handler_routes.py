@@ -72,7 +72,9 @@ def _resources(service: Service, routes: list[BoundRoute]) -> dict[str, Resource
     for found in routes:
         if found.route.verb not in (WEBSOCKET, MOUNT):
             by_path.setdefault(found.route.path, {})[found.route.verb] = found.method
-    batcher = service.batcher(service.handler.methods.get("POST"))
+    batcher, post = None, service.handler.methods.get("POST")
+    if post is not None or service.handler.infer is None:
+        batcher = service.batcher(post)
     made = {}
     for path, by_verb in by_path.items():
         endpoints = {

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from cortex_runtime.http import response
 from cortex_runtime.serving.admission import INFO
@@ -20,7 +20,11 @@ from cortex_runtime.serving.service import Service
 
 def routes(service: Service) -> list[BaseRoute]:
     """Return the routes of all protocols that the API uses."""
-    return [Route(INFO, _info(service))]
+    found: list[BaseRoute] = [Route(INFO, _info(service))]
+    if (inference := service.inference) is not None:
+        # A mount does not match its prefix without a slash.
+        found += [Route(inference.PREFIX, inference.app), Mount(inference.PREFIX, inference.app)]
+    return found
 
 
 def _info(service: Service) -> Callable[[Request], Awaitable[Response]]:

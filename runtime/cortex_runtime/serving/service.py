@@ -18,12 +18,13 @@ from cortex_runtime.serving.endpoint import Endpoint, Limits
 
 if TYPE_CHECKING:
     from cortex_api.handler import ServerSideBatching
+    from cortex_runtime.serving.inference import Inference
 
 
 class Service:
     """The loaded handler and how its methods are called.
 
-    batching: spec.handler.serverSideBatching, or None.
+    batching: spec.handler.serverSideBatching, or None. inference: the Open Inference Protocol, if the API serves it.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Service:
         self.metrics = metrics
         self.limits = limits
         self.batching = batching
+        self.inference: Inference | None = None
         self._quick = threads.size == 1 and not handler.may_wait
 
     def endpoint(self, method: Method, batcher: Batcher | None = None, path: str = "/") -> Endpoint:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvloop
 
@@ -29,7 +29,11 @@ from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.serving.app import App
 from cortex_runtime.serving.endpoint import Limits
+from cortex_runtime.serving.inference import open_inference
 from cortex_runtime.serving.service import Service
+
+if TYPE_CHECKING:
+    from cortex_runtime.serving.grpc_server import GrpcServer
 
 
 def prepare(document: Document, arguments: WorkerArguments, control: ControlChannel) -> Callable[[], None]:
@@ -54,6 +58,7 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
         Limits(units.parse_bytes(spec.max_body_size), units.seconds(spec.request_timeout)),
         spec.server_side_batching if spec.type != "tensorflow" else None,
     )
+    service.inference = open_inference(service)
     app = App(
         service,
         limit=spec.max_replica_concurrency,
@@ -83,11 +88,26 @@ def serve(
         **_websockets(document) if app.has_websockets else {},
     )
     server = _server(config, lambda: control.send(Ready()), app, arguments)
+    grpc = None if arguments.grpc_listener == -1 else _grpc_server(document, app)
     loop = uvloop.new_event_loop()
     threading.Thread(
-        target=_receive_commands, args=(control, server, app, handler, loop), daemon=True
+        target=_receive_commands, args=(control, server, app, handler, loop, grpc), daemon=True
     ).start()
-    app.threads.drive(loop, _serve(server, listener, app, control), on_handler_thread=app.all_async)
+    main = _serve(server, listener, app, control, grpc, arguments)
+    app.threads.drive(loop, main, on_handler_thread=app.all_async)
+
+
+def _grpc_server(document: Document, app: App) -> "GrpcServer":
+    from cortex_runtime.serving.grpc_server import GrpcServer
+
+    spec = document.realtime_spec.handler
+    assert app.inference is not None
+    return GrpcServer(
+        app.inference.service,
+        app.admission,
+        max_message=units.parse_bytes(spec.max_body_size),
+        timeout=units.seconds(spec.request_timeout),
+    )
 
 
 def _websockets(document: Document) -> dict[str, Any]:
@@ -108,11 +128,22 @@ def _server(config: Config, ready: Callable[[], None], app: App, arguments: Work
     return SharingServer(config, ready, app.threads, Mailboxes(arguments.mailboxes))
 
 
-async def _serve(server: Server, listener: socket.socket, app: App, control: ControlChannel) -> None:
+async def _serve(
+    server: Server,
+    listener: socket.socket,
+    app: App,
+    control: ControlChannel,
+    grpc: "GrpcServer | None",
+    arguments: WorkerArguments,
+) -> None:
     status = 0
     try:
         async with app.starlette.router.lifespan_context(app.starlette):
+            if grpc is not None:
+                grpc.start(socket.socket(fileno=arguments.grpc_listener))
             await server.serve(sockets=[listener])
+            if grpc is not None:
+                await grpc.stopped()
         app.close()
     except StartError as error:
         status = 1
@@ -127,6 +158,7 @@ def _receive_commands(
     app: App,
     handler: LoadedHandler,
     loop: asyncio.AbstractEventLoop,
+    grpc: "GrpcServer | None",
 ) -> None:
     while (command := control.receive()) is not None:
         if isinstance(command, ReloadModels):
@@ -136,9 +168,13 @@ def _receive_commands(
             loop.call_soon_threadsafe(_send_pong, control, app.threads)
         elif isinstance(command, Drain):
             app.draining = True
+            if grpc is not None:
+                loop.call_soon_threadsafe(grpc.drain)
         elif isinstance(command, Stop):
             app.draining = True
             server.should_exit = True
+            if grpc is not None:
+                loop.call_soon_threadsafe(grpc.begin_stop)
     # The supervisor is gone, and only it would end this process.
     os._exit(1)
 

@@ -88,6 +88,7 @@ def serve(monkeypatch):
         root = Method(lambda: "root", (), is_async=False)
         handler = SimpleNamespace(
             methods={"GET": root},
+            infer=None,
             client=None,
             tracker=None,
             series=series,

@@ -1,0 +1,191 @@
+"""The gRPC services of a worker: inference.GRPCInferenceService, health checking and reflection.
+
+Each call of the inference service is admitted, counted and logged like a request over HTTP; so is each message of a stream.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from cortex_runtime.errors import UserError
+from cortex_runtime.http2.call import Call, Code, Method, Status
+from cortex_runtime.inference import grpc_messages
+from cortex_runtime.inference.protos import inference_pb2 as pb
+from cortex_runtime.inference.service import InferenceService
+
+SERVICE = "inference.GRPCInferenceService"
+_CODES = {
+    400: Code.INVALID_ARGUMENT,
+    401: Code.UNAUTHENTICATED,
+    403: Code.PERMISSION_DENIED,
+    404: Code.NOT_FOUND,
+    408: Code.DEADLINE_EXCEEDED,
+    413: Code.RESOURCE_EXHAUSTED,
+    429: Code.RESOURCE_EXHAUSTED,
+    499: Code.CANCELLED,
+    501: Code.UNIMPLEMENTED,
+    503: Code.UNAVAILABLE,
+    504: Code.DEADLINE_EXCEEDED,
+}
+"""The code for an HTTP status; other 4xx are INVALID_ARGUMENT, other 5xx INTERNAL."""
+
+Admit = Callable[[Call, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""Admits a call, runs a function for it, counts and logs it. Raises Status instead of any other exception."""
+
+
+def code_of(status: int) -> Code:
+    """Return the code for an HTTP status."""
+    return _CODES.get(status) or (Code.INVALID_ARGUMENT if status < 500 else Code.INTERNAL)
+
+
+def status_of(code: Code) -> int:
+    """Return the HTTP status for a code, which the metrics count."""
+    return next((status for status, each in _CODES.items() if each == code), 500)
+
+
+def text_of(message: Any) -> str:
+    """Return the message of an error as text."""
+    return message if isinstance(message, str) else json.dumps(message, default=str)
+
+
+class GRPCInferenceService:
+    """The methods of inference.GRPCInferenceService."""
+
+    def __init__(self, service: InferenceService, admit: Admit) -> None:
+        self._service = service
+        self._admit = admit
+
+    def methods(self) -> dict[bytes, Method]:
+        """Return the methods by path."""
+        unary: dict[str, tuple[type[Any], Callable[[Any], Awaitable[Any]]]] = {
+            "ServerLive": (pb.ServerLiveRequest, self._server_live),
+            "ServerReady": (pb.ServerReadyRequest, self._server_ready),
+            "ModelReady": (pb.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": (pb.ServerMetadataRequest, self._server_metadata),
+            "ModelMetadata": (pb.ModelMetadataRequest, self._model_metadata),
+            "ModelInfer": (pb.ModelInferRequest, self._model_infer),
+            "RepositoryIndex": (pb.RepositoryIndexRequest, self._repository_index),
+            "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, self._repository_model_load),
+            "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, self._repository_model_unload),
+        }
+        methods = {
+            path(name): Method(unary=self._unary(request, answer))
+            for name, (request, answer) in unary.items()
+        }
+        methods[path("ModelStreamInfer")] = Method(stream=self._model_stream_infer)
+        return methods
+
+    def _unary(
+        self, request: type[Any], answer: Callable[[Any], Awaitable[Any]]
+    ) -> Callable[[bytes, Call], Awaitable[bytes]]:
+        admit = self._admit
+
+        async def run(message: bytes, call: Call) -> bytes:
+            async def work() -> bytes:
+                response = await answer(parsed(request, message))
+                content: bytes = response.SerializeToString()
+                return content
+
+            result: bytes = await within(call.timeout(), admit(call, work))
+            return result
+
+        return run
+
+    async def _server_live(self, request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    async def _server_ready(self, request: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=not self._service.draining)
+
+    async def _model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+        try:
+            return pb.ModelReadyResponse(ready=self._service.model_ready(request.name, request.version))
+        except UserError:
+            # Clients ask for any name, and expect an answer rather than an error.
+            return pb.ModelReadyResponse(ready=False)
+
+    async def _server_metadata(self, request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(**self._service.server_metadata())
+
+    async def _model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
+        return pb.ModelMetadataResponse(**await self._service.model_metadata(request.name, request.version))
+
+    async def _model_infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+        decoded = grpc_messages.decode(request)
+        return grpc_messages.encode(await self._service.infer(decoded), decoded)
+
+    async def _model_stream_infer(self, call: Call) -> None:
+        """Answer each message of a stream in order. An error of one is its response, and the stream goes on."""
+        await within(call.timeout(), self._stream(call))
+
+    async def _stream(self, call: Call) -> None:
+        while (message := await call.receive()) is not None:
+            response = pb.ModelStreamInferResponse()
+            request = parsed(pb.ModelInferRequest, message)
+            try:
+                answer = await self._admit(call, partial(self._model_infer, request))
+                response.infer_response.CopyFrom(answer)
+            except Status as status:
+                if status.code == Code.UNAUTHENTICATED:
+                    raise
+                response.error_message = status.message
+                response.infer_response.id = request.id
+            await call.send(response.SerializeToString())
+
+    async def _repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+        self._require_repository()
+        entries = self._service.repository_index(request.ready)
+        return pb.RepositoryIndexResponse(
+            models=[pb.RepositoryIndexResponse.ModelIndex(**each) for each in entries]
+        )
+
+    async def _repository_model_load(
+        self, request: pb.RepositoryModelLoadRequest
+    ) -> pb.RepositoryModelLoadResponse:
+        self._require_repository()
+        return pb.RepositoryModelLoadResponse()
+
+    async def _repository_model_unload(
+        self, request: pb.RepositoryModelUnloadRequest
+    ) -> pb.RepositoryModelUnloadResponse:
+        self._require_repository()
+        return pb.RepositoryModelUnloadResponse()
+
+    def _require_repository(self) -> None:
+        if not self._service.has_repository:
+            raise Status(
+                Code.UNIMPLEMENTED,
+                "the model repository is turned off; set handler.protocols.repository to true",
+            )
+
+
+def path(method: str, service: str = SERVICE) -> bytes:
+    """Return the path of a method."""
+    return f"/{service}/{method}".encode()
+
+
+def parsed(message: type[Any], content: bytes) -> Any:
+    """Return a message from its bytes. Raises Status."""
+    try:
+        return message.FromString(content)
+    except DecodeError as error:
+        raise Status(
+            Code.INTERNAL, f"the message is not a valid {message.DESCRIPTOR.name}: {error}"
+        ) from None
+
+
+async def within(seconds: float | None, work: Awaitable[Any]) -> Any:
+    """Return the result of work. Raises Status after the time that the client gives it."""
+    if seconds is None:
+        return await work
+    try:
+        async with asyncio.timeout(seconds) as timer:
+            return await work
+    except TimeoutError:
+        if timer.expired():
+            raise Status(Code.DEADLINE_EXCEEDED, f"the call took longer than {seconds:g} s") from None
+        raise

@@ -1,0 +1,133 @@
+"""The protocol over HTTP: an ASGI application for the paths below /v2, which raises errors for the caller to send."""
+
+import gzip
+import zlib
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from cortex_runtime.errors import HttpError, UserError
+from cortex_runtime.http import response
+from cortex_runtime.http.payload import decompress, read_body
+from cortex_runtime.inference import rest
+from cortex_runtime.inference.service import InferenceService
+
+PREFIX = "/v2"
+_COMPRESSION_LEVEL = 1
+"""Tensors of numbers hardly shrink further at a higher level, which takes several times as long."""
+
+
+class Routes:
+    """The application. max_body: bytes of a request body, before and after decompression. timeout: seconds for it to arrive."""
+
+    def __init__(self, service: InferenceService, max_body: int, timeout: float) -> None:
+        self._service = service
+        self._max_body = max_body
+        self._timeout = timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises HttpError, and what an inference raises."""
+        path = scope["path"]
+        parts = path[len(PREFIX) :].strip("/").split("/")
+        service, kind = self._service, parts[0]
+        if kind == "models" and len(parts) > 1 and parts[1]:
+            name, version, action = _model(parts[1:], path)
+            if action == "infer":
+                _require_method(scope, "POST")
+                await self._infer(name, version, scope, receive, send)
+                return
+            _require_method(scope, "GET")
+            if action == "ready":
+                ready = service.model_ready(name, version)
+                await _send(send, {"name": name, "ready": ready}, 200 if ready else 503)
+            else:
+                await _send(send, await service.model_metadata(name, version))
+        elif parts == [""]:
+            _require_method(scope, "GET")
+            await _send(send, service.server_metadata())
+        elif parts == ["health", "live"]:
+            _require_method(scope, "GET")
+            await _send(send, {"live": True})
+        elif parts == ["health", "ready"]:
+            _require_method(scope, "GET")
+            await _send(send, {"ready": not service.draining}, 503 if service.draining else 200)
+        elif kind == "repository" and service.has_repository:
+            await self._repository(parts[1:], scope, receive, send)
+        else:
+            raise _not_found(path)
+
+    async def _infer(self, name: str, version: str, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        body = await self._body(headers, receive)
+        request = rest.decode(name, version, body, headers.get(rest.HEADER_LENGTH))
+        answer = await self._service.infer(request, receive)
+        kind, length, content = rest.encode(answer, request)
+        more = [] if length is None else [(rest.HEADER_LENGTH, length)]
+        encoding = headers.get(b"accept-encoding")
+        if encoding is not None and (compress := _COMPRESSIONS.get(encoding.strip().lower())):
+            more.append((b"content-encoding", encoding.strip().lower()))
+            content = compress(content)
+        await response.send(send, 200, kind, content, more)
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        body = await read_body(receive, headers, self._max_body, self._timeout)
+        encoding = headers.get(b"content-encoding")
+        return body if encoding is None else decompress(body, encoding.strip().lower(), self._max_body)
+
+    async def _repository(self, parts: list[str], scope: Scope, receive: Receive, send: Send) -> None:
+        body = await self._body(dict(scope["headers"]), receive)
+        try:
+            given = orjson.loads(body) if body.strip() else {}
+        except ValueError as error:
+            raise UserError(f"the request is not valid JSON: {error}") from error
+        if not isinstance(given, dict):
+            raise UserError("the request must be a JSON object")
+        if parts == ["index"]:
+            _require_method(scope, "POST")
+            only_ready = given.get("ready", False)
+            if not isinstance(only_ready, bool):
+                raise UserError(f"ready must be true or false; got {only_ready!r:.40}")
+            await _send(send, self._service.repository_index(only_ready))
+        else:
+            raise _not_found(scope["path"])
+
+
+def _gzip(content: bytes) -> bytes:
+    return gzip.compress(content, _COMPRESSION_LEVEL)
+
+
+def _deflate(content: bytes) -> bytes:
+    return zlib.compress(content, _COMPRESSION_LEVEL)
+
+
+_COMPRESSIONS = {b"gzip": _gzip, b"deflate": _deflate}
+"""The value of Accept-Encoding to its compression. Only a client that asks for one coding gets it. HTTP libraries offer several
+with every request, and compressing each tensor for them would take longer than sending it."""
+
+
+def _model(parts: list[str], path: str) -> tuple[str, str, str]:
+    """Return name, version and action of a path below models. Raises HttpError."""
+    name, version, rest_of = parts[0], "", parts[1:]
+    if len(rest_of) >= 2 and rest_of[0] == "versions" and rest_of[1]:
+        version, rest_of = rest_of[1], rest_of[2:]
+    if rest_of in ([], ["ready"], ["infer"]):
+        return name, version, rest_of[0] if rest_of else ""
+    raise _not_found(path)
+
+
+def _not_found(path: str) -> HttpError:
+    return HttpError(404, f"{path} is not a path of the Open Inference Protocol served here")
+
+
+def _require_method(scope: Scope, method: str) -> None:
+    if scope["method"] != method:
+        raise HttpError(
+            405,
+            f"{scope['method']} is not allowed for this path; use {method}",
+            [(b"allow", method.encode())],
+        )
+
+
+async def _send(send: Send, content: Any, status: int = 200) -> None:
+    await response.send(send, status, response.JSON, orjson.dumps(content))

@@ -1,0 +1,101 @@
+"""The gRPC server of a worker. Imported only where handler.protocols.grpc is set."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any
+
+from cortex_runtime.clients import served
+from cortex_runtime.http import response
+from cortex_runtime.http2 import hpack
+from cortex_runtime.http2.call import Call, Status
+from cortex_runtime.http2.server import Server
+from cortex_runtime.inference.grpc_extras import HEALTH, REFLECTION, Health, Reflection
+from cortex_runtime.inference.grpc_service import (
+    SERVICE,
+    GRPCInferenceService,
+    code_of,
+    parsed,
+    status_of,
+    text_of,
+)
+from cortex_runtime.inference.service import InferenceService
+from cortex_runtime.logs.records import request_id
+from cortex_runtime.serving.admission import Admission
+
+_CLIENT_GONE = 499
+
+
+class GrpcServer:
+    """Serves the protocol over gRPC, with health checking and reflection. Used on the event loop alone.
+
+    max_message: bytes of a request. timeout: seconds after which calls are cancelled when the worker stops.
+    """
+
+    def __init__(
+        self, service: InferenceService, admission: Admission, *, max_message: int, timeout: float
+    ) -> None:
+        self._timeout = timeout
+        self._admission = admission
+        names = [SERVICE, HEALTH, REFLECTION]
+        self._health = Health(names, self._require_key, parsed)
+        self._server = Server(
+            {
+                **GRPCInferenceService(service, self._admit).methods(),
+                **self._health.methods(),
+                **Reflection(names, self._require_key, parsed).methods(),
+            },
+            max_message,
+        )
+        self._stopping: asyncio.Task[None] | None = None
+
+    def start(self, listener: socket.socket) -> None:
+        """Accept connections."""
+        self._server.start(listener)
+
+    def drain(self) -> None:
+        """Report to clients that this server stops soon. Calls are still answered."""
+        self._health.drain()
+        self._server.drain()
+
+    def begin_stop(self) -> None:
+        """Accept nothing more, and end each connection after its running calls."""
+        self._health.drain()
+        self._stopping = asyncio.get_running_loop().create_task(self._server.stop(self._timeout))
+
+    async def stopped(self) -> None:
+        """Wait until all calls have ended, if `begin_stop` was called."""
+        if self._stopping is not None:
+            await self._stopping
+
+    def _require_key(self, call: Call) -> None:
+        refused = self._admission.key_error(call.headers)
+        if refused is not None:
+            raise Status(code_of(refused.status), text_of(refused.message))
+
+    async def _admit(self, call: Call, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Run a function for a call as a request: with an ID, within the limit, with a key, counted and logged."""
+        admission, began = self._admission, perf_counter()
+        refused = admission.refusal(call.headers)
+        identity = admission.start(call.headers)
+        request_id.set(identity)
+        served.set([])
+        if not call.started:
+            call.added = hpack.encode([(b"x-request-id", identity.encode())])
+        status = _CLIENT_GONE
+        try:
+            if refused is not None:
+                raise refused
+            result = await work()
+            status = 200
+            return result
+        except Status as error:
+            status = status_of(error.code)
+            raise
+        except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+            answer = response.error_of(error)
+            status = answer.status
+            raise Status(code_of(status), text_of(answer.message)) from None
+        finally:
+            admission.finish(began, identity, status, "POST", call.path.decode("latin-1"))
