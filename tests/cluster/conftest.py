@@ -60,7 +60,7 @@ HTTP_ROUTES = {
         ],
     },
 }
-"""The Gateway API's HTTPRoute, without its schema; there is no controller for it."""
+"""The Gateway API's HTTPRoute without its schema. No controller implements it."""
 
 
 def free_port() -> int:
@@ -100,7 +100,7 @@ class Operator:
             )
 
     def start_again_when_it_gives_up(self) -> None:
-        """As its Deployment does with one that could not renew its Lease in time, until `stop`."""
+        """Restart the operator when it exits without its Lease, as its Deployment does, until `stop`."""
 
         def keep() -> None:
             while (process := self._process) is not None and process.wait() == 1:
@@ -220,7 +220,7 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def installed_operator(kubectl: Kubectl) -> str | None:
-    """What to do about an operator that runs on the cluster, which would work on the tests' APIs beside the tests' own."""
+    """Return an error if the cluster runs an operator, which would also manage the APIs of the tests; otherwise None."""
     found = kubectl.list(
         "deployments", "--all-namespaces", "--selector=app.kubernetes.io/name=cortex-operator"
     )

@@ -12,10 +12,10 @@ from aiohttp import web
 
 
 class FaultyProxy:
-    """Passes requests on to `upstream` (http://host:port), but for what `fault` says.
+    """Forwards requests to `upstream` (http://host:port), with the faults in `fault`.
 
     fault: None; a number: every request is answered with this status; "cut": connections are closed without an answer; "gone":
-    watches start with an error that their resource version expired (410). `cut_streams` ends the watches that are open.
+    watches start with an error that their resource version expired (410). `cut_streams` ends the open watches.
     """
 
     def __init__(self, upstream: str) -> None:

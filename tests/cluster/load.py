@@ -12,7 +12,7 @@ import httpx
 class Load:
     """Sends requests from several clients, one at a time each, while the `with` block runs.
 
-    counts: by HTTP status, or by the name of the error. sent: requests altogether.
+    counts: by HTTP status, or by the name of the error. sent: number of requests.
     """
 
     def __init__(self, url: str, clients: int = 8) -> None:

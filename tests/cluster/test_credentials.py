@@ -1,4 +1,4 @@
-"""Keys and other credentials: asked for where the API says so, and copied nowhere."""
+"""API keys and other credentials are required where the API requires them, and are never copied."""
 
 import base64
 

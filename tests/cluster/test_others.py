@@ -131,5 +131,5 @@ def test_a_writer_that_insists_is_named_and_not_fought(ready: Kubectl) -> None:
     assert ready.get("deployment", "api-echo")["metadata"]["generation"] <= generation + 4
     assert "DEBUG" in json.dumps(pod_spec(ready))
     assert ready.ready("echo")["status"] == "True"
-    # The other has stopped, so the operator has the last word.
+    # The other writer has stopped, so the operator's value remains.
     eventually(lambda: "DEBUG" in json.dumps(pod_spec(ready)), lambda there: not there)

@@ -1,4 +1,4 @@
-"""A project with folders on a cluster, with nothing but `cortex pack` and kubectl."""
+"""A project with folders on a cluster, deployed with `cortex pack` and kubectl only."""
 
 from pathlib import Path
 from typing import Any

@@ -152,7 +152,7 @@ def test_what_others_do_to_our_children_is_put_right(kubectl: Kubectl) -> None:
     before = {pod["metadata"]["uid"] for pod in kubectl.list("pods")}
     kubectl("delete", "deployment", "api-echo")
     eventually(lambda: kubectl.list("deployments"), bool)
-    # The status of before may be read for a moment: the pods are new, and they answer.
+    # The previous status may be read for a moment, although the pods are new.
     eventually(
         lambda: kubectl.list("pods"), lambda pods: pods and not before & {p["metadata"]["uid"] for p in pods}
     )
@@ -193,7 +193,7 @@ def test_a_restart_of_the_operator_changes_nothing(kubectl: Kubectl, operator: O
             for kind in kinds
             for item in kubectl.list(kind)
         }
-        # An HPA goes on writing what it measures, and the status of its API tells that.
+        # An HPA updates its measurements, and the operator copies them to the status of the API.
         del versions["realtimeapis/echo"]
         echo = kubectl.get("realtimeapi", "echo")["status"]
         return {**versions, "hpa": kubectl.get("hpa", "api-echo")["spec"], "echo": echo["conditions"]}
@@ -205,7 +205,7 @@ def test_a_restart_of_the_operator_changes_nothing(kubectl: Kubectl, operator: O
     before = seen()
     operator.start()
     kubectl.apply(api("later"))
-    kubectl.wait_reason("later", "Ready")  # The operator has worked off all that it found at its start.
+    kubectl.wait_reason("later", "Ready")  # Everything that the operator found at its start is reconciled.
     after = seen()
     assert {name: after.get(name) for name in before} == before
 

@@ -1,4 +1,4 @@
-"""The statistics of responses, as `cortex get` and the metrics of the replicas show them while requests come in."""
+"""The statistics of responses, as `cortex get` and the metrics of the replicas show them during requests."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`make demo` from end to end: a manifest becomes an API that names a flower, and nothing is left behind."""
+"""`make demo` from end to end: a manifest becomes an API that classifies a flower, and no process remains."""
 
 import os
 import re
@@ -15,7 +15,7 @@ LIMIT = 150
 
 
 def processes_with(marker: str) -> list[str]:
-    """Command lines of the processes that carry a marker in their environment."""
+    """Return the command lines of processes that have a marker in their environment."""
     found = []
     for process in Path("/proc").iterdir():
         if process.name.isdecimal() and process.name != str(os.getpid()):
@@ -24,7 +24,7 @@ def processes_with(marker: str) -> list[str]:
                 if marker.encode() in environment:
                     found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
             except OSError:
-                continue  # It has ended, or is not ours.
+                continue  # It has exited, or belongs to another user.
     return found
 
 
@@ -38,13 +38,13 @@ def demo_process(tmp_path: Path, **environment: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # Where the tests run in the background, Ctrl-C is ignored, and so it would be here.
+        # Tests in the background ignore Ctrl-C, and the demo would inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
 def until(demo: subprocess.Popen[str], words: str) -> str:
-    """Everything that it says up to these words."""
+    """Return the output up to these words."""
     said = ""
     for line in demo.stdout:
         said += line
@@ -98,7 +98,7 @@ def test_without_curl_it_asks_by_itself_and_ctrl_c_ends_what_was_kept(tmp_path):
 def test_a_demo_that_is_stopped_midway_leaves_nothing(tmp_path, number):
     with demo_process(tmp_path) as demo:
         until(demo, "kubectl wait")
-        # As a terminal does it: to the whole group.
+        # As a terminal does: to the whole process group.
         os.killpg(demo.pid, number)
         assert demo.wait(LIMIT) == (130 if number == signal.SIGINT else -number)
     end = time.monotonic() + LIMIT
@@ -108,7 +108,7 @@ def test_a_demo_that_is_stopped_midway_leaves_nothing(tmp_path, number):
 
 
 def with_other_kubectl(folder: Path, script: str) -> Path:
-    """A Python like this one, with another kubectl beside it."""
+    """Return a Python like this one, with a kubectl that runs `script` first."""
     environment = Path(sys.prefix)
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "python").symlink_to(sys.executable)

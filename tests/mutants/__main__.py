@@ -142,7 +142,7 @@ class _Sorter:
 
 
 def try_all(sources: dict[Path, str], tests: Sequence[str], processes: int) -> dict[Path, list[bool]]:
-    """Whether each mutant of the files is killed by the tests. Exits when a test fails without any change."""
+    """Return whether each mutant of the files is killed by the tests. Exits if a test fails without a mutation."""
 
     def serve() -> Report:
         server = Server(sources, processes)
@@ -172,7 +172,7 @@ def try_all(sources: dict[Path, str], tests: Sequence[str], processes: int) -> d
 def _imported_with(
     file: Path, mutant: Mutant, tests: Sequence[str], order: Sequence[str]
 ) -> Callable[[], int]:
-    """What runs all tests in a process that imports the mutant in place of the module."""
+    """Return the command that runs all tests in a process that imports the mutant instead of the module."""
 
     def work() -> int:
         sys.meta_path.insert(0, _Finder(module_name(file), file, mutant.tree()))
@@ -182,7 +182,7 @@ def _imported_with(
 
 
 def run(group: Group, only: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Killed and all mutants, by file. Prints the survivors."""
+    """Return the numbers of killed and of all mutants by file. Prints the survivors."""
     files = [f for pattern in group.files for f in sorted(ROOT.glob(pattern))]
     sources = {f: f.read_text() for f in files if not only or str(f.relative_to(ROOT)) in only}
     result = {}
@@ -196,13 +196,13 @@ def run(group: Group, only: Sequence[str]) -> dict[str, tuple[int, int]]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status: 0 when at least 85 % of the mutants of every group are killed."""
+    """Return the exit status: 0 if at least 85 % of the mutants of every group are killed."""
     os.chdir(ROOT)
     # The plugins of other libraries would be imported for each mutant.
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     for name in PRELOADED:
         importlib.import_module(name)
-    # The same examples for each mutant; those that fail because of one are not kept.
+    # The same examples for each mutant; examples that fail because of a mutant are not kept.
     hypothesis.settings.register_profile("mutants", database=None, derandomize=True, deadline=None)
     hypothesis.settings.load_profile("mutants")
     chosen = [a for a in arguments if a in GROUPS] or list(GROUPS)

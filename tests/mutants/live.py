@@ -13,7 +13,7 @@ Key = tuple[str, str, int]
 
 
 class CannotPatch(Exception):
-    """The change is not one of live functions alone."""
+    """The change affects more than live functions."""
 
 
 def functions_of(files: set[str]) -> dict[Key, list[FunctionType]]:
@@ -44,7 +44,7 @@ def patch(
 def _codes(tree: ast.Module, file: Path) -> dict[Key, list[CodeType]]:
     found: dict[Key, list[CodeType]] = defaultdict(list)
     for code in _inside(compile(tree, str(file), "exec")):
-        # Only these are ever live; a comprehension is made where it runs.
+        # Only these are ever live; a comprehension is created where it runs.
         if not code.co_name.startswith("<") or code.co_name == "<lambda>":
             found[_key(code)].append(code)
     return found

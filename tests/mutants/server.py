@@ -31,7 +31,7 @@ OPTIONS = (
     "-x",
     "-q",
     "--no-header",
-    # Nobody reads why a mutant is killed, and a difference of two large values takes long.
+    # The reason why a mutant is killed is not shown, and a diff of two large values takes long.
     *("--assert=plain", "--tb=no"),
     # The files of the captured output would be shared by all forks.
     "--capture=no",
@@ -43,17 +43,17 @@ OPTIONS = (
 
 @dataclass
 class Report:
-    """What a session found out. Names of tests are in the order in which they take ever longer."""
+    """The result of a session. Tests are ordered by duration, shortest first."""
 
     tests: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     seconds: float = 0.0
     verdicts: dict[str, list[bool | None]] = field(default_factory=dict)
-    """By file, for each mutant: whether it was killed; None when it has to be tried in another way."""
+    """For each mutant, by file: whether it was killed; None if it must be tried in another process."""
 
 
 class Server:
-    """The plugin whose loop over the tests is all of the above."""
+    """The pytest plugin whose loop over the tests does all of the above."""
 
     def __init__(self, sources: Mapping[Path, str], processes: int) -> None:
         self.report = Report()
@@ -91,7 +91,7 @@ class Server:
                 places = {(str(file), line) for line in lines_of(mutant.line, tree)}
                 found = {test for place in places for test in lines.get(place, ())}
                 tests = [test for test in self.report.tests if test in found]
-                # What no test executes no test can notice; what is executed at import is tried in another way.
+                # A mutant that no test executes survives. Mutants of code that runs at import are tried in another process.
                 verdicts.append(None if tests or places & imported else False)
                 trial = partial(self._try, file, tree, mutant, session, [items[test] for test in tests])
                 usual = sum(seconds[test] for test in tests)
@@ -210,7 +210,7 @@ Work = tuple[Callable[[], Any], float]
 
 
 def in_forks(works: Sequence[Work | None], processes: int) -> list[Fork | None]:
-    """Do each in a fork of its own, so many at a time. None stays None."""
+    """Run each in its own fork, at most `processes` at a time. None stays None."""
     results: list[Fork | None] = [None] * len(works)
     running: dict[int, tuple[int, float, Path]] = {}
     places = [place for place, work in enumerate(works) if work is not None]

@@ -1,7 +1,7 @@
 """A test double of the cluster: objects in memory, server-side apply for a single manager, faults on demand.
 
-It knows of no defaults, schemas or ownership but that of spec.replicas: those are tested on a dev cluster and on a real one
-(tests/cluster).
+It has no defaults, schemas or field ownership, except that of spec.replicas. These are tested on a dev cluster and on a real
+one (tests/cluster).
 """
 
 import copy
@@ -19,9 +19,10 @@ Place = tuple[str, str, str]
 
 
 class FakeCluster:
-    """A fake of `cortex_operator.cluster.Cluster`. on_event: called with (event type, object) after each change.
+    """A fake of `cortex_operator.cluster.Cluster`.
 
-    fault: asked before each write; the status that it gives is raised.
+    on_event: called with (event type, object) after each change. fault: called before each write; the returned status is
+    raised.
     """
 
     def __init__(self, on_event: Callable[[str, Object], None]) -> None:
@@ -50,7 +51,7 @@ class FakeCluster:
         known = self.objects.get(place)
         merged = _merge(known or {"metadata": {"uid": f"u{next(self._uids)}", "generation": 0}}, child)
         if child["kind"] == "Deployment":
-            # Who holds spec.replicas, the one field that passes from one manager to another.
+            # The owner of spec.replicas, the only field whose manager changes.
             fields = merged["metadata"].get("managedFields", ())
             merged["metadata"]["managedFields"] = [entry for entry in fields if entry["manager"] != manager]
             if "replicas" in child["spec"]:

@@ -147,7 +147,7 @@ def status(
     spec: Object | None = None,
     **observed: Any,
 ) -> Object:
-    """Return the status that the operator computes. before: the present one. deployed: the status of the Deployment."""
+    """Return the status that the operator computes. before: the current status. deployed: the status of the Deployment."""
     main = Component({**deployment(replicas), "status": deployed or {}}, list(pods), reports or {})
     live = resource(kind, before, **(spec or {}))
     if kind == "AsyncAPI":

@@ -106,7 +106,8 @@ class World:
         return any(c["reason"] in ("InvalidSpec", "SourceUnavailable") for c in conditions)
 
     def seen(self) -> dict[str, Any]:
-        """Children and statuses, without what counts writes. Of an API that is refused only that it is: what ran before stays."""
+        """Return children and statuses without fields that count writes. Of a rejected API only the rejection is compared:
+        previous objects stay."""
         found = {}
         refused = [api for api in NAMES if self.refused(api)]
         for (kind, _, name), thing in sorted(self.cluster.objects.items()):
@@ -119,7 +120,7 @@ class World:
                 for ticking in ("lastTransitionTime", "observedGeneration"):
                     condition.pop(ticking, None)
             (content["status"] or {}).pop("observedGeneration", None)
-            # How many replicas there are is the autoscaler's, which goes on from where it is.
+            # The autoscaler changes the number of replicas from the current one.
             if kind == "Deployment" and ("HorizontalPodAutoscaler", "default", name) in self.cluster.objects:
                 del content["spec"]["replicas"]
             scaled = ("HorizontalPodAutoscaler", "default", f"api-{name}") in self.cluster.objects
@@ -195,7 +196,7 @@ async def outcome(story: list[tuple[Any, ...]]) -> dict[str, Any]:
 
 
 async def straight(story: list[tuple[Any, ...]]) -> dict[str, Any]:
-    """The same end without the story: what there is of the user's objects at last, applied to an empty cluster."""
+    """Return the result of the last user objects, applied to an empty cluster."""
     last: dict[str, tuple[Any, ...]] = {}
     for step in story:
         if step[0] in ("apply", "delete"):

@@ -140,7 +140,7 @@ def test_recommendations_are_kept_for_the_longest_period_and_used_for_their_own(
     after, replicas = one_decision(state, 1000.0, 6, 0.0, rules)
     assert replicas == 5
     assert [time for time, _ in after.recommendations] == [900.0, 950.0, 960.0, 1000.0]
-    # Scaling out follows the least that was recommended in the last 50 s, and never scales in.
+    # Scaling out follows the lowest recommendation of the last 50 s, and never scales in.
     up = State(since=0.0, recommendations=((940.0, 1), (950.0, 3)))
     assert one_decision(up, 1000.0, 2, 100.0, rules)[1] == 3
     assert one_decision(State(since=0.0, recommendations=((950.0, 1),)), 1000.0, 2, 100.0, rules)[1] == 2
@@ -157,12 +157,12 @@ def test_from_zero_the_first_request_starts_one_replica_and_none_starts_without_
     recent = State(since=0.0, recommendations=((990.0, 0),))
     assert one_decision(recent, 1000.0, 0, 0.1, rules)[1] == 1
     assert one_decision(recent, 1000.0, 0, 0.0, rules)[1] == 0
-    # What was scaled to zero by hand returns to the minimum.
+    # An API that was scaled to zero manually returns to the minimum.
     assert one_decision(recent, 1000.0, 0, 0.0, replace(RULES, lowest=2))[1] == 2
 
 
 def test_one_replica_more_or_less_is_always_possible() -> None:
-    """Factors near 1 round to no change for few replicas; a step of one is allowed all the same."""
+    """Factors near 1 round to no change for few replicas; a step of one is always allowed."""
     near = replace(RULES, upscale_factor=1.01, downscale_factor=0.99)
     assert one_decision(State(since=-1000.0), 0.0, 2, 100.0, near)[1] == 3
     assert one_decision(State(since=-1000.0), 0.0, 2, 0.0, near)[1] == 1

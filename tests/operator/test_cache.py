@@ -1,4 +1,4 @@
-"""Watch events and responses to our own writes arrive in any order, and the cache never goes back."""
+"""Watch events and responses to our own writes arrive in any order, and the cache never returns to an older version."""
 
 from typing import Any
 

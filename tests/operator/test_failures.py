@@ -209,7 +209,7 @@ NOW = datetime(2026, 1, 1, 0, 5, tzinfo=UTC)
 
 
 def at(seconds: int) -> str:
-    """A time so many seconds after the start of the year."""
+    """Return a time, in seconds after the start of the year."""
     return datetime.fromtimestamp(1767225600 + seconds, UTC).isoformat().replace("+00:00", "Z")
 
 

@@ -112,7 +112,7 @@ async def test_of_two_operators_that_start_together_one_manages_the_api(clock: C
     for namespace in ("one", "two"):
         world.renew(namespace, "1")
     world.cluster.put(resource("a", {}))
-    # Neither knows of the other's objects before both have written.
+    # Neither operator has objects of the other in its cache before both have written.
     report = both[1].report
     both[1].report = lambda event, thing: None  # type: ignore[method-assign]
     await both[0].reconciler.reconcile(KEY)

@@ -1,6 +1,5 @@
-"""The queue of an AsyncAPI: which one it is, and that it is removed when the API goes and `queue.deletionPolicy` is Delete,
-whatever has become of the namespace, the spec or the operator meanwhile.
-"""
+"""The queue of an AsyncAPI: its name, and its deletion with the API if `queue.deletionPolicy` is Delete, in every state of the
+namespace, the spec and the operator."""
 
 import copy
 import json

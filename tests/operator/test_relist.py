@@ -1,4 +1,5 @@
-"""A watch that starts again lists the existing objects: what was deleted meanwhile is found, and nothing else is dropped."""
+"""A watch that restarts lists the existing objects: objects that were deleted in between are found, and no other object is
+dropped."""
 
 from collections.abc import AsyncIterator
 from typing import Any

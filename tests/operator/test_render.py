@@ -92,7 +92,7 @@ SPECS: list[dict[str, Any]] = [
 def test_everything_is_valid_kubernetes(spec: dict[str, Any]) -> None:
     for child in children(**spec).values():
         if child["kind"] == "HTTPRoute":
-            continue  # Not Kubernetes' own.
+            continue  # Not a kind of Kubernetes.
         kubernetes_validate.validate(child, "1.36", strict=True)
 
 
@@ -280,7 +280,7 @@ def test_an_ingress_strips_the_endpoint_by_annotations() -> None:
 
 
 def keys_of(pod: dict[str, Any]) -> tuple[Any, list[str]]:
-    """The Secret that is mounted for API keys, and where; None when there is none."""
+    """Return the mounted Secret with API keys and its path, or None."""
     source = next((v["secret"] for v in pod["spec"]["volumes"] if "secret" in v), None)
     mounts = [m for c in pod["spec"]["containers"] for m in c["volumeMounts"] if m["name"] == "api-keys"]
     return source, [m["mountPath"] for m in mounts if m["readOnly"]]
@@ -318,7 +318,7 @@ def test_the_pod_that_deletes_a_queue_needs_no_keys() -> None:
 
 @pytest.mark.parametrize("kind", ["RealtimeAPI", "AsyncAPI"])
 def test_rendered_objects_contain_no_credentials(kind: str) -> None:
-    """Secrets are referred to by name and key; ConfigMaps don't even have that of the platform's."""
+    """Secrets are referenced by name and key. ConfigMaps do not contain references to the platform's Secrets."""
     handler: dict[str, Any] = {
         "env": [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "tokens", "key": "t"}}}],
         "envFrom": [{"secretRef": {"name": "many"}}],

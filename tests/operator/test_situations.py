@@ -68,7 +68,7 @@ def test_the_table_has_every_situation() -> None:
 
 @pytest.mark.parametrize("wanted", range(1, 12))
 def test_scaling_never_makes_an_api_unready(wanted: int) -> None:
-    """For every number of wanted and of ready replicas."""
+    """For every number of wanted and ready replicas."""
     for answering in range(1, 12):
         pods = [ready(f"r{i}") for i in range(answering)] + [pod(f"s{i}") for i in range(wanted - answering)]
         found = status(*pods, replicas=wanted, before=WAS_READY)
@@ -101,7 +101,7 @@ def test_last_failure_keeps_the_last_failure_and_gets_a_recovery_time() -> None:
     starting = status(pod(), before={**WAS_READY, **OLD_FAILURE})
     assert "recoveredAt" not in starting["lastFailure"]
     over = status(ready(), before={**WAS_READY, **OLD_FAILURE})
-    # Open, for the one that writes the status to fill in.
+    # Filled in by the writer of the status.
     assert over["lastFailure"] == {**OLD_FAILURE["lastFailure"], "recoveredAt": None}
     kept = {"lastFailure": {**OLD_FAILURE["lastFailure"], "recoveredAt": at(50)}}
     assert status(ready(), before={**WAS_READY, **kept})["lastFailure"] == kept["lastFailure"]

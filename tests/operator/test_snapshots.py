@@ -1,6 +1,6 @@
 """Snapshots of rendered objects, so that reviews show every change, such as one that would restart all pods.
 
-`make snapshots` writes tests/operator/snapshots/ anew; read the difference before you commit it.
+`make snapshots` writes tests/operator/snapshots/; read the diff before you commit it.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The fields of a status, and that it is written once for each change, with times and an Event."""
+"""The fields of a status; it is written once for each change, with times and an Event."""
 
 import copy
 from datetime import datetime
@@ -242,7 +242,7 @@ def test_an_unreachable_queue_does_not_hide_why_workers_fail() -> None:
         assert [of(found, kind)["status"] for kind in ("Ready", "Available", "Progressing", "Degraded")] == [
             "False", "False", "False", "True",
         ]  # fmt: skip
-    # A worker that failed a while ago is no reason why the queue is silent.
+    # The earlier failure of a worker does not explain why the queue does not respond.
     recent = status(ready(), kind="AsyncAPI", scaling=scaling, reports={"p": died("OutOfMemory", 5)})
     assert of(recent, "Ready")["reason"] == "QueueUnreachable"
 

@@ -47,7 +47,7 @@ class Replica(Program):
         self.until(lambda: (answer := self.ready()) is not None and answer.status_code == 200)
 
     def until(self, condition: Callable[[], Any], seconds: float = 30) -> Any:
-        """Wait for a condition that this replica's processes bring about."""
+        """Wait for a condition that processes of this replica cause."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if result := condition():
@@ -117,7 +117,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
 
 @pytest.fixture(scope="module")
 def serve_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Replica]]:
-    """The same for a replica that all tests of a module share."""
+    """Return a function that starts replicas for all tests of a module."""
     yield from _starter(tmp_path_factory.mktemp("shared"))
 
 

@@ -1,4 +1,4 @@
-"""ONNX models that are small and can be told apart by what they answer."""
+"""Small ONNX models with different results."""
 
 from pathlib import Path
 
@@ -22,6 +22,6 @@ def onnx_model(factor: float) -> bytes:
 
 
 def write_model(path: Path, factor: float) -> None:
-    """The same in a file."""
+    """Write this model to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(onnx_model(factor))

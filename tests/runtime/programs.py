@@ -1,4 +1,4 @@
-"""A running program of the runtime as tests see it: its admin port, its log, and the cause of its death."""
+"""A running program of the runtime: its admin port, its log, and why it exited."""
 
 import json
 import ssl
@@ -11,7 +11,7 @@ import httpx
 
 
 class Plain:
-    """httpx with a connection for each request. It reads no certificates, which takes longer than most of what is asked."""
+    """httpx with one connection per request. It loads no certificates, which would take longer than most requests."""
 
     def __init__(self) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -28,7 +28,7 @@ PLAIN = Plain()
 
 @dataclass
 class Program:
-    """What all programs have."""
+    """The common part of all programs."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -41,21 +41,21 @@ class Program:
         self.admin = f"http://127.0.0.1:{self.admin_port}"
 
     def readiness(self) -> httpx.Response | None:
-        """What /readyz answers, if it does."""
+        """Return the response of /readyz, if there is one."""
         try:
             return PLAIN.get(f"{self.admin}/readyz", timeout=5)
         except httpx.TransportError:
             return None
 
     def metric(self, line: str) -> float:
-        """The value of a line of /metrics, 0 when it is not there."""
+        """Return the value of a line in /metrics; 0 if it is missing."""
         for text in PLAIN.get(f"{self.admin}/metrics").text.splitlines():
             if text.startswith(line + " "):
                 return float(text.rsplit(" ", 1)[1])
         return 0.0
 
     def cause_of_death(self) -> tuple[str, str]:
-        """(reason, message) once the process has given up."""
+        """Return (reason, message) after the process has exited."""
         assert self.process.wait(30) == 1, self.log.read_text()
         content = self.termination_log.read_bytes()
         assert len(content) <= 4096
@@ -63,5 +63,5 @@ class Program:
         return cause["reason"], cause["message"]
 
     def lines(self) -> list[dict[str, Any]]:
-        """The log; every line of it must be JSON."""
+        """Return the log, every line of which must be JSON."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]

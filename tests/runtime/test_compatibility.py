@@ -1,4 +1,4 @@
-"""docs/compatibility.md: every promise of every age and every form of a handler has a line, and each names tests that exist."""
+"""docs/compatibility.md: every promise of every release and every form of a handler has a row, and each names existing tests."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = (ROOT / "docs" / "compatibility.md").read_text()
 PROMISES = {"0.8": 49, "0.9": 31, "0.22": 40, "0.34": 25}
-"""How many there are of each age."""
+"""Number of promises by release."""
 
 
 def cells() -> list[list[str]]:
@@ -28,7 +28,7 @@ def form_rows() -> list[list[str]]:
 
 
 def forms_in(file: Path) -> dict[str, str]:
-    """The forms that a file of tests runs: name to releases."""
+    """Return the forms that a file of tests runs: name to releases."""
     calls = (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call))
     found = [call.args for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Form"]
     return {ast.literal_eval(name): ast.literal_eval(releases) for name, releases, *_ in found}
@@ -60,7 +60,7 @@ def test_every_line_is_shown_by_tests_that_exist() -> None:
 
 
 def test_no_more_than_this_is_not_kept() -> None:
-    # Whoever breaks a promise says so here as well.
+    # A change that breaks a promise must also be recorded here.
     assert [row[0] for row in rows() if row[2].startswith("not kept")] == ["0.8-8"]
 
 

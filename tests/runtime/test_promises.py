@@ -1,4 +1,4 @@
-"""What was promised of configurations long ago, one by one, as far as no other test shows it."""
+"""Promises about configurations of older releases, one by one, where no other test covers them."""
 
 import httpx
 import pytest
@@ -15,7 +15,7 @@ from .conftest import Replica
 
 @pytest.fixture
 def convert(tmp_path):
-    """The spec that an API of an old file becomes; and what is said about it."""
+    """Return the spec of a converted old file, and the remarks."""
     from click.testing import CliRunner
 
     def run(text):

@@ -1,4 +1,4 @@
-"""Type onnx: models by path, version and name; a caller's wrong input is a 400 with the reason."""
+"""Type onnx: models by path, version and name; an invalid input is a 400 with the reason."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A documented form of a handler, and what a client of it sees."""
+"""A documented form of a handler, and the responses that its clients get."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,10 +7,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Ask:
-    """One request and the answer that it must get.
+    """One request and its expected response.
 
-    request: arguments of httpx.request; the method is POST unless it says otherwise. answer: the JSON value; text when the
-    content type is not JSON.
+    request: arguments of httpx.request; the default method is POST. answer: the JSON value; text if the content type is not
+    JSON.
     """
 
     request: Mapping[str, Any]
@@ -31,7 +31,8 @@ class Ask:
 class Form:
     """One form. docs/compatibility.md has a row for each.
 
-    name: as in the table. releases: whose documentation had it. source: a handler of this form. handler: fields of spec.handler.
+    name: as in the table. releases: the releases that documented it. source: a handler of this form. handler: fields of
+    spec.handler.
     """
 
     name: str

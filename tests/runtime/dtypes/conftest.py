@@ -1,4 +1,4 @@
-"""`open_model`: the client of an ONNX model that is given as bytes."""
+"""`open_model`: the client of an ONNX model from its bytes."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

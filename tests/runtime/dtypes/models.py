@@ -1,4 +1,4 @@
-"""ONNX models of one type of tensor each."""
+"""ONNX models with tensors of one type each."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def model(
     outputs: list[onnx.ValueInfoProto],
     constants: Any = (),
 ) -> bytes:
-    """A model of these nodes; a constant with the name of an input is its default."""
+    """Return a model of these nodes; a constant with the name of an input is its default."""
     graph = helper.make_graph(nodes, "g", inputs, outputs, list(constants))
     opsets = [helper.make_opsetid("", 25), helper.make_opsetid("ai.onnx.ml", 3)]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=13).SerializeToString())
@@ -62,7 +62,7 @@ def identity(code: int, shape: Any = ("n",)) -> bytes:
 
 
 def through(code: int) -> bytes:
-    """x is of a type that only Cast knows; wide is x as float, and y is float z as that type."""
+    """Return a model in which only Cast supports the type of x: wide is x as float, and y is float z as that type."""
     nodes = [
         helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
         helper.make_node("Cast", ["z"], ["y"], to=code),

@@ -1,4 +1,4 @@
-"""Numbers in JSON arrive with all their digits, or the body is refused."""
+"""Numbers in JSON keep all their digits, or the body is rejected."""
 
 import json
 import types
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cortex_runtime.http import json_parser
 
 LARGE = 200_000
-"""Bytes of a body that is searched in another way than a small one."""
+"""Size in bytes from which bodies are searched in a different way."""
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_body_with_large_integers_is_as_strict_as_any(body):
 
 @pytest.fixture(params=[True, False], ids=["numpy imported", "numpy not imported"])
 def imported(request, monkeypatch):
-    """The two ways of searching a large body: that of a process without numpy needs no import of it for most bodies."""
+    """Both ways of searching a large body: most bodies do not require an import of numpy."""
     if not request.param:
         monkeypatch.setattr(json_parser, "sys", types.SimpleNamespace(modules={}))
 

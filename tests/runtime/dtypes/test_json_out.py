@@ -1,4 +1,4 @@
-"""What a handler returns, type by type, as JSON; or the error that names the path to it. The rows of docs/handlers.md."""
+"""The JSON of a handler's result for each type, or an error with the path to the value. The rows of docs/handlers.md."""
 
 import collections
 import dataclasses
@@ -48,7 +48,7 @@ class Model(pydantic.BaseModel):
 
 
 class Tensor:
-    """As other libraries' tensors are."""
+    """An array with the interface of other libraries' tensors."""
 
     def tolist(self):
         return [1, 2]
@@ -217,7 +217,7 @@ ROWS = {
 def test_a_value_is_sent_as_it_is(row):
     value, text = ROWS[row]
     assert dumps(value).decode() == text
-    # The slower way, taken for large integers and keys that are no text, writes the same.
+    # The slower encoder, for large integers and keys that are not text, writes the same.
     assert dumps([value, 2**64]).decode() == f"[{text},{2**64}]"
 
 

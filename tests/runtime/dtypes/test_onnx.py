@@ -1,4 +1,4 @@
-"""Every type of tensor that ONNX has, into a model and out of it, or refused with a reason: the rows of docs/models.md."""
+"""Every type of ONNX tensors as input and output, or the reason why it is not supported: the rows of docs/models.md."""
 
 import itertools
 import json
@@ -44,7 +44,7 @@ INEXACT = {"bfloat16", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5
 
 @pytest.fixture(scope="module")
 def echo(open_model_for_module):
-    """Sends JSON through a model whose output is its input; gives the JSON of the output."""
+    """Send JSON through a model whose output is its input; return the JSON of the output."""
     clients = {name: open_model_for_module(models.identity(code)) for name, code in IDENTITY.items()} | {
         name: open_model_for_module(models.through(code)) for name, code in CAST.items()
     }
@@ -224,7 +224,7 @@ def test_types_that_onnxruntime_has_not_are_refused_when_the_model_is_loaded(ope
 
 def test_every_type_of_the_onnx_package_is_in_this_test():
     named = {*IDENTITY.values(), *CAST.values(), *REFUSED.values(), TensorProto.UNDEFINED}
-    # onnxruntime has no kernels for these, so that a model with one of them can't be loaded.
+    # onnxruntime has no kernels for these types, so it cannot load a model that uses them.
     rest = {code for name, code in TensorProto.DataType.items() if name.startswith(("FLOAT4", "FLOAT6"))}
     assert {*TensorProto.DataType.values()} == named | rest
 

@@ -1,4 +1,4 @@
-"""Requests are joined only where rows stay rows."""
+"""Requests are combined only if the model handles each row independently."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""Sources of projects: the same servers and folders as those of models."""
+"""Fixtures for sources of projects, shared with the tests of models."""
 
 from tests.runtime.models.conftest import s3, short_pauses, web, write
 

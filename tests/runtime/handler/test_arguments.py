@@ -1,4 +1,4 @@
-"""Which arguments a function gets, whatever way it names them, and the message for an unknown one."""
+"""The arguments that a function receives, for every way to declare them, and the message for an unknown one."""
 
 import functools
 
@@ -97,7 +97,7 @@ def test_what_is_said_of_the_kinds_that_do_not_exist_here():
 
 @given(st.permutations([*KNOWN, "other", "rest"]), st.integers(0, 5), st.integers(0, 5))
 def test_a_function_can_be_called_with_what_it_wants(names, required, keywords):
-    """By names alone, in any order, with any of them optional or keyword-only."""
+    """By name only, in any order, with any of them optional or keyword-only."""
     positional, keyword = names[: 5 - keywords], names[5 - keywords :]
     needs = [name for name in positional[:required] if name in KNOWN]
     words = [*needs, *(f"{name}=0" for name in positional if name not in needs)]
@@ -112,17 +112,17 @@ def test_a_function_can_be_called_with_what_it_wants(names, required, keywords):
 
 
 async def coroutine():
-    """As a handler's method may be."""
+    """Signature of a handler method."""
 
 
 class Callable:
     async def __call__(self):
-        """As a handler's method may be."""
+        """Signature of a handler method."""
 
 
 class Plain:
     def __call__(self):
-        """As a handler's method may be."""
+        """Signature of a handler method."""
 
 
 @pytest.mark.parametrize(

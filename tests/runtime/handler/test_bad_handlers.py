@@ -1,4 +1,4 @@
-"""Handlers that misbehave: each costs its own request and no other, and nothing is left hanging."""
+"""Handlers that misbehave: each fails only its own request, and no request hangs."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +48,7 @@ def test_no_error_of_a_handler_takes_the_process_with_it(serve):
     for case in CASES * 3:
         answer = api.post(case)
         assert (answer.status_code, answer.json()["error"]) == (500, "internal server error"), case
-    # The same once the methods run inline.
+    # The same with methods that run inline.
     with httpx.Client() as client:
         for _ in range(200):
             client.post(api.url, json="hello")
@@ -66,11 +66,11 @@ def test_a_process_that_dies_costs_its_request_and_is_started_again(serve):
         except httpx.TransportError:
             status = None
         assert status is None
-        # The other process answers meanwhile, and readiness says what has happened.
+        # The other process answers in the meantime, and readiness reports the failure.
         assert api.post("hello").status_code == 200
         api.until(lambda: api.ready().status_code == 200)
         api.until(lambda words=words: words in api.log.read_text())
-        # It says so when all is well again, too.
+        # Readiness also reports the recovery.
         assert words in api.ready().json()["lastFailure"]["message"]
     assert api.metric("cortex_worker_restarts_total") == 2
 

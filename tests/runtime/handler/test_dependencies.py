@@ -1,4 +1,4 @@
-"""What a project brings along: packages, a script, variables and folders, there before its code; and when that fails."""
+"""The environment of a project: packages, a script, variables and folders, ready before its code is imported; and failures."""
 
 import os
 import zipfile
@@ -16,7 +16,7 @@ LIFELINE = ParentPipe()
 
 
 def wheel(folder, name="flowerpot", version="1.0", requires=(), module="KIND = 'terracotta'\n"):
-    """A package that pip can install without asking anybody."""
+    """A package that pip can install without a network."""
     path = folder / f"{name}-{version}-py3-none-any.whl"
     info = f"{name}-{version}.dist-info"
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
@@ -31,7 +31,7 @@ def wheel(folder, name="flowerpot", version="1.0", requires=(), module="KIND = '
 
 @pytest.fixture
 def install(tmp_path):
-    """Prepares a project in this process, whose environment is put back afterwards."""
+    """Prepare a project in this process, and restore the environment afterwards."""
     before = dict(os.environ)
     os.environ["PIP_NO_INDEX"] = "1"
     installers = []
@@ -58,7 +58,7 @@ def test_requirements_are_installed_beside_what_the_runtime_brings(tmp_path, ins
     wheel(tmp_path, requires=["numpy>=1"])
     (tmp_path / "requirements.txt").write_text("./flowerpot-1.0-py3-none-any.whl\norjson\n")
     install()
-    # numpy and orjson are here already, and are not brought a second time.
+    # numpy and orjson are already installed, and are not installed again.
     assert installed() == ["flowerpot.py"]
 
 
@@ -123,7 +123,7 @@ class Handler:
 
 @pytest.fixture
 def project(tmp_path):
-    """A project of many files; gives what makes the source of handler.py load it."""
+    """Create a project of many files; return the source of a handler.py that loads it."""
 
     def fill(folder):
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A quick method is answered by the protocol itself: everything that HTTP/1.1 allows must still come out right."""
+"""A fast method is answered by the protocol itself, with correct responses to everything that HTTP/1.1 allows."""
 
 import gzip
 import json
@@ -68,13 +68,13 @@ def request(case: str, *headers: str, version: str = "1.1", target: str = "/") -
 
 
 def talk(replica: Replica, *parts: bytes, answers: int = 1) -> list[tuple[int, dict[str, str], bytes]]:
-    """Send the parts, each on its own, and read so many answers: status, headers, body."""
+    """Send each part separately, and read as many `answers`: status, headers, body."""
     got = []
     with socket.create_connection(("127.0.0.1", replica.port), timeout=20) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
         def send() -> None:
-            # Each part only once the one before has surely been read as a piece of data of its own.
+            # Each part is sent after the previous one has been read.
             for part in parts:
                 connection.sendall(part)
                 threading.Event().wait(0.02 if len(parts) > 1 else 0)
@@ -135,7 +135,7 @@ def test_the_connection_is_closed_when_the_client_wants_it(replica: Replica, par
     with socket.create_connection(("127.0.0.1", replica.port), timeout=20) as connection:
         connection.sendall(parts[0])
         with connection.makefile("rb") as stream:
-            answer = stream.read()  # Ends only when the server closes.
+            answer = stream.read()  # Ends when the server closes the connection.
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"connection: close" in answer
 

@@ -1,4 +1,4 @@
-"""Every interface of every age: what a file may define, what it gets, and what is said about what it got wrong."""
+"""Every interface of every release: what a file may define, the arguments that it receives, and the messages for mistakes."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ def write(tmp_path, source):
 
 
 def made(tmp_path, source, handler_type="python", kind="RealtimeAPI", **values):
-    """Methods of the handler in a source, by verb."""
+    """Return the methods of the handler in a source, by verb."""
     values = {"config": {"a": 1}, "metadata": {"a": 1}, "metrics_client": "metrics", **values}
     code = load_code(write(tmp_path, source), handler_type, kind)
     return methods(code, construct(code, values), values)
@@ -301,7 +301,7 @@ def test_a_python_model_that_can_not_be_served_is_reported(serve, tmp_path, sour
 
 
 class Doubling(Model):
-    """y = 2 x for any number of rows of two; notes how often it was called."""
+    """y = 2 x for any number of rows of two; counts its calls."""
 
     def __init__(self, rows="n"):
         self.calls = []

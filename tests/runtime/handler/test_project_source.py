@@ -1,4 +1,4 @@
-"""handler.source: the project is fetched or unpacked, and nobody's own files are touched."""
+"""handler.source: the project is downloaded or unpacked, and files that were not downloaded are never replaced."""
 
 import io
 import tarfile
@@ -122,7 +122,7 @@ def test_code_that_is_not_there_is_the_cause_of_death(serve, s3):
 
 
 def mounted(folder, keys, version="1"):
-    """A ConfigMap as the kubelet mounts it: each key is a link into the folder of its version."""
+    """Mount a ConfigMap like the kubelet: each key is a link into the folder of its version."""
     (folder / f"..{version}").mkdir(parents=True)
     for name, content in keys.items():
         (folder / f"..{version}" / name).write_bytes(content)

@@ -1,4 +1,4 @@
-"""Which interface a file has, and the whole message of what is wrong with it."""
+"""The interface that a file has, and the complete message for each mistake."""
 
 import sys
 
@@ -11,7 +11,7 @@ from cortex_runtime.handler.recognition import load_code
 
 @pytest.fixture(autouse=True)
 def _no_handler_modules():
-    """No handler of another test is imported, and none of these is left."""
+    """Remove the handlers of other tests from the imported modules, before and after."""
 
     def take():
         names = [
@@ -45,7 +45,7 @@ def refused(path, handler_type="python", kind="RealtimeAPI"):
         ("class Handler:\n    def handle_get(self): pass\n", "python", "RealtimeAPI", "Handler", Form.CLASS, "Handler"),
         ("class Handler:\n    def handle_async(self): pass\n", "onnx", "AsyncAPI", "Handler", Form.CLASS, "Handler"),
         ("class ONNXPredictor:\n    def predict(self): pass\n", "onnx", "AsyncAPI", "ONNXPredictor", Form.CLASS, "ONNXPredictor"),
-        # A class goes before functions, and a class of another type is none.
+        # A class has priority over functions; a class of another type is ignored.
         (
             "def predict(): pass\nclass PythonPredictor:\n    def predict(self): pass\nclass ONNXPredictor: pass\n",
             "python", "RealtimeAPI", "PythonPredictor", Form.CLASS, "PythonPredictor",
@@ -267,7 +267,7 @@ def test_code_without_an_interface(tmp_path, source, handler_type, message):
 @pytest.mark.parametrize(
     "source",
     [
-        # Methods of the other kind and helpers are no mistakes where there is a method to call.
+        # Methods of the other kind and helpers are allowed if there is a method to call.
         CLASS + "    def handle_post(self): pass\n    def handle_async(self): pass\n",
         CLASS + "    def handle_post(self): pass\n    def handle_results(self, x): pass\n    handle_gett = 3\n",
         CLASS + "    @staticmethod\n    def handle_post(payload): pass\n",

@@ -1,4 +1,4 @@
-"""With one thread, the thread that constructs a handler is the one that runs it, however quick or slow its methods are."""
+"""With one thread, the thread that constructs a handler also runs it, whether its methods are fast or slow."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -42,7 +42,7 @@ class Handler:
 )
 
 QUICK_AT_LAST = 120
-"""Seconds; on a machine that is busy with other things, few calls are quick."""
+"""Seconds. On a busy machine, few calls are fast."""
 
 
 def test_an_object_that_belongs_to_its_thread_works_whatever_the_pace(serve):
@@ -59,7 +59,7 @@ def test_an_object_that_belongs_to_its_thread_works_whatever_the_pace(serve):
             return answer.json()
 
         api.until(lambda: any(post()["inline"] for _ in range(100)), QUICK_AT_LAST)
-        # A slow call, a stream and a callback each make the loop leave; quick ones bring it back.
+        # A slow call, a stream and a callback each move the loop away; fast calls move it back.
         assert client.put(api.url).text == "012"
         assert not post(seconds=0.03)["inline"]
         assert client.get(api.url).json() == count

@@ -1,4 +1,4 @@
-"""User code finds the same around it on the event loop's thread as on a thread of its own, and nothing of other requests."""
+"""User code sees the same environment on the event loop's thread as on its own thread, and nothing of other requests."""
 
 import json
 import socket
@@ -183,8 +183,10 @@ def plain(value):
 
 @pytest.fixture(scope="module")
 def replicas(serve_for_module):
-    """One that runs methods inline, one that runs them on their own thread, one that has several threads."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # Answers 501, which is enough.
+    """Three replicas: one runs methods inline, one runs them on their own thread, one has several threads."""
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), BaseHTTPRequestHandler
+    )  # Returns 501, which is sufficient.
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/"
     try:
@@ -199,7 +201,7 @@ def replicas(serve_for_module):
 
 @pytest.fixture(scope="module")
 def ways(replicas):
-    """A function for each way to run: names of actions to what they find, in one request or in several."""
+    """Return a function for each way to run: from names of actions to what they see, in one request or in several."""
 
     def way(name, kind):
         client = httpx.Client(trust_env=False, headers={"content-type": kind, "x-request-id": "mine"})
@@ -264,10 +266,10 @@ NAMES = st.sampled_from(f"{CHANGES}, {QUICK}, {LOOPS}".split(", "))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(requests=st.lists(st.lists(NAMES, max_size=5), max_size=6))
 def test_sequences_of_requests_find_the_same(ways, requests):
-    """What one request leaves behind, the next finds, or doesn't find, in every way to run."""
+    """What one request sets, the next one sees or does not see, in every way to run."""
     found = {}
     for way, ask in ways.items():
-        ask(["reset local"])  # Two ways share a replica.
+        ask(["reset local"])  # Two ways share one replica.
         found[way] = [ask(names)["found"] for names in requests]
     assert len({json.dumps(answers) for answers in found.values()}) == 1, found
 
@@ -287,7 +289,7 @@ def test_what_a_request_sets_ends_with_it(ways, way):
 
 @pytest.mark.parametrize("name", ["inline", "thread", "threads"])
 class TestOneContextForARequest:
-    """A method, the parts of its stream and what runs afterwards share one context; the next request has another."""
+    """A method, the parts of its stream and its callback share one context; the next request has another."""
 
     def test_parts_of_a_generator(self, replicas, name):
         for _ in range(2):
@@ -310,7 +312,7 @@ class TestOneContextForARequest:
             assert found == [["function", "constructor", *loop]]
 
     def test_requests_that_wait_on_one_connection(self, replicas, name):
-        """The second and third are started by the end of the one before."""
+        """The second and third are started by the end of the first and second."""
         request = b"DELETE / HTTP/1.1\r\nhost: x\r\n%b\r\n"
         with socket.create_connection(("127.0.0.1", replicas[name].port), timeout=20) as connection:
             connection.sendall(request % b"" * 2 + request % b"connection: close\r\n")
@@ -322,7 +324,7 @@ class TestOneContextForARequest:
     ("prefix", "pause"), [("", "time.sleep(0.1)"), ("async ", "await asyncio.sleep(0.1)")]
 )
 def test_batches_do_not_see_each_other(serve, prefix, pause):
-    """Batches that begin when the one before ends, since their requests have waited for it."""
+    """Batches that start when the previous one ends, because their requests have waited for it."""
     source = f"""
 import asyncio, contextvars, time
 of_batch = contextvars.ContextVar("of_batch", default="unset")

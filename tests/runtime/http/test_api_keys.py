@@ -1,4 +1,4 @@
-"""handler.apiKeys: who shows no valid key gets 401 and nothing more is read; keys come and go without a restart."""
+"""handler.apiKeys: a request without a valid key gets 401 before its body is read; keys change without a restart."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ KEYS = {"secret": {"name": "keys"}}
 
 
 def mount(folder: Path, keys: dict[str, str]) -> None:
-    """Put keys into a folder as a kubelet does: files that are links through ..data, which is replaced as a whole."""
+    """Write keys into a folder like a kubelet: files are links through ..data, which is replaced as a whole."""
     content = folder / f"..{len(list(folder.glob('..2*')))}".replace("..", "..2")
     content.mkdir(parents=True)
     for name, key in keys.items():
@@ -108,7 +108,7 @@ def test_a_replica_asks_for_a_key_and_says_how(serve: Callable[..., Replica], fo
         assert answer.status_code == 401
     with httpx.Client(
         trust_env=False
-    ) as client:  # One connection: what a refused request sent is no part of the next.
+    ) as client:  # One connection: the body of a refused request is not part of the next one.
         assert client.post(replica.url, content=b"x" * 200_000).status_code == 401
         assert client.post(replica.url, json=[1], headers=shown).json() == [1]
 

@@ -1,4 +1,4 @@
-"""How a body is read: its limit, its time, and clients that leave before it is whole."""
+"""Reading a body: its size limit, its time limit, and clients that disconnect early."""
 
 import asyncio
 import gzip
@@ -21,7 +21,7 @@ def part(body, more=False):
 
 
 class Cycle:
-    """As uvicorn's request cycle: `receive` is one of its methods."""
+    """A fake of uvicorn's request cycle, with `receive` as a method."""
 
     def __init__(self, messages, more_body=True, disconnected=False):
         self.messages = list(messages)
@@ -79,7 +79,7 @@ def test_another_servers_receive_is_read_too():
         ([], {b"content-length": b"11"}),
         ([part(b"x" * 11)], {}),
         ([part(b"x" * 6, True), part(b"x" * 5)], {}),
-        # What follows is not waited for.
+        # The rest of the body is not awaited.
         ([part(b"x" * 6, True), part(b"x" * 5, True)], {}),
         ([part(b"x" * 11, True)], {}),
         ([part(b"x" * 10, True), part(b"", True), part(b"x")], {}),

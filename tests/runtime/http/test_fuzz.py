@@ -1,4 +1,4 @@
-"""Whatever is sent, a 500 is never Cortex's own: the handler here can't fail, and one API has no code at all."""
+"""No request causes a 500 of the runtime: one handler here cannot fail, and one API has no code."""
 
 import json
 import re
@@ -43,9 +43,9 @@ def model(serve_for_module, tmp_path_factory):
 
 
 def status_of(api, data, complete=True):
-    """The status of the last answer to some bytes, or None when the connection was closed without one.
+    """Return the status of the last response to some bytes, or None if the connection was closed without one.
 
-    complete: whether the server can know where they end; it is told to close the connection then.
+    complete: whether the bytes end a request; the server is then asked to close the connection.
     """
     with socket.create_connection(("127.0.0.1", api.port), timeout=20) as connection:
         connection.sendall(data)

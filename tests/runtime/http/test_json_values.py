@@ -1,4 +1,4 @@
-"""Values at the edges of what JSON can hold: units of time, keys, depth, and types that only look like values."""
+"""Values at the limits of JSON: units of time, keys, depth, and types that resemble values."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from starlette.datastructures import FormData
 from cortex_runtime.http.json_encoder import NotSerializable, dumps
 
 BIG = 2**70
-"""orjson refuses it, so that everything around it is written in the other way."""
+"""A value that orjson refuses, so that its parents are encoded in the other way."""
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_dataclasses_are_written_alike_with_and_without_large_integers(value):
 
 
 class Celsius(float):
-    """A float of the user's own."""
+    """A subclass of float."""
 
 
 def test_a_float_of_the_users_own():
@@ -144,7 +144,7 @@ def test_as_many_levels_as_orjson_has(wrap):
 
 
 class Broken:
-    """What another library's array may be."""
+    """An array of another library."""
 
     def __init__(self, error):
         self.error = error

@@ -1,4 +1,4 @@
-"""What a body becomes by its content type, and what is refused: never an error of the runtime's own, never a changed value."""
+"""The payload of a body by content type, and refused bodies: never an internal error, never a changed value."""
 
 import asyncio
 import gzip
@@ -185,7 +185,7 @@ def test_a_large_form_does_not_block_the_loop_and_a_small_one_needs_no_thread(ki
 
 
 def test_maxbodysize_bounds_the_memory_of_a_form():
-    """The fields of a form need many times the memory of its bytes."""
+    """The fields of a form need much more memory than its bytes."""
     limit = 1000
     many = parts(max_fields(limit) + 1)
     assert "Too many fields" in refused(many, ONE, limit)[1]
@@ -250,7 +250,7 @@ bodies = st.binary(max_size=200) | st.lists(pieces, max_size=12).map(b"".join)
 
 
 def value_or_status(function, *arguments):
-    """What it returns, or the status of its refusal; any other exception is an error."""
+    """Return the payload, or the status of the refusal; any other exception is an error."""
     try:
         return function(*arguments), None
     except UserError as error:

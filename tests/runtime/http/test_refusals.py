@@ -1,4 +1,4 @@
-"""Errors that a handler raises for its client always arrive, with the id of the request; and clients that leave early."""
+"""Errors that a handler raises for its client always arrive, with the request ID; and clients that disconnect early."""
 
 import json
 import pathlib
@@ -92,7 +92,7 @@ def test_a_status_that_has_no_body_has_none(api):
 
 
 def leave(api, verb, folder):
-    """Ask for a stream and leave while its first part is being made."""
+    """Request a stream and disconnect while its first part is created."""
     body = json.dumps(str(folder)).encode()
     head = f"{verb} / HTTP/1.1\r\nhost: x\r\nx-request-id: {verb}\r\ncontent-type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", api.port)) as client:
@@ -101,7 +101,7 @@ def leave(api, verb, folder):
 
 
 def test_a_client_that_leaves_before_the_first_part_ends_the_stream(api, tmp_path):
-    # A request of the test before is counted until its end, which follows its response.
+    # A request of the previous test is counted until it ends, which is after its response.
     api.until(lambda: api.metric("cortex_requests_in_flight") == 0)
     leave(api, "PUT", tmp_path)
     api.until(pathlib.Path(tmp_path, "closed").exists)

@@ -1,4 +1,4 @@
-"""What a caller of an API sees: payloads by content type, what is returned, and the answers to wrong requests."""
+"""Requests to an API: payloads by content type, results, and the responses to invalid requests."""
 
 import gzip
 import socket

@@ -1,4 +1,4 @@
-"""What a returned value becomes on the wire, message by message: whole responses, streams, events, and refusals."""
+"""The ASGI messages of a result: complete responses, streams, events, and errors."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ def test_iterators_are_streams_and_containers_are_not():
 
 
 class Client:
-    """Receives what is sent; goes away after so many messages."""
+    """Receives ASGI messages; disconnects after `leaves_after` of them."""
 
     def __init__(self, leaves_after=None):
         self.sent = []
@@ -74,7 +74,7 @@ class Client:
         self.sent.append(message)
         if len(self.sent) == self.leaves_after:
             self.left.set()
-        # As a socket may; the task that watches for the client gets its turn.
+        # Like a socket: the task that watches the client gets a turn.
         for _ in range(3):
             await asyncio.sleep(0)
 
@@ -84,7 +84,7 @@ async def in_thread(step):
 
 
 def streamed(parts, client=None, timeout=3600, as_events=False, ended=lambda: True):
-    """(status or exception, what the client got)."""
+    """Return (status or exception, what the client received)."""
 
     async def main():
         receiver = client() if client else Client()
@@ -94,10 +94,10 @@ def streamed(parts, client=None, timeout=3600, as_events=False, ended=lambda: Tr
             result = 200
         except Exception as error:
             result = error
-        # The generator's `finally` has run, though it can still be reached.
+        # The generator's `finally` has run, although a reference remains.
         assert ended(), parts
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        # What watched for the client ends too.
+        # The task that watches the client ends too.
         _, left = await asyncio.wait(others, timeout=10) if others else ((), ())
         assert not left
         return result, receiver.sent
@@ -143,7 +143,7 @@ def test_parts_are_sent_one_by_one(wrap, parts, events, messages):
 
 
 class Tracked:
-    """A generator's function that notes where it ended."""
+    """A generator function that records the thread in which it was closed."""
 
     def __init__(self):
         self.closed_in = None
@@ -186,7 +186,7 @@ def test_a_client_that_leaves_ends_the_generator(name, leaves_after):
     assert len(messages) <= max(leaves_after, 2)
     assert tracked.steps < 3
     if name == "parts" and leaves_after:
-        # Its own thread-local state is there.
+        # The thread-local state of its thread exists.
         assert tracked.closed_in is not threading.main_thread()
 
 
@@ -280,7 +280,7 @@ def test_a_thread_that_gives_nothing_in_time_closes_its_generator_later():
         assert not closed.is_set()
         gate.set()
         assert await asyncio.to_thread(closed.wait, 30)
-        # It can still be reached, so it was not Python that closed it.
+        # A reference remains, so it was not closed by garbage collection.
         del generator
 
     asyncio.run(main())
@@ -324,7 +324,7 @@ def test_a_generator_that_fails_while_it_is_closed_is_an_error():
 
 
 def sent_by(function):
-    """The messages of something that sends."""
+    """Return the messages that a function sends."""
 
     async def main():
         client = Client()

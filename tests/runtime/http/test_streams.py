@@ -1,4 +1,4 @@
-"""Generators: each part is sent as it comes, as events when the client asks for them, and the generator always ends."""
+"""Generators: each part is sent at once, as an event if the client accepts events, and the generator is always closed."""
 
 import json
 import pathlib
@@ -85,7 +85,7 @@ def test_an_error_before_the_first_part_is_an_ordinary_answer(api, folder):
 
 
 def read(verb, api, body):
-    """All parts that come, and whether the response was whole."""
+    """Return all received parts, and whether the response was complete."""
     parts = []
     with httpx.stream(verb, api.url, json=body) as answer:
         assert answer.status_code == 200

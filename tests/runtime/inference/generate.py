@@ -1,6 +1,6 @@
-"""Writes the modules of the gRPC messages anew, after a change of the .proto files or of grpcio-tools.
+"""Generate the modules of the gRPC messages, after a change of the .proto files or of grpcio-tools.
 
-python tests/runtime/inference/generate.py
+Run `python tests/runtime/inference/generate.py`.
 """
 
 import subprocess
@@ -11,14 +11,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3] / "runtime"
 FOLDER = ROOT / "cortex_runtime/inference/protos"
 
-# The generator has a style of its own.
+# Formatted by the generator.
 _HEADER = "# ruff: noqa\n# fmt: off\n"
 _DEFAULT_POOL, _OWN_POOL = "_descriptor_pool.Default()", "_POOL"
 _IMPORT = "from google.protobuf import descriptor_pool as _descriptor_pool\n"
 
 
 def generated() -> dict[str, str]:
-    """Names of the files in FOLDER and their content."""
+    """Return names and content of the files in FOLDER."""
     protos = sorted(str(path.relative_to(ROOT)) for path in FOLDER.glob("*.proto"))
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT}"]

@@ -1,4 +1,4 @@
-"""Tensors in bytes and in JSON: each datatype, each kind of shape, and what does not match."""
+"""Tensors as bytes and as JSON: each datatype, each kind of shape, and mismatches."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""`handle_infer` of a handler: what it gets, what it may return, and what its class declares."""
+"""`handle_infer` of a handler: its arguments, its results, and the declarations of its class."""
 
 from typing import Any
 

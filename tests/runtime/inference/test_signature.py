@@ -1,4 +1,4 @@
-"""What models take, in terms of the protocol, and requests that do not match it."""
+"""The inputs of models in terms of the protocol, and requests that do not match them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`api`: a whole AsyncAPI of real processes: NATS, gateways and consumers, each of which can be killed."""
+"""`api`: an AsyncAPI as real processes: NATS, gateways and consumers, each of which can be killed."""
 
 import os
 import signal
@@ -36,12 +36,12 @@ class Part(Program):
         return {} if answer is None else answer.json()
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
+        """Send SIGKILL, and wait until the process has exited."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> int:
-        """SIGTERM, and wait for the end."""
+        """Send SIGTERM, and wait until the process has exited."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
 
@@ -84,7 +84,7 @@ class Api:
         fault: str,
         env: dict[str, str],
     ) -> Part:
-        """fault: where it kills itself, as faulty.py has it."""
+        """Start a program. fault: the step at which it kills itself, see faulty.py."""
         admin_port = free_port()
         name = f"{command}-{len(self.programs)}"
         log, termination = self.folder / f"{name}.log", self.folder / f"{name}.end"
@@ -105,7 +105,7 @@ class Api:
 
     @property
     def url(self) -> str:
-        """Of the first gateway that lives."""
+        """Return the URL of the first running gateway."""
         return next(p.url for p in self.programs if p.port and p.process.poll() is None)
 
     def post(self, json: Any = None, **more: Any) -> httpx.Response:
@@ -125,7 +125,7 @@ class Api:
         return answer.json()
 
     def end(self, identity: str, seconds: float = 30) -> dict[str, Any]:
-        """The job once it has ended."""
+        """Return the job once it has ended."""
         job = self.get(identity, f"{seconds:g}s")
         assert job["status"] in ("completed", "failed"), (job, self.logs())
         return job
@@ -156,11 +156,11 @@ def _makes(folder: Path, nats: Nats) -> Iterator[Callable[..., Api]]:
 
 @pytest.fixture
 def api(tmp_path: Path, nats_server: Nats) -> Iterator[Callable[..., Api]]:
-    """Makes an API of a handler's source and fields of the spec."""
+    """Return a function that creates an API from a handler's source and fields of the spec."""
     yield from _makes(tmp_path, nats_server)
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, nats_server: Nats) -> Iterator[Callable[..., Api]]:
-    """The same for an API that all tests of a module share."""
+    """Return a function that creates APIs for all tests of a module."""
     yield from _makes(tmp_path_factory.mktemp("shared"), nats_server)

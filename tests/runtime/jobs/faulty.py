@@ -1,6 +1,6 @@
 """A program of the runtime that kills itself at one step: `faulty.py STEP [NTH] -- ARGUMENTS`.
 
-STEP is a method of the NATS backend, with "before:" or "after:" in front; NTH its how-manieth call.
+STEP is a method of the NATS backend, prefixed with "before:" or "after:"; NTH counts its calls.
 """
 
 import os
@@ -23,11 +23,11 @@ def arm(step: str, nth: int) -> None:
             die()
         result = await original(self, *arguments, **more)
         if calls == nth and when == "after" and not (name == "take" and not result):
-            # What was sent arrives, so that the step has been made.
+            # The sent data arrives, so the step is complete.
             await self._server.flush()
             die()
         if name == "take" and not result:
-            # Only a take that gives something is a step of a job's life.
+            # Only a take that returns jobs is a step in the life of a job.
             calls -= 1
         return result
 

@@ -1,4 +1,4 @@
-"""examples/async-words, with what its README sends."""
+"""examples/async-words, with the requests of its README."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "async-words"
 def test_the_example_counts_words_with_progress(api: Callable[..., Api]) -> None:
     spec = yaml.safe_load((EXAMPLE / "api.yaml").read_text())["spec"]
     handler = spec.pop("handler")
-    del handler["source"]  # The code is here, in the project.
+    del handler["source"]  # The code is in the project.
     made = api((EXAMPLE / "handler.py").read_text(), spec=spec, **handler)
     made.gateway(wait=False)
     made.consumer()

@@ -1,4 +1,4 @@
-"""handler.apiKeys of an AsyncAPI: the gateway asks for a key, workers don't need the Secret."""
+"""handler.apiKeys of an AsyncAPI: the gateway requires a key, and workers do not need the Secret."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A job from POST to result, and what a client sees on the way."""
+"""A job from POST to result, as a client sees it."""
 
 import gzip
 import json

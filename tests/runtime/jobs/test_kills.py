@@ -1,5 +1,5 @@
-"""kill -9 of real processes at the steps of a job's life: whatever was answered 202 ends as completed, or failed with a
-reason."""
+"""SIGKILL of real processes at each step of a job's life: every job that was acknowledged with 202 ends as completed, or failed
+with a reason."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ class Handler:
         return payload.decode() * 2
 """
 BODY = b"x" * 300_000
-"""Larger than what travels in a message."""
+"""Larger than the content of a message."""
 
 POISON = """
 import os, signal, time
@@ -43,7 +43,8 @@ class Handler:
 
 GATEWAY_STEPS = ["before:put", "after:put", "before:publish", "after:publish"]
 WORKER_STEPS = ["after:take", "after:write", "after:get", "after:put", "before:remove", "after:settle"]
-"""The job taken, claimed, its payload read, its result stored, the job recorded as completed, everything done."""
+"""The steps: the job is taken and claimed, its payload read, its result stored, the job recorded as completed, the message
+deleted."""
 
 
 def test_the_gateway_killed_at_each_step(api: Callable[..., Api]) -> None:
@@ -70,7 +71,7 @@ def test_the_gateway_killed_at_each_step(api: Callable[..., Api]) -> None:
 
 
 def test_the_consumer_killed_at_each_step(api: Callable[..., Api]) -> None:
-    """Each consumer takes what its predecessor left, and dies one step further."""
+    """Each consumer takes the job of its predecessor, and exits one step later."""
     made = api(LARGE, spec={"queue": {"lease": "3s", "maxAttempts": 20}})
     gateway = made.gateway()
     ids = []
@@ -106,7 +107,7 @@ def test_a_job_that_kills_its_process_becomes_a_dead_letter_and_other_jobs_compl
 
 
 def test_a_job_longer_than_its_lease_runs_once(api: Callable[..., Api]) -> None:
-    """There is room for a second attempt, and none comes."""
+    """A second attempt is allowed, but does not happen."""
     made = api(POISON, spec={"queue": {"lease": "1s"}}, maxConcurrency=2)
     made.gateway(wait=False)
     consumer = made.consumer()
@@ -122,7 +123,7 @@ FULL = bool(os.environ.get("CORTEX_TESTS_FULL"))
 def test_jobs_complete_while_workers_gateways_and_the_server_restart(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Every id that was answered 202 ends as completed, with its own result, and the counts add up."""
+    """Every job that was acknowledged with 202 completes with its own result, and the counts match."""
     jobs, rounds = (10_000, 5) if FULL else (1_000, 1)
     folder = tmp_path_factory.mktemp("many")
     server = Nats(folder)

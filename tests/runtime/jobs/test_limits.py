@@ -148,7 +148,7 @@ def test_an_unreachable_queue_is_reported_until_it_is_reachable(tmp_path: Path) 
 
         server.kill()
         until(lambda: consumer.problem().get("reason") == "QueueUnreachable", what="the consumer says so")
-        # The gateway stays in the Service, so that it can tell.
+        # The gateway stays in the Service, so that it can report this.
         assert gateway.ready()
         assert httpx.get(f"{made.url}/{identity}").status_code == 503
         until(lambda: httpx.get(f"{gateway.admin}/queue").status_code == 503, what="the gateway says so")
@@ -163,7 +163,7 @@ def test_an_unreachable_queue_is_reported_until_it_is_reachable(tmp_path: Path) 
 
 
 def test_a_frozen_queue_server_is_reported_and_jobs_continue_when_it_resumes(tmp_path: Path) -> None:
-    """Its connections stay open, so only its silence tells."""
+    """Its connections stay open, so only missing responses show it."""
     server = Nats(tmp_path)
     server.start()
     made = Api(tmp_path / "api", server.url, server, "frozen")
@@ -220,7 +220,7 @@ def test_a_full_disk_refuses_new_jobs_and_loses_no_accepted_job(tmp_path: Path) 
 
 
 class Receiver(ThreadingHTTPServer):
-    """Who is told of a job's end; answers with the statuses in turn, the last for ever."""
+    """A receiver of webhooks that answers with these statuses in turn, and repeats the last."""
 
     def __init__(self, *statuses: int) -> None:
         self.statuses = list(statuses)

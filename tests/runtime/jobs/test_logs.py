@@ -1,4 +1,4 @@
-"""What a job raises, says and logs never keeps a worker from the next job, whatever it is."""
+"""Exceptions, prints and log calls of a job never keep a worker from running the next job."""
 
 import pytest
 

@@ -66,7 +66,7 @@ FORMS = [
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """three.onnx returns three times its input."""
+    """A project whose three.onnx returns three times its input."""
     path = tmp_path_factory.mktemp("model") / "three.onnx"
     write_model(path, 3)
     return path
@@ -142,5 +142,5 @@ def test_a_failing_constructor_leaves_the_queue_unchanged(
     made.consumer()
     ended = [made.end(job) for job in (*before, after)]
     assert [job["result"] for job in ended] == [{"n": number} for number in range(4)]
-    # Each ran for the first time: the constructor that failed has cost no attempt.
+    # Each job ran for the first time: the failed constructor did not count as an attempt.
     assert {job.get("attempts", 1) for job in ended} == {1}

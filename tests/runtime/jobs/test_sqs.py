@@ -1,4 +1,4 @@
-"""Gateway and consumers of an API whose queue is on SQS and S3: the same programs that the other tests run on NATS."""
+"""Gateway and consumers of an API with a queue on SQS and S3, with the programs of the tests on NATS."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whatever user code does to `logging` and its streams: requests are answered, and each line comes out once, as JSON."""
+"""User code may change `logging` and its streams: requests are answered, and each line is written once, as JSON."""
 
 import json
 import os
@@ -152,7 +152,7 @@ def test_every_line_comes_out_once(executes, code, messages):
     identity = f"r-{os.urandom(4).hex()}"
     answer = executes.post(code, headers={"x-request-id": identity})
     assert (answer.status_code, answer.text) == (200, "done"), executes.log.read_text()[-2000:]
-    # What it has left of a line comes with the next request, at the latest.
+    # An unfinished line is written with the next request, at the latest.
     assert executes.post("import sys; print('next'); print('next', file=sys.stderr)").status_code == 200
     lines = [line for line in executes.lines() if line.get("requestId") == identity]
     if any("deep" in line["message"] for line in lines):
@@ -252,7 +252,7 @@ def test_nobody_who_reads_the_log_can_hold_a_request_up(serve, gone):
         assert api.process.wait(30) == 0
         reading.join(30)
     numbers = [int(line["message"].split()[0]) for line in seen if line["logger"] == "print"]
-    # From the first on, without a gap; what there was no room for is counted.
+    # From the first line on, without a gap; dropped lines are counted.
     assert numbers == [n % 2000 for n in range(len(numbers))]
     lost = [line["message"] for line in seen if "log lines were dropped" in line["message"]]
     assert [int(message.split()[0]) for message in lost] == [10_000 - len(numbers)]

@@ -1,4 +1,4 @@
-"""Lines reach whatever stdout is, in order; no writer waits for a reader that doesn't read."""
+"""Lines reach every kind of stdout, in order; no writer waits for a slow reader."""
 
 import os
 import pty
@@ -12,7 +12,7 @@ from cortex_runtime.logs.output import MAX_BUFFERED, Output
 
 
 def ends(kind, tmp_path):
-    """(descriptor to write to, descriptor to read from)."""
+    """Return (descriptor to write to, descriptor to read from)."""
     if kind == "pipe":
         reader, writer = os.pipe()
     elif kind == "terminal":
@@ -27,7 +27,7 @@ def ends(kind, tmp_path):
 
 
 def read_lines(reader, last):
-    """All lines up to one that ends in these words."""
+    """Read lines up to one that ends with these words."""
     text = b""
     while not text.rstrip(b"\r\n").endswith(last):
         piece = os.read(reader, 1 << 16)
@@ -38,7 +38,7 @@ def read_lines(reader, last):
 
 @pytest.fixture
 def opened(tmp_path):
-    """Makes an Output on a kind of file. Returns it with its reader; all is closed afterwards."""
+    """Return a function that creates an Output on a kind of file, with its reader. Both are closed afterwards."""
     found = []
 
     def make(kind):
@@ -63,7 +63,7 @@ def test_lines_arrive_in_order_and_whole(opened, kind):
 @pytest.mark.parametrize("kind", ["pipe", "terminal", "socket", "polled pipe"])
 def test_no_writer_waits_and_what_has_no_room_is_counted(opened, kind, monkeypatch):
     if kind == "polled pipe":
-        # As in a container whose /proc can't be used for it.
+        # Like a container in which /proc cannot be used for it.
         monkeypatch.setattr(output.os, "open", lambda *arguments: (_ for _ in ()).throw(OSError()))
         kind = "pipe"
     out, reader = opened(kind)
@@ -106,7 +106,7 @@ def test_a_line_larger_than_the_pipe_arrives_whole(opened):
 
 
 def test_a_line_that_a_signal_handler_writes_within_another_arrives(opened):
-    """It finds the lock taken by its own thread."""
+    """It finds the lock held by its own thread."""
     out, reader = opened("pipe")
     send = out._send
     within = [b"of the handler\n"]

@@ -1,4 +1,4 @@
-"""What a status says of an exception: the user's own lines, named from the project, and the last lines whole."""
+"""Exceptions in a status: the user's own lines, relative to the project, and the last lines complete."""
 
 import json
 import re
@@ -81,7 +81,7 @@ def test_a_constructor_that_fails_and_a_request_that_fails(serve):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project that makes an exception deep within a library. Returns what raises it."""
+    """Create a project that raises an exception deep within a library. Return the function that raises it."""
     monkeypatch.setattr(tracebacks, "_project", "")
     project, library = tmp_path / "project", tmp_path / "library"
     for folder in (project, library):
@@ -111,7 +111,7 @@ def caught(function, *arguments):
 
 def test_of_many_frames_the_users_and_the_last_are_kept(project):
     text = tracebacks.brief(caught(project.begin, 50))
-    # The first frame is that of this test, which is not the runtime's.
+    # The first frame is that of this test, which is not part of the runtime.
     named = [name for name, _ in files(text)]
     assert named[1:3] == ["mine_of_test.py", "mine_of_test.py"]
     assert len(named) == tracebacks.MAX_FRAMES

@@ -1,4 +1,4 @@
-"""What is counted and what is shown: the tracker, the handler's own metrics, and the stages of a request with ?debug=true."""
+"""Metrics and logs of requests: the tracker, the handler's own metrics, and the stages of a request with ?debug=true."""
 
 import enum
 import math

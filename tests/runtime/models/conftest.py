@@ -1,4 +1,4 @@
-"""For tests of models: the S3 server, a web server with faults, and models."""
+"""Fixtures for models: the S3 server, a web server with faults, and models."""
 
 import hashlib
 import os
@@ -55,10 +55,10 @@ def s3(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> S3:
 
 @dataclass
 class Web:
-    """A web server of files that does what the test says.
+    """A web server of files with faults.
 
-    faults: of the next requests, in order: a status, "break" (close after half of what is asked for), "lie" (another content of
-    the same length). seen: method, path and Range header of each request. ranges: whether it knows them.
+    faults: of the next requests, in order: a status, "break" (close after half of the requested bytes), "lie" (other content of
+    the same length). seen: method, path and Range header of each request. ranges: whether it supports them.
     """
 
     url: str = ""
@@ -143,7 +143,7 @@ def web() -> Iterator[Web]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between attempts, in this process."""
+    """Shorten the pauses between attempts in this process."""
     monkeypatch.setattr("cortex_runtime.models.sources.transfer.PAUSES", (0.01, 0.01, 0.01))
 
 
@@ -158,7 +158,7 @@ def write() -> Callable[..., Path]:
 
 
 def _write(folder: Path, files: dict[str, bytes | str]) -> Path:
-    """Files into a folder, each at once as a whole."""
+    """Write files into a folder, each atomically."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ def _write(folder: Path, files: dict[str, bytes | str]) -> Path:
 
 @pytest.fixture
 def until() -> Callable[..., Any]:
-    """Wait for what another thread or process brings about."""
+    """Wait for a condition that another thread or process causes."""
 
     def wait(condition: Callable[[], Any], seconds: float = 20) -> Any:
         end = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""A web server in the process of the tests, whose clients may leave in the middle of an answer."""
+"""A web server in the test process, whose clients may disconnect during a response."""
 
 import sys
 import threading
@@ -12,14 +12,14 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # That a client has gone is no news here, and would stand in the midst of the tests' output.
+        # The traceback of a disconnected client would appear in the output of the tests.
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The URL of a server, until the block ends."""
+    """Yield the URL of a server that runs until the end of the block."""
     with _Server(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

@@ -1,4 +1,4 @@
-"""Archives: what is in them comes out, and nothing outside of the target folder, whatever they are made to hold."""
+"""Archives are extracted completely, and never outside of the target folder, even if they are malicious."""
 
 import io
 import stat
@@ -86,7 +86,7 @@ def test_a_damaged_content_is_refused(tmp_path):
 def test_what_would_fill_the_disk_is_refused_before_it_does(tmp_path):
     packed = zipped(tmp_path / "m.zip", [("a.bin", b"x")])
     data = packed.read_bytes()
-    # The size of the only entry, in the central directory, as nearly 4 GB; often enough for any disk.
+    # The size of the only entry in the central directory, nearly 4 GB; repeated until it exceeds any disk.
     begin = data.index(b"PK\x01\x02")
     entry = data[begin : data.index(b"PK\x05\x06")]
     huge = entry[:24] + (0xFFFFFFF0).to_bytes(4, "little") + entry[28:]

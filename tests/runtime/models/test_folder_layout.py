@@ -1,4 +1,4 @@
-"""Layouts: which names are which versions, and what is said of those that are none."""
+"""The versions that a list of file names contains, and the messages for invalid layouts."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""Models in memory: limits that are never passed, one load for all who ask, and the last good one when a change is bad."""
+"""Models in memory: limits are never exceeded, concurrent requests load once, and the previous model stays if a change is
+invalid."""
 
 import contextlib
 import threading
@@ -15,7 +16,7 @@ from cortex_runtime.models.repository import LoadFailed
 
 
 class Versions:
-    """What a store knows, without files."""
+    """A fake of `ModelRepository`, without files."""
 
     single = None
 
@@ -67,7 +68,7 @@ class Versions:
 
 
 class Loads:
-    """A loader that counts, fails when told to, and knows how many models exist at once."""
+    """A loader that counts its calls, fails on demand, and counts the models that exist at once."""
 
     def __init__(self) -> None:
         self.done: list[tuple[str, int, str]] = []
@@ -192,7 +193,7 @@ def test_latest_is_the_highest_version_that_can_be_loaded(loads):
         cache.get("a", 2)
     assert "truncated" in cache.problems()["a 2"]
     assert store.told == ["a"]
-    # It is not loaded again for each request that asks for it.
+    # It is not loaded again for each request.
     assert loads.done.count(("a", 2, "first")) == 1
 
 

@@ -1,4 +1,4 @@
-"""A replica with models: from their locations to answers, and through changes of what lies there."""
+"""A replica with models: from their locations to responses, and through changes at their locations."""
 
 import pickle
 
@@ -38,7 +38,7 @@ def test_versions_in_a_bucket_come_and_go_while_requests_are_answered(serve, s3,
     api.until(lambda: api.post([[1, 2]]).json() == [[2.0, 4.0]])
     assert api.post([[1, 2]], params={"version": "1"}).json() == [[1.0, 2.0]]
     assert info(api)["models"][0]["versions"] == ["1", "2"]
-    # A truncated third: told everywhere, and the second goes on.
+    # A truncated third version is reported everywhere, and the second one remains in use.
     s3.put("serving", {"onnx/3/m.onnx": onnx_bytes(3.0)[:-30]})
     api.until(lambda: info(api)["problems"])
     assert "failed to load" in info(api)["problems"]["model 3"]

@@ -1,4 +1,4 @@
-"""The folder of models follows the locations of the spec, and what was good stays when what comes is not."""
+"""The folder of models follows the locations of the spec, and valid models stay if a change is invalid."""
 
 import io
 import os
@@ -29,7 +29,7 @@ def document(kind, models):
 
 
 class Replica:
-    """A supervisor's and a worker's side of one folder of models."""
+    """The supervisor's side and the worker's side of one folder of models."""
 
     def __init__(self, folder: Path, kind: str, **models):
         self.project = folder / "project"
@@ -49,7 +49,7 @@ class Replica:
         return changed
 
     def on_disk(self) -> list[str]:
-        """What was fetched, whole or not, with the stamps left out."""
+        """Return the downloaded files, complete or not, without their stamps."""
         if not self.models.exists():
             return []
         found = [path.relative_to(self.models) for path in self.models.rglob("*") if path.is_file()]
@@ -105,7 +105,7 @@ def test_a_new_version_is_latest_and_its_removal_brings_the_last_back(s3, replic
     after = store.find(None, None)
     assert (after.path / "a.onnx").read_bytes() == b"changed"
     assert after.stamp != before.stamp
-    # Whoever still reads the old one does so undisturbed.
+    # A reader of the old version is not affected.
     assert (before.path / "a.onnx").read_bytes() == b"1"
 
 
@@ -226,7 +226,7 @@ def test_models_on_this_machine_are_served_from_where_they_lie(replica, write):
     store = api.start()
     assert store.find(None, None).path == api.project / "m" / "1"
     assert api.on_disk() == []
-    # What appears may be half copied, so it counts once it has stayed as it is for one look.
+    # A new file may be half copied, so it is used once two polls have seen the same.
     write(api.project, {"m/2/a.onnx": "2"})
     api.poll()
     assert store.find(None, None).version == 1

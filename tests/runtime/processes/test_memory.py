@@ -1,4 +1,4 @@
-"""A worker that the kernel kills for memory while its container keeps running: the reason is OutOfMemory."""
+"""The kernel kills a worker for memory while its container keeps running: the reason is OutOfMemory."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""The first process of a container reaps what it adopts, and nothing that it waits for itself."""
+"""The first process of a container reaps the processes that it adopts, and none that it waits for itself."""
 
 import os
 import subprocess

@@ -1,6 +1,5 @@
-"""Nothing outlives its supervisor, though that is killed by force while the user's code holds the interpreter; and nothing that a
-worker has started outlives the worker.
-"""
+"""No process outlives its supervisor, even if the supervisor is killed while user code holds the interpreter lock; and no
+process that a worker has started outlives the worker."""
 
 import os
 import signal
@@ -55,7 +54,7 @@ def until(condition):
 
 @contextmanager
 def noted(project):
-    """Waits for what note() has written: the processes that must end."""
+    """Wait for the output of note(): the processes that must exit."""
     file = project / "pids"
     pids = until(lambda: file.exists() and file.read_text().endswith("\n") and file.read_text().split())
     try:

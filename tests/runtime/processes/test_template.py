@@ -1,4 +1,4 @@
-"""Workers are forked from a template process: each starts clean, its exit is noticed, and nothing is left of it."""
+"""Workers are forked from a template process: each starts with clean state, its exit is noticed, and nothing of it remains."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ async def launcher(template):
 
 @asynccontextmanager
 async def launched(launcher, folders=(), arguments=ARGUMENTS):
-    """A worker and what it reports. It exits with status 0 unless it is told otherwise."""
+    """A worker and its reports. It exits with status 0 by default."""
     spawned = await launcher.launch(arguments, folders)
     try:
         line = await spawned.reports.readline()
@@ -86,7 +86,7 @@ async def test_the_exit_status_of_a_forked_worker_is_reported(launcher, status):
             worker.control.write(f"{status}\n".encode())
         assert await worker.process.wait() == worker.process.returncode == status
         assert is_gone(report["pid"])
-        worker.process.kill()  # Does nothing: the number may belong to another process by now.
+        worker.process.kill()  # Does nothing, because the pid may have been reused.
 
 
 async def test_a_hundred_restarts_leave_no_descriptor_and_no_zombie(launcher, template):

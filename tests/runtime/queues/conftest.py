@@ -15,7 +15,7 @@ from cortex_runtime.queues.queue import Queue
 
 @pytest.fixture(params=["nats", "sqs"])
 def queue_url(request: pytest.FixtureRequest) -> str:
-    """Of each backend in turn."""
+    """The name of each backend in turn."""
     if request.param == "nats":
         return str(request.getfixturevalue("nats_server").url)
     return str(request.getfixturevalue("sqs_url"))
@@ -23,8 +23,8 @@ def queue_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def queue_of() -> AsyncIterator[Callable[[str], Callable[..., Awaitable[Queue]]]]:
-    """Makes a maker of queues at a URL: of one API unless it is named, and fields of spec.queue. They are removed at the
-    end."""
+    """Return a function that returns a factory of queues at a URL, for one API unless named, with fields of spec.queue. The
+    queues are removed at the end."""
     made: dict[str, list[Queue]] = {}
     main = f"t{uuid.uuid4().hex[:8]}"
 
@@ -41,7 +41,7 @@ async def queue_of() -> AsyncIterator[Callable[[str], Callable[..., Awaitable[Qu
     yield of
     for queues in made.values():
         with contextlib.suppress(QueueError):
-            # Its server may be gone already.
+            # Its server may have exited already.
             await queues[0].backend.destroy()
         for one in queues:
             await one.backend.close()
@@ -49,7 +49,7 @@ async def queue_of() -> AsyncIterator[Callable[[str], Callable[..., Awaitable[Qu
 
 @pytest.fixture
 def queue(queue_of: Any, queue_url: str) -> Callable[..., Awaitable[Queue]]:
-    """Makes queues at each backend in turn."""
+    """Return a factory of queues at each backend in turn."""
     make: Callable[..., Awaitable[Queue]] = queue_of(queue_url)
     return make
 

@@ -1,4 +1,4 @@
-"""A backend that breaks at a chosen step of a job's life, as a network and a kill -9 would have it."""
+"""A backend that fails at a chosen step of a job's life, like a network or a killed process."""
 
 import itertools
 from collections.abc import Awaitable, Callable
@@ -23,13 +23,13 @@ STEPS = (
 
 
 class Killed(BaseException):
-    """The process is no more."""
+    """The process has exited."""
 
 
 class Faulty:
-    """A backend that counts its calls and does something else at one of them.
+    """A backend that counts its calls and replaces one of them.
 
-    fault: is told the number and name of each call, and what would do it.
+    fault: called with the number and name of each call, and the call itself.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ async def nothing(number: int, name: str, call: Callable[[], Awaitable[Any]]) ->
 
 
 def unreachable_at(step: int) -> Any:
-    """The call does not get through, once."""
+    """The request is lost once."""
 
     async def fault(number: int, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
         if number == step:
@@ -70,7 +70,7 @@ def unreachable_at(step: int) -> Any:
 
 
 def answer_lost_at(step: int) -> Any:
-    """What was asked for happens, and nobody learns of it."""
+    """The operation succeeds, and its response is lost."""
 
     async def fault(number: int, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
         result = await call()
@@ -82,7 +82,7 @@ def answer_lost_at(step: int) -> Any:
 
 
 def killed_after(step: int) -> Any:
-    """The process dies after the call, and does nothing more."""
+    """The process exits after the call, and does nothing more."""
     dead = False
 
     async def fault(number: int, name: str, call: Callable[[], Awaitable[Any]]) -> Any:

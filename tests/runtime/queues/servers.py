@@ -21,7 +21,7 @@ _given: set[int] = set()
 
 
 def free_port() -> int:
-    """One that nothing listens on, and that was not given before."""
+    """Return a port that is free and was not returned before."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -32,7 +32,7 @@ def free_port() -> int:
 
 
 def until(condition, seconds: float = 30.0, what: str = "the condition"):
-    """What a condition gives, once it is true."""
+    """Return the result of a condition once it is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if result := condition():
@@ -60,7 +60,7 @@ def answers(url: str) -> bool:
 
 
 class Server:
-    """A process that can be killed and started again on the same port and data."""
+    """A process that can be killed and restarted with the same port and data."""
 
     def __init__(self, command: list[str], log: Path, ready, env: dict[str, str] | None = None) -> None:
         self._command = command
@@ -82,14 +82,14 @@ class Server:
         return self._ready()
 
     def kill(self) -> None:
-        """kill -9, its children too."""
+        """Kill the process and its children."""
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
 
 class Nats(Server):
-    """storage: bytes that JetStream may keep."""
+    """A NATS server. storage: maximum of JetStream in bytes."""
 
     def __init__(self, folder: Path, storage: int | None = None) -> None:
         self.port = free_port()
@@ -139,7 +139,7 @@ class SeaweedFS(Server):
 
     @cached_property
     def client(self) -> Any:
-        """A client of boto3."""
+        """Return a client of boto3."""
         import boto3
         from botocore.config import Config
 

@@ -1,4 +1,4 @@
-"""`python -m cortex_runtime destroy`: the program that removes a queue."""
+"""`python -m cortex_runtime destroy`: the program that deletes a queue."""
 
 import json
 import os

@@ -1,7 +1,7 @@
-"""The fault table: at each step of a job's life a call gets lost, its answer gets lost, or the process dies after it.
+"""The table of faults: at each step of a job's life a request is lost, its response is lost, or the process exits after it.
 
-Whatever happens, the job ends once, completed with the result of one of its attempts, its webhook's message is there, and
-nothing is left in the queue or among the payloads. Each with an idempotency key, and without one, where a job starts without a
+In every case, the job ends once, completed with the result of one of its attempts, its webhook's message exists, and nothing
+remains in the queue or among the payloads. Each case with an idempotency key, and without one, where a job starts without a
 record.
 """
 
@@ -32,7 +32,7 @@ KINDS = {"call lost": unreachable_at, "answer lost": answer_lost_at, "killed": k
 
 
 async def submit(client: Queue, again: Queue, key: str, patience: float) -> str:
-    """Submit as a client does: again if it got no response, to the next gateway if the first one has exited."""
+    """Submit like a client: again if there was no response, to the next gateway if the first one has exited."""
     for gateway in (client, again, again):
         try:
             return await gateway.submit(
@@ -44,7 +44,7 @@ async def submit(client: Queue, again: Queue, key: str, patience: float) -> str:
 
 
 async def work(worker: Queue, client: Queue, identity: str) -> None:
-    """Until the job has ended; a process that is dead is followed by the next."""
+    """Run processes until the job has ended; a process that has exited is followed by the next."""
     async with asyncio.timeout(60):
         while True:
             try:
@@ -59,7 +59,7 @@ async def work(worker: Queue, client: Queue, identity: str) -> None:
             except Killed:
                 worker = client
             except QueueError:
-                # It comes again, lost leases too.
+                # It is delivered again, and so are lost leases.
                 await asyncio.sleep(0.05)
 
 
@@ -132,7 +132,7 @@ async def test_a_fault_at_each_step(queue: Make, kind: str, key: str, queue_url:
 
 
 async def test_nats_killed_before_each_step(tmp_path: Any, queue_of: Any) -> None:
-    """kill -9 of the server, which is started again on its data; clients find it again by themselves."""
+    """Kill the server and restart it with its data; clients reconnect automatically."""
     server = Nats(tmp_path)
     server.start()
     try:

@@ -1,4 +1,4 @@
-"""A store without room for more: new jobs are refused, and those that were accepted come to their end all the same."""
+"""A store without space: new jobs are refused, and accepted jobs still end."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +18,7 @@ Make = Callable[..., Awaitable[Queue]]
 
 @pytest.fixture
 async def small(tmp_path: Path, queue_of: Any) -> AsyncIterator[Make]:
-    """Makes queues at a server that stores little."""
+    """Return a factory of queues at a server with little storage."""
     server = Nats(tmp_path, storage=6 * 1024 * 1024)
     server.start()
     yield queue_of(server.url)
@@ -26,7 +26,7 @@ async def small(tmp_path: Path, queue_of: Any) -> AsyncIterator[Make]:
 
 
 async def filled(queue: Queue) -> list[str]:
-    """Ids of the jobs that were accepted until there was no room, to the last byte that a job can have."""
+    """Return the IDs of jobs that were accepted until the store was full, to the last byte that a job can have."""
     accepted = []
     for size in (200_000, 10_000, 100, 0):
         try:
@@ -73,7 +73,7 @@ async def test_jobs_are_refused_until_the_reserve_is_full_again(small: Make) -> 
 
 
 class Quota:
-    """A test double of an S3 store with a quota: a real one behind it, and no more objects while `full`."""
+    """A test double of an S3 store with a quota: a real store that accepts no more objects while `full`."""
 
     def __init__(self, behind: str) -> None:
         self._behind = behind
@@ -116,7 +116,7 @@ async def test_a_full_bucket_refuses_new_jobs_and_completes_accepted_ones_later(
         quota.full = True
         with pytest.raises(Full):
             await gateway.submit(b"x" * 300_000, "text/plain", retry_seconds=0)
-        # Not even its start can be recorded, so it is not started.
+        # Its start cannot be recorded, so it is not started.
         assert await worker.take(1, 1) == []
         for identity in accepted:
             record = await gateway.status(identity)

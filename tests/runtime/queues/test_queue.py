@@ -1,4 +1,4 @@
-"""What is promised of a queue, on each backend."""
+"""The guarantees of a queue, on each backend."""
 
 import asyncio
 import dataclasses
@@ -14,7 +14,7 @@ from cortex_runtime.queues.records import Settings
 from cortex_runtime.queues.submissions import OtherRequest
 
 SHORT = 0.3
-"""Seconds to look for what is not there."""
+"""Seconds to wait for something that must not happen."""
 Make = Callable[..., Awaitable[Queue]]
 
 
@@ -25,7 +25,7 @@ class KeptForASecond(Settings):
 
 
 async def take(queue: Queue, seconds: float = 10) -> Job:
-    """The next job."""
+    """Return the next job."""
     async with asyncio.timeout(seconds):
         while not (jobs := await queue.take(1, 1)):
             pass
@@ -38,7 +38,7 @@ async def none_left(queue: Queue) -> bool:
 
 
 async def emptied(queue: Queue) -> None:
-    """What settles a message is not answered, and a moment may pass until it counts."""
+    """Settling a message has no response, so it may take a moment."""
     async with asyncio.timeout(20):
         while not await none_left(queue):
             pass
@@ -242,7 +242,7 @@ async def test_one_idempotency_key_creates_one_job(queue: Make) -> None:
 
 
 async def test_a_refused_request_with_a_used_key_does_not_run(queue: Make) -> None:
-    """Its message may be the first that a worker sees."""
+    """Its message may be the first that a worker receives."""
     one = await queue(lease="1s")
     answers = await asyncio.gather(
         *(one.submit(b"%d" % n * 150_000, "text/plain", key="k") for n in range(4)), return_exceptions=True
@@ -315,7 +315,7 @@ async def test_one_of_many_concurrent_writers_wins(queue: Make) -> None:
     backend = one.backend
 
     async def winners(revision: object) -> list[object]:
-        # No two writes are the same, as no two of a queue are: the revision of an S3 is a digest of the content.
+        # All writes differ, as those of a queue do: the revision of an S3 object is a digest of its content.
         writes = (backend.write("r", os.urandom(20), revision, None) for _ in range(10))
         answers = await asyncio.gather(*writes, return_exceptions=True)
         assert all(isinstance(a, Conflict) for a in answers if isinstance(a, BaseException))
@@ -376,7 +376,7 @@ async def test_ended_jobs_are_removed_after_retention_and_queued_jobs_stay(queue
     assert record is not None
     waiting = await one.submit(b"y", "text/plain")
     async with asyncio.timeout(20):
-        # NATS removes them by their time to live, SQS and S3 when the gateway calls for it.
+        # NATS removes expired records by their time to live, SQS and S3 when the gateway requests it.
         while await one.backend.read(ended, fresh=True) is not None:
             await one.backend.expire(one.settings.keep)
     async with asyncio.timeout(20):

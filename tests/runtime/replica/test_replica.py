@@ -1,4 +1,4 @@
-"""A replica under load and in trouble: full queues, dead workers, shutdown, several processes."""
+"""A replica under load and with failures: full queues, workers that exit, shutdown, several processes."""
 
 import json
 import os
@@ -93,7 +93,7 @@ def test_a_killed_worker_fails_only_its_own_requests(serve):
     api = serve(GATED, processesPerReplica=2)
     gates = [gate(api, str(i)) for i in range(6)]
     connections = {}
-    # A connection for each worker, found by asking who answers on it.
+    # A connection to each worker, found by asking which worker answers.
     while len(connections) < 2:
         client = httpx.Client(base_url=api.url, timeout=30)
         connections.setdefault(client.get("/").json()["pid"], client)
@@ -140,7 +140,7 @@ def test_a_request_sent_during_shutdown_is_answered(serve):
     api = serve("class Handler:\n    def handle_post(self, payload):\n        return payload\n")
     with socket.create_connection(("127.0.0.1", api.port)) as halfway:
         halfway.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-le")
-        # Answered after the server has read what was sent before.
+        # Answered after the server has read the earlier data.
         assert api.post(1).status_code == 200
         api.process.send_signal(signal.SIGTERM)
         api.until(lambda: not listens(api.port))

@@ -1,4 +1,4 @@
-"""An API that can't start says why in the termination log, in words, and exits 1."""
+"""An API that cannot start writes the reason to the termination log, and exits with 1."""
 
 import socket
 

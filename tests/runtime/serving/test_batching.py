@@ -1,4 +1,4 @@
-"""serverSideBatching: requests that are there at the same time are handled in one call, and none suffers for another."""
+"""serverSideBatching: concurrent requests are handled in one call, and none is affected by another."""
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -57,7 +57,7 @@ def batched(serve):
 
 @pytest.fixture(scope="module")
 def four(serve_for_module):
-    """Batches of four; an incomplete one waits for longer than any test."""
+    """Batches of four; an incomplete batch waits longer than any test."""
     return serve_for_module(HANDLER, serverSideBatching={"maxBatchSize": 4, "batchInterval": "60s"})
 
 
@@ -88,7 +88,7 @@ def test_a_batch_does_not_wait_when_no_other_client_is_connected(batched):
         with httpx.Client(trust_env=False, timeout=30) as other, ThreadPoolExecutor(2) as threads:
             answers = list(threads.map(lambda each: each.post(api.url, json={"n": 1}), (client, other)))
             assert [answer.json()["of"] for answer in answers] == [2, 2]
-        # Once it is answered, the server has seen that the other connection is closed.
+        # After this response, the server has noticed that the other connection is closed.
         assert client.get(api.url).json() == [2]
         assert client.post(api.url, json={"n": 1}).json()["of"] == 1
 

@@ -143,7 +143,7 @@ def test_a_quick_route_runs_inline(replica):
         replica.until(lambda: client.post(url, json="inline").json() == {"inline": True})
         answer = client.post(url, json=2, headers={"x-own": "o"})
         assert answer.json() == {"payload": 2, "query": "1", "own": "o", "limit": 3}
-        # What an inline call cannot answer itself takes the usual way.
+        # A request that cannot be answered inline takes the ASGI path.
         assert client.post(url, json="callback").text == "called"
         assert client.post(url, json="user").status_code == 422
         assert client.post(f"{replica.url}/%65mbed", json=2).status_code == 200

@@ -1,4 +1,4 @@
-"""Several workers of one replica: none is idle while a request waits in another, and connections are spread over all.
+"""Several workers of one replica: none is idle while a request waits in another, and connections are balanced.
 
 Handlers wait for each other: a request that waited behind another would never be answered by two that have met.
 """
@@ -73,7 +73,7 @@ def api(serve_for_module):
 
 @pytest.fixture
 def folders(tmp_path):
-    """New folders to meet in."""
+    """Create folders in which calls meet."""
 
     def make():
         folder = tmp_path / str(len(os.listdir(tmp_path)))
@@ -84,7 +84,7 @@ def folders(tmp_path):
 
 
 def clients_of_one_worker(api, stack, count):
-    """Kept-alive connections that all live in one worker, which may be either of the two."""
+    """Return kept-alive connections to one worker, which may be either of the two."""
     found = {}
     while True:
         connection = stack.enter_context(client(api))
@@ -101,7 +101,7 @@ def all_at_once(calls):
 
 
 def all_meet(posts, folder):
-    """The answers of requests that are sent at once, one by each function, and wait for each other."""
+    """Return the responses to concurrent requests, one by each function, that wait for each other."""
     params = {"folder": folder, "calls": len(posts)}
     return all_at_once([partial(each, params=params, timeout=60) for each in posts])
 
@@ -117,7 +117,7 @@ def test_concurrent_requests_use_all_threads_of_all_processes(serve, folders, pr
 
 
 def test_requests_on_connections_of_one_worker_run_in_other_workers(serve, folders):
-    """Neither does a request that moves count twice against the limit."""
+    """A request that moves is not counted twice against the limit."""
     api = serve(SOURCE, processesPerReplica=2, maxReplicaConcurrency=2)
     with ExitStack() as stack:
         _, clients = clients_of_one_worker(api, stack, 2)
@@ -125,7 +125,7 @@ def test_requests_on_connections_of_one_worker_run_in_other_workers(serve, folde
             answers = all_meet([partial(c.post, "/") for c in clients], folders())
             assert [answer.status_code for answer in answers] == [200, 200]
             assert all(answer.json()["met"] for answer in answers)
-            # Wherever the connections are by now, bring both into one worker again.
+            # Bring both connections into one worker again, wherever they are.
             _, clients = clients_of_one_worker(api, stack, 2)
     assert api.metric('cortex_requests_total{method="POST",status="200"}') == 10
     assert api.metric('cortex_requests_total{method="POST",status="499"}') == 0
@@ -182,7 +182,7 @@ def test_a_moved_request_is_unchanged(api, folders, size, chunked):
                 "v": "ä b",
             }
             assert answer.headers["x-request-id"] == "moved"
-        # The connections go on.
+        # The connections continue.
         assert {c.get("/").status_code for c in clients} == {200}
 
 
@@ -256,7 +256,7 @@ def test_requests_sent_to_a_dead_worker_are_forwarded_or_closed():
 
 
 def test_workers_tell_each_other_at_once_what_is_free_and_what_waits():
-    """One worker alone, whose messages to another are read here; nothing is left to what it does from time to time."""
+    """One worker only, whose messages to another are read here, and whose periodic tasks do not run."""
 
     async def run():
         metrics, mail = SharedMetrics.create(2), Mailboxes.create(2)
@@ -294,7 +294,7 @@ def test_workers_tell_each_other_at_once_what_is_free_and_what_waits():
 
 
 def method_of(cycle, receive):
-    """A `receive` that is a method of a request's cycle, as the server's is."""
+    """Return a `receive` that is a method of a request cycle, like the server's."""
 
     async def method(self):
         return await receive()

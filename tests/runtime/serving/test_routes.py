@@ -1,4 +1,4 @@
-"""What holds for each route of a protocol, whatever its endpoint does."""
+"""Properties of every route of a protocol, independent of its endpoint."""
 
 import asyncio
 import time

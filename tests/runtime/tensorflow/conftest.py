@@ -1,7 +1,7 @@
 """TensorFlow is imported once, here, and so are the models and the server that the tests share.
 
-The tests of the client run in process and with a server: a double, or the real one whose host:port TF_SERVING_ADDRESS names. That
-one needs to see the folder TF_SERVING_FOLDER under the same path.
+The tests of the client run in process and with a server: a double, or the real one at host:port TF_SERVING_ADDRESS, which must
+have the folder TF_SERVING_FOLDER at the same path.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ REAL = os.environ.get("TF_SERVING_ADDRESS")
 
 @pytest.fixture(scope="session")
 def beside() -> Callable[[str], ModuleType]:
-    """A module of this folder, by name."""
+    """Return a module of this folder by name."""
     return _beside
 
 
@@ -77,7 +77,7 @@ def session_double(serving: ModuleType) -> Iterator[Any]:
 
 @pytest.fixture
 def double(session_double: Any) -> Any:
-    """The double of TensorFlow Serving, with nothing noted yet."""
+    """The double of TensorFlow Serving, with empty records."""
     session_double.slow.clear()
     session_double.reloads.clear()
     session_double.most = 0
@@ -86,9 +86,9 @@ def double(session_double: Any) -> Any:
 
 @dataclass
 class Opener:
-    """Opens clients as the supervisor and a worker do.
+    """Opens clients like the supervisor and a worker.
 
-    address: of the server; None for in process. failed: the models of which a load has failed, as often as it has.
+    address: of the server; None for in process. failed: the models whose loads have failed, once for each failure.
     """
 
     folder: Path
@@ -99,7 +99,7 @@ class Opener:
     failed: list[str] = field(default_factory=list)
 
     def __call__(self, spec: dict[str, Any], timeout: float = 30, again: bool = False) -> TensorFlowClient:
-        """again: one more process of the same replica."""
+        """Open a client. again: of another process of the same replica."""
         handler = {"type": "tensorflow", "path": "handler.py", "models": spec}
         manifest = {"apiVersion": "cortex.dev/v1alpha1", "kind": "RealtimeAPI"}
         manifest |= {"metadata": {"name": "tested", "namespace": "default"}, "spec": {"handler": handler}}
@@ -120,7 +120,7 @@ class Opener:
         return client
 
     def poll(self, client: TensorFlowClient) -> None:
-        """As long as something changes: files count once two looks have seen the same."""
+        """Poll until nothing changes: files are used once two polls have seen the same."""
         while self.syncs[-1].poll() or self.syncs[-1].poll():
             client.refresh()
 
@@ -147,7 +147,7 @@ def way(request: pytest.FixtureRequest) -> str | None:
 
 @pytest.fixture
 def open_client(way: str | None, tmp_path: Path) -> Iterator[Opener]:
-    """Opens clients, both ways."""
+    """Return a function that opens clients, both ways."""
     yield from _open(tmp_path / "models", way)
 
 
@@ -158,5 +158,5 @@ def open_for_module(way: str | None, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def open_remote(double: Any, tmp_path: Path) -> Iterator[Opener]:
-    """Opens clients of the double."""
+    """Return a function that opens clients of the double."""
     yield from _open(tmp_path / "models", f"127.0.0.1:{double.port}")

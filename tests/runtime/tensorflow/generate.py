@@ -1,6 +1,6 @@
-"""Writes the modules of TensorFlow Serving's messages anew, after a change of the .proto files or of grpcio-tools.
+"""Generate the modules of TensorFlow Serving's messages, after a change of the .proto files or of grpcio-tools.
 
-python tests/runtime/tensorflow/generate.py
+Run `python tests/runtime/tensorflow/generate.py`.
 """
 
 import subprocess
@@ -11,15 +11,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3] / "runtime"
 FOLDER = ROOT / "cortex_runtime/clients/tfserving"
 
-# The generator has a style of its own.
+# Formatted by the generator.
 _HEADER = "# ruff: noqa\n# fmt: off\n"
 
 
 def generated() -> dict[str, str]:
-    """Names of the files in FOLDER and their content."""
+    """Return names and content of the files in FOLDER."""
     protos = sorted(str(path.relative_to(ROOT)) for path in FOLDER.glob("*.proto"))
     with tempfile.TemporaryDirectory() as folder:
-        # A process of its own: the generator and TensorFlow each bring their protobuf, and crash in one process.
+        # A separate process: the generator and TensorFlow each contain protobuf, and crash in one process.
         command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT}"]
         command += [f"--python_out={folder}", f"--pyi_out={folder}", *protos]
         subprocess.run(command, check=True)

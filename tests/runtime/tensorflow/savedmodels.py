@@ -1,4 +1,4 @@
-"""Small SavedModels, as TensorFlow itself exports them."""
+"""Small SavedModels, exported by TensorFlow itself."""
 
 import shutil
 from pathlib import Path
@@ -54,7 +54,7 @@ class Picky(tf.Module):
 
 
 class Echo(tf.Module):
-    """One input of each type, given back."""
+    """One input of each type, returned unchanged."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.as_dtype(name), name) for name in TYPES])
     def serve(self, *values):

@@ -1,8 +1,8 @@
 """A test double of TensorFlow Serving: PredictionService and ModelService over real SavedModels.
 
-Tensors and signatures go through TensorFlow's own messages, so that ours are held to them. As the real one, it takes a list of
-models as a whole, unloads before it loads, waits for models that are new, loads nothing while one of the base paths is missing,
-and wants types and shapes to be those of the signature.
+Tensors and signatures pass through TensorFlow's own messages, so that ours are compared with them. Like the real server, it
+takes a complete list of models, unloads before it loads, waits for new models, loads nothing while a base path is missing, and
+requires the types and shapes of the signature.
 """
 
 import threading
@@ -40,7 +40,7 @@ class Refused(Exception):
 
 
 class Double:
-    """The services. reloads: every list of names that was told. most: how many models were ever loaded at once."""
+    """The services. reloads: every received list of names. most: maximum number of models that were loaded at once."""
 
     def __init__(self) -> None:
         self.configured: dict[str, pb.ModelConfig] = {}
@@ -53,9 +53,9 @@ class Double:
         self.port = 0
 
     def up(self) -> None:
-        """Serve, on the port of the last time."""
+        """Serve, on the previous port if there is one."""
         options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 2**31 - 1)]
-        # With too few threads, slow predictions would keep everything else waiting.
+        # With too few threads, slow predictions would delay everything else.
         self.server = grpc.server(futures.ThreadPoolExecutor(32), options=options)
         handlers: dict[str, dict[str, Any]] = {}
         for name, (path, request, response) in METHODS.items():
@@ -69,13 +69,13 @@ class Double:
         self.server.start()
 
     def down(self) -> None:
-        """End, and forget every model, as a container that restarts does."""
+        """Stop, and forget every model, like a container that restarts."""
         self.server.stop(0).wait()
         self.server = None
         self.configured, self.loaded = {}, {}
 
     def available(self) -> list[str]:
-        """Names of the models that can be asked."""
+        """Return the names of the available models."""
         return sorted(name for (name, _), model in self.loaded.items() if model.state == STATES.AVAILABLE)
 
     def reload_config(self, request, context):
@@ -180,7 +180,7 @@ class Double:
 
 
 def as_fields(tensor: tf.Tensor) -> tensor_pb2.TensorProto:
-    """A tensor with its values in the list of its type, which is how TensorFlow Serving answers by default."""
+    """Return a tensor with its values in the list of its type, which is the default form of TensorFlow Serving."""
     shape = tf.TensorShape(tensor.shape).as_proto()
     proto = tensor_pb2.TensorProto(dtype=tensor.dtype.as_datatype_enum, tensor_shape=shape)
     values = tensor.numpy()

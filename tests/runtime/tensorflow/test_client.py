@@ -1,4 +1,4 @@
-"""tensorflow_client, in process and with a server: the same answers and the same errors."""
+"""tensorflow_client, in process and with a server: the same results and the same errors."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Our messages are TensorFlow's on the wire, type by type, and the generated modules are what the .proto files say."""
+"""Our messages have TensorFlow's wire format, type by type, and the generated modules match the .proto files."""
 
 import numpy as np
 import pytest
@@ -128,7 +128,7 @@ def test_what_is_written_is_read(array):
 
 
 def same(array, values):
-    """Whether an array holds the values, as far as its type is exact; texts may be bytes."""
+    """Return whether an array has the values, as far as its type is exact; texts may be bytes."""
     if array.dtype == object:
         flat = [value.encode() if isinstance(value, str) else value for value in array.ravel()]
         return flat == [value.encode() for value in values]

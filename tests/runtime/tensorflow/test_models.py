@@ -1,4 +1,4 @@
-"""Models that come, change, break and leave, in process and with a server."""
+"""Models that are added, changed, broken and removed, in process and with a server."""
 
 import shutil
 import threading
@@ -13,7 +13,7 @@ ONES = {"a": [[1.0, 1.0, 1.0]], "b": [[1.0, 1.0, 1.0]]}
 
 
 def factor(client, name=None, version=None):
-    """Of the model of `Sum` that answers."""
+    """Return the factor of the model of `Sum` that is served."""
     return client.predict(ONES, name, version)["scores"][0, 0] - 1
 
 

@@ -1,4 +1,4 @@
-"""Handlers of type tensorflow, in each form that the documentation of a release had, and jobs that ask for SavedModels."""
+"""Handlers of type tensorflow, in each form that the documentation of a release had, and jobs with SavedModels."""
 
 import shutil
 
@@ -291,5 +291,5 @@ def test_an_exported_model_without_a_format_is_served_by_tensorflow(
     replica = serve(None, project=source, **{"path": None, **handler})
     answer = replica.post({"a": [[0, 0, 0]], "b": [[1, 0, 0]]})
     assert answer.json() == {"best": [0], "scores": [[2.0, 0.0, 0.0]]}
-    # The server, and not another runtime, has loaded it.
+    # It was loaded by the server and not by another runtime.
     assert len(double.available()) == 1

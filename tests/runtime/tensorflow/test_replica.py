@@ -1,4 +1,4 @@
-"""Type tensorflow in a replica: workers that share TensorFlow Serving, and a model served without any code."""
+"""Type tensorflow in a replica: workers that share TensorFlow Serving, and a model served without code."""
 
 import shutil
 
@@ -33,7 +33,7 @@ def way(request, monkeypatch):
 def test_a_handler_asks_for_models_by_name_and_version(serve, models, way):
     paths = [{"name": name, "path": str(models / name)} for name in ("sum", "words")]
     api = serve(HANDLER, type="tensorflow", models={"paths": paths}, wait=False)
-    # The import of TensorFlow alone takes seconds.
+    # The import of TensorFlow takes seconds.
     api.until(lambda: (ready := api.ready()) is not None and ready.status_code == 200, 120)
     answer = api.post(ONES, params={"model": "sum", "version": "2"})
     assert answer.json() == {"best": [0], "scores": [[3.0, 3.0, 3.0]]}
@@ -59,7 +59,7 @@ def test_workers_share_the_server_and_follow_a_change(serve, models, double, mon
     assert len(double.available()) == 1
     shutil.copytree(models / "sum" / "2", tmp_path / "incoming")
     (tmp_path / "incoming").rename(folder / "2")
-    # Which worker gets a connection is the kernel's choice.
+    # The kernel chooses the worker of a connection.
     api.until(lambda: all(api.post(ONES).json()["scores"][0][0] == 3.0 for _ in range(10)))
     assert len(double.available()) == 2
 

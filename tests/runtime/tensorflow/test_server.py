@@ -1,4 +1,4 @@
-"""TensorFlow Serving that is away, slow, restarted or shared by several processes, and a runtime that has no TensorFlow."""
+"""TensorFlow Serving that is unavailable, slow, restarted or shared by several processes, and a runtime without TensorFlow."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def until(condition):
 
 @pytest.fixture
 def restartable(double):
-    """The double; it runs again when the test is over."""
+    """The double; it runs again after the test."""
     yield double
     if double.server is None:
         double.up()
@@ -67,7 +67,7 @@ def test_a_server_that_restarts_is_told_its_models_again_by_the_first_request(
     restartable.down()
     restartable.up()
 
-    # Until the connection is up again, it is a 503.
+    # A request gets 503 until the connection is re-established.
     until(lambda: answer_or_error(client) == 10)
     assert restartable.available() == loaded
     assert len(loaded) == 3
@@ -133,7 +133,7 @@ def test_what_one_process_has_replaced_another_still_finds(
     savedmodels.write_sum(folder / "1", 7)
     open_remote.poll(first)
     assert factor(first) == 7
-    # This one has not heard of it yet.
+    # This process has not learned of it yet.
     assert factor(second) == 1
     second.refresh()
     assert factor(second) == factor(first) == 7

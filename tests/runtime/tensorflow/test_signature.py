@@ -1,4 +1,4 @@
-"""Which signature is served, and a caller's values as its arrays; what he sent wrongly is named."""
+"""The served signature, and the values of a request as arrays; errors name the invalid part."""
 
 import numpy as np
 import pytest

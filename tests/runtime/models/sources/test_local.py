@@ -1,4 +1,4 @@
-"""Models on this machine, with what folders can hold besides files."""
+"""Models on this machine, in folders that also contain other kinds of entries."""
 
 import os
 

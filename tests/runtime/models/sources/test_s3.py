@@ -64,7 +64,7 @@ def test_a_part_of_a_prefix(s3, tmp_path):
 
 
 def test_more_objects_than_one_page_holds(s3, tmp_path):
-    # 1,000 is the page of the protocol; a smaller one shows the same.
+    # The page size of the protocol is 1,000; a smaller one has the same effect.
     s3.put("pages", {f"m/{i:03}": b"x" for i in range(25)})
     source = open_source("s3://pages/m", tmp_path)
     ask = source._call
@@ -111,7 +111,7 @@ def test_an_object_that_changed_since_it_was_listed_is_not_taken_for_the_listed_
 
 
 class Between(BaseHTTPRequestHandler):
-    """Passes requests on to the S3 server, but for what the test says of the next ones."""
+    """Forwards requests to the S3 server, except the next ones, which have the faults of the test."""
 
     protocol_version = "HTTP/1.1"
     faults: list
@@ -131,7 +131,7 @@ class Between(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(body)
             return
-        # The signature is over the Host that the client knows.
+        # The signature contains the Host header of the client.
         answer = httpx.get(self.upstream + self.path, headers=dict(self.headers))
         content = answer.content
         self.send_response(answer.status_code)
@@ -150,7 +150,7 @@ class Between(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def between(s3, monkeypatch):
-    """A way to the S3 server on which requests get lost."""
+    """A proxy to the S3 server that loses requests."""
     handler = type("Handler", (Between,), {"faults": [], "upstream": s3.server.url, "seen": []})
     with serving(handler) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)

@@ -1,4 +1,4 @@
-"""Files on the web: what breaks is continued, what is wrong is told, and nothing half or false is kept."""
+"""Files on the web: interrupted downloads continue, errors are reported, and incomplete or changed content is never used."""
 
 import base64
 import hashlib
