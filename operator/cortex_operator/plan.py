@@ -7,6 +7,7 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
+from cortex_api.contract import TEMPLATE_LABEL
 from cortex_operator.cluster import error_text
 from cortex_operator.kinds import ROUTE_KINDS, ObjectKind
 from cortex_operator.platform import Platform
@@ -65,15 +66,33 @@ def make_plan(
         if other is not None and not is_owned(other, api):
             return name_taken(other)
     rendered = {(child["kind"], child["metadata"]["name"]) for child in children}
+    deployments = [pair for pair in zip(children, existing, strict=True) if pair[0]["kind"] == "Deployment"]
+    kept = () if all(is_rolled_out(child, live) for child, live in deployments) else ("ConfigMap",)
     return Plan(
         api,
         apply=list(zip(children, existing, strict=True)),
         delete=[
             {**child, "apiVersion": kind.api_version}
             for kind, child in owned
-            if (kind.kind, child["metadata"]["name"]) not in rendered
+            if (kind.kind, child["metadata"]["name"]) not in rendered and kind.kind not in kept
         ],
         problem=None if endpoint_owner is None else endpoint_taken(api, platform, endpoint_owner),
+    )
+
+
+def is_rolled_out(rendered: Object, live: Object | None) -> bool:
+    """Return whether all pods of a Deployment have the rendered template, so that no pod of an earlier one can start."""
+    if live is None:
+        return False
+    label, earlier = (
+        deployment["spec"]["template"]["metadata"]["labels"].get(TEMPLATE_LABEL)
+        for deployment in (rendered, live)
+    )
+    status = live.get("status", {})
+    return (
+        label == earlier
+        and status.get("observedGeneration") == live["metadata"].get("generation")
+        and status.get("updatedReplicas", 0) == status.get("replicas", 0)
     )
 
 

@@ -74,7 +74,6 @@ def test_a_renamed_container_does_not_leave_two(ready: Kubectl) -> None:
 @pytest.mark.parametrize(
     ("kind", "operation"),
     [
-        ("configmap", {"op": "add", "path": "/data/theirs", "value": "x"}),
         (
             "service",
             {"op": "add", "path": "/spec/ports/-", "value": {"name": "more", "port": 9, "targetPort": 9}},

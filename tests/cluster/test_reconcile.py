@@ -3,7 +3,11 @@
 import json
 from typing import Any
 
+import httpx
+
 from .conftest import ECHO, Kubectl, Operator, api, code, eventually, post
+
+OF_ECHO = "cortex.dev/api=echo"
 
 
 def test_an_api_becomes_ready_and_answers_and_its_children_go_with_it(kubectl: Kubectl) -> None:
@@ -164,11 +168,41 @@ def test_what_others_do_to_our_children_is_put_right(kubectl: Kubectl) -> None:
     kubectl.wait_reason("echo", "Ready")
 
 
-def test_a_child_of_the_same_name_that_is_somebody_elses_is_left_alone(kubectl: Kubectl) -> None:
-    kubectl("create", "configmap", "api-echo", "--from-literal=theirs=1")
+def test_an_object_of_another_owner_is_left_alone_until_it_is_deleted(kubectl: Kubectl) -> None:
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api-echo"}}
+    kubectl.apply({**service, "spec": {"ports": [{"port": 80}]}})
+    before = kubectl.get("service", "api-echo")
     kubectl.apply(api())
-    assert "ConfigMap api-echo" in kubectl.wait_reason("echo", "NameTaken")["message"]
-    assert kubectl.get("configmap", "api-echo")["data"] == {"theirs": "1"}
+    assert "Service api-echo" in kubectl.wait_reason("echo", "NameTaken")["message"]
+    assert kubectl.get("service", "api-echo") == before
+    assert kubectl.list("pods") == []
+    kubectl("delete", "service", "api-echo")
+    kubectl.wait_reason("echo", "Ready")
+
+
+def test_a_pod_of_the_previous_generation_runs_the_previous_code(kubectl: Kubectl) -> None:
+    """Such as after a node drain, while the rollout waits for new pods that do not start."""
+    kubectl.apply(api())
+    kubectl.wait_reason("echo", "Ready")
+    (old,) = kubectl.list("pods")
+    kubectl.apply(api(code="raise RuntimeError('broken')\n"))
+    kubectl.wait_reason("echo", "HandlerImportError")
+    kubectl("delete", "pod", old["metadata"]["name"])
+
+    def serves() -> bool:
+        try:
+            return post(kubectl, "echo", 1).json() == {"got": 1}
+        except httpx.HTTPError:
+            return False
+
+    eventually(serves, bool)
+    maps = {
+        config_map["metadata"]["name"] for config_map in kubectl.list("configmaps", f"--selector={OF_ECHO}")
+    }
+    assert len(maps) == 4, "those of both generations"
+    kubectl.apply(api())
+    kubectl.wait_reason("echo", "Ready")
+    eventually(lambda: len(kubectl.list("configmaps", f"--selector={OF_ECHO}")), lambda count: count == 2)
 
 
 def test_pausing_takes_the_pods_and_nothing_else(kubectl: Kubectl) -> None:

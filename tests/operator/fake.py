@@ -180,7 +180,23 @@ class FakeCluster:
         thing["metadata"]["resourceVersion"] = str(next(self._versions))
         self.objects[_place(thing)] = thing
         self._on_event(event, copy.deepcopy(thing))
-        return copy.deepcopy(thing)
+        written = copy.deepcopy(thing)
+        if thing["kind"] == "Deployment":
+            self._observe(thing)
+        return written
+
+    def _observe(self, deployment: Object) -> None:
+        """Report the generation of a Deployment as rolled out, as its controller does; it has no pods."""
+        generation, status = deployment["metadata"].get("generation"), deployment.get("status", {})
+        if status.get("observedGeneration") != generation:
+            metadata = {**deployment["metadata"], "resourceVersion": str(next(self._versions))}
+            observed = {
+                **deployment,
+                "metadata": metadata,
+                "status": {**status, "observedGeneration": generation},
+            }
+            self.objects[_place(deployment)] = observed
+            self._on_event("MODIFIED", copy.deepcopy(observed))
 
     def _maybe_fail(self) -> None:
         if status := self.fault():

@@ -4,7 +4,7 @@ import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import RealtimeAPI, parse
-from cortex_operator.kinds import CONFIG_MAP
+from cortex_operator.kinds import CONFIG_MAP, child_kinds
 from cortex_operator.plan import Plan, make_plan, parse_api, refused_by_cluster
 from cortex_operator.platform import Platform
 from cortex_operator.render import render
@@ -12,6 +12,7 @@ from cortex_operator.status.conditions import Problem
 from cortex_operator.watch.cache import Key
 
 Object = dict[str, Any]
+BUDGET = next(kind for kind in child_kinds(Platform()) if kind.kind == "PodDisruptionBudget")
 
 
 @pytest.fixture
@@ -42,12 +43,50 @@ def test_objects_are_applied_in_the_order_in_which_they_are_rendered(api: Realti
 
 def test_an_object_that_is_no_longer_rendered_is_deleted(api: RealtimeAPI) -> None:
     children = render(api, Platform(), None)
-    rendered = live(children[0])
-    stale = live({"kind": "ConfigMap", "metadata": {"name": "api-text-code"}})
-    owned = [(CONFIG_MAP, rendered), (CONFIG_MAP, stale)]
-    plan = make_plan(api, Platform(), children, [None] * len(children), owned, None)
+    stale = live({"kind": "PodDisruptionBudget", "metadata": {"name": "api-text"}})
+    plan = make_plan(api, Platform(), children, [None] * len(children), [(BUDGET, stale)], None)
     assert isinstance(plan, Plan)
-    assert plan.delete == [{**stale, "apiVersion": "v1"}]
+    assert plan.delete == [{**stale, "apiVersion": "policy/v1"}]
+
+
+def with_status(child: Object, **status: int) -> Object:
+    return {**live(child), "status": status} if child["kind"] == "Deployment" else live(child)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_deleted"),
+    [
+        ({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2}, True),
+        ({"observedGeneration": 2}, True),
+        ({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 1}, False),
+        ({"observedGeneration": 2, "replicas": 1}, False),
+        ({"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2}, False),
+    ],
+)
+def test_earlier_code_is_deleted_after_the_rollout(
+    api: RealtimeAPI, status: dict[str, int], is_deleted: bool
+) -> None:
+    children = render(api, Platform(), None)
+    stale = live({"kind": "ConfigMap", "metadata": {"name": "api-text-code-0"}})
+    existing = [with_status(child, **status) for child in children]
+    for one in existing:
+        one["metadata"]["generation"] = 2
+    plan = make_plan(api, Platform(), children, existing, [(CONFIG_MAP, stale)], None)
+    assert isinstance(plan, Plan)
+    assert bool(plan.delete) == is_deleted
+
+
+def test_earlier_code_stays_until_the_deployment_has_the_new_template(api: RealtimeAPI) -> None:
+    earlier = render(api, Platform(), None)
+    children = render(api, Platform(runtimeImage="new"), None)
+    status = {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2}
+    existing = [with_status(child, **status) for child in earlier]
+    for one in existing:
+        one["metadata"]["generation"] = 2
+    stale = live({"kind": "ConfigMap", "metadata": {"name": "api-text-code-0"}})
+    plan = make_plan(api, Platform(), children, existing, [(CONFIG_MAP, stale)], None)
+    assert isinstance(plan, Plan)
+    assert plan.delete == []
 
 
 def test_an_object_of_another_owner_is_not_touched(api: RealtimeAPI) -> None:
@@ -56,7 +95,7 @@ def test_an_object_of_another_owner_is_not_touched(api: RealtimeAPI) -> None:
     plan = make_plan(api, Platform(), children, existing, [], None)
     assert isinstance(plan, Problem)
     assert plan.reason == "NameTaken"
-    assert "ConfigMap api-text exists and is not owned by this API" in plan.message
+    assert "Service api-text exists and is not owned by this API" in plan.message
 
 
 def test_an_api_whose_endpoint_is_taken_is_applied_and_reported(api: RealtimeAPI) -> None:

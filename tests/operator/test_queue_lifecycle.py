@@ -100,7 +100,10 @@ class World:
 
     def queue(self, name: str = "jobs") -> str:
         """Return the queue that the pods use."""
-        document = json.loads(self.cluster.objects["ConfigMap", "default", f"api-{name}"]["data"]["api.json"])
+        deployment = self.cluster.objects["Deployment", "default", f"api-{name}"]
+        volumes = {volume["name"]: volume for volume in deployment["spec"]["template"]["spec"]["volumes"]}
+        config_map = self.cluster.objects["ConfigMap", "default", volumes["config"]["configMap"]["name"]]
+        document = json.loads(config_map["data"]["api.json"])
         return str(document["spec"].get("queue", {}).get("name") or document["name"])
 
 

@@ -152,11 +152,40 @@ def test_the_pod_has_time_for_its_longest_request() -> None:
 def test_files_are_mounted_under_their_paths() -> None:
     found = children()
     volume = next(v for v in template()["spec"]["volumes"] if v["name"] == "code")["configMap"]
-    data = found["ConfigMap/api-iris-code"]["data"]
+    config_map = found[f"ConfigMap/{volume['name']}"]
+    data = config_map["data"]
+    assert config_map["immutable"]
     assert {item["path"]: data[item["key"]] for item in volume["items"]} == {
         "handler.py": "x",
         "lib/a.py": "y",
     }
+
+
+def test_code_of_a_config_map_is_copied_whole() -> None:
+    contents = {"data": {"handler.py": "x"}, "binaryData": {"model.onnx": "AAAA"}}
+    handler = {"path": "handler.py", "source": {"configMap": {"name": "code"}}}
+    found = children(handler, source={"metadata": {"name": "code", "labels": {"theirs": "1"}}, **contents})
+    (copy,) = (child for name, child in found.items() if name.startswith("ConfigMap/api-iris-code-"))
+    assert {name: copy[name] for name in contents} == contents
+    assert "theirs" not in copy["metadata"]["labels"]
+
+
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [
+        ({}, set()),
+        ({"replicas": 3}, set()),
+        ({"handler": {"source": {"files": {"handler.py": "new"}}}}, {"code", "config"}),
+        ({"handler": {"config": {"a": 1}}}, {"config"}),
+    ],
+)
+def test_config_maps_are_named_by_their_content(change: Any, changed: set[str]) -> None:
+    def names(**spec: Any) -> set[str]:
+        return {name for name in children(**spec) if name.startswith("ConfigMap/")}
+
+    before, after = names(), names(**change)
+    assert {name.split("-")[2] for name in after - before} == changed
+    assert len(before) == len(after) == 2
 
 
 def test_every_object_has_the_labels_and_owner_of_the_api() -> None:
@@ -350,14 +379,15 @@ def test_a_config_map_with_an_archive_is_mounted_and_replaces_the_pods() -> None
 
     plain = rendered(data={"handler.py": "x"})
     first, second = (rendered(binaryData={"project.zip": content}) for content in ("AAAA", "BBBB"))
-    assert first["metadata"]["annotations"] != second["metadata"]["annotations"]
+    assert first["metadata"]["labels"] != second["metadata"]["labels"]
     (container,) = first["spec"]["containers"]
     mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
     assert (mounts["code"]["mountPath"], mounts["code"]["readOnly"]) == ("/mnt/packed", True)
     assert mounts["project"] == {"name": "project", "mountPath": "/mnt/project"}
     assert container["args"][container["args"].index("--packed") + 1] == "/mnt/packed"
     volumes = {volume["name"]: volume for volume in first["spec"]["volumes"]}
-    assert (volumes["code"]["configMap"], volumes["project"]["emptyDir"]) == ({"name": "iris-code"}, {})
+    assert volumes["code"]["configMap"]["name"].startswith("api-iris-code-")
+    assert volumes["project"]["emptyDir"] == {}
     (container,) = plain["spec"]["containers"]
     assert {"name": "code", "mountPath": "/mnt/project", "readOnly": True} in container["volumeMounts"]
     assert "--packed" not in container["args"]
@@ -524,4 +554,4 @@ def test_the_gateway_of_an_async_api_runs_nothing_of_the_user() -> None:
     assert container["image"] == Platform().runtime_image
     assert {"name": "CORTEX_MAX_REPLICAS", "value": "4"} in container["env"]
     assert "persistentVolumeClaim" not in json.dumps(pod)
-    assert "cortex.dev/code-hash" not in pod["metadata"]["annotations"]
+    assert {volume["name"] for volume in pod["spec"]["volumes"]} == {"config", "tmp"}

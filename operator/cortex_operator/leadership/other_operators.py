@@ -71,10 +71,10 @@ class OtherOperators:
                     on_change(key)
 
     def _manager(self, key: Key) -> str | None:
-        """Return the other operator whose annotation an API has. The ConfigMap decides, because every operator applies it
+        """Return the other operator whose annotation an API has. The Service decides, because every operator applies it
         first."""
-        config = self._cache.child(key, "ConfigMap", object_name(key.name))
-        mark = ((config or {}).get("metadata", {}).get("annotations") or {}).get(OPERATOR_ANNOTATION)
+        service = self._cache.child(key, "Service", object_name(key.name))
+        mark = ((service or {}).get("metadata", {}).get("annotations") or {}).get(OPERATOR_ANNOTATION)
         return None if mark in (None, self._own) else str(mark)
 
     async def _is_running(self, other: str) -> bool:

@@ -33,9 +33,9 @@ def render(
     the API has a route, which it does not while an older API uses its endpoint.
     """
     config = configmap.config(api)
-    code = configmap.code(api)
-    children: list[Object | None] = [config, code, service.render(api)]
-    children.append(deployment.render(api, platform, config, code or source))
+    code = configmap.code(api, source)
+    children: list[Object | None] = [service.render(api), config, code]
+    children.append(deployment.render(api, platform, config, code))
     if isinstance(api, AsyncAPI):
         children += [gateway.deployment(api, platform, config), gateway.hpa(api)]
     children.append(hpa.render(api, capabilities or Capabilities()))

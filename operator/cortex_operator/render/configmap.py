@@ -1,35 +1,44 @@
-"""The two ConfigMaps of an API: the document that the runtime reads, and inline code."""
+"""The ConfigMaps of an API: the document that the runtime reads, and the code.
+
+They are immutable and named by their content, so a pod of an earlier generation that starts during a rollout, such as after a
+node drain, runs the earlier code. They are deleted when no such pod can start any more (`plan.make_plan`).
+"""
 
 from typing import Any
 
 from cortex_api import AsyncAPI, Document, RealtimeAPI
 from cortex_api.contract import DOCUMENT_FILE, PROJECT_ARCHIVES
 from cortex_operator.render import tensorflow
-from cortex_operator.render.names import child_name
+from cortex_operator.render.names import child_name, digest
+
+Object = dict[str, Any]
 
 
-def config(api: RealtimeAPI | AsyncAPI) -> dict[str, Any]:
+def config(api: RealtimeAPI | AsyncAPI) -> Object:
     """Return the ConfigMap with the document for the runtime and the files of TensorFlow Serving."""
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": child_name(api)},
-        "data": {DOCUMENT_FILE: Document.of(api).to_json().decode(), **tensorflow.files(api)},
-    }
+    data = {DOCUMENT_FILE: Document.of(api).to_json().decode(), **tensorflow.files(api)}
+    return _immutable(f"{child_name(api)}-config", {"data": data})
 
 
-def code(api: RealtimeAPI | AsyncAPI) -> dict[str, Any] | None:
-    """Return the ConfigMap with `handler.source.files`. Paths are not valid keys, so the keys are numbers in the order of the
-    paths."""
-    source = api.spec.handler.source
-    if source is None or source.files is None:
+def code(api: RealtimeAPI | AsyncAPI, source: Object | None) -> Object | None:
+    """Return the ConfigMap with the code: `handler.source.files`, or a copy of `source`, the live ConfigMap that
+    `handler.source.configMap` names. None if the code is elsewhere.
+
+    Paths are not valid keys, so the keys of files are numbers in the order of the paths.
+    """
+    of_api = api.spec.handler.source
+    if of_api is not None and of_api.files is not None:
+        data = {f"file-{i}": of_api.files[path] for i, path in enumerate(sorted(of_api.files))}
+        return _immutable(f"{child_name(api)}-code", {"data": data})
+    if source is None:
         return None
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": f"{child_name(api)}-code"},
-        "data": {f"file-{i}": source.files[path] for i, path in enumerate(sorted(source.files))},
-    }
+    contents = {name: source[name] for name in ("data", "binaryData") if source.get(name)}
+    return _immutable(f"{child_name(api)}-code", contents)
+
+
+def _immutable(prefix: str, contents: Object) -> Object:
+    metadata = {"name": f"{prefix}-{digest(contents)}"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "immutable": True, **contents}
 
 
 def is_packed(code: dict[str, Any] | None) -> bool:

@@ -10,7 +10,7 @@ from cortex_api.units import seconds
 from cortex_operator.platform import Platform
 from cortex_operator.render import compute, tensorflow
 from cortex_operator.render.configmap import code_items, is_packed
-from cortex_operator.render.names import child_name, digest, labels, selector
+from cortex_operator.render.names import digest, labels, selector
 from cortex_operator.render.overlay import merge
 
 Object = dict[str, Any]
@@ -43,16 +43,13 @@ def template(
 ) -> Object:
     """Return the pod template of a component.
 
-    config, code: the ConfigMaps that the pods read; the template has their hashes, so that a change of either replaces the
-    pods. The gateway has no code, because it does not run the handler.
+    config, code: the ConfigMaps that the pods read; their names change with their content, which replaces the pods. The gateway
+    has no code, because it does not run the handler.
     """
     code = None if component == GATEWAY else code
-    annotations = {contract.CONFIG_HASH_ANNOTATION: digest(config["data"])}
-    if code is not None:
-        annotations[contract.CODE_HASH_ANNOTATION] = digest([code.get("data"), code.get("binaryData")])
     pod: Object = {
-        "metadata": {"labels": {**labels(api), COMPONENT_LABEL: component}, "annotations": annotations},
-        "spec": _spec(api, platform, component, code),
+        "metadata": {"labels": {**labels(api), COMPONENT_LABEL: component}},
+        "spec": _spec(api, platform, component, config, code),
     }
     pod = _overlaid(pod, api.spec.pod)
     pod["metadata"]["labels"][TEMPLATE_LABEL] = digest(pod)
@@ -70,7 +67,9 @@ def _overlaid(pod: Object, overlay: Object) -> Object:
     return merge(pod, {"metadata": metadata, "spec": spec})
 
 
-def _spec(api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, code: Object | None) -> Object:
+def _spec(
+    api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, config: Object, code: Object | None
+) -> Object:
     compute_spec = api.spec.compute
     if isinstance(api, AsyncAPI) and component == GATEWAY:
         compute_spec = api.spec.gateway.compute
@@ -81,7 +80,7 @@ def _spec(api: RealtimeAPI | AsyncAPI, platform: Platform, component: str, code:
         "terminationGracePeriodSeconds": _grace(api, component),
         "securityContext": POD_SECURITY,
         "containers": [_container(api, platform, component, compute_spec, code, claims)],
-        "volumes": _volumes(api, component, code, claims),
+        "volumes": _volumes(api, component, config, code, claims),
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,
@@ -269,10 +268,10 @@ def _keys_secret(api: RealtimeAPI | AsyncAPI) -> Object:
 
 
 def _volumes(
-    api: RealtimeAPI | AsyncAPI, component: str, code: Object | None, claims: list[str]
+    api: RealtimeAPI | AsyncAPI, component: str, config: Object, code: Object | None, claims: list[str]
 ) -> list[Object]:
     volumes: list[Object] = [
-        {"name": "config", "configMap": {"name": child_name(api)}},
+        {"name": "config", "configMap": {"name": config["metadata"]["name"]}},
         {"name": "tmp", "emptyDir": {}},
     ]
     if _requires_keys(api, component):
