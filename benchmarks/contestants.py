@@ -5,6 +5,7 @@ uvicorn serves each application as `contestants:NAME`, in one process, with uvlo
 
 import asyncio
 import importlib.util
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,17 @@ async def _trivial(request: Request) -> Response:
     payload = orjson.loads(await request.body())
     answer = orjson.dumps({"items": len(payload["items"]), "ok": True})
     return Response(answer, media_type="application/json")
+
+
+async def _compressed(request: Request) -> Response:
+    payload = orjson.loads(zlib.decompress(await request.body(), zlib.MAX_WBITS | 16))
+    answer = orjson.dumps({"items": len(payload["items"]), "ok": True})
+    return Response(answer, media_type="application/json")
+
+
+async def _binary(request: Request) -> Response:
+    answer = (np.frombuffer(await request.body(), dtype=np.float32) * 2).tobytes()
+    return Response(answer, media_type="application/octet-stream")
 
 
 class _Iris:
@@ -115,6 +127,8 @@ async def _batches(request: Request) -> Response:
 
 
 trivial = Starlette(routes=[Route("/", _trivial, methods=["POST"])])
+compressed = Starlette(routes=[Route("/", _compressed, methods=["POST"])])
+binary = Starlette(routes=[Route("/", _binary, methods=["POST"])])
 iris = Starlette(routes=[Route("/", _iris, methods=["POST"])])
 iris.state.iris = _Iris()
 batching = Starlette(routes=[Route("/", _batches, methods=["POST"])])

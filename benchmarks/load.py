@@ -1,12 +1,13 @@
 """A closed-loop load generator: each connection sends its next request when it has received the response.
 
-`load.py PORT PATH CONNECTIONS SECONDS` reads the body from standard input and prints requests per second.
+`load.py PORT PATH CONNECTIONS SECONDS HEADER...` reads the body from standard input and prints requests per second.
 """
 
 import asyncio
 import re
 import sys
 import time
+from collections.abc import Sequence
 
 import uvloop
 
@@ -44,10 +45,12 @@ class Connection(asyncio.Protocol):
         self.failed = self.failed or b"the connection was closed"
 
 
-async def load(port: int, path: str, count: int, seconds: float, body: bytes) -> float:
+async def load(
+    port: int, path: str, count: int, seconds: float, body: bytes, headers: Sequence[str]
+) -> float:
     """Return requests per second. Raises RuntimeError if a response is not 200."""
-    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
-    request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    lines = [f"POST {path} HTTP/1.1", f"host: 127.0.0.1:{port}", *headers, f"content-length: {len(body)}"]
+    request = "\r\n".join([*lines, "", ""]).encode() + body
     loop = asyncio.get_running_loop()
     connections = [Connection(request) for _ in range(count)]
     for connection in connections:
@@ -64,5 +67,5 @@ async def load(port: int, path: str, count: int, seconds: float, body: bytes) ->
 
 
 if __name__ == "__main__":
-    port, path, count, seconds = sys.argv[1:]
-    print(uvloop.run(load(int(port), path, int(count), float(seconds), sys.stdin.buffer.read())))
+    port, path, count, seconds, *headers = sys.argv[1:]
+    print(uvloop.run(load(int(port), path, int(count), float(seconds), sys.stdin.buffer.read(), headers)))

@@ -119,20 +119,30 @@ def _throughput(values: Values, work: str) -> str:
 
 
 def _tail(values: Values) -> str:
-    own = [_middle(values.ours(OPEN_LOOP, f"own_{name}"), 2) for name in ("p50_ms", "p99_ms")]
+    quantiles = ("p50_ms", "p99_ms", "p999_ms")
+    own = [_middle(values.ours(OPEN_LOOP, f"own_{name}"), 2) for name in quantiles]
     lines = [[OURS, _middle(values.ours(OPEN_LOOP, "own_rate")), *own, "", "", ""]]
     for peer in values.best_first(OPEN_LOOP, "requests_per_second", highest=True):
         line = [peer, _middle(values.theirs(OPEN_LOOP, peer, "rate"))]
-        line += [_middle(values.theirs(OPEN_LOOP, peer, name), 2) for name in ("p50_ms", "p99_ms")]
-        line += [_middle(list(values.of(OPEN_LOOP, peer, OURS, "p99_ms").values()), 2)]
+        line += [_middle(values.theirs(OPEN_LOOP, peer, name), 2) for name in quantiles]
         line += [
+            " / ".join(
+                _middle(list(values.of(OPEN_LOOP, peer, OURS, name).values()), 2) for name in quantiles[1:]
+            ),
             values.ratio(OPEN_LOOP, peer, "p99_ms"),
             values.ratio(OPEN_LOOP, peer, "p99_ms", "own_p99_ms"),
         ]
         lines.append(line)
-    heads = ["", "requests/s (half of its maximum)", "p50, ms", "p99, ms", "p99 of Cortex at this rate, ms"]
-    heads += ["Cortex / peer", "Cortex at half of its own maximum / peer"]
-    return "### Poisson arrivals at half load (iris)\n\n" + _table(heads, lines)
+    heads = ["", "requests/s (half of its maximum)", "p50, ms", "p99, ms", "p99.9, ms"]
+    heads += ["p99 / p99.9 of Cortex at this rate, ms", "p99: Cortex / peer"]
+    heads += ["p99: Cortex at half of its own maximum / peer"]
+    text = "### Poisson arrivals at half load (iris)\n\n" + _table(heads, lines)
+    closed = [
+        f"{peer} {sum(found):.0f}"
+        for peer in values.peers
+        if sum(found := values.theirs(OPEN_LOOP, peer, "reconnects"))
+    ]
+    return text + (f"\n\nConnections that the server closed: {', '.join(closed)}." if closed else "")
 
 
 def _start(values: Values) -> str:

@@ -103,11 +103,12 @@ class Run:
         question = rival.questions[OPEN_LOOP]
         command = [sys.executable, str(HERE / "poisson.py"), str(server.port), question.path, str(rate)]
         command += [str(ARRIVALS * self.seconds), str(number)]
-        found = json.loads(output_of(pinned([self.load], command), question.body))
+        found = json.loads(output_of(pinned([self.load], command), question.body.encode()))
         row = Row(OPEN_LOOP, peer.name, rival.name, number, "", "")
         self._note(row, f"{prefix}rate", rate)
-        for name in ("p50", "p99", "late"):
+        for name in ("p50", "p99", "p999", "late"):
             self._note(row, f"{prefix}{name}_ms", found[name] * 1e3)
+        self._note(row, f"{prefix}reconnects", found["reconnects"])
 
     def _note(self, row: Row, measured: str, value: float) -> None:
         text = f"{value:.4g}" if value < 1000 else f"{value:.0f}"

@@ -54,6 +54,18 @@ def test_ratios_compare_neighboring_slices() -> None:
     assert "| peer | 8 | 7.50 (5.00 to 10.00) | - | - |" in tables(rows)
 
 
+def test_a_goal_is_missed_if_the_spread_of_the_rounds_does_not_reach_it() -> None:
+    run = runpy.run_path(str(BENCHMARKS / "run.py"))
+    server = run["Contestant"]
+    work = run["Work"]("work", "", (server("cortex"), server("near"), server("far")), goals=(2.0, 2.0))
+    rates = {"cortex": [18.0, 17.0, 22.0], "near": [10.0, 10.0, 10.0], "far": [10.0, 10.0, 20.0]}
+    near, far = run["ratios"](work, rates)
+    assert (near.median, near.spread, near.is_missed) == (1.8, pytest.approx(0.25), False)
+    assert (far.median, far.spread, far.is_missed) == (1.7, pytest.approx(0.35), False)
+    rates["far"] = [12.0, 12.0, 15.0]
+    assert [ratio.is_missed for ratio in run["ratios"](work, rates)] == [False, True]
+
+
 def test_failed_peers_are_listed_with_the_error() -> None:
     text = tables([Row("", "peer", "peer", 0, "failed", "installation failed: no disk")])
     assert "- peer: installation failed: no disk" in text
@@ -64,7 +76,8 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200 if self.path == "/" else 500)
+        self.close_connection = self.path == "/once"
+        self.send_response(200 if self.path in ("/", "/once") else 500)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -95,9 +108,16 @@ def request(path: str) -> bytes:
 def test_open_loop_load_waits_for_all_responses(port: int) -> None:
     due = POISSON["arrivals"](200, 0.2, 1)
     assert due == POISSON["arrivals"](200, 0.2, 1) != POISSON["arrivals"](200, 0.2, 2)
-    took, _ = POISSON["load"](port, request("/"), due)
-    assert len(took) == len(due) > 0
-    assert min(took) > 0
+    measured = POISSON["load"](port, request("/"), due)
+    assert len(measured.took) == len(due) > 0
+    assert min(measured.took) > 0
+    assert measured.reconnects == 0
+
+
+def test_open_loop_load_reconnects_if_the_server_closes_connections(port: int) -> None:
+    measured = POISSON["load"](port, request("/once"), [number / 1000 for number in range(100)])
+    assert len(measured.took) == 100
+    assert measured.reconnects >= 36  # Of 100 requests, the 64 open connections carry one each.
 
 
 def test_open_loop_load_fails_on_an_error_response(port: int) -> None:
