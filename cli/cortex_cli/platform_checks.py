@@ -56,7 +56,12 @@ class PlatformState:
 
 def read_platform(cluster: Cluster) -> PlatformState:
     """Read the state of the platform. Raises ClusterError if the cluster is unreachable or rejects the credentials."""
-    group = _get(cluster, f"/apis/{GROUP}/{VERSION}") or {}
+    try:
+        group = cluster.get(f"/apis/{GROUP}/{VERSION}")
+    except ClusterError as error:
+        if error.status != 404:
+            raise
+        group = {}
     definitions = "apiextensions.k8s.io/v1/customresourcedefinitions"
     crds = [_get(cluster, path(definitions, "", f"{kind.plural}.{GROUP}")) for kind in KINDS.values()]
     operators = _list(cluster, "v1/pods", "")
@@ -80,7 +85,7 @@ def check_platform(state: PlatformState, found: list[API]) -> list[Finding]:
     """
     return [
         _check_crds(state),
-        _check_operator(state),
+        _check_operator(state, found),
         *_check_queue(state, found),
         *_check_metrics(state, found),
         *_check_gateway(state),
@@ -104,10 +109,14 @@ def _check_crds(state: PlatformState) -> Finding:
     return Finding("good", "CustomResourceDefinitions", "exist")
 
 
-def _check_operator(state: PlatformState) -> Finding:
+def _check_operator(state: PlatformState, found: list[API]) -> Finding:
     if state.operators is None:
         return Finding("note", "Operator", "not checked: you may not list pods in all namespaces")
     ready = [pod for pod in state.operators if apis.is_ready(pod)]
+    if not state.operators and any(api.status and not api.is_outdated for api in found):
+        return Finding(
+            "note", "Operator", "no pod exists, but the APIs are reconciled: it runs outside of this cluster"
+        )
     if not state.operators:
         return Finding("bad", "Operator", "no pod exists, so no change is reconciled", _INSTALL)
     namespace = state.operators[0]["metadata"]["namespace"]

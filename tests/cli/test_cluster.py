@@ -320,7 +320,7 @@ def test_doctor_without_a_name_checks_the_platform_and_shows_unhealthy_apis(plac
     assert result.exit_code == 1
     platform, *rest = result.stdout.split("\n\n")
     assert platform.startswith(
-        "Platform\n  ok  CustomResourceDefinitions: exist\n  BAD Operator: no pod exists"
+        "Platform\n  ok  CustomResourceDefinitions: exist\n  ..  Operator: no pod exists, but the APIs"
     )
     assert "BAD Ready: False: HandlerNotFound: x.py does not exist" in rest[0]
     assert "flowers" not in result.stdout

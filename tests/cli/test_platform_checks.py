@@ -31,9 +31,14 @@ HEALTHY = PlatformState(
 def api(kind: str = "RealtimeAPI", reason: str = "Ready", name: str = "iris", **spec: Any) -> API:
     condition = {"type": "Ready", "status": str(reason in ("Ready", "Degraded")), "reason": reason}
     degraded = {"type": "Degraded", "status": str(reason == "Degraded"), "reason": reason}
-    metadata = {"name": name, "namespace": "default"}
+    metadata = {"name": name, "namespace": "default", "generation": 1}
     return API(
-        {"kind": kind, "metadata": metadata, "spec": spec, "status": {"conditions": [condition, degraded]}}
+        {
+            "kind": kind,
+            "metadata": metadata,
+            "spec": spec,
+            "status": {"observedGeneration": 1, "conditions": [condition, degraded]},
+        }
     )
 
 
@@ -127,6 +132,12 @@ def test_what_no_api_needs_is_not_bad_until_an_api_needs_it():
     by_cpu = api(autoscaling={"targetCpuUtilization": 80})
     assert finding(state, "Resource metrics", by_cpu).message.endswith("does not work: iris")
     assert finding(state, "Resource metrics", api(autoscaling={"targetInFlight": 4})).level == "note"
+
+
+def test_an_operator_outside_of_the_cluster_is_no_problem():
+    outside = replace(HEALTHY, operators=[])
+    found = finding(outside, "Operator", api())
+    assert (found.level, "it runs outside of this cluster" in found.message) == ("note", True)
 
 
 def test_the_worst_api_comes_first():

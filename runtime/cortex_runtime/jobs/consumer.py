@@ -126,7 +126,7 @@ class Consumer:
         pool = self._pool
         admin = Admin(
             self._problem,
-            lambda: pool.metrics_text() + self._pool.metrics_text(),
+            lambda: pool.metrics_text() + self._metrics.text(),
             self._dispatcher.running,
             failure=pool.last_failure,
         )
