@@ -1,10 +1,12 @@
 """`make bench-async`: compare AsyncAPIs with direct use of NATS. Only the ratios are meaningful.
 
 - jobs/s from POST to stored result with a trivial handler, compared with publishing, fetching, storing and acknowledging the same
-  bytes on the same NATS server with the same concurrency;
-- time from POST to the start of the handler on an idle system, and polls/s of a gateway.
+  bytes on the same NATS server with the same concurrency, in alternating rounds;
+- CPU time per job of all processes, with the client and the server, which depends less on other load of the machine;
+- time from POST to the start of the handler on an idle system;
+- polls/s of a gateway, and its memory with a thousand open long polls.
 
-Results are written to benchmarks/results/.
+Results are written to benchmarks/results/. Exits with status 1 if a goal is missed by more than the spread of the rounds.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import asyncio
 import csv
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -22,11 +25,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import nats
 import orjson
 import uvloop
+from processes import family, memory
 from run import HERE, free_port
 
 from cortex_api import Document, parse
@@ -36,26 +41,63 @@ import time
 
 class Handler:
     def handle_async(self, payload):
+        if "seconds" in payload:
+            time.sleep(payload["seconds"])
         return {"items": len(payload["items"]), "started": time.time()}
 """
 BODY = orjson.dumps({"items": [f"item-{number:04d}" for number in range(17)]})
 RESULT = orjson.dumps({"items": 17, "started": 1700000000.123})
 CONCURRENCY = 32
 START_TIMEOUT = 60.0
+POLLS = 1000
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value. unit: jobs/s, ms, ..."""
+    """A measured value. unit: jobs/s, ms, ... least, most: the goal, if there is one. spread: of the value."""
 
     name: str
     value: float
     unit: str
+    least: float | None = None
+    most: float | None = None
+    spread: float = 0.0
+
+    @property
+    def goal(self) -> str:
+        """The goal in words."""
+        if self.least is not None:
+            return f"at least {self.least:g}"
+        return "" if self.most is None else f"at most {self.most:g}"
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether the value misses its goal by more than the spread."""
+        if self.least is not None and self.value + self.spread < self.least:
+            return True
+        return self.most is not None and self.value - self.spread > self.most
+
+
+@dataclass(frozen=True)
+class System:
+    """The processes to measure: URLs of NATS and the gateway, and pids."""
+
+    queue: str
+    url: str
+    nats: int
+    gateway: int
+    consumer: int
+
+    def cpu(self) -> float:
+        """Return the CPU time of all processes in seconds, with this one."""
+        members = [m for pid in (self.nats, self.gateway, self.consumer) for m in family(pid)]
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        return sum(member.cpu for member in members) + own.ru_utime + own.ru_stime
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[tuple[str, str]]:
-    """Start NATS, a gateway and a consumer, and yield the URLs of NATS and the gateway."""
+def running(folder: Path) -> Iterator[System]:
+    """Start NATS, a gateway and a consumer."""
     ports = [free_port() for _ in range(4)]
     queue_url = f"nats://127.0.0.1:{ports[0]}"
     (folder / "handler.py").write_text(HANDLER)
@@ -96,7 +138,7 @@ def running(folder: Path) -> Iterator[tuple[str, str]]:
                 processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
         for port in ports[2:]:
             wait_ready(port, folder)
-        yield queue_url, f"http://127.0.0.1:{ports[1]}"
+        yield System(queue_url, f"http://127.0.0.1:{ports[1]}", *(process.pid for process in processes))
     finally:
         for process in reversed(processes):
             process.terminate()
@@ -184,9 +226,9 @@ class Client:
             raise SystemExit(f"a response was not 200: {response.decode()}{content}")
         return content
 
-    async def submit(self) -> str:
+    async def submit(self, body: bytes = BODY) -> str:
         """Submit a job and return its id."""
-        return str((await self.request("POST", "/", BODY))["id"])
+        return str((await self.request("POST", "/", body))["id"])
 
     async def wait(self, identity: str) -> dict[str, object]:
         """Wait until a job is completed and return it. Exits the program if it failed."""
@@ -220,8 +262,8 @@ async def _wait_all(client: Client, ids: list[str]) -> None:
         await client.wait(identity)
 
 
-async def to_start(url: str, times: int) -> float:
-    """Return the median time from a POST to the first line of the handler on an idle system, in milliseconds."""
+async def to_start(url: str, times: int) -> list[float]:
+    """Return the times from a POST to the first line of the handler on an idle system, in milliseconds, sorted."""
     client = await Client(url).open()
     waits = []
     for _ in range(times):
@@ -230,7 +272,28 @@ async def to_start(url: str, times: int) -> float:
         result = job["result"]
         assert isinstance(result, dict)
         waits.append(1000 * (result["started"] - start))
-    return statistics.median(waits)
+        # The consumer waits for a message again.
+        await asyncio.sleep(0.02)
+    return sorted(waits)
+
+
+async def long_polls(system: System) -> float:
+    """Return the memory of the gateway (RSS, in MiB) while a thousand clients wait for running jobs."""
+    clients = [await Client(system.url).open() for _ in range(POLLS)]
+    body = orjson.dumps({"items": [], "seconds": 8})
+    ids = [await clients[0].submit(body) for _ in range(CONCURRENCY // 2)]
+    waits = [
+        asyncio.create_task(client.wait(ids[number % len(ids)])) for number, client in enumerate(clients)
+    ]
+    await asyncio.sleep(4)
+    if any(wait.done() for wait in waits):
+        raise SystemExit("a long poll ended before its job")
+    [gateway] = [member for member in family(system.gateway) if member.pid == system.gateway]
+    size = memory([gateway])[0]
+    await asyncio.gather(*waits)
+    for client in clients:
+        client.writer.close()
+    return size
 
 
 async def polls(url: str, seconds: float) -> float:
@@ -258,48 +321,73 @@ async def poll(url: str, seconds: float) -> float:
     return sum(await asyncio.gather(*(one() for _ in range(8)))) / seconds
 
 
-async def measure(queue_url: str, url: str, jobs: int, rounds: int) -> list[Figure]:
-    """Return all measured values. Values in jobs/s are medians of alternating rounds."""
-    await ours(url, CONCURRENCY * 4)
-    direct, through_api = [], []
+async def measure(system: System, jobs: int, rounds: int) -> list[Figure]:
+    """Return all measured values. Those of jobs are medians of alternating rounds."""
+    await ours(system.url, CONCURRENCY * 8)
+    direct, through_api, costs = [], [], []
     for _ in range(rounds):
-        direct.append(await raw(queue_url, jobs))
-        through_api.append(await ours(url, jobs))
-    ratio = statistics.median(a / b for a, b in zip(through_api, direct, strict=True))
+        at = [system.cpu()]
+        direct.append(await raw(system.queue, jobs))
+        at.append(system.cpu())
+        through_api.append(await ours(system.url, jobs))
+        at.append(system.cpu())
+        costs.append([1e6 * (end - start) / jobs for start, end in pairwise(at)])
+    ratios = sorted(a / b for a, b in zip(through_api, direct, strict=True))
+    waits = await to_start(system.url, 300)
     return [
         Figure("jobs end to end", statistics.median(through_api), "jobs/s"),
         Figure("direct use of NATS", statistics.median(direct), "jobs/s"),
-        Figure("ratio to direct use", ratio, "x"),
-        Figure("POST to handler, idle", await to_start(url, 30), "ms"),
-        Figure("polls of a gateway", await polls(url, 3), "requests/s"),
+        Figure(
+            "ratio to direct use",
+            statistics.median(ratios),
+            "x",
+            least=0.5,
+            spread=(ratios[-1] - ratios[0]) / 2,
+        ),
+        Figure("CPU per job", statistics.median(cost for _, cost in costs), "us"),
+        Figure("CPU per job, direct use", statistics.median(cost for cost, _ in costs), "us"),
+        Figure("POST to handler, idle, p50", waits[len(waits) // 2], "ms", most=2.5),
+        Figure("POST to handler, idle, p99", waits[len(waits) * 99 // 100], "ms", most=10),
+        Figure("polls of a gateway", await polls(system.url, 3), "requests/s"),
+        Figure(f"gateway with {POLLS} long polls", await long_polls(system), "MiB", most=95.4),
     ]
 
 
 def main() -> None:
     """Measure, print the values, and write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=2048)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--poll", help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.poll:
         print(uvloop.run(poll(options.poll, options.seconds)))
         return
-    with tempfile.TemporaryDirectory(prefix="cortex-bench-") as folder, running(Path(folder)) as (queue, url):
-        figures = uvloop.run(measure(queue, url, options.jobs, options.rounds))
+    with tempfile.TemporaryDirectory(prefix="cortex-bench-") as folder, running(Path(folder)) as system:
+        figures = uvloop.run(measure(system, options.jobs, options.rounds))
     for figure in figures:
-        print(f"{figure.name:<32}{figure.value:>12,.2f} {figure.unit}")
+        missed = "  MISSED" if figure.is_missed else ""
+        print(f"{figure.name:<32}{figure.value:>12,.2f} {figure.unit:<11}{figure.goal}{missed}")
     now = datetime.now(UTC)
     results = HERE / "results"
     results.mkdir(exist_ok=True)
     with (results / f"async-{now:%Y%m%dT%H%M%SZ}.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(("time", "machine", "figure", "value", "unit"))
+        rows.writerow(("time", "machine", "load", "figure", "value", "unit", "goal"))
         for figure in figures:
             rows.writerow(
-                (now.isoformat(), platform.machine(), figure.name, round(figure.value, 3), figure.unit)
+                (
+                    now.isoformat(),
+                    platform.machine(),
+                    round(os.getloadavg()[0], 1),
+                    figure.name,
+                    round(figure.value, 3),
+                    figure.unit,
+                    figure.goal,
+                )
             )
+    sys.exit(any(figure.is_missed for figure in figures))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,11 @@ import asyncio
 import json
 import socket
 import threading
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ Command = Drain | Stop | ReloadModels | Ping | RunJob | CancelJob
 Report = Ready | StartFailed | Step | ModelFailed | Pong | JobProgress | JobCompleted | JobFailed
 Message = Command | Report
 
+_CHUNK = 1 << 18
+
 _TYPES: dict[str, type[Message]] = {
     each.__name__: each
     for each in (
@@ -126,24 +131,23 @@ def encode(message: Message) -> bytes:
     """Return the bytes of a message."""
     fields: dict[str, Any] = {"type": type(message).__name__, **vars(message)}
     body: bytes | None = fields.pop("body", None)
-    if body is None:
-        return json.dumps(fields).encode() + b"\n"
-    return json.dumps({**fields, "size": len(body)}).encode() + b"\n" + body
+    if body is not None:
+        fields["size"] = len(body)
+    try:
+        line = orjson.dumps(fields)
+    except TypeError:
+        # A text of user code with a lone surrogate, which only `json` accepts.
+        line = json.dumps(fields).encode()
+    return b"%b\n%b" % (line, body or b"")
 
 
-def decode(head: bytes, body: bytes = b"") -> Message:
-    """Return the message of a line and the body that follows it."""
-    fields = json.loads(head)
-    kind = _TYPES[fields.pop("type")]
-    if fields.pop("size", None) is not None:
-        fields["body"] = body
-    return kind(**fields)
-
-
-def body_size(head: bytes) -> int:
-    """Return the number of bytes that follow a line."""
-    size: int = json.loads(head).get("size", 0)
-    return size
+def _decode(head: bytes) -> tuple[type[Message], dict[str, Any], int | None]:
+    """Return the type and the fields of a message, and the size of the body that follows its line, if it has one."""
+    try:
+        fields = orjson.loads(head)
+    except orjson.JSONDecodeError:
+        fields = json.loads(head)
+    return _TYPES[fields.pop("type")], fields, fields.pop("size", None)
 
 
 async def receive(reader: asyncio.StreamReader) -> Message | None:
@@ -152,9 +156,47 @@ async def receive(reader: asyncio.StreamReader) -> Message | None:
         head = await reader.readline()
         if not head.endswith(b"\n"):
             return None
-        return decode(head, await reader.readexactly(body_size(head)))
+        kind, fields, size = _decode(head)
+        if size is not None:
+            fields["body"] = await reader.readexactly(size)
+        return kind(**fields)
     except (OSError, asyncio.IncompleteReadError):
         return None
+
+
+async def receive_all(reader: asyncio.StreamReader) -> AsyncIterator[list[Message]]:
+    """Yield all messages that have arrived, until the other end is closed."""
+    buffer, needed = bytearray(), 1
+    while True:
+        try:
+            data = await reader.read(_CHUNK)
+        except OSError:
+            return
+        if not data:
+            return
+        buffer += data
+        if len(buffer) >= needed:
+            found, needed = _take(buffer)
+            yield found
+
+
+def _take(buffer: bytearray) -> tuple[list[Message], int]:
+    """Remove the complete messages from a buffer. Return them, and the size of the buffer that the next one needs."""
+    found: list[Message] = []
+    start, needed = 0, 0
+    while (end := buffer.find(b"\n", start)) >= 0:
+        kind, fields, size = _decode(bytes(buffer[start:end]))
+        last = end + 1
+        if size is not None:
+            last += size
+            if last > len(buffer):
+                needed = last
+                break
+            fields["body"] = bytes(buffer[end + 1 : last])
+        found.append(kind(**fields))
+        start = last
+    del buffer[:start]
+    return found, max(1, needed - start)
 
 
 class ControlChannel:
@@ -175,6 +217,11 @@ class ControlChannel:
         """Wait for a command and return it; None if the supervisor has exited."""
         try:
             head = self._stream.readline()
-            return decode(head, self._stream.read(body_size(head))) if head.endswith(b"\n") else None
+            if not head.endswith(b"\n"):
+                return None
+            kind, fields, size = _decode(head)
+            if size is not None:
+                fields["body"] = self._stream.read(size)
+            return kind(**fields)
         except OSError:
             return None

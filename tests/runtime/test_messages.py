@@ -24,14 +24,31 @@ MESSAGES = [
     messages.JobProgress("a", 0.5, "half"),
     messages.JobCompleted("a", b'{"size": 1}\n' * 100_000),
     messages.JobFailed("a", "HandlerError", "the handler raised KeyError", True),
+    messages.JobFailed("a", "HandlerError", "a lone surrogate: \ud800", True),
 ]
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-def test_a_message_is_decoded_as_it_was_encoded(message):
-    head, _, body = messages.encode(message).partition(b"\n")
-    assert messages.body_size(head) == len(body)
-    assert messages.decode(head, body) == message
+async def test_a_message_is_decoded_as_it_was_encoded(message):
+    reader = asyncio.StreamReader()
+    reader.feed_data(messages.encode(message) * 2)
+    assert [await messages.receive(reader) for _ in range(2)] == [message, message]
+
+
+@pytest.mark.parametrize(("expected", "size"), [(MESSAGES, 1 << 20), (MESSAGES, 1000), (MESSAGES[:6] * 2, 1)])
+async def test_messages_are_received_in_reads_of_any_size(expected, size):
+    data = b"".join(map(messages.encode, expected))
+    reader = asyncio.StreamReader()
+
+    async def feed():
+        for start in range(0, len(data), size):
+            reader.feed_data(data[start : start + size])
+            await asyncio.sleep(0)
+        reader.feed_eof()
+
+    feeding = asyncio.create_task(feed())
+    assert [message async for found in messages.receive_all(reader) for message in found] == expected
+    await feeding
 
 
 async def test_messages_arrive_in_order_in_both_directions():

@@ -6,10 +6,12 @@ The second case is in handler_thread.py.
 import asyncio
 import inspect
 import logging
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
 from functools import partial
+from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
 
@@ -39,6 +41,8 @@ class Threads:
         self._pool = (
             None if self.handler_thread else ThreadPoolExecutor(threads, thread_name_prefix="handler")
         )
+        self._calls: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+        self._started = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -131,6 +135,25 @@ class Threads:
             if timer.expired():
                 raise RequestTimeout(timeout) from None
             raise
+
+    def start(self, function: Callable[[], Any], running: int) -> None:
+        """Run a function in a thread and ignore its result. A thread pool with futures would cost half of a trivial job.
+
+        running: functions started and not ended, with this one. Call it on one thread, and only if the loop never moves to the
+        handler's thread.
+        """
+        if self.handler_thread is not None:
+            self.handler_thread.submit(function)
+            return
+        if self._started < min(running, self.size):
+            self._started += 1
+            name = f"handler-job_{self._started}"
+            threading.Thread(target=self._run_calls, name=name, daemon=True).start()
+        self._calls.put(function)
+
+    def _run_calls(self) -> None:
+        while True:
+            self._calls.get()()
 
     async def run_plain(self, function: Callable[[], Any], context: Context | None = None) -> Any:
         """Run a function in a thread without watching the client, such as a callback or the next step of a generator.

@@ -30,6 +30,7 @@ from cortex_runtime.jobs.job_process import JobProcess, jobs_per_process, jobs_p
 from cortex_runtime.jobs.metrics import ConsumerMetrics
 from cortex_runtime.logs import records
 from cortex_runtime.messages import Stop
+from cortex_runtime.processes import garbage
 from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.listener import listen
 from cortex_runtime.processes.template_process import Template
@@ -140,6 +141,7 @@ def consume(options: ConsumerOptions) -> int:
         document = read_document(options.config)
         launcher = Launcher(_WORKER, Template.fork(_WORKER))
         queue = connect(os.environ.get(QUEUE_URL_VARIABLE, ""), document)
+        garbage.tune()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(options, document, queue, launcher))
     except StartError as error:

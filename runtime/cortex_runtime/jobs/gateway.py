@@ -38,12 +38,13 @@ from cortex_api import Document, units
 from cortex_api.contract import MAX_REPLICAS_VARIABLE, QUEUE_PATH, QUEUE_URL_VARIABLE, WEBHOOK_SECRET_VARIABLE
 from cortex_runtime.errors import StartError
 from cortex_runtime.http import response
-from cortex_runtime.http.protocol import GracefulProtocol
 from cortex_runtime.http.server import Server, plain
 from cortex_runtime.jobs.gateway_app import Gateway
+from cortex_runtime.jobs.gateway_protocol import GatewayProtocol
 from cortex_runtime.jobs.metrics import GatewayMetrics
 from cortex_runtime.jobs.queue_state import QueueState
 from cortex_runtime.logs import records
+from cortex_runtime.processes import garbage
 from cortex_runtime.processes.listener import listen
 from cortex_runtime.queues.base import QueueError, Unreachable
 from cortex_runtime.queues.connect import connect
@@ -102,6 +103,7 @@ def gateway(options: GatewayOptions) -> int:
         document = read_document(options.config)
         queue = connect(os.environ.get(QUEUE_URL_VARIABLE, ""), document)
         limit = document.spec.handler.max_replica_concurrency * _max_replicas()
+        garbage.tune()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(options, document, queue, limit))
     except StartError as error:
@@ -212,7 +214,7 @@ async def _sweep(queue: Queue) -> None:
 
 
 def _config(app: Gateway | GatewayAdmin) -> uvicorn.Config:
-    http: Any = GracefulProtocol if isinstance(app, Gateway) else "httptools"
+    http: Any = GatewayProtocol if isinstance(app, Gateway) else "httptools"
     return plain(
         app, loop="uvloop", http=http, proxy_headers=False, backlog=2048, timeout_graceful_shutdown=30
     )

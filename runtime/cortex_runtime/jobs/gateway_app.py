@@ -152,9 +152,12 @@ class Gateway:
         if (encoding := headers.get(b"content-encoding")) is not None:
             body = decompress(body, encoding.strip().lower(), self._max_body)
         kind = headers.get(b"content-type", b"")
-        named, parameters = media_type(kind)
-        if is_json(named):
-            _check_json(as_utf8(body, parameters))
+        if kind == JSON:
+            _check_json(body)
+        else:
+            named, parameters = media_type(kind)
+            if is_json(named):
+                _check_json(as_utf8(body, parameters))
         identity = await self._queue.submit(body, kind.decode("latin-1"), key=key, webhook=webhook)
         self._state.accepted()
         self._metrics.accepted()

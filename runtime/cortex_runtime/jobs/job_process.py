@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cortex_runtime import messages
 from cortex_runtime.messages import (
     CancelJob,
     Command,
@@ -47,6 +48,7 @@ class JobProcess(ChildProcess):
     jobs: dict[str, RunningJob] = field(default_factory=dict)
     is_ready: bool = False
     is_stopping: bool = False
+    _commands: list[bytes] = field(default_factory=list)
 
     async def wait_until_ready(self) -> None:
         """Wait until it can run jobs. Raises StartError."""
@@ -58,7 +60,15 @@ class JobProcess(ChildProcess):
         """Send a command; after `Stop` the process finishes its jobs and exits."""
         if isinstance(command, Stop):
             self.is_stopping = True
-        super().send(command)
+        if not self._commands:
+            # All commands of one iteration of the loop are sent together.
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._commands.append(messages.encode(command))
+
+    def _flush(self) -> None:
+        if not self.control.is_closing():
+            self.control.writelines(self._commands)
+        self._commands = []
 
     @property
     def free(self) -> int:
@@ -80,7 +90,10 @@ class JobProcess(ChildProcess):
     async def read_reports(self) -> None:
         """Handle all reports until the process has exited."""
         try:
-            await super().read_reports()
+            async for reports in messages.receive_all(self.reports):
+                for report in reports:
+                    if not self.handle(report):
+                        self.on_report(report)
         finally:
             self.is_ready = False
             status = await self.process.wait()

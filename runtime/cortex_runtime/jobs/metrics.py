@@ -63,6 +63,7 @@ class GatewayMetrics(_Registry):
             ("method", "status"),
             registry=registry,
         )
+        self._requests_by: dict[tuple[str, int], Counter] = {}
         self._duration = Histogram(
             "cortex_request_duration_seconds",
             "Seconds from receiving a request to sending its last byte",
@@ -87,8 +88,13 @@ class GatewayMetrics(_Registry):
     def answered(self, method: str, status: int, seconds: float) -> None:
         """Record a response and its duration in seconds."""
         self._in_flight -= 1
-        known = method if method in ("GET", "POST", "DELETE") else "OTHER"
-        self._requests.labels(known, str(status)).inc()
+        requests = self._requests_by.get((method, status))
+        if requests is None:
+            known = method if method in ("GET", "POST", "DELETE") else "OTHER"
+            requests = self._requests.labels(known, str(status))
+            if known == method:
+                self._requests_by[method, status] = requests
+        requests.inc()
         self._duration.observe(seconds)
 
     def accepted(self) -> None:
@@ -122,6 +128,8 @@ class ConsumerMetrics(_Registry):
             ("outcome",),
             registry=registry,
         )
+        self._attempts_by: dict[str, Counter] = {}
+        self._jobs_by: dict[str, Counter] = {}
         self._jobs = Counter(
             "cortex_async_jobs", "Jobs that ended in this replica, by status", ("status",), registry=registry
         )
@@ -157,12 +165,16 @@ class ConsumerMetrics(_Registry):
 
     def attempted(self, outcome: str, seconds: float) -> None:
         """Record the end of an attempt and its duration in seconds."""
-        self._attempts.labels(outcome).inc()
+        if (attempts := self._attempts_by.get(outcome)) is None:
+            attempts = self._attempts_by[outcome] = self._attempts.labels(outcome)
+        attempts.inc()
         self._duration.observe(seconds)
 
     def ended(self, status: str, since_accepted: float, dead: str = "") -> None:
         """Record the end of a job. dead: the reason of a dead letter."""
-        self._jobs.labels(status).inc()
+        if (jobs := self._jobs_by.get(status)) is None:
+            jobs = self._jobs_by[status] = self._jobs.labels(status)
+        jobs.inc()
         self._to_finish.observe(max(0.0, since_accepted))
         if dead:
             self._dead.labels(dead).inc()

@@ -5,13 +5,14 @@ control channel.
 """
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NoReturn
 
@@ -24,9 +25,10 @@ from cortex_runtime.errors import UserError
 from cortex_runtime.handler import worker_lifecycle
 from cortex_runtime.handler.interfaces import JOB, Method
 from cortex_runtime.handler.loaded_handler import LoadedHandler
-from cortex_runtime.handler.threads import Threads
+from cortex_runtime.handler.threads import Threads, call_user_code
+from cortex_runtime.handler.user_context import user_context
 from cortex_runtime.http import response
-from cortex_runtime.http.payload import parse
+from cortex_runtime.http.payload import parse, parse_json
 from cortex_runtime.jobs.job_process import jobs_per_process
 from cortex_runtime.jobs.progress import reporter
 from cortex_runtime.logs import records
@@ -51,7 +53,11 @@ _PROGRESS_SECONDS = 0.1
 
 
 class Jobs:
-    """Runs the handler's method for each job that the consumer sends."""
+    """Runs the handler's method for each job that the consumer sends.
+
+    A plain method runs on a handler thread from its command to its report. The way through the event loop would cost two more
+    switches between threads.
+    """
 
     def __init__(self, handler: LoadedHandler, threads: Threads, control: ControlChannel) -> None:
         self._handler = handler
@@ -59,28 +65,35 @@ class Jobs:
         self._max_body = units.parse_bytes(handler.document.spec.handler.max_body_size)
         self._threads = threads
         self._control = control
+        self._running: set[str] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._stopped = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._callbacks: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+        self._ended = asyncio.Event()
         self._context = contextvars.Context()
+        self._loop: asyncio.AbstractEventLoop
 
     async def run(self) -> None:
         """Run jobs until a `Stop`, then until all jobs have ended."""
-        self._loop, self._context = asyncio.get_running_loop(), contextvars.copy_context()
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         threading.Thread(target=self._receive_commands, daemon=True).start()
         self._control.send(Ready())
-        await self._stopped.wait()
-        while self._tasks:
-            await asyncio.wait(self._tasks.values())
+        await self._ended.wait()
 
     def _receive_commands(self) -> None:
         loop = self._loop
-        assert loop is not None
         while (command := self._control.receive()) is not None:
-            if isinstance(command, Stop):
-                loop.call_soon_threadsafe(self._stopped.set)
-            elif isinstance(command, RunJob):
-                loop.call_soon_threadsafe(self._start, command, context=self._context)
+            if isinstance(command, RunJob):
+                self._running.add(command.id)
+                if self._method.is_async:
+                    loop.call_soon_threadsafe(self._start, command, context=self._context)
+                else:
+                    run = partial(self._context.copy().run, self._run_plain, command)
+                    self._threads.start(run, len(self._running))
+            elif isinstance(command, Stop):
+                self._is_stopping = True
+                self._end_if_idle()
             elif isinstance(command, CancelJob):
                 loop.call_soon_threadsafe(self._cancel, command.id)
             elif isinstance(command, ReloadModels):
@@ -90,62 +103,105 @@ class Jobs:
         # The consumer is gone, and with it the leases of all jobs that run here.
         os._exit(1)
 
+    def _end_if_idle(self) -> None:
+        if self._is_stopping and not self._running:
+            self._loop.call_soon_threadsafe(self._ended.set)
+
     def _start(self, job: RunJob) -> None:
-        task = asyncio.get_running_loop().create_task(self._run_job(job))
-        self._tasks[job.id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(job.id, None))
+        self._tasks[job.id] = self._loop.create_task(self._run_async(job))
 
     def _cancel(self, identity: str) -> None:
-        if self._method.is_async and (task := self._tasks.get(identity)) is not None:
+        if (task := self._tasks.get(identity)) is not None:
             task.cancel()
 
-    async def _run_job(self, job: RunJob) -> None:
-        identity = job.id
+    def _run_plain(self, job: RunJob) -> None:
+        """Run a job with a plain method, on a handler thread and in a context of its own."""
+        callback = None
+        try:
+            with self._reporting(job.id):
+                # The callback of the job shares the context.
+                context = user_context()
+                payload = self._parse(job) if self._method.takes_payload else None
+                call = partial(self._method.function, **self._arguments(job.id, payload))
+                callback = self._report_result(job.id, context.run(call_user_code, call))
+        finally:
+            self._finish(job.id, callback)
+
+    async def _run_async(self, job: RunJob) -> None:
+        callback = None
+        try:
+            with self._reporting(job.id):
+                payload = None
+                if self._method.takes_payload:
+                    payload = await parse(job.body, job.content_type.encode("latin-1"), self._max_body)
+                result = await self._method.function(**self._arguments(job.id, payload))
+                callback = self._report_result(job.id, result)
+        finally:
+            del self._tasks[job.id]
+            self._finish(job.id, callback)
+
+    def _parse(self, job: RunJob) -> Any:
+        if job.content_type == "application/json":
+            return parse_json(job.body)
+        parsing = parse(job.body, job.content_type.encode("latin-1"), self._max_body)
+        return asyncio.run_coroutine_threadsafe(parsing, self._loop).result()
+
+    def _arguments(self, identity: str, payload: Any) -> dict[str, Any]:
+        arguments: dict[str, Any] = {}
+        if self._method.takes_payload:
+            arguments["payload"] = payload
+        if "request_id" in self._method.arguments:
+            arguments["request_id"] = identity
+        return arguments
+
+    def _report_result(self, identity: str, result: Any) -> Callable[[], Any] | None:
+        """Send what the method returned. Return its callback, if it has one."""
+        value, callback = response.split_callback(result)
+        if isinstance(value, Response) or response.is_stream(value):
+            raise response.NotSerializable(
+                f"the handler returned a {type(value).__name__}, which can't be serialized to JSON"
+            )
+        data = response.to_json(value)
+        if self._handler.tracker is not None:
+            self._handler.tracker.note(value)
+        self._control.send(JobCompleted(identity, data))
+        return callback
+
+    @contextlib.contextmanager
+    def _reporting(self, identity: str) -> Iterator[None]:
+        """Provide the context of a job, and send what is raised as its failure."""
         records.request_id.set(identity)
         reporter.set(_Reporter(identity, self._control.send))
         try:
-            result = await self._call(identity, job.content_type, job.body)
-            value, callback = response.split_callback(result)
-            if isinstance(value, Response) or response.is_stream(value):
-                raise response.NotSerializable(
-                    f"the handler returned a {type(value).__name__}, which can't be serialized to JSON"
-                )
-            data = response.to_json(value)
+            yield
         except asyncio.CancelledError:
             self._send_failure(identity, "Cancelled", "the job was cancelled", False)
-            return
         except UserError as error:
             self._send_failure(identity, "Rejected", error.message, False)
-            return
         except response.NotSerializable as error:
             log.error("the result can't be serialized to JSON: %s", error)
             self._send_failure(identity, "ResultInvalid", str(error), False)
-            return
         except HTTPException as error:
             self._send_failure(identity, "Rejected", error.detail, error.status_code >= 500)
-            return
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             log.exception("the handler failed")
             name = type(error.__cause__ or error).__name__
             message = f"the handler raised {name}; the log of the worker has the traceback with this job's id"
             self._send_failure(identity, "HandlerError", message, True)
-            return
-        if self._handler.tracker is not None:
-            self._handler.tracker.note(value)
-        self._control.send(JobCompleted(identity, data))
-        if callback is not None:
-            await self._threads.run_after(callback, "its job had been completed")
 
-    async def _call(self, identity: str, content_type: str, payload: bytes) -> Any:
-        method = self._method
-        arguments: dict[str, Any] = {}
-        if method.takes_payload:
-            arguments["payload"] = await parse(payload, content_type.encode("latin-1"), self._max_body)
-        if "request_id" in method.arguments:
-            arguments["request_id"] = identity
-        if method.is_async:
-            return await method.function(**arguments)
-        return await self._threads.run_plain(partial(method.function, **arguments))
+    def _finish(self, identity: str, callback: Callable[[], Any] | None) -> None:
+        """Note the end of a job, after its callback if it has one. Called in the context of the job."""
+        if callback is not None:
+            self._loop.call_soon_threadsafe(self._start_callback, identity, callback)
+            return
+        self._running.discard(identity)
+        self._end_if_idle()
+
+    def _start_callback(self, identity: str, callback: Callable[[], Any]) -> None:
+        task = self._loop.create_task(self._threads.run_after(callback, "its job had been completed"))
+        self._callbacks.add(task)
+        task.add_done_callback(self._callbacks.discard)
+        task.add_done_callback(lambda _: self._finish(identity, None))
 
     def _send_failure(self, identity: str, reason: str, message: object, retryable: bool) -> None:
         self._control.send(JobFailed(identity, reason, printable(text_of(message)), retryable))

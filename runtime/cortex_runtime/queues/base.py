@@ -29,9 +29,9 @@ Guarantees, which hold when any process exits between any two writes:
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 
@@ -79,8 +79,7 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(NamedTuple):
     """A payload or a result: inline, or (when large) stored in the backend by name. size: in bytes."""
 
     type: str = ""
@@ -89,8 +88,7 @@ class Content:
     stored: str = ""
 
 
-@dataclass(frozen=True)
-class Ticket:
+class Ticket(NamedTuple):
     """The message of a job.
 
     submitted: Unix time. fingerprint: a digest of a request with an idempotency key. repeated: whether an earlier try may have
@@ -107,7 +105,7 @@ class Ticket:
 
     def pack(self) -> bytes:
         """Return the ticket as bytes: a line of JSON, then the payload."""
-        return _pack(self, "payload")
+        return _pack(self._asdict(), self.payload, "payload")
 
     @classmethod
     def unpack(cls, data: bytes) -> "Ticket":
@@ -121,13 +119,12 @@ class Ticket:
             raise ValueError(f"not the message of a job: {error}") from error
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """The state of a job.
 
     attempt: number of attempts started. owner: the worker that owns it until `lease_until`. reason, message: why the job or its
     last attempt failed. expires: when the record of an ended job expires. payload: the name of a large payload. writer: an id of
-    this write. Times are Unix times.
+    the write that stored it. Times are Unix times.
     """
 
     id: str
@@ -153,9 +150,11 @@ class Record:
         """Whether the job is completed or failed."""
         return self.status in (Status.COMPLETED, Status.FAILED)
 
-    def pack(self) -> bytes:
+    def pack(self, writer: str = "") -> bytes:
         """Return the record as bytes: a line of JSON, then the result."""
-        return _pack(self, "result")
+        fields = {name: value for name, value in self._asdict().items() if value not in ("", None)}
+        fields["writer"] = writer
+        return _pack(fields, self.result, "result")
 
     @classmethod
     def unpack(cls, data: bytes) -> "Record":
@@ -164,9 +163,8 @@ class Record:
         return cls(**{**fields, "status": Status(fields["status"])}, result=content)
 
 
-def _pack(value: Ticket | Record, body: str) -> bytes:
-    content: Content = getattr(value, body)
-    fields = {name: item for name, item in vars(value).items() if name != body}
+def _pack(fields: dict[str, Any], content: Content, name: str) -> bytes:
+    del fields[name]
     fields["content"] = {"type": content.type, "size": content.size, "stored": content.stored}
     return orjson.dumps(fields) + b"\n" + content.data
 
@@ -174,19 +172,17 @@ def _pack(value: Ticket | Record, body: str) -> bytes:
 def _unpack(data: bytes) -> tuple[dict[str, Any], Content]:
     head, _, body = data.partition(b"\n")
     fields = orjson.loads(head)
-    return fields, replace(Content(**fields.pop("content")), data=body)
+    return fields, Content(**fields.pop("content"), data=body)
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A stored record. revision: of the backend, for the next compare-and-swap."""
 
     data: bytes
     revision: Any
 
 
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A message under a lease. times: number of deliveries, including this one. handle: of the backend."""
 
     id: str

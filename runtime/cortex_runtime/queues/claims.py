@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from cortex_runtime.queues.base import (
@@ -118,9 +118,8 @@ class Claims:
                 if record.attempt >= self._settings.max_attempts:
                     await self._fail_exhausted(record, revision, ticket, delivery)
                     return None
-                revision, started = await self._records.write(
-                    self._started(record, now), revision, time.monotonic() + 5
-                )
+                started = self._started(record, now)
+                revision = await self._records.write(started, revision, time.monotonic() + 5)
             except Conflict:
                 fresh = True
                 continue
@@ -131,13 +130,12 @@ class Claims:
         """Return the state of a job without a record. An earlier delivery may have started an attempt, at most one."""
         record = new_record(ticket)
         if delivery.times > 1 and self._starts_without_record(ticket):
-            return replace(record, attempt=1, reason=LOST, message=_LOST_MESSAGE)
+            return record._replace(attempt=1, reason=LOST, message=_LOST_MESSAGE)
         return record
 
     def _started(self, record: Record, now: float) -> Record:
         """Return the record of a job whose next attempt starts."""
-        return replace(
-            record,
+        return record._replace(
             status=Status.IN_PROGRESS,
             attempt=record.attempt + 1,
             owner=self._owner,

@@ -387,4 +387,6 @@ def _ttl(seconds: float | None) -> dict[str, str]:
 
 def _delivery(message: Msg) -> Delivery:
     identity = message.subject.rpartition(".")[2]
-    return Delivery(identity, message.data, message.metadata.num_delivered, message.reply)
+    # $JS.ACK.STREAM.CONSUMER.DELIVERED..., with DOMAIN.ACCOUNT before STREAM if the server has a domain.
+    tokens = message.reply.split(".")
+    return Delivery(identity, message.data, int(tokens[4 if len(tokens) == 9 else 6]), message.reply)

@@ -8,7 +8,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from cortex_runtime.backoff import pause_after
@@ -230,8 +229,7 @@ class Queue:
             if job.over:
                 return
             now = self._clock()
-            record = replace(
-                job.record,
+            record = job.record._replace(
                 updated=now,
                 lease_until=now + self.settings.lease,
                 progress=job.record.progress if progress is None else progress,
@@ -250,8 +248,8 @@ class Queue:
             until = time.monotonic() + self.settings.lease
             await self._records.persist(lambda: self.backend.put(name, result, self.settings.keep), until)
         async with job.lock:
-            final = replace(
-                self._records.final(job.record, Status.COMPLETED, "", ""), progress=1.0, result=content
+            final = self._records.final(job.record, Status.COMPLETED, "", "")._replace(
+                progress=1.0, result=content
             )
             await self._end(job, final)
 
@@ -269,12 +267,12 @@ class Queue:
             await self.fail(job, *exhausted(job.record.attempt, reason, message))
             return False
         delay = pause_after(job.record.attempt, _FIRST_RETRY, _LONGEST_RETRY)
-        await self._release(job, delay, replace(job.record, reason=reason, message=message))
+        await self._release(job, delay, job.record._replace(reason=reason, message=message))
         return True
 
     async def release(self, job: Job) -> None:
         """Release an unfinished job at once, without counting the attempt. Raises LeaseLost."""
-        record = replace(job.record, attempt=job.record.attempt - 1, reason="", message="")
+        record = job.record._replace(attempt=job.record.attempt - 1, reason="", message="")
         await self._release(job, 0.0, record)
 
     # The life of a record
@@ -286,8 +284,7 @@ class Queue:
 
     async def _release(self, job: Job, delay: float, record: Record) -> None:
         async with job.lock:
-            waiting = replace(
-                record,
+            waiting = record._replace(
                 status=Status.IN_QUEUE,
                 owner="",
                 lease_until=0.0,
@@ -303,7 +300,8 @@ class Queue:
         if job.over:
             raise LeaseLost(f"job {job.id} has ended or was released")
         try:
-            job.revision, job.record = await self._records.write(record, job.revision, until)
+            job.revision = await self._records.write(record, job.revision, until)
+            job.record = record
         except Conflict:
             job.over = True
             raise LeaseLost(f"the lease of job {job.id} is lost") from None

@@ -1,11 +1,12 @@
 """Records of jobs. Each change is a compare-and-swap that is retried while the backend is unreachable."""
 
 import asyncio
+import itertools
 import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cortex_runtime.backoff import backoff
@@ -48,14 +49,16 @@ class Records:
         self.backend = backend
         self.settings = settings
         self.clock = clock
+        self._writer = os.urandom(8).hex()
+        self._writes = itertools.count()
 
-    async def write(self, record: Record, revision: Any, until: float | None) -> tuple[Any, Record]:
-        """Compare and swap a record. Return the new revision and the record. Retries while the backend is unreachable or full.
+    async def write(self, record: Record, revision: Any, until: float | None) -> Any:
+        """Compare and swap a record. Return the new revision. Retries while the backend is unreachable or full.
 
         until: monotonic time of the last retry; None: no limit. A write whose response was lost is recognized by `writer`.
         """
-        record = replace(record, writer=os.urandom(8).hex())
-        data = record.pack()
+        writer = f"{self._writer}-{next(self._writes)}"
+        data = record.pack(writer)
         ttl = self.settings.keep if record.ended else None
 
         async def attempt() -> Any:
@@ -63,11 +66,11 @@ class Records:
                 return await self.backend.write(record.id, data, revision, ttl)
             except Conflict:
                 entry = await self.backend.read(record.id, fresh=True)
-                if entry is not None and Record.unpack(entry.data).writer == record.writer:
+                if entry is not None and Record.unpack(entry.data).writer == writer:
                     return entry.revision
                 raise
 
-        return await self.persist(attempt, until), record
+        return await self.persist(attempt, until)
 
     async def persist(self, action: Callable[[], Any], until: float | None = None) -> Any:
         """Return the result of an action; retry it while the backend is unreachable or full. until: as for `write`."""
@@ -85,8 +88,7 @@ class Records:
     def final(self, record: Record, status: Status, reason: str, message: str) -> Record:
         """Return the record of a job that ends now."""
         now = self.clock()
-        return replace(
-            record,
+        return record._replace(
             status=status,
             reason=reason,
             message=message,

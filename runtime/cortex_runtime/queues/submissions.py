@@ -3,9 +3,7 @@
 import hashlib
 import os
 import time
-import uuid
 from collections.abc import Callable
-from dataclasses import replace
 
 from cortex_runtime.queues.base import Backend, Conflict, Content, QueueError, Record, Ticket
 from cortex_runtime.queues.records import Records, new_record
@@ -22,12 +20,13 @@ class Submissions:
         self._backend = backend
         self._records = records
         self._clock = clock
+        self._random = b""
 
     async def submit(
         self, payload: bytes, content_type: str, key: str, webhook: str, retry_seconds: float
     ) -> str:
         """See Queue.submit."""
-        identity, fingerprint = uuid.uuid4().hex, ""
+        identity, fingerprint = self._new_id(), ""
         until = time.monotonic() + retry_seconds
         if key:
             identity = hashlib.sha256(b"idempotency\0" + key.encode()).hexdigest()[:32]
@@ -49,6 +48,13 @@ class Submissions:
         await self._records.persist(lambda: self._backend.publish("jobs", identity, ticket.pack()), until)
         return await self._create_record(ticket, until)
 
+    def _new_id(self) -> str:
+        """Return 16 random bytes as hexadecimal digits. Reads many from the system at a time."""
+        if not self._random:
+            self._random = os.urandom(16 * 256)
+        identity, self._random = self._random[-16:].hex(), self._random[:-16]
+        return identity
+
     async def _store(self, ticket: Ticket, until: float) -> str:
         """Store the message of a job, unless the queue has one of the same key. Return the id of the job."""
         stored = ticket
@@ -57,7 +63,7 @@ class Submissions:
             nonlocal stored
             data = stored.pack()
             # After a lost response, the first message may be stored, and its job ended.
-            stored = replace(ticket, repeated=True)
+            stored = ticket._replace(repeated=True)
             await self._backend.publish("jobs", ticket.id, data)
 
         while True:

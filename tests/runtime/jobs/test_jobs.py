@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import socket
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -213,3 +214,19 @@ def test_metrics_count_jobs_attempts_and_requests(various: Api) -> None:
     assert consumer.metric("cortex_workers_ready") == 1
     depth = httpx.get(f"{gateway.admin}/queue").json()
     assert sorted(depth) == ["in_flight", "oldest_seconds", "queued"]
+
+
+def test_a_client_may_wait_for_100_continue_and_pipeline(various: Api) -> None:
+    body = b'{"what": "continued"}'
+    with socket.create_connection(("127.0.0.1", various.programs[0].port), 30) as client:
+        client.sendall(
+            b"POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nexpect: 100-continue\r\n"
+            b"content-length: %d\r\n\r\n" % len(body)
+        )
+        assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body + b"GET /none HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        answers = b""
+        while answers.count(b"HTTP/1.1 ") < 3 or not answers.endswith(b"}"):
+            answers += client.recv(10_000)
+    statuses = [line for line in answers.split(b"\r\n") if b"HTTP/1.1 " in line]
+    assert [line.rpartition(b"HTTP/1.1 ")[2][:3] for line in statuses] == [b"202", b"404", b"405"]
