@@ -1,6 +1,6 @@
 """For all tests: clients of httpx share their TLS contexts.
 
-Each client otherwise reads the certificates of public authorities, which takes 20 ms of CPU, longer than most requests of the tests.
+Each client otherwise reads the certificates of public authorities, which takes 20 ms of CPU.
 """
 
 import functools

@@ -1,5 +1,6 @@
 """`serve` starts the real runtime on free ports, from a handler's source and fields of the spec. Servers of queues and models."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -10,12 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import botocore.session
 import httpx
 import pytest
 
 from cortex_api import Document, parse
 from tests.runtime.programs import PLAIN, Program
 from tests.runtime.queues.servers import ADMIN, Moto, Nats, SeaweedFS, free_port
+
+# Each session of boto3 otherwise parses the descriptions of the services, which takes 60 ms of CPU for each client.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 INLINE = """
 def inline():

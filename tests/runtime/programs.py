@@ -3,6 +3,7 @@
 import json
 import ssl
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,14 @@ class Program:
             if text.startswith(line + " "):
                 return float(text.rsplit(" ", 1)[1])
         return 0.0
+
+    def wait_metric(self, line: str, minimum: float = 1) -> float:
+        """Wait until a metric has a value and return it. A worker counts a request or job only after it has sent the result."""
+        end = time.monotonic() + 30
+        while (value := self.metric(line)) < minimum:
+            assert time.monotonic() < end, f"{line} is {value}"
+            time.sleep(0.02)
+        return value
 
     def cause_of_death(self) -> tuple[str, str]:
         """Return (reason, message) after the process has exited."""

@@ -203,14 +203,14 @@ def test_metrics_count_jobs_attempts_and_requests(various: Api) -> None:
     various.end(various.submit({"what": "fails"}))
     various.end(various.submit({"what": "array"}))
     gateway, consumer = various.programs[:2]
-    assert gateway.metric("cortex_async_accepted_total") >= 2
-    assert gateway.metric('cortex_requests_total{method="POST",status="202"}') >= 2
-    assert consumer.metric('cortex_async_jobs_total{status="completed"}') >= 1
-    assert consumer.metric('cortex_async_jobs_total{status="failed"}') >= 1
-    assert consumer.metric('cortex_async_attempts_total{outcome="retried"}') >= 1
-    assert consumer.metric('cortex_async_dead_letters_total{reason="HandlerError"}') >= 1
-    assert consumer.metric("cortex_async_start_seconds_count") >= 2
-    assert consumer.metric("cortex_async_finish_seconds_count") >= 2
+    gateway.wait_metric("cortex_async_accepted_total", 2)
+    gateway.wait_metric('cortex_requests_total{method="POST",status="202"}', 2)
+    consumer.wait_metric('cortex_async_jobs_total{status="completed"}')
+    consumer.wait_metric('cortex_async_jobs_total{status="failed"}')
+    consumer.wait_metric('cortex_async_attempts_total{outcome="retried"}')
+    consumer.wait_metric('cortex_async_dead_letters_total{reason="HandlerError"}')
+    consumer.wait_metric("cortex_async_start_seconds_count", 2)
+    consumer.wait_metric("cortex_async_finish_seconds_count", 2)
     assert consumer.metric("cortex_workers_ready") == 1
     depth = httpx.get(f"{gateway.admin}/queue").json()
     assert sorted(depth) == ["in_flight", "oldest_seconds", "queued"]
