@@ -292,7 +292,7 @@ def test_a_handler_s_arrays(handler):
     assert [each["data"] for each in response["outputs"]] == [[4.5, 7.5], ["a", "b"]]
     assert response["model_version"] == "1"
     assert httpx.get(f"{handler.url}/v2/models/tested").json()["platform"] == "python"
-    assert httpx.post(handler.url).status_code == 405
+    assert httpx.post(handler.url).status_code == 404
 
 
 def test_a_handler_that_fails_or_takes_too_long(handler):
