@@ -23,17 +23,20 @@ _MAX_ITEMS = 2**48
 
 @dataclass(frozen=True)
 class Datatype:
-    """One datatype. dtype: of an element in bytes. size: of an element, in bytes. number: None for BYTES."""
+    """One datatype. dtype: of an element in bytes. size: of an element, in bytes. number: None for BYTES. is_plain: whether any
+    bytes of the right number are a valid array of numpy.
+    """
 
     name: str
     dtype: np.dtype
     size: int
     number: NumberType | None
+    is_plain: bool = False
 
 
 def _of(name: str, dtype: type[np.generic]) -> Datatype:
     little = np.dtype(dtype).newbyteorder("<")
-    return Datatype(name, little, little.itemsize, NumberType.of(name, dtype))
+    return Datatype(name, little, little.itemsize, NumberType.of(name, dtype), name != "BOOL")
 
 
 DATATYPES = {
@@ -93,6 +96,8 @@ def from_raw(datatype: Datatype, shape: Sequence[int], content: bytes | memoryvi
             f"{datatype.name} of shape {list(shape)} has {count * datatype.size} bytes, got {size}"
         )
     array: np.ndarray = np.frombuffer(content, datatype.dtype).reshape(shape)
+    if array.flags.aligned and datatype.is_plain:
+        return array
     if datatype.name == "BOOL":
         if array.view(np.uint8).max(initial=0) > 1:
             raise ValueError("each byte of BOOL must be 0 or 1")
@@ -140,8 +145,10 @@ def to_json(datatype: Datatype, array: np.ndarray) -> Any:
             raise UserError(
                 "an output has bytes that are not UTF-8, which JSON cannot contain; request it with binary_data"
             ) from None
-    if flat.dtype.name == "bfloat16":
+    if datatype.name == BF16:
         return np.ascontiguousarray(flat, np.float32)
+    if flat.flags.c_contiguous and flat.dtype.isnative:
+        return flat
     return np.ascontiguousarray(flat, flat.dtype.newbyteorder("="))
 
 

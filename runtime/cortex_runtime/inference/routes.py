@@ -106,6 +106,18 @@ _COMPRESSIONS = {b"gzip": _gzip, b"deflate": _deflate}
 with every request, and compressing each tensor for them would take longer than sending it."""
 
 
+def parse_path(path: bytes) -> tuple[str, str] | None:
+    """Return name and version of the model of an inference at a path as it is in a request; None for any other path."""
+    if not path.startswith(b"/v2/models/") or not path.endswith(b"/infer") or b"%" in path:
+        return None
+    try:
+        text = path.decode("ascii")
+        name, version, action = _model(text[len(PREFIX) :].strip("/").split("/")[1:], text)
+    except (HttpError, ValueError, IndexError):
+        return None
+    return (name, version) if action == "infer" and name else None
+
+
 def _model(parts: list[str], path: str) -> tuple[str, str, str]:
     """Return name, version and action of a path below models. Raises HttpError."""
     name, version, rest_of = parts[0], "", parts[1:]

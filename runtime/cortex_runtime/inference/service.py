@@ -83,14 +83,18 @@ class InferenceService:
         """Return the response of a model. Raises UserError, and what the model or its call raises."""
         began = perf_counter()
         response = await self._call(request, receive)
+        self.record(response, perf_counter() - began)
+        return response
+
+    def record(self, response: InferResponse, seconds: float) -> None:
+        """Count a successful inference and its predictions."""
         key = response.model, response.version
         labels = self._labels.get(key)
         if labels is None:
             labels = self._labels[key] = {"model": response.model, "version": response.version}
-        self._series.observe(DURATION, labels, perf_counter() - began)
+        self._series.observe(DURATION, labels, seconds)
         if self._tracker is not None:
             self._track(self._tracker, response)
-        return response
 
     def _track(self, tracker: Tracker, response: InferResponse) -> None:
         """Count each element of the tracked output: that with the tracker's key as name, or the only one."""

@@ -8,6 +8,7 @@ import math
 import struct
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -78,8 +79,7 @@ class NamedSeries:
         with self._lock:
             slot = self._slot(HISTOGRAM, name, tags)
             if slot is not None:
-                bucket = next((i for i, bound in enumerate(BUCKETS) if value <= bound), len(BUCKETS))
-                self._cells[slot + bucket] += 1.0
+                self._cells[slot + bisect_left(BUCKETS, value)] += 1.0
                 self._cells[slot + len(BUCKETS) + 1] += value
 
     def summarize(self, name: str, tags: Mapping[str, str], value: float) -> None:

@@ -21,15 +21,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cortex_runtime.clients import served
 from cortex_runtime.errors import HttpError
 from cortex_runtime.http import api_keys
-from cortex_runtime.http.payload import parse_json
 from cortex_runtime.http.protocol import Answer
 from cortex_runtime.logs.access_log import AccessLog
 from cortex_runtime.logs.records import request_id
 from cortex_runtime.serving import protocols
 from cortex_runtime.serving.admission import Admission
 from cortex_runtime.serving.bounds import bounded
-from cortex_runtime.serving.endpoint import PLAIN, Endpoint, is_plain
+from cortex_runtime.serving.endpoint import Endpoint
 from cortex_runtime.serving.handler_routes import HandlerRoutes
+from cortex_runtime.serving.inference import MODELS
 from cortex_runtime.serving.service import Service
 from cortex_runtime.serving.version_header import header_of
 
@@ -78,6 +78,9 @@ class App:
             for path, resource in routes.resources.items()
             if "{" not in path
         }
+        # A request that needs a key is not answered inline.
+        self._find_inference = None if self.inference is None or keys is not None else self.inference.find
+        self._models = None if self.inference is None else self._admission.around(self.inference.app)
         self.starlette = Starlette(
             routes=[
                 *(bounded(route, service.limits) for route in protocols.routes(service)),
@@ -119,13 +122,19 @@ class App:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one request."""
-        if self._root is not None and scope["type"] == "http" and scope["path"] == "/":
-            return self._root(scope, receive, send)
+        if scope["type"] == "http":
+            path = scope["path"]
+            if self._root is not None and path == "/":
+                return self._root(scope, receive, send)
+            if self._models is not None and path.startswith(MODELS):
+                return self._models(scope, receive, send)
         return self.starlette(scope, receive, send)
 
     def find_inline(self, verb: bytes, path: bytes) -> Endpoint | None:
         """Return the endpoint that may answer a request inline, or None."""
         endpoint = self._inline.get(path, _NONE).get(verb)
+        if endpoint is None and self._find_inference is not None and verb == b"POST":
+            endpoint = self._find_inference(path)
         if (
             endpoint is not None
             and endpoint.policy.inline
@@ -145,11 +154,7 @@ class App:
         """
         began = perf_counter()
         fields = dict(headers)
-        if endpoint.takes_payload and (
-            fields.get(b"content-type") != b"application/json"
-            or b"content-encoding" in fields
-            or len(body) > self._limits.max_body
-        ):
+        if not endpoint.accepts_inline(fields, body):
             return None
         admission = self._admission
         if admission.is_full() or (self._debug and b"debug" in query):
@@ -163,14 +168,13 @@ class App:
         context = copy_context()
         result: Any
         try:
-            payload = parse_json(body) if endpoint.takes_payload else None
-            arguments = endpoint.arguments(payload, query, headers)
+            arguments = endpoint.read_inline(query, headers, fields, body)
             called = perf_counter()
             try:
                 result = self._run_inline(asyncio.get_running_loop(), context, endpoint.function, arguments)
             finally:
                 endpoint.policy.record(perf_counter() - called)
-            encoded = endpoint.encode(result) if type(result) in PLAIN or is_plain(result) else None
+            encoded = endpoint.encode_inline(result)
         except BaseException as error:
             result, encoded = error, None
         finally:
@@ -179,13 +183,13 @@ class App:
             deliver = partial(endpoint.deliver_inline, result)
             return admission.resume(began, identity, deliver, versions, context)
         admission.finish(began, identity, 200, verb.decode(), endpoint.path)
-        if endpoint.path != "/":
+        if endpoint.is_route:
             admission.count_route(endpoint.path, verb.decode(), 200, began)
         more = b"x-request-id: %b\r\n" % identity.encode()
         if versions:
             more += b"x-model-version: %b\r\n" % header_of(versions)
-        kind, content = encoded
-        return kind, more, content
+        kind, own, content = encoded
+        return kind, more + own, content
 
 
 async def _raise(request: Request, error: Exception) -> Response:

@@ -18,7 +18,8 @@ from cortex_runtime.handler.interfaces import REQUEST_ARGUMENTS, Method
 from cortex_runtime.handler.threads import HandlerExited, Threads
 from cortex_runtime.handler.user_context import copy_context_variables
 from cortex_runtime.http import response
-from cortex_runtime.http.payload import decompress, parse, read_body
+from cortex_runtime.http.payload import decompress, parse, parse_json, read_body
+from cortex_runtime.http.protocol import Answer
 from cortex_runtime.metrics.tracker import Tracker
 from cortex_runtime.serving.admission import ROUTE
 from cortex_runtime.serving.batching import Batcher
@@ -54,6 +55,7 @@ class Endpoint:
     ) -> None:
         self.function = method.function
         self.path = path
+        self.is_route = path != "/"
         self._names = tuple(name for name in method.arguments if name in REQUEST_ARGUMENTS)
         self._parameters = tuple(name for name in method.arguments if name not in REQUEST_ARGUMENTS)
         self.takes_payload = method.takes_payload
@@ -105,6 +107,27 @@ class Endpoint:
         if self._tracker is not None:
             self._tracker.note(value)
         return encoded
+
+    def accepts_inline(self, fields: dict[bytes, bytes], body: bytes) -> bool:
+        """Return whether a request may be answered inline: without a payload, or with plain JSON. fields: its headers."""
+        return not self.takes_payload or (
+            fields.get(b"content-type") == b"application/json"
+            and b"content-encoding" not in fields
+            and len(body) <= self._limits.max_body
+        )
+
+    def read_inline(
+        self, query: bytes, headers: list[tuple[bytes, bytes]], fields: dict[bytes, bytes], body: bytes
+    ) -> dict[str, Any]:
+        """Return the arguments for a request that is answered inline. Raises UserError."""
+        return self.arguments(parse_json(body) if self.takes_payload else None, query, headers)
+
+    def encode_inline(self, result: Any) -> Answer | None:
+        """Return the response for a result, with no header lines; None for a result that only `deliver_inline` can send."""
+        if type(result) in PLAIN or is_plain(result):
+            kind, body = self.encode(result)
+            return kind, b"", body
+        return None
 
     async def deliver_inline(self, result: Any, scope: Scope, receive: Receive, send: Send) -> None:
         """Send what the method has returned, or raise what it has raised, inline."""

@@ -1,5 +1,6 @@
 """The Open Inference Protocol in a worker: the models, how they are called, and the application for its paths."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,15 +11,21 @@ from cortex_runtime.handler.interfaces import Form
 from cortex_runtime.handler.loaded_handler import LoadedHandler
 from cortex_runtime.serving.service import Service
 
+MODELS = "/v2/models/"
+"""The paths that are answered without Starlette."""
+
 
 @dataclass(frozen=True)
 class Inference:
-    """The protocol in one worker. service: an InferenceService. app: answers the paths below PREFIX."""
+    """The protocol in one worker. service: an InferenceService. app: answers the paths below PREFIX. find: returns the endpoint
+    that may answer an inference at a path inline, or None.
+    """
 
     PREFIX: ClassVar[str] = "/v2"
 
     service: Any
     app: ASGIApp
+    find: Callable[[bytes], Any]
 
 
 def serves_tensors(handler: LoadedHandler) -> bool:
@@ -44,27 +51,6 @@ def open_inference(service: Service) -> Inference | None:
                     " handle_infer(self, inputs, parameters) to the class, or serve a model without handler.path",
                 )
         return None
-    from cortex_runtime.inference.models import models_of
-    from cortex_runtime.inference.routes import Routes
-    from cortex_runtime.inference.service import InferenceService
+    from cortex_runtime.serving.infer_endpoint import open_endpoints
 
-    models = models_of(handler)
-    assert models is not None
-    batcher = None
-    if service.batching is not None:
-        from cortex_runtime.inference.batches import batched
-
-        batcher = service.batcher(batched(models))
-    endpoint = service.endpoint(models.method, batcher)
-
-    async def call(request: Any, receive: Any) -> Any:
-        return await endpoint.call({"request": request}, receive)
-
-    answers = InferenceService(
-        models,
-        call,
-        handler.series,
-        tracker=handler.tracker,
-        has_repository=protocols is not None and protocols.repository,
-    )
-    return Inference(answers, Routes(answers, service.limits.max_body, service.limits.timeout))
+    return open_endpoints(service, protocols is not None and protocols.repository)
