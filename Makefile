@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := crds operator runtime cli devcluster
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
-.PHONY: help demo demo-async test mutants snapshots lint types bench bench-peers bench-operator bench-async test-cluster generate sbom lock format clean
+.PHONY: help demo demo-async test mutants snapshots lint types bench bench-peers bench-start bench-operator bench-async test-cluster generate sbom lock format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -41,6 +41,9 @@ bench: .venv/.dev ## compare throughput with handwritten servers
 
 bench-peers: .venv/.dev ## compare the runtime with other model servers, installed in build/peers (half an hour)
 	@$(BIN)/python benchmarks/peers_.py
+
+bench-start: .venv/.dev ## measure start, memory of each worker, restart of a killed worker and reload
+	@$(BIN)/python benchmarks/start_.py
 
 bench-operator: .venv/.dev ## compare reconciling 1,000 APIs with writing the objects directly (on KUBECONFIG, or a dev cluster)
 	@$(BIN)/python benchmarks/operator_.py

@@ -23,7 +23,7 @@ def bench(*arguments: str) -> str:
     return subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("script", ["run.py", "peers_.py"])
+@pytest.mark.parametrize("script", ["run.py", "peers_.py", "start_.py"])
 def test_help_shows_the_options(script: str) -> None:
     assert "--rounds" in bench(script, "--help")
 
