@@ -146,7 +146,7 @@ def test_invalid_documents_are_rejected(tmp_path: Path, content: str) -> None:
         ({"handler": {**HANDLER, "env": [{}]}}, "spec.handler.env[0].name: is required"),
     ],
 )
-def test_the_models_report_what_is_wrong_with_a_document(
+def test_invalid_documents_are_reported_by_the_models(
     manifest: Make, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     content = json.loads(Document.of(parse(manifest(handler=HANDLER))).to_json())

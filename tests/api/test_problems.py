@@ -49,7 +49,7 @@ LONG = "x" * 80
             "maxSurge and maxUnavailable must not both be zero"),
     ],
 )  # fmt: skip
-def test_a_wrong_field(manifest: Make, spec: dict[str, Any], path: str, message: str) -> None:
+def test_an_invalid_field(manifest: Make, spec: dict[str, Any], path: str, message: str) -> None:
     with pytest.raises(InvalidManifest) as error:
         parse(manifest(**spec))
     assert error.value.problems == [Problem(path, message)]
@@ -72,7 +72,7 @@ def test_a_wrong_field(manifest: Make, spec: dict[str, Any], path: str, message:
         ],
     ],
 )  # fmt: skip
-def test_wrong_metadata(manifest: Make, metadata: Any, path: str, message: str) -> None:
+def test_invalid_metadata(manifest: Make, metadata: Any, path: str, message: str) -> None:
     with pytest.raises(InvalidManifest) as error:
         parse({**manifest(), "metadata": metadata})
     assert error.value.problems == [Problem(path, message)]
@@ -93,14 +93,14 @@ def test_a_name_may_be_as_long_as_its_objects_allow(manifest: Make) -> None:
         ({"kind": "AsyncAPI", "apiVersion": "v1"}, "apiVersion", 'must be cortex.dev/v1alpha1; got "v1"'),
     ],
 )
-def test_what_is_no_resource(manifest_: Any, path: str, message: str) -> None:
+def test_manifests_that_are_not_resources(manifest_: Any, path: str, message: str) -> None:
     with pytest.raises(InvalidManifest) as error:
         parse(manifest_)
     assert error.value.problems == [Problem(path, message)]
     assert str(error.value) == (f"{path}: {message}" if path else message)
 
 
-def test_each_broken_rule_of_a_part_is_a_problem_of_its_own(manifest: Make) -> None:
+def test_each_broken_rule_of_a_part_is_a_separate_problem(manifest: Make) -> None:
     with pytest.raises(InvalidManifest) as error:
         parse(manifest(autoscaling={"minReplicas": 5, "maxReplicas": 2, "window": "1s"}))
     assert error.value.problems == [
@@ -135,7 +135,7 @@ def test_a_value_that_the_api_server_refuses_is_refused(manifest: Make, spec: An
     assert [problem.path for problem in error.value.problems] == [path]
 
 
-def test_the_name_is_what_is_missing_without_metadata(manifest: Make) -> None:
+def test_without_metadata_the_name_is_reported_as_missing(manifest: Make) -> None:
     with pytest.raises(InvalidManifest) as error:
         parse({key: value for key, value in manifest().items() if key != "metadata"})
     assert error.value.problems == [Problem("metadata.name", "is required")]
@@ -149,7 +149,7 @@ def test_several_problems_are_one_line_each(manifest: Make) -> None:
     )
 
 
-def test_a_field_has_one_name_the_one_that_the_api_server_knows(manifest: Make) -> None:
+def test_a_field_has_only_the_name_of_the_schema(manifest: Make) -> None:
     with pytest.raises(InvalidManifest) as error:
         parse(manifest(handler={**PYTHON, "processes_per_replica": 2}))
     (problem,) = error.value.problems

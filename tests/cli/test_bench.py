@@ -51,7 +51,7 @@ async def test_requests_arrive_at_the_requested_rate():
     assert result.percentile(0.5) <= result.percentile(0.99)
 
 
-async def test_a_chunked_response_is_read_whole():
+async def test_a_chunked_response_is_read_completely():
     chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
     assert (await load(respond(chunked))).errors.total() == 0
 

@@ -76,14 +76,14 @@ def test_the_api_is_named_after_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["1st", "x" * 51, "---"])
-def test_a_folder_that_is_no_valid_name_is_refused(tmp_path: Path, folder: str) -> None:
+def test_a_folder_with_an_invalid_name_is_refused(tmp_path: Path, folder: str) -> None:
     result = cortex("init", "python", tmp_path / folder)
     assert result.exit_code == 1
     assert "is not a valid name of an API: " in result.output
     assert not (tmp_path / folder).exists()
 
 
-def test_nothing_is_asked_with_yes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yes_asks_no_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = cortex("init", "--yes")
     assert (result.exit_code, (tmp_path / "my-api" / "handler.py").is_file()) == (0, True)

@@ -126,7 +126,7 @@ def test_a_problem_has_a_message_and_a_remedy(
     assert (found.level, message in found.message, remedy in found.remedy) == (level, True, True), found
 
 
-def test_what_no_api_needs_is_not_bad_until_an_api_needs_it():
+def test_unused_parts_are_no_failures_until_an_api_needs_them():
     state = replace(HEALTHY, settings={}, has_metrics=False)
     assert finding(state, "Queue", api("AsyncAPI")).level == "bad"
     by_cpu = api(autoscaling={"targetCpuUtilization": 80})

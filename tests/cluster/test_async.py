@@ -25,7 +25,7 @@ def outcome(kubectl: Kubectl, job: str) -> dict[str, Any]:
     return eventually(lambda: httpx.get(url, timeout=10).json(), lambda seen: seen["status"] == "completed")
 
 
-def test_a_job_is_taken_worked_on_and_answered(kubectl: Kubectl) -> None:
+def test_a_job_is_accepted_processed_and_completed(kubectl: Kubectl) -> None:
     kubectl.apply(jobs())
     kubectl.wait_reason("jobs", "Ready", "asyncapi")
     assert outcome(kubectl, submit(kubectl, 4))["result"] == {"double": 8}
@@ -60,7 +60,7 @@ def test_an_update_keeps_what_waits(kubectl: Kubectl) -> None:
     assert outcome(kubectl, job)["result"] == {"double": 12}
 
 
-def test_deletion_leaves_the_queue_unless_it_is_to_go_too(kubectl: Kubectl) -> None:
+def test_deletion_keeps_the_queue_unless_the_policy_is_delete(kubectl: Kubectl) -> None:
     kubectl.apply(jobs())
     kubectl.wait_reason("jobs", "Ready", "asyncapi")
     job = submit(kubectl, 7)
@@ -89,7 +89,7 @@ async def streams(url: str, namespace: str) -> list[str]:
         await connection.close()
 
 
-async def test_a_deleted_namespace_takes_its_queues_along(kubectl: Kubectl, nats: str) -> None:
+async def test_a_deleted_namespace_deletes_its_queues(kubectl: Kubectl, nats: str) -> None:
     kubectl.apply(jobs(queue={"deletionPolicy": "Delete"}))
     kubectl.wait_reason("jobs", "Ready", "asyncapi")
     uid = kubectl.get("asyncapi", "jobs")["metadata"]["uid"]

@@ -60,7 +60,7 @@ def test_the_end_of_a_worker_process_degrades_an_api_that_answers(kubectl: Kubec
     eventually(lambda: kubectl.ready("echo")["status"], lambda status: status == "True")
 
 
-def test_a_start_that_takes_long_says_what_the_replica_does(kubectl: Kubectl) -> None:
+def test_a_long_start_reports_the_current_step(kubectl: Kubectl) -> None:
     kubectl.apply(api(code=SLOW, handler={"config": {"waits": True}}))
     eventually(
         lambda: kubectl.ready("echo").get("message", ""),

@@ -19,7 +19,7 @@ def status(kubectl: Kubectl, key: str = "") -> int:
     return httpx.post(f"{kubectl.address('echo')}/", json=1, headers=headers, timeout=10).status_code
 
 
-def test_an_api_that_asks_for_keys_is_never_open_and_its_keys_are_nowhere_to_be_read(
+def test_an_api_with_keys_is_never_open_and_its_keys_are_never_shown(
     kubectl: Kubectl, operator: Operator
 ) -> None:
     kubectl.apply(
@@ -48,7 +48,7 @@ def test_an_api_that_asks_for_keys_is_never_open_and_its_keys_are_nowhere_to_be_
     assert TOKEN not in logs
 
 
-def test_a_new_key_is_taken_without_a_restart(kubectl: Kubectl) -> None:
+def test_a_new_key_is_valid_without_a_restart(kubectl: Kubectl) -> None:
     kubectl.apply(secret("clients", old=KEY), api(handler={"apiKeys": {"secret": {"name": "clients"}}}))
     kubectl.wait_reason("echo", "Ready")
     (pod,) = kubectl.list("pods")

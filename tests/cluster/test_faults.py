@@ -38,7 +38,7 @@ def troubled(proxy: FaultyProxy, operator: Operator, platform: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("fault", [500, 503, 429, "cut", "gone"])
-def test_what_happens_while_the_api_server_fails_is_made_good(
+def test_changes_during_failures_of_the_api_server_are_applied_later(
     kubectl: Kubectl, proxy: FaultyProxy, troubled: Operator, fault: int | str
 ) -> None:
     kubectl.apply(

@@ -17,7 +17,7 @@ def second(kubeconfig: Path, platform: Path, tmp_path: Path, operator: Operator)
     second.stop()
 
 
-def test_the_second_stands_by_and_takes_over_from_a_killed_first(
+def test_the_second_operator_leads_after_the_first_was_killed(
     kubectl: Kubectl, operator: Operator, second: Operator
 ) -> None:
     assert operator.leads()
@@ -49,7 +49,7 @@ def apart(
     apart.stop()
 
 
-def test_an_operator_with_another_lease_leaves_alone_what_the_first_manages(
+def test_an_operator_with_another_lease_ignores_apis_of_the_first(
     kubectl: Kubectl, operator: Operator, apart: Operator
 ) -> None:
     eventually(apart.leads, bool)

@@ -70,7 +70,7 @@ def test_when_pods_are_evicted_one_after_the_other(kubectl: Kubectl) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_killed_process_costs_at_most_what_it_was_running(kubectl: Kubectl, processes: int) -> None:
+def test_a_killed_process_loses_only_its_running_requests(kubectl: Kubectl, processes: int) -> None:
     dies = ECHO + "    def handle_get(self):\n        import os\n        os.kill(os.getpid(), 9)\n"
     kubectl.apply(api(code=dies, handler={"processesPerReplica": processes}))
     kubectl.wait_reason("echo", "Ready")

@@ -47,7 +47,7 @@ def test_a_packed_project_that_is_damaged_is_the_reason(kubectl: Kubectl, tmp_pa
     kubectl.wait_reason("echo", "Ready")
 
 
-def test_a_project_with_folders_in_a_plain_config_map_is_told_to_be_packed(kubectl: Kubectl) -> None:
+def test_a_project_with_folders_in_a_plain_config_map_must_be_packed(kubectl: Kubectl) -> None:
     handler = {"path": "handlers/main.py", "source": {"configMap": {"name": "echo-code"}}}
     plain = {
         "apiVersion": "v1",

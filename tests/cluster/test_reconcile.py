@@ -25,7 +25,7 @@ def test_an_api_becomes_ready_and_answers_and_its_children_go_with_it(kubectl: K
         eventually(lambda kind=kind: kubectl.list(kind), lambda found: found == [])
 
 
-def test_nothing_but_status_is_written_on_the_users_object(kubectl: Kubectl) -> None:
+def test_only_the_status_of_the_users_object_is_written(kubectl: Kubectl) -> None:
     kubectl.apply(api())
     kubectl.wait_reason("echo", "Ready")
     live = kubectl.get("realtimeapi", "echo")
@@ -50,7 +50,7 @@ def test_a_handler_that_does_not_import_is_named_with_its_error(kubectl: Kubectl
     assert "HandlerImportError" in events
 
 
-def test_bad_handlers_have_a_reason_each(kubectl: Kubectl) -> None:
+def test_each_invalid_handler_has_a_reason(kubectl: Kubectl) -> None:
     kubectl.apply(
         api("missing", handler={"path": "other.py"}),
         api("none", "x = 1\n"),
@@ -75,7 +75,7 @@ def test_bad_handlers_have_a_reason_each(kubectl: Kubectl) -> None:
     assert "registry.invalid/no:1" in kubectl.ready("image")["message"]
 
 
-def test_a_missing_source_is_said_and_its_arrival_starts_the_api(kubectl: Kubectl) -> None:
+def test_a_missing_source_is_reported_and_the_api_starts_once_it_exists(kubectl: Kubectl) -> None:
     kubectl.apply(api(handler={"source": {"configMap": {"name": "code"}}}))
     assert 'ConfigMap "code"' in kubectl.wait_reason("echo", "SourceUnavailable")["message"]
     kubectl.apply(code(ECHO))
@@ -85,7 +85,7 @@ def test_a_missing_source_is_said_and_its_arrival_starts_the_api(kubectl: Kubect
     assert answer == {"received": 1}
 
 
-def test_a_failed_update_says_that_the_old_pods_still_answer(kubectl: Kubectl) -> None:
+def test_a_failed_update_reports_that_the_old_pods_still_serve(kubectl: Kubectl) -> None:
     kubectl.apply(api())
     kubectl.wait_reason("echo", "Ready")
     kubectl.apply(api(code="raise ValueError('new')\n"))
@@ -136,7 +136,7 @@ def test_an_autoscaled_api_is_born_with_its_init_replicas(kubectl: Kubectl) -> N
     )
 
 
-def test_what_others_do_to_our_children_is_put_right(kubectl: Kubectl) -> None:
+def test_changes_of_owned_objects_by_others_are_reverted(kubectl: Kubectl) -> None:
     kubectl.apply(api())
     kubectl.wait_reason("echo", "Ready")
     kubectl(
@@ -205,7 +205,7 @@ def test_a_pod_of_the_previous_generation_runs_the_previous_code(kubectl: Kubect
     eventually(lambda: len(kubectl.list("configmaps", f"--selector={OF_ECHO}")), lambda count: count == 2)
 
 
-def test_pausing_takes_the_pods_and_nothing_else(kubectl: Kubectl) -> None:
+def test_pausing_deletes_the_pods_and_nothing_else(kubectl: Kubectl) -> None:
     kubectl.apply(api())
     kubectl.wait_reason("echo", "Ready")
     kubectl("patch", "realtimeapi", "echo", "--type=merge", "-p", '{"spec": {"paused": true}}')
@@ -244,7 +244,7 @@ def test_a_restart_of_the_operator_changes_nothing(kubectl: Kubectl, operator: O
     assert {name: after.get(name) for name in before} == before
 
 
-def test_the_api_server_refuses_what_the_schema_refuses(kubectl: Kubectl) -> None:
+def test_the_api_server_rejects_objects_that_violate_the_schema(kubectl: Kubectl) -> None:
     bad = api(autoscaling={"minReplicas": 3, "maxReplicas": 2})
     bad["spec"]["handler"]["models"] = {"path": "a.onnx", "dir": "models"}
     output = kubectl("apply", "-f", "-", stdin=json.dumps(bad), ok=False)

@@ -42,7 +42,7 @@ def test_requests_in_flight_bring_replicas(kubectl: Kubectl) -> None:
     assert failed == []
 
 
-def test_a_number_that_somebody_set_by_hand_is_brought_into_bounds(kubectl: Kubectl) -> None:
+def test_a_manually_set_number_of_replicas_is_moved_into_the_bounds(kubectl: Kubectl) -> None:
     kubectl.apply(api(autoscaling={"targetInFlight": 1, "maxReplicas": 2}))
     kubectl.wait_reason("echo", "Ready")
     kubectl("scale", "deployment/api-echo", "--replicas=4")

@@ -5,7 +5,7 @@ import json
 from .conftest import Kubectl, api, eventually, post
 
 
-def test_a_route_leads_to_the_endpoint_and_takes_it_off_the_path(kubectl: Kubectl) -> None:
+def test_a_route_leads_to_the_endpoint_and_strips_it_from_the_path(kubectl: Kubectl) -> None:
     kubectl.apply(api(networking={"endpoint": "/flowers/iris"}))
     kubectl.wait_reason("echo", "Ready")
     (rule,) = kubectl.get("httproute", "api-echo")["spec"]["rules"]
@@ -14,7 +14,7 @@ def test_a_route_leads_to_the_endpoint_and_takes_it_off_the_path(kubectl: Kubect
     assert kubectl.get("realtimeapi", "echo")["status"]["url"] == "http://apis.example.com/flowers/iris"
 
 
-def test_a_route_that_the_gateway_does_not_take_is_told_and_the_address_is_the_one_that_works(
+def test_a_route_that_the_gateway_rejects_is_reported_and_the_url_is_the_internal_one(
     kubectl: Kubectl,
 ) -> None:
     kubectl.apply(api())
@@ -35,7 +35,7 @@ def test_a_route_that_the_gateway_does_not_take_is_told_and_the_address_is_the_o
     assert url == f"http://api-echo.{kubectl.namespace}.svc:8080"
 
 
-def test_the_younger_of_two_apis_with_one_endpoint_is_told_and_gets_it_when_the_older_goes(
+def test_the_younger_of_two_apis_with_one_endpoint_gets_it_when_the_older_is_deleted(
     kubectl: Kubectl,
 ) -> None:
     endpoint = f"/{kubectl.namespace}"
@@ -81,7 +81,7 @@ def test_a_secret_that_is_missing_is_named(kubectl: Kubectl) -> None:
     kubectl.wait_reason("echo", "Ready")
 
 
-def test_a_pod_that_dies_takes_ready_with_it_and_brings_it_back(kubectl: Kubectl) -> None:
+def test_the_exit_of_a_pod_ends_ready_until_it_is_replaced(kubectl: Kubectl) -> None:
     dies = "import os\nclass Handler:\n    def handle_post(self, payload):\n        return payload\n"
     kubectl.apply(api(code=dies))
     kubectl.wait_reason("echo", "Ready")
@@ -92,7 +92,7 @@ def test_a_pod_that_dies_takes_ready_with_it_and_brings_it_back(kubectl: Kubectl
     assert kubectl.list("pods")[0]["metadata"]["name"] != pod
 
 
-def test_a_namespace_goes_with_all_that_is_in_it(kubectl: Kubectl) -> None:
+def test_a_deleted_namespace_deletes_its_contents(kubectl: Kubectl) -> None:
     kubectl.apply(api())
     kubectl.wait_reason("echo", "Ready")
     kubectl("delete", "namespace", kubectl.namespace)

@@ -25,7 +25,7 @@ def core(cluster: DevCluster) -> Any:
     return kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(str(cluster.kubeconfig)))
 
 
-def test_python_client_creates_objects_and_sees_conflicts(core: Any, kubectl: Any) -> None:
+def test_python_client_creates_objects_and_gets_conflicts(core: Any, kubectl: Any) -> None:
     space = kubectl.namespace
     made = core.create_namespaced_config_map(space, {"metadata": {"generateName": "x-"}, "data": {"a": "1"}})
     name = made.metadata.name

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 
-def test_client_side_apply_creates_updates_and_leaves_unchanged(kubectl: Any, make: Any) -> None:
+def test_client_side_apply_creates_updates_and_changes_nothing_twice(kubectl: Any, make: Any) -> None:
     assert kubectl("apply", "-f", "-", stdin=make.configmap("a", x="1", y="2")) == "configmap/a created\n"
     assert kubectl("apply", "-f", "-", stdin=make.configmap("a", x="1", y="2")) == "configmap/a unchanged\n"
     assert kubectl("apply", "-f", "-", stdin=make.configmap("a", x="3")) == "configmap/a configured\n"

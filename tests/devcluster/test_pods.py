@@ -41,7 +41,7 @@ def test_process_gets_environment_files_and_arguments(kubectl: Any, make: Any) -
     assert kubectl("logs", "sees") == "sees hello hello b'\\x00\\x01' sees!\n"
 
 
-def test_running_pod_sees_a_changed_configmap(kubectl: Any, make: Any) -> None:
+def test_a_running_pod_gets_a_changed_configmap(kubectl: Any, make: Any) -> None:
     kubectl("create", "-f", "-", stdin=make.configmap("files", text="one"))
     code = (
         "import sys, time\nlast = None\nwhile True:\n now = open(sys.argv[1]).read()\n"

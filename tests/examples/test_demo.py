@@ -66,7 +66,7 @@ def run_demo(
 
 
 @pytest.mark.timeout(LIMIT + 30)
-def test_the_demo_ends_with_a_prediction_and_leaves_nothing(tmp_path):
+def test_the_demo_ends_with_a_prediction_and_cleans_up(tmp_path):
     marker = f"TMPDIR={tmp_path}"
     demo = run_demo(tmp_path)
     assert demo.returncode == 0, demo.stdout + demo.stderr
@@ -79,7 +79,7 @@ def test_the_demo_ends_with_a_prediction_and_leaves_nothing(tmp_path):
 
 
 @pytest.mark.timeout(LIMIT + 30)
-def test_without_curl_it_asks_by_itself_and_ctrl_c_ends_what_was_kept(tmp_path):
+def test_without_curl_python_sends_the_request_and_ctrl_c_stops_the_cluster(tmp_path):
     (tmp_path / "empty").mkdir()
     marker = f"TMPDIR={tmp_path}"
     with demo_process(tmp_path, PATH=str(tmp_path / "empty"), KEEP="1") as demo:
@@ -95,7 +95,7 @@ def test_without_curl_it_asks_by_itself_and_ctrl_c_ends_what_was_kept(tmp_path):
 
 @pytest.mark.timeout(LIMIT + 30)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_demo_that_is_stopped_midway_leaves_nothing(tmp_path, number):
+def test_an_interrupted_demo_cleans_up(tmp_path, number):
     with demo_process(tmp_path) as demo:
         until(demo, "kubectl wait")
         # As a terminal does: to the whole process group.
@@ -121,7 +121,7 @@ def with_other_kubectl(folder: Path, script: str) -> Path:
 
 
 @pytest.mark.timeout(LIMIT + 30)
-def test_a_demo_that_fails_shows_why_and_leaves_nothing(tmp_path):
+def test_a_failed_demo_shows_the_cause_and_cleans_up(tmp_path):
     refusing = 'if [ "$3" = examples/iris-onnx/ ]; then echo no way >&2; exit 7; fi'
     python = with_other_kubectl(tmp_path / "venv", refusing)
     demo = run_demo(tmp_path, python=str(python))
@@ -133,7 +133,7 @@ def test_a_demo_that_fails_shows_why_and_leaves_nothing(tmp_path):
 
 
 @pytest.mark.timeout(LIMIT + 30)
-def test_the_demo_of_a_job_ends_with_its_result_and_leaves_nothing(tmp_path):
+def test_the_demo_of_a_job_ends_with_its_result_and_cleans_up(tmp_path):
     demo = run_demo(tmp_path, "words")
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert "asyncapi.cortex.dev/words condition met" in demo.stdout

@@ -177,7 +177,7 @@ async def test_a_persistent_writer_is_named_and_backed_off_from(world: World) ->
     assert "FieldsOverwritten" not in str(world.condition("Ready"))
 
 
-async def test_another_operator_with_the_same_field_manager_is_backed_off_from(world: World) -> None:
+async def test_conflicts_with_an_operator_of_the_same_field_manager_are_backed_off(world: World) -> None:
     for turn in range(20):
         other = {"metadata": {"annotations": {"cortex.dev/applied-hash": "theirs"}}, "spec": {"other": turn}}
         world.cluster.edit("Deployment", "api-a", other)

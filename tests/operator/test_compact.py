@@ -56,7 +56,7 @@ def test_the_changes_of_other_writers_are_found_in_the_cached_object(manager: Ob
     assert changes(compact_child(live), wanted) == changes(live, wanted)
 
 
-def test_the_owner_of_the_replicas_is_kept_and_no_other_field_of_our_own() -> None:
+def test_only_the_owner_of_replicas_is_kept_in_managed_fields() -> None:
     fields = {"f:spec": {"f:replicas": {}, "f:template": {}}, "f:metadata": {"f:labels": {}}}
     (kept,) = compact_child(deployment({**OURS, "fieldsV1": fields}))["metadata"]["managedFields"]
     assert kept == {**OURS, "fieldsV1": {"f:spec": {"f:replicas": {}}}}

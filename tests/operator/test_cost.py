@@ -29,7 +29,7 @@ def cache_of(count: int) -> Cache:
     return cache
 
 
-async def test_changes_of_an_api_do_not_read_its_code_again() -> None:
+async def test_changes_of_an_api_do_not_reread_its_code() -> None:
     world = World()
     world.cluster.put(CODE)
     world.cluster.put(resource("a", {**SOURCE, "replicas": 2}))

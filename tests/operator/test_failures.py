@@ -194,7 +194,7 @@ def test_a_pod_without_a_node_and_without_words() -> None:
     assert of_pod(pod(conditions=[{**condition, "type": "Initialized"}])) is None
 
 
-def test_of_pods_that_are_stuck_the_first_by_name_is_told() -> None:
+def test_of_stuck_pods_the_first_by_name_is_reported() -> None:
     stuck = {"state": {"waiting": {"reason": "ErrImagePull"}}}
     found = of_pods([pod("b", **stuck), pod("a", **stuck), pod("c", **stuck)])
     assert found is not None
@@ -289,7 +289,7 @@ def test_whether_a_pod_was_ready_since_its_containers_started(
         (None, None),
     ],
 )
-def test_what_a_replica_reports_explains_why_it_is_not_ready(
+def test_the_report_of_a_replica_explains_why_it_is_not_ready(
     report: Report | None, failure: Failure | None
 ) -> None:
     reports = {"p": report} if report else {}

@@ -59,7 +59,7 @@ async def relist(world: World, namespace: str | None = None, complete: bool = Tr
     return due.keys
 
 
-async def test_nothing_is_dropped_while_everything_exists() -> None:
+async def test_no_object_is_dropped_while_all_exist() -> None:
     world = await interrupted()
     assert await relist(world) == set()
     assert {A, B} == set(world.cache.apis())
@@ -95,14 +95,14 @@ async def test_deleted_code_is_reported() -> None:
     assert not world.refused("b")
 
 
-async def test_an_incomplete_list_drops_nothing() -> None:
+async def test_an_incomplete_list_drops_no_object() -> None:
     world = await interrupted()
     world.cluster.objects.clear()
     assert await relist(world, complete=False) == set()
     assert {A, B} == set(world.cache.apis())
 
 
-async def test_the_list_of_a_namespace_says_nothing_about_another() -> None:
+async def test_the_list_of_a_namespace_does_not_affect_another() -> None:
     world = await interrupted()
     world.cluster.objects.clear()
     assert await relist(world, namespace="other") == set()

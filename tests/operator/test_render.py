@@ -255,7 +255,7 @@ def test_an_http_route_removes_the_endpoint_from_the_path() -> None:
     assert rule["filters"] == [{"type": "URLRewrite", "urlRewrite": rewrite}]
 
 
-def test_tensorflow_without_a_server_is_left_to_the_image() -> None:
+def test_tensorflow_without_a_server_uses_that_of_the_image() -> None:
     handler = {"type": "tensorflow", "models": {"path": "s3://b/m/"}}
     found = children(handler, platform=Platform.model_validate({"tensorflowServingImage": None}))
     pod = found["Deployment/api-iris"]["spec"]["template"]["spec"]
@@ -518,7 +518,7 @@ def test_the_overlay_merges_lists_by_the_keys_of_kubernetes(field: str, key: str
 
 
 @pytest.mark.parametrize("overlay", [{"spec": {"hostNetwork": True}}, {"metadata": {"labels": {"x": "y"}}}])
-def test_the_overlay_may_be_a_whole_pod_template(overlay: dict[str, Any]) -> None:
+def test_the_overlay_may_be_a_pod_template(overlay: dict[str, Any]) -> None:
     found = template(pod=overlay)
     assert found["spec"].get("hostNetwork", False) == ("spec" in overlay)
     assert found["metadata"]["labels"].get("x") == ("y" if "metadata" in overlay else None)
@@ -546,7 +546,7 @@ def test_a_network_policy_limits_who_may_connect(
     }
 
 
-def test_the_gateway_of_an_async_api_runs_nothing_of_the_user() -> None:
+def test_the_gateway_of_an_async_api_runs_no_user_code() -> None:
     handler = {"image": "own:1", "type": "onnx", "models": {"path": "pvc://c/m.onnx"}}
     found = children(handler, kind="AsyncAPI", platform=PLATFORM, replicas=4)
     pod = found["Deployment/api-iris-gateway"]["spec"]["template"]

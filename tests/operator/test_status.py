@@ -161,7 +161,7 @@ PROBLEM = Problem("InvalidSpec", "words")
 KEPT = {"url": "u", "selector": "s", "autoscaling": {"current": 1}, "queue": {"queued": 1}, "queueName": "q"}
 
 
-def test_a_rejected_api_keeps_what_still_holds() -> None:
+def test_a_rejected_api_keeps_its_status_where_it_is_still_true() -> None:
     found = compute_rejected(resource(status={**KEPT, "readyReplicas": 2, "foo": 1}), PROBLEM)
     assert {name: found[name] for name in KEPT} == KEPT
     assert found["observedGeneration"] == GENERATION
@@ -322,7 +322,7 @@ def assessment(*pods: Object, spec: Object | None = None, **observed: Any) -> An
     return assess(parse(resource(**(spec or {}))), Observed(**observed))
 
 
-def test_when_a_status_must_be_looked_at_again() -> None:
+def test_when_a_status_must_be_computed_again() -> None:
     assert assessment(ready()).until == float("inf")
     assert assessment(ready(), reports={"p": died("OutOfMemory", 100)}).until == 200
     assert assessment(ready(since=30), spec=SCALING, hpa=hpa(300)).until == 60
@@ -331,7 +331,7 @@ def test_when_a_status_must_be_looked_at_again() -> None:
     assert assessment(ready(since=500), spec=SCALING, hpa=hpa(90)).degraded is True
 
 
-def test_an_autoscaler_without_metrics_says_which_and_what_to_do() -> None:
+def test_an_autoscaler_without_metrics_reports_which_and_the_remedy() -> None:
     scaling = ObservedScaling(State(0.0), "held at 1", no_metrics_since=datetime.fromisoformat(at(100)))
     found = of(status(ready(), spec=IN_FLIGHT, scaling=scaling), "Degraded")
     assert found["reason"] == "MetricsUnavailable"
@@ -473,7 +473,7 @@ async def test_a_status_is_written_once_with_its_times_and_its_event() -> None:
     assert world.stored["status"] == kept
 
 
-async def test_what_the_api_server_drops_is_written_once_until_the_api_is_forgotten() -> None:
+async def test_dropped_fields_are_written_once_until_the_api_is_forgotten() -> None:
     world = World()
     writes = []
 
@@ -497,7 +497,7 @@ async def test_what_the_api_server_drops_is_written_once_until_the_api_is_forgot
 
 
 @pytest.mark.parametrize(("fault", "raises"), [(404, False), (409, True), (500, True)])
-async def test_a_status_of_an_api_that_is_gone_is_dropped_and_other_faults_are_raised(
+async def test_a_status_of_a_deleted_api_is_dropped_and_other_errors_are_raised(
     fault: int, raises: bool
 ) -> None:
     world = World()
@@ -511,7 +511,7 @@ async def test_a_status_of_an_api_that_is_gone_is_dropped_and_other_faults_are_r
     assert not world.cluster.events
 
 
-async def test_a_namespace_that_is_terminating_takes_no_events() -> None:
+async def test_no_event_is_written_to_a_terminating_namespace() -> None:
     world = World()
     await world.reporter.warn(resource(), "R", "m")
     assert [(event["type"], event["reason"]) for event in world.cluster.events] == [("Warning", "R")]

@@ -24,7 +24,7 @@ def setup() -> configparser.ConfigParser:
 
 
 @pytest.mark.parametrize("lock", sorted(set(LOCKS) - {"dev"}))
-def test_what_runs_in_a_cluster_is_what_was_tested(lock: str) -> None:
+def test_the_image_has_the_tested_dependencies(lock: str) -> None:
     tested = pins("dev")
     own = pins(lock)
     assert own
@@ -68,7 +68,7 @@ def test_data_files_of_packages_are_shipped() -> None:
     assert data == []
 
 
-def test_templates_are_shipped_whole() -> None:
+def test_templates_are_shipped_complete() -> None:
     patterns = setup()["options.package_data"]["cortex_cli"].split(",")
     package = ROOT / "cli" / "cortex_cli"
     shipped = {path for pattern in patterns for path in package.glob(pattern.strip()) if path.is_file()}

@@ -62,12 +62,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("fields", "words"), WRONG)
-def test_a_wrong_old_file_is_refused_with_the_field(convert, fields, words):
+def test_an_invalid_old_file_is_refused_with_the_field(convert, fields, words):
     _, said, code = convert(f"- kind: api\n{fields}")
     assert (code, words in said) == (1, True), said
 
 
-def test_what_an_old_file_left_out_has_the_default_it_had(convert):
+def test_fields_missing_in_an_old_file_have_their_old_defaults(convert):
     spec, _, _ = convert("- kind: api\n  name: a\n  model: s3://b/m.onnx\n")
     api = parse({"kind": "RealtimeAPI", "metadata": {"name": "a"}, "spec": spec}).spec
     assert (api.autoscaling.min_replicas, api.autoscaling.max_replicas) == (1, 100)
@@ -128,7 +128,7 @@ def test_the_constructor_runs_once_in_each_process_before_the_api_is_ready(serve
     assert len(list(folder.iterdir())) == 2
 
 
-def test_a_failing_init_is_the_cause_of_death(serve):
+def test_a_failing_init_is_the_reason_of_the_exit(serve):
     source = "def init(config): raise RuntimeError('no weights')\ndef predict(payload): pass\n"
     reason, message = serve(source, wait=False).cause_of_death()
     assert (reason, "init raised RuntimeError: no weights" in message) == ("HandlerInitError", True)
@@ -141,7 +141,7 @@ class PythonPredictor:
 """
 
 
-def test_gets_and_posts_are_told_apart_and_json_is_parsed(serve):
+def test_gets_and_posts_are_distinguished_and_json_is_parsed(serve):
     api = serve(PREDICTOR)
     assert api.post(json={"a": 1}, params={"model": "m"}).json() == [{"a": 1}, {"model": "m"}]
     assert httpx.get(api.url).status_code == 405

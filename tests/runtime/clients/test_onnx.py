@@ -13,7 +13,7 @@ class Handler:
 """
 
 
-def test_a_model_with_versions_answers_with_the_latest_unless_told(serve, tmp_path):
+def test_a_model_with_versions_answers_with_the_latest_by_default(serve, tmp_path):
     for version in (1, 2, 10):
         write_model(tmp_path / "m" / str(version) / "model.onnx", float(version))
     api = serve(HANDLER, type="onnx", models={"path": str(tmp_path / "m")})
@@ -36,7 +36,7 @@ def test_a_model_with_versions_answers_with_the_latest_unless_told(serve, tmp_pa
         (None, "expected numbers"),
     ],
 )
-def test_a_wrong_input_is_the_callers_error(serve, tmp_path, payload, words):
+def test_an_invalid_input_is_a_user_error(serve, tmp_path, payload, words):
     write_model(tmp_path / "m.onnx", 1.0)
     api = serve(HANDLER, type="onnx", models={"path": "m.onnx"})
     answer = api.post(payload)

@@ -317,7 +317,7 @@ AFTERWARDS = Form(
 )
 
 
-def test_post_predict_runs_after_the_answer_with_what_it_names(serve):
+def test_post_predict_runs_after_the_response_with_its_arguments(serve):
     api = serve(AFTERWARDS.source)
     for ask in AFTERWARDS.asks:
         ask.check(httpx.request, api.url)

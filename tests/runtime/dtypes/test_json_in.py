@@ -58,7 +58,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_whatever_is_sent_arrives_as_it_is(value):
+def test_every_request_arrives_unchanged(value):
     assert json_parser.loads(json.dumps(value).encode()) == value
 
 

@@ -245,14 +245,14 @@ def test_a_value_is_sent_as_it_is(row):
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
-def test_what_can_not_be_sent_is_named_by_its_path_and_type(value, words):
+def test_values_that_cannot_be_sent_are_named_by_path_and_type(value, words):
     with pytest.raises(NotSerializable) as raised:
         dumps(value)
     assert words in str(raised.value)
     str(raised.value).encode()
 
 
-def test_a_value_that_contains_itself_and_text_that_is_none_are_errors():
+def test_a_value_that_contains_itself_and_invalid_text_are_errors():
     around: list = []
     around.append(around)
     for value in (around, {"a": around}):
@@ -285,7 +285,7 @@ scalars = (
         max_leaves=12,
     )
 )
-def test_whatever_json_can_hold_is_what_a_client_reads(value):
+def test_every_json_value_is_read_unchanged(value):
     assert json.loads(dumps(value)) == json.loads(json.dumps(value))
 
 

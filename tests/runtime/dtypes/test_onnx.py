@@ -65,7 +65,7 @@ def echo(open_model_for_module):
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, limits in INTEGERS.items() for value in (*limits, 0, 1)]
 )
-def test_every_integer_of_a_type_comes_back_as_it_is(echo, name, value):
+def test_every_integer_of_a_type_is_returned_unchanged(echo, name, value):
     assert echo(name, json.dumps([value])) == [value]
     assert echo(name, f"[{value}, 1]") == [value, 1]
 
@@ -91,7 +91,7 @@ def test_an_integer_out_of_range_is_refused_by_name(echo, name, value):
 @pytest.mark.parametrize(
     "body", ["[0.5]", "[1, 1.5]", "[1e30]", '["1"]', "[null]", "[1, null]", "[{}]", "[[1], [1, 2]]"]
 )
-def test_what_is_no_integer_is_refused(echo, name, body):
+def test_values_that_are_not_integers_are_refused(echo, name, body):
     with pytest.raises(UserError) as raised:
         echo(name, body)
     assert raised.value.status == 400
@@ -128,7 +128,7 @@ def test_floats_reach_to_the_largest_and_are_refused_beyond(echo, name, largest)
 
 @pytest.mark.parametrize("name", [*LARGEST])
 @pytest.mark.parametrize("body", ['["1.5"]', "[null]", "[1.5, null]", "[{}]", "[[1], [1, 2]]", '[1, "x"]'])
-def test_what_is_no_number_is_refused(echo, name, body):
+def test_values_that_are_not_numbers_are_refused(echo, name, body):
     with pytest.raises(UserError) as raised:
         echo(name, body)
     assert raised.value.status == 400
@@ -166,7 +166,7 @@ def test_small_floats_round_as_ml_dtypes_does(echo, values):
     st.lists(st.integers(-(2**70), 2**70) | st.integers(-300, 300), max_size=5), st.sampled_from([*INTEGERS])
 )
 @settings(max_examples=200)
-def test_integers_are_the_same_or_refused(echo, values, name):
+def test_integers_are_unchanged_or_refused(echo, values, name):
     low, high = INTEGERS[name]
     try:
         answer = echo(name, json.dumps(values))
@@ -207,7 +207,7 @@ def test_booleans_are_booleans_or_0_and_1(echo):
             echo("bool", body)
 
 
-def test_text_is_text_and_nothing_else(echo):
+def test_text_inputs_accept_only_text(echo):
     assert echo("str_", '["a", "gr\\u00fcn", "", "a\\u0000b"]') == ["a", "grün", "", "a\0b"]
     assert echo.clients["str_"].predict(np.array([b"gr\xc3\xbcn"]))[0].tolist() == ["grün"]
     for value in ([1], [None], ["a", 1], [b"\xff"], ["\ud800"], [["a"], ["b", "c"]], {"x": [{}]}):
@@ -320,7 +320,7 @@ def test_a_single_value_is_not_a_list(open_model):
     ],
     ids=str,
 )
-def test_values_are_brought_into_shape_only_where_their_order_says_how(open_model, given_, wanted, right):
+def test_values_are_reshaped_only_if_their_order_determines_it(open_model, given_, wanted, right):
     client = open_model(models.identity(TensorProto.FLOAT, wanted))
     values = np.arange(np.prod(given_, dtype=int), dtype=np.float32).reshape(given_)
     if right:
@@ -341,7 +341,7 @@ SCALED = models.model(
 )
 
 
-def test_an_input_with_a_default_may_be_given_or_left_out(open_model):
+def test_an_input_with_a_default_is_optional(open_model):
     client = open_model(SCALED)
     assert client.predict([1, 2])[0].tolist() == [3, 6]
     assert client.predict({"length": [1, 2]})[0].tolist() == [3, 6]
@@ -367,13 +367,13 @@ def test_an_input_with_a_default_may_be_given_or_left_out(open_model):
         ({}, "missing input length (the model takes length, factor)"),
     ],
 )
-def test_a_name_that_is_no_input_is_refused_with_the_closest(open_model, value, words):
+def test_an_unknown_input_name_is_refused_with_the_closest_match(open_model, value, words):
     with pytest.raises(UserError) as raised:
         open_model(SCALED).predict(value)
     assert (raised.value.status, raised.value.message) == (400, words)
 
 
-def test_a_model_without_inputs_takes_nothing(open_model):
+def test_a_model_without_inputs_accepts_only_an_empty_input(open_model):
     constant = onnx.numpy_helper.from_array(np.ones(2, np.float32))
     client = open_model(
         models.model(

@@ -79,13 +79,13 @@ def test_arguments_come_by_name(function, bound, first, wanted):
         (3, {}, "failed to read the signature of f: 3 is not a callable object"),
     ],
 )  # fmt: skip
-def test_an_argument_that_can_not_be_provided_is_named(function, options, message):
+def test_an_unknown_argument_is_named(function, options, message):
     with pytest.raises(StartError) as error:
         arguments_of(function, KNOWN, "f", **{"bound": True, **options})
     assert (error.value.reason, error.value.message) == ("HandlerInvalid", message)
 
 
-def test_what_is_said_of_the_kinds_that_do_not_exist_here():
+def test_remarks_on_kinds_that_no_longer_exist():
     batch = "BatchAPI is not supported; use a Kubernetes Job or an AsyncAPI"
     grpc = "custom gRPC services are not supported; use HTTP"
     assert {
@@ -96,7 +96,7 @@ def test_what_is_said_of_the_kinds_that_do_not_exist_here():
 
 
 @given(st.permutations([*KNOWN, "other", "rest"]), st.integers(0, 5), st.integers(0, 5))
-def test_a_function_can_be_called_with_what_it_wants(names, required, keywords):
+def test_a_function_is_called_with_the_arguments_that_it_names(names, required, keywords):
     """By name only, in any order, with any of them optional or keyword-only."""
     positional, keyword = names[: 5 - keywords], names[5 - keywords :]
     needs = [name for name in positional[:required] if name in KNOWN]
@@ -143,7 +143,7 @@ class Plain:
         (print, False),
     ],
 )
-def test_what_gives_something_to_await(function, expected):
+def test_callables_that_return_awaitables(function, expected):
     assert is_async(function) is expected
 
 

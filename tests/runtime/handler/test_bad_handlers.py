@@ -42,7 +42,7 @@ class Handler:
 CASES = ("bounded", "recursion", "stop iteration", "interrupt", "cycle", "surrogate", "generator exit")
 
 
-def test_no_error_of_a_handler_takes_the_process_with_it(serve):
+def test_no_error_of_a_handler_ends_the_process(serve):
     api = serve(GREEDY)
     process = api.post("hello").json()
     for case in CASES * 3:
@@ -58,7 +58,7 @@ def test_no_error_of_a_handler_takes_the_process_with_it(serve):
     assert api.metric("cortex_requests_in_flight") == 0
 
 
-def test_a_process_that_dies_costs_its_request_and_is_started_again(serve):
+def test_a_process_that_exits_loses_its_request_and_is_restarted(serve):
     api = serve(GREEDY, processesPerReplica=2)
     for case, words in (("killed", "killed by SIGKILL (out of memory?)"), ("exit", "exited with status 7")):
         try:
@@ -88,7 +88,7 @@ class Handler:
 """
 
 
-def test_a_client_that_leaves_a_running_call_disturbs_nobody(serve, tmp_path):
+def test_a_client_that_leaves_a_running_call_does_not_affect_others(serve, tmp_path):
     api = serve(LEFT)
     gate = tmp_path / "gate"
     with httpx.Client(timeout=0.5) as client:

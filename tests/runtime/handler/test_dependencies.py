@@ -54,7 +54,7 @@ def installed():
     return sorted(path.name for path in Path(os.environ[DEPENDENCIES_VARIABLE]).glob("*.py"))
 
 
-def test_requirements_are_installed_beside_what_the_runtime_brings(tmp_path, install):
+def test_requirements_are_installed_in_addition_to_those_of_the_runtime(tmp_path, install):
     wheel(tmp_path, requires=["numpy>=1"])
     (tmp_path / "requirements.txt").write_text("./flowerpot-1.0-py3-none-any.whl\norjson\n")
     install()
@@ -72,7 +72,7 @@ def test_files_with_other_names_and_in_folders(tmp_path, install):
     assert (tmp_path / "where").read_text().strip() == str(tmp_path)
 
 
-def test_a_project_that_brings_nothing_installs_nothing(install):
+def test_a_project_without_dependencies_installs_nothing(install):
     install()
     assert DEPENDENCIES_VARIABLE not in os.environ
 
@@ -90,7 +90,7 @@ def test_a_project_that_brings_nothing_installs_nothing(install):
         ({".env": "A='unfinished\n"}, {}, [".env: bash failed to read the file"]),
     ],
 )  # fmt: skip
-def test_what_can_not_be_installed_is_told_with_the_end_of_the_output(tmp_path, install, files, named, words):
+def test_a_failed_installation_is_reported_with_the_end_of_the_output(tmp_path, install, files, named, words):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(StartError) as error:
@@ -152,7 +152,7 @@ def test_a_project_finds_its_modules_files_packages_and_variables(serve, project
     assert lines
 
 
-def test_a_failed_installation_is_the_cause_of_death(serve, tmp_path):
+def test_a_failed_installation_is_the_reason_of_the_exit(serve, tmp_path):
     folder = tmp_path / "filled"
     folder.mkdir()
     (folder / "dependencies.sh").write_text("echo no compiler here\nexit 7\n")

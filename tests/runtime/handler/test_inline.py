@@ -154,7 +154,7 @@ def test_expect_continue(replica: Replica) -> None:
     ("case", "status"),
     [("user error", 422), ("error", 500), ("exit", 500), ("unserialisable", 500), ("response", 201)],
 )
-def test_what_is_no_plain_result(replica: Replica, case: str, status: int) -> None:
+def test_results_that_are_not_plain(replica: Replica, case: str, status: int) -> None:
     answer = replica.post({"case": case}, headers={"x-request-id": f"id-{status}"})
     assert answer.status_code == status
     assert answer.headers["x-request-id"] == f"id-{status}"

@@ -37,7 +37,7 @@ CLASSES = [
 
 
 @pytest.mark.parametrize(("name", "kind", "method", "client"), CLASSES)
-def test_a_class_gets_what_it_names_in_any_order(tmp_path, name, kind, method, client):
+def test_a_class_gets_the_arguments_that_it_names_in_any_order(tmp_path, name, kind, method, client):
     names = ", ".join(["metrics_client", *client, "config"])
     source = f"""
 class {name}:
@@ -182,7 +182,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("source", "handler_type", "kind", "words"), BROKEN)
-def test_what_is_wrong_is_named_with_what_was_probably_meant(tmp_path, source, handler_type, kind, words):
+def test_mistakes_are_reported_with_a_suggestion(tmp_path, source, handler_type, kind, words):
     with pytest.raises(StartError) as error:
         load_code(write(tmp_path, source), handler_type, kind)
     assert error.value.reason in ("HandlerInvalid", "HandlerNotFound")
@@ -292,7 +292,7 @@ def test_versions_of_a_python_model_are_chosen_by_the_query(serve, tmp_path):
         (PYTHON_MODELS.replace("return float(", "raise ValueError("), "ValueError"),
     ],
 )  # fmt: skip
-def test_a_python_model_that_can_not_be_served_is_reported(serve, tmp_path, source, words):
+def test_a_python_model_that_cannot_be_served_is_reported(serve, tmp_path, source, words):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "factor.txt").write_text("3")
     reason, message = serve(source, wait=False, models={"path": f"{tmp_path}/m"}).cause_of_death()
@@ -335,7 +335,7 @@ def test_requests_for_one_model_run_as_one(tmp_path, rows, calls):
     assert sorted(model.calls) == calls
 
 
-def test_one_input_that_a_model_refuses_leaves_the_others_theirs():
+def test_a_refused_input_does_not_affect_the_others_in_its_batch():
     from cortex_runtime.handler.pipeline import Pipeline
 
     pipeline = Pipeline(load_code(None, "onnx"), Doubling(), {})

@@ -57,7 +57,7 @@ def test_a_folder_on_this_machine(tmp_path, write):
         assert files_in(tmp_path / "project") == FILES
 
 
-def test_what_is_fetched_again_replaces_what_was_fetched_before(web, tmp_path):
+def test_a_new_download_replaces_the_previous_one(web, tmp_path):
     web.files["/app.zip"] = zipped(FILES)
     fetch_source(f"{web.url}/app.zip", tmp_path / "project", tmp_path)
     web.files["/app.zip"] = zipped({"handler.py": b"x = 2"})
@@ -66,7 +66,7 @@ def test_what_is_fetched_again_replaces_what_was_fetched_before(web, tmp_path):
 
 
 @pytest.mark.parametrize("broken", [[404] * 3, [503] * 20])
-def test_what_can_not_be_had_leaves_what_is_there(web, tmp_path, broken):
+def test_a_failed_download_keeps_the_existing_project(web, tmp_path, broken):
     web.files["/app.zip"] = zipped(FILES)
     fetch_source(f"{web.url}/app.zip", tmp_path / "project", tmp_path)
     web.faults += broken
@@ -76,14 +76,14 @@ def test_what_can_not_be_had_leaves_what_is_there(web, tmp_path, broken):
     assert files_in(tmp_path / "project") == FILES
 
 
-def test_an_archive_that_would_leave_the_folder_leaves_nothing(web, tmp_path):
+def test_an_archive_with_an_entry_outside_the_folder_extracts_no_file(web, tmp_path):
     web.files["/app.zip"] = zipped({"handler.py": b"", "../evil.py": b""})
     with pytest.raises(StartError, match="outside of the target folder"):
         fetch_source(f"{web.url}/app.zip", tmp_path / "project", tmp_path)
     assert files_in(tmp_path) == {}
 
 
-def test_nobodys_own_files_are_replaced(web, tmp_path, write):
+def test_files_of_the_user_are_not_replaced(web, tmp_path, write):
     web.files["/app.zip"] = zipped(FILES)
     write(tmp_path / "mine", {"handler.py": "precious"})
     with pytest.raises(StartError, match="contains other files"):
@@ -114,7 +114,7 @@ def test_a_replica_serves_fetched_code(serve, s3):
     assert (api.project / "handler.py").read_text() == "raise SystemExit('not this one')"
 
 
-def test_code_that_is_not_there_is_the_cause_of_death(serve, s3):
+def test_missing_code_is_the_reason_of_the_exit(serve, s3):
     s3.put("code", {"served/x": b""})
     api = serve(None, wait=False, source={"uri": "s3://code/missing/"})
     reason, message = api.cause_of_death()
@@ -147,7 +147,7 @@ def test_a_config_map_without_an_archive_is_its_keys(tmp_path):
     assert files_in(tmp_path / "project") == {"handler.py": b"x"}
 
 
-def test_what_is_unpacked_again_replaces_what_was_unpacked_before(tmp_path):
+def test_a_new_archive_replaces_the_previous_one(tmp_path):
     packed = mounted(tmp_path / "packed", {"project.zip": zipped(FILES)})
     unpack_source(packed, tmp_path / "project")
     mounted(packed, {"project.zip": zipped({"handler.py": b"x = 2"})}, version="2")
@@ -186,7 +186,7 @@ def linked():
         ),
     ],
 )
-def test_a_packed_config_map_that_is_wrong_leaves_what_is_there(tmp_path, keys, words):
+def test_an_invalid_packed_config_map_keeps_the_existing_project(tmp_path, keys, words):
     unpack_source(mounted(tmp_path / "good", {"project.zip": zipped(FILES)}), tmp_path / "project")
     with pytest.raises(StartError, match=words) as caught:
         unpack_source(mounted(tmp_path / "packed", keys), tmp_path / "project")
@@ -204,7 +204,7 @@ def test_a_replica_serves_packed_code(serve, tmp_path):
     assert httpx.get(api.url).text == "packed"
 
 
-def test_a_file_in_a_folder_that_a_plain_config_map_can_not_have(serve):
+def test_a_plain_config_map_cannot_contain_a_file_in_a_folder(serve):
     api = serve("", wait=False, path="handlers/served.py", source={"configMap": {"name": "code"}})
     reason, message = api.cause_of_death()
     assert reason == "HandlerNotFound"

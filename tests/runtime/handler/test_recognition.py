@@ -282,7 +282,7 @@ def test_code_without_an_interface(tmp_path, source, handler_type, message):
         "class PythonPredictor:\n    def predict(self): pass\n    post_predict = None\n",
     ],
 )  # fmt: skip
-def test_what_is_no_mistake(tmp_path, source):
+def test_valid_variants(tmp_path, source):
     assert load_code(write(tmp_path, source), "python").interface.form is Form.CLASS
 
 
@@ -296,7 +296,7 @@ def test_what_is_no_mistake(tmp_path, source):
         ("import sys\nsys.exit(3)\n", "handler.py raised SystemExit: 3\n", "SystemExit: 3"),
     ],
 )  # fmt: skip
-def test_a_file_that_can_not_be_imported(tmp_path, source, begins, ends):
+def test_a_file_with_an_import_error(tmp_path, source, begins, ends):
     reason, message = refused(write(tmp_path, source))
     assert reason == "HandlerImportError"
     assert message.startswith(begins)
@@ -318,7 +318,7 @@ def test_a_file_that_with_another_suffix(tmp_path):
         ("pytest.py", "cortex_handler_pytest"),
     ],
 )
-def test_a_module_has_the_name_of_its_file_unless_that_is_taken(tmp_path, name, module):
+def test_a_module_has_the_name_of_its_file_unless_it_exists(tmp_path, name, module):
     code = load_code(write(tmp_path, "def predict(payload): pass\n", name), "python")
     assert code.target.__name__ == module
     assert sys.modules[module] is code.target

@@ -61,7 +61,7 @@ def test_routes_alone_are_an_api(tmp_path):
     assert [each.path for each in routing.declared(code)] == ["/embed"]
 
 
-def test_an_overridden_method_without_a_decorator_is_no_route(tmp_path):
+def test_an_overridden_method_without_a_decorator_is_not_a_route(tmp_path):
     before = 'class Base:\n    @route("/a")\n    def a(self): ...\n    @route("/b")\n    def b(self): ...\n'
     path = tmp_path / "handler.py"
     path.write_text(
@@ -139,7 +139,7 @@ def test_an_async_api_has_no_routes(tmp_path):
         load(tmp_path, 'def handle_async(self): ...\n@route("/a")\ndef a(self): ...', "AsyncAPI")
 
 
-def test_a_function_is_no_route(tmp_path):
+def test_a_function_cannot_be_a_route(tmp_path):
     path = tmp_path / "handler.py"
     path.write_text(
         'from cortex_runtime import route\n@route("/a")\ndef a(): ...\ndef predict(sample): ...\n'
@@ -153,7 +153,7 @@ def test_the_decorator_requires_its_path(tmp_path):
         load(tmp_path, "@route\ndef a(self): ...")
 
 
-def test_the_more_specific_route_comes_first():
+def test_the_more_specific_route_has_priority():
     paths = ["/{rest:path}", "/items/{id}", "/items/new", "/{a}/{b}", "/items/{id}/{rest:path}", "/items"]
     routes = [routing.Route(path, "GET", "a", ()) for path in paths]
     assert [each.path for each in sorted(routes, key=routing.specificity)] == [
@@ -161,7 +161,7 @@ def test_the_more_specific_route_comes_first():
     ]  # fmt: skip
 
 
-def test_what_a_mounting_method_returns_must_be_an_application(tmp_path):
+def test_a_mounting_method_must_return_an_application(tmp_path):
     code = load(tmp_path, '@route("/ui", method="MOUNT")\ndef ui(self): return 3')
     with pytest.raises(StartError, match="must return an ASGI application, which is callable; got int"):
         routing.routes(code, code.target())

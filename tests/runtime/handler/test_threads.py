@@ -45,7 +45,7 @@ QUICK_AT_LAST = 120
 """Seconds. On a busy machine, few calls are fast."""
 
 
-def test_an_object_that_belongs_to_its_thread_works_whatever_the_pace(serve):
+def test_an_object_bound_to_its_thread_works_with_fast_and_slow_calls(serve):
     api = serve(BOUND)
     count = 0
     with httpx.Client() as client:
@@ -97,7 +97,7 @@ class Handler:
 
 
 @pytest.mark.parametrize("threads", [3])
-def test_several_threads_run_so_many_calls_at_once(serve, threads):
+def test_several_threads_run_several_calls_concurrently(serve, threads):
     source = f"""
 import threading
 together = threading.Barrier({threads})

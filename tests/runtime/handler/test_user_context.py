@@ -223,7 +223,7 @@ def ways(replicas):
     return found
 
 
-def test_each_observation_is_the_same_inline_and_on_a_thread(ways):
+def test_user_code_observes_the_same_inline_and_on_a_thread(ways):
     names = ways["thread"](["list"])["found"]
     seen = {}
     assert len(names) > 30
@@ -265,7 +265,7 @@ NAMES = st.sampled_from(f"{CHANGES}, {QUICK}, {LOOPS}".split(", "))
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(requests=st.lists(st.lists(NAMES, max_size=5), max_size=6))
-def test_sequences_of_requests_find_the_same(ways, requests):
+def test_sequences_of_requests_observe_the_same(ways, requests):
     """What one request sets, the next one sees or does not see, in every way to run."""
     found = {}
     for way, ask in ways.items():
@@ -275,7 +275,7 @@ def test_sequences_of_requests_find_the_same(ways, requests):
 
 
 @pytest.mark.parametrize("way", ["thread", "inline in the protocol", "inline in a task"])
-def test_what_a_request_sets_ends_with_it(ways, way):
+def test_context_variables_of_a_request_end_with_it(ways, way):
     changed = ways[way](["set context", "set precision", "change request id", "context", "precision"])[
         "found"
     ]
@@ -304,7 +304,7 @@ class TestOneContextForARequest:
             assert httpx.delete(replicas[name].url, trust_env=False).text == "unset, async"
 
     @pytest.mark.parametrize(("query", "loop"), [("sync", ["None"]), ("async", [])])
-    def test_what_runs_after_the_response(self, replicas, name, query, loop):
+    def test_callbacks_after_the_response(self, replicas, name, query, loop):
         api = replicas[name]
         for _ in range(40):
             assert httpx.get(api.url, params={query: 1}, trust_env=False).status_code == 200

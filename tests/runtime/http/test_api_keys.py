@@ -61,7 +61,7 @@ def test_several_keys_are_valid_and_both_headers_carry_them(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("keys", [None, {}, {"a": ""}])
-def test_an_api_that_nobody_could_call_does_not_start(tmp_path: Path, keys: dict[str, str] | None) -> None:
+def test_an_api_without_a_valid_key_does_not_start(tmp_path: Path, keys: dict[str, str] | None) -> None:
     if keys is not None:
         mount(tmp_path / "keys", keys)
     with pytest.raises(StartError, match=r"handler\.apiKeys.* Secret my-keys ") as caught:
@@ -93,7 +93,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_replica_asks_for_a_key_and_says_how(serve: Callable[..., Replica], folder: Path) -> None:
+def test_a_replica_requires_a_key_and_explains_how_to_send_it(
+    serve: Callable[..., Replica], folder: Path
+) -> None:
     replica = serve(ECHO, apiKeys=KEYS)
     shown = {"authorization": "Bearer first-key"}
     assert replica.post({"a": 1}, headers=shown).json() == {"a": 1}
@@ -132,7 +134,7 @@ def test_the_body_of_a_request_without_a_key_is_not_waited_for(
         assert connection.recv(1000).startswith(b"HTTP/1.1 401 ")
 
 
-def test_a_replica_without_keys_says_what_is_missing(
+def test_a_replica_without_keys_reports_the_missing_secret(
     serve: Callable[..., Replica], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(API_KEYS_VARIABLE, str(tmp_path / "nothing"))

@@ -65,7 +65,7 @@ def test_a_body_of_several_parts(messages):
     assert read([*messages, GONE]) == b"abcdefghij"
 
 
-def test_another_servers_receive_is_read_too():
+def test_the_receive_of_another_server_is_also_read():
     async def receive():
         return part(b"abc")
 
@@ -98,7 +98,7 @@ def test_a_body_over_the_limit_is_refused_as_soon_as_that_is_known(messages, hea
 
 
 @pytest.mark.parametrize("declared", [b"10", b"3", b"-11", b"none", b"", "¹²".encode()])
-def test_a_length_up_to_the_limit_or_none_at_all_is_read(declared):
+def test_a_body_up_to_the_limit_or_without_a_length_is_read(declared):
     assert read([part(b"abc")], headers={b"content-length": declared}) == b"abc"
 
 

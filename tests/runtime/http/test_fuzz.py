@@ -117,7 +117,7 @@ def test_bytes_that_are_hardly_http(echo, data):
     assert status is None or status < 500
 
 
-def test_nothing_is_left_of_all_that(echo):
+def test_nothing_remains_after_deletion(echo):
     intact(echo)
     assert echo.post({"a": 1}).json()["type"] == "dict"
 

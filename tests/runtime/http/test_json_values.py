@@ -39,7 +39,7 @@ def test_a_duration_in_each_unit(count, unit, text):
     assert dumps(np.timedelta64(count, unit)) == f'"{text}"'.encode()
 
 
-def test_a_duration_of_several_units_and_of_none():
+def test_durations_with_several_units_and_without_a_unit():
     assert dumps(np.array([3], "m8[5m]")) == b'["PT15M"]'
     assert dumps(np.array([3], "m8[2W]")) == b'["P42D"]'
     assert dumps(np.timedelta64("NaT")) == b"null"
@@ -83,7 +83,7 @@ def with_more(value):
 
 
 @pytest.mark.parametrize("value", [1, BIG])
-def test_dataclasses_are_written_alike_with_and_without_large_integers(value):
+def test_dataclasses_have_the_same_json_with_and_without_large_integers(value):
     assert dumps(Slotted(value)) == f'{{"value":{value}}}'.encode()
     assert dumps(Plain(value)) == f'{{"value":{value}}}'.encode()
     assert dumps(with_more(value)) == f'{{"value":{value},"more":3}}'.encode()
@@ -93,7 +93,7 @@ class Celsius(float):
     """A subclass of float."""
 
 
-def test_a_float_of_the_users_own():
+def test_a_subclass_of_float():
     assert dumps([Celsius(1.5)]) == b"[1.5]"
     assert dumps([Celsius(1.5), BIG]) == f"[1.5,{BIG}]".encode()
     assert dumps([np.longdouble("1.5"), np.longdouble("inf")]) == b"[1.5,null]"
@@ -176,7 +176,7 @@ class Broken:
         ({"k\udcff": 1}, 'result["k\\udcff"] is a str that UTF-8 can\'t encode: surrogates not allowed'),
     ],
 )  # fmt: skip
-def test_what_is_no_value_is_named(value, message):
+def test_values_of_unsupported_types_are_named(value, message):
     with pytest.raises(NotSerializable) as error:
         dumps(value)
     if message is not None:
@@ -201,6 +201,6 @@ def test_what_is_no_value_is_named(value, message):
         (pd.Timedelta("1.5s"), '"PT1.5S"'),
     ],
 )
-def test_what_numpy_and_pandas_hold(value, text):
+def test_values_of_numpy_and_pandas(value, text):
     assert dumps(value) == text.encode()
     assert dumps([value, BIG]) == f"[{text},{BIG}]".encode()

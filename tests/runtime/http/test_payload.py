@@ -65,7 +65,7 @@ def refused(body, kind, limit=LIMIT):
         (b"application/json\xff", b"{", b"{"),
     ],
 )
-def test_the_media_type_decides_and_nothing_that_begins_like_it(kind, body, value):
+def test_the_media_type_is_compared_as_a_whole(kind, body, value):
     result = parsed(body, kind)
     assert (type(result), result) == (type(value), value)
 
@@ -93,7 +93,7 @@ def test_the_media_type_decides_and_nothing_that_begins_like_it(kind, body, valu
         ("application/x-www-form-urlencoded; charset=none-such", b"a=1", 415, "none-such"),
     ],
 )
-def test_a_body_that_is_not_what_it_says_is_refused(kind, body, status, words):
+def test_a_body_that_does_not_match_its_encoding_is_refused(kind, body, status, words):
     assert refused(body, kind)[0] == status
     assert words in refused(body, kind)[1]
 
@@ -108,7 +108,7 @@ KIND = "multipart/form-data; boundary=b-1"
 
 
 @pytest.mark.parametrize("rest", [b"", b"\r\n", b"\r\nepilogue"])
-def test_a_whole_form_has_all_its_fields(rest):
+def test_a_complete_form_has_all_its_fields(rest):
     form = parsed(MULTIPART + rest, KIND)
     assert (form["flower"], form["last"]) == ("iris", "x")
     assert (form["picture"].filename, form["picture"].file.read()) == ("a.png", b"\x89PNG\r\n")
@@ -259,7 +259,7 @@ def value_or_status(function, *arguments):
 
 @settings(max_examples=1500, deadline=None, derandomize=True, database=None)
 @given(kind=kinds | st.just(ONE), body=bodies)
-def test_nothing_but_a_refusal_is_raised(kind, body):
+def test_only_user_errors_are_raised(kind, body):
     value, status = value_or_status(parsed, body, kind)
     assert status in (None, 400, 415)
     if type(value) is FormData and kind.startswith("multipart"):
@@ -272,7 +272,7 @@ def test_nothing_but_a_refusal_is_raised(kind, body):
     junk=st.binary(max_size=20),
     encoding=st.sampled_from([b"gzip", b"x-gzip", b"br", b"", b"identity"]),
 )
-def test_a_compressed_body_is_whole_or_refused(cut, junk, encoding):
+def test_a_compressed_body_is_complete_or_refused(cut, junk, encoding):
     content = b"content" * 20
     value, status = value_or_status(decompress, gzip.compress(content)[:cut] + junk, encoding, 1000)
     assert status in (None, 400, 413, 415)

@@ -62,7 +62,7 @@ def api(serve_for_module):
     return serve_for_module(HANDLER, maxBodySize="1Ki")
 
 
-def test_each_content_type_gives_its_payload(api):
+def test_the_payload_of_each_content_type(api):
     def sent(content, kind):
         headers = {"content-type": kind} if kind else {}
         return api.post(params={"do": "type"}, content=content, headers=headers).json()
@@ -91,7 +91,7 @@ def test_each_content_type_gives_its_payload(api):
         ("int-keys", "application/json", b'{"1":"one"}'),
     ],
 )
-def test_what_a_handler_returns_is_what_is_sent(api, give, kind, content):
+def test_the_result_of_a_handler_is_sent(api, give, kind, content):
     answer = httpx.get(api.url, params={"give": give})
     assert (answer.status_code, answer.headers["content-type"], answer.content) == (200, kind, content)
 
@@ -128,7 +128,9 @@ def test_a_callback_runs_after_the_response(api):
         ({"params": {"do": "unserialisable"}}, 500, "internal server error"),
     ],
 )
-def test_a_wrong_request_gets_its_status_and_reason_and_disturbs_nothing(api, request_, status, words):
+def test_an_invalid_request_gets_its_status_and_reason_and_does_not_affect_others(
+    api, request_, status, words
+):
     answer = api.post(**request_)
     assert answer.status_code == status
     assert words in answer.json()["error"]
@@ -144,7 +146,7 @@ def test_a_failure_is_in_the_log_with_its_traceback_and_request_id(api):
     assert "KeyError: 'secret'" in failed["traceback"]
 
 
-def test_a_result_that_is_not_json_is_in_the_log_with_the_path_to_what_is_wrong(api):
+def test_a_result_that_is_not_json_is_logged_with_the_path_to_the_value(api):
     assert api.post(params={"do": "unserialisable"}, headers={"x-request-id": "find-path"}).status_code == 500
     failed = next(
         line for line in api.lines() if "traceback" in line and line.get("requestId") == "find-path"
@@ -158,14 +160,14 @@ def test_integers_of_any_size_arrive_and_are_returned(api, number):
     assert api.post(params={"do": "type"}, json=[number]).json()["value"] == repr([number])
 
 
-def test_unknown_paths_and_verbs_are_told_what_there_is(api):
+def test_responses_to_unknown_paths_and_verbs_list_the_known_ones(api):
     assert httpx.get(f"{api.url}/nothing").status_code == 404
     refused = httpx.delete(api.url)
     assert refused.status_code == 405
     assert "POST" in refused.headers["allow"]
 
 
-def test_info_tells_what_is_served_and_is_no_request_to_the_api(api):
+def test_info_lists_the_served_models_and_is_not_counted_as_a_request(api):
     before = api.metric("cortex_request_duration_seconds_count")
     assert httpx.get(f"{api.url}/info").json() == {
         "api": "tested",
@@ -183,7 +185,7 @@ def test_a_request_id_that_is_not_sane_is_replaced(api):
     assert answer.headers["x-request-id"] != "a b\tc"
 
 
-def test_a_client_that_goes_away_disturbs_nobody(api):
+def test_a_client_that_disconnects_does_not_affect_others(api):
     with socket.create_connection(("127.0.0.1", api.port)) as gone:
         gone.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf")
         api.until(lambda: api.metric("cortex_requests_in_flight") == 1)

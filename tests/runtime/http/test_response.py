@@ -33,13 +33,13 @@ def test_the_content_type_of_a_value(value, kind, body):
     assert response.encode(value) == (kind, body)
 
 
-def test_text_that_is_none_is_an_error_for_the_author():
+def test_invalid_text_is_an_error_for_the_author():
     with pytest.raises(NotSerializable) as error:
         response.encode("a\udcff")
     assert str(error.value) == "result is a str that UTF-8 can't encode: surrogates not allowed"
 
 
-def test_a_pair_with_a_function_is_an_answer_and_what_runs_after_it():
+def test_a_pair_with_a_function_is_a_response_and_its_callback():
     class Pair(tuple):
         __slots__ = ()
 
@@ -190,7 +190,7 @@ def test_a_client_that_leaves_ends_the_generator(name, leaves_after):
         assert tracked.closed_in is not threading.main_thread()
 
 
-def test_a_client_that_leaves_interrupts_what_is_awaited():
+def test_a_client_that_leaves_interrupts_the_awaiting_handler():
     closed = []
 
     async def parts():
@@ -249,7 +249,7 @@ def test_a_client_that_leaves_while_a_thread_works_ends_the_stream_after_its_ste
     assert (steps, client.sent) == ([0], [])
 
 
-def test_a_generator_that_gives_nothing_in_time_has_stalled():
+def test_a_generator_without_a_part_in_time_fails():
     closed = []
 
     async def parts():
@@ -263,7 +263,7 @@ def test_a_generator_that_gives_nothing_in_time_has_stalled():
     assert (type(result), messages, closed) == (RequestTimeout, [], [True])
 
 
-def test_a_thread_that_gives_nothing_in_time_closes_its_generator_later():
+def test_a_generator_blocked_in_a_thread_is_closed_later():
     gate, closed = threading.Event(), threading.Event()
 
     def parts():
@@ -286,7 +286,7 @@ def test_a_thread_that_gives_nothing_in_time_closes_its_generator_later():
     asyncio.run(main())
 
 
-def test_a_timeout_of_the_generators_own_is_its_error():
+def test_a_timeout_raised_by_the_generator_is_its_error():
     async def parts():
         raise TimeoutError("of a database")
         yield
@@ -295,7 +295,7 @@ def test_a_timeout_of_the_generators_own_is_its_error():
     assert (type(result), str(result)) == (TimeoutError, "of a database")
 
 
-def test_iterators_without_a_close_are_streams_too():
+def test_iterators_without_a_close_are_streams():
     class Numbers:
         def __init__(self):
             self.n = 0
@@ -334,7 +334,7 @@ def sent_by(function):
     return asyncio.run(main())
 
 
-def test_a_whole_response():
+def test_a_complete_response():
     messages = sent_by(lambda c: response.send(c.send, 201, b"a/b", b"12345", [(b"x", b"y")]))
     head = [(b"content-type", b"a/b"), (b"content-length", b"5"), (b"x", b"y")]
     assert messages == [
@@ -392,7 +392,7 @@ def logged(caplog, monkeypatch):
         (RequestTimeout(2.5), (504, "the request took longer than 2.5 s (requestTimeout)", [])),
     ],
 )
-def test_what_a_handler_raises_for_its_client(error, expected, logged):
+def test_exceptions_of_a_handler_for_its_client(error, expected, logged):
     answer = response.error_of(error)
     assert (answer.status, answer.message, answer.headers) == expected
     assert not logged.records
@@ -410,7 +410,7 @@ def test_what_a_handler_raises_for_its_client(error, expected, logged):
         (HTTPException(409, "x", {"x": "\udcff"}), "'latin-1' codec can't encode"),
     ],
 )
-def test_a_refusal_that_can_not_be_sent_is_a_500_and_in_the_log(error, words, logged):
+def test_an_error_that_cannot_be_sent_is_a_logged_500(error, words, logged):
     answer = response.error_of(error)
     assert (answer.status, answer.message, answer.headers) == (500, "internal server error", [])
     (record,) = logged.records

@@ -71,7 +71,7 @@ def test_objects_are_lines_of_json(api, folder):
     assert answer.text == '{"n":1}\n[2]\nnull\n'
 
 
-def test_events_when_the_client_asks_for_them(api, folder):
+def test_events_if_the_client_accepts_them(api, folder):
     headers = {"accept": "text/event-stream", "x-request-id": "sse"}
     answer = api.post({"folder": folder, "parts": ["one\ntwo", {"n": 1}]}, headers=headers)
     assert answer.headers["content-type"].startswith("text/event-stream")

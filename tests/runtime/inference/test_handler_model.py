@@ -79,7 +79,7 @@ def test_without_a_declaration_the_signature_is_empty() -> None:
         ({"y": [1.5]}, 'returned FP64 for "y", and the class declares FP32'),
     ],
 )
-def test_a_wrong_result_is_the_handler_s_failure(result: Any, message: str) -> None:
+def test_an_invalid_result_is_a_failure_of_the_handler(result: Any, message: str) -> None:
     with pytest.raises(TypeError) as caught:
         infer(returning(result, outputs=Declared.outputs))
     assert message in str(caught.value)
@@ -115,7 +115,7 @@ def test_names_and_versions() -> None:
         infer(Doubling(), version="7")
 
 
-def test_a_wrong_declaration_is_a_reason_not_to_start() -> None:
+def test_an_invalid_declaration_fails_the_start() -> None:
     with pytest.raises(StartError, match=r"inputs\[0\].datatype must be one of") as caught:
         model_of(returning({}, inputs=[{"name": "x", "datatype": "F", "shape": []}]))
     assert caught.value.reason == "HandlerInvalid"

@@ -174,7 +174,7 @@ def test_errors_over_http(replica, method, path, content, status, message):
     assert message in response.json()["error"]
 
 
-def test_grpc_describes_the_same(replica):
+def test_grpc_has_the_same_metadata(replica):
     call = replica.grpc
     assert call("ServerLive", pb.ServerLiveRequest(), pb.ServerLiveResponse).live
     assert call("ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse).ready

@@ -128,7 +128,7 @@ def test_no_requested_outputs_are_all_outputs(outputs: Any) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_json_that_is_no_request(content: Any, message: str) -> None:
+def test_json_that_is_not_a_request(content: Any, message: str) -> None:
     with pytest.raises(UserError) as caught:
         decode(content)
     assert message in caught.value.message
@@ -190,9 +190,7 @@ def test_without_an_id_the_response_has_none() -> None:
     ("all_binary", "own", "binary"),
     [(True, None, True), (True, False, False), (False, True, True), (False, None, False)],
 )
-def test_an_output_is_binary_when_the_request_says_so(
-    all_binary: bool, own: bool | None, binary: bool
-) -> None:
+def test_an_output_is_binary_if_requested(all_binary: bool, own: bool | None, binary: bool) -> None:
     output = {"name": "y", "parameters": {} if own is None else {"binary_data": own}}
     kind, head, raw = respond(
         [tensor()], {"outputs": [output], "parameters": {"binary_data_output": all_binary}}

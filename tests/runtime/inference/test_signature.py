@@ -108,7 +108,7 @@ def test_models_whose_requests_can_run_as_one() -> None:
 ITEM = {"name": "x", "datatype": "FP32", "shape": [-1, 4]}
 
 
-def test_what_a_class_declares() -> None:
+def test_declarations_of_a_class() -> None:
     assert declared([ITEM], "inputs") == {"x": TensorSpec("x", "FP32", (-1, 4))}
     assert declared((), "inputs") == {}
 
@@ -126,7 +126,7 @@ def test_what_a_class_declares() -> None:
         ([{**ITEM, "shape": [-2]}], "got [-2]"),
     ],
 )
-def test_a_declaration_that_is_wrong(specs: Any, message: str) -> None:
+def test_invalid_declarations(specs: Any, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         declared(specs, "inputs")
     assert message in str(caught.value)

@@ -312,7 +312,7 @@ def test_an_invalid_queue_url_is_in_the_termination_log(api: Callable[..., Api],
     assert word in message
 
 
-def test_a_handler_that_fails_to_start_takes_no_job(api: Callable[..., Api]) -> None:
+def test_a_worker_whose_handler_fails_to_start_takes_no_job(api: Callable[..., Api]) -> None:
     made = api("class Handler:\n    def handler_async(self, payload):\n        pass\n")
     made.gateway()
     identity = made.submit({})

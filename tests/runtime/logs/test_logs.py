@@ -55,7 +55,7 @@ logging.raiseExceptions = True
         (RAISING + "logging.getLogger('cortex').addHandler(Raising())", 1),
     ],
 )  # fmt: skip
-def test_what_is_done_to_logging_costs_no_request_and_no_line_of_the_runtime(serve, setup, records):
+def test_changes_to_logging_affect_no_request_and_no_line_of_the_runtime(serve, setup, records):
     api = serve(HANDLER.replace("class Handler", setup + "\nclass Handler", 1))
     assert api.post("fine", headers={"x-request-id": "one"}).text == "fine"
     assert api.post("fail", headers={"x-request-id": "two"}).status_code == 500
@@ -148,7 +148,7 @@ class Printing:
          "signal.raise_signal(signal.SIGUSR1)", ["signal"]),
     ],
 )  # fmt: skip
-def test_every_line_comes_out_once(executes, code, messages):
+def test_every_line_is_written_once(executes, code, messages):
     identity = f"r-{os.urandom(4).hex()}"
     answer = executes.post(code, headers={"x-request-id": identity})
     assert (answer.status_code, answer.text) == (200, "done"), executes.log.read_text()[-2000:]
@@ -185,7 +185,7 @@ threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
     assert found == {f"thread {n} has a line": 200 for n in range(8)}
 
 
-def test_what_no_request_catches_is_one_line_with_its_traceback(executes):
+def test_uncaught_exceptions_are_one_line_with_their_traceback(executes):
     code = """
 import threading
 thread = threading.Thread(target=lambda: 1 / 0, name="mine"); thread.start(); thread.join()
@@ -200,7 +200,7 @@ Bad()
     assert ["unraisable" in line["traceback"] for line in lines if "__del__" in line["message"]] == [True]
 
 
-def test_a_process_that_is_forked_writes_its_own_lines_alone(executes):
+def test_a_forked_process_writes_only_its_own_lines(executes):
     code = """
 import os
 print("of the parent", end="")
@@ -233,7 +233,7 @@ class Handler:
 
 
 @pytest.mark.parametrize("gone", [False, True])
-def test_nobody_who_reads_the_log_can_hold_a_request_up(serve, gone):
+def test_a_slow_reader_of_the_log_does_not_delay_requests(serve, gone):
     reader, writer = os.pipe()
     with os.fdopen(writer, "wb") as output, os.fdopen(reader, "rb") as log:
         api = serve(LOUD, output=output)
@@ -258,7 +258,7 @@ def test_nobody_who_reads_the_log_can_hold_a_request_up(serve, gone):
     assert [int(message.split()[0]) for message in lost] == [10_000 - len(numbers)]
 
 
-def test_debug_survives_a_payload_that_can_not_be_shown(serve):
+def test_debug_survives_a_payload_without_a_repr(serve):
     source = ODD + "\nclass Handler:\n    def handle_get(self):\n        return iter([Broken()])\n"
     api = serve(source, debug=True)
     assert PLAIN.get(f"{api.url}/?debug=true").status_code == 500

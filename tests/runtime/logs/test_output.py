@@ -52,7 +52,7 @@ def opened(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "terminal", "socket", "file"])
-def test_lines_arrive_in_order_and_whole(opened, kind):
+def test_lines_arrive_in_order_and_complete(opened, kind):
     out, reader = opened(kind)
     for number in range(100):
         out.write(b"line %d\n" % number)
@@ -61,7 +61,7 @@ def test_lines_arrive_in_order_and_whole(opened, kind):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "terminal", "socket", "polled pipe"])
-def test_no_writer_waits_and_what_has_no_room_is_counted(opened, kind, monkeypatch):
+def test_no_writer_waits_and_dropped_lines_are_counted(opened, kind, monkeypatch):
     if kind == "polled pipe":
         # Like a container in which /proc cannot be used for it.
         monkeypatch.setattr(output.os, "open", lambda *arguments: (_ for _ in ()).throw(OSError()))
@@ -82,7 +82,7 @@ def test_no_writer_waits_and_what_has_no_room_is_counted(opened, kind, monkeypat
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
-def test_a_reader_that_is_gone_costs_nothing(kind, tmp_path):
+def test_a_closed_reader_does_not_affect_the_writer(kind, tmp_path):
     writer, reader = ends(kind, tmp_path)
     out = Output(writer, lambda lines: b"lost\n")
     os.close(reader)
@@ -92,14 +92,14 @@ def test_a_reader_that_is_gone_costs_nothing(kind, tmp_path):
     os.close(writer)
 
 
-def test_a_stdout_that_is_closed_costs_nothing(tmp_path):
+def test_a_closed_stdout_does_not_affect_requests(tmp_path):
     writer, reader = ends("pipe", tmp_path)
     os.close(reader)
     os.close(writer)
     Output(writer, lambda lines: b"lost\n").write(b"line\n")
 
 
-def test_a_line_larger_than_the_pipe_arrives_whole(opened):
+def test_a_line_larger_than_the_pipe_arrives_completely(opened):
     out, reader = opened("pipe")
     out.write(b"a" * 500_000 + b"\n", b"after\n")
     assert read_lines(reader, b"after") == ["a" * 500_000, "after"]

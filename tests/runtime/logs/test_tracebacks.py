@@ -41,7 +41,7 @@ def files(text):
         ("class E(Exception):\n    def __str__(self): raise KeyError\nraise E\n", ("handler.py", "3"), "str() failed>"),
     ],
 )  # fmt: skip
-def test_the_cause_of_death_begins_in_the_users_code(serve, tmp_path, source, first, last):
+def test_the_reason_of_an_exit_starts_in_the_users_code(serve, tmp_path, source, first, last):
     files_ = tmp_path / "files"
     (files_ / "part").mkdir(parents=True)
     (files_ / "part" / "__init__.py").touch()
@@ -139,7 +139,7 @@ def test_a_group_of_exceptions_is_shown_with_its_members(project):
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "\U0001f33c", '"'])
-def test_the_termination_log_keeps_the_first_line_and_whole_last_lines(tmp_path, letter):
+def test_the_termination_log_keeps_the_first_line_and_complete_last_lines(tmp_path, letter):
     lines = [f"{number} {letter * 90}" for number in range(200)]
     record_termination(tmp_path / "log", StartError("Reason", "\n".join(["what happened", *lines])))
     content = (tmp_path / "log").read_bytes()

@@ -286,7 +286,7 @@ def test_debug_shows_only_the_stages_that_exist(serve, tmp_path, source, around)
     assert stages(api, "d") == ["sample", *around, "prediction"]
 
 
-def test_debug_of_a_handler_shows_what_came_and_what_went(serve):
+def test_debug_of_a_handler_shows_the_payload_and_the_result(serve):
     api = serve(TRACKED, debug=True)
     httpx.post(f"{api.url}/?debug=true", json={"a": 1}, headers={"x-request-id": "d"})
     httpx.post(f"{api.url}/?debug=false", json={"a": 2}, headers={"x-request-id": "e"})

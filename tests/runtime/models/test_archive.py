@@ -41,7 +41,7 @@ def test_an_archive_is_unpacked_with_its_folders(tmp_path, suffix, make):
 
 @pytest.mark.parametrize("make", [(".zip", zipped), (".tar.gz", tarred)], ids=["zip", "tar"])
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/etc/evil", "C:\\evil", "..\\evil", "a//b"])
-def test_no_entry_leaves_the_folder(tmp_path, make, name):
+def test_no_entry_is_extracted_outside_of_the_folder(tmp_path, make, name):
     suffix, pack = make
     packed = pack(tmp_path / f"m{suffix}", [(name, b"x")])
     with pytest.raises(StartError) as caught:
@@ -83,7 +83,7 @@ def test_a_damaged_content_is_refused(tmp_path):
     assert caught.value.reason == "ModelInvalid"
 
 
-def test_what_would_fill_the_disk_is_refused_before_it_does(tmp_path):
+def test_an_archive_larger_than_the_free_space_is_refused(tmp_path):
     packed = zipped(tmp_path / "m.zip", [("a.bin", b"x")])
     data = packed.read_bytes()
     # The size of the only entry in the central directory, nearly 4 GB; repeated until it exceeds any disk.

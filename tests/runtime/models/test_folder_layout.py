@@ -42,7 +42,7 @@ def test_layouts_that_are_served(kind, names, versions):
         ("tensorflow", ["saved_model.pb", "variables/variables.data-0"], "variables.index is missing"),
     ],
 )
-def test_layouts_that_are_refused_say_what_is_wrong_what_is_accepted_and_what_is_there(kind, names, words):
+def test_invalid_layouts_report_the_problem_the_accepted_layouts_and_the_files(kind, names, words):
     with pytest.raises(folder_layout.InvalidLayout) as caught:
         folder_layout.read(kind, names, "s3://b/m")
     message = str(caught.value)
@@ -53,7 +53,7 @@ def test_layouts_that_are_refused_say_what_is_wrong_what_is_accepted_and_what_is
     assert all(f"\n  {name}" in message for name in shown)
 
 
-def test_a_broken_version_leaves_the_others_served():
+def test_a_broken_version_does_not_affect_the_others():
     found = folder_layout.read("onnx", ["1/a.onnx", "2/a.txt", "3/a.onnx", "03/a.onnx"], "m")
     assert dict(found.versions) == {1: "1/"}
     assert "m/2 is not an ONNX model" in found.problems[2]

@@ -122,7 +122,7 @@ def in_threads(*calls):
     return join
 
 
-def test_a_version_is_loaded_once_for_all_who_ask(loads):
+def test_a_version_is_loaded_once_for_concurrent_requests(loads):
     cache = MemoryCache(Versions(("a", 1), ("a", 2)), loads.load)
     loads.gate.clear()
     join = in_threads(*[lambda: cache.get("a", None)] * 8, *[lambda: cache.get("a", "2")] * 4)
@@ -134,7 +134,7 @@ def test_a_version_is_loaded_once_for_all_who_ask(loads):
     assert loads.done == [("a", 2, "first")]
 
 
-def test_the_least_recently_used_leaves_before_the_next_is_loaded(loads):
+def test_the_least_recently_used_model_is_evicted_before_the_next_is_loaded(loads):
     names = "abcd"
     cache = MemoryCache(Versions(*[(name, 1) for name in names]), loads.load, size=2, unload=loads.unload)
     for name in "abacad":
@@ -144,7 +144,7 @@ def test_the_least_recently_used_leaves_before_the_next_is_loaded(loads):
     assert loads.alive == {"a 1 first", "d 1 first"}
 
 
-def test_the_limit_holds_however_many_load_at_once(loads):
+def test_the_limit_holds_for_concurrent_loads(loads):
     names = "abcdefgh"
     cache = MemoryCache(Versions(*[(name, 1) for name in names]), loads.load, size=3, unload=loads.unload)
     join = in_threads(*[(lambda name=name: cache.get(name, 1)) for name in names * 3])
@@ -197,7 +197,7 @@ def test_latest_is_the_highest_version_that_can_be_loaded(loads):
     assert loads.done.count(("a", 2, "first")) == 1
 
 
-def test_a_failed_load_is_tried_again_after_a_while(loads, monkeypatch):
+def test_a_failed_load_is_retried_after_a_pause(loads, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     loads.broken.add(("a", 1, "first"))
@@ -212,7 +212,7 @@ def test_a_failed_load_is_tried_again_after_a_while(loads, monkeypatch):
     assert cache.problems() == {}
 
 
-def test_nothing_starts_with_a_named_model_that_can_not_be_loaded(loads):
+def test_a_named_model_that_cannot_be_loaded_fails_the_start(loads):
     loads.broken.add(("a", 1, "first"))
     with pytest.raises(StartError, match="truncated") as caught:
         MemoryCache(Versions(("a", 1), ("b", 1)), loads.load).preload()
@@ -223,7 +223,7 @@ def test_nothing_starts_with_a_named_model_that_can_not_be_loaded(loads):
 
 
 @pytest.mark.parametrize("size", [None, 1, 2])
-def test_a_change_replaces_and_a_bad_change_does_not(loads, size):
+def test_a_valid_change_replaces_a_model_and_an_invalid_one_does_not(loads, size):
     store = Versions(("a", 1))
     cache = MemoryCache(store, loads.load, size=size, unload=loads.unload)
     assert cache.get("a", None) == "a 1 first"
@@ -246,7 +246,7 @@ def test_a_change_replaces_and_a_bad_change_does_not(loads, size):
     assert size is None or loads.most <= size
 
 
-def test_a_bad_new_version_leaves_latest_where_it_was(loads):
+def test_an_invalid_new_version_does_not_become_latest(loads):
     store = Versions(("a", 1))
     cache = MemoryCache(store, loads.load)
     cache.preload()
@@ -259,7 +259,7 @@ def test_a_bad_new_version_leaves_latest_where_it_was(loads):
     assert cache.get("a", None) == "a 3 first"
 
 
-def test_what_is_gone_leaves(loads):
+def test_removed_models_are_unloaded(loads):
     store = Versions(("a", 1), ("a", 2))
     cache = MemoryCache(store, loads.load, unload=loads.unload)
     cache.preload()
@@ -285,7 +285,7 @@ def test_requests_go_on_while_a_change_is_loaded(loads):
     assert cache.get("a", None) == "a 1 second"
 
 
-def test_a_load_may_ask_for_another_model_but_not_for_itself(loads):
+def test_a_load_may_load_another_model_but_not_itself(loads):
     store = Versions(("a", 1), ("b", 1))
 
     def load(version):
@@ -310,13 +310,13 @@ def test_a_loader_that_exits_is_a_failed_load():
         MemoryCache(Versions(("a", 1)), load).get("a", 1)
 
 
-def test_a_name_or_version_that_is_no_string_is_the_callers_error(loads):
+def test_a_name_or_version_that_is_not_a_string_is_a_user_error(loads):
     cache = MemoryCache(Versions(("a", 1)), loads.load)
     with pytest.raises(UserError):
         cache.get(["a"], 1)
 
 
-def test_a_new_process_serves_the_last_good_one_when_what_is_there_now_can_not_be_loaded(loads):
+def test_a_new_process_serves_the_previous_model_if_the_current_one_cannot_be_loaded(loads):
     store = Versions(("a", 1))
     store.before["a", 1] = store.items["a", 1]
     store.change("a", 1, "second")

@@ -53,7 +53,7 @@ def test_versions_in_a_bucket_come_and_go_while_requests_are_answered(serve, s3,
     api.until(lambda: api.post([[1, 2]]).json() == [[2.0, 4.0]])
 
 
-def test_a_worker_that_is_replaced_serves_the_last_good_model(serve, web, onnx_bytes):
+def test_a_replaced_worker_serves_the_last_loadable_model(serve, web, onnx_bytes):
     web.files["/m.onnx"] = onnx_bytes(1.0)
     handler = (
         ONNX
@@ -96,7 +96,7 @@ def test_python_models_by_name_and_version(serve, s3):
     ]
 
 
-def test_a_load_model_that_raises_is_told_at_the_start(serve, s3):
+def test_a_load_model_that_raises_is_reported_at_the_start(serve, s3):
     s3.put("broken", {"m/model.pkl": b"no pickle"})
     reason, message = serve(PYTHON, wait=False, models={"path": "s3://broken/m"}).cause_of_death()
     assert reason == "ModelInvalid"
@@ -119,7 +119,7 @@ def test_models_need_a_load_model(serve, s3):
         ("s3://serving/onnx", "reader", "ModelAccessDenied", "access denied"),
     ],
 )
-def test_a_bucket_that_can_not_be_read_is_the_cause_of_death(
+def test_an_unreadable_bucket_is_the_reason_of_the_exit(
     serve, s3, monkeypatch, location, key, expected, words
 ):
     s3.put("serving", {"other": b""})
@@ -142,7 +142,7 @@ def test_a_cache_of_one_model_serves_many(serve, s3, onnx_bytes):
     assert len(fetched) == 2
 
 
-def test_readiness_tells_of_a_download(serve, web, onnx_bytes):
+def test_readiness_reports_a_download(serve, web, onnx_bytes):
     web.files["/m.onnx"] = onnx_bytes(1.0)
     web.faults = [503, 503]
     api = serve(ONNX, wait=False, type="onnx", models={"path": f"{web.url}/m.onnx"})

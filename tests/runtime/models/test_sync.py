@@ -88,7 +88,7 @@ def test_a_bucket_with_versions(s3, replica):
         assert caught.value.status == 400
 
 
-def test_a_new_version_is_latest_and_its_removal_brings_the_last_back(s3, replica):
+def test_a_new_version_is_latest_until_it_is_removed(s3, replica):
     s3.put("live", {"m/1/a.onnx": b"1"})
     api = replica(path="s3://live/m")
     store = api.start()
@@ -109,7 +109,7 @@ def test_a_new_version_is_latest_and_its_removal_brings_the_last_back(s3, replic
     assert (before.path / "a.onnx").read_bytes() == b"1"
 
 
-def test_a_bad_change_is_told_and_the_last_good_one_stays(s3, replica):
+def test_an_invalid_change_is_reported_and_the_previous_model_stays(s3, replica):
     s3.put("bad", {"m/1/a.onnx": b"1"})
     api = replica(paths=[{"name": "iris", "path": "s3://bad/m"}])
     store = api.start()
@@ -136,7 +136,7 @@ def test_a_bad_change_is_told_and_the_last_good_one_stays(s3, replica):
     assert api.sync.failures["iris"] == 4
 
 
-def test_a_server_that_is_away_for_a_while_changes_nothing(web, replica):
+def test_a_temporarily_unavailable_server_changes_nothing(web, replica):
     web.files["/m.onnx"] = b"1"
     api = replica(path=f"{web.url}/m.onnx")
     store = api.start()
@@ -150,7 +150,7 @@ def test_a_server_that_is_away_for_a_while_changes_nothing(web, replica):
     assert store.problems() == {}
 
 
-def test_a_change_of_which_the_download_breaks_for_good_is_taken_later(web, replica):
+def test_a_change_whose_download_fails_is_used_later(web, replica):
     web.files["/m.onnx"] = b"1" * 1000
     api = replica(path=f"{web.url}/m.onnx")
     store = api.start()
@@ -164,7 +164,7 @@ def test_a_change_of_which_the_download_breaks_for_good_is_taken_later(web, repl
     assert store.find(None, None).path.read_bytes() == b"2" * 2000
 
 
-def test_nothing_half_is_left_when_a_download_fails_at_the_start(web, replica):
+def test_no_partial_files_remain_if_a_download_fails_at_the_start(web, replica):
     web.files["/m.onnx"] = bytes(3_000_000)
     web.faults += ["none", "none", "break", *[503] * 20]
     api = replica(path=f"{web.url}/m.onnx")
@@ -210,7 +210,7 @@ def test_a_folder_of_models(s3, replica):
         ),
     ],
 )
-def test_what_can_not_start(replica, write, models, reason, words):
+def test_programs_that_fail_to_start(replica, write, models, reason, words):
     api = replica(**models)
     write(api.project, {"mixed/1/a.onnx": "", "mixed/a.onnx": "", "good/a.onnx": ""})
     (api.project / "empty").mkdir()
@@ -241,7 +241,7 @@ def test_a_claim(replica, write, tmp_path, monkeypatch):
     assert (store.find(None, None).path / "a.onnx").read_text() == "3"
 
 
-def test_what_a_separate_server_loads_is_brought_to_the_folder_that_it_sees(replica, write, monkeypatch):
+def test_models_for_a_separate_server_are_copied_to_its_folder(replica, write, monkeypatch):
     monkeypatch.setenv("CORTEX_TENSORFLOW_SERVING", "localhost:9000")
     api = replica("tensorflow", path="m")
     write(api.project, {"m/5/saved_model.pb": "x"})
@@ -265,7 +265,7 @@ def test_a_packed_model(web, replica):
         (zipped({"readme": b"x"}), "saved_model.pb is missing"),
     ],
 )
-def test_a_bad_archive_is_refused_and_leaves_nothing(web, replica, content, words, tmp_path):
+def test_an_invalid_archive_is_rejected_and_extracts_no_file(web, replica, content, words, tmp_path):
     web.files["/iris.zip"] = content
     api = replica("tensorflow", path=f"{web.url}/iris.zip")
     with pytest.raises(StartError, match=words) as caught:
@@ -275,7 +275,7 @@ def test_a_bad_archive_is_refused_and_leaves_nothing(web, replica, content, word
     assert not list(tmp_path.rglob("evil"))
 
 
-def test_a_cache_on_disk_fetches_what_is_asked_for_and_keeps_its_limit(s3, replica):
+def test_a_disk_cache_fetches_requested_models_and_keeps_its_limit(s3, replica):
     s3.put("cached", {f"m/{i}/a.onnx": str(i).encode() for i in range(1, 6)})
     api = replica(path="s3://cached/m", cacheSize=1, diskCacheSize=2)
     store = api.start()
@@ -286,7 +286,7 @@ def test_a_cache_on_disk_fetches_what_is_asked_for_and_keeps_its_limit(s3, repli
     assert api.on_disk() == ["_cortex_default/1/a.onnx", "_cortex_default/3/a.onnx"]
 
 
-def test_what_changed_since_the_last_look_is_fetched_as_it_is(s3, replica):
+def test_changes_since_the_last_poll_are_fetched(s3, replica):
     s3.put("moved", {"m/1/a.onnx": b"1", "m/2/a.onnx": b"2"})
     store = replica(path="s3://moved/m", cacheSize=1, diskCacheSize=2).start()
     s3.put("moved", {"m/1/a.onnx": b"another"})
@@ -335,7 +335,7 @@ def test_processes_that_share_the_folder_fetch_once(web, tmp_path, role):
     assert [method for method, _, _ in web.seen].count("GET") == 1
 
 
-def test_what_a_killed_process_left_is_in_nobodys_way(web, replica):
+def test_files_of_a_killed_process_do_not_affect_others(web, replica):
     web.files["/m.onnx"] = b"whole"
     api = replica(path=f"{web.url}/m.onnx")
     stamp = api.start().find(None, None).stamp
@@ -350,7 +350,7 @@ def test_what_a_killed_process_left_is_in_nobodys_way(web, replica):
     assert api.store.find(None, None).path.read_bytes() == b"whole"
 
 
-def test_what_is_no_longer_served_is_removed_after_a_while(web, replica, monkeypatch):
+def test_versions_that_are_no_longer_served_are_removed_later(web, replica, monkeypatch):
     web.files["/m.onnx"] = b"1"
     api = replica(path=f"{web.url}/m.onnx")
     before = api.start().find(None, None).path
@@ -365,7 +365,7 @@ def test_what_is_no_longer_served_is_removed_after_a_while(web, replica, monkeyp
     assert api.store.find(None, None).path.read_bytes() == b"2"
 
 
-def test_what_was_there_before_a_change_stays_until_the_change_has_been_loaded(web, replica, monkeypatch):
+def test_the_previous_files_stay_until_a_change_was_loaded(web, replica, monkeypatch):
     monkeypatch.setattr(disk_cache, "_GRACE_SECONDS", -1.0)
     web.files["/m.onnx"] = b"good"
     api = replica(path=f"{web.url}/m.onnx")

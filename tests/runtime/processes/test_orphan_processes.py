@@ -41,7 +41,7 @@ def test_adopted_processes_are_reaped():
     subprocess.run([*CONTAINER, sys.executable, "-c", PROGRAM], check=True, timeout=60)
 
 
-def test_other_processes_reap_nothing():
+def test_other_processes_reap_no_child():
     child = subprocess.Popen(["sh", "-c", "exit 3"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     reaper = OrphanReaper()

@@ -66,7 +66,7 @@ async def launched(launcher, folders=(), arguments=ARGUMENTS):
         await spawned.process.wait()
 
 
-async def test_a_forked_worker_finds_what_a_fresh_interpreter_has(launcher):
+async def test_a_forked_worker_starts_like_a_fresh_interpreter(launcher):
     async with launched(launcher) as (one, first), launched(launcher) as (_, second):
         assert first["is_fork"]
         assert first["pid"] == one.process.pid == first["session"]
@@ -89,7 +89,7 @@ async def test_the_exit_status_of_a_forked_worker_is_reported(launcher, status):
         worker.process.kill()  # Does nothing, because the pid may have been reused.
 
 
-async def test_a_hundred_restarts_leave_no_descriptor_and_no_zombie(launcher, template):
+async def test_a_hundred_restarts_leak_no_descriptor_and_no_zombie(launcher, template):
     folders = [Path(f"/proc/{pid}/fd") for pid in (os.getpid(), template.pid)]
 
     def count():

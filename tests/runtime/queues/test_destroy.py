@@ -54,9 +54,7 @@ async def test_destroy_removes_only_the_named_queue(queue: Make, queue_url: str,
     assert await other.status(kept[1]) is not None
 
 
-async def test_destroying_a_missing_queue_succeeds_and_creates_nothing(
-    queue_url: str, tmp_path: Path
-) -> None:
+async def test_destroying_a_missing_queue_succeeds(queue_url: str, tmp_path: Path) -> None:
     name = f"cortex-default-t{uuid.uuid4().hex[:8]}"
     assert destroy(queue_url, name, tmp_path / "log") == 0
     backend = backend_of(queue_url, name, {"jobs": 1.0, "hooks": 1.0})

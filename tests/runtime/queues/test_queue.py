@@ -102,7 +102,7 @@ async def test_several_workers_share_the_jobs_and_none_runs_twice(queue: Make) -
     assert sorted(done) == sorted(ids)
 
 
-async def test_a_job_of_a_dead_worker_runs_again_and_the_late_worker_cannot_write(queue: Make) -> None:
+async def test_a_job_of_an_exited_worker_runs_again_and_a_late_worker_cannot_write(queue: Make) -> None:
     late, other = await queue(lease="1s"), await queue(lease="1s")
     identity = await late.submit(b"x", "text/plain")
     first = await take(late)
@@ -169,7 +169,7 @@ async def test_a_job_becomes_a_dead_letter_after_its_last_failed_attempt(queue: 
     await emptied(one)
 
 
-async def test_attempts_of_dead_workers_are_counted(queue: Make) -> None:
+async def test_attempts_of_exited_workers_are_counted(queue: Make) -> None:
     one = await queue(lease="1s", maxAttempts=2)
     identity = await one.submit(b"x", "text/plain")
     await take(one)

@@ -71,7 +71,7 @@ class Handler:
 """
 
 
-def test_arguments_are_passed_by_name_whatever_their_kind(serve):
+def test_arguments_of_every_kind_are_passed_by_name(serve):
     import httpx
 
     api = serve(ARGUMENTS, config={"k": [1]})

@@ -78,7 +78,7 @@ def api(serve_for_module):
     return serve_for_module(SOURCE)
 
 
-def test_user_code_finds_what_a_fresh_interpreter_has(api):
+def test_user_code_runs_as_in_a_fresh_interpreter(api):
     first = httpx.get(api.url, timeout=60).json()
     assert first["parents"] == [first["pid"]] * 2
     assert first["threads started"] == [1]
@@ -90,7 +90,7 @@ def test_user_code_finds_what_a_fresh_interpreter_has(api):
     assert not {*map(str, first["random"])} & {*map(str, second["random"])}
 
 
-def test_log_lines_stay_whole_while_workers_are_forked(api):
+def test_log_lines_stay_complete_while_workers_are_forked(api):
     before = len(api.lines())
     for _ in range(3):
         for _ in range(20):

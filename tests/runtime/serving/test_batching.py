@@ -66,7 +66,7 @@ def together(api, payloads):
         return list(clients.map(api.post, payloads))
 
 
-def test_a_full_batch_begins_at_once_and_everybody_gets_his_own_result(four):
+def test_a_full_batch_starts_at_once_and_each_request_gets_its_own_result(four):
     def numbers():
         names = ("cortex_batch_size_count", "cortex_batch_size_sum", "cortex_batch_wait_seconds_count")
         return [four.metric(name) for name in names]
@@ -93,7 +93,7 @@ def test_a_batch_does_not_wait_when_no_other_client_is_connected(batched):
         assert client.post(api.url, json={"n": 1}).json()["of"] == 1
 
 
-def test_what_waits_while_a_batch_runs_is_the_next_batch(batched, tmp_path):
+def test_requests_queued_during_a_batch_form_the_next_batch(batched, tmp_path):
     api = batched(3, "20ms")
     gate = tmp_path / "gate"
     with ThreadPoolExecutor(5) as clients:
@@ -125,19 +125,19 @@ def test_a_result_may_be_the_error_of_one(four):
 @pytest.mark.parametrize(
     ("wrong", "words"), [("short", "returned 3 results for a batch of 4 requests"), ("scalar", "got dict")]
 )
-def test_results_that_fit_no_request_fail_all_and_nobody_hangs(four, wrong, words):
+def test_a_wrong_number_of_results_fails_all_requests_of_the_batch(four, wrong, words):
     answers = together(four, [{wrong: True}, {"n": 1}, {"n": 2}, {"n": 3}])
     assert [answer.status_code for answer in answers] == [500] * 4
     assert words in four.log.read_text()
 
 
-def test_a_bad_body_never_joins_a_batch(four):
+def test_an_invalid_body_never_joins_a_batch(four):
     bad = four.post(content=b"{", headers={"content-type": "application/json"})
     assert bad.status_code == 400
     assert [answer.json()["of"] for answer in together(four, [{"n": 1}] * 4)] == [4] * 4
 
 
-def test_a_request_that_is_over_time_leaves_the_queue(batched):
+def test_a_request_that_times_out_leaves_the_queue(batched):
     api = batched(4, "10s", requestTimeout="300ms")
     assert api.post({"n": 1}).status_code == 504
     assert api.metric("cortex_queue_length") == 0
@@ -176,7 +176,7 @@ def test_each_process_has_its_batches(batched):
     assert api.metric("cortex_batch_size_sum") == 16
 
 
-def test_an_onnx_handler_gets_lists_too(batched, tmp_path):
+def test_an_onnx_handler_also_gets_lists(batched, tmp_path):
     write_model(tmp_path / "m.onnx", 2.0)
     source = """
 import numpy as np

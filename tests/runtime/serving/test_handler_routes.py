@@ -178,7 +178,7 @@ class Handler:
 """
 
 
-def test_an_application_that_cannot_start_is_the_cause_of_death(serve):
+def test_an_application_that_cannot_start_is_the_reason_of_the_exit(serve):
     replica = serve(FAILING, wait=False)
     reason, message = replica.cause_of_death()
     assert reason == "HandlerInitError"

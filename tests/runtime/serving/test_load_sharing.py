@@ -255,7 +255,7 @@ def test_requests_sent_to_a_dead_worker_are_forwarded_or_closed():
             assert ours.recv(4) == b"here"
 
 
-def test_workers_tell_each_other_at_once_what_is_free_and_what_waits():
+def test_workers_share_free_threads_and_queued_requests_at_once():
     """One worker only, whose messages to another are read here, and whose periodic tasks do not run."""
 
     async def run():

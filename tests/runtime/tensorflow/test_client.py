@@ -21,7 +21,7 @@ def client(open_for_module, models):
 @pytest.mark.parametrize(
     ("version", "factor"), [("latest", 10), (None, 10), ("", 10), ("2", 2), (2, 2), ("1", 1), (10, 10)]
 )
-def test_the_version_that_is_asked_for_answers_and_says_so(client, version, factor):
+def test_the_requested_version_answers_and_is_named_in_a_header(client, version, factor):
     answered = []
     token = served.set(answered)
     outputs = client.predict({"a": A, "b": B}, "sum", version)
@@ -44,7 +44,7 @@ def test_the_version_that_is_asked_for_answers_and_says_so(client, version, fact
         (None, None, 404, "the request must name a model: anyshape, default"),
     ],
 )
-def test_what_is_not_there_is_the_callers_error_and_lists_what_is(client, name, version, status, words):
+def test_unknown_models_are_a_user_error_that_lists_the_known_ones(client, name, version, status, words):
     with pytest.raises(UserError) as raised:
         client.predict({"a": A, "b": B}, name, version)
     assert raised.value.status == status
@@ -60,7 +60,7 @@ def test_outputs_keep_their_shapes_and_types(client):
     assert to_json(outputs) == b'{"best":[0,0],"scores":[[4.0,4.0,4.0],[4.0,4.0,4.0]]}'
 
 
-def test_nothing_in_nothing_out(client):
+def test_no_requests_no_results(client):
     outputs = client.predict({"a": np.zeros((0, 3)), "b": np.zeros((0, 3))}, "sum")
     assert outputs["scores"].shape == (0, 3)
     assert client.predict([], "words")["upper"].tolist() == []
@@ -96,7 +96,7 @@ def test_every_type_survives(client, beside):
         assert output.dtype == {"bfloat16": np.float32, "string": object}.get(name, name)
 
 
-def test_what_the_model_refuses_is_the_callers_error(client):
+def test_inputs_that_the_model_refuses_are_a_user_error(client):
     assert client.predict([1, 2], "picky")["y"].tolist() == [1, 2]
     with pytest.raises(UserError, match=r"refused its input.*x must be positive") as raised:
         client.predict([0], "picky")
@@ -118,7 +118,7 @@ def test_what_the_model_refuses_is_the_callers_error(client):
         ({"a": A * 3, "b": B * 2}, "refused its input: Incompatible shapes: [2,3] vs. [3,3]"),
     ],
 )
-def test_a_wrong_input_is_named(client, model_input, words):
+def test_an_invalid_input_is_named(client, model_input, words):
     with pytest.raises(UserError) as raised:
         client.predict(model_input, "sum")
     assert raised.value.status == 400
@@ -136,7 +136,7 @@ def test_the_signature_is_the_configured_one_or_else_the_usual_one(client, name,
     )
 
 
-def test_the_signature_tells_shapes_and_types(client):
+def test_the_signature_has_shapes_and_types(client):
     assert client.signature("sum") == {
         "key": "serving_default",
         "inputs": {"a": {"shape": [-1, 3], "type": "float32"}, "b": {"shape": [-1, 3], "type": "float32"}},
@@ -149,7 +149,7 @@ def test_the_signature_tells_shapes_and_types(client):
     assert client.signature("scalar")["inputs"] == {"x": {"shape": [], "type": "int64"}}
 
 
-def test_info_tells_what_there_is(client):
+def test_info_lists_the_models(client):
     entry = next(entry for entry in client.info() if entry["name"] == "sum")
     assert entry == {
         "name": "sum",

@@ -28,7 +28,7 @@ VALUES = {
 }
 
 
-def test_the_generated_modules_are_what_the_proto_files_say(beside):
+def test_the_generated_modules_match_the_proto_files(beside):
     generate = beside("generate")
     there = {path.name: path.read_text() for path in generate.FOLDER.glob("*_pb2.py*")}
     assert generate.generated() == there, "run python tests/runtime/tensorflow/generate.py"
@@ -78,7 +78,7 @@ def test_values_of_every_type_come_from_tensorflow_unchanged(tf, serving, dtype,
 @pytest.mark.parametrize(
     ("dtype", "value"), [("float32", 1.5), ("int64", 7), ("string", "x"), ("bool", True)]
 )
-def test_a_list_that_is_too_short_goes_on_with_its_last_value(tf, dtype, value):
+def test_a_list_that_is_too_short_repeats_its_last_value(tf, dtype, value):
     message = tf.make_tensor_proto(value, tf.as_dtype(dtype), [2, 2])
     array = tensors.read(tensor_pb2.TensorProto.FromString(message.SerializeToString()))
     assert array.tolist() == [[value, value], [value, value]]
@@ -121,7 +121,7 @@ def test_bfloat16_rounds_to_the_nearest_as_tensorflow_does(tf):
         arrays.array_shapes(min_dims=0, min_side=0),
     )
 )
-def test_what_is_written_is_read(array):
+def test_written_tensors_are_read_unchanged(array):
     proto = tensor_pb2.TensorProto()
     tensors.write(array, array.dtype.name, proto)
     np.testing.assert_array_equal(tensors.read(proto), array, strict=True)

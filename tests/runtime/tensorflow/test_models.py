@@ -37,9 +37,7 @@ def test_a_single_model_has_no_name_to_give(open_client, models):
         ),
     ],
 )
-def test_a_model_that_can_not_be_served_is_the_reason_why_the_api_does_not_start(
-    open_client, models, spec, words
-):
+def test_a_model_that_cannot_be_served_fails_the_start(open_client, models, spec, words):
     with pytest.raises(StartError) as raised:
         open_client({**spec, "path": str(models / spec["path"])})
     assert raised.value.reason == "ModelInvalid"
@@ -111,7 +109,7 @@ def test_no_request_is_lost_while_models_are_replaced(open_client, savedmodels, 
 
 
 @pytest.mark.parametrize("spec", [{}, {"cacheSize": 1}])
-def test_the_last_good_one_stays_when_its_successor_is_broken(
+def test_the_previous_model_stays_if_its_successor_is_broken(
     open_client, models, savedmodels, tmp_path, spec
 ):
     folder = tmp_path / "sum"
@@ -132,9 +130,7 @@ def test_the_last_good_one_stays_when_its_successor_is_broken(
     assert client.problems() == {}
 
 
-def test_a_new_version_that_is_broken_leaves_the_old_one_the_latest(
-    open_client, models, savedmodels, tmp_path
-):
+def test_a_broken_new_version_does_not_become_latest(open_client, models, savedmodels, tmp_path):
     folder = tmp_path / "sum"
     shutil.copytree(models / "sum" / "1", folder / "1")
     client = open_client({"path": str(folder)})
@@ -145,7 +141,7 @@ def test_a_new_version_that_is_broken_leaves_the_old_one_the_latest(
     assert "failed to load" in client.problems()["model 2"]
 
 
-def test_with_a_limit_models_are_loaded_when_they_are_asked_for(open_client, models):
+def test_with_a_limit_models_are_loaded_on_request(open_client, models):
     client = open_client({"path": str(models / "sum"), "cacheSize": 2})
     assert client.info()[0]["loaded"] == []
     for version in (1, 2, 10, 1, 10):

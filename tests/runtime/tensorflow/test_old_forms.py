@@ -254,7 +254,7 @@ def test_jobs_are_answered_from_the_signature_that_is_chosen(
         ({"signatureKey": "third"}, 'no signature "third" (signatureKey); it has double, half'),
     ],
 )
-def test_without_a_clear_signature_no_job_is_taken_and_the_keys_are_listed(
+def test_an_ambiguous_signature_fails_the_start_and_lists_the_keys(
     api,  # noqa: F811
     models,
     double,

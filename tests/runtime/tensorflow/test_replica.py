@@ -30,7 +30,7 @@ def way(request, monkeypatch):
     return request.param
 
 
-def test_a_handler_asks_for_models_by_name_and_version(serve, models, way):
+def test_a_handler_selects_models_by_name_and_version(serve, models, way):
     paths = [{"name": name, "path": str(models / name)} for name in ("sum", "words")]
     api = serve(HANDLER, type="tensorflow", models={"paths": paths}, wait=False)
     # The import of TensorFlow takes seconds.
@@ -64,7 +64,7 @@ def test_workers_share_the_server_and_follow_a_change(serve, models, double, mon
     assert len(double.available()) == 2
 
 
-def test_a_server_that_goes_away_costs_503s_and_comes_back(serve, models, double, monkeypatch):
+def test_an_unavailable_server_causes_503_until_it_is_back(serve, models, double, monkeypatch):
     monkeypatch.setenv("CORTEX_TENSORFLOW_SERVING", f"127.0.0.1:{double.port}")
     api = serve(HANDLER, type="tensorflow", models={"path": str(models / "sum")})
     double.down()

@@ -58,7 +58,7 @@ def test_a_server_that_is_away_is_a_503_with_the_time_to_come_back(open_remote, 
     assert "TensorFlow Serving is not available" in raised.value.detail
 
 
-def test_a_server_that_restarts_is_told_its_models_again_by_the_first_request(
+def test_a_restarted_server_loads_its_models_at_the_first_request(
     open_remote, models, restartable, monkeypatch
 ):
     monkeypatch.setattr(server_module, "WATCH_SECONDS", 1e6)
@@ -73,9 +73,7 @@ def test_a_server_that_restarts_is_told_its_models_again_by_the_first_request(
     assert len(loaded) == 3
 
 
-def test_a_server_that_restarts_is_told_its_models_again_without_a_request(
-    open_remote, models, restartable, monkeypatch
-):
+def test_a_restarted_server_loads_its_models_without_a_request(open_remote, models, restartable, monkeypatch):
     monkeypatch.setattr(server_module, "WATCH_SECONDS", 0.02)
     client = open_remote({"path": str(models / "sum")})
     loaded = restartable.available()
@@ -85,7 +83,7 @@ def test_a_server_that_restarts_is_told_its_models_again_without_a_request(
     assert factor(client, 2) == 2
 
 
-def test_a_prediction_that_takes_too_long_is_a_504(open_remote, models, slow):
+def test_a_prediction_that_exceeds_the_timeout_is_a_504(open_remote, models, slow):
     client = open_remote({"path": str(models / "sum")}, timeout=0.1)
     with pytest.raises(HTTPException) as raised:
         client.predict(ONES)
@@ -114,7 +112,7 @@ def test_neither_a_server_nor_tensorflow_is_the_reason_why_the_api_does_not_star
     assert "CORTEX_TENSORFLOW_SERVING" in raised.value.message
 
 
-def test_processes_of_a_replica_say_the_same(open_remote, models, double):
+def test_processes_of_a_replica_report_the_same(open_remote, models, double):
     first = open_remote({"path": str(models / "sum")})
     told = list(double.reloads)
     second = open_remote({"path": str(models / "sum")}, again=True)
@@ -123,7 +121,7 @@ def test_processes_of_a_replica_say_the_same(open_remote, models, double):
     assert len(double.available()) == 3
 
 
-def test_what_one_process_has_replaced_another_still_finds(
+def test_files_replaced_by_one_process_remain_readable_for_another(
     open_remote, models, savedmodels, tmp_path, double
 ):
     folder = tmp_path / "sum"
@@ -151,7 +149,7 @@ def test_a_limit_holds_for_all_processes_together(open_remote, models, double):
     assert len(double.available()) == 1
 
 
-def test_the_least_recently_used_by_any_process_leaves(open_remote, models):
+def test_the_model_least_recently_used_by_any_process_is_evicted(open_remote, models):
     spec = {"path": str(models / "sum"), "cacheSize": 2}
     first, second = open_remote(spec), open_remote(spec, again=True)
     assert [factor(first, 1), factor(first, 2), factor(second, 1), factor(second, 10)] == [1, 2, 1, 10]
@@ -159,7 +157,7 @@ def test_the_least_recently_used_by_any_process_leaves(open_remote, models):
     assert second.info()[0]["loaded"] == ["1", "10"]
 
 
-def test_what_was_left_by_an_earlier_life_is_unloaded(open_remote, models, double):
+def test_models_of_an_earlier_process_are_unloaded(open_remote, models, double):
     open_remote({"path": str(models / "sum")})
     open_remote({"path": str(models / "words")})
     assert [name.partition("@")[0] for name in double.available()] == ["_cortex_default"]

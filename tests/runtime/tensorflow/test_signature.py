@@ -45,7 +45,7 @@ def test_the_signature_that_is_served(keys, configured, chosen):
         (["__saved_model_init_op"], None, "has no signature"),
     ],
 )
-def test_a_choice_that_is_not_clear_lists_what_there_is(keys, configured, words):
+def test_an_ambiguous_choice_lists_the_alternatives(keys, configured, words):
     with pytest.raises(StartError) as raised:
         choose_key(keys, configured)
     assert raised.value.reason == "ModelInvalid"
@@ -143,7 +143,7 @@ json_values = st.recursive(
 
 
 @given(json_values, st.sampled_from(sorted(NUMPY_TYPES)), st.sampled_from([None, (), (None,), (None, 2)]))
-def test_whatever_is_sent_is_an_array_of_the_right_type_or_the_callers_error(value, dtype, shape):
+def test_every_value_is_an_array_of_the_right_type_or_a_user_error(value, dtype, shape):
     try:
         array = convert(dtype, value, shape)
     except UserError:
@@ -183,7 +183,7 @@ INTEGERS = {name: np.iinfo(dtype) for name, dtype in NUMPY_TYPES.items() if np.i
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_integers_are_taken_up_to_the_limits_of_each_type_and_refused_beyond(dtype):
+def test_integers_are_accepted_up_to_the_limits_of_each_type(dtype):
     low, high = int(INTEGERS[dtype].min), int(INTEGERS[dtype].max)
     assert convert(dtype, [low, high, 0, 1.0, True]).tolist() == [low, high, 0, 1, 1]
     for value in (low - 1, high + 1, 10**30, 0.5, 2.0**53, float("nan"), None, "1"):

@@ -33,13 +33,13 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path, write):
     assert not [name for name in found if name.count("around") > 1]
 
 
-def test_what_is_no_file_is_left_out(tmp_path, write):
+def test_entries_that_are_not_files_are_ignored(tmp_path, write):
     write(tmp_path, {"m/a.onnx": "1"})
     os.mkfifo(tmp_path / "m" / "pipe")
     assert names("m", tmp_path) == ["a.onnx"]
 
 
-def test_a_file_that_changed_since_it_was_listed_is_not_taken_for_the_listed_one(tmp_path, write):
+def test_a_file_that_changed_after_the_listing_is_not_used(tmp_path, write):
     write(tmp_path, {"m/a.onnx": "old"})
     source = open_source("m", tmp_path)
     entries = list(source.listing().entries)
@@ -51,7 +51,7 @@ def test_a_file_that_changed_since_it_was_listed_is_not_taken_for_the_listed_one
 @pytest.mark.parametrize(
     ("error", "reason"), [(PermissionError, "ModelAccessDenied"), (TimeoutError, "ModelUnavailable")]
 )
-def test_what_can_not_be_read_is_told(tmp_path, write, monkeypatch, error, reason):
+def test_unreadable_files_are_reported(tmp_path, write, monkeypatch, error, reason):
     write(tmp_path, {"m/a.onnx": "1"})
 
     def walk(path, **options):
@@ -64,7 +64,7 @@ def test_what_can_not_be_read_is_told(tmp_path, write, monkeypatch, error, reaso
 
 
 @pytest.mark.parametrize("location", ["gopher://x/y", "pvc:///x", "pvc://claim/../x", "s3:///key"])
-def test_a_location_that_can_not_be_one_is_refused(tmp_path, location):
+def test_an_invalid_location_is_refused(tmp_path, location):
     with pytest.raises(StartError) as caught:
         open_source(location, tmp_path)
     assert caught.value.reason == "InvalidSpec"

@@ -38,7 +38,7 @@ def listed(location, tmp_path):
     return listing.is_file, {entry.name: entry.size for entry in listing.entries}
 
 
-def test_a_prefix_with_folders_arrives_whole(s3, fetch):
+def test_a_prefix_with_folders_arrives_completely(s3, fetch):
     s3.put("arrives", {"m/1/model.onnx": LARGE, "m/2/a/b.bin": b"2", "m2/other": b"", "m/empty": b""})
     for slash in ("", "/"):
         out = fetch(f"s3://arrives/m{slash}", f"out{len(slash)}")
@@ -72,7 +72,7 @@ def test_more_objects_than_one_page_holds(s3, tmp_path):
     assert len(source.listing().entries) == 25
 
 
-def test_what_is_not_there_is_told(s3, tmp_path):
+def test_missing_models_are_reported(s3, tmp_path):
     s3.put("there", {"m/x": b"1"})
     for location, words in (
         ("s3://there/nothing", "s3://there/nothing does not exist"),
@@ -84,7 +84,7 @@ def test_what_is_not_there_is_told(s3, tmp_path):
 
 
 @pytest.mark.parametrize("key", ["reader", "unknown"])
-def test_denied_access_is_told_with_what_to_check(s3, tmp_path, monkeypatch, key):
+def test_denied_access_is_reported_with_a_remedy(s3, tmp_path, monkeypatch, key):
     s3.put("closed", {"m/x": b"1"})
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "reader-secret")
@@ -95,14 +95,14 @@ def test_denied_access_is_told_with_what_to_check(s3, tmp_path, monkeypatch, key
         assert "AWS_ACCESS_KEY_ID" in caught.value.message
 
 
-def test_who_may_read_but_not_list_gets_an_object(s3, fetch, monkeypatch):
+def test_read_access_without_list_access_is_enough_for_an_object(s3, fetch, monkeypatch):
     s3.put("shared", {"m.onnx": b"123"})
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "reader")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "reader-secret")
     assert (fetch("s3://shared/m.onnx") / "m.onnx").read_bytes() == b"123"
 
 
-def test_an_object_that_changed_since_it_was_listed_is_not_taken_for_the_listed_one(s3, fetch, tmp_path):
+def test_an_object_that_changed_after_the_listing_is_not_used(s3, fetch, tmp_path):
     s3.put("changes", {"m/x": b"old"})
     entries = open_source("s3://changes/m", tmp_path).listing().entries
     s3.put("changes", {"m/x": b"new"})
@@ -157,7 +157,7 @@ def between(s3, monkeypatch):
         yield handler
 
 
-def test_a_download_that_breaks_goes_on_where_it_broke(s3, between, fetch):
+def test_an_interrupted_download_continues_where_it_stopped(s3, between, fetch):
     s3.put("breaks", {"m.bin": LARGE})
     between.faults += [None, "break", 503, "break"]
     out = fetch("s3://breaks/m.bin")
@@ -166,7 +166,7 @@ def test_a_download_that_breaks_goes_on_where_it_broke(s3, between, fetch):
     assert between.seen == [None, None, f"bytes={half}-", f"bytes={half}-", f"bytes={half + half // 2}-"]
 
 
-def test_a_false_content_is_fetched_again_and_refused_when_it_stays_false(s3, between, fetch):
+def test_content_with_a_wrong_checksum_is_fetched_again_and_then_refused(s3, between, fetch):
     s3.put("lies", {"m.bin": b"the content" * 1000})
     between.faults += [None, "lie"]
     assert (fetch("s3://lies/m.bin") / "m.bin").read_bytes() == b"the content" * 1000
@@ -175,7 +175,7 @@ def test_a_false_content_is_fetched_again_and_refused_when_it_stays_false(s3, be
         fetch("s3://lies/m.bin", "again")
 
 
-def test_a_server_that_stays_busy_is_told(s3, between, tmp_path):
+def test_a_server_that_stays_busy_is_reported(s3, between, tmp_path):
     s3.put("busy", {"m.bin": b"1"})
     between.faults += [503] * 20
     with pytest.raises(StartError, match=r"s3://busy/m.bin: .*SlowDown.*attempts") as caught:

@@ -29,13 +29,13 @@ def reason(caught):
     return caught.value.reason
 
 
-def test_a_file_arrives_whole(web, fetch):
+def test_a_file_arrives_completely(web, fetch):
     web.files["/models/m.onnx"] = CONTENT
     assert (fetch(f"{web.url}/models/m.onnx?signature=1") / "m.onnx").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("etags", [True, False])
-def test_a_download_that_breaks_goes_on_where_it_broke(web, fetch, etags):
+def test_an_interrupted_download_continues_where_it_stopped(web, fetch, etags):
     web.files["/m.onnx"] = CONTENT
     web.etags = etags
     web.faults = [200, "break", "break"]
@@ -46,20 +46,20 @@ def test_a_download_that_breaks_goes_on_where_it_broke(web, fetch, etags):
     assert asked == [None, f"bytes={half}-", f"bytes={half + half // 2}-"]
 
 
-def test_a_server_without_ranges_is_asked_for_all_of_it_again(web, fetch):
+def test_a_server_without_ranges_sends_the_whole_file_again(web, fetch):
     web.files["/m.onnx"] = CONTENT
     web.ranges = False
     web.faults = ["none", "break"]
     assert (fetch(f"{web.url}/m.onnx") / "m.onnx").read_bytes() == CONTENT
 
 
-def test_a_server_that_is_busy_is_asked_again(web, fetch):
+def test_a_busy_server_is_retried(web, fetch):
     web.files["/m.onnx"] = CONTENT
     web.faults = [503, 429, "none", 500, 503]
     assert (fetch(f"{web.url}/m.onnx") / "m.onnx").read_bytes() == CONTENT
 
 
-def test_a_server_that_stays_busy_is_told(web, fetch):
+def test_a_server_that_stays_busy_is_reported(web, fetch):
     web.files["/m.onnx"] = CONTENT
     web.faults = [503] * 20
     with pytest.raises(StartError, match=r"/m.onnx: the server responded 503 .* \(4 attempts\)") as caught:
@@ -67,7 +67,7 @@ def test_a_server_that_stays_busy_is_told(web, fetch):
     assert reason(caught) == "ModelUnavailable"
 
 
-def test_a_server_that_is_not_there_is_told(web, fetch):
+def test_a_missing_server_is_reported(web, fetch):
     with pytest.raises(StartError) as caught:
         fetch("http://127.0.0.1:1/m.onnx")
     assert reason(caught) == "ModelUnavailable"
@@ -76,7 +76,7 @@ def test_a_server_that_is_not_there_is_told(web, fetch):
 @pytest.mark.parametrize(
     ("status", "expected"), [(404, "ModelNotFound"), (410, "ModelNotFound"), (403, "ModelAccessDenied")]
 )
-def test_what_stays_wrong_is_told_at_once(web, fetch, status, expected):
+def test_permanent_errors_are_reported_at_once(web, fetch, status, expected):
     web.faults = [status, status]
     with pytest.raises(StartError) as caught:
         fetch(f"{web.url}/m.onnx?secret=1")
@@ -92,7 +92,7 @@ def test_a_url_that_allows_get_alone_works(web, fetch, status):
     assert (fetch(f"{web.url}/m.onnx") / "m.onnx").read_bytes() == CONTENT
 
 
-def test_a_false_content_is_fetched_again_and_refused_when_it_stays_false(web, fetch):
+def test_content_with_a_wrong_checksum_is_fetched_again_and_then_refused(web, fetch):
     web.files["/m.onnx"] = CONTENT
     web.headers["Content-MD5"] = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
     web.faults = ["none", "lie"]
@@ -102,7 +102,7 @@ def test_a_false_content_is_fetched_again_and_refused_when_it_stays_false(web, f
         fetch(f"{web.url}/m.onnx", "again")
 
 
-def test_a_file_that_changed_since_it_was_listed_is_not_taken_for_the_listed_one(web, fetch, tmp_path):
+def test_a_file_that_changed_after_the_listing_is_not_used(web, fetch, tmp_path):
     web.files["/m.onnx"] = CONTENT
     entries = list(open_source(f"{web.url}/m.onnx", tmp_path).listing().entries)
     web.files["/m.onnx"] = CONTENT[::-1]
@@ -110,14 +110,14 @@ def test_a_file_that_changed_since_it_was_listed_is_not_taken_for_the_listed_one
         fetch(f"{web.url}/m.onnx", entries=entries)
 
 
-def test_the_name_comes_from_the_server_when_it_gives_one(web, tmp_path):
+def test_the_file_name_of_the_server_is_used(web, tmp_path):
     web.files["/download"] = b"x"
     web.headers["Content-Disposition"] = 'attachment; filename="../../m.onnx"'
     listing = open_source(f"{web.url}/download", tmp_path).listing()
     assert [entry.name for entry in listing.entries] == ["m.onnx"]
 
 
-def test_a_length_that_is_not_known_is_no_obstacle(web, fetch):
+def test_a_download_of_unknown_length_succeeds(web, fetch):
     web.files["/m.onnx"] = CONTENT
     web.lengths = False
     assert (fetch(f"{web.url}/m.onnx") / "m.onnx").read_bytes() == CONTENT
