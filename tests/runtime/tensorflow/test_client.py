@@ -34,7 +34,7 @@ def test_the_requested_version_answers_and_is_named_in_a_header(client, version,
     ("name", "version", "status", "words"),
     [
         ("sum", "3", 404, "available: 1, 2, 10"),
-        ("sum", "newest", 400, "neither a number nor 'latest'"),
+        ("sum", "newest", 400, "must be a number or 'latest'"),
         (
             "nobody",
             None,
