@@ -147,7 +147,7 @@ class Pipeline:
         return result
 
     def _classic_signature(self, stage: str, given: Mapping[str, Any]) -> Any:
-        """Return the signature in the form of the original Cortex, requested_model the current form includes."""
+        """Return the signature in the form of the original Cortex, which the current form includes."""
         read = getattr(self.client, "classic_signature", None)
         if read is None:
             return self.client.signature(*requested_model(given))

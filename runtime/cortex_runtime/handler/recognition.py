@@ -59,7 +59,7 @@ def _check(code: Code) -> None:
     if code.interface.form is Form.CLASS:
         _check_class(code, available)
         return
-    routing.declared(code)
+    routing.declared_routes(code)
     if code.interface.form is Form.FUNCTIONS:
         arguments_of(code.target.predict, available, f"{code.where}: predict", bound=True)
         constructor_arguments(code)
@@ -166,7 +166,7 @@ def _check_class(code: Code, available: tuple[str, ...]) -> None:
     _refuse_unused_methods(code)
     defined = [name for name in code.verbs if getattr(cls, name, None) is not None]
     infers = code.infer is not None and getattr(cls, code.infer, None) is not None
-    routes = routing.declared(code)
+    routes = routing.declared_routes(code)
     if not defined and not infers and not routes:
         close = difflib.get_close_matches(
             next(iter(code.verbs)), [n for n in dir(cls) if n[0] != "_"], 1, 0.6

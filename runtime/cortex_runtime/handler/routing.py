@@ -1,6 +1,6 @@
 """`@route`: further endpoints of a handler class, checked before anything of it is called.
 
-`declared` finds the decorated methods and refuses what cannot be served; `routes` returns them for a constructed handler.
+`declared_routes` finds the decorated methods and refuses what cannot be served; `routes` returns them for a constructed handler.
 """
 
 import difflib
@@ -45,13 +45,13 @@ class BoundRoute:
     application: Any = None
 
 
-def declared(code: Code) -> list[Route]:
+def declared_routes(code: Code) -> list[Route]:
     """Return the routes of a class. Raises StartError (HandlerInvalid) with class, method and what is wrong."""
     if code.interface.form is not Form.CLASS:
         _refuse_outside_of_a_class(code)
         return []
     found: list[Route] = []
-    for name, marks in _marks(code.target):
+    for name, marks in _decorated_methods(code.target):
         for path, verb in marks:
             refuse = _Refusal(
                 f"{code.where}: {code.interface.name}.{name}: @route({path!r}, method={verb!r})"
@@ -68,7 +68,7 @@ def declared(code: Code) -> list[Route]:
 def routes(code: Code, instance: Any) -> list[BoundRoute]:
     """Return the routes of a constructed handler, and call its methods with verb MOUNT. Raises StartError."""
     found = []
-    for route in declared(code):
+    for route in declared_routes(code):
         function = getattr(instance, route.name)
         where = f"{code.where}: {code.interface.name}.{route.name}"
         arguments = arguments_of(function, _available(route), where, bound=True)
@@ -96,7 +96,7 @@ class _Refusal:
         raise StartError("HandlerInvalid", f"{self._where}: {problem}")
 
 
-def _marks(cls: type) -> Iterable[tuple[str, list[tuple[Any, Any]]]]:
+def _decorated_methods(cls: type) -> Iterable[tuple[str, list[tuple[Any, Any]]]]:
     """Yield the names of the decorated methods and their decorations, in the order in which they are defined."""
     names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
     for name in names:

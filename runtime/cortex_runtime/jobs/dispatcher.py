@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cortex_runtime.backoff import backoff
-from cortex_runtime.jobs.job_process import JobProcess, Outcome, RunningJob, WorkerGone
+from cortex_runtime.jobs.job_process import JobProcess, Outcome, RunningJob, WorkerExited
 from cortex_runtime.jobs.metrics import ConsumerMetrics
 from cortex_runtime.messages import JobCompleted, JobFailed
 from cortex_runtime.queues.base import Full, LeaseLost, QueueError, Unreachable
@@ -185,7 +185,7 @@ class Dispatcher:
         """Return the outcome of an attempt; None when the job must be released."""
         try:
             return await running.outcome
-        except WorkerGone as error:
+        except WorkerExited as error:
             if self._is_releasing:
                 return None
             log.error("the process that ran job %s %s", job.id, error)

@@ -168,7 +168,7 @@ class Gateway:
             return str(self._webhook.url or "") if self._webhook is not None else ""
         if self._webhook is None:
             raise UserError("X-Cortex-Webhook requires spec.webhook, which this API does not set")
-        if problem := problem_of(given):
+        if problem := webhook_problem(given):
             raise UserError(f"X-Cortex-Webhook: {problem}")
         return given
 
@@ -219,7 +219,7 @@ def _check_json(body: bytes) -> None:
         raise UserError(f"the body is not valid JSON: {error}") from error
 
 
-def problem_of(url: str) -> str | None:
+def webhook_problem(url: str) -> str | None:
     """Return what is wrong with the URL of a webhook, or None."""
     if len(url) > _LONGEST_URL:
         return f"must be at most {_LONGEST_URL} characters"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Outcome = JobCompleted | JobFailed
 
 
-class WorkerGone(Exception):
+class WorkerExited(Exception):
     """The process exited while it ran the job; the message says how."""
 
 
@@ -76,7 +76,7 @@ class JobProcess(ChildProcess):
         return self.capacity - len(self.jobs) if self.is_ready and not self.is_stopping else 0
 
     def run(self, identity: str, content_type: str, payload: bytes) -> RunningJob:
-        """Run a job. The outcome raises WorkerGone when the process exits before the job ends."""
+        """Run a job. The outcome raises WorkerExited when the process exits before the job ends."""
         running = RunningJob(asyncio.get_running_loop().create_future())
         self.jobs[identity] = running
         self.send(RunJob(identity, content_type, payload))
@@ -99,7 +99,7 @@ class JobProcess(ChildProcess):
             status = await self.process.wait()
             for running in self.jobs.values():
                 if not running.outcome.done():
-                    running.outcome.set_exception(WorkerGone(describe_exit(status)))
+                    running.outcome.set_exception(WorkerExited(describe_exit(status)))
             self.jobs.clear()
             self.on_change(self)
 

@@ -1,1 +1,1 @@
-"""One worker process of a RealtimeAPI: the application that answers requests, batching, and the load that workers share."""
+"""A worker process of a RealtimeAPI: the application that handles requests, batching, and load sharing between workers."""

@@ -44,7 +44,7 @@ _LONGEST_REASON = 123
 _RETRY_AFTER = (b"retry-after", b"1")
 
 
-class Exchange:
+class AdmittedRequest:
     """One admitted request, and the ASGI `send` of its response, which adds the runtime's headers.
 
     began: arrival of the request, by perf_counter. last: whether the client is told to close the connection. status: of the
@@ -78,7 +78,7 @@ class Exchange:
         await self.to(message)
 
 
-class WebSocketExchange(Exchange):
+class AdmittedWebSocket(AdmittedRequest):
     """One admitted WebSocket, and its ASGI `send`. sent: 101 once it is accepted, or the status with which it was refused."""
 
     __slots__ = ()
@@ -164,15 +164,15 @@ class Admission:
         if refused is not None:
             app = _raising(refused)
         if scope["type"] == "http":
-            exchange = Exchange(began or perf_counter(), identity, self.draining)
+            exchange = AdmittedRequest(began or perf_counter(), identity, self.draining)
             await self.serve(exchange, app, scope, receive, send)
         else:
             await self._serve_websocket(
-                WebSocketExchange(perf_counter(), identity), app, scope, receive, send
+                AdmittedWebSocket(perf_counter(), identity), app, scope, receive, send
             )
 
     async def serve(
-        self, exchange: Exchange, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+        self, exchange: AdmittedRequest, app: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Let an application answer an admitted request, and finish the request."""
         exchange.to = send
@@ -206,7 +206,7 @@ class Admission:
                     self.count_route(scope[ROUTE], method, exchange.status, exchange.began)
 
     async def _serve_websocket(
-        self, exchange: "WebSocketExchange", app: ASGIApp, scope: Scope, receive: Receive, send: Send
+        self, exchange: "AdmittedWebSocket", app: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Let an application talk to a client over a WebSocket. An exception closes it, or refuses it before it is accepted."""
         exchange.to = send
@@ -248,7 +248,7 @@ class Admission:
             request_id.set(identity)
             served.set(versions)
             enter_user_context(context)
-            await self.serve(Exchange(began, identity), app, scope, receive, send)
+            await self.serve(AdmittedRequest(began, identity), app, scope, receive, send)
 
         return resumed
 

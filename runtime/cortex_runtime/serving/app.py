@@ -26,11 +26,11 @@ from cortex_runtime.logs.access_log import AccessLog
 from cortex_runtime.logs.records import request_id
 from cortex_runtime.serving import protocols
 from cortex_runtime.serving.admission import Admission
-from cortex_runtime.serving.bounds import bounded
 from cortex_runtime.serving.endpoint import Endpoint
 from cortex_runtime.serving.handler_routes import HandlerRoutes
+from cortex_runtime.serving.handler_service import HandlerService
 from cortex_runtime.serving.inference import MODELS
-from cortex_runtime.serving.service import Service
+from cortex_runtime.serving.route_limits import with_limits
 from cortex_runtime.serving.version_header import header_of
 
 _NONE: dict[bytes, Endpoint] = {}
@@ -47,7 +47,7 @@ class App:
 
     def __init__(
         self,
-        service: Service,
+        service: HandlerService,
         *,
         limit: int,
         access: AccessLog,
@@ -83,7 +83,7 @@ class App:
         self._models = None if self.inference is None else self._admission.around(self.inference.app)
         self.starlette = Starlette(
             routes=[
-                *(bounded(route, service.limits) for route in protocols.routes(service)),
+                *(with_limits(route, service.limits) for route in protocols.routes(service)),
                 *routes.all,
             ],
             middleware=[Middleware(self._admission.around)],

@@ -15,9 +15,9 @@ from cortex_runtime.handler.interfaces import Method
 from cortex_runtime.handler.routing import MOUNT, WEBSOCKET, BoundRoute, specificity
 from cortex_runtime.logs.tracebacks import brief, in_one_line
 from cortex_runtime.serving.admission import ROUTE
-from cortex_runtime.serving.bounds import bounded
 from cortex_runtime.serving.endpoint import Resource
-from cortex_runtime.serving.service import Service
+from cortex_runtime.serving.handler_service import HandlerService
+from cortex_runtime.serving.route_limits import with_limits
 
 
 class HandlerRoutes:
@@ -26,7 +26,7 @@ class HandlerRoutes:
     Raises StartError.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: HandlerService) -> None:
         self._found = sorted(service.handler.routes, key=lambda found: specificity(found.route))
         self.resources = _resources(service, self._found)
         # A mounted application answers what has no method, also of "/".
@@ -43,7 +43,7 @@ class HandlerRoutes:
             path = found.route.path
             self.all.append(WebSocketRoute(path, WebSocketEndpoint(found.method, path)))
         for found in self.mounted:
-            self.all.append(bounded(Mount(found.route.path, found.application), service.limits))
+            self.all.append(with_limits(Mount(found.route.path, found.application), service.limits))
 
     @property
     def mounted(self) -> list[BoundRoute]:
@@ -66,7 +66,7 @@ class HandlerRoutes:
             yield
 
 
-def _resources(service: Service, routes: list[BoundRoute]) -> dict[str, Resource]:
+def _resources(service: HandlerService, routes: list[BoundRoute]) -> dict[str, Resource]:
     methods = dict(service.handler.methods)
     by_path: dict[str, dict[str, Method]] = {"/": methods}
     for found in routes:

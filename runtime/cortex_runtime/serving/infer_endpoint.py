@@ -14,8 +14,8 @@ from cortex_runtime.inference.models import models_of
 from cortex_runtime.inference.routes import Routes, parse_path
 from cortex_runtime.inference.service import InferenceService
 from cortex_runtime.serving.endpoint import Endpoint, Limits
+from cortex_runtime.serving.handler_service import HandlerService
 from cortex_runtime.serving.inference import Inference
-from cortex_runtime.serving.service import Service
 
 _PATHS = 1000
 """Paths whose endpoints are kept: one for each model and version that is called."""
@@ -66,7 +66,7 @@ class InlineInfer:
         return kind, b"" if length is None else b"%b: %b\r\n" % (rest.HEADER_LENGTH, length), content
 
 
-def open_endpoints(service: Service, has_repository: bool) -> Inference:
+def open_endpoints(service: HandlerService, has_repository: bool) -> Inference:
     """Return the protocol of an API that serves it. Raises StartError."""
     handler = service.handler
     models = models_of(handler)

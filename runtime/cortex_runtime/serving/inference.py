@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler.interfaces import Form
 from cortex_runtime.handler.loaded_handler import LoadedHandler
-from cortex_runtime.serving.service import Service
+from cortex_runtime.serving.handler_service import HandlerService
 
 MODELS = "/v2/models/"
 """The paths that are answered without Starlette."""
@@ -35,7 +35,7 @@ def serves_tensors(handler: LoadedHandler) -> bool:
     )
 
 
-def open_inference(service: Service) -> Inference | None:
+def open_inference(service: HandlerService) -> Inference | None:
     """Return the protocol of a worker; None for an API that does not serve it, which then imports none of it.
 
     Raises StartError.

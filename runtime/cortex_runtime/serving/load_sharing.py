@@ -30,7 +30,7 @@ from cortex_runtime.serving.admission import ARRIVED
 from cortex_runtime.serving.connection_balancing import Acceptor
 
 _BEGAN = struct.Struct("=d")
-_PATIENCE = 0.05
+_REPLY_SECONDS = 0.05
 """Seconds to wait for a worker's reply before asking another."""
 _LEFT_OUT = (b"content-length", b"transfer-encoding", b"expect")
 
@@ -71,9 +71,9 @@ class SharedThreads(Threads):
                     raise Moved from None
                 if given is None or isinstance(error, ClientDisconnected):
                     raise
-                # Sending it failed, so it is queued again.
+                # The send failed, so the call is queued again.
 
-    def give(self, send: Callable[[bytes, int], bool]) -> bool:
+    def send_oldest_request(self, send: Callable[[bytes, int], bool]) -> bool:
         """Send the oldest request that can move, with its connection. Returns whether a request was sent."""
         for future, cycle in list(self.waiting.items()):
             protocol = cycle.transport.get_protocol()
@@ -132,7 +132,7 @@ class SharingProtocol(InlineProtocol):
         """Replaced for each connection."""
 
     def handle_websocket_upgrade(self) -> None:
-        """Give the connection to the WebSocket protocol, which then updates the number of connections."""
+        """Pass the connection to the WebSocket protocol, which then updates the number of connections."""
         super().handle_websocket_upgrade()
         self.transport.get_protocol().on_lost = self.on_lost  # type: ignore[attr-defined]
 
@@ -148,7 +148,7 @@ class SharingProtocol(InlineProtocol):
         super().on_message_begin()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
+        """Keep a part of the body."""
         self._pieces.append(body)
         super().on_body(body)
 
@@ -210,7 +210,7 @@ class SharingServer(Server):
         self._shared_metrics = threads.shared_metrics
         self._slot = threads.slot
         self._mailboxes = mailboxes
-        self._asked: asyncio.TimerHandle | None = None
+        self._reply_timer: asyncio.TimerHandle | None = None
         self._tried: set[int] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -220,7 +220,7 @@ class SharingServer(Server):
         (listener,) = sockets
         self._acceptor = Acceptor(listener, self._shared_metrics, self._slot, self._mailboxes, self._connect)
         self._acceptor.start()
-        self._threads.on_waiting, self._threads.on_free = self._call_others, self._look
+        self._threads.on_waiting, self._threads.on_free = self._notify_idle_workers, self._request_work
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._mailboxes.reader(self._slot), self._read)
         await super().startup([])
@@ -234,7 +234,7 @@ class SharingServer(Server):
         """Take a lost turn, and offer queued requests again."""
         self._acceptor.tick()
         if self._threads.waiting:
-            self._call_others()
+            self._notify_idle_workers()
         return await super().on_tick(counter)
 
     def _connect(self, connection: socket.socket, request: bytes = b"") -> None:
@@ -244,7 +244,7 @@ class SharingServer(Server):
             app_state=self.lifespan.state,
             _loop=self._loop,
         )
-        protocol.on_lost = self._lost  # type: ignore[method-assign]
+        protocol.on_lost = self._on_connection_lost  # type: ignore[method-assign]
         if request:
             protocol.resume(request)
         with contextlib.suppress(OSError):
@@ -258,23 +258,23 @@ class SharingServer(Server):
         try:
             await self._loop.connect_accepted_socket(lambda: protocol, connection)
         except OSError:
-            # The client closed it at once.
-            self._lost()
+            # The client closed the connection at once.
+            self._on_connection_lost()
             connection.close()
 
-    def _lost(self) -> None:
+    def _on_connection_lost(self) -> None:
         self._shared_metrics.connections[self._slot] -= 1.0
 
-    def _call_others(self) -> None:
-        """Tell the workers that have a free thread that a request waits here."""
+    def _notify_idle_workers(self) -> None:
+        """Notify workers with a free thread that a request is queued here."""
         for slot, free in enumerate(self._shared_metrics.free):
             if free and slot != self._slot:
                 self._mailboxes.send(slot, WAITING, self._slot)
 
-    def _look(self) -> None:
-        """Ask for a request that waits elsewhere, when a thread is free."""
+    def _request_work(self) -> None:
+        """Request a queued request from another worker, if a thread is free."""
         shared_metrics = self._shared_metrics
-        if self._asked is not None or not shared_metrics.free[self._slot]:
+        if self._reply_timer is not None or not shared_metrics.free[self._slot]:
             return
         most, best = 0.0, -1
         for slot, movable in enumerate(shared_metrics.movable):
@@ -285,15 +285,15 @@ class SharingServer(Server):
         else:
             self._tried.add(best)
             if self._mailboxes.send(best, ASK, self._slot):
-                self._asked = self._loop.call_later(_PATIENCE, self._answered)
+                self._reply_timer = self._loop.call_later(_REPLY_SECONDS, self._on_reply)
             else:
-                self._look()
+                self._request_work()
 
-    def _answered(self) -> None:
-        if self._asked is not None:
-            self._asked.cancel()
-            self._asked = None
-        self._look()
+    def _on_reply(self) -> None:
+        if self._reply_timer is not None:
+            self._reply_timer.cancel()
+            self._reply_timer = None
+        self._request_work()
 
     def _read(self) -> None:
         for kind, sender, content, files in self._mailboxes.receive(self._slot):
@@ -301,16 +301,16 @@ class SharingServer(Server):
                 self._acceptor.take_turn()
             elif kind == WAITING:
                 self._tried.discard(sender)
-                self._look()
+                self._request_work()
             elif kind == ASK:
-                if not self._threads.give(partial(self._send, sender)):
+                if not self._threads.send_oldest_request(partial(self._send, sender)):
                     self._mailboxes.send(sender, NOTHING, self._slot)
             elif kind == NOTHING:
-                self._answered()
+                self._on_reply()
             elif kind == REQUEST:
-                if self._asked is not None:
-                    self._asked.cancel()
-                    self._asked = None
+                if self._reply_timer is not None:
+                    self._reply_timer.cancel()
+                    self._reply_timer = None
                 self._tried.clear()
                 self._connect(socket.socket(fileno=files.pop()), content)
             for file in files:

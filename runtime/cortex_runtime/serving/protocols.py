@@ -1,9 +1,9 @@
-"""The protocols of a worker: each contributes routes. A protocol that an API does not use is not imported and costs nothing.
+"""The protocols of a worker, each of which contributes routes. A protocol that an API does not use is not imported.
 
-To add one, write a module with a function `routes(service: Service) -> list[BaseRoute]` and call it below, importing the module
-only if the API uses the protocol. The routes are those of Starlette. Their endpoints may be functions `async def f(request)` that
-return a Response, or ASGI applications; they raise UserError, HttpError or HTTPException for the client. RESERVED lists the first
-segments of the paths of all protocols, which a handler must not use.
+To add one, write a module with a function `routes(service: HandlerService) -> list[BaseRoute]` and call it below, importing the
+module only if the API uses the protocol. The routes are those of Starlette. Their endpoints may be functions `async def
+f(request)` that return a Response, or ASGI applications; they raise UserError, HttpError or HTTPException for the client.
+RESERVED lists the first segments of the paths of all protocols, which a handler must not use.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from cortex_runtime.http import response
 from cortex_runtime.serving.admission import INFO
-from cortex_runtime.serving.service import Service
+from cortex_runtime.serving.handler_service import HandlerService
 
 
-def routes(service: Service) -> list[BaseRoute]:
+def routes(service: HandlerService) -> list[BaseRoute]:
     """Return the routes of all protocols that the API uses."""
     found: list[BaseRoute] = [Route(INFO, _info(service))]
     if (inference := service.inference) is not None:
@@ -27,7 +27,7 @@ def routes(service: Service) -> list[BaseRoute]:
     return found
 
 
-def _info(service: Service) -> Callable[[Request], Awaitable[Response]]:
+def _info(service: HandlerService) -> Callable[[Request], Awaitable[Response]]:
     async def info(request: Request) -> Response:
         # The model client may have to call TensorFlow Serving.
         content = await asyncio.to_thread(service.handler.info)

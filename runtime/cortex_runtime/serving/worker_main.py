@@ -29,8 +29,8 @@ from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.serving.app import App
 from cortex_runtime.serving.endpoint import Limits
+from cortex_runtime.serving.handler_service import HandlerService
 from cortex_runtime.serving.inference import open_inference
-from cortex_runtime.serving.service import Service
 
 if TYPE_CHECKING:
     from cortex_runtime.serving.grpc_server import GrpcServer
@@ -51,7 +51,7 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
     else:
         threads = Threads(spec.threads_per_process, metrics)
     handler = worker_lifecycle.load_handler(document, arguments, control, shared_metrics, threads)
-    service = Service(
+    service = HandlerService(
         handler,
         threads,
         metrics,
@@ -175,7 +175,7 @@ def _receive_commands(
             server.should_exit = True
             if grpc is not None:
                 loop.call_soon_threadsafe(grpc.begin_stop)
-    # The supervisor is gone, and only it would end this process.
+    # The supervisor has exited.
     os._exit(1)
 
 

@@ -45,7 +45,7 @@ def test_decorated_methods_are_routes(tmp_path):
         def helper(self, anything): ...
         """,
     )
-    assert [(each.verb, each.path, each.name, each.parameters) for each in routing.declared(code)] == [
+    assert [(each.verb, each.path, each.name, each.parameters) for each in routing.declared_routes(code)] == [
         ("GET", "/items/{id:int}", "item", ("id",)),
         ("POST", "/embed", "embed", ()),
         ("PUT", "/embeddings", "embed", ()),
@@ -58,7 +58,7 @@ def test_decorated_methods_are_routes(tmp_path):
 
 def test_routes_alone_are_an_api(tmp_path):
     code = load(tmp_path, '@route("/embed")\ndef embed(self, payload): ...')
-    assert [each.path for each in routing.declared(code)] == ["/embed"]
+    assert [each.path for each in routing.declared_routes(code)] == ["/embed"]
 
 
 def test_an_overridden_method_without_a_decorator_is_not_a_route(tmp_path):
@@ -68,7 +68,7 @@ def test_an_overridden_method_without_a_decorator_is_not_a_route(tmp_path):
         f"from cortex_runtime import route\n{before}\nclass Handler(Base):\n    def a(self): ...\n"
     )
     code = recognition.load_code(path, "python")
-    assert [each.path for each in routing.declared(code)] == ["/b"]
+    assert [each.path for each in routing.declared_routes(code)] == ["/b"]
 
 
 @pytest.mark.parametrize(

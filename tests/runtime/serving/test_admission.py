@@ -4,7 +4,7 @@ import asyncio
 
 from starlette.responses import JSONResponse
 
-from cortex_runtime.serving.admission import Exchange
+from cortex_runtime.serving.admission import AdmittedRequest
 
 
 def test_a_starlette_response_keeps_its_own_headers_but_for_those_of_the_runtime():
@@ -13,7 +13,7 @@ def test_a_starlette_response_keeps_its_own_headers_but_for_those_of_the_runtime
     async def send(message):
         sent.append(message)
 
-    exchange = Exchange(0.0, "the-id")
+    exchange = AdmittedRequest(0.0, "the-id")
     exchange.to = send
     made = JSONResponse({"a": 1}, 201, headers={"X-Request-Id": "its own", "x-mine": "1"})
     asyncio.run(made({"type": "http", "method": "POST"}, None, exchange))

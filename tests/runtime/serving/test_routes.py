@@ -21,7 +21,7 @@ from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.serving import protocols
 from cortex_runtime.serving.app import App
 from cortex_runtime.serving.endpoint import Limits
-from cortex_runtime.serving.service import Service
+from cortex_runtime.serving.handler_service import HandlerService
 
 MAX_BODY, TIMEOUT = 1000, 0.2
 
@@ -96,7 +96,7 @@ def serve(monkeypatch):
             may_wait=False,
             routes=(),
         )
-        service = Service(handler, Threads(2, metrics), metrics, Limits(MAX_BODY, TIMEOUT))
+        service = HandlerService(handler, Threads(2, metrics), metrics, Limits(MAX_BODY, TIMEOUT))
         app = App(service, limit=limit, access=AccessLog("error"), keys=keys)
         return app, shared
 
@@ -210,4 +210,4 @@ def test_metrics_have_the_template_of_the_route_and_nothing_that_a_client_choose
 def test_batching_without_a_method_cannot_start(serve):
     service = SimpleNamespace(batching=SimpleNamespace(), threads=None, metrics=None, limits=Limits(1, 1.0))
     with pytest.raises(StartError, match="serverSideBatching needs a method handle_post"):
-        Service.batcher(service, None)
+        HandlerService.batcher(service, None)

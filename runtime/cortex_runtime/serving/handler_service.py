@@ -1,7 +1,7 @@
-"""What the routes of a worker are made of: the handler's methods as endpoints, and the reading of bodies.
+"""What routes use of the handler: its methods as endpoints, and request bodies.
 
-A protocol (protocols.py) gets a `Service` and returns Starlette routes. Limits, API keys, request ID, errors, metrics, access log
-and draining are added around the routes (admission.py, bounds.py), so a route does none of this.
+A protocol (protocols.py) receives a `HandlerService` and returns Starlette routes. Limits, API keys, request ID, errors,
+metrics, access log and draining are added around the routes (admission.py, route_limits.py), so a route does none of this.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cortex_runtime.serving.inference import Inference
 
 
-class Service:
+class HandlerService:
     """The loaded handler and how its methods are called.
 
     batching: spec.handler.serverSideBatching, or None. inference: the Open Inference Protocol, if the API serves it.

@@ -1,4 +1,4 @@
-"""maxBodySize and requestTimeout for routes whose code does not know them: of protocols, and applications of the handler."""
+"""maxBodySize and requestTimeout for routes that do not apply them: those of protocols, and applications of the handler."""
 
 import asyncio
 from typing import Any
@@ -11,7 +11,7 @@ from cortex_runtime.serving.admission import INFO, ROUTE
 from cortex_runtime.serving.endpoint import Limits
 
 
-class Bounded:
+class RouteLimits:
     """ASGI middleware. The time limit applies up to the start of the response, and then to each of its parts.
 
     route: the label of the metrics. Raises BodyTooLarge when more than max_body bytes are received, and RequestTimeout.
@@ -23,7 +23,7 @@ class Bounded:
         self._route = route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request within the limits. Anything else than HTTP passes."""
+        """Handle a request within the limits. Scopes other than HTTP pass unchanged."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -37,7 +37,7 @@ class Bounded:
         timer = asyncio.timeout(limits.timeout)
 
         async def send_part(message: Message) -> None:
-            # The time that a slow client takes is not the time of the application.
+            # The time in which a slow client receives a part is not counted.
             timer.reschedule(None)
             await send(message)
             if message["type"] == "http.response.start" or message.get("more_body", False):
@@ -52,10 +52,10 @@ class Bounded:
             raise
 
 
-def bounded(route: BaseRoute, limits: Limits) -> BaseRoute:
+def with_limits(route: BaseRoute, limits: Limits) -> BaseRoute:
     """Apply the limits to a route of Starlette, and return it."""
     assert isinstance(route, Route | WebSocketRoute | Mount)
-    route.app = Bounded(route.app, limits, route.path or "/")
+    route.app = RouteLimits(route.app, limits, route.path or "/")
     return route
 
 
