@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := crds operator runtime cli devcluster
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
-.PHONY: help demo demo-async test mutants snapshots lint types bench bench-peers bench-start bench-operator bench-async test-cluster generate sbom lock format clean
+.PHONY: help demo demo-async test mutants snapshots lint types bench bench-peers bench-start bench-operator bench-async test-clients test-cluster generate sbom lock format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -31,6 +31,9 @@ mutants: .venv/.dev ## run mutation tests (ten minutes; OF=render or a file for 
 
 snapshots: .venv/.dev ## update the rendered objects and statuses of tests/operator/test_snapshots.py
 	@$(BIN)/python -m tests.operator.test_snapshots
+
+test-clients: .venv/.dev ## run the clients of Triton and KServe against the runtime, installed in build/clients
+	@$(BIN)/python -m tests.clients.run
 
 test-cluster: .venv/.dev ## run tests/cluster on the cluster of KUBECONFIG
 	@[ -n "$(KUBECONFIG)" ] || { echo "KUBECONFIG is not set; for example: make test-cluster KUBECONFIG=~/.kube/config" >&2; exit 1; }

@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
         self._initial_window, self._max_frame = _DEFAULT_WINDOW, _DEFAULT_FRAME
         self._blocked: dict[int, Call] = {}
         self._waiters: set[asyncio.Future[None]] = set()
-        self._flood, self._flood_since = 0, 0.0
+        self._flood, self._flood_since = 0, self._loop.time()
 
     # The transport
 
