@@ -17,7 +17,7 @@ An error that one folder raises and handles is defined there:
     http/json_encoder.py          NotSerializable: JSON cannot represent the result
     models/                       LoadFailed, DiskCacheFull, Changed, Busy, InvalidLayout, ...
     clients/tfserving/model.py    NotLoaded
-    jobs/job_workers.py           WorkerExited: the worker process of a job has exited
+    jobs/job_process.py           WorkerExited: the worker process of a job has exited
 """
 
 from collections.abc import Iterable

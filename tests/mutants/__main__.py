@@ -82,9 +82,9 @@ GROUPS = {
         ("tests/runtime/handler/test_recognition.py", "tests/runtime/handler/test_arguments.py"),
     ),
     "payload": Group(
-        tuple(f"runtime/cortex_runtime/http/{name}.py" for name in ("payload", "forms", "json_parser")),
+        tuple(f"runtime/cortex_runtime/http/{name}.py" for name in ("request_body", "forms", "json_parser")),
         (
-            "tests/runtime/http/test_body.py",
+            "tests/runtime/http/test_request_body.py",
             "tests/runtime/http/test_payload.py",
             "tests/runtime/dtypes/test_json_in.py",
         ),

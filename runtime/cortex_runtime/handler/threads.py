@@ -20,7 +20,7 @@ from starlette.types import Receive
 from cortex_runtime.errors import ClientDisconnected, RequestTimeout
 from cortex_runtime.handler.handler_thread import HandlerThread
 from cortex_runtime.handler.user_context import clean_context, copy_context_variables, user_context
-from cortex_runtime.http.payload import disconnect
+from cortex_runtime.http.request_body import disconnect
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 
 log = logging.getLogger("cortex")

@@ -12,7 +12,7 @@ from starlette.types import Receive, Send
 from cortex_runtime.errors import ClientDisconnected, HttpError, RequestTimeout
 from cortex_runtime.http.json_encoder import NotSerializable
 from cortex_runtime.http.json_encoder import dumps as to_json
-from cortex_runtime.http.payload import disconnect
+from cortex_runtime.http.request_body import disconnect
 from cortex_runtime.logs.records import request_id
 from cortex_runtime.logs.tracebacks import printable, text_of
 

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from cortex_runtime.errors import HttpError, UserError
 from cortex_runtime.http import response
-from cortex_runtime.http.payload import decompress, read_body
+from cortex_runtime.http.request_body import decompress, read_body
 from cortex_runtime.inference import rest
 from cortex_runtime.inference.service import InferenceService
 

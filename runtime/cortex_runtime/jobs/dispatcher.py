@@ -1,17 +1,17 @@
-"""Takes jobs from the queue, runs them in worker processes, renews their leases and stores their results. Part of the consumer.
+"""Takes jobs from the queue, runs them in worker processes and stores their results. Part of the consumer.
 
 A job whose last attempt ended with the exit of its process gets a process of its own, so that it takes no other jobs down.
 """
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cortex_runtime.backoff import backoff
 from cortex_runtime.jobs.job_process import JobProcess, Outcome, RunningJob, WorkerExited
+from cortex_runtime.jobs.lease_renewal import LeaseRenewal
 from cortex_runtime.jobs.metrics import ConsumerMetrics
 from cortex_runtime.messages import JobCompleted, JobFailed
 from cortex_runtime.queues.base import Full, LeaseLost, QueueError, Unreachable
@@ -22,9 +22,6 @@ log = logging.getLogger("cortex")
 
 _TAKE_SECONDS = 1.0
 _PAUSE, _LONGEST_PAUSE = 0.1, 2.0
-_RENEW_SECONDS = 0.1
-"""Seconds after which a running job is recorded as in progress, and between two looks at the running jobs."""
-_PROGRESS_SECONDS = 1.0
 _RELEASE_SECONDS = 10.0
 
 
@@ -37,21 +34,6 @@ class _WorkerSlot:
 
 
 @dataclass
-class _Attempt:
-    """A job that a process runs.
-
-    due: monotonic time of the next renewal of its lease. news_due: the same if it has new progress.
-    """
-
-    job: Job
-    worker: JobProcess
-    running: RunningJob
-    due: float
-    news_due: float
-    renewal: "asyncio.Task[None] | None" = None
-
-
-@dataclass
 class Dispatcher:
     """Runs the jobs of a queue. limit: concurrent jobs of all processes. problem: why the queue can't be reached, if so."""
 
@@ -61,11 +43,13 @@ class Dispatcher:
     problem: str = "not reached yet"
     _slots: list[_WorkerSlot] = field(default_factory=list)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
-    _attempts: dict[str, _Attempt] = field(default_factory=dict)
-    _renewing: "asyncio.Task[None] | None" = None
+    _leases: LeaseRenewal = field(init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _is_stopping: bool = False
     _is_releasing: bool = False
+
+    def __post_init__(self) -> None:
+        self._leases = LeaseRenewal(self.queue)
 
     def on_worker_change(self, worker: JobProcess) -> None:
         """Handle a process that got ready, ended a job or exited."""
@@ -151,7 +135,7 @@ class Dispatcher:
         """Run one attempt, from choosing a process to storing the result."""
         began = time.monotonic()
         self.metrics.started(job.record.attempt, job.record.updated - job.record.submitted)
-        attempt = None
+        renewed = None
         try:
             worker = await self._worker_for(job)
             if worker is None:
@@ -161,7 +145,7 @@ class Dispatcher:
             running = worker.run(job.id, job.ticket.payload.type, job.payload)
             # Only the process needs it now; a large payload must not be held twice.
             job.payload = b""
-            attempt = self._add_attempt(job, worker, running)
+            renewed = self._leases.start(job, worker, running)
             outcome = await self._outcome(job, running)
             how = await self._store_outcome(job, outcome)
         except LeaseLost:
@@ -174,11 +158,8 @@ class Dispatcher:
             for slot in self._slots:
                 if slot.reserved_for == job.id:
                     slot.reserved_for = ""
-            if attempt is not None:
-                del self._attempts[job.id]
-                if attempt.renewal is not None:
-                    attempt.renewal.cancel()
-                    await asyncio.gather(attempt.renewal, return_exceptions=True)
+            if renewed is not None:
+                await self._leases.stop(renewed)
         self.metrics.attempted(how, time.monotonic() - began)
 
     async def _outcome(self, job: Job, running: RunningJob) -> Outcome | None:
@@ -230,49 +211,10 @@ class Dispatcher:
     async def _wait_for_change(self, job: Job) -> None:
         """Wait until a process changes, and renew the lease meanwhile."""
         try:
-            async with asyncio.timeout(self._renewal_seconds()):
+            async with asyncio.timeout(self._leases.seconds):
                 await self._changed.wait()
         except TimeoutError:
             await self.queue.renew(job)
-
-    def _add_attempt(self, job: Job, worker: JobProcess, running: RunningJob) -> _Attempt:
-        now = time.monotonic()
-        first = _RENEW_SECONDS if job.revision is None else self._renewal_seconds()
-        attempt = _Attempt(job, worker, running, now + first, now)
-        self._attempts[job.id] = attempt
-        if self._renewing is None or self._renewing.done():
-            self._renewing = asyncio.create_task(self._renew_leases())
-        return attempt
-
-    def _renewal_seconds(self) -> float:
-        return self.queue.settings.lease / 3
-
-    async def _renew_leases(self) -> None:
-        """Renew the leases of running jobs while there are any, and sooner to publish their progress."""
-        while self._attempts:
-            await asyncio.sleep(_RENEW_SECONDS)
-            now = time.monotonic()
-            for attempt in self._attempts.values():
-                is_due = now >= attempt.due or (attempt.running.has_news and now >= attempt.news_due)
-                if is_due and attempt.renewal is None:
-                    attempt.renewal = asyncio.create_task(self._renew_lease(attempt))
-
-    async def _renew_lease(self, attempt: _Attempt) -> None:
-        job, running = attempt.job, attempt.running
-        running.has_news = False
-        try:
-            await self.queue.renew(job, running.progress, running.note)
-        except LeaseLost:
-            attempt.worker.cancel(job.id)
-            # There is nothing left to renew.
-            attempt.due = attempt.news_due = math.inf
-        except QueueError as error:
-            log.warning("failed to renew the lease of job %s: %s", job.id, error)
-        else:
-            attempt.due = time.monotonic() + self._renewal_seconds()
-            attempt.news_due = time.monotonic() + min(_PROGRESS_SECONDS, self._renewal_seconds())
-        finally:
-            attempt.renewal = None
 
 
 def _choose(usable: list[_WorkerSlot], job: Job) -> _WorkerSlot | None:

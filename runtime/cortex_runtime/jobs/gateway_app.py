@@ -12,13 +12,7 @@ from starlette.types import Receive, Scope, Send
 from cortex_api import Document, units
 from cortex_runtime.errors import ClientDisconnected, HttpError, UserError
 from cortex_runtime.http import api_keys
-from cortex_runtime.http.payload import (
-    as_utf8,
-    decompress,
-    is_json,
-    media_type,
-    read_body,
-)
+from cortex_runtime.http.request_body import as_utf8, decompress, is_json, media_type, read_body
 from cortex_runtime.http.response import JSON, error_body, error_of, send
 from cortex_runtime.jobs.metrics import GatewayMetrics
 from cortex_runtime.jobs.queue_state import QueueState

@@ -28,7 +28,7 @@ from cortex_runtime.handler.loaded_handler import LoadedHandler
 from cortex_runtime.handler.threads import Threads, call_user_code
 from cortex_runtime.handler.user_context import user_context
 from cortex_runtime.http import response
-from cortex_runtime.http.payload import parse, parse_json
+from cortex_runtime.http.request_body import parse, parse_json
 from cortex_runtime.jobs.job_process import jobs_per_process
 from cortex_runtime.jobs.progress import reporter
 from cortex_runtime.logs import records

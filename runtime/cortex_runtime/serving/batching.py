@@ -25,7 +25,7 @@ from cortex_runtime.clients import served
 from cortex_runtime.errors import ClientDisconnected, RequestTimeout, StartError
 from cortex_runtime.handler.interfaces import Method
 from cortex_runtime.handler.threads import Threads
-from cortex_runtime.http.payload import connection_of, is_disconnected
+from cortex_runtime.http.request_body import connection_of, is_disconnected
 from cortex_runtime.logs.records import request_id
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 

@@ -18,8 +18,8 @@ from cortex_runtime.handler.interfaces import REQUEST_ARGUMENTS, Method
 from cortex_runtime.handler.threads import HandlerExited, Threads
 from cortex_runtime.handler.user_context import copy_context_variables
 from cortex_runtime.http import response
-from cortex_runtime.http.payload import decompress, parse, parse_json, read_body
 from cortex_runtime.http.protocol import Answer
+from cortex_runtime.http.request_body import decompress, parse, parse_json, read_body
 from cortex_runtime.metrics.tracker import Tracker
 from cortex_runtime.serving.admission import ROUTE
 from cortex_runtime.serving.batching import Batcher

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from cortex_runtime.handler.interfaces import Method
 from cortex_runtime.handler.loaded_handler import LoadedHandler
 from cortex_runtime.handler.threads import Threads
-from cortex_runtime.http.payload import decompress, read_body
+from cortex_runtime.http.request_body import decompress, read_body
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 from cortex_runtime.serving.batching import Batcher, batcher_of
 from cortex_runtime.serving.endpoint import Endpoint, Limits

@@ -10,7 +10,7 @@ from starlette.datastructures import FormData
 
 from cortex_runtime.errors import UserError
 from cortex_runtime.http.forms import max_fields, max_files
-from cortex_runtime.http.payload import decompress, parse
+from cortex_runtime.http.request_body import decompress, parse
 
 LIMIT = 100 << 20
 

@@ -6,12 +6,7 @@ import gzip
 import pytest
 
 from cortex_runtime.errors import BodyTooLarge, ClientDisconnected, UserError
-from cortex_runtime.http.payload import (
-    decompress,
-    disconnect,
-    is_disconnected,
-    read_body,
-)
+from cortex_runtime.http.request_body import decompress, disconnect, is_disconnected, read_body
 
 GONE = {"type": "http.disconnect"}
 
