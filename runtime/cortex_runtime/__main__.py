@@ -110,6 +110,10 @@ def _run(command: str, options: dict[str, object]) -> int:
     given: dict[str, object] = options
     # Before onnxruntime is imported: it would start a thread at import, and send data to its vendor.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if options.get("reload"):
+        # A file that is changed twice within a second may keep its size, and then its first bytecode would be used.
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     if command == contract.SERVE_COMMAND:
         from cortex_runtime.replica.supervisor import Options, serve
 

@@ -220,6 +220,8 @@ def test_neither_a_supervisor_nor_a_template_imports_what_it_does_not_need():
 import sys
 import cortex_runtime.jobs.worker_main, cortex_runtime.replica.supervisor, cortex_runtime.serving.worker_main
 print(*sorted({set(NOT_AT_START)!r} & sys.modules.keys()))
+import cortex_runtime.jobs.consumer
+assert not {{"boto3", "grpc", "nats", "numpy", "onnxruntime"}} & sys.modules.keys()
 import uvicorn
 assert uvicorn.run.__module__ == uvicorn.main.callback.__module__ == "uvicorn.main"
 """

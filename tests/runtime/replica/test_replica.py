@@ -165,6 +165,22 @@ def test_reload_serves_a_change_and_keeps_the_last_working_code(serve):
     assert api.ready().status_code == 200
 
 
+def test_reload_serves_two_changes_within_the_same_second(serve, tmp_path, monkeypatch):
+    """They have the same size, and the modification time of bytecode is in seconds."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    project = tmp_path / "with-helper"
+    project.mkdir()
+    (project / "helper.py").write_text("VALUE = 'one'\n")
+    source = "import helper\nclass Handler:\n    def handle_get(self):\n        return helper.VALUE\n"
+    api = serve(source, "--reload", project=project)
+    for value in ("two", "six"):
+        changed = tmp_path / "changed.py"
+        changed.write_text(f"VALUE = '{value}'\n")
+        os.utime(changed, (1_900_000_000, 1_900_000_000))
+        changed.replace(api.project / "helper.py")
+        api.until(lambda value=value: httpx.get(api.url).text == value)
+
+
 def test_a_change_before_the_file_watch_starts_is_served(serve):
     """The file changes while the worker that has read it starts."""
     source = "class Handler:\n    def handle_get(self):\n        return 'one'\n"
