@@ -221,6 +221,14 @@ def test_a_value_is_sent_as_it_is(row):
     assert dumps([value, 2**64]).decode() == f"[{text},{2**64}]"
 
 
+@pytest.mark.parametrize("padding", [0, 20_000])
+@pytest.mark.parametrize("place", [0, 1])
+def test_times_keep_their_nanoseconds_in_small_and_large_results(padding, place):
+    values = ["T" * padding]
+    values.insert(place, np.datetime64("2024-05-06T07:08:09.123456789"))
+    assert json.loads(dumps(values))[place] == "2024-05-06T07:08:09.123456789"
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
