@@ -1,10 +1,16 @@
-"""For all tests: clients of httpx share their TLS contexts.
-
-Each client otherwise reads the certificates of public authorities, which takes 20 ms of CPU.
-"""
+"""For all tests: the number of parallel processes, and TLS contexts that clients share."""
 
 import functools
+import os
 
 import httpx._transports.default as transport
+import pytest
 
+# Each client of httpx otherwise reads the certificates of public authorities, which takes 20 ms of CPU.
 transport.create_ssl_context = functools.cache(transport.create_ssl_context)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of processes of `pytest -n auto`: more than CPUs, because many tests wait for other processes."""
+    return len(os.sched_getaffinity(0)) + 2
