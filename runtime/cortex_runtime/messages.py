@@ -78,6 +78,11 @@ class ModelFailed:
 
 
 @dataclass(frozen=True)
+class ModelsChanged:
+    """From a worker: a client has loaded or unloaded a model, so all workers must read which ones are unloaded."""
+
+
+@dataclass(frozen=True)
 class Pong:
     """From a worker: its event loop responds. busy: whether all its threads are. finished: number of completed calls."""
 
@@ -113,7 +118,9 @@ class JobFailed:
 
 
 Command = Drain | Stop | ReloadModels | Ping | RunJob | CancelJob
-Report = Ready | StartFailed | Step | ModelFailed | Pong | JobProgress | JobCompleted | JobFailed
+Report = (
+    Ready | StartFailed | Step | ModelFailed | ModelsChanged | Pong | JobProgress | JobCompleted | JobFailed
+)
 Message = Command | Report
 
 _CHUNK = 1 << 18
@@ -122,7 +129,7 @@ _TYPES: dict[str, type[Message]] = {
     each.__name__: each
     for each in (
         *(Drain, Stop, ReloadModels, Ping, RunJob, CancelJob),
-        *(Ready, StartFailed, Step, ModelFailed, Pong, JobProgress, JobCompleted, JobFailed),
+        *(Ready, StartFailed, Step, ModelFailed, ModelsChanged, Pong, JobProgress, JobCompleted, JobFailed),
     )
 }
 

@@ -41,6 +41,10 @@ class CachingClient(Generic[T]):
         keys = [(version.name, version.version) for version in versions]
         return any(key in held and self._is_loaded(held[key]) for key in keys)
 
+    def evict(self, name: str) -> None:
+        """Release the versions of a model in memory. The next request for it loads it again."""
+        self._cache.evict(name)
+
     def describe(self, model: T) -> dict[str, Any]:
         """Return the signature of a model in memory, as `signature` does."""
         return self._signature_of(model)

@@ -147,12 +147,14 @@ class GRPCInferenceService:
         self, request: pb.RepositoryModelLoadRequest
     ) -> pb.RepositoryModelLoadResponse:
         self._require_repository()
+        await self._service.load(request.model_name or request.repository_name, request.parameters)
         return pb.RepositoryModelLoadResponse()
 
     async def _repository_model_unload(
         self, request: pb.RepositoryModelUnloadRequest
     ) -> pb.RepositoryModelUnloadResponse:
         self._require_repository()
+        await self._service.unload(request.model_name or request.repository_name)
         return pb.RepositoryModelUnloadResponse()
 
     def _require_repository(self) -> None:

@@ -15,8 +15,7 @@ from cortex_runtime.handler.loaded_handler import LoadedHandler
 from cortex_runtime.inference.datatypes import BF16, datatype_of
 from cortex_runtime.inference.messages import InferRequest, InferResponse, Tensor
 from cortex_runtime.inference.signature import Signature, by_name, declared
-
-Answer = InferResponse | Exception
+from cortex_runtime.inference.unloaded import UnloadedModels
 
 
 class Models(Protocol):
@@ -25,6 +24,8 @@ class Models(Protocol):
     platform: str
     method: Method
     """Takes `request`, an InferRequest, and returns an InferResponse. Raises UserError and what the model raises."""
+    unloaded: UnloadedModels | None
+    """The models that clients have unloaded; None where they cannot."""
 
     def names(self) -> list[str]:
         """Return the names of all models."""
@@ -38,6 +39,15 @@ class Models(Protocol):
     def is_ready(self, name: str, version: str) -> bool:
         """Return whether a request for a model would be answered. Raises UserError with status 404."""
 
+    def load(self, name: str) -> None:
+        """Load a model that was unloaded. Raises UserError, and what loading it raises."""
+
+    def unload(self, name: str) -> None:
+        """Answer no more requests for a model. Raises UserError."""
+
+    def release_unloaded(self) -> None:
+        """Release the memory of the models that are unloaded."""
+
 
 class _ClientModels:
     """The models of a client. A single model has no name inside; clients call it by the name of the API."""
@@ -47,16 +57,37 @@ class _ClientModels:
         self._api = api
         self._single = client.is_single
         self._signatures: dict[tuple[str, int], tuple[Any, Signature]] = {}
+        self.unloaded: UnloadedModels | None = None
         self.method = Method(self._infer, ("request",), is_async=False)
 
     def names(self) -> list[str]:
         return [self._api] if self._single else list(self._client.names())
 
     def versions(self, name: str) -> list[str]:
-        inside = self._client.names()[0] if self._inside(name) is None else name
-        if not self._single and inside not in self._client.names():
-            raise _unknown(name, self._client.names())
+        if name not in self.names():
+            raise _unknown(name, self.names())
+        inside = self._client.names()[0] if self._single else name
         return [str(number) for number in self._client.versions(inside)]
+
+    def load(self, name: str) -> None:
+        """Load a model that a client has unloaded. Raises UserError with status 404, and what loading it raises."""
+        assert self.unloaded is not None
+        self.versions(name)
+        self._client.loaded(None if self._single else name)
+        self.unloaded.remove(name)
+
+    def unload(self, name: str) -> None:
+        """Answer no more requests for a model until `load`, and release its memory. Raises UserError with status 404."""
+        assert self.unloaded is not None
+        self.versions(name)
+        self.unloaded.add(name)
+        self.release_unloaded()
+
+    def release_unloaded(self) -> None:
+        """Release the memory of the models that are unloaded."""
+        for name in self.names():
+            if self.unloaded is not None and name in self.unloaded.names:
+                self._client.evict(self._client.names()[0] if self._single else name)
 
     def signature(self, name: str, version: str) -> Signature:
         return self._signature_of(self._client.loaded(self._inside(name), version))
@@ -65,7 +96,9 @@ class _ClientModels:
         return bool(self._client.is_ready(self._inside(name), version))
 
     def _inside(self, name: str) -> str | None:
-        """Return the name that the client has for a model."""
+        """Return the name that the client has for a model. Raises UserError for an unknown name and a model that is unloaded."""
+        if self.unloaded is not None and name in self.unloaded.names:
+            raise UserError(f"model {name} is unloaded", 404)
         if not self._single:
             return name
         if name != self._api:
@@ -132,6 +165,7 @@ class HandlerModel:
     """
 
     platform = "python"
+    unloaded: UnloadedModels | None = None
     VERSION = "1"
 
     def __init__(self, method: Method, declares: Any, api: str) -> None:
@@ -161,6 +195,15 @@ class HandlerModel:
         """Return True: the handler is constructed before the API serves."""
         self._require(name, version)
         return True
+
+    def load(self, name: str) -> None:
+        """Raise UserError: a handler is always loaded."""
+        raise UserError("the model of a handler cannot be loaded or unloaded")
+
+    unload = load
+
+    def release_unloaded(self) -> None:
+        """Do nothing: a handler is always loaded."""
 
     def _infer(self, request: InferRequest) -> InferResponse:
         return self._response(request, self._call(**self._given(request)))

@@ -76,6 +76,10 @@ class Routes:
         return body if encoding is None else decompress(body, encoding.strip().lower(), self._max_body)
 
     async def _repository(self, parts: list[str], scope: Scope, receive: Receive, send: Send) -> None:
+        is_model = len(parts) == 3 and parts[0] == "models" and parts[2] in ("load", "unload")
+        if parts != ["index"] and not is_model:
+            raise _not_found(scope["path"])
+        _require_method(scope, "POST")
         body = await self._body(dict(scope["headers"]), receive)
         try:
             given = orjson.loads(body) if body.strip() else {}
@@ -83,14 +87,20 @@ class Routes:
             raise UserError(f"the request is not valid JSON: {error}") from error
         if not isinstance(given, dict):
             raise UserError("the request must be a JSON object")
-        if parts == ["index"]:
-            _require_method(scope, "POST")
+        if not is_model:
             only_ready = given.get("ready", False)
             if not isinstance(only_ready, bool):
                 raise UserError(f"ready must be true or false; got {only_ready!r:.40}")
             await _send(send, self._service.repository_index(only_ready))
+            return
+        parameters = given.get("parameters") or {}
+        if not isinstance(parameters, dict):
+            raise UserError("parameters must be an object")
+        if parts[2] == "load":
+            await self._service.load(parts[1], parameters)
         else:
-            raise _not_found(scope["path"])
+            await self._service.unload(parts[1])
+        await _send(send, {})
 
 
 def _gzip(content: bytes) -> bytes:

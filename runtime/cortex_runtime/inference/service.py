@@ -1,13 +1,16 @@
 """The protocol's answers, whatever they travel over: health, metadata and inference of the models of one worker."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from cortex_api import __version__
+from cortex_runtime.errors import UserError
 from cortex_runtime.inference.messages import InferRequest, InferResponse
 from cortex_runtime.inference.models import Models
+from cortex_runtime.inference.unloaded import UnloadedModels
 from cortex_runtime.metrics.series import NamedSeries
 from cortex_runtime.metrics.tracker import Tracker
 
@@ -44,6 +47,11 @@ class InferenceService:
         self.has_repository = has_repository
         self.draining = False
 
+    def open_repository(self, folder: Path, announce: Callable[[], None]) -> None:
+        """Let clients load and unload models. folder: of models. announce: called after a change, for the other workers."""
+        self._models.unloaded = UnloadedModels(folder, announce)
+        self._models.release_unloaded()
+
     def server_metadata(self) -> dict[str, Any]:
         """Return name, version and extensions of the server."""
         extensions = ["binary_tensor_data", "parameters"]
@@ -66,17 +74,40 @@ class InferenceService:
 
     def model_ready(self, name: str, version: str) -> bool:
         """Return whether a request for a model would be answered. Raises UserError with status 404 for an unknown model."""
-        return not self.draining and self._models.is_ready(name, version)
+        return not self.draining and not self._is_unloaded(name) and self._models.is_ready(name, version)
+
+    async def load(self, name: str, parameters: Iterable[str]) -> None:
+        """Load a model again. parameters: names of those that the client gives. Raises UserError, and what loading raises."""
+        if given := list(parameters):
+            raise UserError(
+                f"a model is loaded from handler.models; parameter {given[0]!r:.40} is not supported"
+            )
+        await asyncio.to_thread(self._models.load, name)
+
+    async def unload(self, name: str) -> None:
+        """Answer no more requests for a model. Raises UserError."""
+        await asyncio.to_thread(self._models.unload, name)
+
+    def refresh(self) -> None:
+        """Read again which models are unloaded."""
+        if self._models.unloaded is not None:
+            self._models.unloaded.refresh()
+            self._models.release_unloaded()
+
+    def _is_unloaded(self, name: str) -> bool:
+        unloaded = self._models.unloaded
+        return unloaded is not None and name in unloaded.names
 
     def repository_index(self, only_ready: bool) -> list[dict[str, str]]:
         """Return all versions of all models with their states."""
         entries = []
         for name in self._models.names():
             for version in self._models.versions(name):
-                ready = self._models.is_ready(name, version)
+                unloaded = self._is_unloaded(name)
+                ready = not unloaded and self._models.is_ready(name, version)
                 if ready or not only_ready:
-                    state = "READY" if ready else "UNAVAILABLE"
-                    entries.append({"name": name, "version": version, "state": state, "reason": ""})
+                    state, reason = ("READY" if ready else "UNAVAILABLE"), ("unloaded" if unloaded else "")
+                    entries.append({"name": name, "version": version, "state": state, "reason": reason})
         return entries
 
     async def infer(self, request: InferRequest, receive: Any = None) -> InferResponse:

@@ -182,6 +182,14 @@ class MemoryCache(Generic[T]):
         failed = tuple(self._failed.items())
         return self._repository.problems() | {problem_key(*key): failure.message for key, failure in failed}
 
+    def evict(self, name: str) -> None:
+        """Release the versions of a model. The next `get` loads it again."""
+        with self._changed:
+            removed = [self._models.pop(key) for key in [*self._models] if key[0] == name]
+            self._clear_lookups()
+        for held in removed:
+            self._unload_model(held)
+
     def close(self) -> None:
         """Release all models."""
         with self._changed:

@@ -18,7 +18,7 @@ from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.handler.dependencies import Installer
 from cortex_runtime.handler.project_source import ProjectSource
 from cortex_runtime.mailboxes import Mailboxes
-from cortex_runtime.messages import Command, Message, ModelFailed, ReloadModels, Step, Stop
+from cortex_runtime.messages import Command, Message, ModelFailed, ModelsChanged, ReloadModels, Step, Stop
 from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.models.sync import ModelSync
 from cortex_runtime.processes.child_process import ChildProcess, Spawned
@@ -185,6 +185,8 @@ class WorkerPool:
         """Handle a report that is not about one job."""
         if isinstance(report, ModelFailed):
             self._load_failures[report.model] += 1
+        elif isinstance(report, ModelsChanged):
+            self.send(ReloadModels())
         elif isinstance(report, Step):
             self._set_step(report.description)
 

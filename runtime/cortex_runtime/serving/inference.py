@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from starlette.types import ASGIApp
@@ -35,10 +36,12 @@ def serves_tensors(handler: LoadedHandler) -> bool:
     )
 
 
-def open_inference(service: HandlerService) -> Inference | None:
+def open_inference(
+    service: HandlerService, models: Path, on_models_changed: Callable[[], None]
+) -> Inference | None:
     """Return the protocol of a worker; None for an API that does not serve it, which then imports none of it.
 
-    Raises StartError.
+    models: the folder of models. on_models_changed: called when a client has loaded or unloaded a model. Raises StartError.
     """
     handler = service.handler
     protocols = handler.document.realtime_spec.handler.protocols
@@ -53,4 +56,7 @@ def open_inference(service: HandlerService) -> Inference | None:
         return None
     from cortex_runtime.serving.infer_endpoint import open_endpoints
 
-    return open_endpoints(service, protocols is not None and protocols.repository)
+    inference = open_endpoints(service, protocols is not None and protocols.repository)
+    if inference.service.has_repository:
+        inference.service.open_repository(models, on_models_changed)
+    return inference

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvloop
@@ -24,7 +25,17 @@ from cortex_runtime.http import api_keys
 from cortex_runtime.http.protocol import InlineProtocol
 from cortex_runtime.http.server import Config, Server, plain
 from cortex_runtime.logs.access_log import AccessLog
-from cortex_runtime.messages import ControlChannel, Drain, Ping, Pong, Ready, ReloadModels, StartFailed, Stop
+from cortex_runtime.messages import (
+    ControlChannel,
+    Drain,
+    ModelsChanged,
+    Ping,
+    Pong,
+    Ready,
+    ReloadModels,
+    StartFailed,
+    Stop,
+)
 from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.serving.app import App
@@ -58,7 +69,7 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
         Limits(units.parse_bytes(spec.max_body_size), units.seconds(spec.request_timeout)),
         spec.server_side_batching if spec.type != "tensorflow" else None,
     )
-    service.inference = open_inference(service)
+    service.inference = open_inference(service, Path(arguments.models), lambda: control.send(ModelsChanged()))
     app = App(
         service,
         limit=spec.max_replica_concurrency,
@@ -162,7 +173,7 @@ def _receive_commands(
 ) -> None:
     while (command := control.receive()) is not None:
         if isinstance(command, ReloadModels):
-            threading.Thread(target=worker_lifecycle.refresh_models, args=(handler,), daemon=True).start()
+            threading.Thread(target=_refresh_models, args=(handler, app), daemon=True).start()
         elif isinstance(command, Ping):
             # Answered on the event loop, so that a blocked loop does not answer.
             loop.call_soon_threadsafe(_send_pong, control, app.threads)
@@ -177,6 +188,12 @@ def _receive_commands(
                 loop.call_soon_threadsafe(grpc.begin_stop)
     # The supervisor has exited.
     os._exit(1)
+
+
+def _refresh_models(handler: LoadedHandler, app: App) -> None:
+    worker_lifecycle.refresh_models(handler)
+    if app.inference is not None:
+        app.inference.service.refresh()
 
 
 def _send_pong(control: ControlChannel, threads: Threads) -> None:

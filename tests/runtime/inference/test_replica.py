@@ -13,6 +13,7 @@ import pytest
 from cortex_runtime.inference.protos import health_pb2, reflection_pb2
 from cortex_runtime.inference.protos import inference_pb2 as pb
 from tests.clients.served import HANDLER, write_models
+from tests.runtime.programs import PLAIN
 from tests.runtime.queues.servers import free_port
 
 X = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1.5, 2.5]}
@@ -314,3 +315,48 @@ def test_a_handler_that_fails_or_takes_too_long(handler):
             )
         assert caught.value.code() == code
         assert "Traceback" not in caught.value.details()
+
+
+def test_models_are_unloaded_and_loaded_again_in_all_workers(serve_for_module, tmp_path):
+    write_models(tmp_path)
+    api = serve_for_module(
+        None,
+        path=None,
+        type="onnx",
+        models={"dir": str(tmp_path)},
+        protocols={"repository": True},
+        processesPerReplica=2,
+    )
+
+    def post(path: str, content: Any = None) -> Any:
+        # A connection for each request, so that each worker gets some of them.
+        return PLAIN.post(f"{api.url}/v2/{path}", json=content or {})
+
+    def answers() -> set[int]:
+        return {post("models/same_fp32/infer", {"inputs": [X]}).status_code for _ in range(12)}
+
+    assert answers() == {200}
+    assert post("repository/models/same_fp32/unload").status_code == 200
+    api.until(lambda: answers() == {404})
+    assert PLAIN.get(f"{api.url}/v2/models/same_fp32/ready").status_code == 503
+    index = {(each["name"], each["version"]): each for each in post("repository/index").json()}
+    assert index["same_fp32", "1"]["state"] == "UNAVAILABLE"
+    assert index["same_fp32", "1"]["reason"] == "unloaded"
+    ready = {each["name"] for each in post("repository/index", {"ready": True}).json()}
+    assert "same_fp32" not in ready
+    assert "same_int8" in ready
+    assert post("repository/models/same_fp32/load").status_code == 200
+    api.until(lambda: answers() == {200})
+    assert post("repository/models/nothing/load").status_code == 404
+    refused = post("repository/models/same_fp32/load", {"parameters": {"config": "{}"}})
+    assert (refused.status_code, refused.json()["error"]) == (
+        400,
+        "a model is loaded from handler.models; parameter 'config' is not supported",
+    )
+
+
+def test_without_the_field_there_is_no_repository(handler):
+    assert PLAIN.post(f"{handler.url}/v2/repository/index").status_code == 404
+    with pytest.raises(grpc.RpcError) as caught:
+        handler.grpc("RepositoryIndex", pb.RepositoryIndexRequest(), pb.RepositoryIndexResponse)
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
