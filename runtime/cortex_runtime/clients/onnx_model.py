@@ -67,13 +67,18 @@ class OnnxModel:
 
     def feed(self, model_input: Any) -> Feed:
         """Return the arrays by input. Raises UserError."""
-        if isinstance(model_input, Mapping):
-            required, inputs = self.required, self.inputs
-            if len(model_input) != len(required) or not all(name in model_input for name in required):
-                check_names(model_input, required, self.optional)
-            return {name: inputs[name].convert(value) for name, value in model_input.items()}
-        if self._only is not None:
-            return {self._only.name: self._only.convert(model_input)}
+        # The first test avoids isinstance of an abstract class, which takes as long as the conversion of an array.
+        if type(model_input) is np.ndarray or not isinstance(model_input, Mapping):
+            if self._only is not None:
+                return {self._only.name: self._only.convert(model_input)}
+            return self._feed_without_names(model_input)
+        required, inputs = self.required, self.inputs
+        if len(model_input) != len(required) or not all(name in model_input for name in required):
+            check_names(model_input, required, self.optional)
+        return {name: inputs[name].convert(value) for name, value in model_input.items()}
+
+    def _feed_without_names(self, model_input: Any) -> Feed:
+        """Return an empty feed if the model needs none, and nothing was sent. Raises UserError."""
         names = ", ".join(self.inputs)
         if self.required:
             raise UserError(f"the model takes several inputs, by name: {names}")
