@@ -81,10 +81,10 @@ async def raw(cluster: Cluster, namespace: str, numbers: range) -> float:
         parsed = parse(live)
         for child in render(parsed, Platform(), None, capabilities):
             await cluster.apply(child)
-        told = status.compute(parsed, live, Observed(url="x"))
-        for condition in told["conditions"]:
+        computed = status.compute(parsed, live, Observed(url="x"))
+        for condition in computed["conditions"]:
             condition["lastTransitionTime"] = "2026-01-01T00:00:00Z"
-        await cluster.write_status(live, told)
+        await cluster.write_status(live, computed)
 
     start = time.perf_counter()
     await each(write, numbers)

@@ -12,7 +12,7 @@ def render(api: RealtimeAPI | AsyncAPI) -> dict[str, Any]:
     ports: list[dict[str, Any]] = [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}]
     if api.spec.handler.serves_grpc:
         grpc = {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "protocol": "TCP"}
-        # Tells proxies that the port speaks HTTP/2 without TLS.
+        # For proxies: the port uses HTTP/2 without TLS.
         ports.append({**grpc, "appProtocol": "kubernetes.io/h2c"})
     return {
         "apiVersion": "v1",

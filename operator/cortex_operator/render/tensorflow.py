@@ -1,4 +1,4 @@
-"""TensorFlow Serving as a sidecar of the handler, which tells it over gRPC which models to load.
+"""TensorFlow Serving as a sidecar of the handler, which requests the load of models over gRPC.
 
 It is an init container with restartPolicy Always: it starts before the handler and stops after its last request.
 """

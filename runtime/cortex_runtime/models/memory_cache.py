@@ -100,7 +100,7 @@ class MemoryCache(Generic[T]):
         self._refreshing = threading.Lock()
         self._clock = itertools.count()
         self._thread = threading.local()
-        repository.in_memory(lambda: {held.version.stamp for held in tuple(self._models.values())})
+        repository.in_memory(lambda: {loaded.version.stamp for loaded in tuple(self._models.values())})
 
     @property
     def is_limited(self) -> bool:
@@ -114,18 +114,18 @@ class MemoryCache(Generic[T]):
         """
         key = (self._single or name, version)
         try:
-            held = self._lookups.get(key)
+            loaded = self._lookups.get(key)
         except TypeError:
-            held = None
-        if held is None:
+            loaded = None
+        if loaded is None:
             generation = self._generation
-            held, is_best = self._repository.best(name, version, self._load_candidate())
+            loaded, is_best = self._repository.best(name, version, self._load_candidate())
             with self._changed:
-                current = self._models.get((held.version.name, held.version.version))
-                if is_best and current is held and generation == self._generation:
-                    self._lookups[key] = held
-        held.used = next(self._clock)
-        return held.value
+                current = self._models.get((loaded.version.name, loaded.version.version))
+                if is_best and current is loaded and generation == self._generation:
+                    self._lookups[key] = loaded
+        loaded.used = next(self._clock)
+        return loaded.value
 
     def preload(self) -> None:
         """Load all models, unless there is a limit.
@@ -153,13 +153,13 @@ class MemoryCache(Generic[T]):
     def _apply_changes(self) -> None:
         versions = {(version.name, version.version): version for version in self._repository.all_versions()}
         with self._changed:
-            held = {key: value.version.stamp for key, value in self._models.items()}
+            stamps = {key: model.version.stamp for key, model in self._models.items()}
             for key in [
                 key for key, failure in self._failed.items() if _differs(versions.get(key), failure.stamp)
             ]:
                 del self._failed[key]
         for key, version in versions.items():
-            if held.get(key) != version.stamp and (key in held or not self.is_limited):
+            if stamps.get(key) != version.stamp and (key in stamps or not self.is_limited):
                 try:
                     self._get_or_load(version, again=True)
                 except Exception as error:
@@ -175,7 +175,7 @@ class MemoryCache(Generic[T]):
 
     def loaded(self) -> list[tuple[Version, T]]:
         """Return the models that are in memory now."""
-        return [(held.version, held.value) for held in tuple(self._models.values())]
+        return [(loaded.version, loaded.value) for loaded in tuple(self._models.values())]
 
     def problems(self) -> dict[str, str]:
         """Return the problems of models, at their source and in this process, by model."""
@@ -196,8 +196,8 @@ class MemoryCache(Generic[T]):
             removed = list(self._models.values())
             self._models.clear()
             self._clear_lookups()
-        for held in removed:
-            self._unload_model(held)
+        for loaded in removed:
+            self._unload_model(loaded)
 
     def _load_candidate(self) -> Callable[[Version], tuple[_LoadedModel[T], bool]]:
         """Return a function for `ModelRepository.best`.
@@ -208,8 +208,8 @@ class MemoryCache(Generic[T]):
 
         def use(version: Version) -> tuple[_LoadedModel[T], bool]:
             tried.append(version)
-            held = self._get_or_load(version)
-            return held, len(tried) == 1 and held.version.stamp == version.stamp
+            loaded = self._get_or_load(version)
+            return loaded, len(tried) == 1 and loaded.version.stamp == version.stamp
 
         return use
 
@@ -221,20 +221,20 @@ class MemoryCache(Generic[T]):
         key = (version.name, version.version)
         while True:
             with self._changed:
-                held = self._models.get(key)
-                if held is not None and held.version.stamp == version.stamp:
-                    return held
+                loaded = self._models.get(key)
+                if loaded is not None and loaded.version.stamp == version.stamp:
+                    return loaded
                 failure = self._failed.get(key)
                 if failure and failure.stamp == version.stamp and time.monotonic() < failure.until:
-                    if held is not None:
-                        return held
+                    if loaded is not None:
+                        return loaded
                     raise LoadFailed(failure.message)
                 if key not in self._loading:
                     evicted = self._make_room(key, version)
                     if evicted is not None:
                         break
-                elif held is not None and not again:
-                    return held
+                elif loaded is not None and not again:
+                    return loaded
                 elif key in self._loading_in_this_thread():
                     raise LoadFailed(f"the load of {title(*key)} requires {title(*key)} itself")
                 self._changed.wait()
@@ -265,15 +265,15 @@ class MemoryCache(Generic[T]):
         evicted: list[_LoadedModel[T]] = []
         order = sorted(self._models.items(), key=lambda entry: (entry[0] == key, entry[1].used))
         count = len(self._models) + len(self._loading) + 1
-        total = sum(held.size for _, held in order) + sum(self._loading.values()) + version.size
+        total = sum(loaded.size for _, loaded in order) + sum(self._loading.values()) + version.size
         keys = []
-        for other, held in order:
+        for other, loaded in order:
             if (self._size is None or count <= self._size) and (self._limit is None or total <= self._limit):
                 break
             keys.append(other)
-            evicted.append(held)
+            evicted.append(loaded)
             count -= 1
-            total -= held.size
+            total -= loaded.size
         fits = (self._size is None or count <= self._size) and (self._limit is None or total <= self._limit)
         if not fits and not self._loading_in_this_thread():
             return None
@@ -288,7 +288,7 @@ class MemoryCache(Generic[T]):
         self, key: tuple[str, int], version: Version, before: "_LoadedModel[T] | None"
     ) -> _LoadedModel[T]:
         try:
-            held = self._load_files(key, version)
+            loaded = self._load_files(key, version)
         except LoadFailed as error:
             self._record_failure(key, version, error)
             if (old := self._models.get(key)) is not None:
@@ -297,18 +297,18 @@ class MemoryCache(Generic[T]):
             last_good = before.version if before is not None else self._repository.previous(version)
             if last_good is None:
                 raise
-            held = self._load_files(key, last_good)
+            loaded = self._load_files(key, last_good)
         else:
             self._failed.pop(key, None)
             self._repository.mark_loadable(version)
         with self._changed:
             replaced = self._models.pop(key, None)
-            self._models[key] = held
+            self._models[key] = loaded
             evicted = self._evict_excess(key)
             self._clear_lookups()
         for old in [*evicted, *([replaced] if replaced is not None else [])]:
             self._unload_model(old)
-        return held
+        return loaded
 
     def _load_files(self, key: tuple[str, int], version: Version) -> _LoadedModel[T]:
         keys = self._loading_in_this_thread()
@@ -351,13 +351,13 @@ class MemoryCache(Generic[T]):
         self._generation += 1
         self._lookups = {}
 
-    def _unload_model(self, held: _LoadedModel[T]) -> None:
+    def _unload_model(self, loaded: _LoadedModel[T]) -> None:
         if self._unload is None:
             return
         try:
-            self._unload(held.value)
+            self._unload(loaded.value)
         except Exception as error:
-            log.warning("failed to unload %s: %s", title(held.version.name, held.version.version), error)
+            log.warning("failed to unload %s: %s", title(loaded.version.name, loaded.version.version), error)
 
 
 def _differs(version: Version | None, stamp: str) -> bool:
