@@ -36,16 +36,17 @@ class Ping:
 
 @dataclass(frozen=True)
 class RunJob:
-    """To a job worker: run the handler's method. body: the payload."""
+    """To a job worker: run the handler's method. id: of this attempt in this process. job: id of the job. body: the payload."""
 
     id: str
+    job: str
     content_type: str
     body: bytes
 
 
 @dataclass(frozen=True)
 class CancelJob:
-    """To a job worker: interrupt a job if its method is async."""
+    """To a job worker: interrupt an attempt if its method is async."""
 
     id: str
 

@@ -31,8 +31,13 @@ class WorkerExited(Exception):
 
 @dataclass
 class RunningJob:
-    """A job that a process runs. progress, note: from the last report. has_news: whether they have changed since it was reset."""
+    """An attempt that a process runs.
 
+    id: unique in the process, which may run two attempts of one job after the first has lost its lease. progress, note: from the
+    last report. has_news: whether they have changed since it was reset.
+    """
+
+    id: str
     outcome: "asyncio.Future[Outcome]"
     progress: float | None = None
     note: str = ""
@@ -48,6 +53,7 @@ class JobProcess(ChildProcess):
     jobs: dict[str, RunningJob] = field(default_factory=dict)
     is_ready: bool = False
     is_stopping: bool = False
+    _attempts: int = 0
     _commands: list[bytes] = field(default_factory=list)
 
     async def wait_until_ready(self) -> None:
@@ -75,17 +81,18 @@ class JobProcess(ChildProcess):
         """The number of jobs that it can accept now."""
         return self.capacity - len(self.jobs) if self.is_ready and not self.is_stopping else 0
 
-    def run(self, identity: str, content_type: str, payload: bytes) -> RunningJob:
-        """Run a job. The outcome raises WorkerExited when the process exits before the job ends."""
-        running = RunningJob(asyncio.get_running_loop().create_future())
-        self.jobs[identity] = running
-        self.send(RunJob(identity, content_type, payload))
+    def run(self, job: str, content_type: str, payload: bytes) -> RunningJob:
+        """Run a job. The outcome raises WorkerGone when the process exits before the job ends."""
+        self._attempts += 1
+        running = RunningJob(str(self._attempts), asyncio.get_running_loop().create_future())
+        self.jobs[running.id] = running
+        self.send(RunJob(running.id, job, content_type, payload))
         return running
 
-    def cancel(self, identity: str) -> None:
-        """Cancel a job: an async method is interrupted, any other one runs to its end."""
-        if identity in self.jobs:
-            self.send(CancelJob(identity))
+    def cancel(self, running: RunningJob) -> None:
+        """Cancel an attempt: an async method is interrupted, any other one runs to its end."""
+        if running.id in self.jobs:
+            self.send(CancelJob(running.id))
 
     async def read_reports(self) -> None:
         """Handle all reports until the process has exited."""

@@ -18,7 +18,7 @@ _CHECK_SECONDS = 0.1
 _PROGRESS_SECONDS = 1.0
 
 
-@dataclass
+@dataclass(eq=False)
 class RenewedLease:
     """The lease of a job that a process runs.
 
@@ -39,21 +39,23 @@ class LeaseRenewal:
     def __init__(self, queue: Queue) -> None:
         self.seconds = queue.settings.lease / 3
         self._queue = queue
-        self._leases: dict[str, RenewedLease] = {}
+        # Two of them may belong to one job, of which the first is lost.
+        self._leases: set[RenewedLease] = set()
         self._task: asyncio.Task[None] | None = None
 
     def start(self, job: Job, worker: JobProcess, running: RunningJob) -> RenewedLease:
         """Start to renew the lease of a job. If the lease is lost, the job is cancelled in its process."""
         now = time.monotonic()
         first = _CHECK_SECONDS if job.revision is None else self.seconds
-        lease = self._leases[job.id] = RenewedLease(job, worker, running, now + first, now)
+        lease = RenewedLease(job, worker, running, now + first, now)
+        self._leases.add(lease)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
         return lease
 
     async def stop(self, lease: RenewedLease) -> None:
         """Renew the lease no more; a renewal in progress is cancelled."""
-        del self._leases[lease.job.id]
+        self._leases.remove(lease)
         if lease.renewal is not None:
             lease.renewal.cancel()
             await asyncio.gather(lease.renewal, return_exceptions=True)
@@ -62,7 +64,7 @@ class LeaseRenewal:
         while self._leases:
             await asyncio.sleep(_CHECK_SECONDS)
             now = time.monotonic()
-            for lease in self._leases.values():
+            for lease in self._leases:
                 is_due = now >= lease.due or (lease.running.has_news and now >= lease.progress_due)
                 if is_due and lease.renewal is None:
                     lease.renewal = asyncio.create_task(self._renew(lease))
@@ -73,7 +75,7 @@ class LeaseRenewal:
         try:
             await self._queue.renew(job, running.progress, running.note)
         except LeaseLost:
-            lease.worker.cancel(job.id)
+            lease.worker.cancel(running)
             # Nothing is left to renew.
             lease.due = lease.progress_due = math.inf
         except QueueError as error:

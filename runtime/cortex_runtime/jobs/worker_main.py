@@ -118,11 +118,11 @@ class Jobs:
         """Run a job with a plain method, on a handler thread and in a context of its own."""
         callback = None
         try:
-            with self._reporting(job.id):
+            with self._reporting(job):
                 # The callback of the job shares the context.
                 context = user_context()
                 payload = self._parse(job) if self._method.takes_payload else None
-                call = partial(self._method.function, **self._arguments(job.id, payload))
+                call = partial(self._method.function, **self._arguments(job.job, payload))
                 callback = self._report_result(job.id, context.run(call_user_code, call))
         finally:
             self._finish(job.id, callback)
@@ -130,11 +130,11 @@ class Jobs:
     async def _run_async(self, job: RunJob) -> None:
         callback = None
         try:
-            with self._reporting(job.id):
+            with self._reporting(job):
                 payload = None
                 if self._method.takes_payload:
                     payload = await parse(job.body, job.content_type.encode("latin-1"), self._max_body)
-                result = await self._method.function(**self._arguments(job.id, payload))
+                result = await self._method.function(**self._arguments(job.job, payload))
                 callback = self._report_result(job.id, result)
         finally:
             del self._tasks[job.id]
@@ -168,9 +168,10 @@ class Jobs:
         return callback
 
     @contextlib.contextmanager
-    def _reporting(self, identity: str) -> Iterator[None]:
+    def _reporting(self, job: RunJob) -> Iterator[None]:
         """Provide the context of a job, and send what is raised as its failure."""
-        records.request_id.set(identity)
+        identity = job.id
+        records.request_id.set(job.job)
         reporter.set(_Reporter(identity, self._control.send))
         try:
             yield
