@@ -7,18 +7,7 @@ import click
 
 from cortex_api import __version__
 
-_MODULES = {
-    "init": "init",
-    "run": "run",
-    "validate": "validate",
-    "convert": "convert.command",
-    "pack": "pack",
-    "get": "get",
-    "predict": "predict",
-    "logs": "logs",
-    "doctor": "doctor",
-    "bench": "bench",
-}
+_COMMANDS = ("init", "run", "validate", "convert", "pack", "get", "predict", "logs", "doctor", "bench")
 _CONTEXTS = "kubectl config use-context, or --context"
 _REPLACED = {
     "deploy": "`cortex convert cortex.yaml > api.yaml`, then `kubectl apply -f api.yaml`",
@@ -45,13 +34,13 @@ class _Commands(click.Group):
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Return the command names in the order of --help."""
-        return list(_MODULES)
+        return list(_COMMANDS)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """Import and return a command, or None if it is unknown."""
-        if name not in _MODULES:
+        if name not in _COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"cortex_cli.{_MODULES[name]}"), name)
+        command: click.Command = getattr(import_module(f"cortex_cli.commands.{name}"), name)
         return command
 
     def resolve_command(
@@ -61,7 +50,7 @@ class _Commands(click.Group):
         name = args[0]
         if name in _REPLACED:
             context.fail(f"No such command {name!r}. Use {_REPLACED[name]} instead.")
-        if name not in _MODULES and (matches := get_close_matches(name, _MODULES, 1)):
+        if name not in _COMMANDS and (matches := get_close_matches(name, _COMMANDS, 1)):
             context.fail(f"No such command {name!r}. Did you mean {matches[0]!r}?")
         return super().resolve_command(context, args)
 

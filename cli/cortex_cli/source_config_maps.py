@@ -17,7 +17,7 @@ import click
 from cortex_api import AsyncAPI, RealtimeAPI
 from cortex_api.contract import PROJECT_ARCHIVES
 from cortex_cli import manifests
-from cortex_cli.pack import KEY, LIMIT
+from cortex_cli.commands.pack import KEY, LIMIT
 
 API = RealtimeAPI | AsyncAPI
 

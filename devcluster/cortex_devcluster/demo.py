@@ -22,9 +22,9 @@ from typing import Any
 
 import httpx
 
-from cortex_cli import queue_server
-from cortex_cli.ports import free_port
-from cortex_cli.process_guard import Guard
+from cortex_cli.local import queue_server
+from cortex_cli.local.ports import free_port
+from cortex_cli.local.process_guard import Guard
 from cortex_devcluster import DevCluster, StartFailed
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from cortex_cli.bench import Goal, is_limited_by_generator, rates, summary
+from cortex_cli.commands.bench import Goal, is_limited_by_generator, rates, summary
 from cortex_cli.load_generator import Result, Target, generate
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -9,7 +9,7 @@ import threading
 import pytest
 import yaml
 
-from cortex_cli import get as get_command
+from cortex_cli.commands import get as get_command
 
 from .conftest import GROUP, METRICS, Workplace, resource
 

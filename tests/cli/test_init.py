@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from cortex_cli.__main__ import main
-from cortex_cli.init import _DESCRIPTIONS as TEMPLATES
+from cortex_cli.commands.init import _DESCRIPTIONS as TEMPLATES
 
 REQUIRED = {"tensorflow": None, "sklearn": "sklearn", "pytorch": "torch", "huggingface": "transformers"}
 

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 
 from cortex_cli import manifests
 from cortex_cli.__main__ import main
+from cortex_cli.commands.pack import LIMIT, Packed, pack_folder
 from cortex_cli.cortexignore import Rules
-from cortex_cli.pack import LIMIT, Packed, pack_folder
 from cortex_cli.project_files import PackError, files_of
 from cortex_cli.source_config_maps import values
 from cortex_runtime.handler.project_source import unpack_source

@@ -7,8 +7,8 @@ import pytest
 
 from cortex_api import __version__
 from cortex_cli.apis import API
+from cortex_cli.commands.doctor import severity
 from cortex_cli.diagnosis import Finding
-from cortex_cli.doctor import severity
 from cortex_cli.platform_checks import PlatformState, check_platform
 
 LABELS = {"app.kubernetes.io/version": __version__}

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from cortex_cli.__main__ import main
-from cortex_cli.ports import free_port
+from cortex_cli.local.ports import free_port
 
 HANDLER = "class Handler:\n    def handle_post(self, payload): return {'answer': %s}\n"
 API = """\

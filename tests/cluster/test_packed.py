@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from cortex_cli.pack import pack_folder
+from cortex_cli.commands.pack import pack_folder
 
 from .conftest import Kubectl, api, eventually, post
 

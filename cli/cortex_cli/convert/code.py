@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cortex_cli.commands.pack import Packed, file_count, pack_folder
 from cortex_cli.convert.manifest_builder import ManifestBuilder, Remark
-from cortex_cli.pack import Packed, file_count, pack_folder
 from cortex_cli.project_files import PackError
 
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cortex_cli.process_guard import Guard, kill_group
+from cortex_cli.local.process_guard import Guard, kill_group
 
 
 class Processes:

@@ -8,10 +8,11 @@ import click
 
 from cortex_api import AsyncAPI, RealtimeAPI
 from cortex_api.contract import ADMIN_PORT, GRPC_PORT, PORT, QUEUE_URL_VARIABLE
-from cortex_cli import local_environment, manifests
-from cortex_cli.admin_port import AdminPort
-from cortex_cli.local_runtime import Runtime, Scratch
-from cortex_cli.ports import HOST, taken
+from cortex_cli import manifests
+from cortex_cli.local import environment
+from cortex_cli.local.admin_port import AdminPort
+from cortex_cli.local.ports import HOST, taken
+from cortex_cli.local.runtime import Runtime, Scratch
 
 _POLL_INTERVAL = 0.5
 """Seconds between two checks of the manifest."""
@@ -41,13 +42,13 @@ def run(file: Path, port: int, admin_port: int, grpc_port: int, name: str | None
     """
     last_change = modification_time(file)
     api = choose(file, name)
-    variables = local_environment.resolve(api, os.environ)
+    variables = environment.resolve(api, os.environ)
     has_grpc = api.spec.handler.serves_grpc
     require_free(
         {"--port": port, "--admin-port": admin_port, **({"--grpc-port": grpc_port} if has_grpc else {})}
     )
     with Scratch() as scratch:
-        for note in local_environment.notes(api, os.environ):
+        for note in environment.notes(api, os.environ):
             click.echo(f"Note: {note}", err=True)
         project = scratch.write(api, file)
         programs = scratch.programs(api, project, (port, admin_port, grpc_port), reload, variables)
@@ -127,7 +128,7 @@ def apply_change(file: Path, name: str, scratch: Scratch, variables: dict[str, s
     """
     try:
         api = choose(file, name)
-        if local_environment.resolve(api, os.environ) != variables:
+        if environment.resolve(api, os.environ) != variables:
             click.echo("Note: restart this command to apply the change of handler.env", err=True)
         scratch.write(api, file)
     except click.ClickException as error:

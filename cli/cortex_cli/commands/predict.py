@@ -12,9 +12,10 @@ from pathlib import Path
 import click
 
 from cortex_api.contract import PORT
-from cortex_cli import apis, jobs, logs
+from cortex_cli import apis, jobs
 from cortex_cli.api_keys import HEADER, OPTIONS, api_key_options, headers, requires_key
 from cortex_cli.apis import API
+from cortex_cli.commands import logs
 from cortex_cli.connection import Cluster, ClusterError, Response, cluster_options, path
 from cortex_cli.log_lines import parse, readable
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 
 from cortex_api.contract import METRICS_PATH, READINESS_PATH
-from cortex_cli.ports import HOST
+from cortex_cli.local.ports import HOST
 
 _SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{)?")
 _TIMEOUT = 5.0

@@ -29,10 +29,11 @@ from cortex_api.contract import (
     READINESS_PATH,
     SERVE_COMMAND,
 )
-from cortex_cli import queue_server, source_config_maps
+from cortex_cli import source_config_maps
+from cortex_cli.local import queue_server
+from cortex_cli.local.ports import HOST, free_port
+from cortex_cli.local.process_guard import Guard, kill_group
 from cortex_cli.log_lines import readable
-from cortex_cli.ports import HOST, free_port
-from cortex_cli.process_guard import Guard, kill_group
 
 _POLL = 0.1
 

@@ -12,9 +12,9 @@ import yaml
 
 from cortex_api import InvalidManifest, parse
 from cortex_api.contract import PORT
-from cortex_cli.ports import HOST
+from cortex_cli.local.ports import HOST
 
-_TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATES = Path(__file__).parents[1] / "templates"
 _PLACEHOLDER = "my-api"
 """The name of the API in all templates, which are complete projects."""
 _DESCRIPTIONS = {

@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from cortex_cli.ports import HOST, free_port, taken
-from cortex_cli.process_guard import Guard
+from cortex_cli.local.ports import HOST, free_port, taken
+from cortex_cli.local.process_guard import Guard
 
 _TIMEOUT = 15.0
 _POLL = 0.05

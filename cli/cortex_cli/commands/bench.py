@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.live import Live
 
 from cortex_cli.api_keys import HEADER, api_key_options
+from cortex_cli.commands.predict import read
 from cortex_cli.load_generator import Result, Target, generate
-from cortex_cli.predict import read
 from cortex_cli.tables import grid
 
 _HEADROOM = 0.8
