@@ -26,6 +26,10 @@ SOURCE = {"metadata": {"name": "code"}, "data": {"handler.py": "x"}, "binaryData
 
 CASES: dict[str, dict[str, Any]] = {
     "minimal": {},
+    "grpc": {
+        "handler": {"protocols": {"grpc": True, "repository": True}},
+        "platform": {"networkPolicy": {"allowFrom": [], "adminFrom": []}},
+    },
     "cpu-autoscaling": {
         "spec": {
             "autoscaling": {

@@ -101,6 +101,7 @@ _HELP = {
     tracker.SKIPPED: "Responses that the tracker did not count, by reason",
     "cortex_route_requests": "Responses sent by routes other than / (499: the client closed the connection)",
     "cortex_route_request_duration_seconds": "Seconds from receiving a request to sending its last byte, for routes other than /",
+    "cortex_inference_duration_seconds": "Seconds of successful inferences of the Open Inference Protocol",
     "cortex_metrics_dropped": "Values of metrics_client that were dropped: too many combinations of tags",
 }
 
