@@ -180,13 +180,13 @@ def main() -> int:
     options = parser.parse_args()
     load = os.getloadavg()[0]
     found = [*measure_start(options.rounds), measure_kills(options.kills), measure_reloads(options.changes)]
-    print(f"{'':<40}{'median':>9}{'lowest':>9}{'highest':>9}{'p95':>9}{'goal':>9}")
+    print(f"{'':<40}{'median':>9}{'lowest':>9}{'highest':>9}{'p95':>9}{'goal':>12}")
     for each in found:
         values = [statistics.median(each.values), min(each.values), max(each.values)]
         line = "".join(f"{value:>9.2f}" if each.unit == "s" else f"{value:>9.1f}" for value in values)
         p95 = f"{each.decisive:>9.1f}" if each.unit == "ms" else f"{'':>9}"
         goal = "" if each.goal is None else f"{each.goal:.0f}" + (" missed" if each.is_missed else "")
-        print(f"{f'{each.name}, {each.unit}':<40}{line}{p95}{goal:>9}")
+        print(f"{f'{each.name}, {each.unit}':<40}{line}{p95}{goal:>12}")
     file = HERE / "results" / f"start-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
     with file.open("w", newline="") as output:
         writer = csv.writer(output, lineterminator="\n")
