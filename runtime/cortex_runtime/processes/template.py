@@ -21,6 +21,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cortex_runtime.processes.openblas import OpenBlas
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 
 MAX_MESSAGE = 1 << 16
@@ -56,6 +57,7 @@ class _Forks:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        self._openblas = OpenBlas()
         self._workers: dict[int, int] = {}
         """Process ids by pidfd."""
         self._poll = select.poll()
@@ -75,7 +77,8 @@ class _Forks:
                 files += received
                 message = json.loads(data)
                 if "preload" in message:
-                    _preload(message["preload"])
+                    with self._openblas.without_threads():
+                        _preload(message["preload"])
                 elif "module" in message:
                     if self._fork(message["folders"]):
                         arguments = WorkerArguments.from_json(message["arguments"])
@@ -88,6 +91,9 @@ class _Forks:
         """Fork and report the result. Return whether this is the worker process."""
         if (name := _find_shadowed(folders)) is not None:
             self._send({"refused": f"the project has a module {name}, which is also a module of the runtime"})
+            return False
+        if not self._openblas.restore():
+            self._send({"refused": "this build of OpenBLAS cannot be forked"})
             return False
         # The worker waits until its start has been reported: if this process exits before, nothing knows of the worker.
         reading, writing = os.pipe()

@@ -21,6 +21,10 @@ def main(arguments):
             "environment": os.environ.get("CORTEX_TEST"),
             "is_fork": "cortex_runtime.processes.template" in sys.orig_argv,
         }
+    if (numpy := sys.modules.get("numpy")) is not None:
+        matrix = numpy.ones((600, 600))
+        matrix @ matrix
+        report["threads"] = len(os.listdir("/proc/self/task"))
     control.sendall(json.dumps(report).encode() + b"\n")
     os._exit(int(control.makefile().readline() or 0))
 

@@ -193,6 +193,17 @@ async def test_a_library_that_has_started_a_thread_is_never_forked(launcher):
         assert not report["is_fork"]
 
 
+async def test_a_preloaded_numpy_has_a_thread_for_each_cpu(launcher, monkeypatch):
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.delenv(variable, raising=False)
+    await launcher.renew()
+    launcher.preload(["numpy"])
+    for _ in range(2):
+        async with launched(launcher) as (_, report):
+            assert report["is_fork"]
+            assert report["threads"] == len(os.sched_getaffinity(0))
+
+
 async def test_a_module_that_cannot_be_preloaded_is_skipped(launcher):
     launcher.preload(["nothing_like_it", "json.decoder"])
     async with launched(launcher) as (_, report):
