@@ -40,19 +40,19 @@ test-cluster: .venv/.dev ## run tests/cluster on the cluster of KUBECONFIG
 	@CORTEX_TEST_KUBECONFIG=$(KUBECONFIG) $(BIN)/python -m pytest -q tests/cluster
 
 bench: .venv/.dev ## compare throughput with handwritten servers
-	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python benchmarks/bench_runtime.py
 
 bench-peers: .venv/.dev ## compare the runtime with other model servers, installed in build/peers (half an hour)
-	@$(BIN)/python benchmarks/peers_.py
+	@$(BIN)/python benchmarks/bench_peers.py
 
 bench-start: .venv/.dev ## measure start, memory of each worker, restart of a killed worker and reload
-	@$(BIN)/python benchmarks/start_.py
+	@$(BIN)/python benchmarks/bench_start.py
 
 bench-operator: .venv/.dev ## compare reconciling 1,000 APIs with writing the objects directly (on KUBECONFIG, or a dev cluster)
-	@$(BIN)/python benchmarks/operator_.py
+	@$(BIN)/python benchmarks/bench_operator.py
 
 bench-async: .venv/.dev ## compare throughput and latency of AsyncAPIs with direct use of the queue
-	@$(BIN)/python benchmarks/async_.py
+	@$(BIN)/python benchmarks/bench_async.py
 
 generate: .venv/.dev ## generate the CustomResourceDefinitions and docs pages from the models and the chart's values
 	@$(BIN)/python -m cortex_api --docs docs crds charts/cortex/files/crds

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-POISSON = runpy.run_path(str(BENCHMARKS / "poisson.py"))
+POISSON = runpy.run_path(str(BENCHMARKS / "open_loop.py"))
 TABLES = runpy.run_path(str(BENCHMARKS / "peer_tables.py"))
 Row, tables = TABLES["Row"], TABLES["tables"]
 
@@ -23,7 +23,7 @@ def bench(*arguments: str) -> str:
     return subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("script", ["run.py", "peers_.py", "start_.py"])
+@pytest.mark.parametrize("script", ["bench_runtime.py", "bench_peers.py", "bench_start.py"])
 def test_help_shows_the_options(script: str) -> None:
     assert "--rounds" in bench(script, "--help")
 
@@ -33,7 +33,7 @@ def test_tables_in_the_docs_match_the_results() -> None:
     shown = re.findall(r"<!-- from benchmarks/(\S+) -->\n\n(.*?)\n\n<!-- end -->", page, re.DOTALL)
     assert shown
     for file, tables in shown:
-        assert bench("peers_.py", "--from", file).rstrip("\n") == tables
+        assert bench("bench_peers.py", "--from", file).rstrip("\n") == tables
 
 
 def test_versions_of_peers_are_pinned() -> None:
@@ -55,7 +55,7 @@ def test_ratios_compare_neighboring_slices() -> None:
 
 
 def test_a_goal_is_missed_if_the_spread_of_the_rounds_does_not_reach_it() -> None:
-    run = runpy.run_path(str(BENCHMARKS / "run.py"))
+    run = runpy.run_path(str(BENCHMARKS / "bench_runtime.py"))
     server = run["Contestant"]
     work = run["Work"]("work", "", (server("cortex"), server("near"), server("far")), goals=(2.0, 2.0))
     rates = {"cortex": [18.0, 17.0, 22.0], "near": [10.0, 10.0, 10.0], "far": [10.0, 10.0, 20.0]}

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import processes
 import yaml
-from run import FLOWER, HERE, Contestant, Failed, free_port
+from bench_runtime import FLOWER, HERE, Contestant, Failed, free_port
 
 IRIS = HERE.parent / "examples" / "iris-onnx"
 RELOADED = HERE / "trivial"

@@ -31,8 +31,8 @@ from pathlib import Path
 import nats
 import orjson
 import uvloop
+from bench_runtime import HERE, free_port
 from processes import family, memory
-from run import HERE, free_port
 
 from cortex_api import Document, parse
 

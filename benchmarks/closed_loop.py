@@ -1,6 +1,6 @@
 """A closed-loop load generator: each connection sends its next request when it has received the response.
 
-`load.py PORT PATH CONNECTIONS SECONDS HEADER...` reads the body from standard input and prints requests per second.
+`closed_loop.py PORT PATH CONNECTIONS SECONDS HEADER...` reads the body from standard input and prints requests per second.
 """
 
 import asyncio

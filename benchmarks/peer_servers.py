@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import processes
+from bench_runtime import FLOWER, HERE, TRIVIAL, Contestant, Failed, free_port, pinned
 from peer_tables import OURS
-from run import FLOWER, HERE, TRIVIAL, Contestant, Failed, free_port, pinned
 
 import cortex_api
 
@@ -53,7 +53,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Rival:
+class PeerServer:
     """A model server.
 
     command: returns the command that starts it. questions: requests by workload. environment: additional environment variables.
@@ -119,18 +119,22 @@ def _questions(path: str, batching: Question) -> dict[str, Question]:
 
 PREDICT = "/predict"
 KSERVE = "/v1/models/bench:predict"
-CORTEX = Rival(OURS, _cortex, _questions("/", Question("/", ROW)))
+CORTEX = PeerServer(OURS, _cortex, _questions("/", Question("/", ROW)))
 _PEERS = (
-    Rival("kserve", _script("kserve"), _questions(KSERVE, Question(KSERVE, f'{{"instances": [{ROW}]}}'))),
-    Rival("mlserver", _mlserver, _questions(PREDICT, Question("/v2/models/bench/infer", json.dumps(V2)))),
-    Rival("litserve", _script("litserve"), _questions(PREDICT, Question(PREDICT, ROW))),
-    Rival(
+    PeerServer(
+        "kserve", _script("kserve"), _questions(KSERVE, Question(KSERVE, f'{{"instances": [{ROW}]}}'))
+    ),
+    PeerServer(
+        "mlserver", _mlserver, _questions(PREDICT, Question("/v2/models/bench/infer", json.dumps(V2)))
+    ),
+    PeerServer("litserve", _script("litserve"), _questions(PREDICT, Question(PREDICT, ROW))),
+    PeerServer(
         "bentoml",
         _bentoml,
         _questions(PREDICT, Question(PREDICT, f'{{"rows": [{ROW}]}}')),
         {"BENTOML_DO_NOT_TRACK": "True"},
     ),
-    Rival(
+    PeerServer(
         "ray",
         _script("ray"),
         _questions("/", Question("/", ROW)),
@@ -140,7 +144,7 @@ _PEERS = (
 PEERS = {peer.name: peer for peer in _PEERS}
 
 
-def prepare(peer: Rival) -> None:
+def prepare(peer: PeerServer) -> None:
     """Install a peer in its virtual environment, unless these versions are installed. Raises Failed with the output of pip."""
     folder, pins = BUILD / peer.name, SERVERS / f"{peer.name}.txt"
     stamp = folder / "installed.txt"
@@ -185,22 +189,22 @@ def make_network() -> None:
 
 
 @contextmanager
-def serving(rival: Rival, work: str, cores: list[int]) -> Iterator[Serving]:
+def serving(contestant: PeerServer, work: str, cores: list[int]) -> Iterator[Serving]:
     """Start a server on the given cores, wait until it responds, and yield it. Raises Failed."""
     model = IRIS / "iris.onnx" if work == "iris" else BUILD / "mlp" / "mlp.onnx"
     with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as folder:
         scratch = Path(folder)
         start = Start(work, free_port(), scratch)
-        command = pinned(cores, rival.command(start))
+        command = pinned(cores, contestant.command(start))
         environment = os.environ | {"MODEL": str(model), "SCRATCH": folder, "BENTOML_HOME": folder}
-        environment |= {"PYTHONPATH": str(SERVERS)} if rival.name != OURS else {}
+        environment |= {"PYTHONPATH": str(SERVERS)} if contestant.name != OURS else {}
         with (scratch / "log").open("wb") as log:
             began = time.perf_counter()
             process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment | dict(rival.environment), cwd=scratch
+                command, stdout=log, stderr=log, env=environment | dict(contestant.environment), cwd=scratch
             )
         try:
-            question = rival.questions[work]
+            question = contestant.questions[work]
             while not answers(start.port, question):
                 if process.poll() is not None or time.perf_counter() - began > START_TIMEOUT:
                     raise Failed("did not start: " + _last_lines((scratch / "log").read_text()))

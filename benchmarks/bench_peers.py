@@ -2,7 +2,7 @@
 
 Servers run on one core and the load generator on another; each server has one worker process if possible. In each round, Cortex
 and one peer are started and measured in alternating slices, so that other load on the machine affects both. No other server runs
-at the same time. Results are written to benchmarks/results/; `peers_.py --from FILE` prints the tables of a previous run.
+at the same time. Results are written to benchmarks/results/; `bench_peers.py --from FILE` prints the tables of a previous run.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import processes
+from bench_runtime import HERE, Failed, measure, output_of, pinned
+from peer_servers import CORTEX, PEERS, PeerServer, Serving, make_network, prepare, serving
 from peer_tables import OPEN_LOOP, OURS, Row, tables
-from rivals import CORTEX, PEERS, Rival, Serving, make_network, prepare, serving
-from run import HERE, Failed, measure, output_of, pinned
 
 CONNECTIONS = {"trivial": 16, "iris": 16, "batching": 32}
 IDLE_S = 1.0
@@ -44,39 +44,40 @@ class Run:
         self.wrk = shutil.which("wrk")
         self.rows: list[Row] = []
 
-    def pair(self, work: str, peer: Rival, number: int) -> None:
+    def pair(self, work: str, peer: PeerServer, number: int) -> None:
         """Measure a round of a workload with Cortex and a peer. Raises Failed; the rows until then are kept."""
         with ExitStack() as stack:
             two = [
-                (rival, stack.enter_context(self._up(work, peer, rival, number))) for rival in (CORTEX, peer)
+                (contestant, stack.enter_context(self._up(work, peer, contestant, number)))
+                for contestant in (CORTEX, peer)
             ]
-            for rival, server in two:
-                self._load(work, rival, server, 1)  # Warm up.
-            rates: dict[str, list[float]] = {rival.name: [] for rival, _ in two}
+            for contestant, server in two:
+                self._load(work, contestant, server, 1)  # Warm up.
+            rates: dict[str, list[float]] = {contestant.name: [] for contestant, _ in two}
             for part in range(self.slices):
-                for rival, server in two:
+                for contestant, server in two:
                     before = _cpu(server)
-                    rate = self._load(work, rival, server, self.seconds)
+                    rate = self._load(work, contestant, server, self.seconds)
                     spent = _cpu(server) - before
-                    rates[rival.name].append(rate)
-                    row = Row(work, peer.name, rival.name, (number - 1) * self.slices + part + 1, "", "")
+                    rates[contestant.name].append(rate)
+                    row = Row(work, peer.name, contestant.name, (number - 1) * self.slices + part + 1, "", "")
                     self._note(row, "requests_per_second", rate)
                     self._note(row, "cpu_us", spent / (rate * max(1, round(self.seconds))) * 1e6)
             if work == OPEN_LOOP:
                 half = {name: sum(found) / len(found) / 2 for name, found in rates.items()}
-                for rival, server in reversed(two):
-                    self._open_loop("", peer, rival, server, half[peer.name], number)
+                for contestant, server in reversed(two):
+                    self._open_loop("", peer, contestant, server, half[peer.name], number)
                 self._open_loop("own_", peer, CORTEX, two[0][1], half[OURS], number)
 
     @contextmanager
-    def _up(self, work: str, peer: Rival, rival: Rival, number: int) -> Iterator[Serving]:
+    def _up(self, work: str, peer: PeerServer, contestant: PeerServer, number: int) -> Iterator[Serving]:
         """Start a server, record its start time and memory, and yield it."""
-        with serving(rival, work, self.server) as server:
+        with serving(contestant, work, self.server) as server:
             spent = _cpu(server)
             time.sleep(IDLE_S)
             members = processes.family(server.process.pid)
             resident, share = processes.memory(members)
-            row = Row(work, peer.name, rival.name, number, "", "")
+            row = Row(work, peer.name, contestant.name, number, "", "")
             self._note(row, "start_s", server.start_s)
             self._note(row, "start_cpu_s", spent)
             self._note(row, "rss_mib", resident)
@@ -84,8 +85,8 @@ class Run:
             self._note(row, "processes", len(members))
             yield server
 
-    def _load(self, work: str, rival: Rival, server: Serving, seconds: float) -> float:
-        question, connections = rival.questions[work], CONNECTIONS[work]
+    def _load(self, work: str, contestant: PeerServer, server: Serving, seconds: float) -> float:
+        question, connections = contestant.questions[work], CONNECTIONS[work]
         return measure(
             server.port,
             question.body,
@@ -97,14 +98,14 @@ class Run:
         )
 
     def _open_loop(
-        self, prefix: str, peer: Rival, rival: Rival, server: Serving, rate: float, number: int
+        self, prefix: str, peer: PeerServer, contestant: PeerServer, server: Serving, rate: float, number: int
     ) -> None:
         """Measure latency with Poisson arrivals. Equal rates have equal arrivals."""
-        question = rival.questions[OPEN_LOOP]
-        command = [sys.executable, str(HERE / "poisson.py"), str(server.port), question.path, str(rate)]
+        question = contestant.questions[OPEN_LOOP]
+        command = [sys.executable, str(HERE / "open_loop.py"), str(server.port), question.path, str(rate)]
         command += [str(ARRIVALS * self.seconds), str(number)]
         found = json.loads(output_of(pinned([self.load], command), question.body.encode()))
-        row = Row(OPEN_LOOP, peer.name, rival.name, number, "", "")
+        row = Row(OPEN_LOOP, peer.name, contestant.name, number, "", "")
         self._note(row, f"{prefix}rate", rate)
         for name in ("p50", "p99", "p999", "late"):
             self._note(row, f"{prefix}{name}_ms", found[name] * 1e3)
@@ -123,7 +124,7 @@ def how(options: argparse.Namespace, cores: list[int], wrk: str | None) -> str:
     """Describe the machine and the method in one line."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    tool = "wrk" if wrk else "load.py, which brings the ratios closer to 1"
+    tool = "wrk" if wrk else "closed_loop.py, which brings the ratios closer to 1"
     return (
         f"{len(cores)} cores ({models[0] if models else platform.machine()}), Python {platform.python_version()}; "
         f"in each round {options.slices} slices of {options.seconds:g} s by {tool}, "

@@ -1,6 +1,6 @@
 """An open-loop load generator: requests arrive according to a Poisson process, independently of responses.
 
-`poisson.py PORT PATH RATE SECONDS SEED` reads the body from standard input and prints one line of JSON. The latency of a request
+`open_loop.py PORT PATH RATE SECONDS SEED` reads the body from standard input and prints a line of JSON. The latency of a request
 counts from its scheduled time, so a stalled server increases the latency of all later requests. If the server closes a
 connection, the program reconnects, sends the request again and counts this; the latency still counts from the scheduled time.
 """

@@ -52,7 +52,7 @@ class Contestant:
     """A server to measure.
 
     project: folder with api.yaml, for the runtime of Cortex.
-    app: name of an application in contestants.py, for uvicorn.
+    app: name of an application in handwritten_servers.py, for uvicorn.
     processes: number of uvicorn processes (api.yaml sets those of Cortex).
     script: a program that does the work without a server. It runs for N seconds and prints the number of calls per second.
     """
@@ -66,7 +66,14 @@ class Contestant:
     def command(self, port: int, admin_port: int, scratch: Path) -> list[str]:
         """Return the command that starts the server. Writes its files to the folder `scratch`."""
         if self.project is None:
-            command = [sys.executable, "-m", "uvicorn", f"contestants:{self.app}", "--app-dir", str(HERE)]
+            command = [
+                sys.executable,
+                "-m",
+                "uvicorn",
+                f"handwritten_servers:{self.app}",
+                "--app-dir",
+                str(HERE),
+            ]
             command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "error"]
             return [*command, "--port", str(port), "--workers", str(self.processes)]
         api = parse(yaml.safe_load((self.project / "api.yaml").read_text()))
@@ -219,7 +226,14 @@ def measure(
 ) -> float:
     """Measure requests per second, with wrk if it is installed. Raises Failed if a response is not 200."""
     if wrk is None:
-        command = [sys.executable, str(HERE / "load.py"), str(port), path, str(connections), str(seconds)]
+        command = [
+            sys.executable,
+            str(HERE / "closed_loop.py"),
+            str(port),
+            path,
+            str(connections),
+            str(seconds),
+        ]
         command += [f"{name}: {value}" for name, value in headers.items()]
         return float(output_of(pinned([core], command), _encoded(body)))
     with tempfile.TemporaryDirectory() as folder:
@@ -363,11 +377,11 @@ def main() -> None:
         )
     wrk = shutil.which("wrk")
     print(
-        f"{options.rounds} rounds of {options.seconds:g} s, {CONNECTIONS} connections, load by {wrk or 'load.py'}"
+        f"{options.rounds} rounds of {options.seconds:g} s, {CONNECTIONS} connections, load by {wrk or 'closed_loop.py'}"
     )
     if wrk is None:
         print(
-            "wrk is not installed: load.py is as slow as the fastest servers, which brings the ratios closer to 1."
+            "wrk is not installed: closed_loop.py is as slow as the fastest servers, which brings the ratios closer to 1."
         )
     unknown = set(options.works or ()) - {work.name for work in WORKS}
     if unknown:

@@ -1,6 +1,6 @@
 """Handwritten servers that do the same work as the runtime, for comparison.
 
-uvicorn serves each application as `contestants:NAME`, in one process, with uvloop and httptools like the runtime.
+uvicorn serves each application as `handwritten_servers:NAME`, in one process, with uvloop and httptools like the runtime.
 """
 
 import asyncio
