@@ -2,7 +2,8 @@
 
     HttpError                     a client gets it: status, message, headers
     ├── UserError                 the request is wrong: 400 to 499; handlers raise it too
-    │   └── BodyTooLarge          413: maxBodySize
+    │   ├── BodyTooLarge          413: maxBodySize
+    │   └── InvalidPayload        400: the payload does not have the type of its hint
     └── RequestTimeout            504: requestTimeout
     StartError                    the API cannot start: reason and message of its status
     ClientDisconnected            the client has left; nothing is sent
@@ -20,7 +21,7 @@ An error that one folder raises and handles is defined there:
     jobs/job_process.py           WorkerExited: the worker process of a job has exited
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cortex_runtime.logs.tracebacks import printable
@@ -30,6 +31,7 @@ class HttpError(Exception):
     """An error that the client gets.
 
     status: 200 to 599. message: text, or any value that JSON can represent. headers: further headers of the response.
+    details: further fields of its JSON.
     """
 
     def __init__(self, status: int, message: Any, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
@@ -37,6 +39,7 @@ class HttpError(Exception):
         self.status = status
         self.message = message
         self.headers = list(headers)
+        self.details: Mapping[str, Any] = {}
 
 
 class UserError(HttpError):
@@ -56,6 +59,26 @@ class BodyTooLarge(UserError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the body is larger than the limit of {limit} bytes (maxBodySize)", 413)
+
+
+class InvalidPayload(UserError):
+    """The payload does not have the annotated type.
+
+    fields: path and problem of each wrong field; the path of the payload itself is "". is_bytes: whether the payload is bytes,
+    perhaps because the client has sent no content type.
+    """
+
+    MOST = 100
+    """Fields in a response."""
+    _MOST_IN_MESSAGE = 5
+
+    def __init__(self, fields: Sequence[tuple[str, str]], is_bytes: bool = False) -> None:
+        texts = [f"{path} {problem}".strip() for path, problem in fields[: self._MOST_IN_MESSAGE]]
+        more = f"; and {len(fields) - len(texts)} more" if len(fields) > len(texts) else ""
+        hint = "; send JSON with content-type: application/json" if is_bytes else ""
+        super().__init__(f"the payload is not valid: {'; '.join(texts)}{more}{hint}")
+        shown = fields[: self.MOST]
+        self.details = {"fields": [{"path": path, "problem": problem} for path, problem in shown]}
 
 
 class RequestTimeout(HttpError):

@@ -12,6 +12,7 @@ from typing import Any
 
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler.arguments import arguments_of, is_async
+from cortex_runtime.handler.payload_type import hints_of
 from cortex_runtime.logs.tracebacks import brief, in_one_line
 
 REQUEST_ARGUMENTS = ("payload", "query_params", "headers")
@@ -113,12 +114,16 @@ class Method:
     """A method that is called for a request or a job.
 
     arguments: the names of those that it takes. inline: whether it may run on the event loop's thread if its calls are short.
+    payload_type, return_type: type hints, or None. where: file and name, for messages.
     """
 
     function: Callable[..., Any]
     arguments: tuple[str, ...]
     is_async: bool
     inline: bool = True
+    payload_type: Any = None
+    return_type: Any = None
+    where: str = ""
 
     @property
     def takes_payload(self) -> bool:
@@ -201,8 +206,15 @@ def methods(code: Code, instance: Any, values: Mapping[str, Any]) -> dict[str, M
         arguments = arguments_of(function, available, f"{where}.{name}", bound=True)
         inline = bool(getattr(instance, "inline", True))
         method = _with_constants(Method(function, arguments, is_async(function), inline), values)
-        found[verb] = _with_callback(method, instance, code, available)
+        method = _with_callback(method, instance, code, available)
+        found[verb] = with_hints(method, function, f"{where}.{name}")
     return found
+
+
+def with_hints(method: Method, function: Callable[..., Any], where: str) -> Method:
+    """Return the method with the type hints of the user's function. where: file and name, for messages."""
+    payload_type, return_type = hints_of(function, where)
+    return replace(method, payload_type=payload_type, return_type=return_type, where=where)
 
 
 def infer_method(code: Code, instance: Any) -> Method | None:

@@ -12,7 +12,14 @@ from typing import Any, NoReturn
 
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler.arguments import arguments_of, is_async
-from cortex_runtime.handler.interfaces import REQUEST_ARGUMENTS, Code, Form, Method, run_constructor
+from cortex_runtime.handler.interfaces import (
+    REQUEST_ARGUMENTS,
+    Code,
+    Form,
+    Method,
+    run_constructor,
+    with_hints,
+)
 from cortex_runtime.handler.route import MARK
 
 WEBSOCKET, MOUNT = "WEBSOCKET", "MOUNT"
@@ -73,7 +80,7 @@ def routes(code: Code, instance: Any) -> list[BoundRoute]:
         where = f"{code.where}: {code.interface.name}.{route.name}"
         arguments = arguments_of(function, _available(route), where, bound=True)
         inline = bool(getattr(instance, "inline", True))
-        method = Method(function, arguments, is_async(function), inline)
+        method = with_hints(Method(function, arguments, is_async(function), inline), function, where)
         application = None
         if route.verb == MOUNT:
             application = run_constructor(where, function)

@@ -88,6 +88,10 @@ def _default(value: Any) -> Any:
         return list(value)
     if hasattr(value, "model_dump") and not isinstance(value, type):
         return value.model_dump()
+    if hasattr(value, "__struct_fields__") and not isinstance(value, type):
+        # A msgspec.Struct, whose fields may have other names in JSON.
+        values = [getattr(value, name) for name in value.__struct_fields__]
+        return dict(zip(value.__struct_encode_fields__, values, strict=True))
     # Arrays of other libraries. A type that has no list of its values (a sparse matrix) is refused.
     if isinstance(value, type):
         raise TypeError

@@ -33,6 +33,9 @@ _BREAK = re.compile(rb"[\r\n\0]").search
 
 def encode(value: Any) -> tuple[bytes, bytes]:
     """Return the content type and the body of a plain value. Raises NotSerializable."""
+    if type(value) is dict:
+        # The usual case.
+        return JSON, to_json(value)
     if isinstance(value, str):
         try:
             return TEXT, value.encode()
@@ -191,7 +194,7 @@ async def send_error(to: Send, error: HttpError) -> None:
 def error_body(error: HttpError) -> bytes:
     """Return the JSON of an error. A message that JSON cannot represent becomes text."""
     try:
-        return to_json({"error": error.message, "requestId": request_id.get()})
+        return to_json({"error": error.message, **error.details, "requestId": request_id.get()})
     except Exception:
         return to_json({"error": printable(text_of(error.message)), "requestId": request_id.get()})
 

@@ -25,6 +25,7 @@ from cortex_runtime.errors import UserError
 from cortex_runtime.handler import worker_lifecycle
 from cortex_runtime.handler.interfaces import JOB, Method
 from cortex_runtime.handler.loaded_handler import LoadedHandler
+from cortex_runtime.handler.payload_type import validator_of
 from cortex_runtime.handler.threads import Threads, call_user_code
 from cortex_runtime.handler.user_context import user_context
 from cortex_runtime.http import response
@@ -62,6 +63,7 @@ class Jobs:
     def __init__(self, handler: LoadedHandler, threads: Threads, control: ControlChannel) -> None:
         self._handler = handler
         self._method: Method = handler.methods[JOB]
+        self._validate = validator_of(self._method.payload_type, self._method.where)
         self._max_body = units.parse_bytes(handler.document.spec.handler.max_body_size)
         self._threads = threads
         self._control = control
@@ -149,7 +151,7 @@ class Jobs:
     def _arguments(self, identity: str, payload: Any) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
         if self._method.takes_payload:
-            arguments["payload"] = payload
+            arguments["payload"] = payload if self._validate is None else self._validate(payload)
         if "request_id" in self._method.arguments:
             arguments["request_id"] = identity
         return arguments

@@ -15,6 +15,7 @@ from cortex_runtime.errors import HttpError, RequestTimeout
 from cortex_runtime.handler import debug
 from cortex_runtime.handler.inline_policy import InlinePolicy, TimedCall
 from cortex_runtime.handler.interfaces import REQUEST_ARGUMENTS, Method
+from cortex_runtime.handler.payload_type import validator_of
 from cortex_runtime.handler.threads import HandlerExited, Threads
 from cortex_runtime.handler.user_context import copy_context_variables
 from cortex_runtime.http import response
@@ -59,6 +60,11 @@ class Endpoint:
         self._names = tuple(name for name in method.arguments if name in REQUEST_ARGUMENTS)
         self._parameters = tuple(name for name in method.arguments if name not in REQUEST_ARGUMENTS)
         self.takes_payload = method.takes_payload
+        self._takes_payload_only = method.arguments == ("payload",)
+        self._validate = None
+        if method.takes_payload:
+            self._validate = validator_of(method.payload_type, method.where, batcher is not None)
+        self._parse_json = parse_json if self._validate is None else self._parse_typed
         self.is_async = method.is_async
         self.policy = InlinePolicy(inline and method.inline)
         self.batcher = batcher
@@ -120,12 +126,16 @@ class Endpoint:
         self, query: bytes, headers: list[tuple[bytes, bytes]], fields: dict[bytes, bytes], body: bytes
     ) -> dict[str, Any]:
         """Return the arguments for a request that is answered inline. Raises UserError."""
-        return self.arguments(parse_json(body) if self.takes_payload else None, query, headers)
+        if self._takes_payload_only:
+            return {"payload": self._parse_json(body)}
+        return self.arguments(self._parse_json(body) if self.takes_payload else None, query, headers)
 
     def encode_inline(self, result: Any) -> Answer | None:
         """Return the response for a result, with no header lines; None for a result that only `deliver_inline` can send."""
         if type(result) in PLAIN or is_plain(result):
-            kind, body = self.encode(result)
+            kind, body = response.encode(result)
+            if self._tracker is not None:
+                self._tracker.note(result)
             return kind, b"", body
         return None
 
@@ -144,7 +154,12 @@ class Endpoint:
         encoding = headers.get(b"content-encoding")
         if encoding is not None:
             body = decompress(body, encoding.strip().lower(), limits.max_body)
-        return await parse(body, headers.get(b"content-type", b""), limits.max_body)
+        payload = await parse(body, headers.get(b"content-type", b""), limits.max_body)
+        return payload if self._validate is None else self._validate(payload)
+
+    def _parse_typed(self, body: bytes) -> Any:
+        assert self._validate is not None
+        return self._validate(parse_json(body))
 
     async def call(self, arguments: dict[str, Any], receive: Receive | None) -> Any:
         """Call the method where it belongs, and return its result.

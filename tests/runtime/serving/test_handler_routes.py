@@ -11,14 +11,19 @@ SOURCE = (
     INLINE
     + """
 import asyncio
-import threading
+import dataclasses
 from cortex_runtime import UserError, route
 from cortex_runtime.handler.inline_policy import InlinePolicy
 from starlette.responses import JSONResponse
 
 # However long a call takes on a busy machine, it counts as quick.
 InlinePolicy.QUICK = InlinePolicy.SLOW = InlinePolicy.SLOW_AVERAGE = float("inf")
-constructed_in = threading.get_ident()
+
+
+@dataclasses.dataclass
+class Box:
+    width: float
+    depth: float = 1.0
 
 
 class Application:
@@ -57,6 +62,14 @@ class Handler:
         if payload == "error":
             raise RuntimeError("secret")
         return {"payload": payload, "query": query_params.get("q"), "own": headers.get("x-own"), "limit": self.limit}
+
+    @route("/typed")
+    def typed(self, payload: Box) -> list[float]:
+        return {"volume": payload.width * payload.depth, "type": type(payload).__name__, "inline": inline()}
+
+    @route("/typed/later")
+    async def typed_later(self, payload: "list[Box]"):
+        return [box.width for box in payload]
 
     @route("/items/{id:int}", method="GET")
     async def item(self, id):
@@ -102,6 +115,7 @@ def replica(serve_for_module: Callable[..., Replica]) -> Replica:
         ("POST", "/", 1, 200, '{"root":1}'),
         ("POST", "/embed?q=v", 1, 200, '{"payload":1,"query":"v","own":"o","limit":3}'),
         ("POST", "/embed", "callback", 200, "called"),
+        ("POST", "/typed/later", [{"width": 2}], 200, "[2.0]"),
         ("GET", "/items/7", None, 200, '{"item":7,"type":"int"}'),
         ("DELETE", "/items/7", None, 202, '{"deleted":7}'),
         ("GET", "/items/new", None, 200, "new"),
@@ -149,6 +163,33 @@ def test_a_quick_route_runs_inline(replica):
         assert client.post(f"{replica.url}/%65mbed", json=2).status_code == 200
 
 
+def test_a_typed_payload_is_validated_on_both_ways(replica):
+    with httpx.Client() as client:
+
+        def post(content, kind="application/json"):
+            return client.post(f"{replica.url}/typed", content=content, headers={"content-type": kind})
+
+        good = b'{"width": 2, "depth": 3}'
+        replica.until(lambda: post(good).json() == {"volume": 6, "type": "Box", "inline": True})
+        for kind in ("application/json", "application/json; charset=ascii"):
+            answer = post(b'{"depth": "x"}', kind)
+            assert answer.status_code == 400
+            assert answer.json() == {
+                "error": "the payload is not valid: width is required; depth must be a valid number, unable to parse "
+                "string as a number",
+                "fields": [
+                    {"path": "width", "problem": "is required"},
+                    {
+                        "path": "depth",
+                        "problem": "must be a valid number, unable to parse string as a number",
+                    },
+                ],
+                "requestId": answer.headers["x-request-id"],
+            }
+        assert post(b"width=2", "application/x-www-form-urlencoded").json()["volume"] == 2
+        assert post(b"{", "application/json").json()["error"].startswith("the body is not valid JSON")
+
+
 def test_metrics_have_the_route(replica):
     for number in range(3):
         httpx.get(f"{replica.url}/items/{100 + number}")
@@ -161,8 +202,10 @@ def test_metrics_have_the_route(replica):
 
 def test_info_lists_the_routes(replica):
     assert httpx.get(f"{replica.url}/info").json()["routes"][:3] == [
-        "POST /embed", "GET /items/{id:int}", "DELETE /items/{id:int}",
-    ]  # fmt: skip
+        "POST /embed",
+        "POST /typed",
+        "POST /typed/later",
+    ]
 
 
 FAILING = """

@@ -1,0 +1,177 @@
+"""Type hints of a method: a payload annotated with a pydantic model, a dataclass, a TypedDict or a msgspec Struct is validated.
+
+`hints_of` reads the hints, and `validator_of` returns the function that validates a payload. Without such a hint nothing happens.
+pydantic is imported only for a hint that needs it, and msgspec never: who defines a Struct has imported it.
+"""
+
+import dataclasses
+import inspect
+import logging
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterable
+from types import GenericAlias, SimpleNamespace, UnionType
+from typing import Any, Union
+
+from starlette.datastructures import FormData
+
+from cortex_runtime.errors import InvalidPayload, StartError
+
+log = logging.getLogger("cortex")
+
+_MSGSPEC_MESSAGE = re.compile(r"(?P<problem>.*?)(?: - at `(?P<path>.*)`)?", re.DOTALL)
+_PREFIXES = ("Value error, ", "Assertion failed, ")
+
+
+def hints_of(function: Callable[..., Any], where: str) -> tuple[Any, Any]:
+    """Return the type hints of the argument `payload` and of the result, None for each that does not exist.
+
+    where: for the log, which gets a warning about a hint that cannot be resolved.
+    """
+    while hasattr(function, "func"):
+        function = function.func
+    function = inspect.unwrap(function)
+    annotations = getattr(function, "__annotations__", None) or {}
+    found = []
+    for name in ("payload", "return"):
+        hint = annotations.get(name)
+        if isinstance(hint, str):
+            hint = _resolved(hint, function, f"{where}: the type hint of {name}")
+        found.append(hint)
+    return found[0], found[1]
+
+
+def _resolved(hint: str, function: Callable[..., Any], what: str) -> Any:
+    holder = SimpleNamespace(__annotations__={"hint": hint})
+    try:
+        names = getattr(function, "__globals__", {})
+        return typing.get_type_hints(holder, globalns=names, include_extras=True)["hint"]
+    except Exception as error:
+        log.warning("%s cannot be resolved and is not used: %s", what, error)
+        return None
+
+
+def validator_of(hint: Any, where: str, is_batched: bool = False) -> Callable[[Any], Any] | None:
+    """Return the function that converts a payload to its annotated type, or None for a hint without a structured type.
+
+    is_batched: whether the method takes a list of payloads, so that `list[X]` means that each is an X. The function raises
+    InvalidPayload. Raises StartError if the type cannot be validated.
+    """
+    if is_batched and typing.get_origin(hint) is list:
+        (hint,) = typing.get_args(hint)
+    kinds = set(_kinds(hint, set()))
+    if not kinds:
+        return None
+    try:
+        return _msgspec_validator(hint) if "msgspec" in kinds else _pydantic_validator(hint)
+    except Exception as error:
+        reason = str(error).split("\n", 1)[0]
+        raise StartError(
+            "HandlerInvalid", f"{where}: the type of payload cannot be validated: {reason}"
+        ) from error
+
+
+def _kinds(hint: Any, seen: set[int]) -> Iterable[str]:
+    """Yield the kinds of structured types in a hint, also in `list[X]`, `X | None` and the like."""
+    if id(hint) in seen:
+        return
+    seen.add(id(hint))
+    for argument in typing.get_args(hint):
+        yield from _kinds(argument, seen)
+    if not isinstance(hint, type):
+        return
+    if hasattr(hint, "__struct_fields__"):
+        yield "msgspec"
+    elif hasattr(hint, "__pydantic_validator__") or dataclasses.is_dataclass(hint) or _is_typed_dict(hint):
+        yield "pydantic"
+
+
+def _is_typed_dict(hint: Any) -> bool:
+    """Return whether a type is a TypedDict, of `typing` or of `typing_extensions`."""
+    return isinstance(hint, type) and hasattr(hint, "__required_keys__") and hasattr(hint, "__total__")
+
+
+def _pydantic_validator(hint: Any) -> Callable[[Any], Any]:
+    from pydantic import TypeAdapter, ValidationError
+
+    adapter: TypeAdapter[Any] = TypeAdapter(_with_supported_dicts(hint))
+    if not adapter.pydantic_complete:
+        adapter.rebuild(raise_errors=True)
+    validate = adapter.validate_python
+
+    def convert(payload: Any) -> Any:
+        try:
+            return validate(_as_value(payload))
+        except ValidationError as error:
+            problems = error.errors(include_url=False, include_context=False, include_input=False)
+            fields = [(_path(each["loc"]), _problem(each["type"], each["msg"])) for each in problems]
+        raise InvalidPayload(fields, is_bytes=isinstance(payload, bytes))
+
+    return convert
+
+
+def _msgspec_validator(hint: Any) -> Callable[[Any], Any]:
+    msgspec = sys.modules["msgspec"]
+    to_type, invalid = msgspec.convert, msgspec.ValidationError
+
+    def convert(payload: Any) -> Any:
+        try:
+            return to_type(_as_value(payload), hint)
+        except invalid as error:
+            found = _MSGSPEC_MESSAGE.fullmatch(str(error))
+            problem, path = (found["problem"], found["path"]) if found else (str(error), None)
+        path = (path or "").removeprefix("$").removeprefix(".")
+        fields = [(path, problem[:1].lower() + problem[1:].replace("`", ""))]
+        raise InvalidPayload(fields, is_bytes=isinstance(payload, bytes))
+
+    return convert
+
+
+def _as_value(payload: Any) -> Any:
+    return dict(payload.items()) if isinstance(payload, FormData) else payload
+
+
+def _path(location: Iterable[int | str]) -> str:
+    """Return the path of a field as it is written in Python and JavaScript: `items[2].size`."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
+
+
+def _problem(kind: str, message: str) -> str:
+    if kind == "missing":
+        return "is required"
+    if kind == "extra_forbidden":
+        return "is not allowed"
+    for prefix in _PREFIXES:
+        message = message.removeprefix(prefix)
+    return message.replace("Input should", "must", 1)
+
+
+def _with_supported_dicts(hint: Any) -> Any:
+    """Return the hint with each `typing.TypedDict` replaced: before Python 3.12, pydantic supports only typing_extensions."""
+    if sys.version_info >= (3, 12):
+        return hint
+    if _is_typed_dict(hint) and type(hint).__module__ == "typing":
+        from typing import NotRequired
+
+        from typing_extensions import TypedDict
+
+        fields = {}
+        for name, field in typing.get_type_hints(hint).items():
+            field = _with_supported_dicts(field)
+            fields[name] = field if name in hint.__required_keys__ else NotRequired[field]
+        return TypedDict(hint.__name__, fields)  # type: ignore[operator]
+    arguments = typing.get_args(hint)
+    if not arguments or typing.get_origin(hint) is typing.Literal:
+        return hint
+    replaced = tuple(map(_with_supported_dicts, arguments))
+    if replaced == arguments:
+        return hint
+    if isinstance(hint, UnionType):
+        return Union[replaced]  # noqa: UP007
+    if isinstance(hint, GenericAlias):
+        return GenericAlias(typing.cast(type, hint.__origin__), replaced)
+    return hint.copy_with(replaced)

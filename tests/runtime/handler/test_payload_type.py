@@ -1,0 +1,194 @@
+"""A payload is validated and given as the type of its hint: what is accepted, and what a client learns about what is wrong."""
+
+import dataclasses
+import functools
+import subprocess
+import sys
+import textwrap
+from typing import Annotated, Any, NotRequired, TypedDict
+
+import pydantic
+import pytest
+import typing_extensions
+from starlette.datastructures import FormData
+
+from cortex_runtime.errors import InvalidPayload, StartError
+from cortex_runtime.handler.payload_type import hints_of, validator_of
+from cortex_runtime.http import response
+
+
+class Size(pydantic.BaseModel):
+    width: int
+    unit: str = "cm"
+
+
+class Box(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    name: str = pydantic.Field(max_length=5)
+    sizes: list[Size] = []
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def no_digits(cls, name: str) -> str:
+        if name.isdigit():
+            raise ValueError("must not be a number")
+        return name
+
+
+@dataclasses.dataclass
+class Point:
+    x: float
+    y: float = 0.0
+
+
+class Plain(TypedDict):
+    a: int
+    b: NotRequired[Point]
+
+
+class Nested(TypedDict):
+    items: list[Plain]
+    first: Plain | None
+
+
+class Modern(typing_extensions.TypedDict):
+    a: int
+
+
+@pytest.mark.parametrize(
+    ("hint", "payload", "value"),
+    [
+        (Box, {"name": "a", "sizes": [{"width": 2}]}, Box(name="a", sizes=[Size(width=2)])),
+        (Point, {"x": 1}, Point(1.0)),
+        (Plain, {"a": 1, "b": {"x": 2}}, {"a": 1, "b": Point(2.0)}),
+        (Modern, {"a": 1}, {"a": 1}),
+        (Nested, {"items": [{"a": 1}], "first": None}, {"items": [{"a": 1}], "first": None}),
+        (list[Point], [{"x": 1}, {"x": 2, "y": 3}], [Point(1.0), Point(2.0, 3.0)]),
+        (dict[str, Point], {"p": {"x": 1}}, {"p": Point(1.0)}),
+        (Point | None, None, None),
+        (Annotated[Point, "any"], {"x": 1}, Point(1.0)),
+        (Size, FormData([("width", "2"), ("unit", "m")]), Size(width=2, unit="m")),
+    ],
+)
+def test_a_payload_becomes_the_type_of_its_hint(hint, payload, value):
+    validate = validator_of(hint, "where")
+    assert validate is not None
+    assert validate(payload) == value
+    assert type(validate(payload)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("hint", "payload", "fields"),
+    [
+        (
+            Box,
+            {"name": "too long", "sizes": [{"width": 1}, {"width": "x"}, {}], "more": 1},
+            [
+                ("name", "String should have at most 5 characters"),
+                ("sizes[1].width", "must be a valid integer, unable to parse string as an integer"),
+                ("sizes[2].width", "is required"),
+                ("more", "is not allowed"),
+            ],
+        ),
+        (Box, {"name": "12"}, [("name", "must not be a number")]),
+        (Point, {"x": None}, [("x", "must be a valid number")]),
+        (Plain, {}, [("a", "is required")]),
+        (Plain, {"a": 1, "b": {}}, [("b.x", "is required")]),
+        (list[Point], [{"x": 1}, {}], [("[1].x", "is required")]),
+        (Size, [1], [("", "must be a valid dictionary or instance of Size")]),
+    ],
+)
+def test_every_wrong_field_is_named_with_its_path(hint, payload, fields):
+    validate = validator_of(hint, "where")
+    with pytest.raises(InvalidPayload) as error:
+        validate(payload)
+    assert error.value.status == 400
+    assert error.value.details == {"fields": [{"path": path, "problem": text} for path, text in fields]}
+
+
+def test_the_message_is_short_and_the_list_bounded():
+    with pytest.raises(InvalidPayload) as error:
+        validator_of(list[Point], "where")([{}] * 200)
+    assert error.value.message == (
+        "the payload is not valid: [0].x is required; [1].x is required; [2].x is required; [3].x is required; "
+        "[4].x is required; and 195 more"
+    )
+    assert len(error.value.details["fields"]) == 100
+
+
+def test_bytes_are_answered_with_the_content_type_to_send():
+    with pytest.raises(InvalidPayload, match="; send JSON with content-type: application/json"):
+        validator_of(Size, "where")(b'{"width": 1}')
+
+
+@pytest.mark.parametrize("hint", [None, Any, int, dict, dict[str, Any], list[float], bytes, "unresolved", 3])
+def test_other_hints_change_nothing(hint):
+    assert validator_of(hint, "where") is None
+
+
+def test_with_batching_each_payload_has_the_type_of_the_items():
+    assert validator_of(list[Point], "where", is_batched=True)({"x": 1}) == Point(1.0)
+
+
+def test_a_type_that_cannot_be_validated_is_named_at_start():
+    @dataclasses.dataclass
+    class Strange:
+        value: "Missing"  # noqa: F821
+
+    with pytest.raises(StartError, match="where: the type of payload cannot be validated: "):
+        validator_of(Strange, "where")({})
+
+
+def test_hints_are_read_through_decorators():
+    def method(self, payload: Point) -> "Size": ...
+
+    @functools.wraps(method)
+    def wrapped(*given, **more): ...
+
+    for function in (method, wrapped, functools.partial(wrapped, 1)):
+        assert hints_of(function, "where") == (Point, Size)
+    assert hints_of(lambda payload: 1, "where") == (None, None)
+    assert hints_of(print, "where") == (None, None)
+
+
+def test_a_hint_that_cannot_be_resolved_is_not_used():
+    def method(self, payload: "Unknown", other: "Unknown2") -> Size: ...  # noqa: F821
+
+    assert hints_of(method, "where") == (None, Size)
+
+
+def test_a_struct_of_msgspec():
+    import msgspec
+
+    class Inner(msgspec.Struct):
+        size: int
+
+    class Renamed(msgspec.Struct, rename="camel"):
+        all_items: list[Inner]
+
+    assert response.encode(Renamed([Inner(1)])) == (response.JSON, b'{"allItems":[{"size":1}]}')
+
+    class Outer(msgspec.Struct, forbid_unknown_fields=True):
+        inner: list[Inner]
+
+    validate = validator_of(Outer, "where")
+    assert validate({"inner": [{"size": 1}]}) == Outer([Inner(1)])
+    for payload, path, problem in (
+        ({"inner": [{"size": "x"}]}, "inner[0].size", "expected int, got str"),
+        ({}, "", "object missing required field inner"),
+        ([1], "", "expected object, got array"),
+    ):
+        with pytest.raises(InvalidPayload) as error:
+            validate(payload)
+        assert error.value.details == {"fields": [{"path": path, "problem": problem}]}
+
+
+def test_pydantic_is_imported_only_for_a_hint_that_needs_it():
+    code = """
+        import sys
+        from cortex_runtime.handler.payload_type import hints_of, validator_of
+        def method(self, payload: dict[str, int]) -> list: ...
+        assert validator_of(hints_of(method, "")[0], "") is None
+        assert not {"pydantic", "msgspec"} & set(sys.modules), "imported"
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
