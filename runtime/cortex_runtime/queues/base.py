@@ -20,7 +20,8 @@ Guarantees, which hold when any process exits between any two writes:
 - The lease exists with the message, so that the job of a dead worker is delivered again, and in the record if there is one, so
   that a duplicate message does not start a job that is still running.
 - A job that may already have a record does not start before it was read: its message was delivered before, was stored by a retry,
-  or has an idempotency key.
+  or has an idempotency key. Two cases remain in which a handler may run in vain, and its result is refused: a gateway exits
+  between the record of a cancelled job and the deletion of its message, or the server forgets a delivery (see nats.py).
 - The queue holds one message of an idempotency key. A gateway reads the record again after it has stored one, because the
   previous job of the key may have ended meanwhile; then that job is returned, and a worker drops the message.
 - At the end of a job these steps happen in this order: store the result, write the record, publish the webhook's message, delete

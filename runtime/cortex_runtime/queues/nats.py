@@ -3,6 +3,9 @@
 Jobs and hooks are work-queue streams with a subject for each job. Records are a key-value bucket (`nats kv get
 cortex-NAMESPACE-NAME ID`) whose entries expire after the retention of their job. Committed changes are republished for clients
 that wait. Payloads and results that are too large for a message are stored in parts.
+
+The server counts deliveries, and writes the counts to its disk asynchronously. A server that is killed may forget a delivery of
+its last moments, and deliver that message as if it were the first time.
 """
 
 import asyncio
