@@ -27,7 +27,7 @@ class InlinePolicy:
 
     def __init__(self, allowed: bool) -> None:
         self.inline = False
-        self._allowed = allowed
+        self.allowed = allowed
         self._average = self._slow = 0.0
         self._streak = 0
         self._inline_calls = 0
@@ -44,7 +44,7 @@ class InlinePolicy:
                 self._streak = 0
                 longer = min(self._needed * 2, self.MAX_STREAK)
                 self._needed = self.STREAK if self._inline_calls > self.SETTLED else longer
-        elif self._allowed:
+        elif self.allowed:
             self._streak = self._streak + 1 if seconds < self.QUICK else max(0, self._streak - 1)
             if self._streak >= self._needed:
                 self.inline = True

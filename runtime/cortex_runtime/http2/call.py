@@ -53,10 +53,13 @@ class Status(Exception):
 class Method:
     """A method of a service. unary: takes the message of a call, returns the response. stream: reads and writes messages with
     `Call.receive` and `Call.send`. One of them is set. Both may raise Status.
+
+    inline: answers a unary call at once, without a task; returns None for a call that needs one.
     """
 
     unary: "Callable[[bytes, Call], Awaitable[bytes]] | None" = None
     stream: "Callable[[Call], Awaitable[None]] | None" = None
+    inline: "Callable[[bytes, Call], bytes | None] | None" = None
 
 
 class Call:

@@ -292,6 +292,10 @@ class Connection(asyncio.Protocol):
             if call.method.unary is None:
                 return
             message = call.only_message()
+            inline = call.method.inline
+            if inline is not None and (response := inline(message, call)) is not None:
+                self.respond(call, response)
+                return
         except Status as status:
             self.end(call, status)
             return

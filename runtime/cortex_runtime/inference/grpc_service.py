@@ -12,6 +12,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from cortex_runtime.errors import UserError
+from cortex_runtime.http import response
 from cortex_runtime.http2.call import Call, Code, Method, Status
 from cortex_runtime.inference import grpc_messages
 from cortex_runtime.inference.protos import inference_pb2 as pb
@@ -45,6 +46,14 @@ def code_of(status: int) -> Code:
 def status_of(code: Code) -> int:
     """Return the HTTP status for a code, which the metrics count."""
     return next((status for status, each in _CODES.items() if each == code), 500)
+
+
+def status_for(error: BaseException) -> tuple[int, Status]:
+    """Return the HTTP status that the metrics count for an exception, and what the client gets."""
+    if isinstance(error, Status):
+        return status_of(error.code), error
+    answer = response.error_of(error)
+    return answer.status, Status(code_of(answer.status), text_of(answer.message))
 
 
 def text_of(message: Any) -> str:

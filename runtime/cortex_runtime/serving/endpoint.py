@@ -114,6 +114,11 @@ class Endpoint:
             self._tracker.note(value)
         return encoded
 
+    @property
+    def runs_inline(self) -> bool:
+        """Return whether a call may run inline, once the method has proved quick."""
+        return self.policy.allowed and not self.is_async and self.batcher is None
+
     def accepts_inline(self, fields: dict[bytes, bytes], body: bytes) -> bool:
         """Return whether a request may be answered inline: without a payload, or with plain JSON. fields: its headers."""
         return not self.takes_payload or (

@@ -3,11 +3,12 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 from cortex_runtime.clients import served
-from cortex_runtime.http import response
+from cortex_runtime.handler.threads import Threads
 from cortex_runtime.http2 import hpack
 from cortex_runtime.http2.call import Call, Status
 from cortex_runtime.http2.server import Server
@@ -17,12 +18,14 @@ from cortex_runtime.inference.grpc_service import (
     GRPCInferenceService,
     code_of,
     parsed,
-    status_of,
+    path,
+    status_for,
     text_of,
 )
-from cortex_runtime.inference.service import InferenceService
 from cortex_runtime.logs.records import request_id
 from cortex_runtime.serving.admission import Admission
+from cortex_runtime.serving.infer_inline import InlineCalls
+from cortex_runtime.serving.inference import Inference
 
 _CLIENT_GONE = 499
 
@@ -34,15 +37,25 @@ class GrpcServer:
     """
 
     def __init__(
-        self, service: InferenceService, admission: Admission, *, max_message: int, timeout: float
+        self,
+        inference: Inference,
+        admission: Admission,
+        threads: Threads,
+        *,
+        max_message: int,
+        timeout: float,
     ) -> None:
         self._timeout = timeout
         self._admission = admission
         names = [SERVICE, HEALTH, REFLECTION]
         self._health = Health(names, self._require_key, parsed)
+        methods = GRPCInferenceService(inference.service, self._admit).methods()
+        if inference.endpoint.runs_inline:
+            infer = path("ModelInfer")
+            methods[infer] = replace(methods[infer], inline=InlineCalls(inference, admission, threads))
         self._server = Server(
             {
-                **GRPCInferenceService(service, self._admit).methods(),
+                **methods,
                 **self._health.methods(),
                 **Reflection(names, self._require_key, parsed).methods(),
             },
@@ -90,12 +103,8 @@ class GrpcServer:
             result = await work()
             status = 200
             return result
-        except Status as error:
-            status = status_of(error.code)
-            raise
         except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-            answer = response.error_of(error)
-            status = answer.status
-            raise Status(code_of(status), text_of(answer.message)) from None
+            status, refusal = status_for(error)
+            raise refusal from None
         finally:
             admission.finish(began, identity, status, "POST", call.path.decode("latin-1"))

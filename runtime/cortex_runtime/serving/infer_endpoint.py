@@ -82,9 +82,8 @@ def open_endpoints(service: HandlerService, has_repository: bool) -> Inference:
     )
     routes = Routes(answers, service.limits.max_body, service.limits.timeout)
 
-    if endpoint.is_async or batcher is not None:
-        return Inference(answers, routes, lambda path: None)
-    return Inference(answers, routes, _finder(endpoint, answers, service.limits))
+    find = _finder(endpoint, answers, service.limits) if endpoint.runs_inline else lambda path: None
+    return Inference(answers, routes, endpoint, find)
 
 
 def _finder(endpoint: Endpoint, service: InferenceService, limits: Limits) -> Callable[[bytes], Any]:

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler.interfaces import Form
 from cortex_runtime.handler.loaded_handler import LoadedHandler
+from cortex_runtime.serving.endpoint import Endpoint
 from cortex_runtime.serving.handler_service import HandlerService
 
 MODELS = "/v2/models/"
@@ -18,14 +19,15 @@ MODELS = "/v2/models/"
 
 @dataclass(frozen=True)
 class Inference:
-    """The protocol in one worker. service: an InferenceService. app: answers the paths below PREFIX. find: returns the endpoint
-    that may answer an inference at a path inline, or None.
+    """The protocol in one worker. service: an InferenceService. app: answers the paths below PREFIX. endpoint: calls the models'
+    method. find: returns the endpoint that may answer an inference at a path inline, or None.
     """
 
     PREFIX: ClassVar[str] = "/v2"
 
     service: Any
     app: ASGIApp
+    endpoint: Endpoint
     find: Callable[[bytes], Any]
 
 

@@ -114,8 +114,9 @@ def _grpc_server(document: Document, app: App) -> "GrpcServer":
     spec = document.realtime_spec.handler
     assert app.inference is not None
     return GrpcServer(
-        app.inference.service,
+        app.inference,
         app.admission,
+        app.threads,
         max_message=units.parse_bytes(spec.max_body_size),
         timeout=units.seconds(spec.request_timeout),
     )

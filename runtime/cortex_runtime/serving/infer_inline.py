@@ -1,0 +1,66 @@
+"""Inferences over gRPC that are answered at once, on the event loop's thread, while the model is quick."""
+
+import asyncio
+from contextvars import copy_context
+from time import perf_counter
+
+from cortex_runtime.clients import served
+from cortex_runtime.handler.threads import Threads
+from cortex_runtime.http2 import hpack
+from cortex_runtime.http2.call import Call
+from cortex_runtime.inference import grpc_messages
+from cortex_runtime.inference.grpc_service import parsed, status_for
+from cortex_runtime.inference.protos import inference_pb2
+from cortex_runtime.logs.records import request_id
+from cortex_runtime.serving.admission import Admission
+from cortex_runtime.serving.inference import Inference
+
+
+class InlineCalls:
+    """Answers ModelInfer inline, as `App.answer_inline` answers requests over HTTP. Used on the event loop alone."""
+
+    def __init__(self, inference: Inference, admission: Admission, threads: Threads) -> None:
+        self._endpoint = inference.endpoint
+        self._service = inference.service
+        self._admission = admission
+        self._threads = threads
+        assert threads.handler_thread is not None
+        self._run = threads.handler_thread.detached.run
+
+    def __call__(self, message: bytes, call: Call) -> bytes | None:
+        """Return the response of a call; None, with nothing run, for a call that needs a task. Raises Status."""
+        endpoint, admission = self._endpoint, self._admission
+        if (
+            not endpoint.policy.inline
+            or not self._threads.inline
+            or admission.draining
+            or admission.refusal(call.headers) is not None
+        ):
+            return None
+        began = perf_counter()
+        identity = admission.start(call.headers)
+        token = request_id.set(identity)
+        served.set([])
+        context = copy_context()
+        status = 500
+        call.added = hpack.encode(((b"x-request-id", identity.encode()),))
+        try:
+            request = grpc_messages.decode(parsed(inference_pb2.ModelInferRequest, message))
+            started = perf_counter()
+            try:
+                answer = self._run(
+                    asyncio.get_running_loop(), context, endpoint.function, {"request": request}
+                )
+            finally:
+                seconds = perf_counter() - started
+                endpoint.policy.record(seconds)
+            content: bytes = grpc_messages.encode(answer, request).SerializeToString()
+            self._service.record(answer, seconds)
+            status = 200
+            return content
+        except BaseException as error:
+            status, refused = status_for(error)
+            raise refused from None
+        finally:
+            request_id.reset(token)
+            admission.finish(began, identity, status, "POST", call.path.decode("latin-1"))
