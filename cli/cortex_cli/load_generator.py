@@ -1,4 +1,4 @@
-"""An open-loop load generator for `cortex bench`: requests start at random times (a Poisson process), whatever the responses do.
+"""An open-loop load generator for `cortex bench`: requests start at random times (a Poisson process), not after responses.
 
 The latency of a request counts from its scheduled time, so that a slow server, or waiting for a free connection, increases it.
 """

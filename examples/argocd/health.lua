@@ -22,7 +22,7 @@ if ready == nil then
 end
 health.message = (ready.reason or "") .. ": " .. (ready.message or "")
 if ready.status == "True" then
-  -- It answers, whatever else is wrong; the message says what.
+  -- It serves requests; the message reports the problem.
   health.status = "Healthy"
 elseif ready.reason == "Paused" or ready.reason == "ScaledToZero" then
   health.status = "Suspended"

@@ -146,7 +146,7 @@ def rates(first: float, goal: Goal) -> Generator[float, Result, None]:
 
 
 def is_limited_by_generator(result: Result, goal: Goal) -> bool:
-    """Return whether the generator was too slow for the rate, so that the result says nothing about the API."""
+    """Return whether the generator was too slow for the rate, so that the result is not that of the API."""
     return result.late > goal.latency * _MAX_LATE
 
 

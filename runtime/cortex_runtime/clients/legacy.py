@@ -82,7 +82,7 @@ def _tensor_info(tensor: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class FlatOutputs(dict[str, list[Any]]):
-    """The outputs of a TensorFlow model as flat lists of Python values, whatever their shapes.
+    """The outputs of a TensorFlow model as flat lists of Python values, for every shape.
 
     outputs["response"] is the mapping itself, as in 0.6 and 0.7, unless the model has such an output.
     """

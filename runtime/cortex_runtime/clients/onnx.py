@@ -96,6 +96,6 @@ def intra_op_threads(workers: int) -> int:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         cpus = cpus if quota == "max" else min(cpus, int(quota) / int(period))
     except (OSError, ValueError):
-        # Without cgroup v2 there is no limit to read.
+        # Without cgroup v2 no limit can be read.
         pass
     return max(1, int(cpus // workers))

@@ -10,13 +10,13 @@ from typing import Any
 class InlinePolicy:
     """Decide from a method's recent durations whether its calls run inline, on the event loop's thread.
 
-    A method becomes inline once its quick calls outnumber the slow ones by a threshold. It leaves when too many recent calls, or
+    A method becomes inline once its fast calls outnumber the slow ones by a threshold. It leaves when too many recent calls, or
     their average, are slow. A few slow calls are tolerated: a call that was preempted would be as slow in a thread. Leaving soon
     after becoming inline doubles the threshold, so a method that is slow now and then stays in its thread.
     """
 
     QUICK = 0.0003
-    """Seconds below which a call is quick."""
+    """Seconds below which a call is fast."""
     SLOW, MAX_SLOW_FRACTION = 0.0005, 0.3
     """Seconds above which a call is slow, and the fraction of recent calls that may be slow."""
     SLOW_AVERAGE, MAX_DURATION = 0.005, 0.1

@@ -25,10 +25,10 @@ _BEARER = b"bearer "
 
 def load(document: Document) -> "ApiKeys | None":
     """Return the keys of an API, or None without handler.apiKeys. Raises StartError if the folder contains no key."""
-    asked = document.spec.handler.api_keys
-    if asked is None:
+    spec = document.spec.handler.api_keys
+    if spec is None:
         return None
-    return ApiKeys(Path(os.environ.get(API_KEYS_VARIABLE, API_KEYS_FOLDER)), document.name, asked.secret.name)
+    return ApiKeys(Path(os.environ.get(API_KEYS_VARIABLE, API_KEYS_FOLDER)), document.name, spec.secret.name)
 
 
 class ApiKeys:

@@ -1,4 +1,4 @@
-"""A call of a gRPC method: one stream of a connection, as its handler sees it."""
+"""A call of a gRPC method: one stream of a connection, for its handler."""
 
 import asyncio
 import gzip
@@ -112,7 +112,7 @@ class Call:
         self._waiter: asyncio.Future[None] | None = None
 
     def timeout(self) -> float | None:
-        """Return the seconds that the client gives the call, or None. Raises Status if it is not valid."""
+        """Return the timeout of the call in seconds, or None. Raises Status if it is not valid."""
         given = self.headers.get(b"grpc-timeout")
         if given is None:
             return None

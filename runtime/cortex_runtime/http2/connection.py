@@ -496,7 +496,7 @@ class Connection(asyncio.Protocol):
         self._loop.call_later(1.0, self._on_pong)
 
     def _on_pong(self) -> None:
-        """The client has seen that the connection drains, so it sends no further calls."""
+        """The client knows that the connection drains, so it sends no further calls."""
         if self._draining and not self._drained and not self._closing:
             self._drained = True
             self.transport.write(_goaway(self._last, _NO_ERROR))

@@ -128,7 +128,7 @@ class GRPCInferenceService:
         return grpc_messages.encode(await self._service.infer(decoded), decoded)
 
     async def _model_stream_infer(self, call: Call) -> None:
-        """Answer each message of a stream in order. An error of one is its response, and the stream goes on."""
+        """Answer each message of a stream in order. An error is the response to its message, and the stream continues."""
         await within(call.timeout(), self._stream(call))
 
     async def _stream(self, call: Call) -> None:
@@ -190,7 +190,7 @@ def parsed(message: type[Any], content: bytes) -> Any:
 
 
 async def within(seconds: float | None, work: Awaitable[Any]) -> Any:
-    """Return the result of work. Raises Status after the time that the client gives it."""
+    """Return the result of work. Raises Status after the timeout of the client."""
     if seconds is None:
         return await work
     try:

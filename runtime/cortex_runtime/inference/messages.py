@@ -35,7 +35,7 @@ class RequestedOutput:
 @dataclass(slots=True)
 class InferRequest:
     """A request. version: "" for the server's choice. outputs: None for all. binary: whether outputs are sent as bytes unless the
-    output says otherwise.
+    output requests otherwise.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""The protocol's answers, whatever they travel over: health, metadata and inference of the models of one worker."""
+"""The responses of the protocol, for every transport: health, metadata and inference of the models of one worker."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -77,7 +77,7 @@ class InferenceService:
         return not self.draining and not self._is_unloaded(name) and self._models.is_ready(name, version)
 
     async def load(self, name: str, parameters: Iterable[str]) -> None:
-        """Load a model again. parameters: names of those that the client gives. Raises UserError, and what loading raises."""
+        """Load a model again. parameters: names that the client sends. Raises UserError, and what loading raises."""
         if given := list(parameters):
             raise UserError(
                 f"a model is loaded from handler.models; parameter {given[0]!r:.40} is not supported"

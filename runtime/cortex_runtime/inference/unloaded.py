@@ -1,7 +1,7 @@
 """The models that clients have unloaded (handler.protocols.repository), for all workers of a replica.
 
-The names are in a file of the folder of models. The worker that changes it tells the supervisor, which tells all workers to read
-it again. A worker that restarts reads it too.
+The names are in a file of the folder of models. The worker that changes it notifies the supervisor, which notifies all
+workers to read it again. A worker that restarts reads it too.
 """
 
 import json
@@ -19,7 +19,7 @@ _FILE = "unloaded.json"
 
 
 class UnloadedModels:
-    """The names, as this worker knows them. folder: of models. announce: tells the supervisor that the file has changed."""
+    """The names that this worker has read. folder: of models. announce: notifies the supervisor that the file has changed."""
 
     def __init__(self, folder: Path, announce: Callable[[], None]) -> None:
         self._path = folder / _FILE

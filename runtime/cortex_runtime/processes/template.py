@@ -95,7 +95,7 @@ class _Forks:
         if not self._openblas.restore():
             self._send({"refused": "this build of OpenBLAS cannot be forked"})
             return False
-        # The worker waits until its start has been reported: if this process exits before, nothing knows of the worker.
+        # The worker waits until its start has been reported: if this process exits before, no process knows the worker.
         reading, writing = os.pipe()
         try:
             pid = os.fork()

@@ -1,4 +1,4 @@
-"""What holds for every request, whatever its route: request ID, limit, API key, `connection: close`, error, metrics, access log.
+"""What applies to every request, on every route: request ID, limit, API key, `connection: close`, error, metrics, access log.
 
 `Admission.around` is ASGI middleware around the application. What is behind it counts and logs nothing, and only raises.
 """
@@ -47,7 +47,7 @@ _RETRY_AFTER = (b"retry-after", b"1")
 class AdmittedRequest:
     """One admitted request, and the ASGI `send` of its response, which adds the runtime's headers.
 
-    began: arrival of the request, by perf_counter. last: whether the client is told to close the connection. status: of the
+    began: arrival of the request, by perf_counter. last: whether the response has `connection: close`. status: of the
     response, or 499 until one is complete. sent: the status that was sent, or 0. complete: whether the whole response was sent.
     to: the server's `send`.
     """

@@ -1,6 +1,6 @@
 """The application of a RealtimeAPI's worker process. This is the request path, so it is kept short.
 
-POST, GET, PUT, PATCH and DELETE of "/" call the handler: inline if the method is quick (`answer_inline`), otherwise as an ASGI
+POST, GET, PUT, PATCH and DELETE of "/" call the handler: inline if the method is fast (`answer_inline`), otherwise as an ASGI
 application. All other paths are routes of a Starlette application (protocols.py). `Admission` is around both.
 """
 
@@ -107,7 +107,7 @@ class App:
 
     @property
     def draining(self) -> bool:
-        """Whether clients are told to close their connections."""
+        """Whether responses have `connection: close`."""
         return self._admission.draining
 
     @draining.setter
@@ -149,7 +149,7 @@ class App:
     ) -> Answer | ASGIApp | None:
         """Run a fast method inline, called by the protocol.
 
-        Returns content type, header lines and body of a 200; or an application that answers with what came out otherwise; or
+        Returns content type, header lines and body of a 200; or an application that sends any other outcome; or
         None, with nothing run, for a request that must use ASGI.
         """
         began = perf_counter()

@@ -61,7 +61,7 @@ class Batcher:
     """The batches of one method in one process. Used on the event loop alone.
 
     most: requests in a batch. interval: seconds that the first request waits for others. give_up: seconds after which a failed
-    batch is no longer taken apart.
+    batch is no longer split.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ class Limits:
 class Endpoint:
     """A method of the handler.
 
-    inline: whether it may run on the event loop's thread once it has proved quick. path: of its route, with its parameters.
+    inline: whether it may run on the event loop's thread once it has proved fast. path: of its route, with its parameters.
     """
 
     def __init__(

@@ -134,7 +134,7 @@ async def _running(app: ASGIApp) -> AsyncIterator[None]:
         error = None if task.cancelled() else task.exception()
         raise error if isinstance(error, Exception) else RuntimeError(answer.get("message", ""))
     if answer is None and not task.cancelled():
-        # It has ended, or raised because it knows no lifespan.
+        # It has returned, or raised because it does not support lifespan events.
         task.exception()
     try:
         yield
