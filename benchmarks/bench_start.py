@@ -84,10 +84,10 @@ class Server:
         return processes.memory(processes.family(self.process.pid))[1]
 
     def workers(self) -> list[int]:
-        """Return the ids of the worker processes: those without children of their own."""
+        """Return the ids of the worker processes: all without children of their own, except for the template."""
         members = processes.family(self.process.pid)
-        parents = {member.parent for member in members}
-        return [member.pid for member in members if member.pid not in parents]
+        without = {member.pid for member in members} - {member.parent for member in members}
+        return [pid for pid in without if Path(f"/proc/{pid}/comm").read_text() != "cortex-template\n"]
 
 
 @contextmanager
