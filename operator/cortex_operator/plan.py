@@ -81,18 +81,22 @@ def make_plan(
 
 
 def is_rolled_out(rendered: Object, live: Object | None) -> bool:
-    """Return whether all pods of a Deployment have the rendered template, so that no pod of an earlier one can start."""
+    """Return whether all pods of a Deployment have the rendered template and are available, so that no pod of an earlier template
+    can start. A pod that was deleted a moment ago is not counted, although its ReplicaSet replaces it.
+    """
     if live is None:
         return False
     label, earlier = (
         deployment["spec"]["template"]["metadata"]["labels"].get(TEMPLATE_LABEL)
         for deployment in (rendered, live)
     )
-    status = live.get("status", {})
+    status, wanted = live.get("status", {}), live["spec"].get("replicas", 1)
     return (
         label == earlier
         and status.get("observedGeneration") == live["metadata"].get("generation")
-        and status.get("updatedReplicas", 0) == status.get("replicas", 0)
+        and all(
+            status.get(count, 0) == wanted for count in ("replicas", "updatedReplicas", "availableReplicas")
+        )
     )
 
 

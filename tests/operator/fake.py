@@ -186,15 +186,14 @@ class FakeCluster:
         return written
 
     def _observe(self, deployment: Object) -> None:
-        """Report the generation of a Deployment as rolled out, as its controller does; it has no pods."""
+        """Report a Deployment as rolled out, as its controller does."""
         generation, status = deployment["metadata"].get("generation"), deployment.get("status", {})
         if status.get("observedGeneration") != generation:
             metadata = {**deployment["metadata"], "resourceVersion": str(next(self._versions))}
-            observed = {
-                **deployment,
-                "metadata": metadata,
-                "status": {**status, "observedGeneration": generation},
-            }
+            wanted = deployment["spec"].get("replicas", 1)
+            counts = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), wanted)
+            status = {**status, **counts, "observedGeneration": generation}
+            observed = {**deployment, "metadata": metadata, "status": status}
             self.objects[_place(deployment)] = observed
             self._on_event("MODIFIED", copy.deepcopy(observed))
 

@@ -49,42 +49,45 @@ def test_an_object_that_is_no_longer_rendered_is_deleted(api: RealtimeAPI) -> No
     assert plan.delete == [{**stale, "apiVersion": "policy/v1"}]
 
 
-def with_status(child: Object, **status: int) -> Object:
-    return {**live(child), "status": status} if child["kind"] == "Deployment" else live(child)
+def rolled_out(child: Object, **status: int) -> Object:
+    """Return the live object of a rendered one, a Deployment with two updated and available replicas."""
+    complete = {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}
+    there = live(child)
+    there["metadata"]["generation"] = 2
+    if child["kind"] == "Deployment":
+        there |= {"spec": {**child["spec"], "replicas": 2}, "status": {**complete, **status}}
+    return there
+
+
+EARLIER = live({"kind": "ConfigMap", "metadata": {"name": "api-text-code-0"}})
 
 
 @pytest.mark.parametrize(
     ("status", "is_deleted"),
     [
-        ({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2}, True),
-        ({"observedGeneration": 2}, True),
-        ({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 1}, False),
-        ({"observedGeneration": 2, "replicas": 1}, False),
-        ({"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2}, False),
+        ({}, True),
+        ({"observedGeneration": 1}, False),
+        ({"replicas": 3, "updatedReplicas": 2}, False),
+        ({"updatedReplicas": 1}, False),
+        ({"availableReplicas": 1}, False),
+        # A pod of the previous generation was deleted a moment ago, and the new one does not start.
+        ({"replicas": 1, "updatedReplicas": 1, "availableReplicas": 0}, False),
     ],
 )
 def test_earlier_code_is_deleted_after_the_rollout(
     api: RealtimeAPI, status: dict[str, int], is_deleted: bool
 ) -> None:
     children = render(api, Platform(), None)
-    stale = live({"kind": "ConfigMap", "metadata": {"name": "api-text-code-0"}})
-    existing = [with_status(child, **status) for child in children]
-    for one in existing:
-        one["metadata"]["generation"] = 2
-    plan = make_plan(api, Platform(), children, existing, [(CONFIG_MAP, stale)], None)
+    existing = [rolled_out(child, **status) for child in children]
+    plan = make_plan(api, Platform(), children, existing, [(CONFIG_MAP, EARLIER)], None)
     assert isinstance(plan, Plan)
     assert bool(plan.delete) == is_deleted
 
 
 def test_earlier_code_stays_until_the_deployment_has_the_new_template(api: RealtimeAPI) -> None:
-    earlier = render(api, Platform(), None)
+    existing = [rolled_out(child) for child in render(api, Platform(), None)]
     children = render(api, Platform(runtimeImage="new"), None)
-    status = {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2}
-    existing = [with_status(child, **status) for child in earlier]
-    for one in existing:
-        one["metadata"]["generation"] = 2
-    stale = live({"kind": "ConfigMap", "metadata": {"name": "api-text-code-0"}})
-    plan = make_plan(api, Platform(), children, existing, [(CONFIG_MAP, stale)], None)
+    plan = make_plan(api, Platform(), children, existing, [(CONFIG_MAP, EARLIER)], None)
     assert isinstance(plan, Plan)
     assert plan.delete == []
 

@@ -118,9 +118,11 @@ class Applier:
 
     async def _finish(self, key: Key, child: Object, applied: Object, result: ApplyResult) -> Object:
         """Remove what others added to an object that was just written, and remember its state. Returns the live object."""
-        if any(change.pointer for change in changes(applied, child)):
+        found = changes(applied, child)
+        if any(change.pointer for change in found):
             applied = await self._remove_additions(child, applied)
-            if left := [change.path for change in changes(applied, child) if change.item]:
+            found = changes(applied, child)
+            if left := [change.path for change in found if change.item]:
                 # The response still has them, so they were added on the way.
                 text = (
                     f"an admission webhook adds {_list(left)} to {_name(child)} on every write, so they stay"
@@ -129,8 +131,8 @@ class Applier:
         uid = applied["metadata"]["uid"]
         self._in_sync.setdefault(key, {})[uid] = _token(child, applied)
         self._cache.put_child(applied)
-        if tolerated := frozenset((change.path, change.value) for change in changes(applied, child)):
-            self._tolerated[uid] = tolerated
+        if found:
+            self._tolerated[uid] = frozenset((change.path, change.value) for change in found)
         else:
             self._tolerated.pop(uid, None)
         return applied
