@@ -6,6 +6,7 @@
 import asyncio
 import logging
 import re
+from collections.abc import Awaitable
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
@@ -63,19 +64,20 @@ class AdmittedRequest:
         self.sent = 0
         self.complete = False
 
-    async def __call__(self, message: Any) -> None:
+    def __call__(self, message: Any) -> Awaitable[None]:
         """Send a message of the response."""
         if message["type"] == "http.response.start":
             self.sent = message["status"]
             added = with_versions([(b"x-request-id", self.identity.encode())])
             if self.last:
                 added.append((b"connection", b"close"))
-            names = {name for name, _ in added}
-            own = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
-            message = {**message, "headers": [*own, *added]}
+            names = [name for name, _ in added]
+            headers = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
+            message = {**message, "headers": headers + added}
         elif not message.get("more_body", False):
             self.complete = True
-        await self.to(message)
+        # Returned instead of awaited: this is called twice for each response.
+        return self.to(message)
 
 
 class AdmittedWebSocket(AdmittedRequest):
@@ -83,7 +85,7 @@ class AdmittedWebSocket(AdmittedRequest):
 
     __slots__ = ()
 
-    async def __call__(self, message: Any) -> None:
+    def __call__(self, message: Any) -> Awaitable[None]:
         """Send a message."""
         kind = message["type"]
         if kind == "websocket.accept":
@@ -92,7 +94,7 @@ class AdmittedWebSocket(AdmittedRequest):
             message = {**message, "headers": [*message.get("headers", ()), named]}
         elif kind == "websocket.http.response.start":
             self.sent = message["status"]
-        await self.to(message)
+        return self.to(message)
 
     async def close(self, code: int, reason: str) -> None:
         """Close an accepted WebSocket, unless it is closed. reason: cut to the length that a frame can hold."""

@@ -1,7 +1,7 @@
 """One method of the handler as an ASGI application: builds its arguments, calls it where it belongs, and delivers the result."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -222,7 +222,7 @@ class Resource:
         self._allow = ", ".join(endpoints)
         self._subject = "this API" if path == "/" else path
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Call the method for the HTTP verb. Raises HttpError with status 405 if there is none."""
         if self._path != "/":
             scope[ROUTE] = self._path
@@ -230,4 +230,4 @@ class Resource:
         if endpoint is None:
             message = f"{scope['method']} is not allowed; {self._subject} handles {self._allow}"
             raise HttpError(405, message, [(b"allow", self._allow.encode())])
-        await endpoint(scope, receive, send)
+        return endpoint(scope, receive, send)
