@@ -68,17 +68,18 @@ class Pipeline:
         requests = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
         results: list[Any] = [None] * len(requests)
         groups: dict[Any, list[tuple[int, Any]]] = {}
+        inputs_by_model: dict[tuple[str | None, str | None], Any] = {}
         for index, given in enumerate(requests):
             try:
                 value, key = self._before(given), None
-                inputs = stacking.stackable_inputs(self.client.signature(*requested_model(given)))
+                model = requested_model(given)
+                if model not in inputs_by_model:
+                    inputs_by_model[model] = stacking.stackable_inputs(self.client.signature(*model))
+                inputs = inputs_by_model[model]
                 if inputs is not None:
                     value = stacking.to_feed(value, inputs)
-                    key = (
-                        (*requested_model(given), stacking.row_shape(value))
-                        if stacking.count_rows(value) is not None
-                        else None
-                    )
+                    if stacking.count_rows(value) is not None:
+                        key = (*model, stacking.row_shape(value))
                 groups.setdefault(index if key is None else key, []).append((index, value))
             except Exception as error:
                 results[index] = error
