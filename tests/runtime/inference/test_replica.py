@@ -3,6 +3,7 @@
 import gzip
 import json
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -360,3 +361,54 @@ def test_without_the_field_there_is_no_repository(handler):
     with pytest.raises(grpc.RpcError) as caught:
         handler.grpc("RepositoryIndex", pb.RepositoryIndexRequest(), pb.RepositoryIndexResponse)
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_each_call_needs_a_key_over_grpc(serve, tmp_path, monkeypatch):
+    (tmp_path / "key").write_text("secret")
+    monkeypatch.setenv("CORTEX_API_KEYS", str(tmp_path))
+    port = free_port()
+    keys = {"secret": {"name": "keys"}}
+    api = serve(HANDLER, "--grpc-port", str(port), protocols={"grpc": True}, apiKeys=keys)
+    x = {"name": "x", "datatype": "FP32", "shape": [0, 2]}
+    for metadata in ((), (("authorization", "Bearer wrong"),)):
+        for method, request, response in (
+            ("ModelInfer", pb.ModelInferRequest(model_name="tested"), pb.ModelInferResponse),
+            ("ServerLive", pb.ServerLiveRequest(), pb.ServerLiveResponse),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                Grpc(port, metadata)(method, request, response)
+            assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.RpcError) as caught:
+            Grpc(port, metadata).stream([pb.ModelInferRequest(model_name="tested")])
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    for metadata in ((("authorization", "Bearer secret"),), (("x-api-key", "secret"),)):
+        answer = Grpc(port, metadata).infer("tested", inputs=[x], raw_input_contents=[b""])
+        assert answer.model_version == "1"
+    assert httpx.get(f"{api.url}/v2").status_code == 401
+    assert httpx.get(f"{api.url}/v2", headers={"x-api-key": "secret"}).status_code == 200
+
+
+def test_without_tensors_the_api_does_not_start(serve):
+    handler = "class Handler:\n    def handle_post(self, payload):\n        return payload\n"
+    api = serve(handler, "--grpc-port", str(free_port()), protocols={"grpc": True}, wait=False)
+    reason, message = api.cause_of_death()
+    assert reason == "InvalidSpec"
+    assert "handler.protocols.grpc: the API does not serve the Open Inference Protocol" in message
+
+
+def test_concurrent_inferences_run_as_one_batch(serve):
+    handler = """
+import threading
+class Handler:
+    inputs = [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]
+    outputs = [{"name": "rows", "datatype": "INT64", "shape": [-1]}]
+    def handle_infer(self, inputs):
+        count = len(inputs["x"])
+        return {"rows": [count] * count}
+"""
+    batching = {"maxBatchSize": 4, "batchInterval": "2s"}
+    api = serve(handler, serverSideBatching=batching)
+    with ThreadPoolExecutor(4) as pool:
+        sent = [pool.submit(infer, api, None, "/v2/models/tested/infer", timeout=20) for _ in range(4)]
+        outputs = [each.result().json()["outputs"][0] for each in sent]
+    assert [each["data"] for each in outputs] == [[4]] * 4
