@@ -228,7 +228,7 @@ def test_pod_monitor_scrapes_the_admin_port_of_all_pods_of_apis() -> None:
     (chosen,) = monitor["spec"]["selector"]["matchExpressions"]
     platform = Platform.model_validate({"queue": {"url": "nats://x:1"}})
     for api, component in ((REALTIME, "api"), (ASYNC, "worker"), (ASYNC, "gateway")):
-        template = pod.template(api, platform, component, {"data": {}}, None)
+        template = pod.template(api, platform, component, {"metadata": {"name": "config"}, "data": {}}, None)
         labels = template["metadata"]["labels"]
         assert chosen["key"] in labels
         ports = [port["name"] for port in template["spec"]["containers"][0]["ports"]]

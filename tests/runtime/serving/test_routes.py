@@ -23,7 +23,7 @@ from cortex_runtime.serving.app import App
 from cortex_runtime.serving.endpoint import Limits
 from cortex_runtime.serving.handler_service import HandlerService
 
-MAX_BODY, TIMEOUT = 1000, 0.2
+MAX_BODY, TIMEOUT = 1000, 0.5
 
 
 def double(payload):
@@ -57,8 +57,8 @@ def routes(service):
 
     async def stream(request):
         async def parts():
-            for _ in range(3):
-                await asyncio.sleep(0.6 * TIMEOUT)
+            for _ in range(4):
+                await asyncio.sleep(0.3 * TIMEOUT)
                 yield "x"
 
         return StreamingResponse(parts())
@@ -141,8 +141,8 @@ def test_an_endpoint_of_the_handler_is_a_route(serve):
         ("GET", "/fail/user", None, 422, "not so"),
         ("GET", "/fail/http", None, 409, {"a": 1}),
         ("GET", "/fail/any", None, 500, "internal server error"),
-        ("GET", "/fail/hang", None, 504, "the request took longer than 0.2 s (requestTimeout)"),
-        ("POST", "/call", b'"wait"', 504, "the request took longer than 0.2 s (requestTimeout)"),
+        ("GET", "/fail/hang", None, 504, "the request took longer than 0.5 s (requestTimeout)"),
+        ("POST", "/call", b'"wait"', 504, "the request took longer than 0.5 s (requestTimeout)"),
         ("POST", "/echo", b"x" * 1001, 413, "the body is larger than the limit of 1000 bytes (maxBodySize)"),
         ("POST", "/call", b"0" * 1001, 413, "the body is larger than the limit of 1000 bytes (maxBodySize)"),
         ("GET", "/nowhere", None, 404, "/nowhere not found; the API is at /"),
@@ -170,7 +170,7 @@ def test_a_body_without_a_length_is_limited(serve):
 
 def test_the_time_limit_applies_to_each_part_of_a_response(serve):
     app, _ = serve()
-    assert request(app, "GET", "/stream").text == "xxx"
+    assert request(app, "GET", "/stream").text == "xxxx"
 
 
 def test_a_full_replica_refuses_each_route(serve):
