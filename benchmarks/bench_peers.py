@@ -22,6 +22,7 @@ from pathlib import Path
 
 import processes
 from bench_runtime import HERE, Failed, measure, output_of, pinned
+from peer_chart import chart
 from peer_servers import CORTEX, PEERS, PeerServer, Serving, make_network, prepare, serving
 from peer_tables import OPEN_LOOP, OURS, Row, tables
 
@@ -149,7 +150,10 @@ def main() -> None:
         help="print the tables of a previous run without measuring",
     )
     parser.add_argument("--page", type=Path, help="with --from: page whose first tables are replaced")
+    parser.add_argument("--chart", type=Path, help="with --from: SVG image that is written")
     options = parser.parse_args()
+    if options.file and options.chart:
+        options.chart.write_text(chart(read(options.file)))
     if options.file:
         text = tables(read(options.file))
         print(text)

@@ -36,6 +36,14 @@ def test_tables_in_the_docs_match_the_results() -> None:
         assert bench("bench_peers.py", "--from", file).rstrip("\n") == tables
 
 
+def test_the_chart_in_the_docs_matches_the_results(tmp_path: Path) -> None:
+    docs = ROOT / "docs"
+    first = re.search(r"<!-- from benchmarks/(\S+) -->", (docs / "benchmarks.md").read_text())
+    assert first
+    bench("bench_peers.py", "--from", first[1], "--chart", str(tmp_path / "chart.svg"))
+    assert (tmp_path / "chart.svg").read_text() == (docs / "benchmarks.svg").read_text()
+
+
 def test_versions_of_peers_are_pinned() -> None:
     files = sorted((BENCHMARKS / "peers").glob("*.txt"))
     assert files
