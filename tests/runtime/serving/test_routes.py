@@ -173,6 +173,29 @@ def test_the_time_limit_applies_to_each_part_of_a_response(serve):
     assert request(app, "GET", "/stream").text == "xxxx"
 
 
+def test_the_time_that_a_slow_client_takes_is_not_limited(serve):
+    sent = []
+
+    async def send(message):
+        await asyncio.sleep(1.5 * TIMEOUT)
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/mounted/a",
+        "root_path": "",
+        "headers": [],
+        "query_string": b"",
+    }
+    app, _ = serve()
+    asyncio.run(app(scope, receive, send))
+    assert (sent[0]["status"], sent[1]["body"]) == (200, b"/mounted/a")
+
+
 def test_a_full_replica_refuses_each_route(serve):
     app, shared = serve(limit=1)
     shared.worker(0).start_request()
