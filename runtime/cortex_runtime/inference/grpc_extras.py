@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from google.protobuf.descriptor import FileDescriptor
+from grpc import StatusCode
 
-from cortex_runtime.http2.call import Call, Code, Method, Status
+from cortex_runtime.inference.grpc_calls import Call, Method, Status
 from cortex_runtime.inference.protos import health_pb2, reflection_pb2
 from cortex_runtime.inference.protos.pool import POOL
 
@@ -27,12 +28,12 @@ class Health:
         self._serving = True
         self._changed = asyncio.Event()
 
-    def methods(self) -> dict[bytes, Method]:
+    def methods(self) -> dict[str, Method]:
         """Return the methods by path."""
         return {
-            f"/{HEALTH}/Check".encode(): Method(unary=self._on_check),
-            f"/{HEALTH}/List".encode(): Method(unary=self._on_list),
-            f"/{HEALTH}/Watch".encode(): Method(stream=self._on_watch),
+            f"/{HEALTH}/Check": Method(unary=self._on_check),
+            f"/{HEALTH}/List": Method(unary=self._on_list),
+            f"/{HEALTH}/Watch": Method(stream=self._on_watch),
         }
 
     def drain(self) -> None:
@@ -48,7 +49,7 @@ class Health:
         self._check(call)
         service = self._parse(health_pb2.HealthCheckRequest, message).service
         if service and service not in self._services:
-            raise Status(Code.NOT_FOUND, f"service {service[:80]!r} does not exist")
+            raise Status(StatusCode.NOT_FOUND, f"service {service[:80]!r} does not exist")
         return health_pb2.HealthCheckResponse(status=self._status).SerializeToString()
 
     async def _on_list(self, message: bytes, call: Call) -> bytes:
@@ -79,10 +80,10 @@ class Reflection:
         self._check = check
         self._parse = parse
 
-    def methods(self) -> Mapping[bytes, Method]:
+    def methods(self) -> Mapping[str, Method]:
         """Return the methods by path."""
         method = Method(stream=self._on_info)
-        return {f"/{name}/ServerReflectionInfo".encode(): method for name in (REFLECTION, _ALPHA)}
+        return {f"/{name}/ServerReflectionInfo": method for name in (REFLECTION, _ALPHA)}
 
     async def _on_info(self, call: Call) -> None:
         self._check(call)
@@ -111,7 +112,7 @@ class Reflection:
             else:
                 raise KeyError("not found")
         except KeyError:
-            response.error_response.error_code = Code.NOT_FOUND
+            response.error_response.error_code = StatusCode.NOT_FOUND.value[0]
             response.error_response.error_message = "not found"
         return response
 

@@ -3,34 +3,34 @@
 Each call of the inference service is admitted, counted and logged like a request over HTTP; so is each message of a stream.
 """
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 from google.protobuf.message import DecodeError
+from grpc import StatusCode
 
 from cortex_runtime.errors import UserError
 from cortex_runtime.http import response
-from cortex_runtime.http2.call import Call, Code, Method, Status
 from cortex_runtime.inference import grpc_messages
+from cortex_runtime.inference.grpc_calls import Call, Method, Status
 from cortex_runtime.inference.protos import inference_pb2 as pb
 from cortex_runtime.inference.service import InferenceService
 
 SERVICE = "inference.GRPCInferenceService"
 _CODES = {
-    400: Code.INVALID_ARGUMENT,
-    401: Code.UNAUTHENTICATED,
-    403: Code.PERMISSION_DENIED,
-    404: Code.NOT_FOUND,
-    408: Code.DEADLINE_EXCEEDED,
-    413: Code.RESOURCE_EXHAUSTED,
-    429: Code.RESOURCE_EXHAUSTED,
-    499: Code.CANCELLED,
-    501: Code.UNIMPLEMENTED,
-    503: Code.UNAVAILABLE,
-    504: Code.DEADLINE_EXCEEDED,
+    400: StatusCode.INVALID_ARGUMENT,
+    401: StatusCode.UNAUTHENTICATED,
+    403: StatusCode.PERMISSION_DENIED,
+    404: StatusCode.NOT_FOUND,
+    408: StatusCode.DEADLINE_EXCEEDED,
+    413: StatusCode.RESOURCE_EXHAUSTED,
+    429: StatusCode.RESOURCE_EXHAUSTED,
+    499: StatusCode.CANCELLED,
+    501: StatusCode.UNIMPLEMENTED,
+    503: StatusCode.UNAVAILABLE,
+    504: StatusCode.DEADLINE_EXCEEDED,
 }
 """The code for an HTTP status; other 4xx are INVALID_ARGUMENT, other 5xx INTERNAL."""
 
@@ -38,12 +38,12 @@ Admit = Callable[[Call, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """Admits a call, runs a function for it, counts and logs it. Raises Status instead of any other exception."""
 
 
-def code_of(status: int) -> Code:
+def code_of(status: int) -> StatusCode:
     """Return the code for an HTTP status."""
-    return _CODES.get(status) or (Code.INVALID_ARGUMENT if status < 500 else Code.INTERNAL)
+    return _CODES.get(status) or (StatusCode.INVALID_ARGUMENT if status < 500 else StatusCode.INTERNAL)
 
 
-def status_of(code: Code) -> int:
+def status_of(code: StatusCode) -> int:
     """Return the HTTP status for a code, which the metrics count."""
     return next((status for status, each in _CODES.items() if each == code), 500)
 
@@ -68,7 +68,7 @@ class GRPCInferenceService:
         self._service = service
         self._admit = admit
 
-    def methods(self) -> dict[bytes, Method]:
+    def methods(self) -> dict[str, Method]:
         """Return the methods by path."""
         unary: dict[str, tuple[type[Any], Callable[[Any], Awaitable[Any]]]] = {
             "ServerLive": (pb.ServerLiveRequest, self._server_live),
@@ -99,7 +99,7 @@ class GRPCInferenceService:
                 content: bytes = response.SerializeToString()
                 return content
 
-            result: bytes = await within(call.timeout(), admit(call, work))
+            result: bytes = await admit(call, work)
             return result
 
         return run
@@ -129,9 +129,6 @@ class GRPCInferenceService:
 
     async def _model_stream_infer(self, call: Call) -> None:
         """Answer each message of a stream in order. An error is the response to its message, and the stream continues."""
-        await within(call.timeout(), self._stream(call))
-
-    async def _stream(self, call: Call) -> None:
         while (message := await call.receive()) is not None:
             response = pb.ModelStreamInferResponse()
             request = parsed(pb.ModelInferRequest, message)
@@ -139,7 +136,7 @@ class GRPCInferenceService:
                 answer = await self._admit(call, partial(self._model_infer, request))
                 response.infer_response.CopyFrom(answer)
             except Status as status:
-                if status.code == Code.UNAUTHENTICATED:
+                if status.code == StatusCode.UNAUTHENTICATED:
                     raise
                 response.error_message = status.message
                 response.infer_response.id = request.id
@@ -169,14 +166,14 @@ class GRPCInferenceService:
     def _require_repository(self) -> None:
         if not self._service.has_repository:
             raise Status(
-                Code.UNIMPLEMENTED,
+                StatusCode.UNIMPLEMENTED,
                 "the model repository is turned off; set handler.protocols.repository to true",
             )
 
 
-def path(method: str, service: str = SERVICE) -> bytes:
+def path(method: str, service: str = SERVICE) -> str:
     """Return the path of a method."""
-    return f"/{service}/{method}".encode()
+    return f"/{service}/{method}"
 
 
 def parsed(message: type[Any], content: bytes) -> Any:
@@ -185,18 +182,5 @@ def parsed(message: type[Any], content: bytes) -> Any:
         return message.FromString(content)
     except DecodeError as error:
         raise Status(
-            Code.INTERNAL, f"the message is not a valid {message.DESCRIPTOR.name}: {error}"
+            StatusCode.INTERNAL, f"the message is not a valid {message.DESCRIPTOR.name}: {error}"
         ) from None
-
-
-async def within(seconds: float | None, work: Awaitable[Any]) -> Any:
-    """Return the result of work. Raises Status after the timeout of the client."""
-    if seconds is None:
-        return await work
-    try:
-        async with asyncio.timeout(seconds) as timer:
-            return await work
-    except TimeoutError:
-        if timer.expired():
-            raise Status(Code.DEADLINE_EXCEEDED, f"the call took longer than {seconds:g} s") from None
-        raise

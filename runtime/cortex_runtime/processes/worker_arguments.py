@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 class WorkerArguments:
     """What a worker process is started with.
 
-    parent_pipe: the name of the supervisor's `ParentPipe`. listener, grpc_listener, metrics, control: file descriptors of the
-    listening sockets, the shared metrics and the control channel; -1 for what a worker does not have. slot: the worker's index
-    in the shared metrics, of `slots`. mailboxes: a pair of descriptors, to read and to write, of each slot's mailbox; empty where
-    a replica has one worker.
+    parent_pipe: the name of the supervisor's `ParentPipe`. listener, metrics, control: file descriptors of the listening socket,
+    the shared metrics and the control channel; -1 for what a worker does not have. grpc_address: host and port of gRPC, or empty.
+    slot: the worker's index in the shared metrics, of `slots`. mailboxes: a pair of descriptors, to read and to write, of each
+    slot's mailbox; empty where a replica has one worker.
     """
 
     config: str
@@ -21,7 +21,7 @@ class WorkerArguments:
     models: str
     parent_pipe: str
     listener: int = -1
-    grpc_listener: int = -1
+    grpc_address: str = ""
     metrics: int = -1
     control: int = -1
     slot: int = 0
@@ -30,9 +30,7 @@ class WorkerArguments:
 
     def descriptors(self) -> list[int]:
         """Return all file descriptors in these arguments."""
-        single = [
-            each for each in (self.listener, self.grpc_listener, self.metrics, self.control) if each != -1
-        ]
+        single = [each for each in (self.listener, self.metrics, self.control) if each != -1]
         return single + [each for ends in self.mailboxes for each in ends]
 
     def with_descriptors(self, descriptors: Sequence[int]) -> "WorkerArguments":
@@ -41,7 +39,6 @@ class WorkerArguments:
         return replace(
             self,
             listener=self.listener if self.listener == -1 else next(numbers),
-            grpc_listener=self.grpc_listener if self.grpc_listener == -1 else next(numbers),
             metrics=self.metrics if self.metrics == -1 else next(numbers),
             control=self.control if self.control == -1 else next(numbers),
             mailboxes=[(next(numbers), next(numbers)) for _ in self.mailboxes],

@@ -136,8 +136,11 @@ class WorkerPool:
         self._set_step("starting the worker processes")
         self._slots = await self._start_generation()
 
-    async def spawn(self, slot: int, listener: int | None = None, grpc_listener: int = -1) -> Spawned:
-        """Start the process of a slot. listener, grpc_listener: descriptors of the sockets that it accepts from."""
+    async def spawn(self, slot: int, listener: int | None = None, grpc_address: str = "") -> Spawned:
+        """Start the process of a slot.
+
+        listener: descriptor of the socket that it accepts from. grpc_address: host and port of gRPC, or empty.
+        """
         arguments = replace(
             self._arguments, metrics=self.metrics.descriptor, slot=slot, slots=self.metrics.slots
         )
@@ -145,7 +148,7 @@ class WorkerPool:
             arguments = replace(
                 arguments,
                 listener=listener,
-                grpc_listener=grpc_listener,
+                grpc_address=grpc_address,
                 mailboxes=self._mailboxes.descriptors,
             )
         folder, python_path = self._source.folder, self._document.spec.handler.python_path

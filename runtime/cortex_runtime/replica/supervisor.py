@@ -6,6 +6,7 @@ It runs no user code, so health checks are answered while the handler is busy.
 import asyncio
 import logging
 import signal
+import socket
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from cortex_runtime.logs import records
 from cortex_runtime.messages import Drain, Stop
 from cortex_runtime.processes.child_process import ChildProcess
 from cortex_runtime.processes.launcher import Launcher
-from cortex_runtime.processes.listener import listen
+from cortex_runtime.processes.listener import listen, reserve
 from cortex_runtime.processes.template_process import Template
 from cortex_runtime.replica.admin import Admin, admin_server
 from cortex_runtime.replica.pool import CHECK_SECONDS, PoolOptions, WorkerPool
@@ -54,7 +55,10 @@ class Supervisor:
         self._listener = listen(options.host, options.port)
         protocols = document.realtime_spec.handler.protocols
         has_grpc = protocols is not None and protocols.grpc
-        self._grpc_listener = listen(options.host, options.grpc_port) if has_grpc else None
+        self._grpc_port: socket.socket | None = None
+        self._grpc_address = ""
+        if has_grpc:
+            self._grpc_port, self._grpc_address = reserve(options.host, options.grpc_port)
         self._admin_listener = listen(options.host, options.admin_port)
         self._loads: deque[int] = deque(maxlen=round(_LOAD_WINDOW / CHECK_SECONDS))
         self._pool = WorkerPool(
@@ -90,8 +94,7 @@ class Supervisor:
         return 0
 
     async def _launch(self, slot: int) -> ChildProcess:
-        grpc = -1 if self._grpc_listener is None else self._grpc_listener.fileno()
-        spawned = await self._pool.spawn(slot, self._listener.fileno(), grpc)
+        spawned = await self._pool.spawn(slot, self._listener.fileno(), self._grpc_address)
         return ChildProcess(*spawned, slot, self._pool.on_report)
 
     async def _drain(self) -> None:
@@ -107,8 +110,8 @@ class Supervisor:
 
     def _close_listeners(self) -> None:
         self._listener.close()
-        if self._grpc_listener is not None:
-            self._grpc_listener.close()
+        if self._grpc_port is not None:
+            self._grpc_port.close()
 
     def _interrupt(self) -> None:
         self._is_interrupted = True

@@ -1,17 +1,16 @@
 """The gRPC server of a worker. Imported only where handler.protocols.grpc is set."""
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
+import grpc.aio
+
 from cortex_runtime.clients import served
 from cortex_runtime.handler.threads import Threads
-from cortex_runtime.http2 import hpack
-from cortex_runtime.http2.call import Call, Status
-from cortex_runtime.http2.server import Server
+from cortex_runtime.inference.grpc_calls import Call, Handlers, Status
 from cortex_runtime.inference.grpc_extras import HEALTH, REFLECTION, Health, Reflection
 from cortex_runtime.inference.grpc_service import (
     SERVICE,
@@ -53,24 +52,28 @@ class GrpcServer:
         if inference.endpoint.runs_inline:
             infer = path("ModelInfer")
             methods[infer] = replace(methods[infer], inline=InlineCalls(inference, admission, threads))
-        self._server = Server(
-            {
-                **methods,
-                **self._health.methods(),
-                **Reflection(names, self._require_key, parsed).methods(),
-            },
-            max_message,
-        )
-        self._stopping: asyncio.Task[None] | None = None
+        self._methods = {
+            **methods,
+            **self._health.methods(),
+            **Reflection(names, self._require_key, parsed).methods(),
+        }
+        self._options = [
+            # The port is shared with the replica's other workers.
+            ("grpc.so_reuseport", 1),
+            ("grpc.max_receive_message_length", max_message),
+            ("grpc.max_send_message_length", -1),
+        ]
+        self._stopping: asyncio.Task[Any] | None = None
 
-    def start(self, listener: socket.socket) -> None:
-        """Accept connections."""
-        self._server.start(listener)
+    async def start(self, address: str) -> None:
+        """Accept connections. address: host and port."""
+        self._server = grpc.aio.server(handlers=[Handlers(self._methods)], options=self._options)
+        self._server.add_insecure_port(address)
+        await self._server.start()
 
     def drain(self) -> None:
         """Report to clients that this server stops soon. Calls are still answered."""
         self._health.drain()
-        self._server.drain()
 
     def begin_stop(self) -> None:
         """Accept nothing more, and end each connection after its running calls."""
@@ -94,8 +97,7 @@ class GrpcServer:
         identity = admission.start(call.headers)
         request_id.set(identity)
         served.set([])
-        if not call.started:
-            call.added = hpack.encode([(b"x-request-id", identity.encode())])
+        call.set_metadata("x-request-id", identity)
         status = _CLIENT_GONE
         try:
             if refused is not None:
@@ -107,4 +109,4 @@ class GrpcServer:
             status, refusal = status_for(error)
             raise refusal from None
         finally:
-            admission.finish(began, identity, status, "POST", call.path.decode("latin-1"))
+            admission.finish(began, identity, status, "POST", call.path)

@@ -6,9 +6,8 @@ from time import perf_counter
 
 from cortex_runtime.clients import served
 from cortex_runtime.handler.threads import Threads
-from cortex_runtime.http2 import hpack
-from cortex_runtime.http2.call import Call
 from cortex_runtime.inference import grpc_messages
+from cortex_runtime.inference.grpc_calls import Call
 from cortex_runtime.inference.grpc_service import parsed, status_for
 from cortex_runtime.inference.protos import inference_pb2
 from cortex_runtime.logs.records import request_id
@@ -28,7 +27,7 @@ class InlineCalls:
         self._run = threads.handler_thread.detached.run
 
     def __call__(self, message: bytes, call: Call) -> bytes | None:
-        """Return the response of a call; None, with nothing run, for a call that needs a task. Raises Status."""
+        """Return the response of a call; None, with nothing run, for a call that has to wait. Raises Status."""
         endpoint, admission = self._endpoint, self._admission
         if (
             not endpoint.policy.inline
@@ -43,7 +42,7 @@ class InlineCalls:
         served.set([])
         context = copy_context()
         status = 500
-        call.added = hpack.encode(((b"x-request-id", identity.encode()),))
+        call.set_metadata("x-request-id", identity)
         try:
             request = grpc_messages.decode(parsed(inference_pb2.ModelInferRequest, message))
             started = perf_counter()
@@ -63,4 +62,4 @@ class InlineCalls:
             raise refused from None
         finally:
             request_id.reset(token)
-            admission.finish(began, identity, status, "POST", call.path.decode("latin-1"))
+            admission.finish(began, identity, status, "POST", call.path)

@@ -99,7 +99,7 @@ def serve(
         **_websockets(document) if app.has_websockets else {},
     )
     server = _server(config, lambda: control.send(Ready()), app, arguments)
-    grpc = None if arguments.grpc_listener == -1 else _grpc_server(document, app)
+    grpc = _grpc_server(document, app) if arguments.grpc_address else None
     loop = uvloop.new_event_loop()
     threading.Thread(
         target=_receive_commands, args=(control, server, app, handler, loop, grpc), daemon=True
@@ -152,7 +152,7 @@ async def _serve(
     try:
         async with app.starlette.router.lifespan_context(app.starlette):
             if grpc is not None:
-                grpc.start(socket.socket(fileno=arguments.grpc_listener))
+                await grpc.start(arguments.grpc_address)
             await server.serve(sockets=[listener])
             if grpc is not None:
                 await grpc.stopped()

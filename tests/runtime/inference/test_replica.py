@@ -206,7 +206,11 @@ def test_inference_over_grpc(replica):
         ({"version": "9"}, grpc.StatusCode.NOT_FOUND, "version 9 of model same_fp32 does not exist"),
         ({"inputs": [{"datatype": "F"}]}, grpc.StatusCode.INVALID_ARGUMENT, "unknown datatype 'F'"),
         ({"id": "ü"}, grpc.StatusCode.INVALID_ARGUMENT, "missing input x"),
-        ({"raw_input_contents": [b" " * 2**21]}, grpc.StatusCode.RESOURCE_EXHAUSTED, "maxBodySize"),
+        (
+            {"raw_input_contents": [b" " * 2**21]},
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "larger than max (2097168 vs. 1048576)",
+        ),
     ],
 )
 def test_errors_over_grpc(replica, more, code, message):
