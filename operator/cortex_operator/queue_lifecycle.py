@@ -43,7 +43,8 @@ class QueueLifecycle:
         if name == live["metadata"]["uid"] and recorded_name(live) != name:
             status = {**(live.get("status") or {}), "queueName": name}
             written = await self._cluster.write_status(live, status)
-            self._cache.put_api(key, {**written, "apiVersion": live["apiVersion"], "kind": live["kind"]})
+            written = {**written, "apiVersion": live["apiVersion"], "kind": live["kind"]}
+            self._cache.put_written_api(key, written, live)
             if recorded_name(written) != name:
                 name = key.name  # The CRD is older than the field.
         if other := self._older_user(key, name, live):
@@ -167,7 +168,7 @@ class QueueLifecycle:
             raise
         written = {**written, "apiVersion": live["apiVersion"], "kind": live["kind"]}
         if not written["metadata"].get("deletionTimestamp"):
-            self._cache.put_api(key, written)
+            self._cache.put_written_api(key, written, live)
         return written
 
 

@@ -49,7 +49,10 @@ class RetryLater(Exception):
 
 
 class Rejected(Exception):
-    """The objects of the API cannot be rendered or applied. retry: whether no watch event follows when that changes."""
+    """The objects of the API cannot be rendered or applied.
+
+    retry: whether to try again on a schedule. False if a watch event reports when the cause is gone.
+    """
 
     def __init__(self, problem: Problem, retry: bool = False) -> None:
         super().__init__(problem.message)
@@ -76,10 +79,10 @@ class Reconciler:
         self._platform = platform
         self._scaler = scaler
         self._capabilities = capabilities
-        self._replicas = replicas or ReplicaPoller(cache, lambda key: None)
+        self._replica_poller = replicas or ReplicaPoller(cache, lambda key: None)
         self._requeue_after = requeue_after
         self.other_operators = OtherOperators(cache, cluster, platform)
-        self._queues = QueueLifecycle(cache, cluster, platform)
+        self._queue_lifecycle = QueueLifecycle(cache, cluster, platform)
         self._prunable: list[ObjectKind] = [
             k for k in (*child_kinds(platform), CONFIG_MAP) if k.may_be_pruned
         ]
@@ -93,7 +96,7 @@ class Reconciler:
             self._applier.forget(key)
             self._reporter.forget(key)
             return  # Its objects are garbage-collected.
-        if await self.other_operators.manage(key):
+        if await self.other_operators.manages(key):
             return
         try:
             if live["metadata"].get("deletionTimestamp"):
@@ -111,7 +114,11 @@ class Reconciler:
                 raise RetryLater(rejected.problem.message) from rejected
 
     def _latest(self, key: Key, live: Object) -> Object:
-        """Return the resource after our own writes to it; `live` where its spec has changed since, which is reconciled next."""
+        """Return the resource from the cache, which includes our own writes to it since `live` was read.
+
+        Return `live` if the user has changed or replaced the resource meanwhile: the status of this call belongs to `live`, and
+        the change causes another reconciliation.
+        """
         latest = self._cache.api(key)
         if latest is None or any(
             latest["metadata"].get(field) != live["metadata"].get(field) for field in ("uid", "generation")
@@ -120,7 +127,7 @@ class Reconciler:
         return latest
 
     async def _delete(self, key: Key, live: Object) -> None:
-        problem, is_watched = await self._queues.delete_queue(key, live)
+        problem, is_watched = await self._queue_lifecycle.delete_queue(key, live)
         if problem is not None:
             raise Rejected(problem, retry=not is_watched)
 
@@ -143,20 +150,24 @@ class Reconciler:
             raise RetryLater(refused.message)
 
     async def _plan(self, key: Key, live: Object) -> tuple[Plan, Object]:
-        """Return what must be done for an API, and its resource after the writes that the plan depends on. Raises Rejected."""
+        """Return the plan for an API, and its resource.
+
+        An AsyncAPI first gets the name of its queue and its finalizer, so the returned resource can differ from `live`.
+        Raises Rejected.
+        """
         has_routes = self._platform.gateway or self._platform.ingress
         endpoint_owner = self._cache.first_at_endpoint(key) if has_routes else key
-        api = _accepted(parse_api(live, self._platform))
+        api = _require_accepted(parse_api(live, self._platform))
         if isinstance(api, AsyncAPI):
             # An older API that releases the queue causes no event of this one.
-            api = _accepted(await self._queues.name_queue(key, api, live), retry=True)
+            api = _require_accepted(await self._queue_lifecycle.name_queue(key, api, live), retry=True)
         source = await self._source(key, live)
         children = render(api, self._platform, source, self._capabilities, routed=endpoint_owner == key)
-        live = await self._queues.ensure_finalizer(key, api, self._cache.api(key) or live)
+        live = await self._queue_lifecycle.ensure_finalizer(key, api, self._cache.api(key) or live)
         existing = [self._cache.child(key, child["kind"], child["metadata"]["name"]) for child in children]
-        other = None if endpoint_owner == key else endpoint_owner
-        plan = make_plan(api, self._platform, children, existing, self._owned(key), other)
-        return _accepted(plan), live
+        other_api = None if endpoint_owner == key else endpoint_owner
+        plan = make_plan(api, self._platform, children, existing, self._owned(key), other_api)
+        return _require_accepted(plan), live
 
     async def _source(self, key: Key, live: Object) -> Object | None:
         """Return the ConfigMap that `handler.source.configMap` names. Raises Rejected when it does not exist."""
@@ -175,7 +186,8 @@ class Reconciler:
                 yield kind, child
 
     async def _execute(self, key: Key, plan: Plan) -> tuple[ApplyResult, Problem | None]:
-        """Apply and delete what the plan names. Returns what to report, and the refusal of an optional object.
+        """Apply and delete the objects of the plan. Return what to report, and the problem of the last optional object that the
+        cluster refused.
 
         Raises Rejected when the cluster refuses an object without which the API cannot serve.
         """
@@ -202,6 +214,7 @@ class Reconciler:
         """Return the live objects of an API as the cache has them after the plan was executed."""
         main, gateway = self._components(key)
         rendered = plan.route
+        # A refused route is a problem with the reason HTTPRouteRefused or IngressRefused.
         routed = rendered is not None and (problem is None or problem.reason != f"{rendered['kind']}Refused")
         if rendered is not None and problem is None:
             live_route = self._cache.child(key, rendered["kind"], rendered["metadata"]["name"])
@@ -212,14 +225,14 @@ class Reconciler:
             main=main,
             gateway=gateway,
             hpa=self._cache.child(key, "HorizontalPodAutoscaler", object_name(key.name)),
-            scaling=self._scaler.watched(key),
+            scaling=self._scaler.observed(key),
             problem=problem,
         )
 
     def _components(self, key: Key) -> tuple[Component, Component | None]:
         """Return the component that runs the user's code, and the gateway of an AsyncAPI."""
         pods = self._cache.children(key, "Pod")
-        reports = self._replicas.reports(key)
+        reports = self._replica_poller.reports(key)
         deployment = self._cache.child(key, "Deployment", object_name(key.name))
         main = Component(
             deployment, [pod for pod in pods if component_of(pod) not in (GATEWAY, DESTROY)], reports
@@ -230,8 +243,8 @@ class Reconciler:
         return main, Component(deployment, [pod for pod in pods if component_of(pod) == GATEWAY], reports)
 
 
-def _accepted(value: Any, retry: bool = False) -> Any:
-    """Return the value. Raises Rejected when it is a problem."""
+def _require_accepted(value: Any, retry: bool = False) -> Any:
+    """Return a value that is not a problem. Raises Rejected for a Problem."""
     if isinstance(value, Problem):
         raise Rejected(value, retry)
     return value

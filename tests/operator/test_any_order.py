@@ -5,7 +5,7 @@ import contextlib
 import itertools
 from typing import Any
 
-from hypothesis import given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 from kubernetes.aio.client.exceptions import ApiException
 
@@ -207,6 +207,9 @@ async def straight(story: list[tuple[Any, ...]]) -> dict[str, Any]:
 
 
 @given(st.lists(steps, max_size=30))
+@example(
+    [("apply", "a", 6), ("deliver", 0, False), ("apply", "a", 0), ("reconcile", "a")]
+)  # changed before the status is written
 @settings(max_examples=150, deadline=None)
 def test_the_result_depends_only_on_the_last_state(story: list[tuple[Any, ...]]) -> None:
     note(repr(story))

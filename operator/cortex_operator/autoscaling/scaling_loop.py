@@ -58,7 +58,7 @@ class Scaler:
         self._client = client or PodClient()
         self._replicas = replicas or ReplicaPoller(cache, on_change, self._client)
 
-    def watched(self, key: Key) -> ObservedScaling | None:
+    def observed(self, key: Key) -> ObservedScaling | None:
         """Return the state of an API; None when this loop does not observe it."""
         return self._watched.get(key)
 

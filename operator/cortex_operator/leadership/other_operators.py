@@ -36,7 +36,7 @@ class OtherOperators:
         self._seen: dict[str, tuple[str, float]] = {}
         self._running: dict[str, tuple[bool, float]] = {}
 
-    async def manage(self, key: Key) -> bool:
+    async def manages(self, key: Key) -> bool:
         """Return whether another operator manages an API, and note it in `cache.managed_elsewhere`."""
         other = self._manager(key)
         if other is None or not await self._is_running(other):

@@ -58,7 +58,9 @@ class StatusReporter:
             self._written.pop(key, None)
         else:
             self._written[key] = (status, stored)
-        self._cache.put_api(key, {**written, "apiVersion": live["apiVersion"], "kind": live["kind"]})
+        self._cache.put_written_api(
+            key, {**written, "apiVersion": live["apiVersion"], "kind": live["kind"]}, live
+        )
         if event := events.of_transition(live, before, status, now):
             await self._create(event)
 

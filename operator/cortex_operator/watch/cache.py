@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cortex_api.contract import API_LABEL, KIND_LABEL
-from cortex_operator.watch.compact import compact_api, compact_child, compact_source
+from cortex_operator.watch.compact import LAST_APPLIED, compact_api, compact_child, compact_source
 
 Object = dict[str, Any]
 
@@ -39,6 +39,8 @@ class Cache:
         self._source_maps: dict[tuple[str, str], Object] = {}
         self._at_endpoint: dict[str, set[Key]] = defaultdict(set)
         self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._unseen: dict[Key, str] = {}
+        """The resource version of an own write whose event must still cause a reconciliation."""
         self.managed_elsewhere: dict[Key, str] = {}
         """The namespace of the operator that manages an API, for APIs of other operators."""
 
@@ -50,15 +52,28 @@ class Cache:
         """Return the resource of an API."""
         return self._apis.get(key)
 
+    def put_written_api(self, key: Key, written: Object, read: Object) -> None:
+        """Put the response to our own write of a resource. read: the resource before the write.
+
+        The event of a write of the status alone is skipped later. But if anything else differs, the user may have changed the
+        resource between both, so the event must cause a reconciliation.
+        """
+        self.put_api(key, written)
+        if _without_status(written) != _without_status(read):
+            self._unseen[key] = written["metadata"].get("resourceVersion", "")
+
     def put_api(self, key: Key, live: Object, deleted: bool = False) -> set[Key]:
         """Put or delete a resource. Returns the APIs that must be reconciled because of it."""
         known = self._apis.get(key)
-        if self._is_stale(live, known, deleted):
+        if self._unseen.get(key) == live["metadata"].get("resourceVersion", "") and not deleted:
+            del self._unseen[key]
+        elif self._is_stale(live, known, deleted):
             return set()
         if deleted and known is not None and known["metadata"].get("uid") != live["metadata"].get("uid"):
             return set()  # Another API of the same name was created since.
         if deleted:
             self._apis.pop(key, None)
+            self._unseen.pop(key, None)
             self.managed_elsewhere.pop(key, None)
             self._children.pop(key, None)
             self._set_source(key, None)
@@ -180,6 +195,14 @@ class Cache:
 def _version(thing: Object) -> int:
     version = thing["metadata"].get("resourceVersion", "")
     return int(version) if version.isdigit() else 0
+
+
+def _without_status(live: Object) -> tuple[Any, ...]:
+    """Return what a write of the status leaves unchanged; the generation stands for the spec."""
+    metadata = live["metadata"]
+    annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k != LAST_APPLIED}
+    fields = ("uid", "generation", "labels", "finalizers", "deletionTimestamp")
+    return annotations, *(metadata.get(field) or None for field in fields)
 
 
 def _identity_and_endpoint(live: Object) -> tuple[str | None, str]:
