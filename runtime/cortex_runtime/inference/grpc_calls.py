@@ -1,6 +1,6 @@
-"""A call of a gRPC method, as the services see it, and the handlers that `grpc.aio` calls for it.
+"""gRPC calls and methods as the services use them, and the handlers that `grpc.aio` calls.
 
-Messages pass as bytes: each service parses its own, so that an invalid message is answered like any other bad input.
+Requests and responses are bytes. Each service parses its own messages, so that it can report an invalid message as an error.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,8 +13,8 @@ from grpc import StatusCode
 from grpc.aio import EOF, ServicerContext
 
 
-class Status(Exception):
-    """Ends a call with a code other than OK. message: text for the client."""
+class CallError(Exception):
+    """The call ends with this code, which is not OK. message: text for the client."""
 
     def __init__(self, code: StatusCode, message: str) -> None:
         super().__init__(message)
@@ -23,7 +23,11 @@ class Status(Exception):
 
 
 class Call:
-    """One call. path: of the method. headers: the metadata of the client, by lowercase name; the last value of a name counts."""
+    """One gRPC call.
+
+    path: path of the method, such as "/package.Service/Method". headers: the client's metadata by lowercase name. If a name is
+    repeated, its last value is used.
+    """
 
     def __init__(self, path: str, context: "ServicerContext[bytes, bytes]") -> None:
         self.path = path
@@ -49,9 +53,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Method:
-    """A method of a service. unary: takes the message of a call, returns the response. stream: reads and writes messages with
-    `Call.receive` and `Call.send`. One of them is set. inline: tried before `unary`, returns None for a call that has to wait.
-    All may raise Status.
+    """A method of a service. Exactly one of `unary` and `stream` is set.
+
+    unary: takes the request message and returns the response message. stream: reads messages with `Call.receive` and writes them
+    with `Call.send`. inline: optional, with `unary` only. It is called first, on the event loop, and returns the response, or
+    None if the call must wait; then `unary` is called. All three may raise CallError.
     """
 
     unary: Callable[[bytes, Call], Awaitable[bytes]] | None = None
@@ -59,7 +65,7 @@ class Method:
     inline: Callable[[bytes, Call], bytes | None] | None = None
 
 
-class Handlers(grpc.GenericRpcHandler):
+class RpcHandlers(grpc.GenericRpcHandler):
     """The methods of a server, by path such as "/package.Service/Method"."""
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
@@ -89,8 +95,8 @@ async def _run_unary(
         if inline is not None and (content := inline(message, call)) is not None:
             return content
         return await run(message, call)
-    except Status as status:
-        await context.abort(status.code, status.message)
+    except CallError as error:
+        await context.abort(error.code, error.message)
         raise
 
 
@@ -102,5 +108,5 @@ async def _run_stream(
 ) -> None:
     try:
         await run(Call(path, context))
-    except Status as status:
-        await context.abort(status.code, status.message)
+    except CallError as error:
+        await context.abort(error.code, error.message)

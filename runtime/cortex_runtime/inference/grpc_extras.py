@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.descriptor import FileDescriptor
 from grpc import StatusCode
 
-from cortex_runtime.inference.grpc_calls import Call, Method, Status
+from cortex_runtime.inference.grpc_calls import Call, CallError, Method
 from cortex_runtime.inference.protos import health_pb2, reflection_pb2
 from cortex_runtime.inference.protos.pool import POOL
 
@@ -19,7 +19,7 @@ _STATUS: Any = health_pb2.HealthCheckResponse.ServingStatus
 
 
 class Health:
-    """The state of the server, which is that of each of its services. check: raises Status for a call without a valid key."""
+    """The state of the server, which is that of each of its services. check: raises CallError for a call without a valid key."""
 
     def __init__(self, services: list[str], check: Check, parse: Parse) -> None:
         self._services = services
@@ -49,7 +49,7 @@ class Health:
         self._check(call)
         service = self._parse(health_pb2.HealthCheckRequest, message).service
         if service and service not in self._services:
-            raise Status(StatusCode.NOT_FOUND, f"service {service[:80]!r} does not exist")
+            raise CallError(StatusCode.NOT_FOUND, f"service {service[:80]!r} does not exist")
         return health_pb2.HealthCheckResponse(status=self._status).SerializeToString()
 
     async def _on_list(self, message: bytes, call: Call) -> bytes:

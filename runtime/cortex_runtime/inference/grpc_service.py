@@ -14,7 +14,7 @@ from grpc import StatusCode
 from cortex_runtime.errors import UserError
 from cortex_runtime.http import response
 from cortex_runtime.inference import grpc_messages
-from cortex_runtime.inference.grpc_calls import Call, Method, Status
+from cortex_runtime.inference.grpc_calls import Call, CallError, Method
 from cortex_runtime.inference.protos import inference_pb2 as pb
 from cortex_runtime.inference.service import InferenceService
 
@@ -35,7 +35,7 @@ _CODES = {
 """The code for an HTTP status; other 4xx are INVALID_ARGUMENT, other 5xx INTERNAL."""
 
 Admit = Callable[[Call, Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""Admits a call, runs a function for it, counts and logs it. Raises Status instead of any other exception."""
+"""Admits a call, runs a function for it, counts and logs it. Raises CallError instead of any other exception."""
 
 
 def code_of(status: int) -> StatusCode:
@@ -48,12 +48,12 @@ def status_of(code: StatusCode) -> int:
     return next((status for status, each in _CODES.items() if each == code), 500)
 
 
-def status_for(error: BaseException) -> tuple[int, Status]:
+def status_for(error: BaseException) -> tuple[int, CallError]:
     """Return the HTTP status that the metrics count for an exception, and what the client gets."""
-    if isinstance(error, Status):
+    if isinstance(error, CallError):
         return status_of(error.code), error
     answer = response.error_of(error)
-    return answer.status, Status(code_of(answer.status), text_of(answer.message))
+    return answer.status, CallError(code_of(answer.status), text_of(answer.message))
 
 
 def text_of(message: Any) -> str:
@@ -135,10 +135,10 @@ class GRPCInferenceService:
             try:
                 answer = await self._admit(call, partial(self._model_infer, request))
                 response.infer_response.CopyFrom(answer)
-            except Status as status:
-                if status.code == StatusCode.UNAUTHENTICATED:
+            except CallError as error:
+                if error.code == StatusCode.UNAUTHENTICATED:
                     raise
-                response.error_message = status.message
+                response.error_message = error.message
                 response.infer_response.id = request.id
             await call.send(response.SerializeToString())
 
@@ -165,7 +165,7 @@ class GRPCInferenceService:
 
     def _require_repository(self) -> None:
         if not self._service.has_repository:
-            raise Status(
+            raise CallError(
                 StatusCode.UNIMPLEMENTED,
                 "the model repository is turned off; set handler.protocols.repository to true",
             )
@@ -177,10 +177,10 @@ def path(method: str, service: str = SERVICE) -> str:
 
 
 def parsed(message: type[Any], content: bytes) -> Any:
-    """Return a message from its bytes. Raises Status."""
+    """Return a message from its bytes. Raises CallError."""
     try:
         return message.FromString(content)
     except DecodeError as error:
-        raise Status(
+        raise CallError(
             StatusCode.INTERNAL, f"the message is not a valid {message.DESCRIPTOR.name}: {error}"
         ) from None

@@ -1,4 +1,7 @@
-"""Renews the leases of running jobs, and publishes their progress. Part of the consumer."""
+"""Renews the leases of running jobs, and publishes their progress. Part of the consumer.
+
+`Dispatcher._wait_for_change` (dispatcher.py) renews the lease of a job that still waits for a process.
+"""
 
 import asyncio
 import logging
@@ -39,7 +42,7 @@ class LeaseRenewal:
     def __init__(self, queue: Queue) -> None:
         self.seconds = queue.settings.lease / 3
         self._queue = queue
-        # Two of them may belong to one job, of which the first is lost.
+        # One job can have two: a lost lease may not be removed yet when the job runs again.
         self._leases: set[RenewedLease] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -54,7 +57,7 @@ class LeaseRenewal:
         return lease
 
     async def stop(self, lease: RenewedLease) -> None:
-        """Renew the lease no more; a renewal in progress is cancelled."""
+        """Stop renewing a lease, and cancel a renewal in progress."""
         self._leases.remove(lease)
         if lease.renewal is not None:
             lease.renewal.cancel()

@@ -1,4 +1,8 @@
-"""The Prometheus text of a replica, computed from the shared metrics on each scrape; requests only write the shared metrics."""
+"""The Prometheus text of a replica, computed from the shared metrics on each scrape; requests only write the shared metrics.
+
+`ReplicaCollector.collect` combines the built-in metrics (the rows of shared_memory.py) and the named series (series.py, merged
+over all workers).
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby

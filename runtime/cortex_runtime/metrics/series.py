@@ -2,6 +2,8 @@
 
 Each worker writes a list of (key, values) to its region of the shared metrics and is its only writer. The supervisor reads all
 regions and adds them up. A region outlives its worker and the next worker in that slot continues it.
+
+The built-in metrics are in the rows of the same shared memory (shared_memory.py). prometheus.py exports both in /metrics.
 """
 
 import math

@@ -3,6 +3,8 @@ per slot for that worker's `NamedSeries`.
 
 Each worker writes only to its own row, so no lock is needed. The supervisor reads all rows for /metrics and /load. A row outlives
 its worker and the next worker in that slot continues it, so counters never decrease. A row takes about 24 KB.
+
+The rows contain the built-in metrics, the regions contain the named series (series.py). prometheus.py exports both in /metrics.
 """
 
 import mmap

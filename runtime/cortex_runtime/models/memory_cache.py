@@ -1,7 +1,10 @@
 """The loaded models of a process: all of them, or the most recently used within limits.
 
-The limits are applied before a load. Concurrent requests for a version load it once. If changed files can't be loaded, the
-previous model stays, and the failure is logged and counted. Getting a loaded model acquires no lock.
+Models are evicted before a load to make room (`_make_room`), after a load if the model is larger than its files
+(`_evict_excess`), and on an update if their version was removed or replaced (`_apply_changes`, `_load_now`).
+
+Concurrent requests for a version load it once. If changed files can't be loaded, the previous model stays, and the failure is
+logged and counted. Getting a loaded model acquires no lock.
 """
 
 import itertools

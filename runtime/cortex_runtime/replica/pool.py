@@ -1,5 +1,8 @@
 """The worker processes of a replica and what they share: project, dependencies, models and metrics.
 
+A `WorkerSlot` (worker_slot.py) detects the exit of its worker and starts the next one. The pool checks for hung workers, and
+fails when no worker can start.
+
 The supervisor of a RealtimeAPI and the consumer of an AsyncAPI each have one. They differ in the workers that they launch.
 """
 

@@ -1,6 +1,7 @@
 """The supervisor of a RealtimeAPI's replica, its first process: it starts the workers, answers on the admin port and drains.
 
-It runs no user code, so health checks are answered while the handler is busy.
+`WorkerSlot` (worker_slot.py), not this module, detects the exit of a worker and starts the next one. The supervisor runs no user
+code, so health checks are answered while the handler is busy.
 """
 
 import asyncio

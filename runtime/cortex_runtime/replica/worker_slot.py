@@ -1,4 +1,8 @@
-"""A slot of the worker pool: it starts a worker process, watches it, and replaces it when it exits."""
+"""A slot of the worker pool: it starts a worker process, watches it, and replaces it when it exits.
+
+A dead worker is detected here: `WorkerSlot._run_worker` waits for the exit of the process, and `WorkerSlot._run` starts the next
+one. The pool calls `WorkerSlot.check` periodically, which only detects a worker that hangs.
+"""
 
 import asyncio
 import logging

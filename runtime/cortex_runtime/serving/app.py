@@ -1,7 +1,14 @@
-"""The application of a RealtimeAPI's worker process. This is the request path, so it is kept short.
+"""The application of a RealtimeAPI's worker process. Every request runs through this code, so it is kept short.
 
-POST, GET, PUT, PATCH and DELETE of "/" call the handler: inline if the method is fast (`answer_inline`), otherwise as an ASGI
-application. All other paths are routes of a Starlette application (protocols.py). `Admission` is around both.
+A request is answered in one of these ways:
+
+- Inline: `InlineProtocol` (http/protocol.py) calls `find_inline` and `answer_inline` on the event loop's thread, without ASGI
+  and without a task. Only fast methods run inline; endpoint.py defines when a method does.
+- As ASGI, without Starlette: requests to "/" go to the endpoints of the handler, and paths below "/v2/models/" go to the
+  application of the Open Inference Protocol.
+- As ASGI, with Starlette: the routes of the protocols (protocols.py) and all other routes of the handler.
+
+`Admission.around` wraps all ASGI applications. `answer_inline` calls `Admission` itself.
 """
 
 import asyncio
@@ -23,7 +30,7 @@ from cortex_runtime.errors import HttpError
 from cortex_runtime.http import api_keys
 from cortex_runtime.http.protocol import Answer
 from cortex_runtime.logs.access_log import AccessLog
-from cortex_runtime.logs.records import request_id
+from cortex_runtime.logs.records import request_id as request_id_variable
 from cortex_runtime.serving import protocols
 from cortex_runtime.serving.admission import Admission
 from cortex_runtime.serving.endpoint import Endpoint
@@ -33,16 +40,16 @@ from cortex_runtime.serving.inference import MODELS
 from cortex_runtime.serving.route_limits import with_limits
 from cortex_runtime.serving.version_header import header_of
 
-_NONE: dict[bytes, Endpoint] = {}
+_NO_ENDPOINTS: dict[bytes, Endpoint] = {}
 _MOST_PATHS = 10
-"""Paths that the message of a 404 lists."""
+"""Maximum number of paths that the message of a 404 lists."""
 
 
 class App:
-    """One worker's application: a Starlette application, with a shorter way to "/" in front of it.
+    """The ASGI application of one worker, which can also answer inline.
 
-    limit: requests running and waiting in the whole replica. keys: those of which a request must have one.
-    Raises StartError.
+    limit: maximum number of requests that run and wait in the whole replica. keys: the API keys; a request must have one of
+    them. None: no key is required. Raises StartError.
     """
 
     def __init__(
@@ -78,16 +85,16 @@ class App:
             for path, resource in routes.resources.items()
             if "{" not in path
         }
-        # A request that needs a key is not answered inline.
+        # `answer_inline` does not check API keys, so an API with keys answers nothing inline.
         self._find_inference = None if self.inference is None or keys is not None else self.inference.find
-        self._models = None if self.inference is None else self._admission.around(self.inference.app)
+        self._inference_app = None if self.inference is None else self._admission.around(self.inference.app)
         self.starlette = Starlette(
             routes=[
                 *(with_limits(route, service.limits) for route in protocols.routes(service)),
                 *routes.all,
             ],
             middleware=[Middleware(self._admission.around)],
-            exception_handlers={HTTPException: _raise},
+            exception_handlers={HTTPException: _reraise},
             lifespan=routes.lifespan,
         )
         # Behind a route with a prefix, a redirect would lose the prefix.
@@ -96,7 +103,9 @@ class App:
         root = None if routes.mounts_all else routes.resources.get("/")
         self._root = None if root is None else self._admission.around(root)
         if threads.handler_thread is not None:
-            self._run_inline = threads.handler_thread.detached.run
+            # Runs user code on the event loop's thread, and hides the loop from it. This is safe because `find_inline` checks
+            # `threads.inline`: the loop then runs on the only handler thread, so no other synchronous call is running.
+            self._run_on_loop_thread = threads.handler_thread.detached.run
         self.threads = self._threads = threads
         self.has_websockets = bool(routes.websockets)
         self.all_async = all(
@@ -126,13 +135,13 @@ class App:
             path = scope["path"]
             if self._root is not None and path == "/":
                 return self._root(scope, receive, send)
-            if self._models is not None and path.startswith(MODELS):
-                return self._models(scope, receive, send)
+            if self._inference_app is not None and path.startswith(MODELS):
+                return self._inference_app(scope, receive, send)
         return self.starlette(scope, receive, send)
 
     def find_inline(self, verb: bytes, path: bytes) -> Endpoint | None:
-        """Return the endpoint that may answer a request inline, or None."""
-        endpoint = self._inline.get(path, _NONE).get(verb)
+        """Return the endpoint that may answer a request inline now, or None."""
+        endpoint = self._inline.get(path, _NO_ENDPOINTS).get(verb)
         if endpoint is None and self._find_inference is not None and verb == b"POST":
             endpoint = self._find_inference(path)
         if (
@@ -147,10 +156,13 @@ class App:
     def answer_inline(
         self, endpoint: Endpoint, verb: bytes, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
     ) -> Answer | ASGIApp | None:
-        """Run a fast method inline, called by the protocol.
+        """Run a fast method inline. `InlineProtocol` calls this with an endpoint that `find_inline` has returned.
 
-        Returns content type, header lines and body of a 200; or an application that sends any other outcome; or
-        None, with nothing run, for a request that must use ASGI.
+        Returns one of three values:
+        - A tuple of content type, header lines and body: the protocol sends them with status 200.
+        - An ASGI application: the method was called, or its arguments were invalid. The application sends every other result,
+          such as an error or a stream, and does not call the method again.
+        - None: the method was not called. The request must use ASGI.
         """
         began = perf_counter()
         fields = dict(headers)
@@ -159,8 +171,8 @@ class App:
         admission = self._admission
         if admission.is_full() or (self._debug and b"debug" in query):
             return None
-        identity = admission.start(fields)
-        token = request_id.set(identity)
+        request_id = admission.start(fields)
+        token = request_id_variable.set(request_id)
         versions: list[tuple[str, int]] | None = None
         if self._has_models:
             versions = []
@@ -171,29 +183,31 @@ class App:
             arguments = endpoint.read_inline(query, headers, fields, body)
             called = perf_counter()
             try:
-                result = self._run_inline(asyncio.get_running_loop(), context, endpoint.function, arguments)
+                result = self._run_on_loop_thread(
+                    asyncio.get_running_loop(), context, endpoint.function, arguments
+                )
             finally:
                 endpoint.policy.record(perf_counter() - called)
             encoded = endpoint.encode_inline(result)
         except BaseException as error:
             result, encoded = error, None
         finally:
-            request_id.reset(token)
+            request_id_variable.reset(token)
         if encoded is None:
             deliver = partial(endpoint.deliver_inline, result)
-            return admission.resume(began, identity, deliver, versions, context)
-        admission.finish(began, identity, 200, verb.decode(), endpoint.path)
+            return admission.resume(began, request_id, deliver, versions, context)
+        admission.finish(began, request_id, 200, verb.decode(), endpoint.path)
         if endpoint.is_route:
             admission.count_route(endpoint.path, verb.decode(), 200, began)
-        more = b"x-request-id: %b\r\n" % identity.encode()
+        added_headers = b"x-request-id: %b\r\n" % request_id.encode()
         if versions:
-            more += b"x-model-version: %b\r\n" % header_of(versions)
-        kind, own, content = encoded
-        return kind, more + own, content
+            added_headers += b"x-model-version: %b\r\n" % header_of(versions)
+        content_type, own_headers, content = encoded
+        return content_type, added_headers + own_headers, content
 
 
-async def _raise(request: Request, error: Exception) -> Response:
-    """Leave the exception to Admission, which answers it as any other."""
+async def _reraise(request: Request, error: Exception) -> Response:
+    """Raise the exception again. Starlette would answer it; `Admission` answers it in the same format as all errors."""
     raise error
 
 

@@ -51,7 +51,7 @@ class _Item:
     answer: "asyncio.Future[Any]"
     since: float
     receive: Receive | None
-    identity: str | None
+    request_id: str | None
     served: list[tuple[str, int]] | None
     context: Context
     connection: Any
@@ -176,7 +176,7 @@ class Batcher:
     async def _results(self, items: Sequence[_Item], end: float) -> list[Any]:
         """Return, for each item, its result or the exception to raise."""
         versions: list[tuple[str, int]] = []
-        request_id.set(items[0].identity if len(items) == 1 else None)
+        request_id.set(items[0].request_id if len(items) == 1 else None)
         served.set(versions)
         try:
             returned = await self._call(

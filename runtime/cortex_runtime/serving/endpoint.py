@@ -1,4 +1,14 @@
-"""One method of the handler as an ASGI application: builds its arguments, calls it where it belongs, and delivers the result."""
+"""One method of the handler as an ASGI application: builds its arguments, calls it, and sends its result.
+
+An async method is called on the event loop. A synchronous method is called on a handler thread, or inline. With server-side
+batching, the method is called for a batch of requests.
+
+Inline means on the event loop's thread, without a switch to a handler thread. Three conditions apply:
+
+- Allowed: the method may run inline at all (`may_run_inline`). This is fixed at start.
+- Now: its recent calls were fast (`policy.inline`), and the event loop runs on the handler thread (`Threads.inline`).
+- This request: it can be answered without ASGI (`accepts_inline`). Otherwise it uses ASGI, and the method may still run inline.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -31,7 +41,7 @@ PLAIN = frozenset((dict, list, str, bytes, int, float, bool, type(None)))
 
 @dataclass(frozen=True)
 class Limits:
-    """max_body: in bytes. timeout: seconds that a request may take, waiting included."""
+    """max_body: bytes of a request body. timeout: seconds for a request, including the time that it waits."""
 
     max_body: int
     timeout: float
@@ -40,7 +50,8 @@ class Limits:
 class Endpoint:
     """A method of the handler.
 
-    inline: whether it may run on the event loop's thread once it has proved fast. path: of its route, with its parameters.
+    inline: whether the API allows inline calls; `Method.inline` must allow them too. path: the path template of the route, such
+    as `/items/{id}`.
     """
 
     def __init__(
@@ -57,8 +68,8 @@ class Endpoint:
         self.function = method.function
         self.path = path
         self.is_route = path != "/"
-        self._names = tuple(name for name in method.arguments if name in REQUEST_ARGUMENTS)
-        self._parameters = tuple(name for name in method.arguments if name not in REQUEST_ARGUMENTS)
+        self._request_arguments = tuple(name for name in method.arguments if name in REQUEST_ARGUMENTS)
+        self._path_parameters = tuple(name for name in method.arguments if name not in REQUEST_ARGUMENTS)
         self.takes_payload = method.takes_payload
         self._takes_payload_only = method.arguments == ("payload",)
         self._validate = None
@@ -76,7 +87,7 @@ class Endpoint:
         """Call the method with the request, and send its result. Raises what the method raises, and ClientDisconnected."""
         payload = await self._payload(scope, receive) if self.takes_payload else None
         arguments = self.arguments(payload, scope["query_string"], scope["headers"])
-        for name in self._parameters:
+        for name in self._path_parameters:
             arguments[name] = scope["path_params"][name]
         debug.log_stage("sample", payload)
         await self.deliver(await self.call(arguments, receive), scope, receive, send)
@@ -84,7 +95,7 @@ class Endpoint:
     def arguments(self, payload: Any, query: bytes, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
         """Return the arguments that the method takes."""
         arguments: dict[str, Any] = {}
-        for name in self._names:
+        for name in self._request_arguments:
             if name == "payload":
                 arguments[name] = payload
             else:
@@ -92,7 +103,7 @@ class Endpoint:
         return arguments
 
     async def deliver(self, result: Any, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send what the method has returned, then run the callback that it returned with it."""
+        """Send the result of the method, then run the callback if it returned one."""
         value, callback = response.split_callback(result)
         debug.log_stage("prediction", value)
         if response.is_stream(value):
@@ -102,8 +113,8 @@ class Endpoint:
             if self._tracker is not None:
                 self._tracker.note(value)
         else:
-            kind, body = self.encode(value)
-            await response.send(send, 200, kind, body)
+            content_type, body = self.encode(value)
+            await response.send(send, 200, content_type, body)
         if callback is not None:
             await self._threads.run_after(callback, "its response had been sent")
 
@@ -115,12 +126,15 @@ class Endpoint:
         return encoded
 
     @property
-    def runs_inline(self) -> bool:
-        """Return whether a call may run inline, once the method has proved quick."""
+    def may_run_inline(self) -> bool:
+        """Whether the method may run inline while its calls are fast."""
         return self.policy.allowed and not self.is_async and self.batcher is None
 
     def accepts_inline(self, fields: dict[bytes, bytes], body: bytes) -> bool:
-        """Return whether a request may be answered inline: without a payload, or with plain JSON. fields: its headers."""
+        """Return whether this request can be answered without ASGI: the method takes no payload, or the body is plain JSON.
+
+        fields: the headers of the request.
+        """
         return not self.takes_payload or (
             fields.get(b"content-type") == b"application/json"
             and b"content-encoding" not in fields
@@ -136,16 +150,19 @@ class Endpoint:
         return self.arguments(self._parse_json(body) if self.takes_payload else None, query, headers)
 
     def encode_inline(self, result: Any) -> Answer | None:
-        """Return the response for a result, with no header lines; None for a result that only `deliver_inline` can send."""
+        """Return content type, header lines (none) and body for a plain result.
+
+        Returns None for a stream, a Starlette response or a pair with a callback; `deliver_inline` sends these.
+        """
         if type(result) in PLAIN or is_plain(result):
-            kind, body = response.encode(result)
+            content_type, body = response.encode(result)
             if self._tracker is not None:
                 self._tracker.note(result)
-            return kind, b"", body
+            return content_type, b"", body
         return None
 
     async def deliver_inline(self, result: Any, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send what the method has returned, or raise what it has raised, inline."""
+        """Send the result of a call that ran inline. result: its return value, or the exception that it raised."""
         if isinstance(result, Exception):
             raise result
         if isinstance(result, BaseException):
@@ -167,10 +184,10 @@ class Endpoint:
         return self._validate(parse_json(body))
 
     async def call(self, arguments: dict[str, Any], receive: Receive | None) -> Any:
-        """Call the method where it belongs, and return its result.
+        """Call the method on the event loop, on a handler thread, inline or in a batch, and return its result.
 
-        receive: None for a request whose task is cancelled when its client leaves. Raises what the method raises,
-        RequestTimeout, and ClientDisconnected when the client leaves before the call starts.
+        receive: None for a request whose task is cancelled when its client disconnects. Raises what the method raises,
+        RequestTimeout, and ClientDisconnected if the client disconnects before the call starts.
         """
         timeout = self._limits.timeout
         if self.batcher is not None:
@@ -220,14 +237,14 @@ class Resource:
         self.endpoints = endpoints
         self._path = path
         self._allow = ", ".join(endpoints)
-        self._subject = "this API" if path == "/" else path
+        self._display_name = "this API" if path == "/" else path
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Call the method for the HTTP verb. Raises HttpError with status 405 if there is none."""
+        """Call the method for the HTTP verb. Raises HttpError with status 405 if the path does not handle the verb."""
         if self._path != "/":
             scope[ROUTE] = self._path
         endpoint = self.endpoints.get(scope["method"])
         if endpoint is None:
-            message = f"{scope['method']} is not allowed; {self._subject} handles {self._allow}"
+            message = f"{scope['method']} is not allowed; {self._display_name} handles {self._allow}"
             raise HttpError(405, message, [(b"allow", self._allow.encode())])
         return endpoint(scope, receive, send)

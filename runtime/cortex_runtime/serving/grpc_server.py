@@ -10,7 +10,7 @@ import grpc.aio
 
 from cortex_runtime.clients import served
 from cortex_runtime.handler.threads import Threads
-from cortex_runtime.inference.grpc_calls import Call, Handlers, Status
+from cortex_runtime.inference.grpc_calls import Call, CallError, RpcHandlers
 from cortex_runtime.inference.grpc_extras import HEALTH, REFLECTION, Health, Reflection
 from cortex_runtime.inference.grpc_service import (
     SERVICE,
@@ -21,7 +21,7 @@ from cortex_runtime.inference.grpc_service import (
     status_for,
     text_of,
 )
-from cortex_runtime.logs.records import request_id
+from cortex_runtime.logs.records import request_id as request_id_variable
 from cortex_runtime.serving.admission import Admission
 from cortex_runtime.serving.infer_inline import InlineCalls
 from cortex_runtime.serving.inference import Inference
@@ -49,7 +49,7 @@ class GrpcServer:
         names = [SERVICE, HEALTH, REFLECTION]
         self._health = Health(names, self._require_key, parsed)
         methods = GRPCInferenceService(inference.service, self._admit).methods()
-        if inference.endpoint.runs_inline:
+        if inference.endpoint.may_run_inline:
             infer = path("ModelInfer")
             methods[infer] = replace(methods[infer], inline=InlineCalls(inference, admission, threads))
         self._methods = {
@@ -67,7 +67,7 @@ class GrpcServer:
 
     async def start(self, address: str) -> None:
         """Accept connections. address: host and port."""
-        self._server = grpc.aio.server(handlers=[Handlers(self._methods)], options=self._options)
+        self._server = grpc.aio.server(handlers=[RpcHandlers(self._methods)], options=self._options)
         self._server.add_insecure_port(address)
         await self._server.start()
 
@@ -88,16 +88,16 @@ class GrpcServer:
     def _require_key(self, call: Call) -> None:
         refused = self._admission.key_error(call.headers)
         if refused is not None:
-            raise Status(code_of(refused.status), text_of(refused.message))
+            raise CallError(code_of(refused.status), text_of(refused.message))
 
     async def _admit(self, call: Call, work: Callable[[], Awaitable[Any]]) -> Any:
         """Run a function for a call as a request: with an ID, within the limit, with a key, counted and logged."""
         admission, began = self._admission, perf_counter()
         refused = admission.refusal(call.headers)
-        identity = admission.start(call.headers)
-        request_id.set(identity)
+        request_id = admission.start(call.headers)
+        request_id_variable.set(request_id)
         served.set([])
-        call.set_metadata("x-request-id", identity)
+        call.set_metadata("x-request-id", request_id)
         status = _CLIENT_GONE
         try:
             if refused is not None:
@@ -109,4 +109,4 @@ class GrpcServer:
             status, refusal = status_for(error)
             raise refusal from None
         finally:
-            admission.finish(began, identity, status, "POST", call.path)
+            admission.finish(began, request_id, status, "POST", call.path)

@@ -41,7 +41,7 @@ class HandlerService:
         self.limits = limits
         self.batching = batching
         self.inference: Inference | None = None
-        self._is_fast = threads.size == 1 and not handler.may_wait
+        self._allows_inline = threads.size == 1 and not handler.may_wait
 
     def endpoint(self, method: Method, batcher: Batcher | None = None, path: str = "/") -> Endpoint:
         """Return a method as an endpoint.
@@ -54,7 +54,7 @@ class HandlerService:
             method,
             self.threads,
             self.limits,
-            inline=self._is_fast,
+            inline=self._allows_inline,
             tracker=self.handler.tracker,
             batcher=batcher,
             path=path,

@@ -82,7 +82,7 @@ def open_endpoints(service: HandlerService, has_repository: bool) -> Inference:
     )
     routes = Routes(answers, service.limits.max_body, service.limits.timeout)
 
-    find = _finder(endpoint, answers, service.limits) if endpoint.runs_inline else lambda path: None
+    find = _finder(endpoint, answers, service.limits) if endpoint.may_run_inline else lambda path: None
     return Inference(answers, routes, endpoint, find)
 
 

@@ -1,4 +1,4 @@
-"""Inferences over gRPC that are answered at once, on the event loop's thread, while the model is quick."""
+"""Inferences over gRPC that are answered inline, on the event loop's thread, while the calls of the model are fast."""
 
 import asyncio
 from contextvars import copy_context
@@ -10,7 +10,7 @@ from cortex_runtime.inference import grpc_messages
 from cortex_runtime.inference.grpc_calls import Call
 from cortex_runtime.inference.grpc_service import parsed, status_for
 from cortex_runtime.inference.protos import inference_pb2
-from cortex_runtime.logs.records import request_id
+from cortex_runtime.logs.records import request_id as request_id_variable
 from cortex_runtime.serving.admission import Admission
 from cortex_runtime.serving.inference import Inference
 
@@ -27,7 +27,7 @@ class InlineCalls:
         self._run = threads.handler_thread.detached.run
 
     def __call__(self, message: bytes, call: Call) -> bytes | None:
-        """Return the response of a call; None, with nothing run, for a call that has to wait. Raises Status."""
+        """Return the response of a call. Return None without running the model if the call must wait. Raises CallError."""
         endpoint, admission = self._endpoint, self._admission
         if (
             not endpoint.policy.inline
@@ -37,12 +37,12 @@ class InlineCalls:
         ):
             return None
         began = perf_counter()
-        identity = admission.start(call.headers)
-        token = request_id.set(identity)
+        request_id = admission.start(call.headers)
+        token = request_id_variable.set(request_id)
         served.set([])
         context = copy_context()
         status = 500
-        call.set_metadata("x-request-id", identity)
+        call.set_metadata("x-request-id", request_id)
         try:
             request = grpc_messages.decode(parsed(inference_pb2.ModelInferRequest, message))
             started = perf_counter()
@@ -61,5 +61,5 @@ class InlineCalls:
             status, refused = status_for(error)
             raise refused from None
         finally:
-            request_id.reset(token)
-            admission.finish(began, identity, status, "POST", call.path)
+            request_id_variable.reset(token)
+            admission.finish(began, request_id, status, "POST", call.path)

@@ -14,7 +14,7 @@ def test_a_starlette_response_keeps_its_own_headers_but_for_those_of_the_runtime
         sent.append(message)
 
     exchange = AdmittedRequest(0.0, "the-id")
-    exchange.to = send
+    exchange.server_send = send
     made = JSONResponse({"a": 1}, 201, headers={"X-Request-Id": "its own", "x-mine": "1"})
     asyncio.run(made({"type": "http", "method": "POST"}, None, exchange))
     assert (exchange.sent, sent[0]["status"], sent[1]["body"]) == (201, 201, b'{"a":1}')
