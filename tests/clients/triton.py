@@ -265,7 +265,7 @@ def wrong_requests(client, given, module, form, codes):
     cases = [
         ("unknown model", "nothing", "", [given("FP32", ok)], missing, "does not exist"),
         ("unknown version", "same_fp32", "9", [given("FP32", ok)], missing, "does not exist"),
-        ("version that is no number", "same_fp32", "x", [given("FP32", ok)], bad, "must be a number"),
+        ("version that is not a number", "same_fp32", "x", [given("FP32", ok)], bad, "must be a number"),
         (
             "wrong datatype",
             "same_fp32",

@@ -195,7 +195,7 @@ def write(obj: Object, entries: list[Manager]) -> None:
 
 
 def update_managers(before: Object | None, after: Object, shape: Shape, writer: Manager) -> None:
-    """After a write that is no apply, make its manager the only owner of the fields that it changed."""
+    """After a write other than an apply, make its manager the only owner of the fields that it changed."""
     old = owned_fields(before, shape) if before else {}
     new = owned_fields(after, shape)
     changed = frozenset(path for path, value in new.items() if path not in old or old[path] != value)

@@ -28,10 +28,10 @@ async def disconnect(receive: Receive) -> None:
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int, timeout: float) -> bytes:
-    """Read and return the whole request body.
+    """Read and return the whole request body, decompressed as Content-Encoding says.
 
-    limit: bytes. timeout: seconds. Raises BodyTooLarge as soon as the body is known to exceed the limit, ClientDisconnected, and
-    UserError with status 408 when the body does not arrive in time.
+    limit: bytes, before and after decompression. timeout: seconds. Raises BodyTooLarge as soon as the body is known to exceed the
+    limit, ClientDisconnected, and UserError: with status 408 when the body does not arrive in time, 400 or 415 for its encoding.
     """
     declared = headers.get(b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
@@ -44,12 +44,13 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
                 message = await receive()
                 body = _part(message)
                 if message.get("more_body", False):
-                    return await _rest(body, receive, limit)
+                    body = await _rest(body, receive, limit)
         except TimeoutError:
             raise UserError(f"the body did not arrive within {timeout:g} s", 408) from None
     if len(body) > limit:
         raise BodyTooLarge(limit)
-    return body
+    encoding = headers.get(b"content-encoding")
+    return body if encoding is None else decompress(body, encoding.strip().lower(), limit)
 
 
 def _has_arrived(receive: Receive) -> bool:

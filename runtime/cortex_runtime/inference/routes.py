@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from cortex_runtime.errors import HttpError, UserError
 from cortex_runtime.http import response
-from cortex_runtime.http.request_body import decompress, read_body
+from cortex_runtime.http.request_body import read_body
 from cortex_runtime.inference import rest
 from cortex_runtime.inference.service import InferenceService
 
@@ -71,9 +71,7 @@ class Routes:
         await response.send(send, 200, kind, content, more)
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        body = await read_body(receive, headers, self._max_body, self._timeout)
-        encoding = headers.get(b"content-encoding")
-        return body if encoding is None else decompress(body, encoding.strip().lower(), self._max_body)
+        return await read_body(receive, headers, self._max_body, self._timeout)
 
     async def _repository(self, parts: list[str], scope: Scope, receive: Receive, send: Send) -> None:
         is_model = len(parts) == 3 and parts[0] == "models" and parts[2] in ("load", "unload")

@@ -72,7 +72,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Signature:
-    """The inputs and outputs of one version of a model. other: outputs that are no tensors, and their types."""
+    """The inputs and outputs of one version of a model. other: outputs that are not tensors, and their types."""
 
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
@@ -156,7 +156,7 @@ def declared(specs: Any, where: str) -> dict[str, TensorSpec]:
 
 
 def _spec(name: str, described: Mapping[str, Any]) -> TensorSpec | None:
-    """Return what a client describes as {"shape", "type"}; None for what is no tensor of the protocol."""
+    """Return what a client describes as {"shape", "type"}; None if it is not a tensor of the protocol."""
     kind, shape = described["type"], described["shape"]
     datatype = _NAMES.get(kind) or next(
         (datatype for prefix, datatype in _SMALL.items() if kind.startswith(prefix)), None

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from cortex_api import Document, units
 from cortex_runtime.errors import ClientDisconnected, HttpError, UserError
 from cortex_runtime.http import api_keys
-from cortex_runtime.http.request_body import as_utf8, decompress, is_json, media_type, read_body
+from cortex_runtime.http.request_body import as_utf8, is_json, media_type, read_body
 from cortex_runtime.http.response import JSON, error_body, error_of, send
 from cortex_runtime.jobs.metrics import GatewayMetrics
 from cortex_runtime.jobs.queue_state import QueueState
@@ -143,8 +143,6 @@ class Gateway:
             raise UserError(f"Idempotency-Key must be at most {_LONGEST_KEY} characters")
         webhook = self._address(headers.get(b"x-cortex-webhook", b"").decode("latin-1").strip())
         body = await read_body(receive, headers, self._max_body, _BODY_SECONDS)
-        if (encoding := headers.get(b"content-encoding")) is not None:
-            body = decompress(body, encoding.strip().lower(), self._max_body)
         kind = headers.get(b"content-type", b"")
         if kind == JSON:
             _check_json(body)

@@ -30,7 +30,7 @@ from cortex_runtime.handler.threads import HandlerExited, Threads
 from cortex_runtime.handler.user_context import copy_context_variables
 from cortex_runtime.http import response
 from cortex_runtime.http.protocol import Answer
-from cortex_runtime.http.request_body import decompress, parse, parse_json, read_body
+from cortex_runtime.http.request_body import parse, parse_json, read_body
 from cortex_runtime.metrics.tracker import Tracker
 from cortex_runtime.serving.admission import ROUTE
 from cortex_runtime.serving.batching import Batcher
@@ -173,9 +173,6 @@ class Endpoint:
         headers = dict(scope["headers"])
         limits = self._limits
         body = await read_body(receive, headers, limits.max_body, limits.timeout)
-        encoding = headers.get(b"content-encoding")
-        if encoding is not None:
-            body = decompress(body, encoding.strip().lower(), limits.max_body)
         payload = await parse(body, headers.get(b"content-type", b""), limits.max_body)
         return payload if self._validate is None else self._validate(payload)
 

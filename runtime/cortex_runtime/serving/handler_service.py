@@ -4,14 +4,14 @@ A protocol (protocols.py) receives a `HandlerService` and returns Starlette rout
 metrics, access log and draining are added around the routes (admission.py, route_limits.py), so a route does none of this.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
 from cortex_runtime.handler.interfaces import Method
 from cortex_runtime.handler.loaded_handler import LoadedHandler
 from cortex_runtime.handler.threads import Threads
-from cortex_runtime.http.request_body import decompress, read_body
+from cortex_runtime.http.request_body import read_body
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 from cortex_runtime.serving.batching import Batcher, batcher_of
 from cortex_runtime.serving.endpoint import Endpoint, Limits
@@ -69,13 +69,4 @@ class HandlerService:
     async def read(self, request: Request) -> bytes:
         """Return the decompressed body of a request. Raises UserError (400, 408, 413 or 415) and ClientDisconnected."""
         headers = dict(request.scope["headers"])
-        body = await read_body(request.receive, headers, self.limits.max_body, self.limits.timeout)
-        encoding = headers.get(b"content-encoding")
-        if encoding is not None:
-            body = decompress(body, encoding.strip().lower(), self.limits.max_body)
-        return body
-
-    def track(self, value: Any) -> None:
-        """Count the result of a method in the tracker, if the API has one. Endpoints that are applications do it themselves."""
-        if self.handler.tracker is not None:
-            self.handler.tracker.note(value)
+        return await read_body(request.receive, headers, self.limits.max_body, self.limits.timeout)

@@ -15,7 +15,7 @@ def test_the_example_counts_words_with_progress(api: Callable[..., Api]) -> None
     handler = spec.pop("handler")
     del handler["source"]  # The code is in the project.
     made = api((EXAMPLE / "handler.py").read_text(), spec=spec, **handler)
-    made.gateway(wait=False)
+    made.gateway()
     made.consumer()
     headers = {"content-type": "application/json"}
     identity = made.submit(content=(EXAMPLE / "sample.json").read_bytes(), headers=headers)

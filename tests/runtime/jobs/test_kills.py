@@ -109,7 +109,7 @@ def test_a_job_that_kills_its_process_becomes_a_dead_letter_and_other_jobs_compl
 def test_a_job_longer_than_its_lease_runs_once(api: Callable[..., Api]) -> None:
     """A second attempt is allowed, but does not happen."""
     made = api(POISON, spec={"queue": {"lease": "1s"}}, maxConcurrency=2)
-    made.gateway(wait=False)
+    made.gateway()
     consumer = made.consumer()
     identity = made.submit("slow")
     assert made.end(identity)["status"] == "completed"
