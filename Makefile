@@ -67,9 +67,9 @@ format: .venv/.dev ## format the code with ruff
 lock: .venv/.ready ## update requirements/*.txt from setup.cfg
 	@$(BIN)/python -m pip install -q --disable-pip-version-check 'uv >=0.9'
 	@set -e; for set in dev local operator runtime runtime-tensorflow; do \
-	  case $$set in dev) extras="operator runtime cli devcluster tensorflow test"; within=;; local) extras="operator runtime cli devcluster"; within="-c requirements/dev.txt";; \
-	    runtime-tensorflow) extras="runtime tensorflow"; within="-c requirements/dev.txt";; \
-	    *) extras=$$set; within="-c requirements/dev.txt";; esac; \
+	  case $$set in dev) extras="operator runtime tracing cli devcluster tensorflow test"; within=;; local) extras="operator runtime tracing cli devcluster"; within="-c requirements/dev.txt";; \
+	    runtime-tensorflow) extras="runtime tracing tensorflow"; within="-c requirements/dev.txt";; \
+	    runtime) extras="runtime tracing"; within="-c requirements/dev.txt";; *) extras=$$set; within="-c requirements/dev.txt";; esac; \
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	    $$(printf -- '--extra %s ' $$extras) $$within --output-file requirements/$$set.txt setup.cfg; \
 	done
