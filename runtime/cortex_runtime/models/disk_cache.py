@@ -202,10 +202,11 @@ class DiskCache:
         return True
 
     def _contents(self) -> list[Path]:
+        """Return the versions on disk. Each has a lock from its download; anything else in the folder belongs to the user."""
         names = [
             entry for entry in self._models.iterdir() if entry.is_dir() and not entry.name.startswith(".")
         ]
-        return [content for name in names for content in name.iterdir()]
+        return [content for name in names for content in name.iterdir() if self._lock(content.name).is_file()]
 
     def _indexes(self) -> Iterable[Path]:
         return self._models.glob("index-*.json")

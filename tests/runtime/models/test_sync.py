@@ -365,6 +365,20 @@ def test_versions_that_are_no_longer_served_are_removed_later(web, replica, monk
     assert api.store.find(None, None).path.read_bytes() == b"2"
 
 
+def test_other_files_in_the_folder_of_models_are_never_removed(web, replica, monkeypatch):
+    monkeypatch.setattr(disk_cache, "_GRACE_SECONDS", -1.0)
+    web.files["/m.onnx"] = b"1"
+    api = replica(path=f"{web.url}/m.onnx")
+    own = [api.models / name for name in ("project/handler.py", "project/data/labels.txt", "notes.txt")]
+    for file in own:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine")
+    api.start()
+    web.files["/m.onnx"] = b"2"
+    api.poll()
+    assert [file.read_text() for file in own] == ["mine"] * 3
+
+
 def test_the_previous_files_stay_until_a_change_was_loaded(web, replica, monkeypatch):
     monkeypatch.setattr(disk_cache, "_GRACE_SECONDS", -1.0)
     web.files["/m.onnx"] = b"good"
