@@ -27,6 +27,18 @@ LOAD_PATH = "/load"
 METRICS_PATH = "/metrics"
 QUEUE_PATH = "/queue"
 """The state of the queue, at the gateway of an AsyncAPI."""
+CANDIDATE_PATH = "/candidate"
+"""What a stable replica reports about the candidate: requests, errors, latencies, comparisons."""
+DIFFERENCES_PATH = "/candidate/differences"
+"""The last pairs of responses that differ between the versions."""
+INTERFACE_PATH = "/interface"
+"""The routes, protocols and models of a replica."""
+
+# Headers
+VERSION_HEADER = "x-cortex-version"
+"""Selects the version in a request, and names the version that answered in a response."""
+MIRROR_HEADER = "x-cortex-mirror"
+"""Is `true` in requests that only compare the candidate with the stable version."""
 
 # Files and folders of a container
 CONFIG_FOLDER = "/etc/cortex"
@@ -37,6 +49,10 @@ PLATFORM_PATH = f"{CONFIG_FOLDER}/platform.yaml"
 """The operator's own configuration."""
 API_KEYS_FOLDER = "/etc/cortex-keys"
 """The Secret with the keys that clients must present."""
+SPLIT_DIRECTORY = "/etc/cortex-split"
+"""The ConfigMap that tells stable replicas which requests the candidate answers. It is empty while there is no candidate."""
+SPLIT_FILE = "split.json"
+"""The file in that directory, and the key of the ConfigMap."""
 PROJECT_FOLDER = "/mnt/project"
 """The user's code."""
 ARCHIVE_FOLDER = "/mnt/packed"
@@ -67,7 +83,11 @@ DEPENDENCIES_VARIABLE = "CORTEX_DEPENDENCIES"
 
 # Components: the pods of an API by what they do. COMPONENT_LABEL has one of these values.
 API = "api"
-"""The pods of a RealtimeAPI."""
+"""The pods of a RealtimeAPI, of its stable version if it has a candidate."""
+CANDIDATE = "candidate"
+"""The pods of the candidate of a RealtimeAPI."""
+STABLE = "stable"
+"""The name of the other version, in headers and reports."""
 WORKER = "worker"
 """The pods of an AsyncAPI that run jobs."""
 GATEWAY = "gateway"
@@ -77,7 +97,13 @@ DESTROY = "destroy"
 
 # Commands of the runtime
 SERVE_COMMAND, CONSUME_COMMAND, GATEWAY_COMMAND, DESTROY_COMMAND = "serve", "consume", "gateway", "destroy"
-COMMANDS = {API: SERVE_COMMAND, WORKER: CONSUME_COMMAND, GATEWAY: GATEWAY_COMMAND, DESTROY: DESTROY_COMMAND}
+COMMANDS = {
+    API: SERVE_COMMAND,
+    CANDIDATE: SERVE_COMMAND,
+    WORKER: CONSUME_COMMAND,
+    GATEWAY: GATEWAY_COMMAND,
+    DESTROY: DESTROY_COMMAND,
+}
 """`python -m cortex_runtime COMMAND`, by component."""
 
 # Containers
@@ -85,7 +111,13 @@ HANDLER_CONTAINER = "api"
 """The container that runs the user's handler, in pods of RealtimeAPIs and workers alike."""
 GATEWAY_CONTAINER = GATEWAY
 TENSORFLOW_SERVING_CONTAINER = "tensorflow-serving"
-CONTAINERS = {API: HANDLER_CONTAINER, WORKER: HANDLER_CONTAINER, GATEWAY: GATEWAY_CONTAINER, DESTROY: DESTROY}
+CONTAINERS = {
+    API: HANDLER_CONTAINER,
+    CANDIDATE: HANDLER_CONTAINER,
+    WORKER: HANDLER_CONTAINER,
+    GATEWAY: GATEWAY_CONTAINER,
+    DESTROY: DESTROY,
+}
 """The name of the runtime's container, by component."""
 
 # Labels, annotations and finalizers
@@ -99,14 +131,21 @@ APPLIED_HASH_ANNOTATION = f"{PREFIX}applied-hash"
 """The hash of everything that the operator applied to the object."""
 OPERATOR_ANNOTATION = f"{PREFIX}operator"
 """The namespace of the operator that manages the object."""
+SPLIT_ANNOTATION = f"{PREFIX}split"
+"""The hash of the split, in stable pods. A change of it makes the kubelet refresh the volume with the split at once."""
 QUEUE_FINALIZER = f"{PREFIX}queue"
 """Keeps an AsyncAPI until its queue is deleted."""
 
 
 def object_name(api: str, component: str = API) -> str:
-    """Return the name of an API's Deployment, Service and other objects; those of a gateway have a suffix."""
-    suffix = f"-{component}" if component in (GATEWAY, DESTROY) else ""
+    """Return the name of an API's Deployment, Service and other objects; those of other components have a suffix."""
+    suffix = "" if component in (API, WORKER) else f"-{component}"
     return f"api-{api}{suffix}"
+
+
+def split_name(api: str) -> str:
+    """Return the name of the ConfigMap with the split of an API."""
+    return f"{object_name(api)}-split"
 
 
 def full_queue_name(namespace: str, name: str) -> str:

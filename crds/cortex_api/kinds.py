@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 
 from cortex_api import units
 from cortex_api.base import Duration, FreeForm, Model, Rule
+from cortex_api.candidate import Candidate
 from cortex_api.contract import GROUP as GROUP
 from cortex_api.deployment import (
     AsyncAutoscaling,
@@ -86,6 +87,8 @@ class RealtimeSpec(BaseSpec):
     """The user's code, its models, and how one replica runs them."""
     autoscaling: RealtimeAutoscaling | None = None
     """How the number of replicas follows the load. If absent, `replicas` sets a fixed number."""
+    candidate: Candidate | None = None
+    """A second version that answers some of the requests, or receives copies of them."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *_SPEC_RULES,
@@ -200,6 +203,16 @@ class RealtimeAPI(Resource):
     spec: RealtimeSpec
     plural: ClassVar = "realtimeapis"
     short_name: ClassVar = "rapi"
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *Resource.rules,
+        Rule(
+            "!has(self.spec.candidate) || self.metadata.name.size() <= 49",
+            "must be at most 49 characters, because the API has a candidate",
+            lambda r: r.spec.candidate is None or len(r.metadata.name) <= 49,
+            field="metadata.name",
+        ),
+    )
 
 
 class AsyncAPI(Resource):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from cortex_api.candidate import candidate_manifest
 from cortex_api.kinds import API_VERSION, KINDS, AsyncAPI, RealtimeAPI
 
 _TYPES = {
@@ -59,11 +60,33 @@ def parse(manifest: Any) -> RealtimeAPI | AsyncAPI:
     version = manifest.get("apiVersion", API_VERSION)
     if version != API_VERSION:
         raise InvalidManifest([Problem("apiVersion", f"must be {API_VERSION}; got {_format(version)}")])
+    api = _validate(model, manifest)
+    if isinstance(api, RealtimeAPI) and api.spec.candidate is not None:
+        _check_candidate(manifest)
+    return api
+
+
+def _validate(model: type[RealtimeAPI] | type[AsyncAPI], manifest: Any) -> RealtimeAPI | AsyncAPI:
     try:
         return model.model_validate(manifest)
     except ValidationError as error:
         problems = [problem for detail in error.errors() for problem in _convert(model, detail)]
         raise InvalidManifest(list(dict.fromkeys(problems))) from None
+
+
+def _check_candidate(manifest: dict[str, Any]) -> None:
+    """Validate the merge of a candidate with the stable version, which is valid. Raises InvalidManifest."""
+    try:
+        _validate(RealtimeAPI, candidate_manifest(manifest))
+    except InvalidManifest as error:
+        raise InvalidManifest([_of_candidate(problem) for problem in error.problems]) from None
+
+
+def _of_candidate(problem: Problem) -> Problem:
+    """Return a problem of the merged manifest with the path of the candidate's field."""
+    stable = ".".join(problem.path.split(".")[:2])
+    path = problem.path.replace("spec", "spec.candidate", 1)
+    return Problem(path, f"{problem.message} (after the merge with {stable})")
 
 
 def _convert(model: type[BaseModel], detail: ErrorDetails) -> list[Problem]:

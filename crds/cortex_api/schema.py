@@ -83,6 +83,12 @@ def _columns(kind: str) -> list[dict[str, Any]]:
         "jsonPath": ".status.queue.queued",
         "description": "Number of queued jobs",
     }
+    candidate = {
+        "name": "Candidate",
+        "type": "string",
+        "jsonPath": ".status.candidate.phase",
+        "description": "Phase of the candidate",
+    }
     ready = '.status.conditions[?(@.type=="Ready")]'
     return [
         {"name": "Ready", "type": "string", "jsonPath": f"{ready}.status"},
@@ -93,7 +99,7 @@ def _columns(kind: str) -> list[dict[str, Any]]:
             "jsonPath": ".status.readyReplicas",
             "description": "Number of ready pods",
         },
-        *([queued] if kind == "AsyncAPI" else []),
+        *([queued] if kind == "AsyncAPI" else [candidate]),
         {"name": "URL", "type": "string", "jsonPath": ".status.url"},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
         {"name": "Message", "type": "string", "jsonPath": f"{ready}.message", "priority": 1},
@@ -113,7 +119,7 @@ def _resource_schema(kind: type[Resource]) -> dict[str, Any]:
             "spec": structural_schema(kind.model_fields["spec"].annotation),
             "status": structural_schema(Status),
         },
-        "x-kubernetes-validations": _validations(Resource),
+        "x-kubernetes-validations": _validations(kind),
     }
 
 
@@ -166,6 +172,9 @@ def _convert(
     schema: dict[str, Any], definitions: dict[str, Any], models: dict[str, type[BaseModel]]
 ) -> dict[str, Any]:
     description = schema.get("description")
+    if "x-partial" in schema:
+        patch = _as_patch(structural_schema(models[schema["x-partial"]]))
+        return {**patch, "description": " ".join(description.split())} if description else patch
     if "$ref" in schema:
         target = definitions[schema["$ref"].rsplit("/", 1)[-1]]
         schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
@@ -187,9 +196,9 @@ def _convert(
             result[bound], result[exclusive] = schema[exclusive], True
     if "const" in schema:
         result["enum"] = [schema["const"]]
-    model = models.get(schema.get("title", ""))
+    titled = models.get(schema.get("title", ""))
     if "properties" in schema:
-        described = {} if model is None else _property_descriptions(model)
+        described = {} if titled is None else _property_descriptions(titled)
         result["properties"] = {
             name: _convert({**child, **described.get(name, {})}, definitions, models)
             for name, child in schema["properties"].items()
@@ -204,8 +213,25 @@ def _convert(
             result[bound] = int(result[bound])
     if result.get("description"):
         result["description"] = " ".join(result["description"].split())
-    if model is not None and (validations := _validations(model)):
+    if titled is not None and (validations := _validations(titled)):
         result["x-kubernetes-validations"] = validations
+    return result
+
+
+def _as_patch(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a patch of an object: no field is required, and null removes a field.
+
+    Rules apply to the merged object, so the patch has none.
+    """
+    dropped = ("required", "x-kubernetes-validations")
+    result = {key: value for key, value in schema.items() if key not in dropped}
+    if "properties" in schema:
+        result["properties"] = {
+            name: {**_as_patch(child), **({} if "enum" in child else {"nullable": True})}
+            for name, child in schema["properties"].items()
+        }
+    if "additionalProperties" in schema:
+        result["additionalProperties"] = {**schema["additionalProperties"], "nullable": True}
     return result
 
 

@@ -71,6 +71,42 @@ class QueueStatus(Model):
     """Time when the oldest queued job was submitted."""
 
 
+class CandidateStatus(Model):
+    """The state of the candidate of a RealtimeAPI. Rates are percentages since the candidate started to serve."""
+
+    phase: Literal["Starting", "Serving", "RolledBack", "Failed"]
+    """Starting: its pods are not ready. Serving: it receives requests. RolledBack: a threshold was exceeded. Failed: it cannot
+    start, or its interface differs. Only in the phase Serving does it receive requests."""
+    reason: str
+    """Reason of the phase, in CamelCase."""
+    message: str
+    """Explanation of the phase, and what to do."""
+    version: str
+    """Hash of the candidate. A candidate that changes starts anew."""
+    weight: int
+    """Percentage of requests that it answers now."""
+    mirror: int
+    """Percentage of the other requests that are also sent to it now."""
+    replicas: int | None = None
+    """Number of its pods."""
+    ready_replicas: int | None = None
+    """Number of its ready pods."""
+    requests: int | None = None
+    """Number of requests that were assigned to it."""
+    error_rate: str | None = None
+    """Share of these that it did not answer, or answered with a status of 500 or above."""
+    latency_p95: str | None = None
+    """95th percentile of the time to the first byte of its responses."""
+    stable_latency_p95: str | None = None
+    """The same of the stable version."""
+    compared: int | None = None
+    """Number of compared responses."""
+    disagreement: str | None = None
+    """Share of these that differ."""
+    since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """Time when the phase began."""
+
+
 class Status(Model):
     """The observed state of an API."""
 
@@ -98,6 +134,8 @@ class Status(Model):
     """The last failure of a pod."""
     autoscaling: AutoscalingStatus | None = None
     """The autoscaler of the API and its last decision."""
+    candidate: CandidateStatus | None = None
+    """The state of the candidate of a RealtimeAPI."""
     queue: QueueStatus | None = None
     """The state of the queue of an AsyncAPI."""
     queue_name: str | None = None

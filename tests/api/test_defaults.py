@@ -84,6 +84,7 @@ def test_a_realtime_api() -> None:
         "spec": {
             **SPEC,
             "handler": {**HANDLER, "serverSideBatching": None, "protocols": None, "requestTimeout": "60s"},
+            "candidate": None,
         },
     }
 
@@ -138,6 +139,20 @@ def test_the_parts_of_a_spec(manifest: Make) -> None:
     assert spec["tracker"] == {"key": None, "modelType": "regression"}
     absent = ("key", "operator", "value", "effect", "tolerationSeconds")
     assert spec["compute"]["tolerations"] == [dict.fromkeys(absent)]
+
+
+def test_a_candidate(manifest: Make) -> None:
+    assert parsed(manifest(candidate={}))["spec"]["candidate"] == {
+        "handler": {},
+        "compute": {},
+        "replicas": None,
+        "autoscaling": None,
+        "weight": 0,
+        "mirror": 0,
+        "key": None,
+        "compare": {"tolerance": 0.0, "ignore": [], "keep": 50},
+        "rollback": {"minRequests": 100, "errorRate": "5%", "latencyRatio": None, "disagreement": None},
+    }
 
 
 def test_a_webhook(manifest: Make) -> None:

@@ -52,6 +52,9 @@ GOOD: list[dict[str, Any]] = [
     spec(updateStrategy={"maxSurge": 0}),
     spec(updateStrategy={"maxSurge": 0, "maxUnavailable": 1}),
     spec(updateStrategy={"maxSurge": "0%", "maxUnavailable": "10%"}),
+    spec(candidate={}),
+    spec(candidate={"handler": {"path": "b.py"}, "weight": 100, "mirror": 100, "replicas": 0}),
+    spec(ONNX, candidate={"handler": {"models": {"path": None, "dir": "models"}}, "autoscaling": {}}),
 ]
 
 BAD: list[tuple[str, dict[str, Any]]] = [
@@ -117,6 +120,10 @@ BAD: list[tuple[str, dict[str, Any]]] = [
         spec(autoscaling={"targetInFlight": 2000}),
     ),
     ("must not both be zero", spec(updateStrategy={"maxSurge": 0, "maxUnavailable": "0%"})),
+    (
+        "replicas and autoscaling are mutually exclusive",
+        spec(candidate={"replicas": 1, "autoscaling": {"minReplicas": 2}}),
+    ),
 ]
 
 ASYNC_GOOD = [
@@ -219,6 +226,16 @@ def test_names_are_limited_so_that_child_object_names_are_valid(name: str, good:
     assert (python_error(manifest) == "") == good
 
 
+def test_the_names_of_the_candidates_objects_are_valid() -> None:
+    for length, errors in (
+        (49, set()),
+        (50, {"must be at most 49 characters, because the API has a candidate"}),
+    ):
+        manifest = resource("RealtimeAPI", spec(candidate={}), "a" * length)
+        assert cel_errors("RealtimeAPI", manifest) == errors
+        assert (python_error(manifest) == "") == (not errors)
+
+
 def test_every_rule_has_an_invalid_example() -> None:
     declared: set[str] = set()
     broken: set[str] = set()
@@ -229,6 +246,7 @@ def test_every_rule_has_an_invalid_example() -> None:
             if case_kind == name:
                 broken |= cel_errors(name, resource(name, bad))
         broken |= cel_errors(name, resource(name, spec(), "Bad"))
+    broken |= cel_errors("RealtimeAPI", resource("RealtimeAPI", spec(candidate={}), "a" * 50))
     assert declared == broken
 
 

@@ -83,6 +83,24 @@ def test_subresources_and_names(crd: dict[str, Any]) -> None:
 
 def test_printer_columns_show_readiness_and_reason(crd: dict[str, Any]) -> None:
     columns = crd["spec"]["versions"][0]["additionalPrinterColumns"]
-    queued = ["Queued"] if crd["spec"]["names"]["kind"] == "AsyncAPI" else []
+    queued = ["Queued"] if crd["spec"]["names"]["kind"] == "AsyncAPI" else ["Candidate"]
     names = [column["name"] for column in columns if not column.get("priority")]
     assert names == ["Ready", "Reason", "Replicas", *queued, "URL", "Age"]
+
+
+def test_the_handler_of_a_candidate_is_a_patch_of_the_handler(
+    crd: dict[str, Any], schema: dict[str, Any]
+) -> None:
+    if crd["spec"]["names"]["kind"] == "AsyncAPI":
+        assert "candidate" not in schema["properties"]["spec"]["properties"]
+        return
+    spec = schema["properties"]["spec"]["properties"]
+    whole, patch = spec["handler"], spec["candidate"]["properties"]["handler"]
+    assert patch["properties"].keys() == whole["properties"].keys()
+    assert "required" in whole
+    for node in (patch, patch["properties"]["models"], patch["properties"]["source"]):
+        assert not {"required", "x-kubernetes-validations"} & node.keys()
+    assert patch["properties"]["models"]["properties"]["path"]["nullable"]
+    assert patch["properties"]["source"]["properties"]["files"]["additionalProperties"]["nullable"]
+    # Lists are replaced as a whole, so their items are complete.
+    assert patch["properties"]["env"]["items"]["required"] == ["name"]

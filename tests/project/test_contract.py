@@ -18,7 +18,7 @@ WORDS = {
     for name, value in VALUES.items()
     if isinstance(value, str)
     and (
-        name.endswith(("_VARIABLE", "_FOLDER", "_PATH", "_LABEL", "_ANNOTATION", "_FINALIZER"))
+        name.endswith(("_VARIABLE", "_FOLDER", "_DIRECTORY", "_PATH", "_LABEL", "_ANNOTATION", "_FINALIZER"))
         or value.startswith("/dev/")
     )
 } | {contract.TENSORFLOW_SERVING_CONTAINER}
