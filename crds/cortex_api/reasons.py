@@ -203,8 +203,11 @@ OBJECT_REFUSED = Reason(
 """The reason `<Kind>Refused`, such as HTTPRouteRefused."""
 
 ROUTE_NOT_ACCEPTED = Reason(
-    "The Gateway does not accept the HTTPRoute of the API. `status.url` is the URL inside the cluster.",
-    "Allow routes from the API's namespace in the listener of the Gateway.",
+    "The Gateway does not accept the HTTPRoute or the GRPCRoute of the API; the message contains its reason. Without the"
+    " HTTPRoute, `status.url` is the URL inside the cluster.",
+    "For NotAllowedByListeners, allow routes from the API's namespace in the listener of the Gateway. For"
+    " NoMatchingListenerHostname, add a listener for the host name. For NoMatchingParent, correct gateway.sectionName in the"
+    " values of the chart.",
 )
 """The reason RouteNotAccepted."""
 

@@ -52,6 +52,16 @@ def ready_condition(pod: Object) -> Object | None:
     return next((c for c in conditions if c["type"] == "Ready" and c["status"] == "True"), None)
 
 
+def port_of(value: int | str, container: Object) -> int:
+    """Return the number of a port, which may be given by name. Raises ValueError."""
+    if isinstance(value, int) or value.isdigit():
+        return int(value)
+    for port in container.get("ports") or ():
+        if port.get("name") == value:
+            return int(port["containerPort"])
+    raise ValueError(f"couldn't find port: {value}")
+
+
 def updated_condition(
     before: Object | None, kind: str, value: str, reason: str, message: str, *, touch: bool = False
 ) -> Object:

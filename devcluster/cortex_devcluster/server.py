@@ -19,6 +19,7 @@ from cortex_devcluster.apiserver.registry import Registry
 from cortex_devcluster.client import Client
 from cortex_devcluster.controllers.autoscaler_controller import AutoscalerController
 from cortex_devcluster.controllers.deployment_controller import DeploymentController
+from cortex_devcluster.controllers.endpoint_slices import EndpointSliceController
 from cortex_devcluster.controllers.garbage_collector import GarbageCollector
 from cortex_devcluster.controllers.scheduler import Scheduler
 from cortex_devcluster.node.node import Node
@@ -65,6 +66,7 @@ async def serve(state_dir: Path, port: int, images: Collection[str], stop: async
     parts = (
         DeploymentController(control).run(),
         AutoscalerController(control, node.container_pids).run(),
+        EndpointSliceController(control).run(),
         GarbageCollector(control).run(),
         Scheduler(control).run(),
         ServiceProxy(kubelet).run(),

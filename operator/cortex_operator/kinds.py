@@ -35,11 +35,12 @@ _CORE = (
 )
 _NETWORK_POLICY = ObjectKind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", True, True)
 _HTTP_ROUTE = ObjectKind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute", True, True)
+_GRPC_ROUTE = ObjectKind("gateway.networking.k8s.io", "v1", "grpcroutes", "GRPCRoute", True, True)
 _INGRESS = ObjectKind("networking.k8s.io", "v1", "ingresses", "Ingress", True, True)
-_ALL = (*_CORE, CONFIG_MAP, _NETWORK_POLICY, _HTTP_ROUTE, _INGRESS)
+_ALL = (*_CORE, CONFIG_MAP, _NETWORK_POLICY, _HTTP_ROUTE, _GRPC_ROUTE, _INGRESS)
 
 OPTIONAL_KINDS = frozenset(child.kind for child in _ALL if child.is_optional)
-ROUTE_KINDS = frozenset({_HTTP_ROUTE.kind, _INGRESS.kind})
+ROUTE_KINDS = frozenset({_HTTP_ROUTE.kind, _GRPC_ROUTE.kind, _INGRESS.kind})
 PLURALS = {
     **{child.kind: child.plural for child in _ALL},
     **{kind: model.plural for kind, model in KINDS.items()},
@@ -56,6 +57,8 @@ def child_kinds(platform: Platform) -> list[ObjectKind]:
         kinds.append(_NETWORK_POLICY)
     if platform.gateway is not None:
         kinds.append(_HTTP_ROUTE)
+        if platform.gateway.grpc_hostname is not None:
+            kinds.append(_GRPC_ROUTE)
     if platform.ingress is not None:
         kinds.append(_INGRESS)
     return kinds

@@ -31,9 +31,9 @@ class Plan:
     problem: Problem | None = None
 
     @property
-    def route(self) -> Object | None:
-        """The rendered HTTPRoute or Ingress."""
-        return next((child for child, _ in self.apply if child["kind"] in ROUTE_KINDS), None)
+    def routes(self) -> list[Object]:
+        """The rendered HTTPRoute or Ingress, then the GRPCRoute."""
+        return [child for child, _ in self.apply if child["kind"] in ROUTE_KINDS]
 
 
 def parse_api(live: Object, platform: Platform) -> API | Problem:
@@ -133,6 +133,11 @@ def refused_by_cluster(child: Object, error: ApiException) -> Problem | None:
     return Problem(f"{child['kind']}Refused", text)
 
 
+def is_http(child: Object) -> bool:
+    """Return whether a route is for HTTP, so that `status.url` depends on it."""
+    return child["kind"] != "GRPCRoute"
+
+
 def route_problem(live_route: Object | None) -> Problem | None:
     """Return why the Gateway does not accept a route; None while it does, or before it has reported."""
     if live_route is None:
@@ -140,9 +145,10 @@ def route_problem(live_route: Object | None) -> Problem | None:
     for parent in live_route.get("status", {}).get("parents", ()):
         for condition in parent.get("conditions", ()):
             if condition["type"] in ("Accepted", "ResolvedRefs") and condition["status"] == "False":
-                name = live_route["metadata"]["name"]
-                text = f"the Gateway does not accept HTTPRoute {name}: {condition['message']}"
-                return Problem("RouteNotAccepted", text)
+                name = f"{live_route['kind']} {live_route['metadata']['name']}"
+                # Some controllers write only a reason.
+                explanation = ": ".join(filter(None, (condition["reason"], condition["message"])))
+                return Problem("RouteNotAccepted", f"the Gateway does not accept {name}: {explanation}")
     return None
 
 

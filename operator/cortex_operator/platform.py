@@ -29,6 +29,21 @@ class GatewayRef(Settings):
     """Host name of APIs; default: routes match any host, and status.url is the address inside the cluster."""
     scheme: Literal["http", "https"] = "http"
     """The scheme that clients use."""
+    grpc_hostname: str | None = None
+    """Host name of an API with gRPC, with {name} and {namespace}; default: gRPC is not exposed."""
+    grpc_section_name: str | None = None
+    """The listener for gRPC; default: section_name."""
+
+    @model_validator(mode="after")
+    def _one_api_for_each_hostname(self) -> Self:
+        missing = [part for part in ("{name}", "{namespace}") if part not in (self.grpc_hostname or part)]
+        if missing:
+            raise ValueError(
+                f"gateway: grpcHostname must contain {' and '.join(missing)}; got {self.grpc_hostname}"
+            )
+        if self.grpc_section_name and not self.grpc_hostname:
+            raise ValueError("gateway: grpcSectionName requires grpcHostname")
+        return self
 
 
 class IngressRef(Settings):

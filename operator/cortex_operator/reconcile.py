@@ -23,6 +23,7 @@ from cortex_operator.kinds import CONFIG_MAP, OPTIONAL_KINDS, ObjectKind, child_
 from cortex_operator.leadership.other_operators import OtherOperators
 from cortex_operator.plan import (
     Plan,
+    is_http,
     make_plan,
     name_taken,
     parse_api,
@@ -213,13 +214,13 @@ class Reconciler:
     def _observe(self, key: Key, plan: Plan, problem: Problem | None) -> Observed:
         """Return the live objects of an API as the cache has them after the plan was executed."""
         main, gateway = self._components(key)
-        rendered = plan.route
-        # A refused route is a problem with the reason HTTPRouteRefused or IngressRefused.
-        routed = rendered is not None and (problem is None or problem.reason != f"{rendered['kind']}Refused")
-        if rendered is not None and problem is None:
-            live_route = self._cache.child(key, rendered["kind"], rendered["metadata"]["name"])
-            problem = route_problem(live_route)
-            routed = problem is None
+        # A refused route is a problem with the reason HTTPRouteRefused, GRPCRouteRefused or IngressRefused.
+        refused = "" if problem is None else problem.reason
+        routed = any(f"{child['kind']}Refused" != refused for child in plan.routes if is_http(child))
+        for child in plan.routes if problem is None else ():
+            found = route_problem(self._cache.child(key, child["kind"], child["metadata"]["name"]))
+            routed = routed and not (found and is_http(child))
+            problem = problem or found
         return Observed(
             url=route.best_url(plan.api, self._platform, routed),
             main=main,

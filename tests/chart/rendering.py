@@ -38,7 +38,15 @@ EVERYTHING: list[Object] = [
         "tensorflowServing": {"image": None, "gpuImage": "g:1"},
     },
     {
-        "gateway": {"name": "g", "namespace": "n", "sectionName": "s", "hostname": "h", "scheme": "https"},
+        "gateway": {
+            "name": "g",
+            "namespace": "n",
+            "sectionName": "s",
+            "hostname": "h",
+            "scheme": "https",
+            "grpcHostname": "{name}.{namespace}.h",
+            "grpcSectionName": "t",
+        },
         "queue": {"url": "nats://nats:4222", "secretName": "q"},
         "networkPolicy": {
             "enabled": True,

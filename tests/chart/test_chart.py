@@ -124,6 +124,9 @@ PEERS = [{"podSelector": {}}]
         # Values that are valid, but not together.
         ({"gateway": {"name": "g"}, "ingress": {"className": "i"}}, "gateway.name and ingress.className"),
         ({"gateway": {"hostname": "h"}}, "gateway.hostname"),
+        ({"gateway": {"grpcHostname": "{name}-{namespace}.h"}}, "gateway.grpcHostname requires gateway.name"),
+        ({"gateway": {"name": "g", "grpcHostname": "{name}.h"}}, "grpcHostname"),
+        ({"gateway": {"name": "g", "grpcSectionName": "s"}}, "gateway.grpcSectionName requires"),
         ({"ingress": {"tlsSecretName": "h"}}, "ingress.tlsSecretName"),
         ({"nats": {"enabled": True}, "queue": {"url": "nats://x:1"}}, "nats.enabled and queue.url"),
         ({"nats": {"tokenSecretName": "t"}, "queue": {"secretName": "s"}}, "nats.tokenSecretName"),

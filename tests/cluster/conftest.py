@@ -22,45 +22,11 @@ import pytest
 
 from cortex_devcluster import DevCluster
 
+from .gateway_api import DEFINITIONS
+
 ROOT = Path(__file__).resolve().parents[2]
 KUBECTL = Path(sys.executable).parent / "kubectl"
 ECHO = "class Handler:\n    def handle_post(self, payload):\n        return {'got': payload}\n"
-HTTP_ROUTES = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {
-        "name": "httproutes.gateway.networking.k8s.io",
-        "annotations": {"api-approved.kubernetes.io": "unapproved, a stand-in for tests"},
-    },
-    "spec": {
-        "group": "gateway.networking.k8s.io",
-        "scope": "Namespaced",
-        "names": {
-            "kind": "HTTPRoute",
-            "listKind": "HTTPRouteList",
-            "plural": "httproutes",
-            "singular": "httproute",
-        },
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "subresources": {"status": {}},
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
-                            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}
-"""The Gateway API's HTTPRoute without its schema. No controller implements it."""
 
 
 def free_port() -> int:
@@ -241,8 +207,9 @@ def install(kubeconfig: Path) -> None:
     kubectl(
         "apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds")
     )  # The chart may have them.
-    if "httproutes.gateway" not in kubectl("get", "crd", "-o", "name"):
-        kubectl.apply(HTTP_ROUTES)
+    existing = kubectl("get", "crd", "-o", "name")
+    if missing := [crd for crd in DEFINITIONS if crd["metadata"]["name"] not in existing]:
+        kubectl.apply(*missing)
 
 
 @pytest.fixture(scope="session")
@@ -262,7 +229,12 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def platform(nats: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The platform file of the operator: with a Gateway, a queue, NetworkPolicies and a Lease."""
     settings: dict[str, Any] = {
-        "gateway": {"name": "outside", "namespace": "default", "hostname": "apis.example.com"},
+        "gateway": {
+            "name": "outside",
+            "namespace": "default",
+            "hostname": "apis.example.com",
+            "grpcHostname": "{name}.{namespace}.example.com",
+        },
         "queue": {"url": nats},
         "networkPolicy": {"adminFrom": [{"namespaceSelector": {}}]},
         "leaseNamespace": "default",

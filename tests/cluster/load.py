@@ -15,8 +15,9 @@ class Load:
     counts: by HTTP status, or by the name of the error. sent: number of requests.
     """
 
-    def __init__(self, url: str, clients: int = 8) -> None:
+    def __init__(self, url: str, clients: int = 8, headers: dict[str, str] | None = None) -> None:
         self._url = url
+        self._headers = headers
         self._clients = clients
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
@@ -47,7 +48,7 @@ class Load:
 
     async def _client(self, keeps: bool) -> None:
         limits = httpx.Limits(max_keepalive_connections=1 if keeps else 0)
-        async with httpx.AsyncClient(limits=limits, timeout=30) as client:
+        async with httpx.AsyncClient(limits=limits, timeout=30, headers=self._headers) as client:
             number = 0
             while not self._stop.is_set():
                 number += 1

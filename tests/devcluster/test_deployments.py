@@ -56,6 +56,28 @@ def test_deployment_serves_rolls_out_scales_and_is_deleted(kubectl: Any, make: A
     assert fetch(url) == ""
 
 
+def test_an_endpoint_slice_has_the_pods_of_its_service(kubectl: Any, make: Any) -> None:
+    def endpoints() -> dict[str, Any]:
+        found = kubectl.get("endpointslices", "--selector=kubernetes.io/service-name=web")["items"]
+        assert [(port["name"], port["port"]) for one in found for port in one["ports"]] in (
+            [],
+            [("http", 8080)],
+        )
+        return {e["targetRef"]["name"]: e["conditions"]["ready"] for one in found for e in one["endpoints"]}
+
+    kubectl("apply", "-f", "-", stdin=service("web"))
+    kubectl("apply", "-f", "-", stdin=make.deployment("web", replicas=2))
+    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl.until(lambda: list(endpoints().values()) == [True, True])
+    (first, _) = endpoints()
+    kubectl("delete", "pod", first, "--wait=false")
+    kubectl.until(lambda: list(endpoints().values()) == [True, True] and first not in endpoints())
+    (address, *_) = kubectl.get("endpointslices", "web")["endpoints"][0]["addresses"]
+    assert address in {pod["status"]["podIP"] for pod in kubectl.get("pods")["items"]}
+    kubectl("delete", "service", "web")
+    kubectl.until(lambda: kubectl.get("endpointslices")["items"] == [])
+
+
 def test_failing_rollout_keeps_the_old_pods(kubectl: Any, make: Any) -> None:
     kubectl("apply", "-f", "-", stdin=make.deployment("web"))
     kubectl("wait", "--for=condition=Available", "deployment/web", "--timeout=30s")

@@ -91,7 +91,7 @@ SPECS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("spec", SPECS)
 def test_everything_is_valid_kubernetes(spec: dict[str, Any]) -> None:
     for child in children(**spec).values():
-        if child["kind"] == "HTTPRoute":
+        if child["kind"] in ("HTTPRoute", "GRPCRoute"):
             continue  # Not a kind of Kubernetes.
         kubernetes_validate.validate(child, "1.36", strict=True)
 
@@ -253,6 +253,46 @@ def test_an_http_route_removes_the_endpoint_from_the_path() -> None:
     assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/a/b"}}]
     rewrite = {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}
     assert rule["filters"] == [{"type": "URLRewrite", "urlRewrite": rewrite}]
+
+
+GRPC_GATEWAY = {"name": "g", "namespace": "n", "sectionName": "s", "grpcHostname": "{name}-{namespace}.h"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "section"),
+    [
+        ({}, {"sectionName": "s"}),
+        ({"grpcSectionName": "t"}, {"sectionName": "t"}),
+        ({"sectionName": None}, {}),
+    ],
+)
+def test_a_grpc_route_has_the_host_name_of_the_api(settings: dict[str, Any], section: dict[str, Any]) -> None:
+    platform = Platform.model_validate({"gateway": {**GRPC_GATEWAY, **settings}})
+    spec = children({"protocols": {"grpc": True}}, platform=platform)["GRPCRoute/api-iris"]["spec"]
+    assert spec["hostnames"] == ["iris-default.h"]
+    assert spec["rules"] == [{"backendRefs": [{"kind": "Service", "name": "api-iris", "port": 8082}]}]
+    gateway = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g", "namespace": "n"}
+    assert spec["parentRefs"] == [{**gateway, **section}]
+
+
+@pytest.mark.parametrize(
+    ("platform", "handler"),
+    [
+        (PLATFORM, {"protocols": {"grpc": True}}),
+        (Platform.model_validate({"gateway": GRPC_GATEWAY}), {}),
+        (Platform.model_validate({"ingress": {"className": "nginx"}}), {"protocols": {"grpc": True}}),
+    ],
+)
+def test_without_grpc_or_host_names_for_it_there_is_no_grpc_route(
+    platform: Platform, handler: dict[str, Any]
+) -> None:
+    assert "GRPCRoute/api-iris" not in children(handler, platform=platform)
+
+
+@pytest.mark.parametrize("settings", [{"grpcHostname": "{name}.h"}, {"grpcSectionName": "s"}])
+def test_host_names_for_grpc_are_different_for_each_api(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"\{namespace\}|requires grpcHostname"):
+        Platform.model_validate({"gateway": {"name": "g", "namespace": "n", **settings}})
 
 
 def test_tensorflow_without_a_server_uses_that_of_the_image() -> None:

@@ -150,6 +150,17 @@ CASES: dict[str, dict[str, Any]] = {
             "networkPolicy": {"adminFrom": [{"namespaceSelector": {}}]},
         },
     },
+    "gateway-api-grpc": {
+        "handler": {"protocols": {"grpc": True}},
+        "platform": {
+            "gateway": {
+                "name": "g",
+                "namespace": "n",
+                "grpcHostname": "{name}.{namespace}.h",
+                "grpcSectionName": "t",
+            }
+        },
+    },
     "gateway-api-minimal": {"platform": {"gateway": {"name": "g", "namespace": "n"}}},
     "gateway-api-of-another": {"platform": {"gateway": {"name": "g", "namespace": "n"}}, "routed": False},
     "ingress": {

@@ -100,7 +100,7 @@ nats://{{ include "cortex.natsName" . }}.{{ .Release.Namespace }}.svc:4222{{ if 
 {{- end }}
 {{- if .Values.gateway.name }}
 - apiGroups: [gateway.networking.k8s.io]
-  resources: [httproutes]
+  resources: [httproutes{{ if .Values.gateway.grpcHostname }}, grpcroutes{{ end }}]
   verbs: [get, list, watch, create, patch, delete]
 {{- end }}
 {{- if .Values.ingress.className }}

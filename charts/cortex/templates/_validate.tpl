@@ -4,10 +4,13 @@
 {{- if and $v.gateway.name $v.ingress.className -}}
 {{- fail "gateway.name and ingress.className are mutually exclusive; unset one of them" -}}
 {{- end -}}
-{{- range $key := list "namespace" "sectionName" "hostname" -}}
+{{- range $key := list "namespace" "sectionName" "hostname" "grpcHostname" "grpcSectionName" -}}
 {{- if and (index $v.gateway $key) (not $v.gateway.name) -}}
 {{- fail (printf "gateway.%s requires gateway.name" $key) -}}
 {{- end -}}
+{{- end -}}
+{{- if and $v.gateway.grpcSectionName (not $v.gateway.grpcHostname) -}}
+{{- fail "gateway.grpcSectionName requires gateway.grpcHostname" -}}
 {{- end -}}
 {{- range $key := list "hostname" "tlsSecretName" -}}
 {{- if and (index $v.ingress $key) (not $v.ingress.className) -}}

@@ -74,6 +74,7 @@ BUILT_IN: tuple[Resource, ...] = (
     _core("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True, categories=("all",)),
     _core("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", status=True),
     _core("networking.k8s.io", "v1", "ingresses", "Ingress", "ing", status=True),
+    _core("networking.k8s.io", "v1", "ingressclasses", "IngressClass", namespaced=False),
     _core("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", "netpol"),
     _core("coordination.k8s.io", "v1", "leases", "Lease"),
     _core("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"),

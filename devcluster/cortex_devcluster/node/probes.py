@@ -7,19 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
-from cortex_devcluster.objects import Object
+from cortex_devcluster.objects import Object, port_of
 
 Exec = Callable[[list[str], float], Awaitable[tuple[int, str]]]
-
-
-def port_of(value: int | str, container: Object) -> int:
-    """Return the number of a port, which may be given by name. Raises ValueError."""
-    if isinstance(value, int) or value.isdigit():
-        return int(value)
-    for port in container.get("ports") or ():
-        if port.get("name") == value:
-            return int(port["containerPort"])
-    raise ValueError(f"couldn't find port: {value}")
 
 
 async def http_get(action: Object, container: Object, address: str, timeout: float) -> tuple[bool, str]:

@@ -8,8 +8,7 @@ import itertools
 import logging
 
 from cortex_devcluster.client import Client, Informer
-from cortex_devcluster.node.probes import port_of
-from cortex_devcluster.objects import nested, ready_condition
+from cortex_devcluster.objects import nested, port_of, ready_condition
 
 log = logging.getLogger(__name__)
 CHUNK = 65536

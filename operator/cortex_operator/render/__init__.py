@@ -10,6 +10,7 @@ from cortex_operator.render import (
     deployment,
     disruption,
     gateway,
+    grpc_route,
     hpa,
     networkpolicy,
     route,
@@ -30,7 +31,7 @@ def render(
     """Return the objects of an API in the order in which they are applied: no pod runs before the Service has its name.
 
     source: the live ConfigMap that `handler.source.configMap` names; a change of its content replaces the pods. routed: whether
-    the API has a route, which it does not while an older API uses its endpoint.
+    the API has a route for HTTP, which it does not while an older API uses its endpoint.
     """
     config = configmap.config(api)
     code = configmap.code(api, source)
@@ -42,6 +43,7 @@ def render(
     children += disruption.render(api)
     children.append(networkpolicy.render(api, platform))
     children.append(route.render(api, platform) if routed else None)
+    children.append(grpc_route.render(api, platform))
     return [finish(api, child, platform.lease_namespace) for child in children if child is not None]
 
 

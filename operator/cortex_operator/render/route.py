@@ -34,11 +34,8 @@ def best_url(api: RealtimeAPI | AsyncAPI, platform: Platform, routed: bool) -> s
 
 def _http_route(api: RealtimeAPI | AsyncAPI, gateway: GatewayRef) -> Object:
     rewrite = {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}
-    parent = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": gateway.name}
-    if gateway.section_name:
-        parent["sectionName"] = gateway.section_name
     spec: Object = {
-        "parentRefs": [{**parent, "namespace": gateway.namespace}],
+        "parentRefs": [parent_ref(gateway, gateway.section_name)],
         "rules": [
             {
                 "matches": [{"path": {"type": "PathPrefix", "value": endpoint(api)}}],
@@ -54,6 +51,18 @@ def _http_route(api: RealtimeAPI | AsyncAPI, gateway: GatewayRef) -> Object:
         "kind": "HTTPRoute",
         "metadata": {"name": child_name(api)},
         "spec": spec,
+    }
+
+
+def parent_ref(gateway: GatewayRef, section_name: str | None) -> Object:
+    """Return the reference from a route to a listener of the Gateway; section_name None: to all listeners."""
+    section = {"sectionName": section_name} if section_name else {}
+    return {
+        "group": "gateway.networking.k8s.io",
+        "kind": "Gateway",
+        "name": gateway.name,
+        **section,
+        "namespace": gateway.namespace,
     }
 
 

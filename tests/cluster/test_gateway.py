@@ -1,0 +1,166 @@
+"""Requests from outside of the cluster, through traefik as the controller of the Gateway."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+
+from cortex_runtime.inference.protos import inference_pb2
+
+from .conftest import ECHO, Kubectl, api, eventually
+from .gateway_api import Traefik, gateway
+from .load import Load
+from .test_no_request_is_lost import all_gone, pods
+
+HOST = {"host": "apis.example.com"}
+MIRROR = """
+from cortex_runtime import route
+
+class Handler:
+    def handle_get(self, query_params):
+        return {"at": "/", "query": dict(query_params)}
+
+    @route("/texts/{name}", method="GET")
+    def text(self, name, query_params):
+        return {"at": f"/texts/{name}", "query": dict(query_params)}
+"""
+INFER = """
+class Handler:
+    def handle_infer(self, inputs, parameters):
+        return {"y": inputs["x"] + FACTOR}
+"""
+
+
+@pytest.fixture(scope="module")
+def proxy(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traefik]:
+    kubectl = Kubectl(kubeconfig, "default")
+    with Traefik(kubeconfig, tmp_path_factory.mktemp("traefik"), "--providers.kubernetesgateway") as proxy:
+        kubectl.apply(*gateway("outside", proxy.port))
+        yield proxy
+    kubectl("delete", "gateway/outside", "gatewayclass/traefik")
+
+
+def get(proxy: Traefik, path: str) -> httpx.Response:
+    return httpx.get(proxy.url + path, headers=HOST, timeout=10)
+
+
+def wait_for_route(proxy: Traefik, path: str) -> httpx.Response:
+    return eventually(lambda: get(proxy, path), lambda response: response.status_code == 200)
+
+
+def test_a_route_strips_the_endpoint_and_keeps_the_query(kubectl: Kubectl, proxy: Traefik) -> None:
+    endpoint = f"/{kubectl.namespace}/iris"
+    kubectl.apply(api(code=MIRROR, networking={"endpoint": endpoint}))
+    kubectl.wait_reason("echo", "Ready")
+    query = {"a": "1 2", "b": "x/y", "c": "ä"}
+    encoded = "a=1%202&b=x%2Fy&c=%C3%A4"
+    assert wait_for_route(proxy, f"{endpoint}?{encoded}").json() == {"at": "/", "query": query}
+    assert get(proxy, f"{endpoint}/?{encoded}").json() == {"at": "/", "query": query}
+    deeper = get(proxy, f"{endpoint}/texts/b%20c?{encoded}").json()
+    assert deeper == {"at": "/texts/b c", "query": query}
+    assert get(proxy, f"{endpoint}es").status_code == 404, "a prefix is a whole number of path segments"
+    assert get(proxy, f"/{kubectl.namespace}").status_code == 404
+    url = kubectl.get("realtimeapi", "echo")["status"]["url"]
+    assert url == f"http://apis.example.com{endpoint}"
+
+
+def test_a_route_follows_an_endpoint_that_moves(kubectl: Kubectl, proxy: Traefik) -> None:
+    before, after = f"/{kubectl.namespace}/before", f"/{kubectl.namespace}/after"
+    kubectl.apply(api(code=MIRROR, networking={"endpoint": before}))
+    kubectl.wait_reason("echo", "Ready")
+    wait_for_route(proxy, before)
+    old = pods(kubectl)
+    kubectl.patch("realtimeapi", "echo", {"spec": {"networking": {"endpoint": after}}})
+    wait_for_route(proxy, after)
+    assert get(proxy, before).status_code == 404
+    assert pods(kubectl) == old
+    eventually(lambda: kubectl.get("realtimeapi", "echo")["status"]["url"], lambda url: url.endswith(after))
+
+
+def test_no_request_through_the_gateway_is_lost_while_pods_are_replaced(
+    kubectl: Kubectl, proxy: Traefik
+) -> None:
+    endpoint = f"/{kubectl.namespace}"
+    kubectl.apply(
+        api(code=ECHO + "    def handle_get(self):\n        return 1\n", networking={"endpoint": endpoint})
+    )
+    kubectl.wait_reason("echo", "Ready")
+    wait_for_route(proxy, endpoint)
+    old = pods(kubectl)
+    with Load(proxy.url + endpoint, headers=HOST) as load:
+        kubectl.apply(api(code=ECHO + "    # new\n", networking={"endpoint": endpoint}))
+        all_gone(kubectl, old)
+        sent = load.sent
+        eventually(lambda: load.sent, lambda now: now > sent + 100)
+    assert load.lost == {}, load.errors[:5]
+
+
+def test_the_status_has_the_reason_why_the_gateway_refuses_a_route(
+    kubeconfig: Path, kubectl: Kubectl, proxy: Traefik
+) -> None:
+    default = Kubectl(kubeconfig, "default")
+    default.apply(*gateway("outside", proxy.port, allowed="Same"))
+    try:
+        kubectl.apply(api(handler={"protocols": {"grpc": True}}, code=INFER.replace("FACTOR", "1")))
+        message = "the Gateway does not accept HTTPRoute api-echo: NotAllowedByListeners"
+        eventually(
+            lambda: kubectl.ready("echo"),
+            lambda ready: ready.get("status") == "True" and message in ready["message"],
+        )
+        url = kubectl.get("realtimeapi", "echo")["status"]["url"]
+        assert url == f"http://api-echo.{kubectl.namespace}.svc:8080"
+    finally:
+        default.apply(*gateway("outside", proxy.port))
+    kubectl.wait_message("echo", "1 of 1 replicas are ready")
+    assert kubectl.get("realtimeapi", "echo")["status"]["url"] == "http://apis.example.com/echo"
+    for route in (kubectl.get(kind, "api-echo") for kind in ("httproute", "grpcroute")):
+        (parent,) = route["status"]["parents"]
+        assert {c["type"]: c["status"] for c in parent["conditions"]} == {
+            "Accepted": "True",
+            "ResolvedRefs": "True",
+        }
+
+
+def infer(proxy: Traefik, host: str, model: str, value: float) -> list[float]:
+    """Send a ModelInfer request over gRPC to a host name of the Gateway. Raises grpc.RpcError."""
+    request = inference_pb2.ModelInferRequest(model_name=model)
+    request.inputs.add(name="x", datatype="FP32", shape=[1])
+    request.raw_input_contents.append(np.float32(value).tobytes())
+    options = [("grpc.default_authority", host)]
+    with grpc.insecure_channel(f"127.0.0.1:{proxy.port}", options) as channel:
+        call = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            inference_pb2.ModelInferRequest.SerializeToString,
+            inference_pb2.ModelInferResponse.FromString,
+        )
+        response: Any = call(request, timeout=10)
+    return np.frombuffer(response.raw_output_contents[0], np.float32).tolist()
+
+
+def test_grpc_reaches_each_api_at_its_host_name(kubectl: Kubectl, proxy: Traefik) -> None:
+    handler = {"protocols": {"grpc": True}}
+    kubectl.apply(
+        *(api(name, INFER.replace("FACTOR", str(n)), handler) for n, name in enumerate(("iris", "digits")))
+    )
+    for number, name in enumerate(("iris", "digits")):
+        kubectl.wait_reason(name, "Ready")
+        host = f"{name}.{kubectl.namespace}.example.com"
+
+        def answer(host: str = host, name: str = name) -> Any:
+            try:
+                return infer(proxy, host, name, 5.0)
+            except grpc.RpcError as error:
+                return error.code()
+
+        eventually(answer, lambda found, number=number: found == [5.0 + number])
+    with pytest.raises(grpc.RpcError):
+        infer(proxy, f"other.{kubectl.namespace}.example.com", "iris", 5.0)
+    kubectl.patch("realtimeapi", "iris", {"spec": {"handler": {"protocols": {"grpc": False}}}})
+    eventually(
+        lambda: [r["metadata"]["name"] for r in kubectl.list("grpcroutes")],
+        lambda found: found == ["api-digits"],
+    )
