@@ -17,6 +17,8 @@ ADMIN_PORT = 8081
 """Health, readiness, load and metrics."""
 GRPC_PORT = 8082
 """The Open Inference Protocol over gRPC. The Service of an API that serves it has the same port."""
+DEVELOPMENT_PORT = 8083
+"""Files of `cortex dev`, in development mode. Only on the loopback interface of the pod."""
 TENSORFLOW_SERVING_PORT = 9000
 """gRPC of TensorFlow Serving, within the pod."""
 
@@ -133,6 +135,14 @@ OPERATOR_ANNOTATION = f"{PREFIX}operator"
 """The namespace of the operator that manages the object."""
 SPLIT_ANNOTATION = f"{PREFIX}split"
 """The hash of the split, in stable pods. A change of it makes the kubelet refresh the volume with the split at once."""
+DEVELOPMENT_LABEL = f"{PREFIX}development"
+"""On the development copies of `cortex dev`, with the name of the API that they copy."""
+DEVELOPMENT_EXPIRES_ANNOTATION = f"{PREFIX}development-expires"
+"""When the operator deletes a development copy: RFC 3339. `cortex dev` renews it."""
+DEVELOPMENT_HOLDER_ANNOTATION = f"{PREFIX}development-holder"
+"""The `cortex dev` process that a development copy belongs to."""
+DEVELOPMENT_SUFFIX = "-dev"
+"""End of the names of development copies. The operator ignores the annotations above on an API with another name."""
 QUEUE_FINALIZER = f"{PREFIX}queue"
 """Keeps an AsyncAPI until its queue is deleted."""
 

@@ -83,6 +83,19 @@ def _add_code_options(command: Parser) -> None:
     command.add_argument(
         "--reload", action="store_true", help="restart the workers when a file of the project changes"
     )
+    command.add_argument(
+        "--development",
+        nargs="?",
+        type=int,
+        const=contract.DEVELOPMENT_PORT,
+        metavar="PORT",
+        help="receive the project from `cortex dev` on a port of the loopback interface",
+    )
+    command.add_argument(
+        "--show-tracebacks",
+        action="store_true",
+        help="responses with status 500 contain the traceback; for development",
+    )
 
 
 def _add_port_options(command: Parser, with_port: bool) -> None:
@@ -110,7 +123,7 @@ def _run(command: str, options: dict[str, object]) -> int:
     given: dict[str, object] = options
     # Before onnxruntime is imported: it would start a thread at import, and send data to its vendor.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    if options.get("reload"):
+    if options.get("reload") or options.get("development"):
         # A file that is changed twice within a second may keep its size, and then its first bytecode would be used.
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -40,6 +41,9 @@ _RUNTIME_PACKAGES = (
     *("boto3", "botocore", "s3transfer", "grpcio", "protobuf", "nats-py", "typing-extensions"),
 )
 _LAST_LINES = 20
+_PATH = re.compile(r"[-\w./]+")
+_MAX_READ = 1 << 20
+"""Size in bytes up to which a file is compared by its content."""
 
 
 class Installer:
@@ -56,8 +60,14 @@ class Installer:
         self._shell = self._file("shell", named.shell if named else None, SHELL)
         self._running: subprocess.Popen[str] | None = None
         self._stopped = threading.Event()
+        self._files = [named.pip if named else None, named.shell if named else None, PIP, SHELL, CONDA, ENV]
+        self._content = self._read_files()
         self.has_prepared = self._pip is not None or self._shell is not None or (project / ENV).is_file()
         self._scratch: Path | None = None
+
+    def has_changed(self) -> bool:
+        """Return whether a file that `prepare` reads has another content than when this object was created."""
+        return self._read_files() != self._content
 
     def prepare(self) -> None:
         """Add `.env` to the environment of this process and install the dependencies.
@@ -90,6 +100,21 @@ class Installer:
         running = self._running
         if running is not None and running.poll() is None:
             os.killpg(running.pid, signal.SIGTERM)
+
+    def _read_files(self) -> dict[str, bytes]:
+        """Return the content of the files that `prepare` reads, and of files in the project that these mention."""
+        found: dict[str, bytes] = {}
+        names = {name for name in self._files if name is not None}
+        while names:
+            name = names.pop()
+            path = self._project / name
+            if name in found or not path.is_file() or path.stat().st_size > _MAX_READ:
+                continue
+            found[name] = path.read_bytes()
+            if name != ENV:
+                words = _PATH.findall(found[name].decode(errors="replace"))
+                names.update(word.removeprefix("./") for word in words if not word.startswith("/"))
+        return found
 
     def _file(self, field: str, named: str | None, default: str) -> Path | None:
         path = self._project / (named or default)

@@ -16,6 +16,7 @@ from cortex_api import Document
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler.loaded_handler import LoadedHandler, load
 from cortex_runtime.handler.threads import Threads
+from cortex_runtime.http.response import show_tracebacks
 from cortex_runtime.logs import records
 from cortex_runtime.logs.tracebacks import brief
 from cortex_runtime.messages import ControlChannel, ModelFailed, StartFailed, Step
@@ -39,6 +40,8 @@ def run(arguments: WorkerArguments, prepare: Prepare) -> NoReturn:
     try:
         document = Document.read(arguments.config)
         records.configure(document.spec.handler.log_level, capture_prints=True)
+        if arguments.show_tracebacks:
+            show_tracebacks()
         serve = prepare(document, arguments, control)
     except StartError as error:
         control.send(StartFailed(error.reason, error.message))

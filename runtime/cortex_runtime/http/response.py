@@ -14,7 +14,7 @@ from cortex_runtime.http.json_encoder import NotSerializable
 from cortex_runtime.http.json_encoder import dumps as to_json
 from cortex_runtime.http.request_body import disconnect
 from cortex_runtime.logs.records import request_id
-from cortex_runtime.logs.tracebacks import printable, text_of
+from cortex_runtime.logs.tracebacks import brief, printable, text_of
 
 log = logging.getLogger("cortex")
 
@@ -28,6 +28,7 @@ JSON, TEXT, BINARY, LINES, EVENTS = (
 _WITHOUT_BODY = (204, 205, 304)
 _END = object()
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
+_shows_tracebacks = False
 _BREAK = re.compile(rb"[\r\n\0]").search
 
 
@@ -213,7 +214,20 @@ def error_of(error: BaseException, source: str = "the handler") -> HttpError:
     else:
         if answer is None:
             log.error("%s failed", source, exc_info=error)
-    return answer or HttpError(500, "internal server error")
+    return answer or _internal_error(error)
+
+
+def show_tracebacks() -> None:
+    """Add the traceback to each response with status 500 of this process from now on; for development."""
+    global _shows_tracebacks
+    _shows_tracebacks = True
+
+
+def _internal_error(error: BaseException) -> HttpError:
+    answer = HttpError(500, "internal server error")
+    if _shows_tracebacks:
+        answer.details = {"traceback": brief(error).splitlines()}
+    return answer
 
 
 def _meant_for_the_client(error: BaseException) -> HttpError | None:

@@ -49,7 +49,6 @@ _WORKER = "cortex_runtime.jobs.worker_main"
 class ConsumerOptions(PoolOptions):
     """The command line of `consume`. grace: seconds that running jobs have after SIGTERM."""
 
-    host: str
     admin_port: int
     termination_log: Path
     grace: float = 60.0

@@ -43,6 +43,8 @@ class ModelSync:
         self._catalog_builder = CatalogBuilder.for_handler(handler, models)
         self._index = index_path(models, handler)
         self._disk = DiskCache(models, project, handler.type, self._index)
+        self.has_project_files = any("://" not in location.uri for location in self._locations)
+        """Whether a location is a path in the project."""
         self._lazy = spec.cache_size is not None or spec.disk_cache_size is not None
         self._stop = threading.Event()
         self._running = RunningDownloads()

@@ -13,7 +13,7 @@ class WorkerArguments:
     parent_pipe: the name of the supervisor's `ParentPipe`. listener, metrics, control: file descriptors of the listening socket,
     the shared metrics and the control channel; -1 for what a worker does not have. grpc_address: host and port of gRPC, or empty.
     slot: the worker's index in the shared metrics, of `slots`. mailboxes: a pair of descriptors, to read and to write, of each
-    slot's mailbox; empty where a replica has one worker.
+    slot's mailbox; empty where a replica has one worker. show_tracebacks: whether responses contain tracebacks.
     """
 
     config: str
@@ -27,6 +27,7 @@ class WorkerArguments:
     slot: int = 0
     slots: int = 0
     mailboxes: list[tuple[int, int]] = field(default_factory=list)
+    show_tracebacks: bool = False
 
     def descriptors(self) -> list[int]:
         """Return all file descriptors in these arguments."""

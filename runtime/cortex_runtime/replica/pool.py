@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from cortex_api import Document
 from cortex_runtime.errors import StartError, Stopped
-from cortex_runtime.handler.dependencies import Installer
 from cortex_runtime.handler.project_source import ProjectSource
 from cortex_runtime.mailboxes import Mailboxes
 from cortex_runtime.messages import Command, Message, ModelFailed, ModelsChanged, ReloadModels, Step, Stop
@@ -30,10 +29,12 @@ from cortex_runtime.processes.orphans import OrphanReaper
 from cortex_runtime.processes.parent_pipe import ParentPipe
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.replica.admin import NotReady
+from cortex_runtime.replica.dependencies import Dependencies
 from cortex_runtime.replica.worker_slot import WorkerSlot
 
 if TYPE_CHECKING:
     from cortex_runtime.metrics.prometheus import Metrics
+    from cortex_runtime.replica.development import Development
 
 log = logging.getLogger("cortex")
 
@@ -42,8 +43,9 @@ CHECK_SECONDS = 0.5
 RESPAWN_SECONDS = 2.0
 """Seconds after the exit of the last worker for which a replica remains ready: connections wait for the next worker, which is
 usually ready by then. An unready replica would refuse them."""
-_PRELOADED = {"onnx": ("cortex_runtime.clients.onnx",)}
-"""Modules by handler type that every worker imports, and that start no threads which outlive a fork."""
+_STOP_SECONDS = 0.5
+_RETIRING_SECONDS = 5.0
+"""Seconds that requests to earlier code have after a second reload has begun."""
 _FAILURE_WINDOW = 300.0
 """Seconds for which earlier exits of workers are counted in the message of the last one."""
 
@@ -53,14 +55,19 @@ class PoolOptions:
     """Where the workers find what they run.
 
     config: the API's document. project: folder of the code. packed: folder of a ConfigMap with the project as an archive, if
-    any. models: folder for downloaded models. reload: restart the workers when a file of the project changes.
+    any. models: folder for downloaded models. reload: restart the workers when a file of the project changes. development:
+    the port on which the project is received from `cortex dev`, or None. show_tracebacks: responses with status 500 contain the
+    traceback. host: address of the ports.
     """
 
     config: Path
     project: Path
     models: Path
+    host: str = "0.0.0.0"
     packed: Path | None = None
     reload: bool = False
+    development: int | None = None
+    show_tracebacks: bool = False
 
 
 class WorkerPool:
@@ -105,32 +112,37 @@ class WorkerPool:
         self._files: dict[str, tuple[int, int]] = {}
         self._parent_pipe = ParentPipe()
         self._arguments = WorkerArguments(
-            str(options.config), str(self._source.folder), str(options.models), self._parent_pipe.name
+            str(options.config),
+            str(self._source.folder),
+            str(options.models),
+            self._parent_pipe.name,
+            show_tracebacks=options.show_tracebacks or options.development is not None,
         )
-        self._installer: Installer | None = None
+        self._dependencies = Dependencies(handler, self._source.folder, self._parent_pipe, launcher)
+        self._retiring: Sequence[WorkerSlot] = ()
+        self._development: Development | None = None
         self._sync: ModelSync | None = None
+        self._sync_lock = asyncio.Lock()
         if handler.models is not None:
             self._sync = ModelSync(document, options.models, self._source.folder)
 
     async def start(self) -> None:
         """Fetch project, dependencies and models, and start the workers. Return once all workers are ready, or on `stop`.
 
+        In development mode, wait for the project.
+
         Raises StartError, and Stopped if `stop` interrupts a download.
         """
+        if self._options.development is not None:
+            await self._start_development(self._options.development)
+            return
         self._set_step("fetching the project")
         await asyncio.to_thread(self._source.fetch)
-        self._installer = Installer(self._document.spec.handler, self._source.folder, self._parent_pipe)
         if self.stopping.is_set():
             raise Stopped
-        if self._document.spec.handler.dependencies is not None:
-            self._set_step("installing dependencies")
-        await asyncio.to_thread(self._installer.prepare)
-        if self._installer.has_prepared:
-            await self._launcher.renew()
-        self._launcher.preload(_PRELOADED.get(self._document.spec.handler.type, ()))
+        await self._dependencies.update(self._set_step)
         if self._sync is not None:
-            self._set_step("looking for models")
-            await asyncio.to_thread(self._sync.start)
+            await self._start_sync(self._sync)
         if self._options.reload:
             from cortex_runtime.replica.reload import snapshot
 
@@ -138,6 +150,34 @@ class WorkerPool:
             self._files = await asyncio.to_thread(snapshot, self._watched)
         self._set_step("starting the worker processes")
         self._slots = await self._start_generation()
+
+    async def reload(self) -> None:
+        """Start new workers with the files of the project as they are now, and stop the previous ones.
+
+        Installs the dependencies again if their files have changed. If it raises StartError or is cancelled, the previous workers
+        keep serving, with the dependencies that they had.
+        """
+        await self._end_retiring()
+        before = self._dependencies.current()
+        try:
+            await self._dependencies.update(self._set_step)
+            if self._sync is not None and (not self._slots or self._sync.has_project_files):
+                await self._start_sync(self._sync)
+            self._set_step("starting the worker processes")
+            slots = await self._start_generation()
+        except BaseException:
+            await self._dependencies.restore(before)
+            raise
+        self._slots, previous = slots, self._slots
+        # The models may have changed while the new workers started.
+        self.send(ReloadModels())
+        self._earlier_restarts += sum(slot.restarts for slot in previous)
+        for slot in previous:
+            slot.send(Stop())
+        self._retiring = previous
+        if previous:
+            # Until they have noticed, they still accept connections. An idle worker exits within a moment.
+            await asyncio.wait([slot.task for slot in previous], timeout=_STOP_SECONDS)
 
     async def spawn(self, slot: int, listener: int | None = None, grpc_address: str = "") -> Spawned:
         """Start the process of a slot.
@@ -179,7 +219,8 @@ class WorkerPool:
                 self._on_check()
                 down = [slot for slot in self._slots if not slot.is_ready and slot.problem]
                 failing = [slot.problem for slot in down if slot.is_failing and slot.problem]
-                if failing and len(down) == len(self._slots):
+                # In development mode, the next change may be the fix.
+                if failing and len(down) == len(self._slots) and self._development is None:
                     raise failing[0]
         finally:
             stop.cancel()
@@ -205,8 +246,7 @@ class WorkerPool:
         """End `start` and `watch`; the workers keep running."""
         self.stopping.set()
         self._source.stop()
-        if self._installer is not None:
-            self._installer.stop()
+        self._dependencies.stop()
         if self._sync is not None:
             self._sync.stop()
 
@@ -223,10 +263,11 @@ class WorkerPool:
     async def close(self) -> None:
         """Kill all workers and wait until they have exited."""
         self.stop()
-        await _kill(self._slots)
+        if self._development is not None:
+            await self._development.close()
+        await _kill([*self._slots, *self._retiring])
         await self._launcher.close()
-        if self._installer is not None:
-            self._installer.close()
+        self._dependencies.close()
 
     def problem(self) -> NotReady | None:
         """Return why the replica is not ready."""
@@ -238,6 +279,8 @@ class WorkerPool:
         for slot in self._slots:
             if (problem := slot.hung or slot.problem) is not None:
                 return NotReady(problem.reason, problem.message)
+        if self._development is not None and (error := self._development.problem) is not None:
+            return NotReady(error.reason, error.message)
         step, since = self._step
         if self._sync is not None and (downloading := self._sync.status()):
             step = f"downloading {downloading}"
@@ -286,7 +329,7 @@ class WorkerPool:
             await asyncio.wait((started, stop), return_when=asyncio.FIRST_COMPLETED)
             if started.done():
                 started.result()
-        except StartError:
+        except BaseException:
             await _kill(slots)
             raise
         finally:
@@ -315,25 +358,47 @@ class WorkerPool:
         async for _ in changes(self._watched, self._files, self.stopping):
             log.info("the project has changed; restarting the workers")
             try:
-                slots = await self._start_generation()
+                await self.reload()
             except StartError as error:
                 log.error("failed to load the changed project; the previous version stays in use: %s", error)
-                continue
-            self._slots, previous = slots, self._slots
-            # The models may have changed while the new workers started.
-            self.send(ReloadModels())
-            self._earlier_restarts += sum(slot.restarts for slot in previous)
-            for slot in previous:
-                slot.send(Stop())
-            await asyncio.gather(*(slot.task for slot in previous))
-            log.info("the changed project is in use")
+            else:
+                log.info("the changed project is in use")
+
+    async def _start_development(self, port: int) -> None:
+        """Serve the development endpoint until the first version of the project is loaded, or `stop`."""
+        from cortex_runtime.replica.development import Development
+
+        self._set_step("waiting for the files of the project from `cortex dev`")
+        self._development = Development(
+            self._options.host, port, self._source.folder, self.reload, lambda: self._step[0]
+        )
+        await self._development.resume()
+        waits = [asyncio.create_task(event.wait()) for event in (self.stopping, self._development.is_loaded)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def _start_sync(self, sync: ModelSync) -> None:
+        self._set_step("looking for models")
+        async with self._sync_lock:
+            await asyncio.to_thread(sync.start)
+
+    async def _end_retiring(self) -> None:
+        """Wait until the workers of the version before the current one have exited; kill them after a while."""
+        tasks = [slot.task for slot in self._retiring]
+        if tasks and (await asyncio.wait(tasks, timeout=_RETIRING_SECONDS))[1]:
+            log.warning("requests to earlier code took more than %g s and are aborted", _RETIRING_SECONDS)
+            await _kill(self._retiring)
+        self._retiring = ()
+        self._dependencies.remove_unused()
 
     async def _poll_models(self, sync: ModelSync) -> None:
         """Poll the locations of the models and notify the workers of changes."""
         while True:
             await asyncio.sleep(sync.interval)
             try:
-                changed = await asyncio.to_thread(sync.poll)
+                async with self._sync_lock:
+                    changed = await asyncio.to_thread(sync.poll)
             except Stopped:
                 return
             except Exception:

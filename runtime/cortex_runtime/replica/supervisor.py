@@ -37,7 +37,6 @@ _LOAD_WINDOW = 10.0
 class Options(PoolOptions):
     """The command line of `serve`. drain_delay: seconds after SIGTERM during which new connections are still accepted."""
 
-    host: str
     port: int
     admin_port: int
     grpc_port: int
