@@ -143,6 +143,8 @@ DEVELOPMENT_HOLDER_ANNOTATION = f"{PREFIX}development-holder"
 """The `cortex dev` process that a development copy belongs to."""
 DEVELOPMENT_SUFFIX = "-dev"
 """End of the names of development copies. The operator ignores the annotations above on an API with another name."""
+CHANGED_AT_ANNOTATION = f"{PREFIX}changed-at"
+"""When the spec of a ControllerRevision last became the spec of its API."""
 QUEUE_FINALIZER = f"{PREFIX}queue"
 """Keeps an AsyncAPI until its queue is deleted."""
 

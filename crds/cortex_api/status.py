@@ -140,3 +140,5 @@ class Status(Model):
     """The state of the queue of an AsyncAPI."""
     queue_name: str | None = None
     """Name of the queue of an AsyncAPI; a valid value for `spec.queue.name`."""
+    revision: str | None = None
+    """Name of the ControllerRevision with the last spec that was Ready."""

@@ -64,6 +64,12 @@ class Cluster:
                 return None
             raise
 
+    async def list_matching(self, api_version: str, kind: str, namespace: str, selector: str) -> list[Object]:
+        """Return the objects that a label selector matches."""
+        path = _path(api_version, kind, namespace)
+        found = await self._call("GET", path, [("labelSelector", selector)])
+        return [{**item, "apiVersion": api_version, "kind": kind} for item in found["items"]]
+
     async def is_terminating(self, namespace: str) -> bool:
         """Return whether a namespace is being deleted; False where the operator may not read it."""
         try:

@@ -44,6 +44,7 @@ ROUTE_KINDS = frozenset({_HTTP_ROUTE.kind, _GRPC_ROUTE.kind, _INGRESS.kind})
 PLURALS = {
     **{child.kind: child.plural for child in _ALL},
     **{kind: model.plural for kind, model in KINDS.items()},
+    "ControllerRevision": "controllerrevisions",
     "Event": "events",
     "Lease": "leases",
 }

@@ -2,7 +2,7 @@
 
 It is level-triggered: it may be called at any time and any number of times, and compares states instead of following events.
 
-    read the resource → render its objects → plan (plan.py) → apply and delete → observe → report the status
+    read the resource → render its objects → plan (plan.py) → apply and delete → observe → record the revision → report the status
 
 The cache has the live objects, so an API in the wanted state costs no call to the API server.
 """
@@ -35,6 +35,7 @@ from cortex_operator.platform import Platform
 from cortex_operator.queue_lifecycle import QueueLifecycle
 from cortex_operator.render import render, route
 from cortex_operator.replicas.poller import ReplicaPoller
+from cortex_operator.revisions import Revisions
 from cortex_operator.status import conditions, status
 from cortex_operator.status.conditions import NAMESPACE_TERMINATING, Component, Observed, Problem, assess
 from cortex_operator.status.reporter import StatusReporter
@@ -88,6 +89,7 @@ class Reconciler:
             k for k in (*child_kinds(platform), CONFIG_MAP) if k.may_be_pruned
         ]
         self._applier = Applier(cache, cluster)
+        self._revisions = Revisions(cluster)
         self._reporter = StatusReporter(cache, cluster)
 
     async def reconcile(self, key: Key) -> None:
@@ -95,6 +97,7 @@ class Reconciler:
         live = self._cache.api(key)
         if live is None:
             self._applier.forget(key)
+            self._revisions.forget(key)
             self._reporter.forget(key)
             return  # Its objects are garbage-collected.
         if await self.other_operators.manages(key):
@@ -143,8 +146,10 @@ class Reconciler:
             key.namespace
         ):
             raise Rejected(NAMESPACE_TERMINATING)
-        await self._reporter.report(key, live, status.compute(plan.api, live, observed, assessment))
-        for seconds in (result.requeue_after, assessment.until + 1):
+        computed = status.compute(plan.api, live, observed, assessment)
+        retry_after = await self._revisions.record(plan.api, live, computed) if assessment.ready else None
+        await self._reporter.report(key, live, computed)
+        for seconds in (result.requeue_after, retry_after, assessment.until + 1):
             if seconds is not None and seconds < math.inf:
                 self._requeue_after(key, seconds)
         if refused is not None:

@@ -42,6 +42,15 @@ class FakeCluster:
         found = self.objects.get((kind, namespace, name))
         return copy.deepcopy(found)
 
+    async def list_matching(self, api_version: str, kind: str, namespace: str, selector: str) -> list[Object]:
+        self.reads += 1
+        wanted = dict(part.split("=") for part in selector.split(","))
+        return [
+            copy.deepcopy(thing)
+            for place, thing in self.objects.items()
+            if place[:2] == (kind, namespace) and wanted.items() <= thing["metadata"]["labels"].items()
+        ]
+
     async def is_terminating(self, namespace: str) -> bool:
         return self.ending
 

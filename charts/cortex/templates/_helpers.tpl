@@ -84,6 +84,10 @@ nats://{{ include "cortex.natsName" . }}.{{ .Release.Namespace }}.svc:4222{{ if 
 - apiGroups: [apps]
   resources: [deployments/scale]
   verbs: [get, patch]
+# The last ten specs of each API, for `cortex history` and `cortex rollback`.
+- apiGroups: [apps]
+  resources: [controllerrevisions]
+  verbs: [list, create, patch, delete]
 - apiGroups: [""]
   resources: [services, configmaps]
   verbs: [get, list, watch, create, patch, delete]

@@ -71,6 +71,7 @@ BUILT_IN: tuple[Resource, ...] = (
     _core("", "v1", "limitranges", "LimitRange", "limits"),
     _core("apps", "v1", "deployments", "Deployment", "deploy", status=True, scale=_SCALE, categories=("all",)),
     _core("apps", "v1", "replicasets", "ReplicaSet", "rs", status=True, scale=_SCALE, categories=("all",)),
+    _core("apps", "v1", "controllerrevisions", "ControllerRevision"),
     _core("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True, categories=("all",)),
     _core("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", status=True),
     _core("networking.k8s.io", "v1", "ingresses", "Ingress", "ing", status=True),

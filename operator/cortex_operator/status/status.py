@@ -25,7 +25,7 @@ def compute_rejected(live: Object, problem: Problem, observed: Observed | None =
     previous, generation = live.get("status") or {}, live["metadata"].get("generation", 0)
     seen = observed or Observed()
     assessment = assess_rejected(problem, seen, _was_ready(previous, generation))
-    names = ("url", "selector", "autoscaling", "queue", "queueName")
+    names = ("url", "selector", "autoscaling", "queue", "queueName", "revision")
     kept = {name: previous[name] for name in names if name in previous}
     status = {
         **kept,
@@ -54,6 +54,7 @@ def compute(
         "queue": _queue(observed.scaling),
         "queueName": (api.spec.queue.name or api.metadata.name) if isinstance(api, AsyncAPI) else None,
         "lastFailure": _last_failure(assessment, previous),
+        "revision": previous.get("revision"),
     }
     return {name: value for name, value in status.items() if value is not None}
 
