@@ -40,6 +40,8 @@ class GracefulProtocol(HttpToolsProtocol):
 
     _begun = False
     _lingered = False
+    _collected: list[bytes] | None = None
+    _collectable = 0
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -60,6 +62,31 @@ class GracefulProtocol(HttpToolsProtocol):
         """Note that uvicorn tracks the request from here on."""
         self._begun = False
         super().on_headers_complete()
+
+    def collect_body(self, limit: int) -> list[bytes]:
+        """Return a list that receives the rest of the current request's body, without a wake-up and copies for each part.
+
+        The next `receive()` returns when the body is complete, or longer than `limit` bytes, or the client has disconnected.
+        """
+        self._collected, self._collectable = [], limit
+        return self._collected
+
+    def on_body(self, body: bytes) -> None:
+        """Add a part of a body to the list of `collect_body`, or to the request cycle."""
+        collected = self._collected
+        if collected is None or self.cycle.response_complete:
+            super().on_body(body)
+            return
+        collected.append(body)
+        self._collectable -= len(body)
+        if self._collectable < 0:
+            self._collected = None
+            self.cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """End the request's body."""
+        self._collected = None
+        super().on_message_complete()
 
     def shutdown(self) -> None:
         """Close after the running request and after requests that the client sent before it could see `connection: close`."""

@@ -81,11 +81,15 @@ def _part(message: AsgiMessage) -> bytes:
 
 async def _rest(first: bytes, receive: Receive, limit: int) -> bytes:
     chunks, size, more = [first], len(first), True
+    collect = getattr(connection_of(receive), "collect_body", None)
+    collected: list[bytes] = [] if collect is None else collect(limit - size)
     while more and size <= limit:
         message = await receive()
+        chunks += collected
         chunks.append(_part(message))
-        size += len(chunks[-1])
+        size = sum(map(len, chunks))
         more = message.get("more_body", False)
+        collected = []
     if size > limit:
         raise BodyTooLarge(limit)
     return b"".join(chunks)
