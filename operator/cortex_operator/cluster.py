@@ -110,9 +110,15 @@ class Cluster:
         query = [("fieldManager", REPLICAS_MANAGER)]
         await self._call("PATCH", path, query, body, "application/merge-patch+json")
 
-    async def delete(self, child: Object) -> None:
-        """Delete an object and, in the background, what it owns; do nothing if it is deleted already."""
-        body = {"propagationPolicy": "Background", "preconditions": {"uid": child["metadata"]["uid"]}}
+    async def delete(self, child: Object, only_unchanged: bool = False) -> None:
+        """Delete an object and, in the background, what it owns; do nothing if it is deleted already.
+
+        only_unchanged: do nothing either if it has changed since it was read.
+        """
+        preconditions = {"uid": child["metadata"]["uid"]}
+        if only_unchanged:
+            preconditions["resourceVersion"] = child["metadata"]["resourceVersion"]
+        body = {"propagationPolicy": "Background", "preconditions": preconditions}
         try:
             await self._call("DELETE", _path_of(child), body=body)
         except ApiException as error:

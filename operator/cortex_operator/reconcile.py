@@ -7,13 +7,15 @@ It is level-triggered: it may be called at any time and any number of times, and
 The cache has the live objects, so an API in the wanted state costs no call to the API server.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_api import AsyncAPI, RealtimeAPI, development
 from cortex_api.contract import DESTROY, GATEWAY, object_name
 from cortex_operator.apply.applier import Applier, ApplyResult, NameTaken
 from cortex_operator.autoscaling.scaling_loop import Scaler
@@ -41,6 +43,8 @@ from cortex_operator.status.conditions import NAMESPACE_TERMINATING, Component, 
 from cortex_operator.status.reporter import StatusReporter
 from cortex_operator.status.status import component_of
 from cortex_operator.watch.cache import Cache, Key, source_name
+
+log = logging.getLogger("cortex.reconcile")
 
 Object = dict[str, Any]
 API = RealtimeAPI | AsyncAPI
@@ -105,6 +109,8 @@ class Reconciler:
         try:
             if live["metadata"].get("deletionTimestamp"):
                 await self._delete(key, live)
+            elif await self._expire(key, live):
+                return
             else:
                 await self._bring_up_to_date(key, live)
         except Rejected as rejected:
@@ -129,6 +135,19 @@ class Reconciler:
         ):
             return live
         return latest
+
+    async def _expire(self, key: Key, live: Object) -> bool:
+        """Delete a development copy that `cortex dev` has not renewed in time. Return whether it has expired."""
+        expires = development.expires(key.name, live["metadata"].get("annotations") or {})
+        if expires is None:
+            return False
+        seconds = (expires - datetime.now(UTC)).total_seconds()
+        if seconds <= 0:
+            log.info("%s: the development copy has expired and is deleted", key)
+            await self._cluster.delete(live, only_unchanged=True)
+        # After the expiry, or again if it was renewed in the last moment.
+        self._requeue_after(key, max(seconds, 0.0) + 1)
+        return seconds <= 0
 
     async def _delete(self, key: Key, live: Object) -> None:
         problem, is_watched = await self._queue_lifecycle.delete_queue(key, live)

@@ -106,8 +106,11 @@ class FakeCluster:
         self._maybe_fail()
         self.edit("Deployment", deployment["metadata"]["name"], {"spec": {"replicas": replicas}})
 
-    async def delete(self, child: Object) -> None:
+    async def delete(self, child: Object, only_unchanged: bool = False) -> None:
         self._maybe_fail()
+        live = self.objects.get(_place(child), child)
+        if only_unchanged and live["metadata"]["resourceVersion"] != child["metadata"]["resourceVersion"]:
+            return
         self.remove(child["kind"], child["metadata"]["name"], child["metadata"]["namespace"])
 
     async def write_status(self, live: Object, status: Object) -> Object:

@@ -70,7 +70,8 @@ nats://{{ include "cortex.natsName" . }}.{{ .Release.Namespace }}.svc:4222{{ if 
 {{- define "cortex.rules" -}}
 - apiGroups: [cortex.dev]
   resources: [realtimeapis, asyncapis]
-  verbs: [get, list, watch]
+  # delete: the development copies of `cortex dev` that have expired.
+  verbs: [get, list, watch, delete]
 # To add and remove the finalizer of AsyncAPIs with queue.deletionPolicy: Delete.
 - apiGroups: [cortex.dev]
   resources: [asyncapis]

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from cortex_api import AsyncAPI, RealtimeAPI, contract
+from cortex_api import AsyncAPI, RealtimeAPI, contract, development
 from cortex_api.contract import ADMIN_PORT, COMPONENT_LABEL, GATEWAY, GRPC_PORT, PORT, TEMPLATE_LABEL, WORKER
 from cortex_api.deployment import Compute
 from cortex_api.units import seconds
@@ -46,7 +46,7 @@ def template(
     config, code: the ConfigMaps that the pods read; their names change with their content, which replaces the pods. The gateway
     has no code, because it does not run the handler.
     """
-    code = None if component == GATEWAY else code
+    code = None if component == GATEWAY or _is_development(api) else code
     pod: Object = {
         "metadata": {"labels": {**labels(api), COMPONENT_LABEL: component}},
         "spec": _spec(api, platform, component, config, code),
@@ -133,7 +133,10 @@ def _container(
     if component != GATEWAY:
         mounts += models_mounts(claims)
         args += ["--project", contract.PROJECT_FOLDER, "--models", contract.MODELS_FOLDER]
-        if is_packed(code):
+        if _is_development(api):
+            mounts.append({"name": "project", "mountPath": contract.PROJECT_FOLDER})
+            args.append("--development")
+        elif is_packed(code):
             mounts.append({"name": "code", "mountPath": contract.ARCHIVE_FOLDER, "readOnly": True})
             mounts.append({"name": "project", "mountPath": contract.PROJECT_FOLDER})
             args += ["--packed", contract.ARCHIVE_FOLDER]
@@ -167,6 +170,11 @@ def _container(
         container["lifecycle"] = {"preStop": {"sleep": {"seconds": PRE_STOP}}}
     _add_environment(container, api, platform, component)
     return container
+
+
+def _is_development(api: RealtimeAPI | AsyncAPI) -> bool:
+    """Return whether the pods receive the project from `cortex dev`. A renewal of the expiry changes no pod."""
+    return development.expires(api.metadata.name, api.metadata.annotations) is not None
 
 
 def _image(api: RealtimeAPI | AsyncAPI, platform: Platform) -> str:
@@ -289,7 +297,8 @@ def _volumes(
         if items := code_items(api):
             volume["items"] = items
         volumes.append({"name": "code", "configMap": volume})
-    if is_packed(code) or (handler.source is not None and handler.source.uri is not None):
+    has_uri = handler.source is not None and handler.source.uri is not None
+    if _is_development(api) or is_packed(code) or has_uri:
         volumes.append({"name": "project", "emptyDir": {}})
     if handler.shm_size is not None:
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(handler.shm_size)}})
