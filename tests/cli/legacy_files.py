@@ -245,7 +245,7 @@ REFUSED = {
     "a traffic splitter": (
         "- name: a\n  kind: TrafficSplitter\n  apis: [{name: b, weight: 100, shadow: false}]\n",
         2,
-        "an HTTPRoute with a weight",
+        "API b is not in the file, or is not converted",
     ),
     "containers": (
         "- name: a\n  kind: RealtimeAPI\n  pod: {containers: [{name: x, image: y}]}\n  autoscaling: {target_in_flight: 1}\n"

@@ -279,13 +279,12 @@ def test_validation_errors_have_the_original_line(convert):
 def test_unsupported_kinds_are_reported_and_other_apis_are_converted(convert):
     found, stderr = convert(
         "- name: a\n  kind: RealtimeAPI\n  handler: {type: python, path: h.py}\n"
-        "- name: s\n  kind: TrafficSplitter\n  apis: [{name: a, weight: 100}]\n",
+        "- name: s\n  kind: TaskAPI\n  definition: {path: t.py}\n",
         code=1,
     )
     assert [api["metadata"]["name"] for api in found] == ["a"]
     assert (
-        "! cortex.yaml:5: TrafficSplitter is not converted: the gateway of the cluster splits traffic: apply an HTTPRoute"
-        in stderr
+        "! cortex.yaml:5: TaskAPI is not converted: tasks are not supported: run a Kubernetes Job" in stderr
     )
 
 

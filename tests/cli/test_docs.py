@@ -218,9 +218,6 @@ def check(block: Block, found: dict[str, Any]) -> None:
         assert (block.file or "").endswith("cortex.yaml") or found["spec"]["syncPolicy"]["syncOptions"]
     elif found.get("apiVersion") == API:
         parse(found)
-    elif found.get("kind") == "HTTPRoute":
-        for backend in found["spec"]["rules"][0]["backendRefs"]:
-            assert (backend["name"].split("-")[0], backend["port"]) == ("api", 8080)
     elif set(found) <= set(yaml.safe_load((CHART / "values.yaml").read_text())):
         assert render(found)
     else:

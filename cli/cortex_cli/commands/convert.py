@@ -11,6 +11,7 @@ from cortex_cli.convert.code import Code
 from cortex_cli.convert.field_mapping import translate
 from cortex_cli.convert.legacy import Entry, LegacyFile, LegacyFileError, fields, read
 from cortex_cli.convert.manifest_builder import ManifestBuilder, Remark
+from cortex_cli.convert.traffic_splitter import convert_splitters
 from cortex_cli.manifests import dump
 
 
@@ -23,7 +24,13 @@ from cortex_cli.manifests import dump
     metavar="configmap | image | URI",
     help="Source of the code: a ConfigMap, the image, or the URI of an archive or prefix in a bucket.",
 )
-def convert(file: Path, source: str) -> None:
+@click.option(
+    "--gateway",
+    metavar="NAMESPACE/NAME",
+    callback=lambda context, parameter, value: _gateway(value),
+    help="Gateway of the cluster, for the HTTPRoute of a TrafficSplitter that a candidate cannot express.",
+)
+def convert(file: Path, source: str, gateway: tuple[str, str] | None) -> None:
     """Convert a cortex.yaml of Cortex 0.1 to 0.35 to manifests.
 
     Prints the manifests and a ConfigMap with the project in FILE's folder. Remarks on standard error list the renamed and dropped
@@ -49,7 +56,7 @@ def convert(file: Path, source: str) -> None:
     code = Code(
         None if is_stdin else file.absolute().parent, source, f"{name}-code", None if is_stdin else file
     )
-    manifests, remarks, failed = convert_entries(old, code)
+    manifests, remarks, failed = convert_entries(old, code, gateway)
     for remark in sorted(remarks, key=lambda remark: remark.line):
         mark = click.style("! ", fg="yellow") if remark.needs_action else "  "
         click.echo(f"{mark}{file}:{remark.line}: {remark.text}", err=True)
@@ -58,34 +65,55 @@ def convert(file: Path, source: str) -> None:
     sys.exit(1 if failed else 0)
 
 
-def convert_entries(old: LegacyFile, code: Code) -> tuple[list[dict[str, Any]], list[Remark], bool]:
-    """Return the manifests of a file (the ConfigMap first), the remarks, and whether a manifest is missing or invalid."""
+def _gateway(value: str | None) -> tuple[str, str] | None:
+    """Parse the option --gateway. Raises click.BadParameter."""
+    if value is None:
+        return None
+    namespace, slash, name = value.partition("/")
+    if not (namespace and slash and name) or "/" in name:
+        raise click.BadParameter(f"must be NAMESPACE/NAME; got {value}")
+    return namespace, name
+
+
+def convert_entries(
+    old: LegacyFile, code: Code, gateway: tuple[str, str] | None = None
+) -> tuple[list[dict[str, Any]], list[Remark], bool]:
+    """Return the manifests of a file (the ConfigMap first), the remarks, and whether a manifest is missing or invalid.
+
+    gateway: namespace and name of the Gateway for HTTPRoutes of TrafficSplitters; None: such a TrafficSplitter is not converted.
+    """
     deployments = [str(entry.get("name")) for entry in old.entries if entry.kind == "deployment"]
-    apis: list[ManifestBuilder] = []
+    found: dict[int, ManifestBuilder] = {}  # by the index of the entry
     remarks: list[Remark] = []
     failed = False
-    names: dict[Any, int] = {}
-    endpoints: dict[Any, int] = {}
-    for entry in old.entries:
+    for index, entry in enumerate(old.entries):
         if entry.kind == "deployment":
             remarks += _deployment(entry)
+            continue
+        if entry.kind == "TrafficSplitter":
             continue
         result = translate(entry, old.releases, deployments[0] if deployments else None, code)
         if isinstance(result, Remark):
             remarks.append(result)
             failed = True
             continue
+        found[index] = result
         remarks += result.remarks
         problems = validate(result)
-        problems += _repeated(result, "name", result.manifest["metadata"].get("name"), names)
-        endpoint = result.manifest["spec"].get("networking", {}).get("endpoint")
-        problems += _repeated(result, "networking.endpoint", endpoint, endpoints)
         remarks += problems
         failed = failed or bool(problems) or result.is_invalid
-        apis.append(result)
+    split = convert_splitters(old.entries, found, gateway)
+    remarks += split.remarks
+    for combined in split.combined:
+        problems = validate(combined)
+        remarks += problems
+        failed = failed or bool(problems)
+    apis = [found[index] for index in sorted(found)]
+    repeated = _repeated(apis)
     packed, code_remarks, packing_failed = code.config_map(apis)
-    manifests = [*([packed.manifest] if packed else []), *(api.manifest for api in apis)]
-    return manifests, remarks + code_remarks, failed or packing_failed
+    manifests = [*([packed.manifest] if packed else []), *(api.manifest for api in apis), *split.routes]
+    failed = failed or split.failed or bool(repeated) or packing_failed
+    return manifests, remarks + repeated + code_remarks, failed
 
 
 def validate(result: ManifestBuilder) -> list[Remark]:
@@ -113,18 +141,20 @@ def _deployment(entry: Entry) -> list[Remark]:
     return remarks
 
 
-def _repeated(result: ManifestBuilder, field: str, value: Any, seen: dict[Any, int]) -> list[Remark]:
-    """Return a remark if another API of the file has the same name or endpoint."""
-    line = result.lines.get("metadata.name" if field == "name" else f"spec.{field}", result.entry.line())
-    if not isinstance(value, str) or seen.setdefault(value, line) == line:
-        return []
-    return [
-        Remark(
-            line,
-            f"not valid: {field} {value} is already used by the API in line {seen[value]}",
-            needs_action=True,
-        )
-    ]
+def _repeated(apis: list[ManifestBuilder]) -> list[Remark]:
+    """Return a remark for each API that has the name or endpoint of one before it."""
+    remarks: list[Remark] = []
+    for path, field in (("metadata.name", "name"), ("spec.networking.endpoint", "networking.endpoint")):
+        seen: dict[str, int] = {}
+        for api in apis:
+            value: Any = api.manifest
+            for part in path.split("."):
+                value = (value or {}).get(part)
+            line = api.lines.get(path, api.entry.line())
+            if isinstance(value, str) and (first := seen.setdefault(value, line)) != line:
+                text = f"not valid: {field} {value} is already used by the API in line {first}"
+                remarks.append(Remark(line, text, needs_action=True))
+    return remarks
 
 
 def _origin(result: ManifestBuilder, path: str) -> int:

@@ -13,8 +13,6 @@ from cortex_cli.convert.releases import CONTAINERS, DEBUG, TEXTS, TRAINING, Rele
 _OTHER_KINDS = {
     "BatchAPI": "batch jobs are not supported: run a Kubernetes Job, or post each item to an AsyncAPI",
     "TaskAPI": "tasks are not supported: run a Kubernetes Job",
-    "TrafficSplitter": "the gateway of the cluster splits traffic: apply an HTTPRoute with a weight for each API's Service"
-    " (example in docs/migration.md)",
     **dict.fromkeys(
         TRAINING,
         "training is not supported: export the model to a bucket, and set handler.models.path to its location",
