@@ -80,6 +80,8 @@ TENSORFLOW_SERVING_VARIABLE = "CORTEX_TENSORFLOW_SERVING"
 """HOST:PORT of TensorFlow Serving."""
 HOST_VARIABLE = "CORTEX_HOST"
 """The address that the runtime listens on."""
+SPLIT_VARIABLE = "CORTEX_SPLIT"
+"""The file that tells a stable replica which requests the candidate answers."""
 DEPENDENCIES_VARIABLE = "CORTEX_DEPENDENCIES"
 """The folder of the packages that were installed for the project; set by a replica for its worker processes."""
 

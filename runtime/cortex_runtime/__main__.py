@@ -47,6 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
         default=contract.GRPC_PORT,
         help="port of gRPC, where handler.protocols.grpc is set",
     )
+    serve.add_argument(
+        "--split",
+        type=Path,
+        default=os.environ.get(contract.SPLIT_VARIABLE, f"{contract.SPLIT_DIRECTORY}/{contract.SPLIT_FILE}"),
+        help="file that says which requests the candidate answers",
+    )
     _add_drain_delay(serve)
     consume = command(contract.CONSUME_COMMAND, "run the jobs of an AsyncAPI")
     _add_code_options(consume)
@@ -64,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     destroy.add_argument("--queue", required=True, help="name of the queue: cortex-NAMESPACE-NAME")
     options = vars(parser.parse_args(arguments))
-    for name in ("config", "project", "packed", "models"):
+    for name in ("config", "project", "packed", "models", "split"):
         if options.get(name) is not None:
             options[name] = options[name].absolute()
     return _run(options.pop("command"), options)

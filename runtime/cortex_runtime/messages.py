@@ -30,6 +30,19 @@ class ReloadModels:
 
 
 @dataclass(frozen=True)
+class ReloadSplit:
+    """To a worker: the file of the split has changed, so read it again."""
+
+
+@dataclass(frozen=True)
+class Describe:
+    """To a worker: send a `Description`. topic: "interface", or "classes" or "differences" of the compared responses."""
+
+    id: str
+    topic: str
+
+
+@dataclass(frozen=True)
 class Ping:
     """To a worker: answer with `Pong` from the event loop."""
 
@@ -84,6 +97,14 @@ class ModelsChanged:
 
 
 @dataclass(frozen=True)
+class Description:
+    """From a worker: the answer to `Describe`. body: JSON."""
+
+    id: str
+    body: bytes
+
+
+@dataclass(frozen=True)
 class Pong:
     """From a worker: its event loop responds. busy: whether all its threads are. finished: number of completed calls."""
 
@@ -118,9 +139,18 @@ class JobFailed:
     retryable: bool
 
 
-Command = Drain | Stop | ReloadModels | Ping | RunJob | CancelJob
+Command = Drain | Stop | ReloadModels | ReloadSplit | Describe | Ping | RunJob | CancelJob
 Report = (
-    Ready | StartFailed | Step | ModelFailed | ModelsChanged | Pong | JobProgress | JobCompleted | JobFailed
+    Ready
+    | StartFailed
+    | Step
+    | ModelFailed
+    | ModelsChanged
+    | Description
+    | Pong
+    | JobProgress
+    | JobCompleted
+    | JobFailed
 )
 Message = Command | Report
 
@@ -129,8 +159,9 @@ _CHUNK = 1 << 18
 _TYPES: dict[str, type[Message]] = {
     each.__name__: each
     for each in (
-        *(Drain, Stop, ReloadModels, Ping, RunJob, CancelJob),
-        *(Ready, StartFailed, Step, ModelFailed, ModelsChanged, Pong, JobProgress, JobCompleted, JobFailed),
+        *(Drain, Stop, ReloadModels, ReloadSplit, Describe, Ping, RunJob, CancelJob),
+        *(Ready, StartFailed, Step, ModelFailed, ModelsChanged, Description, Pong),
+        *(JobProgress, JobCompleted, JobFailed),
     )
 }
 

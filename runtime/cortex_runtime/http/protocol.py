@@ -121,6 +121,11 @@ class InlineProtocol(GracefulProtocol):
         self._body = b""
         self._common: tuple[Any, bytes] = (None, b"")
 
+    def use(self, app: InlineApp) -> None:
+        """Answer the requests that follow with another application."""
+        self._app = app
+        self.app = app
+
     def data_received(self, data: bytes) -> None:
         """Parse the data. A held request that is still incomplete takes the ASGI path."""
         super().data_received(data)

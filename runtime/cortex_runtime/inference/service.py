@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -71,6 +72,19 @@ class InferenceService:
             "inputs": [spec.metadata() for spec in signature.inputs.values()],
             "outputs": [spec.metadata() for spec in signature.outputs.values()],
         }
+
+    def signatures(self) -> dict[str, Any]:
+        """Return inputs and outputs of each model, of its latest version. They are missing if it cannot be loaded."""
+        found: dict[str, Any] = {}
+        for name in self._models.names():
+            found[name] = {}
+            with suppress(Exception):
+                signature = self._models.signature(name, "")
+                found[name] = {
+                    "inputs": [spec.metadata() for spec in signature.inputs.values()],
+                    "outputs": [spec.metadata() for spec in signature.outputs.values()],
+                }
+        return found
 
     def model_ready(self, name: str, version: str) -> bool:
         """Return whether a request for a model would be answered. Raises UserError with status 404 for an unknown model."""

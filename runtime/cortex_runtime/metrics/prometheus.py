@@ -4,7 +4,7 @@
 over all workers).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -23,7 +23,10 @@ from cortex_runtime.metrics.shared_memory import BATCH_SIZES, BUCKETS, SharedMet
 
 
 class ReplicaCollector(Collector):
-    """Collects the metrics of a replica. workers: returns (ready, restarts). model_failures: returns failed loads by model."""
+    """Collects the metrics of a replica.
+
+    workers: returns (ready, restarts). model_failures: returns failed loads by model. further: returns further metric families.
+    """
 
     def __init__(
         self,
@@ -31,11 +34,13 @@ class ReplicaCollector(Collector):
         shared_metrics: SharedMetrics,
         workers: Callable[[], tuple[int, int]],
         model_failures: Callable[[], Mapping[str, int]] = dict,
+        further: Callable[[], Iterable[Metric]] = tuple,
     ) -> None:
         self._document = document
         self._shared_metrics = shared_metrics
         self._workers = workers
         self._model_failures = model_failures
+        self._further = further
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metric families of the replica."""
@@ -94,6 +99,7 @@ class ReplicaCollector(Collector):
         )
         build.add_metric((__version__, document.name, document.namespace, document.kind), 1)
         yield build
+        yield from self._further()
         yield from families(
             series.merge(shared_metrics.series_region(slot) for slot in range(shared_metrics.slots))
         )
@@ -178,9 +184,10 @@ class Metrics:
         shared_metrics: SharedMetrics,
         workers: Callable[[], tuple[int, int]],
         model_failures: Callable[[], Mapping[str, int]] = dict,
+        further: Callable[[], Iterable[Metric]] = tuple,
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(ReplicaCollector(document, shared_metrics, workers, model_failures))
+        self._registry.register(ReplicaCollector(document, shared_metrics, workers, model_failures, further))
 
     def text(self) -> bytes:
         """Return the metrics in the Prometheus text format, version 0.0.4."""

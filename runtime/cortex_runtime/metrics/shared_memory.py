@@ -44,7 +44,11 @@ _IN_FLIGHT, _WAITING, _LIVE, _FREE, _MOVABLE, _CONNECTIONS, _ACCEPTED, _SECONDS,
 _REQUESTS = _HISTOGRAM + len(BUCKETS) + 1
 _BATCHED = _REQUESTS + len(METHODS) * STATUSES
 _BATCH_WAIT = _BATCHED + len(BATCH_SIZES) + 2
-_WIDTH = _BATCH_WAIT + len(BUCKETS) + 2
+_BREAKER = _BATCH_WAIT + len(BUCKETS) + 2
+_CANDIDATE = _BREAKER + 1
+CANDIDATE_CELLS = 64
+"""Cells of a row that candidate/counters.py defines."""
+_WIDTH = _CANDIDATE + CANDIDATE_CELLS
 _METHOD_OFFSET = {method: _REQUESTS + i * STATUSES - FIRST_STATUS for i, method in enumerate(METHODS)}
 _OTHER_OFFSET = _METHOD_OFFSET["OTHER"]
 
@@ -55,6 +59,8 @@ class SharedMetrics:
     For load sharing (serving/load_sharing.py), workers read one value per slot of each other. live: 1 while the worker accepts
     connections. free: 1 while a request would start without waiting. movable: queued requests that may move to another worker.
     connections: open connections. accepted: connections accepted so far.
+
+    breaker: 1 per slot while the worker's breaker of the candidate is open.
     """
 
     def __init__(self, descriptor: int, slots: int) -> None:
@@ -68,6 +74,7 @@ class SharedMetrics:
         self.live, self.free = self.cells[_LIVE::_WIDTH], self.cells[_FREE::_WIDTH]
         self.movable, self.connections = self.cells[_MOVABLE::_WIDTH], self.cells[_CONNECTIONS::_WIDTH]
         self.accepted = self.cells[_ACCEPTED::_WIDTH]
+        self.breaker = self.cells[_BREAKER::_WIDTH]
 
     @classmethod
     def create(cls, slots: int) -> "SharedMetrics":
@@ -89,6 +96,11 @@ class SharedMetrics:
         start = self._table + slot * REGION
         return self._memory[start : start + REGION]
 
+    def candidate_cells(self, slot: int) -> "memoryview[float]":
+        """Return the cells of a worker's row that belong to the candidate."""
+        start = slot * _WIDTH + _CANDIDATE
+        return self.cells[start : start + CANDIDATE_CELLS]
+
     def in_flight(self) -> int:
         """Return the number of requests that the replica runs or queues."""
         return int(sum(self._in_flight))
@@ -99,7 +111,7 @@ class SharedMetrics:
 
     def reset_gauges(self, slot: int) -> None:
         """Zero the requests and connections of a worker that has exited; its counters stay."""
-        for cell in (_IN_FLIGHT, _WAITING, _LIVE, _FREE, _MOVABLE, _CONNECTIONS):
+        for cell in (_IN_FLIGHT, _WAITING, _LIVE, _FREE, _MOVABLE, _CONNECTIONS, _BREAKER):
             self.cells[slot * _WIDTH + cell] = 0.0
 
     def requests(self) -> Iterator[tuple[str, int, float]]:
@@ -120,7 +132,7 @@ class SharedMetrics:
 
     def batch_waits(self) -> tuple[list[float], float]:
         """Return the cumulative counts for each of BUCKETS and +Inf, and the sum of seconds."""
-        return self._histogram(_BATCH_WAIT, BUCKETS, _WIDTH - 1)
+        return self._histogram(_BATCH_WAIT, BUCKETS, _BREAKER - 1)
 
     def _histogram(self, first: int, bounds: Sequence[float], total_at: int) -> tuple[list[float], float]:
         starts = [slot * _WIDTH for slot in range(self.slots)]
@@ -174,4 +186,4 @@ class WorkerMetrics:
         cells[base + _BATCH_WAIT - 1] += len(waits)
         for seconds in waits:
             cells[base + _BATCH_WAIT + bisect_left(BUCKETS, seconds)] += 1.0
-            cells[base + _WIDTH - 1] += seconds
+            cells[base + _BREAKER - 1] += seconds

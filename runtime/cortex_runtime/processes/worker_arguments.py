@@ -12,6 +12,7 @@ class WorkerArguments:
 
     parent_pipe: the name of the supervisor's `ParentPipe`. listener, metrics, control: file descriptors of the listening socket,
     the shared metrics and the control channel; -1 for what a worker does not have. grpc_address: host and port of gRPC, or empty.
+    split: path of the file that says which requests the candidate answers; empty in an AsyncAPI.
     slot: the worker's index in the shared metrics, of `slots`. mailboxes: a pair of descriptors, to read and to write, of each
     slot's mailbox; empty where a replica has one worker. show_tracebacks: whether responses contain tracebacks.
     """
@@ -22,6 +23,7 @@ class WorkerArguments:
     parent_pipe: str
     listener: int = -1
     grpc_address: str = ""
+    split: str = ""
     metrics: int = -1
     control: int = -1
     slot: int = 0

@@ -1,6 +1,6 @@
 """The ASGI application of the admin port: health, readiness, metrics and load of a replica. Its process runs no user code."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -26,7 +26,7 @@ class Admin:
 
     problem: returns why the replica is not ready, or None. metrics: returns the Prometheus text. load: returns the requests in
     flight. average: returns their average over the last ten seconds, by which the operator scales. failure: returns why a
-    worker last exited or hung, which /readyz reports as "lastFailure".
+    worker last exited or hung, which /readyz reports as "lastFailure". reports: by further path, return status and JSON.
     """
 
     def __init__(
@@ -36,18 +36,25 @@ class Admin:
         load: Callable[[], int],
         average: Callable[[], float] | None = None,
         failure: Callable[[], dict[str, str] | None] = lambda: None,
+        reports: Mapping[str, Callable[[], Awaitable[tuple[int, Any]]]] | None = None,
     ) -> None:
         self._problem = problem
         self._metrics = metrics
         self._load = load
         self._average = average
         self._failure = failure
+        self._reports = reports or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to one request."""
         if scope["type"] != "http":
             return
-        status, content_type, body = self._respond(scope["path"])
+        report = self._reports.get(scope["path"])
+        if report is not None:
+            status, content = await report()
+            content_type, body = _JSON, orjson.dumps(content)
+        else:
+            status, content_type, body = self._respond(scope["path"])
         headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -70,7 +77,8 @@ class Admin:
             return 200, _PROMETHEUS_TEXT, self._metrics()
         if path == LOAD_PATH:
             return 200, _JSON, orjson.dumps(self._loads())
-        return 404, _JSON, b'{"error":"not found; use /healthz, /readyz, /metrics or /load"}'
+        paths = (HEALTH_PATH, READINESS_PATH, METRICS_PATH, LOAD_PATH, *self._reports)
+        return 404, _JSON, orjson.dumps({"error": f"not found; use {', '.join(paths)}"})
 
     def _loads(self) -> dict[str, float]:
         average = {} if self._average is None else {"average": round(self._average(), 3)}

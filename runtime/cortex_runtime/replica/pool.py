@@ -13,14 +13,26 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cortex_api import Document
 from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.handler.project_source import ProjectSource
 from cortex_runtime.mailboxes import Mailboxes
-from cortex_runtime.messages import Command, Message, ModelFailed, ModelsChanged, ReloadModels, Step, Stop
+from cortex_runtime.messages import (
+    Command,
+    Describe,
+    Description,
+    Message,
+    ModelFailed,
+    ModelsChanged,
+    ReloadModels,
+    ReloadSplit,
+    Step,
+    Stop,
+)
 from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.models.sync import ModelSync
 from cortex_runtime.processes.child_process import ChildProcess, Spawned
@@ -46,6 +58,8 @@ usually ready by then. An unready replica would refuse them."""
 _STOP_SECONDS = 0.5
 _RETIRING_SECONDS = 5.0
 """Seconds that requests to earlier code have after a second reload has begun."""
+_DESCRIBE_SECONDS = 2.0
+"""Seconds to wait for what the workers send about themselves."""
 _FAILURE_WINDOW = 300.0
 """Seconds for which earlier exits of workers are counted in the message of the last one."""
 
@@ -74,8 +88,8 @@ class WorkerPool:
     """The worker processes of a replica.
 
     launcher: starts processes. launch: starts the worker process of a slot, with `spawn`. on_check: called after each check of
-    the workers. hang_timeout: seconds after which a worker may count as hung; None where hangs are not detected. listener,
-    shares_requests: what serving workers have.
+    the workers. further_metrics: returns metric families for /metrics. hang_timeout: seconds after which a worker may count as
+    hung; None where hangs are not detected. shares_requests: whether queued requests may move to another worker.
     """
 
     def __init__(
@@ -88,6 +102,7 @@ class WorkerPool:
         hang_timeout: float | None = None,
         shares_requests: bool = False,
         on_check: Callable[[], None] = lambda: None,
+        further_metrics: Callable[[], Iterable[Any]] = tuple,
     ) -> None:
         self._options = options
         self._document = document
@@ -96,6 +111,7 @@ class WorkerPool:
         self._launch = launch
         self._hang_timeout = hang_timeout
         self._on_check = on_check
+        self.further_metrics = further_metrics
         handler = document.spec.handler
         self._size = handler.processes_per_replica
         # Two slots per worker: during a reload, two generations of workers serve at the same time.
@@ -103,6 +119,8 @@ class WorkerPool:
         self._free = list(range(self.metrics.slots))
         self._mailboxes = Mailboxes.create(self.metrics.slots if shares_requests and self._size > 1 else 0)
         self._slots: Sequence[WorkerSlot] = ()
+        self._descriptions: dict[str, asyncio.Future[bytes]] = {}
+        self._description_ids = count()
         self._earlier_restarts = 0
         self._load_failures: Counter[str] = Counter()
         self._step = ("starting", time.time())
@@ -169,8 +187,9 @@ class WorkerPool:
             await self._dependencies.restore(before)
             raise
         self._slots, previous = slots, self._slots
-        # The models may have changed while the new workers started.
+        # The models and the split may have changed while the new workers started.
         self.send(ReloadModels())
+        self.send(ReloadSplit())
         self._earlier_restarts += sum(slot.restarts for slot in previous)
         for slot in previous:
             slot.send(Stop())
@@ -179,10 +198,13 @@ class WorkerPool:
             # Until they have noticed, they still accept connections. An idle worker exits within a moment.
             await asyncio.wait([slot.task for slot in previous], timeout=_STOP_SECONDS)
 
-    async def spawn(self, slot: int, listener: int | None = None, grpc_address: str = "") -> Spawned:
+    async def spawn(
+        self, slot: int, listener: int | None = None, grpc_address: str = "", split: str = ""
+    ) -> Spawned:
         """Start the process of a slot.
 
-        listener: descriptor of the socket that it accepts from. grpc_address: host and port of gRPC, or empty.
+        listener: descriptor of the socket that it accepts from. grpc_address: host and port of gRPC, or empty. split: path of the
+        file of the split.
         """
         arguments = replace(
             self._arguments, metrics=self.metrics.descriptor, slot=slot, slots=self.metrics.slots
@@ -192,6 +214,7 @@ class WorkerPool:
                 arguments,
                 listener=listener,
                 grpc_address=grpc_address,
+                split=split,
                 mailboxes=self._mailboxes.descriptors,
             )
         folder, python_path = self._source.folder, self._document.spec.handler.python_path
@@ -236,11 +259,29 @@ class WorkerPool:
             self.send(ReloadModels())
         elif isinstance(report, Step):
             self._set_step(report.description)
+        elif isinstance(report, Description):
+            answer = self._descriptions.pop(report.id, None)
+            if answer is not None and not answer.done():
+                answer.set_result(report.body)
 
     def send(self, command: Command) -> None:
         """Send a command to all workers."""
         for slot in self._slots:
             slot.send(command)
+
+    async def describe(self, topic: str) -> list[bytes]:
+        """Return what the workers send about a topic of `Describe`, as JSON. A worker that hangs is left out."""
+        answers = {}
+        for slot in self._slots:
+            if slot.is_serving:
+                name = f"{topic}-{next(self._description_ids)}"
+                answers[name] = self._descriptions[name] = asyncio.get_running_loop().create_future()
+                slot.send(Describe(name, topic))
+        if answers:
+            await asyncio.wait(answers.values(), timeout=_DESCRIBE_SECONDS)
+        for name in answers:
+            self._descriptions.pop(name, None)
+        return [answer.result() for answer in answers.values() if answer.done()]
 
     def stop(self) -> None:
         """End `start` and `watch`; the workers keep running."""
@@ -307,7 +348,9 @@ class WorkerPool:
             # Imported at the first scrape, since it takes longer than the start of a worker.
             from cortex_runtime.metrics.prometheus import Metrics
 
-            self._prometheus = Metrics(self._document, self.metrics, self.counts, self.model_failures)
+            self._prometheus = Metrics(
+                self._document, self.metrics, self.counts, self.model_failures, self.further_metrics
+            )
         return self._prometheus.text()
 
     def model_failures(self) -> dict[str, int]:

@@ -11,19 +11,24 @@ import socket
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from cortex_api import Document, units
+from cortex_api.contract import CANDIDATE_PATH, DIFFERENCES_PATH, INTERFACE_PATH
 from cortex_runtime.document import require_supported
 from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.http.server import Server
 from cortex_runtime.logs import records
-from cortex_runtime.messages import Drain, Stop
+from cortex_runtime.messages import Drain, ReloadSplit, Stop
 from cortex_runtime.processes.child_process import ChildProcess
 from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.listener import listen, reserve
 from cortex_runtime.processes.template_process import Template
 from cortex_runtime.replica.admin import Admin, admin_server
 from cortex_runtime.replica.pool import CHECK_SECONDS, PoolOptions, WorkerPool
+from cortex_runtime.replica.split_watcher import SplitWatcher
 from cortex_runtime.replica.termination import record_termination
 
 log = logging.getLogger("cortex")
@@ -35,12 +40,17 @@ _LOAD_WINDOW = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Options(PoolOptions):
-    """The command line of `serve`. drain_delay: seconds after SIGTERM during which new connections are still accepted."""
+    """The command line of `serve`.
+
+    split: file that says which requests the candidate answers. drain_delay: seconds after SIGTERM during which new connections
+    are still accepted.
+    """
 
     port: int
     admin_port: int
     grpc_port: int
     termination_log: Path
+    split: Path
     drain_delay: float = 1.0
 
 
@@ -68,7 +78,14 @@ class Supervisor:
             self._launch,
             hang_timeout=self._request_timeout,
             shares_requests=True,
-            on_check=self._sample_load,
+            on_check=self._on_check,
+            further_metrics=lambda: self._split.metrics(),
+        )
+        self._split = SplitWatcher(
+            options.split,
+            self._pool.metrics,
+            lambda: self._pool.send(ReloadSplit()),
+            self._pool.describe,
         )
 
     async def run(self) -> int:
@@ -94,7 +111,9 @@ class Supervisor:
         return 0
 
     async def _launch(self, slot: int) -> ChildProcess:
-        spawned = await self._pool.spawn(slot, self._listener.fileno(), self._grpc_address)
+        spawned = await self._pool.spawn(
+            slot, self._listener.fileno(), self._grpc_address, str(self._options.split)
+        )
         return ChildProcess(*spawned, slot, self._pool.on_report)
 
     async def _drain(self) -> None:
@@ -117,16 +136,33 @@ class Supervisor:
         self._is_interrupted = True
         self._pool.stop()
 
-    def _sample_load(self) -> None:
+    def _on_check(self) -> None:
+        self._split.check()
         self._loads.append(self._pool.metrics.in_flight())
 
     def _average_load(self) -> float:
         return sum(self._loads) / len(self._loads) if self._loads else 0.0
 
+    async def _interface(self) -> tuple[int, Any]:
+        """Return status and JSON of GET /interface, which any worker knows."""
+        workers = await self._pool.describe("interface")
+        if not workers:
+            return 503, {"error": "no worker is ready"}
+        return 200, orjson.loads(workers[0])
+
     def _admin_server(self) -> Server:
         pool = self._pool
         admin = Admin(
-            pool.problem, pool.metrics_text, pool.metrics.in_flight, self._average_load, pool.last_failure
+            pool.problem,
+            pool.metrics_text,
+            pool.metrics.in_flight,
+            self._average_load,
+            pool.last_failure,
+            {
+                CANDIDATE_PATH: self._split.report,
+                DIFFERENCES_PATH: self._split.differences,
+                INTERFACE_PATH: self._interface,
+            },
         )
         return admin_server(admin)
 

@@ -37,6 +37,7 @@ from cortex_runtime.serving.endpoint import Endpoint
 from cortex_runtime.serving.handler_routes import HandlerRoutes
 from cortex_runtime.serving.handler_service import HandlerService
 from cortex_runtime.serving.inference import MODELS
+from cortex_runtime.serving.interface import describe
 from cortex_runtime.serving.route_limits import with_limits
 from cortex_runtime.serving.version_header import header_of
 
@@ -76,6 +77,8 @@ class App:
             allows_debug=self._debug,
         )
         routes = HandlerRoutes(service)
+        self.interface = partial(describe, service, routes)
+        self.metrics = service.metrics
         self._inline = {
             path.encode(): {
                 verb.encode(): endpoint

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import orjson
 import uvloop
 
 from cortex_api import Document, units
@@ -27,12 +28,15 @@ from cortex_runtime.http.server import Config, Server, plain
 from cortex_runtime.logs.access_log import AccessLog
 from cortex_runtime.messages import (
     ControlChannel,
+    Describe,
+    Description,
     Drain,
     ModelsChanged,
     Ping,
     Pong,
     Ready,
     ReloadModels,
+    ReloadSplit,
     StartFailed,
     Stop,
 )
@@ -42,6 +46,7 @@ from cortex_runtime.serving.app import App
 from cortex_runtime.serving.endpoint import Limits
 from cortex_runtime.serving.handler_service import HandlerService
 from cortex_runtime.serving.inference import open_inference
+from cortex_runtime.serving.worker_split import WorkerSplit
 
 if TYPE_CHECKING:
     from cortex_runtime.serving.grpc_server import GrpcServer
@@ -101,10 +106,11 @@ def serve(
     server = _server(config, lambda: control.send(Ready()), app, arguments)
     grpc = _grpc_server(document, app) if arguments.grpc_address else None
     loop = uvloop.new_event_loop()
+    split = WorkerSplit(document, app, server, loop, arguments)
     threading.Thread(
-        target=_receive_commands, args=(control, server, app, handler, loop, grpc), daemon=True
+        target=_receive_commands, args=(control, server, app, handler, loop, grpc, split), daemon=True
     ).start()
-    main = _serve(server, listener, app, control, grpc, arguments)
+    main = _serve(server, listener, app, control, grpc, arguments, split)
     app.threads.drive(loop, main, on_handler_thread=app.all_async)
 
 
@@ -147,12 +153,14 @@ async def _serve(
     control: ControlChannel,
     grpc: "GrpcServer | None",
     arguments: WorkerArguments,
+    split: WorkerSplit,
 ) -> None:
     status = 0
     try:
         async with app.starlette.router.lifespan_context(app.starlette):
             if grpc is not None:
                 await grpc.start(arguments.grpc_address)
+            split.start()
             await server.serve(sockets=[listener])
             if grpc is not None:
                 await grpc.stopped()
@@ -171,10 +179,15 @@ def _receive_commands(
     handler: LoadedHandler,
     loop: asyncio.AbstractEventLoop,
     grpc: "GrpcServer | None",
+    split: WorkerSplit,
 ) -> None:
     while (command := control.receive()) is not None:
         if isinstance(command, ReloadModels):
             threading.Thread(target=_refresh_models, args=(handler, app), daemon=True).start()
+        elif isinstance(command, ReloadSplit):
+            split.reload()
+        elif isinstance(command, Describe):
+            threading.Thread(target=_describe, args=(command, control, app, split), daemon=True).start()
         elif isinstance(command, Ping):
             # Answered on the event loop, so that a blocked loop does not answer.
             loop.call_soon_threadsafe(_send_pong, control, app.threads)
@@ -195,6 +208,12 @@ def _refresh_models(handler: LoadedHandler, app: App) -> None:
     worker_lifecycle.refresh_models(handler)
     if app.inference is not None:
         app.inference.service.refresh()
+
+
+def _describe(command: Describe, control: ControlChannel, app: App, split: WorkerSplit) -> None:
+    """Answer `Describe`, in a thread: a model may have to be loaded for its signature."""
+    content = app.interface() if command.topic == "interface" else split.describe(command.topic)
+    control.send(Description(command.id, orjson.dumps(content)))
 
 
 def _send_pong(control: ControlChannel, threads: Threads) -> None:

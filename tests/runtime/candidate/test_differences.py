@@ -3,14 +3,8 @@
 import orjson
 
 from cortex_runtime.candidate.compare import Answer, Comparison, Difference
-from cortex_runtime.candidate.differences import (
-    MOST_BYTES,
-    MOST_CLASSES,
-    OTHER,
-    ConfusionMatrix,
-    DifferingPairs,
-    newest,
-)
+from cortex_runtime.candidate.differences import MOST_BYTES, DifferingPairs
+from cortex_runtime.candidate.reports import MOST_CLASSES, OTHER, ConfusionMatrix, newest
 
 
 def add(pairs: DifferingPairs, number: int, body: bytes = b"1") -> None:

@@ -1,0 +1,93 @@
+"""Puts the split into a running worker and removes it, without a restart: all connections get another application.
+
+Imported only by workers that have a split.
+"""
+
+import logging
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.server import Server
+
+from cortex_runtime.candidate.application import SplitApp, StableApp
+from cortex_runtime.candidate.counters import WorkerCounters
+from cortex_runtime.candidate.session import Session
+from cortex_runtime.candidate.split import Split
+from cortex_runtime.http.protocol import InlineProtocol
+
+log = logging.getLogger("cortex")
+
+
+class Switch:
+    """The split of one worker. Used on its event loop.
+
+    config, server: of the worker. max_body: bytes of a request. timeout: seconds of a request. most_pending: requests that wait
+    for the candidate at most. api: its name. tracker: spec.tracker, or None.
+    """
+
+    def __init__(
+        self,
+        app: StableApp,
+        config: Config,
+        server: Server,
+        worker_counters: WorkerCounters,
+        *,
+        max_body: int,
+        timeout: float,
+        most_pending: int,
+        api: str,
+        tracker: Any = None,
+    ) -> None:
+        self._app, self._config, self._server = app, config, server
+        self._counters = worker_counters
+        self._max_body, self._timeout, self._most_pending = max_body, timeout, most_pending
+        self._api, self._tracker = api, tracker
+        self.session: Session | None = None
+
+    def apply(self, split: Split | None) -> None:
+        """Use a split from the next request on. None: the stable version answers everything."""
+        self._use(split)
+        if split is None:
+            log.info("the candidate gets no requests")
+        else:
+            log.info(
+                "the candidate %s gets %g%% of requests, and copies of %g%% of the others",
+                split.version,
+                split.weight,
+                split.mirror,
+            )
+
+    def _use(self, split: Split | None) -> None:
+        session = self.session
+        if split is not None and session is not None and split.target == session.split.target:
+            session.update(split)
+            return
+        if session is not None:
+            session.close()
+        if split is None:
+            self.session = None
+            self._install(self._app)
+            return
+        self.session = session = Session(split, self._counters, self._timeout, self._tracker, self._api)
+        self._install(
+            SplitApp(
+                self._app,
+                session,
+                max_body=self._max_body,
+                timeout=self._timeout,
+                most_pending=self._most_pending,
+            )
+        )
+
+    def describe(self, topic: str) -> dict[str, Any]:
+        """Return what this worker has compared; {} without a split. topic: "classes" or "differences"."""
+        return {} if self.session is None else self.session.describe(topic)
+
+    def _install(self, app: Any) -> None:
+        self._config.app = app
+        if self._config.loaded:
+            self._config.loaded_app = app
+        for connection in self._server.server_state.connections:
+            # The set has the WebSockets too.
+            if isinstance(connection, InlineProtocol):
+                connection.use(app)

@@ -1,0 +1,197 @@
+"""A stable replica and a candidate replica of one API, and the file with the split between them."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.runtime.conftest import Replica
+from tests.runtime.programs import PLAIN
+
+HANDLER = """
+import asyncio, os, time
+
+class Handler:
+    def __init__(self, config):
+        self.name = config["name"]
+        self.fault = config.get("fault")
+
+    def handle_post(self, payload, headers):
+        if self.fault is not None and os.path.exists(self.fault):
+            fault = open(self.fault).read()
+            if fault == "hang":
+                time.sleep(30)
+            elif fault == "500":
+                raise RuntimeError("a fault")
+        return {"by": self.name, "id": headers.get("x-request-id"), "mirror": headers.get("x-cortex-mirror"), "payload": payload}
+
+    async def handle_put(self, payload):
+        return {"by": self.name, "size": len(payload)}
+
+    def handle_get(self, query_params):
+        for i in range(int(query_params.get("parts", 3))):
+            if query_params.get("exit") == self.name and i == 2:
+                os._exit(1)
+            yield {"by": self.name, "part": i}
+
+    async def handle_delete(self, query_params):
+        await asyncio.sleep(float(query_params.get("seconds", 0)))
+        return self.name
+
+    async def handle_patch(self, payload):
+        async for part in self._parts():
+            yield part
+
+    async def _parts(self):
+        for i in range(3):
+            yield f"{self.name} {i}"
+"""
+"""Answers with the name of its version in config. A file `fault` makes it fail."""
+
+
+class Pair:
+    """Both replicas."""
+
+    def __init__(self, stable: Replica, candidate: Replica, path: Path, fault: Path, workers: int) -> None:
+        self.stable, self.candidate = stable, candidate
+        self.path, self.fault = path, fault
+        self.version = "v0"
+        self._workers = workers
+        self._versions = 0
+        self.client = httpx.Client(base_url=stable.url, timeout=60, trust_env=False)
+
+    def split(self, *, same_version: bool = False, **fields: Any) -> None:
+        """Replace the split, and wait until all workers use it. Counts start from zero unless same_version."""
+        self._versions += not same_version
+        self.version = f"v{self._versions}"
+        content = {
+            "version": self.version,
+            "host": "127.0.0.1",
+            "port": self.candidate.port,
+            "weight": 0,
+            "mirror": 0,
+            **fields,
+        }
+        self._replace(json.dumps(content))
+
+    def remove_split(self) -> None:
+        """Let the operator end the split: weight and mirror are 0."""
+        self.split(weight=0, mirror=0)
+
+    def _replace(self, content: str) -> None:
+        seen = self._applied()
+        new = self.path.with_suffix(".new")
+        new.write_text(content)
+        new.replace(self.path)
+        self.stable.until(lambda: self._applied() >= seen + self._workers)
+
+    def _applied(self) -> int:
+        return self.stable.log.read_text().count('"the candidate ')
+
+    def report(self) -> dict[str, Any]:
+        """Return GET /candidate of the stable replica."""
+        answer = PLAIN.get(f"{self.stable.admin}/candidate")
+        assert answer.status_code == 200, answer.text
+        report: dict[str, Any] = answer.json()
+        return report
+
+    def load(self, requests: int, clients: int = 4, **more: Any) -> "Answers":
+        """Send POST requests, and return the responses by version and status."""
+        return Answers(self.stable.url, requests, clients, **more)
+
+
+class Answers:
+    """Responses to many requests. by: counts by (x-cortex-version, status, version that the body names)."""
+
+    def __init__(
+        self,
+        url: str,
+        requests: int,
+        clients: int,
+        headers: Callable[[int], dict[str, str]] = lambda number: {},
+        during: Callable[[], None] | None = None,
+    ) -> None:
+        self.by: Counter[tuple[str | None, int, str]] = Counter()
+        self.errors: list[str] = []
+        lock = threading.Lock()
+        numbers = iter(range(requests))
+
+        def run() -> None:
+            with httpx.Client(trust_env=False, timeout=60) as client:
+                while True:
+                    with lock:
+                        number = next(numbers, None)
+                    if number is None:
+                        return
+                    try:
+                        answer = client.post(url, json={"n": number}, headers=headers(number))
+                        key = (
+                            answer.headers.get("x-cortex-version"),
+                            answer.status_code,
+                            answer.json().get("by", ""),
+                        )
+                    except httpx.HTTPError as error:
+                        self.errors.append(repr(error))
+                        continue
+                    with lock:
+                        self.by[key] += 1
+
+        threads = [threading.Thread(target=run) for _ in range(clients)]
+        for thread in threads:
+            thread.start()
+        if during is not None:
+            during()
+        for thread in threads:
+            thread.join()
+
+    @property
+    def lost(self) -> int:
+        """The number of requests without a successful response."""
+        return len(self.errors) + sum(count for (_, status, _), count in self.by.items() if status != 200)
+
+    def answered_by(self, version: str) -> int:
+        """Return the number of successful responses of a version. Header and body must agree on it."""
+        return self.by[(version, 200, version)]
+
+
+@pytest.fixture(scope="module")
+def start_pair(
+    serve_for_module: Callable[..., Replica], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Pair]:
+    """Return a function that starts both replicas. Its arguments are those of spec.handler."""
+
+    def start(source: str | None = HANDLER, candidate: dict[str, Any] | None = None, **handler: Any) -> Pair:
+        folder = tmp_path_factory.mktemp("split")
+        path, fault = folder / "split.json", folder / "fault"
+        handler.setdefault("config", {})
+        stable = serve_for_module(
+            source,
+            "--split",
+            str(path),
+            wait=False,
+            **{**handler, "config": {**handler["config"], "name": "stable"}},
+        )
+        handler.update(candidate or {})
+        handler["config"] = {**handler["config"], "name": "candidate", "fault": str(fault)}
+        other = serve_for_module(source, **handler)
+        stable.wait_ready()
+        return Pair(stable, other, path, fault, handler.get("processesPerReplica", 1))
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def shared_pair(start_pair: Callable[..., Pair]) -> Pair:
+    return start_pair()
+
+
+@pytest.fixture
+def pair(shared_pair: Pair) -> Iterator[Pair]:
+    """The pair of the module, without faults."""
+    yield shared_pair
+    shared_pair.fault.unlink(missing_ok=True)
