@@ -4,6 +4,7 @@ The `kubernetes` client library handles the kubeconfig (contexts, certificates, 
 connection pool.
 """
 
+import contextlib
 import functools
 import json
 import logging
@@ -24,6 +25,7 @@ Query = dict[str, str] | list[tuple[str, str]]
 UNREACHABLE, FORBIDDEN = 3, 4
 """Exit codes: cluster unreachable, and access denied. 1 is any other error, 2 an invalid command line."""
 _TIMEOUT = 30.0
+_MAX_CONNECTIONS = 32
 _LOOPBACK = "localhost,127.0.0.0/8,::1"
 
 
@@ -49,16 +51,18 @@ class Response:
 
 
 class Cluster:
-    """A client of one API server, with a default namespace."""
+    """A client of one API server, with a default namespace. context: the name of the context in the kubeconfig, if any."""
 
-    def __init__(self, configuration: "Configuration", namespace: str) -> None:
+    def __init__(self, configuration: "Configuration", namespace: str, context: str = "") -> None:
         from kubernetes.client import ApiClient
 
         # Like kubectl, never use a proxy for loopback addresses.
         configuration.no_proxy = ",".join(filter(None, [configuration.no_proxy, _LOOPBACK]))
+        configuration.connection_pool_maxsize = _MAX_CONNECTIONS
         self._configuration = configuration
         self._pool = ApiClient(configuration).rest_client.pool_manager
         self.namespace = namespace
+        self.context = context
 
     @classmethod
     def open(cls, kubeconfig: str | None, context: str | None, namespace: str | None) -> Self:
@@ -94,7 +98,7 @@ class Cluster:
             )
         chosen = next((c for c in contexts if c["name"] == context), current)
         space = namespace or (chosen or {}).get("context", {}).get("namespace") or "default"
-        return cls(configuration, space)
+        return cls(configuration, space, str((chosen or {}).get("name", "")))
 
     def get(self, path: str, **query: str) -> Object:
         """Return an object. Raises ClusterError, with status 404 if the object does not exist."""
@@ -132,16 +136,25 @@ class Cluster:
 
     def stream(self, url_path: str, **query: str) -> Iterator[bytes]:
         """Send GET and yield the chunks of the response body. Raises ClusterError."""
-        response = self._send("GET", url_path, query, None, None, None)
+        yield from self.open_stream(url_path, query)
+
+    def open_stream(self, url_path: str, query: Query, timeout: float | None = None) -> "Stream":
+        """Send GET and return the response body, which can be closed from another thread. Raises ClusterError.
+
+        timeout: the longest time without data, in seconds.
+        """
+        response = self._send("GET", url_path, query, None, None, timeout)
         with _translate_errors(self._server):
             if response.status >= 400 and (
                 error := _api_server_error(url_path, response.status, response.read())
             ):
                 raise error
-            try:
-                yield from response.stream(65536, decode_content=True)
-            finally:
-                response.release_conn()
+        return Stream(response, self._server)
+
+    @property
+    def server(self) -> str:
+        """The URL of the API server."""
+        return self._server
 
     @property
     def _server(self) -> str:
@@ -173,6 +186,27 @@ class Cluster:
                 retries=False,
                 preload_content=False,
             )
+
+
+class Stream:
+    """The chunks of a response body."""
+
+    def __init__(self, response: Any, server: str) -> None:
+        self._response = response
+        self._server = server
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the chunks. Raises ClusterError if the connection breaks."""
+        with _translate_errors(self._server):
+            try:
+                yield from self._response.stream(65536, decode_content=True)
+            finally:
+                self._response.release_conn()
+
+    def close(self) -> None:
+        """End the stream, also while another thread waits for a chunk."""
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            self._response.shutdown()
 
 
 def _api_server_error(url_path: str, status: int, content: bytes) -> ClusterError | None:
@@ -248,6 +282,17 @@ def path(resource: str, namespace: str = "", name: str = "", sub: str = "") -> s
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that select a cluster. The command receives a Cluster as `cluster`."""
 
+    @cluster_selection_options
+    @functools.wraps(command)
+    def wrapper(*arguments: Any, open_cluster: Callable[[], Cluster], **options: Any) -> Any:
+        return command(*arguments, cluster=open_cluster(), **options)
+
+    return wrapper
+
+
+def cluster_selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that select a cluster. The command receives `open_cluster`, which connects or raises ClusterError."""
+
     @click.option(
         "--kubeconfig",
         metavar="FILE",
@@ -265,7 +310,8 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
         *arguments: Any, kubeconfig: str | None, context: str | None, namespace: str | None, **options: Any
     ) -> Any:
         try:
-            return command(*arguments, cluster=Cluster.open(kubeconfig, context, namespace), **options)
+            opener = functools.partial(Cluster.open, kubeconfig, context, namespace)
+            return command(*arguments, open_cluster=opener, **options)
         except KeyboardInterrupt:
             raise SystemExit(130) from None
 

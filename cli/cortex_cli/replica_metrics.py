@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 _SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)(?: \d+)?$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -84,42 +85,135 @@ def samples(text: str) -> Iterator[Sample]:
             continue
 
 
+@dataclass
+class Totals:
+    """Counts of one or more replicas since their start, and their current load.
+
+    durations, job_durations: for each upper bound in seconds, the number of durations up to it. value_sum: sum of the predictions
+    of a regression. queue_length: requests that wait for a thread.
+    """
+
+    classes: Counter[str] = field(default_factory=Counter)
+    durations: Counter[float] = field(default_factory=Counter)
+    predictions: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    jobs: Counter[str] = field(default_factory=Counter)
+    job_durations: Counter[float] = field(default_factory=Counter)
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    value_count: int = 0
+    value_sum: float = 0.0
+    value_min: float = math.inf
+    value_max: float = -math.inf
+    in_flight: int = 0
+    queue_length: int = 0
+
+    def add(self, other: "Totals") -> None:
+        """Add the counts and the load of other replicas."""
+        for name in _COUNTERS:
+            getattr(self, name).update(getattr(other, name))
+        self.value_count += other.value_count
+        self.value_sum += other.value_sum
+        self.value_min = min(self.value_min, other.value_min)
+        self.value_max = max(self.value_max, other.value_max)
+        self.in_flight += other.in_flight
+        self.queue_length += other.queue_length
+
+    def since(self, older: "Totals") -> "Totals":
+        """Return what was counted after `older`, of the same replica. If it has restarted, return everything since then."""
+        if self._is_restart(older):
+            return self
+        return Totals(
+            **{name: _difference(getattr(self, name), getattr(older, name)) for name in _COUNTERS},
+            value_count=self.value_count - older.value_count,
+            value_sum=self.value_sum - older.value_sum,
+            value_min=self.value_min,
+            value_max=self.value_max,
+            in_flight=self.in_flight,
+            queue_length=self.queue_length,
+        )
+
+    def _is_restart(self, older: "Totals") -> bool:
+        return any(
+            getattr(self, name)[key] < count for name in _COUNTERS for key, count in getattr(older, name).items()
+        )
+
+
+def _difference(newer: Counter[Any], older: Counter[Any]) -> Counter[Any]:
+    """Return the differences; empty if all are zero, so that an idle replica costs no memory.
+
+    Otherwise zeros remain, because the percentiles of a histogram depend on its empty buckets.
+    """
+    found: Counter[Any] = Counter()
+    found.update({key: count - older[key] for key, count in newer.items()})
+    return found if any(found.values()) else Counter()
+
+
+_COUNTERS = ("classes", "durations", "predictions", "skipped", "jobs", "job_durations", "dead_letters")
+
+
 def sum_metrics(texts: Iterable[str]) -> Traffic:
     """Return the totals of the metrics of all replicas."""
-    classes: Counter[str] = Counter()
-    predictions: Counter[str] = Counter()
-    skipped: Counter[str] = Counter()
-    jobs: Counter[str] = Counter()
-    buckets: defaultdict[str, Counter[float]] = defaultdict(Counter)
-    others: defaultdict[str, list[float]] = defaultdict(list)
+    totals = Totals()
     for text in texts:
-        for sample in samples(text):
-            match sample.name:
-                case "cortex_requests_total":
-                    classes[f"{sample.labels.get('status', '?')[0]}XX"] += int(sample.value)
-                case "cortex_tracker_predictions_total":
-                    predictions[sample.labels.get("class", "")] += int(sample.value)
-                case "cortex_tracker_skipped_total":
-                    skipped[sample.labels.get("reason", "")] += int(sample.value)
-                case "cortex_async_jobs_total":
-                    jobs[sample.labels.get("status", "")] += int(sample.value)
-                case "cortex_request_duration_seconds_bucket" | "cortex_async_finish_seconds_bucket":
-                    buckets[sample.name][float(sample.labels.get("le", "nan"))] += int(sample.value)
-                case _:
-                    others[sample.name].append(sample.value)
+        totals.add(read_totals(text))
+    return summarize(totals)
+
+
+def read_totals(text: str) -> Totals:
+    """Return the counts in the metrics of one replica."""
+    totals = Totals()
+    for sample in samples(text):
+        value = sample.value
+        match sample.name:
+            case "cortex_requests_total":
+                totals.classes[f"{sample.labels.get('status', '?')[0]}XX"] += int(value)
+            case "cortex_request_duration_seconds_bucket":
+                totals.durations[float(sample.labels.get("le", "nan"))] += int(value)
+            case "cortex_requests_in_flight":
+                totals.in_flight += int(value)
+            case "cortex_queue_length":
+                totals.queue_length += int(value)
+            case "cortex_tracker_predictions_total":
+                totals.predictions[sample.labels.get("class", "")] += int(value)
+            case "cortex_tracker_skipped_total":
+                totals.skipped[sample.labels.get("reason", "")] += int(value)
+            case "cortex_tracker_value_count":
+                totals.value_count += int(value)
+            case "cortex_tracker_value_sum":
+                totals.value_sum += value
+            # A replica without predictions reports NaN, which no comparison selects.
+            case "cortex_tracker_value_min":
+                totals.value_min = min(totals.value_min, value)
+            case "cortex_tracker_value_max":
+                totals.value_max = max(totals.value_max, value)
+            case "cortex_async_jobs_total":
+                totals.jobs[sample.labels.get("status", "")] += int(value)
+            case "cortex_async_finish_seconds_bucket":
+                totals.job_durations[float(sample.labels.get("le", "nan"))] += int(value)
+            case "cortex_async_dead_letters_total":
+                totals.dead_letters[sample.labels.get("reason", "")] += int(value)
+    return totals
+
+
+def summarize(totals: Totals) -> Traffic:
+    """Return totals with the percentiles of their durations."""
+    values = None
+    if totals.value_count and math.isfinite(totals.value_min) and math.isfinite(totals.value_max):
+        average = totals.value_sum / totals.value_count
+        values = Values(totals.value_count, totals.value_min, totals.value_max, average)
     return Traffic(
-        dict(sorted(classes.items())),
-        _latency(buckets["cortex_request_duration_seconds_bucket"]),
-        int(sum(others["cortex_requests_in_flight"])),
-        dict(predictions.most_common()),
-        _values(others),
-        dict(skipped.most_common()),
-        dict(sorted(jobs.items())),
-        _latency(buckets["cortex_async_finish_seconds_bucket"]),
+        dict(sorted(totals.classes.items())),
+        latency(totals.durations),
+        totals.in_flight,
+        dict(totals.predictions.most_common()),
+        values,
+        dict(totals.skipped.most_common()),
+        dict(sorted(totals.jobs.items())),
+        latency(totals.job_durations),
     )
 
 
-def _latency(cumulative: Mapping[float, int]) -> Latency | None:
+def latency(cumulative: Mapping[float, int]) -> Latency | None:
     """Return the percentiles of a histogram, or None if it is empty.
 
     cumulative: for each upper bound the number of durations up to it, as Prometheus counts them.
@@ -135,17 +229,8 @@ def _latency(cumulative: Mapping[float, int]) -> Latency | None:
 def _percentile(bounds: list[float], cumulative: Mapping[float, int], rank: float) -> float:
     below, lower = 0, 0.0
     for bound in bounds:
-        count = cumulative[bound]
+        count = cumulative.get(bound, 0)
         if count >= rank:
             return lower + (bound - lower) * (rank - below) / (count - below)
         below, lower = count, bound
     return bounds[-1]
-
-
-def _values(values: Mapping[str, list[float]]) -> Values | None:
-    count = sum(values.get("cortex_tracker_value_count", ()))
-    minima = [value for value in values.get("cortex_tracker_value_min", ()) if not math.isnan(value)]
-    maxima = [value for value in values.get("cortex_tracker_value_max", ()) if not math.isnan(value)]
-    if not count or not minima or not maxima:
-        return None
-    return Values(int(count), min(minima), max(maxima), sum(values["cortex_tracker_value_sum"]) / count)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cortex_cli.replica_metrics import Values, samples, sum_metrics
+from cortex_cli.replica_metrics import Values, read_totals, samples, sum_metrics, summarize
 
 
 def test_samples_have_names_labels_and_values():
@@ -69,3 +69,22 @@ def test_tracked_classes_are_sorted_by_frequency():
     one = 'cortex_tracker_predictions_total{class="cat"} 1\ncortex_tracker_predictions_total{class="dog"} 2\n'
     two = 'cortex_tracker_predictions_total{class="cat"} 4\n'
     assert list(sum_metrics([one, two]).predictions.items()) == [("cat", 5), ("dog", 2)]
+
+
+def test_counts_since_an_earlier_scrape_keep_the_buckets_of_the_histogram():
+    name = "cortex_request_duration_seconds"
+    requests = 'cortex_requests_total{{method="POST",status="200"}} {}\n'
+    older = read_totals(requests.format(5) + histogram(name, ms10=5, ms20=5, inf=5))
+    newer = read_totals(requests.format(7) + histogram(name, ms10=5, ms20=7, inf=7))
+    since = newer.since(older)
+    assert dict(since.classes) == {"2XX": 2}
+    latency = summarize(since).latency
+    assert latency is not None
+    assert (latency.p50, latency.lowest) == (pytest.approx(0.015), 0.01)
+    assert newer.since(newer).durations == {}
+
+
+def test_a_restarted_replica_counts_from_zero():
+    requests = 'cortex_requests_total{{method="POST",status="200"}} {}\n'
+    restarted = read_totals(requests.format(3))
+    assert dict(restarted.since(read_totals(requests.format(50))).classes) == {"2XX": 3}
