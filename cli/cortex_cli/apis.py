@@ -170,12 +170,17 @@ def query_replicas(
 
 
 def proxy_get(
-    cluster: Cluster, pod: Object, port: int, url_path: str, headers: dict[str, str] | None = None
+    cluster: Cluster,
+    pod: Object,
+    port: int,
+    url_path: str,
+    headers: dict[str, str] | None = None,
+    timeout: float = 10,
 ) -> bytes:
-    """Send GET to a port of a pod through the API server. Raises ClusterError if the status is not 200."""
+    """Send GET to a port of a pod through the API server. Raises ClusterError if the status is not 200. timeout: in seconds."""
     meta = pod["metadata"]
     proxy_path = path("v1/pods", meta["namespace"], f"{meta['name']}:{port}", f"proxy/{url_path}")
-    response = cluster.request("GET", proxy_path, headers=headers, timeout=10)
+    response = cluster.request("GET", proxy_path, headers=headers, timeout=timeout)
     if response.status != 200:
         raise ClusterError(f"status {response.status} from port {port}", status=response.status)
     return response.body

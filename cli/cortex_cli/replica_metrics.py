@@ -134,7 +134,9 @@ class Totals:
 
     def _is_restart(self, older: "Totals") -> bool:
         return any(
-            getattr(self, name)[key] < count for name in _COUNTERS for key, count in getattr(older, name).items()
+            getattr(self, name)[key] < count
+            for name in _COUNTERS
+            for key, count in getattr(older, name).items()
         )
 
 

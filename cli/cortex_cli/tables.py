@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cortex_cli import apis
 from cortex_cli.apis import API, Replicas
+from cortex_cli.number_text import latency_text
 from cortex_cli.replica_metrics import Latency, Traffic
 
 PERCENTILES = ("p50", "p95", "p99")
@@ -189,23 +190,7 @@ def percentiles(api: API, traffic: Traffic) -> list[str]:
     latency = latency_of(api, traffic)
     if latency is None:
         return ["-"] * len(PERCENTILES)
-    return [_duration(value, latency) for value in (latency.p50, latency.p95, latency.p99)]
-
-
-def _duration(seconds: float, latency: Latency) -> str:
-    if seconds < latency.lowest:
-        return f"<{_units(latency.lowest)}"
-    return f">{_units(latency.highest)}" if seconds >= latency.highest else _units(seconds)
-
-
-def _units(seconds: float) -> str:
-    return (
-        f"{seconds * 1000:.2g} ms"
-        if seconds < 0.1
-        else f"{seconds * 1000:.0f} ms"
-        if seconds < 1
-        else f"{seconds:.3g} s"
-    )
+    return [latency_text(value, latency) for value in (latency.p50, latency.p95, latency.p99)]
 
 
 def jobs(api: API, traffic: Traffic) -> str:

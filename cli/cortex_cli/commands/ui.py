@@ -1,0 +1,33 @@
+"""`cortex ui`: show the APIs of a cluster on a local web page."""
+
+import webbrowser
+from collections.abc import Callable
+
+import click
+
+from cortex_cli.connection import Cluster, cluster_selection_options
+
+
+@click.command(short_help="Show the APIs of a cluster on a local web page.")
+@click.option("--port", default=0, help="Port of the page.  [default: a free port]")
+@click.option("--open/--no-open", "is_opened", default=True, help="Open the page in the browser.")
+@cluster_selection_options
+def ui(open_cluster: Callable[[], Cluster], port: int, is_opened: bool) -> None:
+    """Show the APIs of a cluster on a web page of this machine, until Ctrl-C.
+
+    Nothing is installed in the cluster: the page reads and changes only what your kubeconfig permits. It shows all namespaces,
+    or the one of --namespace.
+    """
+    # Starlette, uvicorn and Jinja are imported only by the commands that need them.
+    from cortex_cli.ui import server
+
+    namespace = click.get_current_context().params.get("namespace") or ""
+    try:
+        page = server.prepare(open_cluster, namespace, port)
+    except OSError as error:
+        raise click.ClickException(f"port {port} is in use; select another with --port") from error
+    click.echo(f"The page is at {page.url}")
+    click.echo("The token in this URL is its password. Ctrl-C stops the page.", err=True)
+    if is_opened:
+        webbrowser.open(page.url)
+    page.run()

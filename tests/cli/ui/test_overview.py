@@ -1,0 +1,135 @@
+"""The overview: every API with its state in words and its numbers, filtered and sorted by the URL."""
+
+import html
+import json
+import re
+import time
+
+import httpx
+import pytest
+
+from cortex_cli.connection import ClusterError
+from cortex_cli.ui import server
+
+from .landscape import Landscape
+
+
+def rows(client: httpx.Client, query: str = "") -> dict[str, str]:
+    """The text of each row by the name of its API, in order."""
+    page = client.get(f"/{query}").text
+    found = {}
+    for row in re.findall(r"<tr role=\"row\" id=.*?</tr>", page, re.DOTALL):
+        words = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", row)).split())
+        found[words.split()[0]] = words
+    return found
+
+
+def eventually(read, seconds: float = 30.0):
+    """Return the first true value."""
+    end = time.monotonic() + seconds
+    while not (value := read()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return value
+
+
+def test_every_api_has_its_state_in_words(client):
+    found = rows(client)
+    assert len(found) == 30
+    assert "Handler import failed ModuleNotFoundError: No module named 'torchvision'" in found["ranker"]
+    assert "Degraded Handler import failed: the new version does not start" in found["pricing"]
+    assert "Not reconciled" in found["new-model"]
+    assert "Paused" in found["old-ranker"]
+    assert "Starting replica api-embeddings-7b-4 loads model bge-large" in found["embeddings"]
+    assert "Ready 3/3" in found["fraud-score"]
+    assert "128 + 4" in found["letters"]
+
+
+def test_the_worst_comes_first(client):
+    names = ("ranker", "pricing", "embeddings", "iris", "old-ranker")
+    assert [name for name in rows(client) if name in names] == list(names)
+
+
+def test_numbers_are_measured_and_unknown_ones_are_not_zero(client):
+    measured = eventually(lambda: re.search(r"Ready 1/1 (\S+)/s 0% (\S+) ms (\S+) ms", rows(client)["iris"]))
+    assert measured, rows(client)["iris"]
+    assert 3 < float(measured[1]) < 9
+    assert 2 < float(measured[2]) < 6
+    assert eventually(lambda: "0/s – – –" in rows(client)["churn"])
+    assert "1/1 – – – – –" in rows(client)["coupon"]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("?q=torch", ["ranker"]),
+        ("?q=asyncapi+vision", ["thumbnails"]),
+        ("?namespace=sandbox&sort=name", ["eta", "new-model"]),
+        ("?namespace=sandbox&sort=-name", ["new-model", "eta"]),
+        ("?state=off&sort=name", ["old-ranker", "weekly-report"]),
+        ("?q=nothing+like+it", []),
+        ("?state=none&sort=none&namespace=none", []),
+    ],
+)
+def test_the_url_filters_and_sorts(client, query, names):
+    assert list(rows(client, query)) == names
+
+
+def test_sorting_by_a_number_puts_unknown_ones_last(client):
+    assert eventually(lambda: next(iter(rows(client, "?sort=-rate"))) == "recommender")
+    assert "–" in list(rows(client, "?sort=-rate").values())[-1]
+
+
+def test_hostile_text_is_escaped(place: Landscape, client):
+    place.api("hostile", "InvalidSpec", '<img src=x onerror=alert(1)>" & <b>')
+    try:
+        assert eventually(lambda: "hostile" in rows(client, "?q=hostile"))
+        page = client.get("/?q=%22%3E%3Cscript%3Ealert(1)%3C/script%3E").text + client.get("/").text
+        assert "<img src=x" not in page
+        assert "<script>alert" not in page
+    finally:
+        place.client.delete("/apis/cortex.dev/v1alpha1/namespaces/shop/realtimeapis/hostile")
+        assert eventually(lambda: "hostile" not in rows(client))
+
+
+def test_an_open_page_receives_the_rows_that_changed(place: Landscape, client):
+    with client.stream("GET", "/live/?q=coupon") as stream:
+        lines = (json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: "))
+        first = next(lines)
+        assert first["orders"] == {"rows": ["row-realtimeapi-shop-coupon"]}
+        place.update("coupon", {"readyReplicas": 7})
+        changed = next(update for update in lines if "7/1" in str(update))
+        assert changed["orders"] == {}
+        assert [element.split()[0] for element in changed["elements"]] == ["<tr"]
+    place.update("coupon", {"readyReplicas": 1})
+
+
+def test_deleted_apis_disappear(place: Landscape, client):
+    place.api("brief")
+    assert eventually(lambda: "brief" in rows(client))
+    place.client.delete("/apis/cortex.dev/v1alpha1/namespaces/shop/realtimeapis/brief")
+    assert eventually(lambda: "brief" not in rows(client))
+
+
+def test_a_problem_with_the_kubeconfig_is_a_page_and_can_be_corrected(place: Landscape):
+    problems = [ClusterError("kubeconfig /none does not exist; set KUBECONFIG", 3)]
+
+    def connect():
+        if problems:
+            raise problems[0]
+        return place.connect()
+
+    page = server.prepare(connect, "", 0)
+    page.start()
+    with httpx.Client(base_url=page.url.split("/?")[0], trust_env=False, follow_redirects=True) as client:
+        answer = client.get(page.url)
+        assert (answer.status_code, "kubeconfig /none does not exist; set KUBECONFIG" in answer.text) == (
+            503,
+            True,
+        )
+        problems.clear()
+        assert "fraud-score" in client.get("/").text
+
+
+def test_an_unknown_path_is_a_page(client):
+    answer = client.get("/none")
+    assert (answer.status_code, "/none does not exist" in answer.text) == (404, True)
