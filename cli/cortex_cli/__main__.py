@@ -7,7 +7,10 @@ import click
 
 from cortex_api import __version__
 
-_COMMANDS = ("init", "run", "validate", "convert", "pack", "get", "predict", "logs", "doctor", "bench", "ui")
+_COMMANDS = (
+    *("init", "run", "validate", "convert", "pack", "get", "predict", "logs", "doctor", "bench", "ui"),
+    *("diff", "promote", "abort", "history", "rollback"),
+)
 _CONTEXTS = "kubectl config use-context, or --context"
 _REPLACED = {
     "deploy": "`cortex convert cortex.yaml > api.yaml`, then `kubectl apply -f api.yaml`",

@@ -39,6 +39,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path != '/metrics' and not self.is_authorized():
             return
         known = {'/metrics': metrics, '/info': info}
+        if 'CANDIDATE' in os.environ:
+            known |= {'/candidate': os.environ['CANDIDATE'], '/candidate/differences': os.environ['DIFFERENCES']}
         for job, status in (('good', 'completed'), ('bad', 'failed')):
             known[f'/{job}?wait=20s'] = known[f'/{job}'] = json.dumps({'id': job, 'status': status, 'result': 7})
         self.answer(200 if self.path in known else 404, known.get(self.path, 'nothing here'))
@@ -126,7 +128,7 @@ class Workplace:
     def replicas(self, name: str, *pods: dict[str, str]) -> None:
         """Create a Service and pods of an API.
 
-        pods: the environment of each pod: METRICS, INFO and FIRST (the second of its first log line).
+        pods: the environment of each pod: METRICS, INFO, FIRST (the second of its first log line), CANDIDATE and DIFFERENCES.
         """
         self.create(f"{CORE}/services", service(name))
         for number, environment in enumerate(pods):
@@ -166,7 +168,11 @@ def pod(name: str, number: int, environment: dict[str, str]) -> dict[str, Any]:
         "env": [{"name": key, "value": value} for key, value in values.items()],
         "readinessProbe": {"httpGet": {"port": 8081, "path": "/metrics"}, "periodSeconds": 1},
     }
-    labels = {"cortex.dev/api": name, "cortex.dev/kind": environment.get("KIND", "RealtimeAPI")}
+    labels = {
+        "cortex.dev/api": name,
+        "cortex.dev/kind": environment.get("KIND", "RealtimeAPI"),
+        "cortex.dev/component": environment.get("COMPONENT", "api"),
+    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
