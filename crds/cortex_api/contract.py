@@ -170,3 +170,8 @@ def full_queue_name(namespace: str, name: str) -> str:
 def pod_selector(api: str, kind: str) -> str:
     """Return the label selector of all pods of an API."""
     return f"{API_LABEL}={api},{KIND_LABEL}={kind}"
+
+
+# Traces
+DEFAULT_SAMPLING = 1.0
+"""Percentage of requests without trace context that are traced, where neither the API nor the installation sets one."""

@@ -18,6 +18,7 @@ from cortex_api.deployment import (
     UpdateStrategy,
 )
 from cortex_api.handler import AsyncHandler, RealtimeHandler
+from cortex_api.observability import Tracing
 
 VERSION = "v1alpha1"
 API_VERSION: Literal["cortex.dev/v1alpha1"] = "cortex.dev/v1alpha1"
@@ -66,6 +67,8 @@ class BaseSpec(Model):
 
     tracker: Tracker | None = None
     """Prediction tracking: the part of the responses that is counted in metrics."""
+    tracing: Tracing | None = None
+    """OpenTelemetry traces of requests and jobs. Defaults to the chart's values."""
     compute: Compute = Field(default_factory=Compute)
     """Compute resources of one replica."""
     replicas: Annotated[int, Field(ge=0, le=10000)] | None = None

@@ -12,10 +12,12 @@ Field = tuple[str, str, Any, Any]
 
 FIELDS: dict[str, dict[str, Field]] = \
 {'RealtimeAPI': {'tracker': ('tracker', 'model', 'Tracker', None),
+                 'tracing': ('tracing', 'model', 'Tracing', None),
                  'compute': ('compute', 'model', 'Compute', {}),
                  'handler': ('handler', 'model', 'RealtimeHandler', Ellipsis)},
  'Tracker': {'key': ('key', 'str', None, None),
              'modelType': ('model_type', 'choice', ('classification', 'regression'), Ellipsis)},
+ 'Tracing': {'endpoint': ('endpoint', 'str', None, None), 'sampling': ('sampling', 'float', None, None)},
  'Compute': {'cpu': ('cpu', 'str', None, '200m'),
              'mem': ('mem', 'str', None, None),
              'gpu': ('gpu', 'int', None, 0),
@@ -75,6 +77,7 @@ FIELDS: dict[str, dict[str, Field]] = \
                         'batchInterval': ('batch_interval', 'str', None, Ellipsis)},
  'Protocols': {'grpc': ('grpc', 'bool', None, False), 'repository': ('repository', 'bool', None, False)},
  'AsyncAPI': {'tracker': ('tracker', 'model', 'Tracker', None),
+              'tracing': ('tracing', 'model', 'Tracing', None),
               'compute': ('compute', 'model', 'Compute', {}),
               'handler': ('handler', 'model', 'AsyncHandler', Ellipsis),
               'queue': ('queue', 'model', 'Queue', {}),

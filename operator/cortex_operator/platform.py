@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_camel
 
 from cortex_api import __version__
+from cortex_api.contract import DEFAULT_SAMPLING
 
 
 class Settings(BaseModel):
@@ -92,6 +93,15 @@ class NetworkPolicyRef(Settings):
     """Peers that may read health, load and metrics: the operator and monitoring."""
 
 
+class TracingRef(Settings):
+    """The collector of traces."""
+
+    endpoint: str
+    """Base URL of an OpenTelemetry collector, OTLP over HTTP."""
+    sampling: float = DEFAULT_SAMPLING
+    """Percentage of requests without trace context that are traced."""
+
+
 class Platform(Settings):
     """The platform file; every key has a default."""
 
@@ -112,6 +122,8 @@ class Platform(Settings):
     ingress: IngressRef | None = None
     queue: QueueRef | None = None
     network_policy: NetworkPolicyRef | None = None
+    tracing: TracingRef | None = None
+    """Default of `spec.tracing`; null: only APIs that name an endpoint are traced."""
     lease_namespace: str | None = None
     """The namespace of the operator, which has the Lease for leader election; default: no leader election."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

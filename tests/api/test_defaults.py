@@ -39,6 +39,7 @@ HANDLER = {
 }
 SPEC = {
     "tracker": None,
+    "tracing": None,
     "compute": COMPUTE,
     "replicas": None,
     "updateStrategy": {"maxSurge": "25%", "maxUnavailable": "25%"},

@@ -48,6 +48,7 @@ EVERYTHING: list[Object] = [
             "grpcSectionName": "t",
         },
         "queue": {"url": "nats://nats:4222", "secretName": "q"},
+        "tracing": {"endpoint": "http://collector:4318", "sampling": 0.5},
         "networkPolicy": {
             "enabled": True,
             "allowFrom": [{"podSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}],

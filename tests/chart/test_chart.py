@@ -116,6 +116,8 @@ PEERS = [{"podSelector": {}}]
         ({"nats": {"storage": {"size": "10GB"}}}, "size"),
         ({"networkPolicy": {"enabled": True, "allowFrom": [{"podselector": {}}]}}, "podselector"),
         ({"networkPolicy": {"enabled": True, "allowFrom": [{}]}}, "allowFrom"),
+        ({"tracing": {"endpoint": "collector:4318"}}, "endpoint"),
+        ({"tracing": {"sampling": 101}}, "sampling"),
         ({"metrics": {"rules": {"errorRatio": 5}}}, "errorRatio"),
         ({"metrics": {"rules": {"notReadyFor": "soon"}}}, "notReadyFor"),
         ({"karpenter": KARPENTER, "nodePools": [{"name": "a", "max": 1}]}, "instanceTypes"),
@@ -208,6 +210,8 @@ def test_platform_file_is_valid(values: Object) -> None:
     assert list(platform.watch_namespaces) == values.get("watchNamespaces", [])
     image = values.get("runtime", {}).get("image", {})
     version = f"@{image['digest']}" if "digest" in image else f":{image.get('tag', '0.1.0')}"
+    tracing = values.get("tracing")
+    assert (platform.tracing.model_dump() if platform.tracing is not None else None) == tracing
     assert platform.runtime_image == f"{image.get('repository', 'cortex-runtime')}{version}"
 
 

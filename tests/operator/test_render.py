@@ -595,3 +595,28 @@ def test_the_gateway_of_an_async_api_runs_no_user_code() -> None:
     assert {"name": "CORTEX_MAX_REPLICAS", "value": "4"} in container["env"]
     assert "persistentVolumeClaim" not in json.dumps(pod)
     assert {volume["name"] for volume in pod["spec"]["volumes"]} == {"config", "tmp"}
+
+
+TRACED = Platform.model_validate({"tracing": {"endpoint": "http://collector:4318", "sampling": 5}})
+
+
+@pytest.mark.parametrize(
+    ("platform", "tracing", "expected"),
+    [
+        (NOTHING, None, None),
+        (NOTHING, {"sampling": 5}, None),
+        (NOTHING, {"endpoint": "http://own:1"}, {"endpoint": "http://own:1", "sampling": 1.0}),
+        (TRACED, None, {"endpoint": "http://collector:4318", "sampling": 5.0}),
+        (TRACED, {"sampling": 0}, {"endpoint": "http://collector:4318", "sampling": 0.0}),
+        (TRACED, {"endpoint": "http://own:1"}, {"endpoint": "http://own:1", "sampling": 5.0}),
+    ],
+    ids=["no endpoint", "sampling alone", "of the API", "of the platform", "own sampling", "own endpoint"],
+)
+def test_tracing_of_an_api_overrides_that_of_the_platform(platform, tracing, expected):
+    spec = {} if tracing is None else {"tracing": tracing}
+    (config,) = (
+        child
+        for name, child in children(platform=platform, **spec).items()
+        if name.startswith("ConfigMap/") and "api.json" in child["data"]
+    )
+    assert json.loads(config["data"]["api.json"])["spec"].get("tracing") == expected

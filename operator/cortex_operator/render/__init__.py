@@ -33,7 +33,7 @@ def render(
     source: the live ConfigMap that `handler.source.configMap` names; a change of its content replaces the pods. routed: whether
     the API has a route for HTTP, which it does not while an older API uses its endpoint.
     """
-    config = configmap.config(api)
+    config = configmap.config(api, platform)
     code = configmap.code(api, source)
     children: list[Object | None] = [service.render(api), config, code]
     children.append(deployment.render(api, platform, config, code))

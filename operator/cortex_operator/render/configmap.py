@@ -7,17 +7,34 @@ node drain, runs the earlier code. They are deleted when no such pod can start a
 from typing import Any
 
 from cortex_api import AsyncAPI, Document, RealtimeAPI
-from cortex_api.contract import DOCUMENT_FILE, PROJECT_ARCHIVES
+from cortex_api.contract import DEFAULT_SAMPLING, DOCUMENT_FILE, PROJECT_ARCHIVES
+from cortex_api.observability import Tracing
+from cortex_operator.platform import Platform
 from cortex_operator.render import tensorflow
 from cortex_operator.render.names import child_name, digest
 
 Object = dict[str, Any]
 
 
-def config(api: RealtimeAPI | AsyncAPI) -> Object:
+def config(api: RealtimeAPI | AsyncAPI, platform: Platform) -> Object:
     """Return the ConfigMap with the document for the runtime and the files of TensorFlow Serving."""
+    tracing = _tracing(api, platform)
+    if tracing != api.spec.tracing:
+        api = api.model_copy(update={"spec": api.spec.model_copy(update={"tracing": tracing})})
     data = {DOCUMENT_FILE: Document.of(api).to_json().decode(), **tensorflow.files(api)}
     return _immutable(f"{child_name(api)}-config", {"data": data})
+
+
+def _tracing(api: RealtimeAPI | AsyncAPI, platform: Platform) -> Tracing | None:
+    """Return `spec.tracing` with the defaults of the platform; None if no endpoint is set."""
+    default, own = platform.tracing, api.spec.tracing or Tracing()
+    endpoint = own.endpoint or (default.endpoint if default is not None else None)
+    if endpoint is None:
+        return None
+    sampling = own.sampling
+    if sampling is None:
+        sampling = DEFAULT_SAMPLING if default is None else default.sampling
+    return Tracing(endpoint=endpoint, sampling=sampling)
 
 
 def code(api: RealtimeAPI | AsyncAPI, source: Object | None) -> Object | None:

@@ -26,7 +26,7 @@ def in_namespace_of(api: AsyncAPI, platform: Platform, queue: str) -> Object:
     handler = spec.handler.model_copy(update={"api_keys": None})
     webhook = spec.webhook.model_copy(update={"secret": None}) if spec.webhook is not None else None
     api = api.model_copy(update={"spec": spec.model_copy(update={"handler": handler, "webhook": webhook})})
-    template = pod.template(api, platform, GATEWAY, configmap.config(api), None)
+    template = pod.template(api, platform, GATEWAY, configmap.config(api, platform), None)
     # Containers that spec.pod adds might never exit.
     container = next(c for c in template["spec"]["containers"] if c["name"] == GATEWAY)
     kept = {key: value for key, value in container.items() if key not in _OF_SERVERS}

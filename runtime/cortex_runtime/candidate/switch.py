@@ -4,6 +4,7 @@ Imported only by workers that have a split.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.config import Config
@@ -22,7 +23,7 @@ class Switch:
     """The split of one worker. Used on its event loop.
 
     config, server: of the worker. max_body: bytes of a request. timeout: seconds of a request. most_pending: requests that wait
-    for the candidate at most. api: its name. tracker: spec.tracker, or None.
+    for the candidate at most. api: its name. tracker: spec.tracker, or None. wrap: returns the application to install.
     """
 
     def __init__(
@@ -37,11 +38,13 @@ class Switch:
         most_pending: int,
         api: str,
         tracker: Any = None,
+        wrap: Callable[[Any], Any] = lambda app: app,
     ) -> None:
         self._app, self._config, self._server = app, config, server
         self._counters = worker_counters
         self._max_body, self._timeout, self._most_pending = max_body, timeout, most_pending
         self._api, self._tracker = api, tracker
+        self._wrap = wrap
         self.session: Session | None = None
 
     def apply(self, split: Split | None) -> None:
@@ -84,6 +87,7 @@ class Switch:
         return {} if self.session is None else self.session.describe(topic)
 
     def _install(self, app: Any) -> None:
+        app = self._wrap(app)
         self._config.app = app
         if self._config.loaded:
             self._config.loaded_app = app

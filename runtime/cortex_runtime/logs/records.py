@@ -23,6 +23,9 @@ from cortex_runtime.logs.output import Output
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
+trace_fields: Callable[[], Mapping[str, str]] | None = None
+"""Returns the fields `trace_id` and `span_id` of the current request, if it is traced. Set in processes that trace requests."""
+
 MAX_LINE = 1 << 20
 """Maximum size of a line in bytes. The values of a longer line are truncated to equal parts of it."""
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -165,6 +168,8 @@ def _write_record(
         current = request_id.get()
         if current is not None:
             content["requestId"] = current
+        if trace_fields is not None:
+            content.update(trace_fields())
         if not outer:
             if error is not None:
                 content["traceback"] = tracebacks.whole(error)
@@ -200,6 +205,9 @@ def _write_print(line: str, request: str | None) -> None:
         }
         if request is not None:
             content["requestId"] = request
+        # An unfinished line of an earlier request is written in the context of a later one.
+        if trace_fields is not None and request == request_id.get():
+            content.update(trace_fields())
         write(to_line(content))
     except Exception:
         pass

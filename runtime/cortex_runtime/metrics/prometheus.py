@@ -112,6 +112,7 @@ _HELP = {
     "cortex_route_requests": "Responses sent by routes other than / (499: the client closed the connection)",
     "cortex_route_request_duration_seconds": "Seconds from receiving a request to sending its last byte, for routes other than /",
     "cortex_inference_duration_seconds": "Seconds of successful inferences of the Open Inference Protocol",
+    "cortex_spans_dropped": "Spans that were not sent: the collector did not accept them, or too many were queued",
     "cortex_metrics_dropped": "Values of metrics_client that were dropped: too many combinations of tags",
 }
 

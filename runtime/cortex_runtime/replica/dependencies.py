@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,13 +28,19 @@ class Installed(NamedTuple):
 class Dependencies:
     """What is installed for a project, in the environment of this process, from which workers are started.
 
-    launcher: its template is replaced when the environment changes.
+    launcher: its template is replaced when the environment changes. preloaded: modules that every worker imports.
     """
 
     def __init__(
-        self, handler: "BaseHandler", project: Path, parent_pipe: ParentPipe, launcher: Launcher
+        self,
+        handler: "BaseHandler",
+        project: Path,
+        parent_pipe: ParentPipe,
+        launcher: Launcher,
+        preloaded: Sequence[str] = (),
     ) -> None:
         self._handler = handler
+        self._preloaded = (*_PRELOADED.get(handler.type, ()), *preloaded)
         self._project = project
         self._parent_pipe = parent_pipe
         self._launcher = launcher
@@ -109,7 +115,7 @@ class Dependencies:
             raise
 
     def _preload(self) -> None:
-        self._launcher.preload(_PRELOADED.get(self._handler.type, ()))
+        self._launcher.preload(self._preloaded)
 
 
 def _set_environment(environment: dict[str, str]) -> None:

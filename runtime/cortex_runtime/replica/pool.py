@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cortex_api import Document
+from cortex_runtime import tracing
 from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.handler.project_source import ProjectSource
 from cortex_runtime.mailboxes import Mailboxes
@@ -136,7 +137,10 @@ class WorkerPool:
             self._parent_pipe.name,
             show_tracebacks=options.show_tracebacks or options.development is not None,
         )
-        self._dependencies = Dependencies(handler, self._source.folder, self._parent_pipe, launcher)
+        preloaded = tracing.MODULES if tracing.is_traced(document) else ()
+        self._dependencies = Dependencies(
+            handler, self._source.folder, self._parent_pipe, launcher, preloaded
+        )
         self._retiring: Sequence[WorkerSlot] = ()
         self._development: Development | None = None
         self._sync: ModelSync | None = None

@@ -40,6 +40,8 @@ ARRIVED = "cortex.arrived"
 admitted and passed on (load_sharing.py); the limit is not checked again."""
 ROUTE = "cortex.route"
 """Scope key: the path template of a route other than "/" (`/items/{id}`). It is a label of the metrics by route."""
+MOVED = "cortex.moved"
+"""Scope key: set when the request was passed on to another worker of the replica, which answers it."""
 ROUTE_REQUESTS, ROUTE_SECONDS = "cortex_route_requests", "cortex_route_request_duration_seconds"
 INFO = "/info"
 _VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
@@ -191,7 +193,7 @@ class Admission:
             await app(scope, receive, exchange)
             exchange.status = exchange.sent or 500
         except Moved:
-            moved = True
+            moved = scope[MOVED] = True
         except (ClientDisconnected, ClientDisconnect):
             pass
         except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:

@@ -46,7 +46,9 @@ class WrongLength(Exception):
 
 
 @dataclass(eq=False)
-class _Item:
+class BatchItem:
+    """A request that waits for its batch, or is in one. since: its arrival, by perf_counter. context: of the request."""
+
     arguments: dict[str, Any]
     answer: "asyncio.Future[Any]"
     since: float
@@ -72,7 +74,7 @@ class Batcher:
         self._most = most
         self._interval = interval
         self._give_up = give_up
-        self._waiting: deque[_Item] = deque()
+        self._waiting: deque[BatchItem] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._work: asyncio.Task[None] | None = None
         self._known: WeakSet[Any] = WeakSet()
@@ -83,7 +85,7 @@ class Batcher:
         Raises what the method raises, RequestTimeout, and ClientDisconnected when the client leaves before the batch starts.
         """
         loop = asyncio.get_running_loop()
-        item = _Item(
+        item = BatchItem(
             arguments,
             loop.create_future(),
             perf_counter(),
@@ -106,7 +108,7 @@ class Batcher:
         finally:
             expiry.cancel()
 
-    def _expire(self, item: _Item, timeout: float) -> None:
+    def _expire(self, item: BatchItem, timeout: float) -> None:
         """Give up a request. One that is already in a batch cannot be removed from it."""
         with suppress(ValueError):
             self._waiting.remove(item)
@@ -134,7 +136,7 @@ class Batcher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        items: list[_Item] = []
+        items: list[BatchItem] = []
         while self._waiting and len(items) < self._most:
             item = self._waiting.popleft()
             if is_disconnected(item.receive):
@@ -146,9 +148,10 @@ class Batcher:
             now = perf_counter()
             self._metrics.record_batch([now - item.since for item in items])
             # The current context may be that of the previous batch, in which user code has run.
-            self._work = asyncio.get_running_loop().create_task(self._handle(items), context=items[0].context)
+            self._work = asyncio.get_running_loop().create_task(self.handle(items), context=items[0].context)
 
-    async def _handle(self, items: list[_Item]) -> None:
+    async def handle(self, items: list[BatchItem]) -> None:
+        """Run a batch, and answer its requests."""
         began = perf_counter()
         try:
             results = await self._results(items, began + self._give_up)
@@ -173,7 +176,7 @@ class Batcher:
             pause = min(self._interval, (perf_counter() - began) * _SHARE)
             self._timer = asyncio.get_running_loop().call_later(pause, self._begin)
 
-    async def _results(self, items: Sequence[_Item], end: float) -> list[Any]:
+    async def _results(self, items: Sequence[BatchItem], end: float) -> list[Any]:
         """Return, for each item, its result or the exception to raise."""
         versions: list[tuple[str, int]] = []
         request_id.set(items[0].request_id if len(items) == 1 else None)
@@ -212,6 +215,7 @@ def batcher_of(
     threads: Threads,
     metrics: WorkerMetrics,
     timeout: float,
+    batcher_type: type[Batcher] = Batcher,
 ) -> Batcher:
     """Return the batcher of a method. Raises StartError if the method cannot be batched."""
     if method is None:
@@ -230,7 +234,7 @@ def batcher_of(
             return await method.function(**arguments)
         return await threads.run_plain(partial(method.function, **arguments), copy_context())
 
-    return Batcher(
+    return batcher_type(
         call, metrics, most=spec.max_batch_size, interval=seconds_of(spec.batch_interval), give_up=timeout
     )
 

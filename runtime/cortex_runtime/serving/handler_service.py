@@ -27,6 +27,8 @@ class HandlerService:
     batching: spec.handler.serverSideBatching, or None. inference: the Open Inference Protocol, if the API serves it.
     """
 
+    endpoint_type, batcher_type = Endpoint, Batcher
+
     def __init__(
         self,
         handler: LoadedHandler,
@@ -50,7 +52,7 @@ class HandlerService:
         handler thread, inline, on the event loop or in a batch, for requestTimeout at most. Create an endpoint once, at start.
         path: of the route, with its parameters.
         """
-        return Endpoint(
+        return self.endpoint_type(
             method,
             self.threads,
             self.limits,
@@ -64,7 +66,9 @@ class HandlerService:
         """Return the batcher of a method, or None without serverSideBatching. Raises StartError if it cannot be batched."""
         if self.batching is None:
             return None
-        return batcher_of(self.batching, method, self.threads, self.metrics, self.limits.timeout)
+        return batcher_of(
+            self.batching, method, self.threads, self.metrics, self.limits.timeout, self.batcher_type
+        )
 
     async def read(self, request: Request) -> bytes:
         """Return the decompressed body of a request. Raises UserError (400, 408, 413 or 415) and ClientDisconnected."""

@@ -47,9 +47,11 @@ from cortex_runtime.serving.endpoint import Limits
 from cortex_runtime.serving.handler_service import HandlerService
 from cortex_runtime.serving.inference import open_inference
 from cortex_runtime.serving.worker_split import WorkerSplit
+from cortex_runtime.tracing import open_tracing
 
 if TYPE_CHECKING:
     from cortex_runtime.serving.grpc_server import GrpcServer
+    from cortex_runtime.tracing.provider import Tracing
 
 
 def prepare(document: Document, arguments: WorkerArguments, control: ControlChannel) -> Callable[[], None]:
@@ -66,8 +68,10 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
         threads = SharedThreads(spec.threads_per_process, metrics, shared_metrics, arguments.slot)
     else:
         threads = Threads(spec.threads_per_process, metrics)
+    # Before the user's code, whose spans are exported too.
+    tracing = open_tracing(document)
     handler = worker_lifecycle.load_handler(document, arguments, control, shared_metrics, threads)
-    service = HandlerService(
+    service = _service_type(tracing)(
         handler,
         threads,
         metrics,
@@ -81,7 +85,15 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
         access=AccessLog(spec.log_level),
         keys=keys,
     )
-    return partial(serve, document, app, handler, listener, control, arguments)
+    return partial(serve, document, app, handler, listener, control, arguments, tracing)
+
+
+def _service_type(tracing: "Tracing | None") -> Callable[..., HandlerService]:
+    if tracing is None:
+        return HandlerService
+    from cortex_runtime.serving.traced_handler import traced_service
+
+    return partial(traced_service, tracing)
 
 
 def serve(
@@ -91,10 +103,12 @@ def serve(
     listener: socket.socket,
     control: ControlChannel,
     arguments: WorkerArguments,
+    tracing: "Tracing | None",
 ) -> None:
     """Answer requests until the supervisor sends "stop" and all running requests have ended."""
+    wrap = _wrapper(tracing)
     config = plain(
-        app,
+        wrap(app),
         loop="uvloop",
         http=InlineProtocol,
         interface="asgi3",
@@ -106,12 +120,23 @@ def serve(
     server = _server(config, lambda: control.send(Ready()), app, arguments)
     grpc = _grpc_server(document, app) if arguments.grpc_address else None
     loop = uvloop.new_event_loop()
-    split = WorkerSplit(document, app, server, loop, arguments)
+    split = WorkerSplit(document, app, server, loop, arguments, wrap)
     threading.Thread(
         target=_receive_commands, args=(control, server, app, handler, loop, grpc, split), daemon=True
     ).start()
-    main = _serve(server, listener, app, control, grpc, arguments, split)
+    main = _serve(server, listener, app, control, grpc, arguments, split, tracing)
     app.threads.drive(loop, main, on_handler_thread=app.all_async)
+
+
+def _wrapper(tracing: "Tracing | None") -> Callable[[Any], Any]:
+    """Return the function that wraps an application before it serves. Without tracing, it returns the application itself."""
+    if tracing is None:
+        return lambda app: app
+    from cortex_runtime.serving.traced_app import TracedApp
+
+    # All contexts of requests are copied from the current one.
+    tracing.activate()
+    return lambda app: TracedApp(app, tracing)
 
 
 def _grpc_server(document: Document, app: App) -> "GrpcServer":
@@ -154,6 +179,7 @@ async def _serve(
     grpc: "GrpcServer | None",
     arguments: WorkerArguments,
     split: WorkerSplit,
+    tracing: "Tracing | None",
 ) -> None:
     status = 0
     try:
@@ -165,6 +191,8 @@ async def _serve(
             if grpc is not None:
                 await grpc.stopped()
         app.close()
+        if tracing is not None:
+            tracing.close()
     except StartError as error:
         status = 1
         control.send(StartFailed(error.reason, error.message))

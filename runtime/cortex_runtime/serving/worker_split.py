@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ log = logging.getLogger("cortex")
 
 
 class WorkerSplit:
-    """Installs the split of the file into a server, and removes it."""
+    """Installs the split of the file into a server, and removes it. wrap: returns the application that serves, from one without
+    traces."""
 
     def __init__(
         self,
@@ -27,10 +29,12 @@ class WorkerSplit:
         server: Server,
         loop: asyncio.AbstractEventLoop,
         arguments: WorkerArguments,
+        wrap: Callable[[Any], Any],
     ) -> None:
         self._document, self._app, self._server, self._loop = document, app, server, loop
         self._path = Path(arguments.split) if arguments.split else None
         self._slot = arguments.slot
+        self._wrap = wrap
         self._switch: Switch | None = None
 
     def start(self) -> None:
@@ -95,4 +99,5 @@ class WorkerSplit:
             most_pending=spec.handler.max_replica_concurrency,
             api=self._document.name,
             tracker=spec.tracker,
+            wrap=self._wrap,
         )
