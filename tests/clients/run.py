@@ -26,6 +26,12 @@ CLIENTS = {
     "kserve_client": ["kserve==0.21.0"],
 }
 """The program of a client, and what it needs."""
+REPLICAS = {
+    "onnx": ("triton", "kserve_client"),
+    "tensorflow": ("triton", "kserve_client"),
+    "python": ("triton",),
+}
+"""The type of the handler of each replica, and the clients that call it. TensorFlow runs in the process of the replica."""
 
 
 class Replica:
@@ -92,18 +98,28 @@ def main() -> int:
     """Run all clients. Return 0 if all of their checks passed."""
     failed = False
     with tempfile.TemporaryDirectory() as scratch:
-        models = Path(scratch) / "models"
-        write_models(models)
-        with (
-            Replica(Path(scratch) / "onnx", {"type": "onnx", "models": {"dir": str(models)}}) as onnx,
-            Replica(Path(scratch) / "python", {"type": "python", "path": "handler.py"}) as python,
-        ):
-            for name, requirements in CLIENTS.items():
-                command = [installed(name, requirements), FOLDER / f"{name}.py"]
-                environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-                failed |= bool(
-                    subprocess.run([*command, *onnx.addresses, *python.addresses], env=environment).returncode
+        folder = Path(scratch)
+        for kind, clients in REPLICAS.items():
+            if kind == "tensorflow":
+                subprocess.run(
+                    [sys.executable, FOLDER / "served_tensorflow.py", folder / "tf-models"], check=True
                 )
+            elif kind == "onnx":
+                write_models(folder / "onnx-models")
+            models = {
+                "models": {"dir": str(folder / ("tf-models" if kind == "tensorflow" else "onnx-models"))}
+            }
+            own = {"path": "handler.py"} if kind == "python" else models
+            with Replica(folder / kind, {"type": kind, **own}) as replica:
+                for name in clients:
+                    command = [
+                        installed(name, CLIENTS[name]),
+                        FOLDER / f"{name}.py",
+                        kind,
+                        *replica.addresses,
+                    ]
+                    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+                    failed |= bool(subprocess.run(command, env=environment).returncode)
     return int(failed)
 
 

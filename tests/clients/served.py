@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -79,10 +78,3 @@ def _model(graph: onnx.GraphProto) -> bytes:
     content = model.SerializeToString()
     assert isinstance(content, bytes)
     return content
-
-
-if __name__ == "__main__":
-    import sys
-
-    write_models(Path(sys.argv[1]))
-    assert np
