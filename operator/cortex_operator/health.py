@@ -1,5 +1,6 @@
 """The operator's own endpoints: /healthz for the kubelet, /metrics for Prometheus."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from aiohttp import web
@@ -48,6 +49,7 @@ class OperatorCollector(Collector):
             "cortex_operator_queue_depth", "APIs that wait for a reconciliation", value=len(self._queue)
         )
         yield self._apis()
+        yield self._candidates()
         polls = CounterMetricFamily(
             "cortex_operator_replica_polls", "Polls of the state of replicas", labels=("answered",)
         )
@@ -87,6 +89,15 @@ class OperatorCollector(Collector):
             counts[place] = counts.get(place, 0) + 1
         for place, count in sorted(counts.items()):
             family.add_metric(place, count)
+        return family
+
+    def _candidates(self) -> Metric:
+        family = GaugeMetricFamily("cortex_operator_candidates", "Candidates by phase", labels=("phase",))
+        lives = [self._cache.api(key) or {} for key in self._cache.apis()]
+        candidates = [(live.get("status") or {}).get("candidate") for live in lives]
+        counts = Counter(candidate["phase"] for candidate in candidates if candidate)
+        for phase, count in sorted(counts.items()):
+            family.add_metric((phase,), count)
         return family
 
 

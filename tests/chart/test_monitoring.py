@@ -20,6 +20,8 @@ from cortex_operator.render import pod
 from cortex_operator.replicas.poller import ReplicaPoller
 from cortex_operator.watch.cache import Cache, Key
 from cortex_operator.workqueue import WorkQueue
+from cortex_runtime.candidate.counters import totals
+from cortex_runtime.candidate.exposition import families
 from cortex_runtime.jobs.metrics import ConsumerMetrics, GatewayMetrics
 from cortex_runtime.metrics.prometheus import Metrics
 from cortex_runtime.metrics.series import NamedSeries
@@ -59,7 +61,10 @@ def operator() -> str:
     cache = Cache()
     live = {
         **manifest("RealtimeAPI", "handle_post"),
-        "status": {"conditions": [{"type": "Ready", "status": "False", "reason": "Starting"}]},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "False", "reason": "Starting"}],
+            "candidate": {"phase": "RolledBack"},
+        },
     }
     cache.api = lambda key: live  # type: ignore[method-assign]
     cache.apis = lambda: [Key("RealtimeAPI", "n", "a")]  # type: ignore[method-assign]
@@ -80,7 +85,12 @@ def replica() -> str:
     series.add(CLASSES, {"class": "x"}, 1)
     series.add(SKIPPED, {"reason": "x"}, 1)
     series.summarize(VALUES, {}, 1.0)
-    return Metrics(Document.of(REALTIME), shared_metrics, lambda: (1, 0), lambda: {"m": 1}).text().decode()
+    counted = families(totals(shared_metrics, "v1"))
+    workers, failures = (1, 0), {"m": 1}
+    metrics = Metrics(
+        Document.of(REALTIME), shared_metrics, lambda: workers, lambda: failures, lambda: counted
+    )
+    return metrics.text().decode()
 
 
 def gateway() -> str:
