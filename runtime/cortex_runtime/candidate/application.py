@@ -127,7 +127,7 @@ class SplitApp:
             return
         body = BufferedBody(receive)
         await body.read(self._max_body, self._timeout)
-        if not body.is_complete:
+        if not body.is_complete or len(body.body) > self._max_body:
             # The stable version reports that it is too long, late or incomplete.
             await self._answer_stable(self._app, False, scope, body, send)
             return
@@ -171,7 +171,7 @@ class SplitApp:
         await app(scope, receive, response)
         if body is None:
             return
-        if not body.is_complete or (answer := response.answer()) is None:
+        if not body.is_complete or len(body.body) > MOST_BODY or (answer := response.answer()) is None:
             self._counters.add(counters.DROPPED)
         elif answer.status < 500:
             headers.setdefault(_REQUEST_ID, response.request_id)

@@ -52,15 +52,20 @@ class Breaker:
         if self.is_open:
             return
         self._recent.append(False)
-        hangs = False
+        failures = self._recent.count(False)
         if is_timeout:
             self._timeouts += 1
-            hangs = self._timeouts >= _TIMEOUTS
-        failures = self._recent.count(False)
-        if hangs or (failures >= _LEAST_FAILURES and 2 * failures >= len(self._recent)):
+            if self._timeouts >= _TIMEOUTS:
+                self.record_hang(reason)
+                return
+        if failures >= _LEAST_FAILURES and 2 * failures >= len(self._recent):
             self._open(reason)
-            if hangs:
-                self._on_hang()
+
+    def record_hang(self, reason: str) -> None:
+        """Record that the candidate answers nothing."""
+        if not self.is_open:
+            self._open(reason)
+            self._on_hang()
 
     def take_probe(self) -> bool:
         """Return whether the caller must send a probe now: the breaker is open, and the pause since the last one is over."""

@@ -29,6 +29,7 @@ from cortex_runtime.metrics.shared_memory import BUCKETS, SharedMetrics
 ) = range(13)
 _CANDIDATE_HISTOGRAM = _STABLE_HISTOGRAM + len(BUCKETS) + 1
 _CELLS = _CANDIDATE_HISTOGRAM + len(BUCKETS) + 1
+_BOUNDS = (*BUCKETS, float("inf"))
 _ENOUGH = 100
 """Responses of the stable version from which on its latency beside the candidate is used, instead of that since the start."""
 
@@ -81,8 +82,11 @@ class WorkerCounters:
         """Report whether the breaker is open."""
         self._breaker[self._slot] = float(is_open)
 
-    def stable_p99(self) -> float | None:
-        """Return the 99th percentile of the stable version's latency in seconds, rounded up to a bucket; None if unknown."""
+    def stable_latency(self) -> tuple[float, float] | None:
+        """Return the 99th percentile and the maximum of the stable version's latency; None if it has answered nothing yet.
+
+        In seconds, each rounded up to a bucket.
+        """
         counts = [0.0] * (len(BUCKETS) + 1)
         for slot in range(self._shared.slots):
             cells = self._shared.candidate_cells(slot)
@@ -94,7 +98,8 @@ class WorkerCounters:
             cumulative = self._shared.durations()[0]
         if not cumulative[-1]:
             return None
-        return (*BUCKETS, float("inf"))[bisect_left(cumulative, 0.99 * cumulative[-1])]
+        p99, most = (bisect_left(cumulative, share * cumulative[-1]) for share in (0.99, 1.0))
+        return _BOUNDS[p99], _BOUNDS[most]
 
 
 @dataclass(frozen=True)

@@ -1,38 +1,47 @@
-"""How long the candidate may take for its first byte: it follows the stable version's own latency."""
+"""How long the candidate may take: it follows the stable version's own latency."""
 
 from collections.abc import Callable
 from time import monotonic
 
-_FACTOR = 3.0
-_LEAST = 0.5
+_SILENCE, _LEAST_SILENCE = 3.0, 0.5
+_FIRST_BYTE, _LEAST_FIRST_BYTE = 1.5, 1.0
 _PERIOD = 1.0
-"""Seconds for which a computed value is used."""
+"""Seconds for which computed values are used."""
 
 
-class FirstByteTimeout:
-    """3 times the stable version's 99th percentile, but at least 0.5 s, and at most half of requestTimeout: the stable version
-    needs the rest if the candidate does not answer.
+class Deadlines:
+    """The times after which a response is not awaited any longer, in seconds.
 
-    stable_p99: returns seconds; None while the stable version has not answered any request. request_timeout: seconds.
+    first_byte: for each request. 1.5 times the maximum of the stable version's latency, and at least 1 s.
+    silence: if several requests wait for so long, and no other response has arrived meanwhile, the candidate hangs. 3 times the
+    99th percentile of the stable version's latency, and at least 0.5 s.
+
+    Both are at most half of requestTimeout: the stable version needs the rest if the candidate does not answer.
+
+    stable_latency: returns 99th percentile and maximum; None while the stable version has not answered any request.
+    request_timeout: seconds.
     """
 
     def __init__(
         self,
-        stable_p99: Callable[[], float | None],
+        stable_latency: Callable[[], tuple[float, float] | None],
         request_timeout: float,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._stable_p99 = stable_p99
+        self._stable_latency = stable_latency
         self._most = request_timeout / 2
         self._clock = clock
-        self._seconds = self._most
         self._until = float("-inf")
+        self.first_byte = self.silence = self._most
 
-    def seconds(self) -> float:
-        """Return the timeout for a request that is sent now."""
+    def update(self) -> None:
+        """Compute the times again if they are old."""
         now = self._clock()
-        if now >= self._until:
-            self._until = now + _PERIOD
-            p99 = self._stable_p99()
-            self._seconds = self._most if p99 is None else min(max(_FACTOR * p99, _LEAST), self._most)
-        return self._seconds
+        if now < self._until:
+            return
+        self._until = now + _PERIOD
+        latency = self._stable_latency()
+        if latency is not None:
+            p99, most = latency
+            self.silence = min(max(_SILENCE * p99, _LEAST_SILENCE), self._most)
+            self.first_byte = min(max(_FIRST_BYTE * most, _LEAST_FIRST_BYTE, self.silence), self._most)

@@ -1,6 +1,7 @@
 """Forward requests to the candidate, and answer with its responses."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Iterable
 
@@ -9,7 +10,7 @@ from starlette.types import Receive, Send
 from cortex_api.contract import CANDIDATE, VERSION_HEADER
 from cortex_runtime.candidate.breaker import Breaker
 from cortex_runtime.candidate.client import HOP_BY_HOP, CandidateFailed, Client, Request, Response
-from cortex_runtime.candidate.deadline import FirstByteTimeout
+from cortex_runtime.candidate.deadline import Deadlines
 from cortex_runtime.errors import ClientDisconnected
 from cortex_runtime.http.request_body import disconnect
 
@@ -18,6 +19,8 @@ log = logging.getLogger("cortex")
 _VERSION = (VERSION_HEADER.encode(), CANDIDATE.encode())
 _LEFT_OUT = HOP_BY_HOP | {_VERSION[0], b"date"}
 """The server adds `date` itself."""
+_SEVERAL = 2
+_CONFIRM_SECONDS = 0.05
 
 
 class ResponseAborted(Exception):
@@ -25,17 +28,19 @@ class ResponseAborted(Exception):
 
 
 class Forwarder:
-    """Sends requests to the candidate within the first-byte timeout, and reports the outcome to the breaker.
+    """Sends requests to the candidate within the deadlines, and reports the outcome to the breaker.
 
     part_timeout: seconds for each further part of a response.
     """
 
-    def __init__(
-        self, client: Client, breaker: Breaker, timeout: FirstByteTimeout, part_timeout: float
-    ) -> None:
-        self._client, self._breaker, self._timeout = client, breaker, timeout
+    def __init__(self, client: Client, breaker: Breaker, deadlines: Deadlines, part_timeout: float) -> None:
+        self._client, self._breaker, self._deadlines = client, breaker, deadlines
         self._part_timeout = part_timeout
-        self._pending: set[asyncio.Timeout] = set()
+        # In order of their start, with its time.
+        self._pending: dict[asyncio.Timeout, float] = {}
+        self._answered_at = float("-inf")
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._is_suspected = False
 
     @property
     def pending(self) -> int:
@@ -49,11 +54,12 @@ class Forwarder:
 
         client: ends the wait when the client disconnects. Raises CandidateFailed, and ClientDisconnected.
         """
-        seconds = self._timeout.seconds()
+        self._deadlines.update()
+        seconds = self._deadlines.first_byte
         timer = asyncio.timeout(seconds)
         try:
             async with timer:
-                self._pending.add(timer)
+                self._start(timer)
                 if client is not None:
                     client.limit(timer)
                 response = await self._client.send(request, added)
@@ -67,9 +73,33 @@ class Forwarder:
             self._breaker.record_failure(str(error))
             raise
         finally:
-            self._pending.discard(timer)
+            self._pending.pop(timer, None)
+        self._answered_at = asyncio.get_running_loop().time()
         self._breaker.record_success()
         return response
+
+    def _start(self, timer: asyncio.Timeout) -> None:
+        loop = asyncio.get_running_loop()
+        self._pending[timer] = loop.time()
+        if self._watchdog is None:
+            self._watchdog = loop.call_later(self._deadlines.silence / 2, self._watch)
+
+    def _watch(self) -> None:
+        """Notice that the candidate hangs: several requests wait, and nothing was answered meanwhile."""
+        self._watchdog = None
+        if not self._pending:
+            self._is_suspected = False
+            return
+        loop, silence = asyncio.get_running_loop(), self._deadlines.silence
+        limit = loop.time() - silence
+        late = sum(started <= limit for started in itertools.islice(self._pending.values(), _SEVERAL))
+        is_silent = late == _SEVERAL and self._answered_at <= limit
+        if is_silent and self._is_suspected:
+            self._breaker.record_hang(f"no response within {silence:.3g} s")
+        else:
+            # A response may be unread because this event loop was blocked.
+            self._watchdog = loop.call_later(_CONFIRM_SECONDS if is_silent else silence / 4, self._watch)
+        self._is_suspected = is_silent
 
     def expire_pending(self) -> None:
         """Stop waiting for the candidate, which hangs."""

@@ -6,7 +6,7 @@ from cortex_runtime.candidate.breaker import Breaker
 from cortex_runtime.candidate.client import Client
 from cortex_runtime.candidate.compare import Comparator
 from cortex_runtime.candidate.counters import WorkerCounters
-from cortex_runtime.candidate.deadline import FirstByteTimeout
+from cortex_runtime.candidate.deadline import Deadlines
 from cortex_runtime.candidate.differences import DifferingPairs
 from cortex_runtime.candidate.forwarding import Forwarder
 from cortex_runtime.candidate.mirror import Mirror
@@ -31,7 +31,7 @@ class Session:
         self._client = Client(split.host, split.port)
         self.breaker = Breaker(worker_counters.set_breaker, self._on_hang)
         self.forwarder = Forwarder(
-            self._client, self.breaker, FirstByteTimeout(worker_counters.stable_p99, timeout), timeout
+            self._client, self.breaker, Deadlines(worker_counters.stable_latency, timeout), timeout
         )
         self.pairs = DifferingPairs(split.compare.keep)
         self.classes = ConfusionMatrix()

@@ -23,11 +23,11 @@ class Handler:
 
     def handle_post(self, payload, headers):
         if self.fault is not None and os.path.exists(self.fault):
-            fault = open(self.fault).read()
-            if fault == "hang":
-                time.sleep(30)
-            elif fault == "500":
-                raise RuntimeError("a fault")
+            with open(self.fault) as file:
+                if file.read() == "500":
+                    raise RuntimeError("a fault")
+            while os.path.exists(self.fault):
+                time.sleep(0.01)
         return {"by": self.name, "id": headers.get("x-request-id"), "mirror": headers.get("x-cortex-mirror"), "payload": payload}
 
     async def handle_put(self, payload):

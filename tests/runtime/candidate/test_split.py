@@ -1,6 +1,15 @@
 """The split over HTTP: shares, keys, streams, changes under load. Real replicas."""
 
+import gzip
+import json
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
 import pytest
+
+from tests.runtime.programs import PLAIN
 
 
 def test_without_a_split_responses_name_no_version(pair):
@@ -21,3 +30,144 @@ def test_a_weight_is_the_share_of_requests(pair):
     assert report["errors"] == 0
     assert sum(report["latency"]["candidate"]) == report["requests"]
     assert sum(report["latency"]["stable"]) == answers.answered_by("stable")
+
+
+def test_requests_without_a_split_name_no_version_after_one_was_removed(pair):
+    pair.split(weight=100)
+    assert pair.client.post("/", json=1).headers["x-cortex-version"] == "candidate"
+    pair.remove_split()
+    answer = pair.client.post("/", json=1)
+    assert answer.json()["by"] == "stable"
+    assert "x-cortex-version" not in answer.headers
+    assert PLAIN.get(f"{pair.stable.admin}/candidate").status_code == 404
+    assert "cortex_candidate" not in PLAIN.get(f"{pair.stable.admin}/metrics").text
+
+
+def test_an_invalid_split_changes_nothing(pair):
+    pair.split(weight=100)
+    pair.path.write_text('{"version": "v", "weight": 101}')
+    pair.stable.until(lambda: "the previous split stays in use" in pair.stable.log.read_text())
+    assert pair.client.post("/", json=1).json()["by"] == "candidate"
+
+
+def test_a_key_selects_the_same_version_and_a_growing_weight_moves_no_user_back(pair):
+    users = [f"user-{number}" for number in range(200)]
+    before: set[str] = set()
+    for weight in (5, 25, 60, 100):
+        pair.split(weight=weight, key="X-User-ID")
+        found = {}
+        for _ in range(2):
+            for user in users:
+                by = pair.client.post("/", json=1, headers={"x-user-id": user}).json()["by"]
+                assert found.setdefault(user, by) == by
+        moved = {user for user, by in found.items() if by == "candidate"}
+        assert moved >= before
+        assert len(moved) == pytest.approx(2 * weight, abs=14)
+        before = moved
+
+
+def test_a_request_selects_its_version_itself(pair):
+    pair.split(weight=50)
+    for version in ("stable", "candidate") * 5:
+        answer = pair.client.post("/", json=1, headers={"x-cortex-version": version})
+        assert (answer.json()["by"], answer.headers["x-cortex-version"]) == (version, version)
+    assert pair.report()["requests"] == 0
+
+
+def test_a_weight_that_changes_under_load_loses_no_request(pair):
+    pair.split(weight=5)
+
+    def change():
+        for weight in (50, 5, 100, 50):
+            pair.split(weight=weight, same_version=True)
+        pair.remove_split()
+        pair.split(weight=50)
+
+    answers = pair.load(1500, clients=4, during=change)
+    assert answers.lost == 0
+    assert answers.answered_by("candidate") > 0
+    assert pair.stable.metric("cortex_worker_restarts_total") == 0
+
+
+@pytest.mark.parametrize("weight", [0, 100])
+def test_streams_bodies_and_errors_are_those_of_the_version(pair, weight):
+    version = "candidate" if weight else "stable"
+    pair.split(weight=weight, mirror=0 if weight else 1)
+    client = pair.client
+    lines = client.get("/", params={"parts": 3}).text.splitlines()
+    assert [json.loads(line) for line in lines] == [{"by": version, "part": part} for part in range(3)]
+    events = client.get("/", params={"parts": 1}, headers={"accept": "text/event-stream"})
+    assert events.text == f'data: {{"by":"{version}","part":0}}\n\n'
+    body = os.urandom(3_000_000)
+    assert client.put("/", content=body).json() == {"by": version, "size": len(body)}
+    chunks = iter([body[:1000], body[1000:2000]])
+    assert client.put("/", content=chunks).json() == {"by": version, "size": 2000}
+    packed = gzip.compress(body[:5000])
+    answer = client.put("/", content=packed, headers={"content-encoding": "gzip"})
+    assert answer.json() == {"by": version, "size": 5000}
+    answer = client.post(
+        "/", content=b"{", headers={"content-type": "application/json", "x-request-id": "mine"}
+    )
+    assert (answer.status_code, answer.json()["requestId"]) == (400, "mine")
+    assert answer.headers["x-cortex-version"] == version
+    assert client.head("/").status_code == 405
+    answer = client.post("/", json={"a": "ä"}, headers={"x-request-id": "an-id"})
+    assert answer.json() == {"by": version, "id": "an-id", "mirror": None, "payload": {"a": "ä"}}
+    assert answer.headers.get_list("x-request-id") == ["an-id"]
+    assert len(answer.headers.get_list("date")) == 1
+
+
+def test_a_forwarded_request_is_counted_once(pair):
+    pair.split(weight=100)
+    before = [
+        replica.metric('cortex_requests_total{method="POST",status="200"}') for replica in replicas(pair)
+    ]
+    answers = pair.load(200)
+    assert answers.answered_by("candidate") == 200
+    after = [
+        replica.metric('cortex_requests_total{method="POST",status="200"}') for replica in replicas(pair)
+    ]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [0, 200]
+    with ThreadPoolExecutor(3) as threads:
+        running = [threads.submit(httpx.delete, pair.stable.url, params={"seconds": 0.4}) for _ in range(3)]
+        pair.stable.until(lambda: in_flight(pair.candidate) == 3)
+        assert in_flight(pair.stable) == 0
+        assert {call.result().text for call in running} == {"candidate"}
+
+
+def test_a_client_that_disconnects_ends_its_request_at_the_candidate(pair):
+    pair.split(weight=100)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.delete(pair.stable.url, params={"seconds": 20}, timeout=0.3)
+    pair.candidate.until(lambda: in_flight(pair.candidate) == 0)
+    assert pair.report()["errors"] == 0
+
+
+def test_paths_of_the_runtime_are_answered_by_the_stable_version(pair):
+    pair.split(weight=100)
+    assert pair.client.get("/info").headers["x-cortex-version"] == "stable"
+    answer = pair.client.get("/info", headers={"x-cortex-version": "candidate"})
+    assert answer.headers["x-cortex-version"] == "candidate"
+    assert pair.client.get("/missing").headers["x-cortex-version"] == "candidate"
+
+
+def test_a_restarted_worker_uses_the_split_from_its_first_request(pair):
+    pair.split(weight=100)
+    (pid,) = worker_pids(pair.stable)
+    os.kill(pid, signal.SIGKILL)
+    pair.stable.until(lambda: pair.stable.metric("cortex_worker_restarts_total") == 1)
+    for _ in range(5):
+        assert httpx.post(pair.stable.url, json=1).json()["by"] == "candidate"
+
+
+def replicas(pair):
+    return pair.stable, pair.candidate
+
+
+def in_flight(replica):
+    return PLAIN.get(f"{replica.admin}/load").json()["inFlight"]
+
+
+def worker_pids(replica):
+    """Return the processes that have written to the log as workers."""
+    return {line["process"] for line in replica.lines() if "the candidate " in line["message"]}

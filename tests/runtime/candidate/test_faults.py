@@ -1,0 +1,113 @@
+"""A candidate that fails costs clients time, but no request. Real replicas."""
+
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.runtime.programs import PLAIN
+from tests.runtime.queues.servers import free_port
+
+
+@pytest.mark.parametrize("fault", ["500", "hang"])
+def test_a_candidate_with_a_fault_loses_no_request_and_is_asked_again_when_it_works(pair, fault):
+    pair.split(weight=50)
+    assert pair.load(100).lost == 0
+    pair.fault.write_text(fault)
+    began = time.monotonic()
+    answers = pair.load(400, clients=8)
+    # The breaker has opened: a request that waited for each timeout would have taken minutes.
+    assert time.monotonic() - began < 20
+    assert answers.lost == 0
+    report = pair.report()
+    assert report["breaker"] == "open"
+    assert report["requests"] == pytest.approx(250, abs=2)
+    assert report["errors"] >= 400 // 2 - 2
+    assert report["fallbacks"] < 50
+    assert pair.stable.metric('cortex_candidate_requests_total{outcome="diverted"}') > 150
+    pair.fault.unlink()
+    pair.candidate.until(lambda: pair.client.post("/", json=1) and pair.report()["breaker"] == "closed")
+    assert pair.load(100).answered_by("candidate") == pytest.approx(50, abs=2)
+
+
+def test_a_candidate_at_an_address_that_does_not_exist_loses_no_request(pair):
+    with socket.create_server(("127.0.0.1", 0)) as full:
+        # A port that nobody listens on, and an address that does not answer.
+        for host, port in (
+            ("127.0.0.1", free_port()),
+            ("candidate.invalid", 80),
+            ("127.0.0.1", full.getsockname()[1]),
+        ):
+            pair.split(weight=50, host=host, port=port)
+            answers = pair.load(60)
+            assert answers.lost == 0
+            assert answers.answered_by("stable") == 60
+            report = pair.report()
+            assert report["errors"] == report["requests"] == pytest.approx(30, abs=2)
+
+
+def test_a_failed_request_keeps_its_body_and_id(pair):
+    pair.split(weight=100)
+    pair.fault.write_text("500")
+    for number in range(3):
+        answer = pair.client.post("/", json={"n": number}, headers={"x-request-id": f"id-{number}"})
+        assert answer.headers["x-cortex-version"] == "stable"
+        assert answer.json() == {
+            "by": "stable",
+            "id": f"id-{number}",
+            "mirror": None,
+            "payload": {"n": number},
+        }
+        assert answer.headers.get_list("x-request-id") == [f"id-{number}"]
+
+
+def test_a_body_that_is_too_large_is_refused_by_the_stable_version(start_pair):
+    pair = start_pair(maxBodySize="1Mi")
+    pair.split(weight=100)
+    answer = pair.client.put("/", content=b"x" * 1_100_000)
+    assert (answer.status_code, answer.headers["x-cortex-version"]) == (413, "stable")
+    answer = pair.client.put("/", content=iter([b"x" * 600_000] * 2))
+    assert (answer.status_code, answer.headers["x-cortex-version"]) == (413, "stable")
+    assert pair.client.put("/", content=b"x" * 1_000_000).headers["x-cortex-version"] == "candidate"
+    assert pair.report()["errors"] == 0
+
+
+def test_a_candidate_that_is_killed_under_load_loses_no_request(start_pair):
+    pair = start_pair()
+    pair.split(weight=50)
+    assert pair.load(50).lost == 0
+
+    def kill():
+        pair.stable.until(lambda: pair.report()["requests"] > 100)
+        pair.candidate.process.kill()
+        pair.candidate.process.wait()
+
+    answers = pair.load(1000, during=kill)
+    assert answers.lost == 0
+    assert pair.report()["breaker"] == "open"
+
+
+def test_a_stream_whose_candidate_fails_after_its_first_part_is_aborted(start_pair):
+    pair = start_pair()
+    pair.split(weight=100)
+    with pytest.raises(httpx.RemoteProtocolError):
+        pair.client.get("/", params={"exit": "candidate", "parts": 100})
+    report = pair.stable.until(lambda: (found := pair.report())["errors"] and found)
+    assert (report["requests"], report["errors"], report["fallbacks"]) == (1, 1, 0)
+    assert "Traceback" not in pair.stable.log.read_text()
+
+
+def test_a_stable_replica_that_stops_finishes_forwarded_requests(start_pair):
+    pair = start_pair()
+    pair.split(weight=100, mirror=100)
+    with ThreadPoolExecutor(3) as threads:
+        running = [threads.submit(httpx.delete, pair.stable.url, params={"seconds": 0.4}) for _ in range(3)]
+        pair.candidate.until(
+            lambda: PLAIN.get(f"{pair.candidate.admin}/load").json()["inFlight"] == len(running)
+        )
+        pair.stable.process.send_signal(signal.SIGTERM)
+        assert [call.result().text for call in running] == ["candidate"] * 3
+    assert pair.stable.process.wait(30) == 0
