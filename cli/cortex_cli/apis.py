@@ -8,7 +8,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cortex_api import GROUP, KINDS, VERSION
-from cortex_api.contract import ADMIN_PORT, API_LABEL, KIND_LABEL, PORT, object_name, pod_selector
+from cortex_api.contract import (
+    ADMIN_PORT,
+    API_LABEL,
+    CANDIDATE,
+    COMPONENT_LABEL,
+    KIND_LABEL,
+    PORT,
+    object_name,
+    pod_selector,
+)
 from cortex_cli.connection import Cluster, ClusterError, Object, path
 from cortex_cli.replica_metrics import Traffic, sum_metrics
 
@@ -137,6 +146,11 @@ def belongs_to(pod: Object, api: API) -> bool:
     return has_labels and bool(pod["metadata"].get("namespace") == api.namespace)
 
 
+def is_candidate(pod: Object) -> bool:
+    """Return whether a pod belongs to the candidate of its API. Stable pods forward requests to it, and count them."""
+    return bool((pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == CANDIDATE)
+
+
 def is_ready(pod: Object) -> bool:
     """Return whether a pod is ready."""
     conditions = (pod.get("status") or {}).get("conditions") or ()
@@ -146,11 +160,11 @@ def is_ready(pod: Object) -> bool:
 def query_replicas(
     cluster: Cluster, pods: Iterable[Object], info: bool = True, headers: dict[str, str] | None = None
 ) -> Replicas:
-    """Read the metrics, and with `info` the models, of all ready pods concurrently.
+    """Read the metrics, and with `info` the models, of all ready pods concurrently, except those of a candidate.
 
     headers: additional headers for the request for models, such as an API key.
     """
-    ready = [pod for pod in pods if is_ready(pod)]
+    ready = [pod for pod in pods if is_ready(pod) and not is_candidate(pod)]
     texts: list[str] = []
     unreachable: dict[str, str] = {}
 

@@ -92,6 +92,8 @@ def detail(api: API, pods: list[dict[str, Any]], replicas: Replicas) -> Iterator
     if scaling := _scaling(api):
         head.add_row("scaling", scaling)
     head.add_row("endpoint", str(api.status.get("url", "-")))
+    for title, value in _candidate(api):
+        head.add_row(title, value)
     traffic = replicas.traffic
     if api.kind == "AsyncAPI":
         head.add_row("jobs", jobs(api, traffic))
@@ -126,6 +128,29 @@ def detail(api: API, pods: list[dict[str, Any]], replicas: Replicas) -> Iterator
     if pods:
         yield Text("")
         yield _pods(pods)
+
+
+def _candidate(api: API) -> Iterator[tuple[str, str]]:
+    """Yield rows with the state of a candidate; none without one."""
+    if api.live["spec"].get("candidate") is None:
+        return
+    state = api.status.get("candidate")
+    if state is None:
+        yield "candidate", "the operator has not reconciled it yet"
+        return
+    yield "candidate", f"{state['phase']}, weight {state['weight']}%, mirror {state['mirror']}%"
+    if state["message"]:
+        yield "", state["message"]
+    counts = []
+    if "requests" in state:
+        counts.append(f"{state['requests']} requests, {state.get('errorRate', '0%')} failed")
+    if "latencyP95" in state:
+        stable = f" (stable {state['stableLatencyP95']})" if "stableLatencyP95" in state else ""
+        counts.append(f"p95 {state['latencyP95']}{stable}")
+    if state.get("compared"):
+        counts.append(f"{state['compared']} compared, {state.get('disagreement', '0%')} differ")
+    if counts:
+        yield "", "; ".join(counts)
 
 
 def predictions(traffic: Traffic) -> Iterator[RenderableType]:

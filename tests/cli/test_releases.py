@@ -1,6 +1,7 @@
 """The commands of a release: diff, promote, abort, history and rollback."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,6 +27,20 @@ def candidate_status(phase: str, message: str) -> dict[str, Any]:
 
 
 SERVING = candidate_status("Serving", "")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def removed_afterwards(workplace: Workplace) -> Iterator[None]:
+    """Delete the APIs and pods of this module: other tests use the same cluster."""
+
+    def existing(kind: str) -> set[str]:
+        return set(workplace.kubectl("get", kind, "-o", "name").split())
+
+    kinds = ("realtimeapis", "pods", "services", "controllerrevisions")
+    before = set.union(*map(existing, kinds))
+    yield
+    made = set.union(*map(existing, kinds)) - before
+    workplace.kubectl("delete", *made)
 
 
 def spec_of(place: Workplace, name: str) -> dict[str, Any]:
@@ -239,6 +254,14 @@ def test_diff_prints_a_pair_in_full(compared: Workplace):
     assert (one["request"], one["pod"]) == ('{"x": 1}', "api-pets-1")
     assert len(json.loads(compared.cortex("diff", "pets", "-o", "json").stdout)) == 3
     assert "no replica has" in compared.cortex("diff", "pets", "--request", "r9").stderr
+
+
+def test_get_shows_the_candidate_and_counts_forwarded_requests_once(compared: Workplace):
+    words = " ".join(compared.cortex("get", "pets").stdout.split())
+    assert "candidate Serving, weight 5%, mirror 0%" in words
+    # 32 of each of the two stable replicas, none of the candidate.
+    assert "requests 60 2XX, 4 4XX" in words
+    assert "api-pets-2 yes 0" in words
 
 
 def test_diff_states_why_nothing_is_compared(workplace: Workplace):
