@@ -5,7 +5,7 @@ from typing import Any
 from cortex_runtime.candidate.breaker import Breaker
 from cortex_runtime.candidate.client import Client
 from cortex_runtime.candidate.compare import Comparator
-from cortex_runtime.candidate.counters import WorkerCounters
+from cortex_runtime.candidate.counters import DROPPED, WorkerCounters
 from cortex_runtime.candidate.deadline import Deadlines
 from cortex_runtime.candidate.differences import DifferingPairs
 from cortex_runtime.candidate.forwarding import Forwarder
@@ -50,9 +50,14 @@ class Session:
 
     def select_mirrored(self) -> bool:
         """Return whether a request of the stable version is copied: as the split says, or as a probe of an open breaker."""
-        if self.breaker.is_open:
-            return self.breaker.take_probe()
-        return self.selector.select_mirrored()
+        selected = self.selector.select_mirrored()
+        if not self.breaker.is_open:
+            return selected
+        if self.breaker.take_probe():
+            return True
+        if selected:
+            self.counters.add(DROPPED)
+        return False
 
     def describe(self, topic: str) -> dict[str, Any]:
         """Return what this worker has compared. topic: "classes" or "differences"."""

@@ -20,6 +20,11 @@ class Handler:
     def __init__(self, config):
         self.name = config["name"]
         self.fault = config.get("fault")
+        self.flips = config.get("flips", 0)
+
+    def label(self, payload):
+        number = payload["n"] if isinstance(payload, dict) and "n" in payload else 50
+        return "changed" if number % 100 < self.flips else "usual"
 
     def handle_post(self, payload, headers):
         if self.fault is not None and os.path.exists(self.fault):
@@ -28,7 +33,13 @@ class Handler:
                     raise RuntimeError("a fault")
             while os.path.exists(self.fault):
                 time.sleep(0.01)
-        return {"by": self.name, "id": headers.get("x-request-id"), "mirror": headers.get("x-cortex-mirror"), "payload": payload}
+        return {
+            "by": self.name,
+            "id": headers.get("x-request-id"),
+            "mirror": headers.get("x-cortex-mirror"),
+            "payload": payload,
+            "label": self.label(payload),
+        }
 
     async def handle_put(self, payload):
         return {"by": self.name, "size": len(payload)}
@@ -51,7 +62,9 @@ class Handler:
         for i in range(3):
             yield f"{self.name} {i}"
 """
-"""Answers with the name of its version in config. A file `fault` makes it fail."""
+"""Answers with the name of its version in config. A file `fault` makes it fail. The candidate changes 3% of labels."""
+OWN = ["/by", "/id", "/mirror"]
+"""What differs between the versions' responses to POST, apart from the label."""
 
 
 class Pair:
@@ -165,7 +178,12 @@ def start_pair(
 ) -> Callable[..., Pair]:
     """Return a function that starts both replicas. Its arguments are those of spec.handler."""
 
-    def start(source: str | None = HANDLER, candidate: dict[str, Any] | None = None, **handler: Any) -> Pair:
+    def start(
+        source: str | None = HANDLER,
+        candidate: dict[str, Any] | None = None,
+        spec: dict[str, Any] | None = None,
+        **handler: Any,
+    ) -> Pair:
         folder = tmp_path_factory.mktemp("split")
         path, fault = folder / "split.json", folder / "fault"
         handler.setdefault("config", {})
@@ -174,11 +192,11 @@ def start_pair(
             "--split",
             str(path),
             wait=False,
+            spec=spec,
             **{**handler, "config": {**handler["config"], "name": "stable"}},
         )
-        handler.update(candidate or {})
-        handler["config"] = {**handler["config"], "name": "candidate", "fault": str(fault)}
-        other = serve_for_module(source, **handler)
+        config = {**handler["config"], "name": "candidate", "fault": str(fault), "flips": 3}
+        other = serve_for_module(source, spec=spec, **{**handler, **(candidate or {}), "config": config})
         stable.wait_ready()
         return Pair(stable, other, path, fault, handler.get("processesPerReplica", 1))
 

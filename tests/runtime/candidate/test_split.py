@@ -112,7 +112,13 @@ def test_streams_bodies_and_errors_are_those_of_the_version(pair, weight):
     assert answer.headers["x-cortex-version"] == version
     assert client.head("/").status_code == 405
     answer = client.post("/", json={"a": "ä"}, headers={"x-request-id": "an-id"})
-    assert answer.json() == {"by": version, "id": "an-id", "mirror": None, "payload": {"a": "ä"}}
+    assert answer.json() == {
+        "by": version,
+        "id": "an-id",
+        "mirror": None,
+        "payload": {"a": "ä"},
+        "label": "usual",
+    }
     assert answer.headers.get_list("x-request-id") == ["an-id"]
     assert len(answer.headers.get_list("date")) == 1
 

@@ -1,0 +1,106 @@
+"""Mirrored requests: copies that the candidate answers too, which are compared and dropped. Real replicas."""
+
+import json
+import time
+
+import pytest
+
+from tests.runtime.candidate.conftest import OWN
+from tests.runtime.programs import PLAIN
+
+SETTINGS = {"tolerance": 0, "ignore": OWN, "keep": 5}
+
+
+@pytest.fixture(scope="module")
+def shared_pair(start_pair):
+    return start_pair(spec={"tracker": {"key": "label", "modelType": "classification"}})
+
+
+def settled(pair, requests):
+    """Return the report once every copy of this many requests was compared, dropped or has failed."""
+    return pair.stable.until(
+        lambda: (
+            (found := pair.report())["compared"] + found["dropped"] + found["failed"] == requests and found
+        )
+    )
+
+
+def differences(pair):
+    return PLAIN.get(f"{pair.stable.admin}/candidate/differences").json()
+
+
+@pytest.mark.parametrize("clients", [1, 4])
+def test_a_disagreement_is_reported_with_its_share_and_its_classes(pair, clients):
+    pair.split(mirror=100, compare=SETTINGS)
+    report = {"compared": 0}
+    sent = 0
+    while report["compared"] < 400:
+        answers = pair.load(100, clients)
+        assert answers.answered_by("stable") == 100
+        sent += 100
+        report = settled(pair, sent)
+        # Copies take a tenth of the time.
+        time.sleep(0.3)
+    assert report["requests"] == report["failed"] == 0
+    differing = report["differing"]
+    assert differing == pytest.approx(0.03 * report["compared"], abs=4)
+    assert report["classes"] == {"usual": {"usual": report["compared"] - differing, "changed": differing}}
+    assert pair.stable.metric("cortex_candidate_differing_total") == differing
+    assert pair.stable.metric('cortex_candidate_mirrored_total{outcome="compared"}') == report["compared"]
+    pairs = differences(pair)
+    assert len(pairs) == 5
+    assert [each["differences"] for each in pairs] == [
+        [{"path": "/label", "stable": "usual", "candidate": "changed"}]
+    ] * 5
+    assert [each["time"] for each in pairs] == sorted((each["time"] for each in pairs), reverse=True)
+    first = pairs[0]
+    assert json.loads(first["request"])["n"] % 100 < 3
+    assert (json.loads(first["stable"])["by"], json.loads(first["candidate"])["by"]) == (
+        "stable",
+        "candidate",
+    )
+    assert json.loads(first["candidate"])["mirror"] == "true"
+    assert json.loads(first["stable"])["id"] is None
+    assert json.loads(first["candidate"])["id"] == first["requestId"]
+
+
+def test_keep_0_keeps_no_responses(pair):
+    pair.split(mirror=100, compare={**SETTINGS, "ignore": [], "keep": 0})
+    pair.load(20)
+    assert settled(pair, 20)["differing"] == 20
+    assert differences(pair) == []
+
+
+def test_bodies_streams_and_statuses_are_compared(pair):
+    pair.split(mirror=100, compare={"ignore": [], "keep": 10})
+    assert pair.client.put("/", content=b"x" * 50_000).json() == {"by": "stable", "size": 50_000}
+    settled(pair, 1)
+    assert pair.client.get("/", params={"parts": 4}).text.count("stable") == 4
+    settled(pair, 2)
+    pair.fault.write_text("500")
+    pair.client.post("/", json=1)
+    assert settled(pair, 3)["differing"] == 3
+    found = {each["path"]: each["differences"][0] for each in differences(pair)}
+    assert found["/?parts=4"]["path"] == "body"
+    paths = [each["differences"][0] for each in differences(pair)]
+    assert {"path": "status", "stable": 200, "candidate": 500} in paths
+    assert {"path": "/by", "stable": "stable", "candidate": "candidate"} in paths
+
+
+def test_copies_are_bounded_and_do_not_slow_the_answers(pair):
+    pair.split(mirror=100, compare=SETTINGS)
+    pair.fault.write_text("hang")
+    answers = pair.load(1000, clients=8)
+    assert answers.answered_by("stable") == 1000
+    report = settled(pair, 1000)
+    assert report["compared"] == 0
+    assert 0 < report["mirrored"] <= 40
+    assert report["breaker"] == "open"
+
+
+def test_large_bodies_are_dropped(pair):
+    pair.split(mirror=100, compare=SETTINGS)
+    body = b"x" * 2_000_000
+    assert pair.client.put("/", content=body).json() == {"by": "stable", "size": len(body)}
+    assert settled(pair, 1)["dropped"] == 1
+    assert PLAIN.get(f"{pair.candidate.admin}/load").json()["inFlight"] == 0
