@@ -10,7 +10,7 @@ from starlette.types import Receive, Send
 from cortex_api.contract import CANDIDATE, VERSION_HEADER
 from cortex_runtime.candidate.breaker import Breaker
 from cortex_runtime.candidate.client import HOP_BY_HOP, CandidateFailed, Client, Request, Response
-from cortex_runtime.candidate.deadline import Deadlines
+from cortex_runtime.candidate.deadlines import Deadlines
 from cortex_runtime.errors import ClientDisconnected
 from cortex_runtime.http.request_body import disconnect
 

@@ -6,7 +6,7 @@ from cortex_runtime.candidate.breaker import Breaker
 from cortex_runtime.candidate.client import Client
 from cortex_runtime.candidate.compare import Comparator
 from cortex_runtime.candidate.counters import DROPPED, WorkerCounters
-from cortex_runtime.candidate.deadline import Deadlines
+from cortex_runtime.candidate.deadlines import Deadlines
 from cortex_runtime.candidate.differences import DifferingPairs
 from cortex_runtime.candidate.forwarding import Forwarder
 from cortex_runtime.candidate.mirror import Mirror
