@@ -1,6 +1,5 @@
 """The application of the page: its routes, and the pages that explain why the cluster cannot be read."""
 
-import threading
 import time
 from collections.abc import Callable
 from importlib.resources import files
@@ -13,51 +12,19 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from cortex_api import __version__
-from cortex_cli.connection import Cluster, ClusterError
+from cortex_cli.connection import ClusterError
 from cortex_cli.ui import live
+from cortex_cli.ui.api_pages import PATH, APIPages
+from cortex_cli.ui.backend import Backend
 from cortex_cli.ui.charts import clock
 from cortex_cli.ui.overview import COLUMNS, Query, overview
-from cortex_cli.ui.pages import Renderer, Rows, View
-from cortex_cli.ui.sampler import Sampler
+from cortex_cli.ui.pages import Renderer, Rows, View, problem
 from cortex_cli.ui.security import Guard
 from cortex_cli.ui.states import STATES
-from cortex_cli.ui.store import Store
 
 _STATIC = {"page.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _FIRST_LIST_SECONDS = 0.7
 """How long the first page waits for the first list, so that it usually has content when it is painted first."""
-
-
-class Backend:
-    """The cluster, what is known of it, and the version of that knowledge.
-
-    connect: opens the cluster; called again by each page until it succeeds. namespace: "" for all namespaces.
-    """
-
-    def __init__(self, connect: Callable[[], Cluster], namespace: str) -> None:
-        self._connect = connect
-        self._namespace = namespace
-        self._lock = threading.Lock()
-        self.version = 0
-        self.cluster: Cluster | None = None
-        self.store: Store
-        self.sampler: Sampler
-
-    def open(self) -> Cluster:
-        """Connect and start the watches, if that has not succeeded yet. Raises ClusterError."""
-        with self._lock:
-            if self.cluster is None:
-                cluster = self._connect()
-                self.store = Store(cluster, self._namespace, self._count)
-                self.sampler = Sampler(cluster, self.store, self._count)
-                self.store.start()
-                self.sampler.start()
-                self.cluster = cluster
-        return self.cluster
-
-    def _count(self) -> None:
-        # Threads may overwrite each other's count; the version differs from before in any case.
-        self.version += 1
 
 
 class Application:
@@ -74,7 +41,13 @@ class Application:
     def starlette(self) -> Starlette:
         """Return the ASGI application."""
         routes = [Route("/static/{name}", self._file)]
-        for path, view in (("/", self._overview),):
+        pages = APIPages(self._backend)
+        views = {
+            "/": self._overview,
+            PATH: pages.overview,
+            f"{PATH}/manifest": pages.manifest,
+        }
+        for path, view in views.items():
             routes += [
                 Route(path, self._page(view)),
                 Route(f"/live{path}", self._stream(view)),
@@ -103,14 +76,14 @@ class Application:
         try:
             self._backend.open()
         except ClusterError as error:
-            return _problem("Not connected to a cluster", error.message)
+            return problem("Not connected to a cluster", error.message)
         store = self._backend.store
         end = time.monotonic() + _FIRST_LIST_SECONDS
         while not store.is_loaded and store.problem() is None and time.monotonic() < end:
             time.sleep(0.02)
-        problem = store.problem()
-        if problem is not None and not store.is_loaded:
-            return _problem("The cluster cannot be read", problem.message)
+        trouble = store.problem()
+        if trouble is not None and not store.is_loaded:
+            return problem("The cluster cannot be read", trouble.message)
         return view(request)
 
     def _overview(self, request: Request) -> View:
@@ -141,8 +114,8 @@ class Application:
             "server": backend.cluster.server,
             "loaded": store.is_loaded,
         }
-        if (problem := store.problem()) is not None:
-            site["problem"] = f"Not connected since {clock(problem.since, 0)}: {problem.message}"
+        if (trouble := store.problem()) is not None:
+            site["problem"] = f"Not connected since {clock(trouble.since, 0)}: {trouble.message}"
         elif (pods := store.pods_problem()) is not None:
             site["note"] = f"Pods cannot be read, so requests, latency and logs are unknown: {pods.message}"
         elif store.is_restricted:
@@ -158,20 +131,10 @@ class Application:
         return Response(found[0], media_type=found[1])
 
     async def _not_found(self, request: Request, error: Exception) -> Response:
-        view = _problem("Page not found", f"{request.url.path} does not exist.", 404)
+        view = problem("Page not found", f"{request.url.path} does not exist.", 404)
         return HTMLResponse(await run_in_threadpool(self._renderer.page, view), 404)
 
 
 def create(backend: Backend, token: str, port: int) -> Guard:
     """Return the application behind the checks of token, Host and Origin."""
     return Guard(Application(backend).starlette(), token, port)
-
-
-def _problem(title: str, message: str, status: int = 503) -> View:
-    return View(
-        "problem.html",
-        {"title": title, "message": message, "path": ""},
-        ("_status.html", "_problem.html"),
-        (),
-        status,
-    )

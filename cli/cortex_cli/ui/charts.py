@@ -67,10 +67,20 @@ class Chart:
         return nice(max(every, default=0.0), self.whole)
 
     @property
+    def bottom(self) -> float:
+        """The value at the lower edge: 0, or less if a value is negative."""
+        lowest = min((v for series in self.series for _, v in series.values if v is not None), default=0.0)
+        return -nice(-lowest, self.whole) if lowest < 0 else 0.0
+
+    @property
     def ticks(self) -> list[str]:
         """Labels of the vertical axis, from the top."""
-        top = self.top
-        return [self.text(top), self.text(top / 2) if not self.whole or top % 2 == 0 else "", self.text(0.0)]
+        middle = (self.top + self.bottom) / 2
+        return [
+            self.text(self.top),
+            self.text(middle) if not self.whole or middle % 1 == 0 else "",
+            self.text(self.bottom),
+        ]
 
     @property
     def times(self) -> list[str]:
@@ -119,13 +129,12 @@ class Chart:
 
     def svg(self) -> Markup:
         """Return the shapes."""
-        top = self.top or 1.0
         parts = [
             f'<line class="grid" x1="0" x2="{WIDTH:.0f}" y1="{y:.0f}" y2="{y:.0f}"/>'
             for y in (0.0, HEIGHT / 2, HEIGHT)
         ]
         for each in self.series:
-            placed = [(self._x(time), None if v is None else self._y(v, top)) for time, v in each.values]
+            placed = [(self._x(time), None if v is None else self._y(v)) for time, v in each.values]
             parts += [_path(run, each) for run in runs(placed)]
         for mark in self.marks:
             x = self._x(mark.time)
@@ -140,8 +149,9 @@ class Chart:
     def _x(self, time: float) -> float:
         return min(max((time - self.start) / (self.end - self.start), 0.0), 1.0) * WIDTH
 
-    def _y(self, value: float, top: float) -> float:
-        return HEIGHT - min(max(value / top, 0.0), 1.0) * HEIGHT
+    def _y(self, value: float) -> float:
+        share = (value - self.bottom) / (self.top - self.bottom)
+        return HEIGHT - min(max(share, 0.0), 1.0) * HEIGHT
 
     def _last(self, series: Series) -> str:
         return self._text(series.values[-1][1] if series.values else None)
@@ -205,7 +215,7 @@ def nice(value: float, whole: bool = False) -> float:
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    found = next(step * power for step in (1, 2, 4, 5, 10) if step * power >= value * 0.999)
+    found = next(step * power for step in (1, 2, 4, 5, 10) if step * power >= value * (1 - 1e-9))
     return max(float(math.ceil(found)), 1.0) if whole else found
 
 

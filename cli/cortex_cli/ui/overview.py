@@ -235,7 +235,7 @@ def queue_of(api: API, history: History, recent: Recent) -> tuple[int | None, st
     if history.last is None or history.last.counted is None:
         return None, NO_DATA, "no replica could be read"
     running, waiting = recent.traffic.in_flight, history.last.counted.queue_length
-    title = f"{running:,} in flight" + (f", {waiting:,} of them wait for a thread" if waiting else "")
+    title = f"{waiting:,} of them wait for a thread" if waiting else "running and waiting"
     return running, f"{running:,}", title
 
 

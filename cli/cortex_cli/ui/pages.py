@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cortex_cli import number_text
+from cortex_cli.ui.charts import clock
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Renderer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.globals["text"] = number_text
+        self._environment.globals |= {"text": number_text, "clock": clock}
         self._defaults = defaults
 
     def page(self, view: View) -> str:
@@ -78,3 +79,9 @@ class Renderer:
 
     def _context(self, view: View) -> dict[str, Any]:
         return {**{name: call() for name, call in self._defaults.items()}, **view.context}
+
+
+def problem(title: str, message: str, status: int = 503) -> View:
+    """Return a page that explains why there is no other."""
+    live = ("_status.html", "_problem.html")
+    return View("problem.html", {"title": title, "message": message, "path": ""}, live, (), status)

@@ -1,5 +1,6 @@
 """Serve the page on a loopback address."""
 
+import contextlib
 import secrets
 import socket
 import threading
@@ -8,9 +9,10 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from cortex_cli.connection import Cluster
+from cortex_cli.connection import Cluster, ClusterError
 from cortex_cli.local.ports import HOST
 from cortex_cli.ui import app
+from cortex_cli.ui.backend import Backend
 
 _STOP_SECONDS = 1
 
@@ -20,12 +22,19 @@ class Page:
     """A server that is about to run. url: contains the token."""
 
     url: str
+    backend: Backend
     server: uvicorn.Server
     listener: socket.socket
 
     def run(self) -> None:
-        """Serve until Ctrl-C."""
+        """Serve until Ctrl-C. The APIs are read already before the page is opened."""
+        threading.Thread(target=self._connect, daemon=True).start()
         self.server.run([self.listener])
+
+    def _connect(self) -> None:
+        with contextlib.suppress(ClusterError):
+            # The page connects again, and shows the error.
+            self.backend.open()
 
     def start(self) -> None:
         """Serve in a thread until this process exits."""
@@ -41,7 +50,8 @@ def prepare(connect: Callable[[], Cluster], namespace: str, port: int) -> Page:
     listener = socket.create_server((HOST, port))
     port = listener.getsockname()[1]
     token = secrets.token_urlsafe(24)
-    application = app.create(app.Backend(connect, namespace), token, port)
+    backend = Backend(connect, namespace)
+    application = app.create(backend, token, port)
     config = uvicorn.Config(
         application,
         http="h11",
@@ -51,4 +61,4 @@ def prepare(connect: Callable[[], Cluster], namespace: str, port: int) -> Page:
         timeout_graceful_shutdown=_STOP_SECONDS,
         server_header=False,
     )
-    return Page(f"http://{HOST}:{port}/?token={token}", uvicorn.Server(config), listener)
+    return Page(f"http://{HOST}:{port}/?token={token}", backend, uvicorn.Server(config), listener)

@@ -52,6 +52,7 @@ class Landscape:
 
     kubeconfig: Path
     client: httpx.Client
+    expected: int = 0
 
     def connect(self) -> Cluster:
         return Cluster.open(str(self.kubeconfig), None, None)
@@ -118,31 +119,32 @@ class Landscape:
             f"{core}/services",
             {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"api-{name}"}, "spec": spec},
         )
-        for number in range(count):
-            container = {
-                "name": "api",
-                "image": f"cortex-runtime:{__version__}",
-                "command": ["python", "-c", REPLICA],
-                "env": [{"name": "PROFILE", "value": json.dumps({"age": 600 + 37 * number, **profile})}],
-                "readinessProbe": {"httpGet": {"port": 8081, "path": "/metrics"}, "periodSeconds": 1},
-            }
-            meta = {"name": f"api-{name}-6f7c9-{'abcdefgh'[number]}x2k", "labels": labels}
-            self.create(
-                f"{core}/pods",
-                {
-                    "apiVersion": "v1",
-                    "kind": "Pod",
-                    "metadata": meta,
-                    "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
-                },
-            )
+        container = {
+            "name": "api",
+            "image": f"cortex-runtime:{__version__}",
+            "command": ["python", "-c", REPLICA],
+            "env": [{"name": "PROFILE", "value": json.dumps(profile)}],
+            "readinessProbe": {"httpGet": {"port": 8081, "path": "/metrics"}, "periodSeconds": 1},
+        }
+        template = {
+            "metadata": {"labels": labels},
+            "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
+        }
+        deployment = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": f"api-{name}", "labels": labels},
+            "spec": {"replicas": count, "selector": {"matchLabels": labels}, "template": template},
+        }
+        self.create(f"/apis/apps/v1/namespaces/{namespace}/deployments", deployment)
+        self.expected += count
 
     def until_ready(self, seconds: float = 60) -> None:
         """Wait until all pods are ready."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             pods = self.client.get("/api/v1/pods").json()["items"]
-            if all(
+            if len(pods) >= self.expected and all(
                 any(
                     c["type"] == "Ready" and c["status"] == "True"
                     for c in pod["status"].get("conditions", ())
@@ -244,7 +246,7 @@ def populate(place: Landscape) -> None:
             desired=1,
             namespace="shop" if name != "eta" else "sandbox",
         )
-    place.api("ranker", "HandlerImportFailed", TRACEBACK)
+    place.api("ranker", "HandlerImportError", TRACEBACK)
     place.api(
         "ocr",
         "ImagePullFailed",
@@ -281,13 +283,13 @@ def populate(place: Landscape) -> None:
         condition(
             "Degraded",
             True,
-            "HandlerImportFailed",
+            "HandlerImportError",
             "the new version does not start, the previous one serves: NameError: name 'np' is not defined (handler.py, line 9)",
         )
     ]
     place.api(
         "pricing",
-        "HandlerImportFailed",
+        "HandlerImportError",
         "the new version does not start, the previous one serves",
         ready=True,
         replicas=2,

@@ -39,8 +39,9 @@ def metrics() -> str:
     for name, share in profile.get("classes", {}).items():
         lines.append(f'cortex_tracker_predictions_total{{class="{name}"}} {int(count * share)}')
     if "value" in profile:
-        mean = profile["value"] * wave
-        lines += [f"cortex_tracker_value_count {int(count)}", f"cortex_tracker_value_sum {count * mean}"]
+        mean = profile["value"]
+        total = mean * (count + profile["rate"] * 2 * math.sin((time.time() - began) / 20))
+        lines += [f"cortex_tracker_value_count {int(count)}", f"cortex_tracker_value_sum {total}"]
         lines += [f"cortex_tracker_value_min {mean / 3}", f"cortex_tracker_value_max {mean * 2}"]
     for status, share in profile.get("jobs", {}).items():
         lines.append(f'cortex_async_jobs_total{{status="{status}"}} {int(count * share)}')

@@ -35,8 +35,8 @@ def eventually(read, seconds: float = 30.0):
 def test_every_api_has_its_state_in_words(client):
     found = rows(client)
     assert len(found) == 30
-    assert "Handler import failed ModuleNotFoundError: No module named 'torchvision'" in found["ranker"]
-    assert "Degraded Handler import failed: the new version does not start" in found["pricing"]
+    assert "Handler import error ModuleNotFoundError: No module named 'torchvision'" in found["ranker"]
+    assert "Degraded Handler import error: the new version does not start" in found["pricing"]
     assert "Not reconciled" in found["new-model"]
     assert "Paused" in found["old-ranker"]
     assert "Starting replica api-embeddings-7b-4 loads model bge-large" in found["embeddings"]

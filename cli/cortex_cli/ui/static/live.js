@@ -147,3 +147,59 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   search.focus();
 });
+
+// Charts: a line under the pointer, at the same time in all charts of the page, with the values of that time in the legends.
+
+function readout(share) {
+  for (const figure of document.querySelectorAll("figure[data-chart]")) {
+    const cursor = figure.querySelector(".cursor");
+    if (!cursor) continue;
+    const data = JSON.parse(figure.dataset.chart);
+    const time = data.start + share * (data.end - data.start);
+    cursor.style.visibility = share === null ? "hidden" : "visible";
+    cursor.style.left = `${100 * (share ?? 0)}%`;
+    figure.querySelectorAll(".legend b").forEach((output, index) => {
+      const { times, texts } = data.series[index];
+      if (share === null) {
+        output.textContent = texts.at(-1) ?? "no data";
+        return;
+      }
+      let nearest = 0;
+      times.forEach((each, at) => {
+        if (Math.abs(each - time) < Math.abs(times[nearest] - time)) nearest = at;
+      });
+      output.textContent = texts[nearest] ?? "no data";
+    });
+  }
+}
+
+let shown = null; // The position of the line, from 0 to 1.
+
+function show(share) {
+  shown = share;
+  readout(share);
+}
+
+document.addEventListener("pointermove", (event) => {
+  const shapes = event.target.closest?.(".plot")?.querySelector(".shapes");
+  if (!shapes) {
+    if (shown !== null && !document.activeElement?.matches(".plot")) show(null);
+    return;
+  }
+  const box = shapes.getBoundingClientRect();
+  show(Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)));
+});
+document.addEventListener("keydown", (event) => {
+  if (!event.target.matches?.(".plot")) return;
+  const step = { ArrowLeft: -0.02, ArrowRight: 0.02 }[event.key];
+  if (event.key === "Escape") show(null);
+  if (!step) return;
+  event.preventDefault();
+  show(Math.min(1, Math.max(0, (shown ?? 1) + step)));
+});
+document.addEventListener("focusout", (event) => {
+  if (event.target.matches?.(".plot")) show(null);
+});
+document.addEventListener("updated", () => {
+  if (shown !== null) readout(shown);
+});
