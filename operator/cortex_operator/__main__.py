@@ -16,6 +16,7 @@ import kopf
 from cortex_api.contract import HEALTH_PATH, METRICS_PATH, PLATFORM_PATH, PORT
 from cortex_operator import health, platform
 from cortex_operator.autoscaling.scaling_loop import Scaler
+from cortex_operator.candidate.monitor import CandidateMonitor
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import API_ERRORS, Cluster, error_text
 from cortex_operator.leadership.lease import Lease
@@ -74,6 +75,7 @@ class Operator:
         pods = PodClient()
         replicas = ReplicaPoller(cache, self._queue.add, pods)
         scaler = Scaler(cache, cluster, self._queue.add, replicas, pods)
+        candidates = CandidateMonitor(cache, self._queue.add, pods)
         lease = self._lease(cluster)
         collector = health.OperatorCollector(
             cache, self._queue, cluster, replicas, lambda: lease is None or lease.held
@@ -85,12 +87,20 @@ class Operator:
                 return 0
             capabilities = await self._discover(cluster)
             reconciler = Reconciler(
-                cache, cluster, self._settings, scaler, capabilities, replicas, self._queue.add_after
+                cache,
+                cluster,
+                self._settings,
+                scaler,
+                capabilities,
+                replicas,
+                self._queue.add_after,
+                candidates,
             )
             self._start("queue", self._process_queue())
             self._start("watch", self._watches.run(lambda: _on_signals(stop.set)))
             self._start("replicas", replicas.run())
             self._start("scaler", scaler.run())
+            self._start("candidates", candidates.run())
             self._start("standby", reconciler.other_operators.run(self._queue.add))
             if lease is not None:
                 self._start("lease", lease.renew_until_lost())

@@ -103,6 +103,14 @@ class Cluster:
         query = [("fieldManager", MANAGER)]
         return await self._call("PATCH", _path_of(thing), query, operations, "application/json-patch+json")
 
+    async def annotate(self, thing: Object, name: str, value: str | None) -> Object:
+        """Set an annotation of an object (None: remove it). Returns the live object. Raises ApiException (404) when it is
+        deleted."""
+        metadata = {"uid": thing["metadata"]["uid"], "annotations": {name: value}}
+        query = [("fieldManager", MANAGER)]
+        content_type = "application/merge-patch+json"
+        return await self._call("PATCH", _path_of(thing), query, {"metadata": metadata}, content_type)
+
     async def scale(self, deployment: Object, replicas: int) -> None:
         """Set the number of replicas of a Deployment through its scale subresource."""
         path = _path_of({**deployment, "apiVersion": "apps/v1", "kind": "Deployment"}) + "/scale"

@@ -28,8 +28,8 @@ API_KINDS = tuple(ObjectKind(GROUP, VERSION, model.plural, kind) for kind, model
 CONFIG_MAP = ObjectKind("", "v1", "configmaps", "ConfigMap", may_be_pruned=True)
 _CORE = (
     ObjectKind("", "v1", "pods", "Pod"),
-    ObjectKind("", "v1", "services", "Service"),
-    ObjectKind("apps", "v1", "deployments", "Deployment"),
+    ObjectKind("", "v1", "services", "Service", may_be_pruned=True),
+    ObjectKind("apps", "v1", "deployments", "Deployment", may_be_pruned=True),
     ObjectKind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", True, True),
     ObjectKind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, True),
 )

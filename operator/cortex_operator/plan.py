@@ -7,11 +7,12 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
-from cortex_api.contract import TEMPLATE_LABEL
+from cortex_api.contract import TEMPLATE_LABEL, split_name
 from cortex_operator.cluster import error_text
 from cortex_operator.kinds import ROUTE_KINDS, ObjectKind
 from cortex_operator.platform import Platform
 from cortex_operator.render import route
+from cortex_operator.render.candidate import is_of_candidate
 from cortex_operator.status.conditions import Problem
 from cortex_operator.watch.cache import Key
 
@@ -66,16 +67,26 @@ def make_plan(
         if other is not None and not is_owned(other, api):
             return name_taken(other)
     rendered = {(child["kind"], child["metadata"]["name"]) for child in children}
-    deployments = [pair for pair in zip(children, existing, strict=True) if pair[0]["kind"] == "Deployment"]
-    kept = () if all(is_rolled_out(child, live) for child, live in deployments) else ("ConfigMap",)
+    split = split_name(api.metadata.name)
+    rolling_out = {
+        is_of_candidate(child)
+        for child, live in zip(children, existing, strict=True)
+        if child["kind"] == "Deployment" and not is_rolled_out(child, live)
+    }
+    delete = [
+        {**child, "apiVersion": kind.api_version}
+        for kind, child in owned
+        if (kind.kind, child["metadata"]["name"]) not in rendered
+        and not (
+            kind.kind == "ConfigMap"
+            and is_of_candidate(child) in rolling_out
+            and child["metadata"]["name"] != split
+        )
+    ]
     return Plan(
         api,
         apply=list(zip(children, existing, strict=True)),
-        delete=[
-            {**child, "apiVersion": kind.api_version}
-            for kind, child in owned
-            if (kind.kind, child["metadata"]["name"]) not in rendered and kind.kind not in kept
-        ],
+        delete=delete,
         problem=None if endpoint_owner is None else endpoint_taken(api, platform, endpoint_owner),
     )
 

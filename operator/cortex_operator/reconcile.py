@@ -16,9 +16,11 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, RealtimeAPI, development
-from cortex_api.contract import DESTROY, GATEWAY, object_name
+from cortex_api.contract import CANDIDATE, DESTROY, GATEWAY, object_name, split_name
 from cortex_operator.apply.applier import Applier, ApplyResult, NameTaken
 from cortex_operator.autoscaling.scaling_loop import Scaler
+from cortex_operator.candidate.controller import CandidateController, Release, belongs_to_candidate
+from cortex_operator.candidate.monitor import CandidateMonitor
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import Cluster, is_namespace_terminating
 from cortex_operator.kinds import CONFIG_MAP, OPTIONAL_KINDS, ObjectKind, child_kinds
@@ -78,6 +80,7 @@ class Reconciler:
         capabilities: Capabilities | None = None,
         replicas: ReplicaPoller | None = None,
         requeue_after: Callable[[Key, float], None] = lambda key, seconds: None,
+        candidates: CandidateMonitor | None = None,
     ) -> None:
         """requeue_after: schedules another reconciliation of an API in a number of seconds."""
         self._cache = cache
@@ -95,6 +98,14 @@ class Reconciler:
         self._applier = Applier(cache, cluster)
         self._revisions = Revisions(cluster)
         self._reporter = StatusReporter(cache, cluster)
+        self._candidates = CandidateController(
+            cache,
+            cluster,
+            platform,
+            capabilities or Capabilities(),
+            self._replica_poller,
+            candidates or CandidateMonitor(cache, lambda key: None),
+        )
 
     async def reconcile(self, key: Key) -> None:
         """Reconcile one API. Raises ApiException or RetryLater when it must be called again."""
@@ -103,6 +114,7 @@ class Reconciler:
             self._applier.forget(key)
             self._revisions.forget(key)
             self._reporter.forget(key)
+            self._candidates.forget(key)
             return  # Its objects are garbage-collected.
         if await self.other_operators.manages(key):
             return
@@ -155,8 +167,13 @@ class Reconciler:
             raise Rejected(problem, retry=not is_watched)
 
     async def _bring_up_to_date(self, key: Key, live: Object) -> None:
-        plan, live = await self._plan(key, live)
-        result, refused = await self._execute(key, plan)
+        plan, release, live = await self._plan(key, live)
+        if release.is_new_rollback:
+            # First the decision, so that it is not lost if the operator ends before all replicas have stopped.
+            status_so_far = {**(live.get("status") or {"conditions": []}), "candidate": release.status}
+            await self._reporter.report(key, live, status_so_far)
+            live = self._latest(key, live)
+        result, refused, release = await self._execute(key, plan, release)
         for reason, message in result.events:
             await self._reporter.warn(live, reason, message)
         observed = self._observe(key, plan, plan.problem or refused or result.problem)
@@ -166,16 +183,19 @@ class Reconciler:
         ):
             raise Rejected(NAMESPACE_TERMINATING)
         computed = status.compute(plan.api, live, observed, assessment)
+        if release.status is not None:
+            computed["candidate"] = release.status
         retry_after = await self._revisions.record(plan.api, live, computed) if assessment.ready else None
         await self._reporter.report(key, live, computed)
-        for seconds in (result.requeue_after, retry_after, assessment.until + 1):
+        for seconds in (result.requeue_after, retry_after, release.retry_after, assessment.until + 1):
             if seconds is not None and seconds < math.inf:
                 self._requeue_after(key, seconds)
-        if refused is not None:
-            raise RetryLater(refused.message)
+        for problem in (refused, release.refused):
+            if problem is not None:
+                raise RetryLater(problem.message)
 
-    async def _plan(self, key: Key, live: Object) -> tuple[Plan, Object]:
-        """Return the plan for an API, and its resource.
+    async def _plan(self, key: Key, live: Object) -> tuple[Plan, Release, Object]:
+        """Return the plan for an API, its candidate, and its resource.
 
         An AsyncAPI first gets the name of its queue and its finalizer, so the returned resource can differ from `live`.
         Raises Rejected.
@@ -189,14 +209,18 @@ class Reconciler:
         source = await self._source(key, live)
         children = render(api, self._platform, source, self._capabilities, routed=endpoint_owner == key)
         live = await self._queue_lifecycle.ensure_finalizer(key, api, self._cache.api(key) or live)
+        release = await self._candidates.prepare(key, api, live)
+        children += release.children
         existing = [self._cache.child(key, child["kind"], child["metadata"]["name"]) for child in children]
         other_api = None if endpoint_owner == key else endpoint_owner
-        plan = make_plan(api, self._platform, children, existing, self._owned(key), other_api)
-        return _require_accepted(plan), live
+        owned = self._owned(key, release)
+        plan = make_plan(api, self._platform, children, existing, owned, other_api)
+        return _require_accepted(plan), release, live
 
     async def _source(self, key: Key, live: Object) -> Object | None:
         """Return the ConfigMap that `handler.source.configMap` names. Raises Rejected when it does not exist."""
-        name, source = source_name(live), self._cache.source(key)
+        name = source_name(live)
+        source = self._cache.source(key, name)
         if name and source is None:
             source = await self._cluster.get("v1", "ConfigMap", key.namespace, name)
             if source is None:
@@ -204,36 +228,55 @@ class Reconciler:
             self._cache.put_source(source)
         return source
 
-    def _owned(self, key: Key) -> Iterator[tuple[ObjectKind, Object]]:
+    def _owned(self, key: Key, release: Release) -> Iterator[tuple[ObjectKind, Object]]:
         """The live objects of an API that are deleted when they are no longer rendered."""
         for kind in self._prunable:
             for child in self._cache.children(key, kind.kind):
-                yield kind, child
+                if not (release.keeps and belongs_to_candidate(child, key.name)):
+                    yield kind, child
 
-    async def _execute(self, key: Key, plan: Plan) -> tuple[ApplyResult, Problem | None]:
-        """Apply and delete the objects of the plan. Return what to report, and the problem of the last optional object that the
-        cluster refused.
+    async def _execute(
+        self, key: Key, plan: Plan, release: Release
+    ) -> tuple[ApplyResult, Problem | None, Release]:
+        """Apply and delete the objects of the plan. Return what to report, the problem of the last optional object that the
+        cluster refused, and the candidate with the problem of its last refused object.
 
         Raises Rejected when the cluster refuses an object without which the API cannot serve.
         """
         result, refused = ApplyResult(), None
         for child, existing in plan.apply:
+            problem: Problem | None = None
+            cause: Exception | None = None
             try:
                 await self._applier.apply(key, plan.api, child, existing, result)
             except NameTaken as taken:
-                raise Rejected(name_taken(taken.live), retry=True) from taken
+                problem, cause = name_taken(taken.live), taken
             except ApiException as error:
                 if is_namespace_terminating(error):
                     raise Rejected(NAMESPACE_TERMINATING) from error
-                problem = refused_by_cluster(child, error)
+                problem, cause = refused_by_cluster(child, error), error
                 if problem is None:
                     raise
-                if child["kind"] not in OPTIONAL_KINDS:
-                    raise Rejected(problem, retry=True) from error
+            if problem is None:
+                continue
+            if belongs_to_candidate(child, key.name):
+                release = release.with_refused(problem)
+            elif isinstance(cause, NameTaken) or child["kind"] not in OPTIONAL_KINDS:
+                raise Rejected(problem, retry=True) from cause
+            else:
                 refused = problem
-        for child in plan.delete:
+        await self._delete_unrendered(key, plan)
+        return result, refused, release
+
+    async def _delete_unrendered(self, key: Key, plan: Plan) -> None:
+        """Delete what is no longer rendered. The stable replicas learn of a candidate that is removed before its pods are."""
+        splits = [child for child in plan.delete if child["metadata"]["name"] == split_name(key.name)]
+        for child in splits:
             await self._cluster.delete(child)
-        return result, refused
+        await self._candidates.notify(key, [child for child, _ in plan.apply])
+        for child in plan.delete:
+            if child not in splits:
+                await self._cluster.delete(child)
 
     def _observe(self, key: Key, plan: Plan, problem: Problem | None) -> Observed:
         """Return the live objects of an API as the cache has them after the plan was executed."""
@@ -260,7 +303,9 @@ class Reconciler:
         reports = self._replica_poller.reports(key)
         deployment = self._cache.child(key, "Deployment", object_name(key.name))
         main = Component(
-            deployment, [pod for pod in pods if component_of(pod) not in (GATEWAY, DESTROY)], reports
+            deployment,
+            [pod for pod in pods if component_of(pod) not in (GATEWAY, DESTROY, CANDIDATE)],
+            reports,
         )
         if key.kind != "AsyncAPI":
             return main, None

@@ -41,23 +41,30 @@ def test_process_gets_environment_files_and_arguments(kubectl: Any, make: Any) -
     assert kubectl("logs", "sees") == "sees hello hello b'\\x00\\x01' sees!\n"
 
 
-def test_a_running_pod_gets_a_changed_configmap(kubectl: Any, make: Any) -> None:
-    kubectl("create", "-f", "-", stdin=make.configmap("files", text="one"))
+def test_a_change_of_a_pods_annotations_updates_its_files_at_once(kubectl: Any, make: Any) -> None:
     code = (
-        "import sys, time\nlast = None\nwhile True:\n now = open(sys.argv[1]).read()\n"
+        "import os, sys, time\nlast = None\nwhile True:\n"
+        " now = open(sys.argv[1]).read() if os.path.exists(sys.argv[1]) else 'none'\n"
         " if now != last: print(now, flush=True)\n last = now; time.sleep(.05)"
     )
     body = make.pod(
         "reads", code, args=["/etc/files/text"], volumeMounts=[{"name": "files", "mountPath": "/etc/files"}]
     )
-    body["spec"]["volumes"] = [{"name": "files", "configMap": {"name": "files"}}]
+    body["spec"]["volumes"] = [{"name": "files", "configMap": {"name": "files", "optional": True}}]
     kubectl("apply", "-f", "-", stdin=body)
     kubectl("wait", "--for=condition=Ready", "pod/reads", "--timeout=20s")
     following = kubectl.popen("logs", "-f", "reads")
     try:
+        assert following.stdout.readline() == "none\n"
+        kubectl("create", "-f", "-", stdin=make.configmap("files", text="one"))
+        kubectl("annotate", "pod", "reads", "split=1")
         assert following.stdout.readline() == "one\n"
         kubectl("patch", "configmap", "files", "--type=merge", "-p", '{"data":{"text":"two"}}')
+        kubectl("annotate", "--overwrite", "pod", "reads", "split=2")
         assert following.stdout.readline() == "two\n"
+        kubectl("delete", "configmap", "files")
+        kubectl("annotate", "pod", "reads", "split-")
+        assert following.stdout.readline() == "none\n"
     finally:
         following.terminate()
         following.wait()

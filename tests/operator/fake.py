@@ -102,6 +102,16 @@ class FakeCluster:
         changed["metadata"]["generation"] += changed.get("spec") != known.get("spec")
         return self._put(changed, "MODIFIED")
 
+    async def annotate(self, thing: Object, name: str, value: str | None) -> Object:
+        self._maybe_fail()
+        known = self.objects.get(_place(thing))
+        if known is None:
+            raise ApiException(status=404)
+        metadata = copy.deepcopy(known["metadata"])
+        annotations = {k: v for k, v in metadata.get("annotations", {}).items() if k != name}
+        metadata["annotations"] = annotations | ({} if value is None else {name: value})
+        return self._put({**known, "metadata": metadata}, "MODIFIED")
+
     async def scale(self, deployment: Object, replicas: int) -> None:
         self._maybe_fail()
         self.edit("Deployment", deployment["metadata"]["name"], {"spec": {"replicas": replicas}})

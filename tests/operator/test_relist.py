@@ -64,7 +64,7 @@ async def test_no_object_is_dropped_while_all_exist() -> None:
     assert await relist(world) == set()
     assert {A, B} == set(world.cache.apis())
     assert world.cache.child(A, "Deployment", "api-a")
-    assert world.cache.source(A)
+    assert world.cache.source(A, "code")
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "HTTPRoute", "ConfigMap"])

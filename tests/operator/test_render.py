@@ -6,10 +6,11 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from cortex_api import AsyncAPI, parse
+from cortex_api import AsyncAPI, RealtimeAPI, parse
+from cortex_api.candidate import candidate_api
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.platform import Platform
-from cortex_operator.render import deployment, queue_deletion, render, route
+from cortex_operator.render import candidate, deployment, queue_deletion, render, route
 from cortex_operator.render.overlay import merge
 
 NOTHING, OLD = Platform(), Capabilities()
@@ -300,7 +301,7 @@ def test_tensorflow_without_a_server_uses_that_of_the_image() -> None:
     found = children(handler, platform=Platform.model_validate({"tensorflowServingImage": None}))
     pod = found["Deployment/api-iris"]["spec"]["template"]["spec"]
     assert "initContainers" not in pod
-    assert "env" not in pod["containers"][0]
+    assert "CORTEX_TENSORFLOW_SERVING" not in str(pod["containers"][0]["env"])
     assert pod["containers"][0]["image"] == Platform().runtime_image
     settings = {"tensorflowServingImage": None, "runtimeTensorflowImage": "runtime-tensorflow:1"}
     images = [
@@ -620,3 +621,59 @@ def test_tracing_of_an_api_overrides_that_of_the_platform(platform, tracing, exp
         if name.startswith("ConfigMap/") and "api.json" in child["data"]
     )
     assert json.loads(config["data"]["api.json"])["spec"].get("tracing") == expected
+
+
+def candidate_children(**spec: Any) -> dict[str, dict[str, Any]]:
+    """Return the objects of a candidate."""
+    handler = {"type": "python", "path": "handler.py"}
+    manifest = {
+        "kind": "RealtimeAPI",
+        "metadata": {"name": "iris", "namespace": "default", "uid": "u-1"},
+        "spec": {"handler": handler, **spec},
+    }
+    api = parse(manifest)
+    assert isinstance(api, RealtimeAPI)
+    made = candidate.render(api, candidate_api(api), PLATFORM, None, OLD)
+    split = candidate.split(api, made, "10.0.0.1", True, None)
+    return {f"{child['kind']}/{child['metadata']['name']}": child for child in [*made.children, split]}
+
+
+def test_the_objects_of_a_candidate_are_valid_and_apart_from_those_of_the_stable_version() -> None:
+    spec = {"autoscaling": {"minReplicas": 4}, "candidate": {"weight": 50, "autoscaling": {"minReplicas": 2}}}
+    found = candidate_children(**spec)
+    assert sorted(name for name in found if not name.startswith("ConfigMap/")) == [
+        "Deployment/api-iris-candidate",
+        "HorizontalPodAutoscaler/api-iris-candidate",
+        "PodDisruptionBudget/api-iris-candidate",
+        "Service/api-iris-candidate",
+    ]
+    for child in found.values():
+        kubernetes_validate.validate(child, "1.36", strict=True)
+    stable = children(**spec)
+    assert not found.keys() & stable.keys()
+    pods = found["Deployment/api-iris-candidate"]["spec"]["selector"]["matchLabels"]
+    assert found["Service/api-iris-candidate"]["spec"]["selector"] == pods
+    assert stable["Service/api-iris"]["spec"]["selector"] == {**pods, "cortex.dev/component": "api"}
+    scaled = found["HorizontalPodAutoscaler/api-iris-candidate"]["spec"]
+    assert scaled["scaleTargetRef"]["name"] == "api-iris-candidate"
+
+
+def test_the_pods_of_a_candidate_have_no_split() -> None:
+    spec = candidate_children(candidate={})["Deployment/api-iris-candidate"]["spec"]["template"]["spec"]
+    assert "split" not in [volume["name"] for volume in spec["volumes"]]
+    assert "env" not in spec["containers"][0]
+
+
+def test_a_candidate_changes_no_pod_of_the_stable_version() -> None:
+    assert template(candidate={"weight": 5, "compute": {"cpu": 2}}) == template()
+
+
+def test_the_stable_replicas_may_send_requests_to_the_candidate() -> None:
+    platform = Platform.model_validate({"networkPolicy": {"allowFrom": [{"namespaceSelector": {}}]}})
+    requests, *_ = children(platform=platform, candidate={})["NetworkPolicy/api-iris"]["spec"]["ingress"]
+    stable = {
+        "podSelector": {"matchLabels": children()["Deployment/api-iris"]["spec"]["selector"]["matchLabels"]}
+    }
+    assert requests["from"] == [{"namespaceSelector": {}}, stable]
+    requests, *_ = children(platform=platform)["NetworkPolicy/api-iris"]["spec"]["ingress"]
+    assert requests["from"] == [{"namespaceSelector": {}}]

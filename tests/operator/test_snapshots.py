@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from cortex_api import AsyncAPI, parse
+from cortex_api import AsyncAPI, RealtimeAPI, parse
+from cortex_api.candidate import candidate_api
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.platform import Platform
-from cortex_operator.render import queue_deletion, render
+from cortex_operator.render import candidate, queue_deletion, render
 
 from .situations import SEEN
 
@@ -62,6 +63,19 @@ CASES: dict[str, dict[str, Any]] = {
             "replicas": 3,
             "updateStrategy": {"maxSurge": 0, "maxUnavailable": "50%"},
         }
+    },
+    "candidate": {
+        "handler": {"protocols": {"grpc": True}},
+        "spec": {
+            "replicas": 10,
+            "candidate": {
+                "handler": {"source": {"files": {"handler.py": "z"}}},
+                "compute": {"mem": "2Gi"},
+                "weight": 25,
+                "key": "x-user-id",
+            },
+        },
+        "platform": {"networkPolicy": {"allowFrom": [{"namespaceSelector": {}}], "adminFrom": []}},
     },
     "inferentia": {"spec": {"compute": {"inf": 1, "cpu": None}}},
     "tensorflow": {
@@ -224,6 +238,11 @@ def rendered(
     )
     settings = Platform.model_validate(platform or {})
     children = render(api, settings, source, capabilities, routed)
+    if isinstance(api, RealtimeAPI) and api.spec.candidate is not None:
+        merged = candidate_api(api)
+        made = candidate.render(api, merged, settings, source, capabilities or Capabilities())
+        split = candidate.split(api, made, "10.0.0.1", True, settings.lease_namespace)
+        children += [*made.children, split]
     if isinstance(api, AsyncAPI):
         queue = "cortex-default-iris"
         children += [

@@ -116,6 +116,10 @@ nats://{{ include "cortex.natsName" . }}.{{ .Release.Namespace }}.svc:4222{{ if 
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
+# To tell stable replicas of a change of the candidate at once (an annotation makes the kubelet update the volume).
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [patch]
 # To run a pod that deletes a queue (queue.deletionPolicy: Delete).
 - apiGroups: [""]
   resources: [pods]

@@ -23,7 +23,8 @@ LOG_MESSAGE_BYTES, LOG_MESSAGE_LINES = 2048, 80
 
 @dataclass(frozen=True)
 class ContainerContext:
-    """What a container gets from its pod and node. mounts: local path of each mount path. event: kind, reason, message."""
+    """What a container gets from its pod and node. mounts: local path of each mount path. event: kind, reason, message. refresh:
+    updates the files of the volumes."""
 
     directory: Path
     mounts: Mapping[str, Path]
@@ -33,6 +34,7 @@ class ContainerContext:
     pod: Callable[[], Object]
     changed: Callable[[], None]
     event: Callable[[str, str, str], Awaitable[None]]
+    refresh: Callable[[], None]
 
 
 def has_image(image: str, images: frozenset[str]) -> bool:
@@ -104,6 +106,7 @@ class Container:
             await self.context.event("Warning", "BackOff", f"Back-off {what}")
             await asyncio.sleep(backoff)
             backoff = min(LAST_BACKOFF, backoff * 2)
+            self.context.refresh()
             self.restarts += 1
 
     async def _wait_for_image(self) -> None:

@@ -26,6 +26,8 @@ from cortex_devcluster.node.processes import Processes
 from cortex_devcluster.objects import Object, nested, now
 
 log = logging.getLogger(__name__)
+SYNC_PERIOD = 60.0
+"""Seconds between two updates of the volumes of a pod that does not change."""
 POLL = 0.1
 """Seconds between two reads of a log that is followed."""
 
@@ -49,8 +51,6 @@ class Node:
         self._workers: dict[str, tuple[PodWorker, asyncio.Task[None]]] = {}
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._pods.listen(self._pod_changed)
-        for informer in (self._configmaps, self._secrets):
-            informer.listen(self._files_changed)
 
     async def run(self) -> None:
         """Register the node and run pods until cancelled. Then stop every process."""
@@ -64,6 +64,7 @@ class Node:
                     tasks.create_task(informer.run())
                     await informer.synced.wait()
                 tasks.create_task(self._pods.run())
+                tasks.create_task(self._refresh_volumes())
         finally:
             listener.close()
             self._processes.close()
@@ -120,10 +121,11 @@ class Node:
         kind = "ConfigMap" if resource == "configmaps" else "Secret"
         return {**found, "kind": kind} if found else None
 
-    def _files_changed(self, before: Object | None, after: Object | None) -> None:
-        namespace = (after or before or {})["metadata"]["namespace"]
-        for worker, _ in self._workers.values():
-            if worker.pod["metadata"]["namespace"] == namespace:
+    async def _refresh_volumes(self) -> None:
+        """Update the files of all pods periodically, as the kubelet does; a changed pod is updated at once."""
+        while True:
+            await asyncio.sleep(SYNC_PERIOD)
+            for worker, _ in self._workers.values():
                 worker.refresh_if_mounted()
 
     def _pod_changed(self, before: Object | None, after: Object | None) -> None:

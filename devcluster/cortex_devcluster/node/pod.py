@@ -16,6 +16,9 @@ from cortex_devcluster.node.container import Container, ContainerContext
 from cortex_devcluster.node.processes import Processes
 from cortex_devcluster.objects import Object, nested, now, updated_condition
 
+REFRESH_DELAY = 0.1
+"""Seconds from a change of a pod to the update of its files: the period of the kubelet's volume manager."""
+
 
 class PodWorker:
     """Runs a pod until it completes or is deleted; then removes the pod object."""
@@ -65,7 +68,15 @@ class PodWorker:
             await self._record(kind, reason, message, f"spec.{field}{{{spec['name']}}}")
 
         around = ContainerContext(
-            directory, places, images, processes, self._lookup, lambda: self.pod, self._dirty.set, event
+            directory,
+            places,
+            images,
+            processes,
+            self._lookup,
+            lambda: self.pod,
+            self._dirty.set,
+            event,
+            self.refresh_if_mounted,
         )
         return Container(spec, around)
 
@@ -80,7 +91,10 @@ class PodWorker:
         return next((c for c in [*self.main, *self.init] if c.name == name), None)
 
     def update(self, pod: Object) -> None:
-        """Replace the pod object after it changed."""
+        """Replace the pod object after it changed. A change of more than its status updates its volumes, as in the kubelet."""
+        before, after = self.pod["metadata"], pod["metadata"]
+        if any((before.get(field) or {}) != (after.get(field) or {}) for field in ("labels", "annotations")):
+            asyncio.get_running_loop().call_later(REFRESH_DELAY, self.refresh_if_mounted)
         self.pod = {**pod, "status": {**(pod.get("status") or {}), "podIP": self._address}}
 
     async def run(self) -> None:
@@ -125,8 +139,8 @@ class PodWorker:
                 volumes.write(directory, content)
 
     def refresh_if_mounted(self) -> None:
-        """Update the volumes after a ConfigMap or Secret changed. The files of a deleted one remain, as in Kubernetes."""
-        if self._volumes_ready:
+        """Update the files of ConfigMaps and Secrets. Those of a deleted one remain, unless it is optional, as in Kubernetes."""
+        if self._volumes_ready and self._directory.exists():
             try:
                 self.refresh()
             except volumes.MountFailed:

@@ -15,7 +15,8 @@ from cortex_operator.apply.conflicts import Conflicts
 from cortex_operator.apply.drift import Change, changes, owns_replicas, removal
 from cortex_operator.cluster import MANAGER, REPLICAS_MANAGER, Cluster
 from cortex_operator.plan import is_owned
-from cortex_operator.render import gateway
+from cortex_operator.render import candidate, gateway
+from cortex_operator.render.candidate import is_of_candidate
 from cortex_operator.render.deployment import initial_replicas
 from cortex_operator.render.names import child_name
 from cortex_operator.status.conditions import Problem
@@ -75,7 +76,7 @@ class Applier:
         object of its name has another owner.
         """
         if live is None:
-            created = await self._cluster.apply_new(_with_first_replicas(api, child))
+            created = await self._cluster.apply_new(self._with_first_replicas(key, api, child))
             if created is not None:
                 await self._finish(key, child, created, result)
                 return
@@ -112,7 +113,7 @@ class Applier:
             applied = live  # No field is missing, so removing the additions is enough.
         else:
             if _is_autoscaled(child) and _owns_replicas(live):
-                await self._hand_over_replicas(api, child, live)
+                await self._hand_over_replicas(key, api, child, live)
             applied = await self._cluster.apply(child)
         return await self._finish(key, child, applied, result)
 
@@ -196,33 +197,35 @@ class Applier:
             text = f"{description} repeatedly, so the operator reverts it less and less often"
             result.problem = Problem("FieldsOverwritten", f"{text}. Stop the other writer. {ADVICE}.")
 
-    async def _hand_over_replicas(self, api: API, child: Object, live: Object) -> None:
+    def _with_first_replicas(self, key: Key, api: API, child: Object) -> Object:
+        """Return an object as it is created: with the first number of replicas, which is handed over when it is next applied."""
+        if not _is_autoscaled(child):
+            return child
+        return {**child, "spec": {**child["spec"], "replicas": self._first_replicas(key, api, child)}}
+
+    def _first_replicas(self, key: Key, api: API, child: Object) -> int:
+        if isinstance(api, AsyncAPI):
+            is_gateway = child["metadata"]["name"] == child_name(api, GATEWAY)
+            return gateway.initial_replicas(api) if is_gateway else initial_replicas(api)
+        if not is_of_candidate(child):
+            return initial_replicas(api)
+        stable = self._cache.child(key, "Deployment", child_name(api)) or {}
+        return candidate.initial_replicas(api, stable.get("spec", {}).get("replicas", 1))
+
+    async def _hand_over_replicas(self, key: Key, api: API, child: Object, live: Object) -> None:
         """Give spec.replicas another field manager before we stop applying it; otherwise the API server resets it to 1."""
         identity = {
             "apiVersion": child["apiVersion"],
             "kind": child["kind"],
             "metadata": {"name": child["metadata"]["name"], "namespace": child["metadata"]["namespace"]},
         }
-        replicas = live["spec"]["replicas"] or _first_replicas(api, child)
+        replicas = live["spec"]["replicas"] or self._first_replicas(key, api, child)
         await self._cluster.apply({**identity, "spec": {"replicas": replicas}}, REPLICAS_MANAGER)
 
 
 def _is_autoscaled(child: Object) -> bool:
     """Return whether a rendered object is a Deployment whose replicas an autoscaler sets."""
     return child["kind"] == "Deployment" and "replicas" not in child["spec"]
-
-
-def _with_first_replicas(api: API, child: Object) -> Object:
-    """Return an object as it is created: with the first number of replicas, which is handed over when it is next applied."""
-    if not _is_autoscaled(child):
-        return child
-    return {**child, "spec": {**child["spec"], "replicas": _first_replicas(api, child)}}
-
-
-def _first_replicas(api: API, child: Object) -> int:
-    if isinstance(api, AsyncAPI) and child["metadata"]["name"] == child_name(api, GATEWAY):
-        return gateway.initial_replicas(api)
-    return initial_replicas(api)
 
 
 def _name(child: Object) -> str:

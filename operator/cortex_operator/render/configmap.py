@@ -7,7 +7,7 @@ node drain, runs the earlier code. They are deleted when no such pod can start a
 from typing import Any
 
 from cortex_api import AsyncAPI, Document, RealtimeAPI
-from cortex_api.contract import DEFAULT_SAMPLING, DOCUMENT_FILE, PROJECT_ARCHIVES
+from cortex_api.contract import API, DEFAULT_SAMPLING, DOCUMENT_FILE, PROJECT_ARCHIVES
 from cortex_api.observability import Tracing
 from cortex_operator.platform import Platform
 from cortex_operator.render import tensorflow
@@ -16,13 +16,13 @@ from cortex_operator.render.names import child_name, digest
 Object = dict[str, Any]
 
 
-def config(api: RealtimeAPI | AsyncAPI, platform: Platform) -> Object:
+def config(api: RealtimeAPI | AsyncAPI, platform: Platform, component: str = API) -> Object:
     """Return the ConfigMap with the document for the runtime and the files of TensorFlow Serving."""
     tracing = _tracing(api, platform)
     if tracing != api.spec.tracing:
         api = api.model_copy(update={"spec": api.spec.model_copy(update={"tracing": tracing})})
     data = {DOCUMENT_FILE: Document.of(api).to_json().decode(), **tensorflow.files(api)}
-    return _immutable(f"{child_name(api)}-config", {"data": data})
+    return _immutable(f"{child_name(api, component)}-config", {"data": data})
 
 
 def _tracing(api: RealtimeAPI | AsyncAPI, platform: Platform) -> Tracing | None:
@@ -37,7 +37,7 @@ def _tracing(api: RealtimeAPI | AsyncAPI, platform: Platform) -> Tracing | None:
     return Tracing(endpoint=endpoint, sampling=sampling)
 
 
-def code(api: RealtimeAPI | AsyncAPI, source: Object | None) -> Object | None:
+def code(api: RealtimeAPI | AsyncAPI, source: Object | None, component: str = API) -> Object | None:
     """Return the ConfigMap with the code: `handler.source.files`, or a copy of `source`, the live ConfigMap that
     `handler.source.configMap` names. None if the code is elsewhere.
 
@@ -46,11 +46,11 @@ def code(api: RealtimeAPI | AsyncAPI, source: Object | None) -> Object | None:
     of_api = api.spec.handler.source
     if of_api is not None and of_api.files is not None:
         data = {f"file-{i}": of_api.files[path] for i, path in enumerate(sorted(of_api.files))}
-        return _immutable(f"{child_name(api)}-code", {"data": data})
+        return _immutable(f"{child_name(api, component)}-code", {"data": data})
     if source is None:
         return None
     contents = {name: source[name] for name in ("data", "binaryData") if source.get(name)}
-    return _immutable(f"{child_name(api)}-code", contents)
+    return _immutable(f"{child_name(api, component)}-code", contents)
 
 
 def _immutable(prefix: str, contents: Object) -> Object:

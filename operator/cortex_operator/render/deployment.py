@@ -10,12 +10,19 @@ from cortex_operator.render.names import child_name, main_component, selector
 Object = dict[str, Any]
 
 
-def render(api: RealtimeAPI | AsyncAPI, platform: Platform, config: Object, code: Object | None) -> Object:
+def render(
+    api: RealtimeAPI | AsyncAPI,
+    platform: Platform,
+    config: Object,
+    code: Object | None,
+    component: str | None = None,
+) -> Object:
     """Return the Deployment. It has `spec.replicas` only while no autoscaler owns the field.
 
-    config, code: the ConfigMaps that the pods read; a change of their content replaces the pods.
+    config, code: the ConfigMaps that the pods read; a change of their content replaces the pods. component: by default the one
+    that runs the handler.
     """
-    component = main_component(api)
+    component = component or main_component(api)
     template = pod.template(api, platform, component, config, code)
     return of_component(api, component, template, _strategy(api), fixed_replicas(api))
 

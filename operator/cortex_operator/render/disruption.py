@@ -9,15 +9,15 @@ from cortex_operator.render.names import child_name, main_component, selector
 Object = dict[str, Any]
 
 
-def render(api: RealtimeAPI | AsyncAPI) -> list[Object]:
-    """Return a budget for each component that always has two or more replicas.
+def render(api: RealtimeAPI | AsyncAPI, component: str | None = None) -> list[Object]:
+    """Return a budget for each component that always has two or more replicas. component: the one that runs the handler.
 
     With a single replica a budget would either have no effect or block drains forever. Pods that are not ready never
     block a drain.
     """
     budgets = []
     if min_available_replicas(api) >= 2:
-        budgets.append(_budget(api, main_component(api)))
+        budgets.append(_budget(api, component or main_component(api)))
     if isinstance(api, AsyncAPI) and api.spec.gateway.min_replicas >= 2:
         budgets.append(_budget(api, GATEWAY))
     return budgets

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
-from cortex_api.contract import HANDLER_CONTAINER
+from cortex_api.contract import API, HANDLER_CONTAINER
 from cortex_api.units import seconds
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.render.names import child_name
@@ -11,7 +11,9 @@ from cortex_operator.render.names import child_name
 SYNC_PERIOD = 15  # seconds between two decisions of the HPA controller; one step of Cortex's factors
 
 
-def render(api: RealtimeAPI | AsyncAPI, capabilities: Capabilities) -> dict[str, Any] | None:
+def render(
+    api: RealtimeAPI | AsyncAPI, capabilities: Capabilities, component: str = API
+) -> dict[str, Any] | None:
     """Return the HPA; None when the API does not scale on CPU.
 
     Each scaling factor becomes a Percent policy for one sync period: 1.5 allows 50 % more, rounded up; 0.75 allows 25 % less, at
@@ -29,9 +31,13 @@ def render(api: RealtimeAPI | AsyncAPI, capabilities: Capabilities) -> dict[str,
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": child_name(api)},
+        "metadata": {"name": child_name(api, component)},
         "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": child_name(api)},
+            "scaleTargetRef": {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "name": child_name(api, component),
+            },
             "minReplicas": max(1, scaling.min_replicas),
             "maxReplicas": scaling.max_replicas,
             "metrics": [

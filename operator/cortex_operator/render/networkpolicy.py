@@ -3,9 +3,9 @@
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI
-from cortex_api.contract import ADMIN_PORT, GRPC_PORT, PORT, PREFIX
+from cortex_api.contract import ADMIN_PORT, API, GRPC_PORT, PORT, PREFIX
 from cortex_operator.platform import Platform
-from cortex_operator.render.names import child_name, labels
+from cortex_operator.render.names import child_name, labels, selector
 
 Object = dict[str, Any]
 
@@ -18,7 +18,7 @@ def render(api: RealtimeAPI | AsyncAPI, platform: Platform) -> Object | None:
     ports = [PORT, GRPC_PORT] if api.spec.handler.serves_grpc else [PORT]
     requests: Object = {"ports": [{"port": port, "protocol": "TCP"} for port in ports]}
     if policy.allow_from:
-        requests["from"] = list(policy.allow_from)
+        requests["from"] = [*policy.allow_from, *_stable_replicas(api)]
     admin = {"ports": [{"port": ADMIN_PORT, "protocol": "TCP"}], "from": list(policy.admin_from)}
     kept = {key: value for key, value in labels(api).items() if key.startswith(PREFIX)}
     return {
@@ -31,3 +31,10 @@ def render(api: RealtimeAPI | AsyncAPI, platform: Platform) -> Object | None:
             "ingress": [requests, *([admin] if policy.admin_from else [])],
         },
     }
+
+
+def _stable_replicas(api: RealtimeAPI | AsyncAPI) -> list[Object]:
+    """Return the peers that send requests to a candidate: the stable replicas of the same API."""
+    if not isinstance(api, RealtimeAPI) or api.spec.candidate is None:
+        return []
+    return [{"podSelector": {"matchLabels": selector(api, API)}}]

@@ -4,7 +4,16 @@ import math
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI, contract, development
-from cortex_api.contract import ADMIN_PORT, COMPONENT_LABEL, GATEWAY, GRPC_PORT, PORT, TEMPLATE_LABEL, WORKER
+from cortex_api.contract import (
+    ADMIN_PORT,
+    API,
+    COMPONENT_LABEL,
+    GATEWAY,
+    GRPC_PORT,
+    PORT,
+    TEMPLATE_LABEL,
+    WORKER,
+)
 from cortex_api.deployment import Compute
 from cortex_api.units import seconds
 from cortex_operator.platform import Platform
@@ -21,6 +30,8 @@ JOB_GRACE = 60
 """Seconds that a worker has to finish its jobs after its deletion; unfinished jobs go to another worker."""
 KEYS = "api-keys"
 """The volume with the keys that clients must present."""
+SPLIT = "split"
+"""The volume with the split between a stable version and its candidate."""
 USER = 10001
 """The user of the images."""
 CONTAINER_SECURITY = {
@@ -130,6 +141,8 @@ def _container(
     args = ["--config", contract.DOCUMENT_PATH, "--termination-log", contract.TERMINATION_LOG]
     if _requires_keys(api, component):
         mounts.append({"name": KEYS, "mountPath": contract.API_KEYS_FOLDER, "readOnly": True})
+    if component == API:
+        mounts.append({"name": SPLIT, "mountPath": contract.SPLIT_DIRECTORY, "readOnly": True})
     if component != GATEWAY:
         mounts += models_mounts(claims)
         args += ["--project", contract.PROJECT_FOLDER, "--models", contract.MODELS_FOLDER]
@@ -200,6 +213,9 @@ def _add_environment(
             variables.append({"name": contract.TENSORFLOW_SERVING_VARIABLE, "value": tensorflow.ADDRESS})
     if _requires_keys(api, component):
         variables.append({"name": contract.API_KEYS_VARIABLE, "value": contract.API_KEYS_FOLDER})
+    if component == API:
+        split = f"{contract.SPLIT_DIRECTORY}/{contract.SPLIT_FILE}"
+        variables.append({"name": contract.SPLIT_VARIABLE, "value": split})
     if isinstance(api, AsyncAPI):
         assert platform.queue is not None
         if platform.queue.url:
@@ -284,6 +300,10 @@ def _volumes(
     ]
     if _requires_keys(api, component):
         volumes.append({"name": KEYS, "secret": _keys_secret(api)})
+    if component == API:
+        # Optional, so that a candidate is added and removed without a change of the pods.
+        split = {"name": contract.split_name(api.metadata.name), "optional": True}
+        volumes.append({"name": SPLIT, "configMap": split})
     if component == GATEWAY:
         return volumes
     volumes.append({"name": "models", "emptyDir": {}})

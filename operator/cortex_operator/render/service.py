@@ -8,7 +8,12 @@ from cortex_operator.render.names import child_name, front_component, selector
 
 
 def render(api: RealtimeAPI | AsyncAPI) -> dict[str, Any]:
-    """Return the Service of the pods that receive requests."""
+    """Return the Service of the pods that receive requests from clients."""
+    return of_component(api, child_name(api), front_component(api))
+
+
+def of_component(api: RealtimeAPI | AsyncAPI, name: str, component: str) -> dict[str, Any]:
+    """Return the Service of the pods of one component."""
     ports: list[dict[str, Any]] = [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}]
     if api.spec.handler.serves_grpc:
         grpc = {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "protocol": "TCP"}
@@ -17,10 +22,10 @@ def render(api: RealtimeAPI | AsyncAPI) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": child_name(api)},
+        "metadata": {"name": name},
         "spec": {
             "type": "ClusterIP",
-            "selector": selector(api, front_component(api)),
+            "selector": selector(api, component),
             "ports": ports,
         },
     }

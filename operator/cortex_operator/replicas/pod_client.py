@@ -26,7 +26,8 @@ class PodClient:
         self._turn = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def get(self, pod: Object, path: str) -> tuple[int, Any] | None:
-        """Return status and JSON of the response; None when the pod cannot be reached or the response is not JSON."""
+        """Return status and JSON of the response; None when the pod cannot be reached or a response is not JSON. The body of an
+        error response is None if it is not JSON."""
         host = pod.get("status", {}).get("podIP")
         if not host:
             return None
@@ -57,4 +58,10 @@ def _parse(answer: bytes) -> tuple[int, Any]:
     words = head.split(None, 2)
     if not separator or len(words) < 2 or not words[0].startswith(b"HTTP/1."):
         raise ValueError("not an HTTP response")
-    return int(words[1]), json.loads(body)
+    status = int(words[1])
+    try:
+        return status, json.loads(body)
+    except ValueError:
+        if status < 400:
+            raise
+        return status, None

@@ -8,6 +8,13 @@ Object = dict[str, Any]
 
 _NORMAL_REASONS = {"Starting", "Updating", "Paused", "ScaledToZero", "Deleting", "NamespaceTerminating"}
 
+_CANDIDATE_EVENTS = {
+    "Serving": ("Normal", "CandidateServing"),
+    "RolledBack": ("Warning", "CandidateRolledBack"),
+    "Failed": ("Warning", "CandidateFailed"),
+}
+"""Type and reason of the Event of each phase of a candidate."""
+
 
 def of_transition(live: Object, before: Object, after: Object, now: str) -> Object | None:
     """Return the Event of the transition from one status to the next; None when Ready and its reason do not change, and for the
@@ -21,6 +28,17 @@ def of_transition(live: Object, before: Object, after: Object, now: str) -> Obje
     if is_normal and not old and new["status"] != "True":
         return None
     return _event(live, "Normal" if is_normal else "Warning", new["reason"], new["message"], now)
+
+
+def of_candidate(live: Object, before: Object, after: Object, now: str) -> Object | None:
+    """Return the Event of a candidate that has started to serve, was rolled back, or cannot start; None if neither is new."""
+    old, new = before.get("candidate") or {}, after.get("candidate") or {}
+    identity = ("phase", "version", "reason" if new.get("phase") == "Failed" else "phase")
+    if new.get("phase") not in _CANDIDATE_EVENTS or all(old.get(field) == new[field] for field in identity):
+        return None
+    kind, reason = _CANDIDATE_EVENTS[new["phase"]]
+    text = new["message"] if kind == "Normal" else f"{new['reason']}: {new['message']}"
+    return _event(live, kind, reason, text, now)
 
 
 def warning(live: Object, reason: str, message: str, now: str) -> Object:

@@ -35,6 +35,8 @@ class StatusReporter:
         now = _now()
         for condition in status["conditions"]:
             condition["lastTransitionTime"] = condition["lastTransitionTime"] or now
+        if (candidate := status.get("candidate")) is not None:
+            status["candidate"] = {**candidate, "since": candidate["since"] or now}
         last = status.get("lastFailure")
         if last is not None and "recoveredAt" in last:
             status["lastFailure"] = {**last, "recoveredAt": last["recoveredAt"] or now}
@@ -61,8 +63,12 @@ class StatusReporter:
         self._cache.put_written_api(
             key, {**written, "apiVersion": live["apiVersion"], "kind": live["kind"]}, live
         )
-        if event := events.of_transition(live, before, status, now):
-            await self._create(event)
+        for event in (
+            events.of_transition(live, before, status, now),
+            events.of_candidate(live, before, status, now),
+        ):
+            if event is not None:
+                await self._create(event)
 
     async def warn(self, live: Object, reason: str, message: str) -> None:
         """Create a Warning Event."""

@@ -25,7 +25,7 @@ def compute_rejected(live: Object, problem: Problem, observed: Observed | None =
     previous, generation = live.get("status") or {}, live["metadata"].get("generation", 0)
     seen = observed or Observed()
     assessment = assess_rejected(problem, seen, _was_ready(previous, generation))
-    names = ("url", "selector", "autoscaling", "queue", "queueName", "revision")
+    names = ("url", "selector", "autoscaling", "candidate", "queue", "queueName", "revision")
     kept = {name: previous[name] for name in names if name in previous}
     status = {
         **kept,

@@ -35,7 +35,7 @@ class Cache:
         self._apis: dict[Key, Object] = {}
         self._children: dict[Key, dict[tuple[str, str], Object]] = defaultdict(dict)
         self._sources: dict[tuple[str, str], set[Key]] = defaultdict(set)
-        self._source_of: dict[Key, tuple[str, str]] = {}
+        self._sources_of: dict[Key, set[tuple[str, str]]] = {}
         self._source_maps: dict[tuple[str, str], Object] = {}
         self._at_endpoint: dict[str, set[Key]] = defaultdict(set)
         self._deleted: OrderedDict[str, None] = OrderedDict()
@@ -76,30 +76,32 @@ class Cache:
             self._unseen.pop(key, None)
             self.managed_elsewhere.pop(key, None)
             self._children.pop(key, None)
-            self._set_source(key, None)
+            self._set_sources(key, set())
             return {key} | (self._leave_endpoint(key, known) if known is not None else set())
         self._apis[key] = live = compact_api(live)
-        self._set_source(key, source_name(live))
+        self._set_sources(key, source_names(live))
         if known is not None and _identity_and_endpoint(known) == _identity_and_endpoint(live):
             return {key}  # Usually a status, which does not matter to the other APIs at the endpoint.
         left = self._leave_endpoint(key, known) if known is not None else set()
         self._at_endpoint[endpoint_of(live)].add(key)
         return left | self._at_endpoint[endpoint_of(live)]
 
-    def _set_source(self, key: Key, name: str | None) -> None:
-        """Set the ConfigMap with the code of an API (None: none), and drop one that no API names any more."""
-        old, new = self._source_of.get(key), (key.namespace, name) if name else None
+    def _set_sources(self, key: Key, names: set[str]) -> None:
+        """Set the ConfigMaps with the code of an API, and drop those that no API names any more."""
+        old, new = self._sources_of.get(key, set()), {(key.namespace, name) for name in names}
         if old == new:
             return
-        if old is not None:
-            del self._source_of[key]
-            self._sources[old].discard(key)
-            if not self._sources[old]:
-                del self._sources[old]
-                self._source_maps.pop(old, None)
-        if new is not None:
-            self._source_of[key] = new
-            self._sources[new].add(key)
+        for place in old - new:
+            self._sources[place].discard(key)
+            if not self._sources[place]:
+                del self._sources[place]
+                self._source_maps.pop(place, None)
+        for place in new:
+            self._sources[place].add(key)
+        if new:
+            self._sources_of[key] = new
+        else:
+            del self._sources_of[key]
 
     def _leave_endpoint(self, key: Key, known: Object) -> set[Key]:
         """Remove an API from its endpoint. Returns the APIs that remain there."""
@@ -163,10 +165,9 @@ class Cache:
             return False
         return 0 < _version(thing) <= _version(known)
 
-    def source(self, key: Key) -> Object | None:
-        """Return the ConfigMap with the code of an API, if it is cached."""
-        place = self._source_of.get(key)
-        return self._source_maps.get(place) if place else None
+    def source(self, key: Key, name: str | None) -> Object | None:
+        """Return a ConfigMap with code of an API by its name, if it is cached."""
+        return self._source_maps.get((key.namespace, name)) if name else None
 
     def put_source(self, config_map: Object, deleted: bool = False) -> set[Key]:
         """Put or delete a ConfigMap with code. Returns the APIs that use it."""
@@ -219,7 +220,19 @@ def endpoint_of(live: Object) -> str:
 
 def source_name(live: Object) -> str | None:
     """Return the name of the ConfigMap with the code of a resource, which may be invalid otherwise."""
-    value: Any = live
-    for part in ("spec", "handler", "source", "configMap", "name"):
+    return _name_of_source((live.get("spec") or {}).get("handler"))
+
+
+def source_names(live: Object) -> set[str]:
+    """Return the names of the ConfigMaps with the code of a resource and of its candidate."""
+    spec = live.get("spec") or {}
+    candidate = spec.get("candidate")
+    of_candidate = candidate.get("handler") if isinstance(candidate, dict) else None
+    return {name for handler in (spec.get("handler"), of_candidate) if (name := _name_of_source(handler))}
+
+
+def _name_of_source(handler: Any) -> str | None:
+    value = handler
+    for part in ("source", "configMap", "name"):
         value = value.get(part) if isinstance(value, dict) else None
     return value if isinstance(value, str) else None

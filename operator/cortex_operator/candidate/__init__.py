@@ -1,0 +1,1 @@
+"""The candidate of an API: whether it receives requests, and when it is rolled back."""

@@ -1,0 +1,220 @@
+"""Bring the candidate of an API to what its spec asks for, and tell the stable replicas. The reconciler calls it.
+
+A problem of a candidate is in `status.candidate` and never affects the stable version.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kubernetes.aio.client.exceptions import ApiException
+
+from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_api.candidate import candidate_api
+from cortex_api.contract import (
+    API,
+    CANDIDATE,
+    COMPONENT_LABEL,
+    SPLIT_ANNOTATION,
+    TEMPLATE_LABEL,
+    object_name,
+    split_name,
+)
+from cortex_operator.candidate import phase
+from cortex_operator.candidate.monitor import CandidateMonitor
+from cortex_operator.candidate.phase import Seen
+from cortex_operator.capabilities import Capabilities
+from cortex_operator.cluster import Cluster
+from cortex_operator.plan import is_owned, name_taken, source_missing
+from cortex_operator.platform import Platform
+from cortex_operator.render import candidate as rendering
+from cortex_operator.render.names import digest
+from cortex_operator.replicas.poller import ReplicaPoller
+from cortex_operator.status.conditions import Component, Observed, Problem, assess
+from cortex_operator.watch.cache import Cache, Key
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Release:
+    """The candidate of an API in one reconciliation.
+
+    children: its objects and the split, to be applied. status: `status.candidate`; None without a candidate. keeps: whether the
+    existing objects of the candidate stay although they are not rendered. retry_after: seconds after which the candidate must be
+    reconciled again. refused: why the cluster refused an object of it.
+    """
+
+    api: RealtimeAPI | AsyncAPI
+    children: list[Object] = field(default_factory=list)
+    status: Object | None = None
+    seen: Seen | None = None
+    previous: Object = field(default_factory=dict)
+    keeps: bool = False
+    retry_after: float | None = None
+    refused: Problem | None = None
+
+    @property
+    def is_new_rollback(self) -> bool:
+        """Whether this reconciliation decided to roll the candidate back, so that the status must be written first."""
+        if self.status is None or self.status["phase"] != phase.ROLLED_BACK:
+            return False
+        return self.previous.get("phase") != phase.ROLLED_BACK
+
+    def with_refused(self, problem: Problem) -> "Release":
+        """Return the release after the cluster refused an object of the candidate."""
+        assert isinstance(self.api, RealtimeAPI)
+        assert self.seen is not None
+        seen = replace(self.seen, problem=problem)
+        status = phase.decide(self.api, self.previous, seen)
+        return replace(self, seen=seen, status=status, refused=problem)
+
+
+class CandidateController:
+    """Prepares the candidates of all APIs, and tells stable replicas about them."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        cluster: Cluster,
+        platform: Platform,
+        capabilities: Capabilities,
+        replicas: ReplicaPoller,
+        monitor: CandidateMonitor,
+    ) -> None:
+        self._cache = cache
+        self._cluster = cluster
+        self._platform = platform
+        self._capabilities = capabilities
+        self._replicas = replicas
+        self._monitor = monitor
+
+    def forget(self, key: Key) -> None:
+        """Drop the state of an API that is deleted."""
+        self._monitor.forget(key)
+
+    async def prepare(self, key: Key, api: RealtimeAPI | AsyncAPI, live: Object) -> Release:
+        """Return the candidate of an API: its objects, and its status as far as it is known before they are applied."""
+        if not isinstance(api, RealtimeAPI) or api.spec.candidate is None:
+            self._monitor.forget(key)
+            return Release(api)
+        candidate = candidate_api(api)
+        problem, source = await self._source(key, candidate)
+        if problem is None:
+            rendered = rendering.render(api, candidate, self._platform, source, self._capabilities)
+            problem = self._taken(key, api, rendered.children)
+        if problem is not None:
+            return self._blocked(api, live, problem)
+        return await self._prepare(key, api, live, rendered)
+
+    async def _prepare(
+        self, key: Key, api: RealtimeAPI, live: Object, rendered: rendering.RenderedCandidate
+    ) -> Release:
+        assert api.spec.candidate is not None
+        component = self._component(key, rendered.children)
+        assessment = None
+        if component.deployment is not None:
+            assessment = assess(rendered.api, Observed(main=component))
+        previous = phase.before(live, rendered.version)
+        recent = self._monitor.recent(key, rendered.version)
+        seen = Seen(rendered.version, component, assessment, recent=recent)
+        retry_after = None
+        if previous.get("phase") not in (phase.SERVING, phase.ROLLED_BACK) and phase.is_startable(seen):
+            stable = self._stable(key)
+            found = await self._monitor.compare_interfaces(stable, component)
+            if isinstance(found, Problem):
+                seen = replace(seen, problem=found)
+            else:
+                seen = replace(seen, is_accepted=found)
+                retry_after = None if found else 1.0
+        status = phase.decide(api, previous, seen)
+        is_serving = status["phase"] == phase.SERVING
+        if is_serving:
+            self._monitor.watch(key, rendered.version, api.spec.candidate.rollback)
+        else:
+            self._monitor.forget(key)
+        service = self._cache.child(key, "Service", object_name(key.name, CANDIDATE))
+        address = (service or {}).get("spec", {}).get("clusterIP")
+        if address is None and is_serving:
+            retry_after = 0.5  # The Service was deleted; the next call has the address of the new one.
+        host = address or f"{object_name(key.name, CANDIDATE)}.{key.namespace}.svc"
+        split = rendering.split(api, rendered, host, is_serving, self._platform.lease_namespace)
+        return Release(api, [*rendered.children, split], status, seen, previous, retry_after=retry_after)
+
+    def _blocked(self, api: RealtimeAPI, live: Object, problem: Problem) -> Release:
+        """Return the release of a candidate that cannot be rendered. Its existing objects stay as they are."""
+        previous = (live.get("status") or {}).get("candidate") or {}
+        seen = Seen(previous.get("version", ""), problem=problem)
+        return Release(api, [], phase.decide(api, previous, seen), seen, previous, keeps=True)
+
+    async def _source(self, key: Key, candidate: RealtimeAPI) -> tuple[Problem | None, Object | None]:
+        """Return the ConfigMap with the code of the candidate, or the problem that it does not exist."""
+        source = candidate.spec.handler.source
+        if source is None or source.config_map is None:
+            return None, None
+        name = source.config_map.name
+        found = self._cache.source(key, name)
+        if found is None:
+            found = await self._cluster.get("v1", "ConfigMap", key.namespace, name)
+            if found is None:
+                return source_missing(key, name), None
+            self._cache.put_source(found)
+        return None, found
+
+    def _taken(self, key: Key, api: RealtimeAPI, children: list[Object]) -> Problem | None:
+        """Return the problem that an object of the candidate has the name of another owner's object."""
+        names = [(child["kind"], child["metadata"]["name"]) for child in children]
+        for kind, name in (*names, ("ConfigMap", split_name(key.name))):
+            other = self._cache.child(key, kind, name)
+            if other is not None and not is_owned(other, api):
+                return name_taken(other)
+        return None
+
+    def _component(self, key: Key, children: list[Object]) -> Component:
+        """Return the Deployment of the candidate with its pods; without the Deployment while it has another template."""
+        rendered = next(child for child in children if child["kind"] == "Deployment")
+        deployment = self._cache.child(key, "Deployment", rendered["metadata"]["name"])
+        if deployment is not None and _template(deployment) != _template(rendered):
+            deployment = None
+        return Component(deployment, self._pods(key, CANDIDATE), self._replicas.reports(key))
+
+    def _stable(self, key: Key) -> Component:
+        deployment = self._cache.child(key, "Deployment", object_name(key.name))
+        return Component(deployment, self._pods(key, API), self._replicas.reports(key))
+
+    def _pods(self, key: Key, component: str) -> list[Object]:
+        return [
+            pod
+            for pod in self._cache.children(key, "Pod")
+            if pod["metadata"].get("labels", {}).get(COMPONENT_LABEL) == component
+        ]
+
+    async def notify(self, key: Key, children: list[Object]) -> None:
+        """Make the kubelets update the split in the stable pods: an annotation that changes is a change of the pod.
+
+        children: the objects of the API that were applied. Without the annotation, it would take a minute or more.
+        """
+        name = split_name(key.name)
+        split = next((c for c in children if (c["kind"], c["metadata"]["name"]) == ("ConfigMap", name)), None)
+        wanted = None if split is None else digest(split["data"])
+        for pod in self._pods(key, API):
+            metadata = pod["metadata"]
+            found = (metadata.get("annotations") or {}).get(SPLIT_ANNOTATION)
+            if found == wanted or metadata.get("deletionTimestamp"):
+                continue
+            try:
+                annotated = await self._cluster.annotate(pod, SPLIT_ANNOTATION, wanted)
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+            else:
+                self._cache.put_child({**annotated, "apiVersion": "v1", "kind": "Pod"})
+
+
+def belongs_to_candidate(child: Object, api: str) -> bool:
+    """Return whether an object of an API exists for its candidate: an object of it, or the split."""
+    name = child["metadata"]["name"]
+    return rendering.is_of_candidate(child) or (child["kind"] == "ConfigMap" and name == split_name(api))
+
+
+def _template(deployment: Object) -> Any:
+    return deployment["spec"]["template"]["metadata"]["labels"].get(TEMPLATE_LABEL)

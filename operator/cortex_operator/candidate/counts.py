@@ -1,0 +1,177 @@
+"""What stable replicas count about a candidate, summed over the replicas and over a window of time. Pure.
+
+A report comes from a pod that runs user code, so it is not trusted: one of an unexpected form is dropped.
+"""
+
+from collections import deque
+from collections.abc import Callable, Container
+from dataclasses import dataclass, fields
+from itertools import zip_longest
+from typing import Any
+
+WINDOW = 60.0
+"""Seconds over which rates are computed; longer while there are fewer requests than a decision needs."""
+_MAX_COUNT = 2**53
+_MAX_BUCKETS = 256
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts of one replica or of several.
+
+    requests: those assigned to the candidate. errors: of these, those that it did not answer. compared, differing: pairs of
+    responses. bounds: upper bounds of the latency buckets in seconds. stable, candidate: answered requests in each bucket, and
+    above the last bound.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    compared: int = 0
+    differing: int = 0
+    bounds: tuple[float, ...] = ()
+    stable: tuple[int, ...] = ()
+    candidate: tuple[int, ...] = ()
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return self._combined(other, 1)
+
+    def __sub__(self, other: "Counts") -> "Counts":
+        return self._combined(other, -1)
+
+    def _combined(self, other: "Counts", sign: int) -> "Counts":
+        def sums(mine: tuple[int, ...], others: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(a + sign * b for a, b in zip_longest(mine, others, fillvalue=0))
+
+        return Counts(
+            self.requests + sign * other.requests,
+            self.errors + sign * other.errors,
+            self.compared + sign * other.compared,
+            self.differing + sign * other.differing,
+            self.bounds or other.bounds,
+            sums(self.stable, other.stable),
+            sums(self.candidate, other.candidate),
+        )
+
+    def is_before(self, later: "Counts") -> bool:
+        """Return whether `later` can be a later report of the same replica: no count has decreased."""
+        difference = later - self
+        numbers = [getattr(difference, f.name) for f in fields(Counts) if f.name not in _LISTS]
+        return min(*numbers, *difference.stable, *difference.candidate, 0) >= 0
+
+
+_LISTS = ("bounds", "stable", "candidate")
+
+
+def parse(answer: Any, version: str) -> Counts | None:
+    """Return the counts in a response of /candidate; None if it has another form, or is about another version."""
+    if not isinstance(answer, dict) or answer.get("version") != version:
+        return None
+    names = ("requests", "errors", "compared", "differing")
+    numbers: dict[str, Any] = {name: answer.get(name) for name in names}
+    if not all(map(_is_count, numbers.values())):
+        return None
+    return Counts(**numbers | _latency(answer.get("latency")))
+
+
+def _latency(value: Any) -> dict[str, Any]:
+    """Return bounds and both histograms; empty if they have another form."""
+    found: dict[str, Any] = {name: value.get(name) for name in _LISTS} if isinstance(value, dict) else {}
+    if not found or not all(isinstance(each, list) and len(each) <= _MAX_BUCKETS for each in found.values()):
+        return {}
+    bounds = found["bounds"]
+    if not all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in bounds):
+        return {}
+    for name in ("stable", "candidate"):
+        if len(found[name]) != len(bounds) + 1 or not all(map(_is_count, found[name])):
+            return {}
+    return {name: tuple(each) for name, each in found.items()}
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT
+
+
+@dataclass(frozen=True)
+class Recent:
+    """Counts over a recent time, one for each of the measures, and `total` since the version became active."""
+
+    requests: Counts = Counts()
+    compared: Counts = Counts()
+    latency: Counts = Counts()
+    total: Counts = Counts()
+
+
+class _Window:
+    """The counts of the last WINDOW seconds, or of a longer time that has enough of what `measure` counts."""
+
+    def __init__(self, measure: Callable[[Counts], int], enough: int) -> None:
+        self._measure = measure
+        self._enough = enough
+        self._sums: deque[tuple[float, Counts]] = deque([(float("-inf"), Counts())])
+
+    def add(self, now: float, total: Counts) -> Counts:
+        """Add the sums at a time. Returns the counts of the window that ends then."""
+        if self._count(self._sums[-1][1], total) >= max(1, self._enough // 50):
+            self._sums.append((now, total))
+        while len(self._sums) > 1 and self._sums[1][0] <= now - WINDOW:
+            if self._count(self._sums[1][1], total) < self._enough:
+                break
+            self._sums.popleft()
+        return total - self._sums[0][1]
+
+    def _count(self, before: Counts, after: Counts) -> int:
+        return self._measure(after) - self._measure(before)
+
+
+class History:
+    """The counts of one version of a candidate over time.
+
+    A replica that ends, or that starts again from zero, keeps its part in the sums. enough: the number of requests, or of
+    comparisons, that a decision needs.
+    """
+
+    def __init__(self, version: str, enough: int) -> None:
+        self.version = version
+        self.enough = enough
+        self.recent = Recent()
+        self._latest: dict[str, Counts] = {}
+        self._ended = Counts()
+        self._requests = _Window(lambda counts: counts.requests, enough)
+        self._compared = _Window(lambda counts: counts.compared, enough)
+        self._latency = _Window(lambda counts: min(sum(counts.stable), sum(counts.candidate)), enough)
+
+    def add(self, now: float, reports: dict[str, Counts], existing: Container[str]) -> None:
+        """Add the reports of the replicas that responded, by the UID of the pod.
+
+        now: monotonic seconds. existing: the UIDs of all replicas.
+        """
+        for uid in [uid for uid in self._latest if uid not in existing]:
+            self._ended += self._latest.pop(uid)
+        for uid, counts in reports.items():
+            before = self._latest.get(uid)
+            if before is not None and not before.is_before(counts):
+                self._ended += before
+            self._latest[uid] = counts
+        total = sum(self._latest.values(), self._ended)
+        self.recent = Recent(
+            self._requests.add(now, total),
+            self._compared.add(now, total),
+            self._latency.add(now, total),
+            total,
+        )
+
+
+def percentile(bounds: tuple[float, ...], counts: tuple[int, ...], share: float) -> float | None:
+    """Return a percentile in seconds, interpolated within its bucket; None without counts. share: 0.95 for the 95th.
+
+    The result is the last bound if the percentile is above it.
+    """
+    total = sum(counts)
+    if not total or not bounds:
+        return None
+    below, lower = 0, 0.0
+    for bound, count in zip(bounds, counts, strict=False):
+        if count and below + count >= share * total:
+            return lower + (bound - lower) * (share * total - below) / count
+        below, lower = below + count, bound
+    return bounds[-1]
