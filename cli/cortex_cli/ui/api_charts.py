@@ -37,7 +37,7 @@ def period(history: History, now: float, seconds: float) -> Period:
     """Return the last seconds; less if the page has seen less, but at least a minute."""
     points = history.points(now - seconds)
     first = points[0].time if points else now
-    return Period(max(now - seconds, min(first, now - _SHORTEST_SECONDS)), now)
+    return Period(max(now - seconds, min(first - 1, now - _SHORTEST_SECONDS)), now)
 
 
 def charts(kind: str, history: History, period: Period) -> list[Chart]:
