@@ -1,7 +1,7 @@
 """The HTTP client of a stable replica's worker for the candidate: kept-alive connections that are renewed."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 
 import aiohttp
@@ -10,6 +10,8 @@ from multidict import CIMultiDict
 from yarl import URL
 
 Headers = list[tuple[bytes, bytes]]
+Propagate = Callable[[MutableMapping[str, str]], None]
+"""Adds the trace context of the current request to the headers of an outgoing one."""
 
 RENEW_SECONDS = 10.0
 """Seconds after which new connections are used. The Service selects a pod for each connection, so that pods which were added get
@@ -115,9 +117,10 @@ class _Connections:
 
 
 class Client:
-    """Sends requests to the candidate."""
+    """Sends requests to the candidate. propagate: adds headers to each request, or None."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, propagate: Propagate | None = None) -> None:
+        self._propagate = propagate
         self._base = f"http://{host}:{port}" if ":" not in host else f"http://[{host}]:{port}"
         self._connections: _Connections | None = None
         self._renew_at = 0.0
@@ -178,5 +181,7 @@ class Client:
             # aiohttp would send other bytes.
             raise CandidateFailed(f"header {name!r} is not valid UTF-8") from None
         headers["x-request-id"] = request.request_id
+        if self._propagate is not None:
+            self._propagate(headers)
         headers.extend(added)
         return headers

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cortex_runtime.candidate.breaker import Breaker
-from cortex_runtime.candidate.client import Client
+from cortex_runtime.candidate.client import Client, Propagate
 from cortex_runtime.candidate.compare import Comparator
 from cortex_runtime.candidate.counters import DROPPED, WorkerCounters
 from cortex_runtime.candidate.deadlines import Deadlines
@@ -22,13 +22,19 @@ class Session:
     """
 
     def __init__(
-        self, split: Split, worker_counters: WorkerCounters, timeout: float, tracker: Any, api: str
+        self,
+        split: Split,
+        worker_counters: WorkerCounters,
+        timeout: float,
+        tracker: Any,
+        api: str,
+        propagate: Propagate | None = None,
     ) -> None:
         self.counters = worker_counters
         worker_counters.start_version(split.version)
         worker_counters.set_breaker(False)
         self._tracker, self._api = tracker, api
-        self._client = Client(split.host, split.port)
+        self._client = Client(split.host, split.port, propagate)
         self.breaker = Breaker(worker_counters.set_breaker, self._on_hang)
         self.forwarder = Forwarder(
             self._client, self.breaker, Deadlines(worker_counters.stable_latency, timeout), timeout

@@ -11,6 +11,7 @@ from uvicorn.config import Config
 from uvicorn.server import Server
 
 from cortex_runtime.candidate.application import SplitApp, StableApp
+from cortex_runtime.candidate.client import Propagate
 from cortex_runtime.candidate.counters import WorkerCounters
 from cortex_runtime.candidate.session import Session
 from cortex_runtime.candidate.split import Split
@@ -24,6 +25,7 @@ class Switch:
 
     config, server: of the worker. max_body: bytes of a request. timeout: seconds of a request. most_pending: requests that wait
     for the candidate at most. api: its name. tracker: spec.tracker, or None. wrap: returns the application to install.
+    propagate: adds headers to each request for the candidate.
     """
 
     def __init__(
@@ -39,12 +41,13 @@ class Switch:
         api: str,
         tracker: Any = None,
         wrap: Callable[[Any], Any] = lambda app: app,
+        propagate: Propagate | None = None,
     ) -> None:
         self._app, self._config, self._server = app, config, server
         self._counters = worker_counters
         self._max_body, self._timeout, self._most_pending = max_body, timeout, most_pending
         self._api, self._tracker = api, tracker
-        self._wrap = wrap
+        self._wrap, self._propagate = wrap, propagate
         self.session: Session | None = None
 
     def apply(self, split: Split | None) -> None:
@@ -71,7 +74,9 @@ class Switch:
             self.session = None
             self._install(self._app)
             return
-        self.session = session = Session(split, self._counters, self._timeout, self._tracker, self._api)
+        self.session = session = Session(
+            split, self._counters, self._timeout, self._tracker, self._api, self._propagate
+        )
         self._install(
             SplitApp(
                 self._app,

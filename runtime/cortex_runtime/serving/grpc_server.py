@@ -10,7 +10,7 @@ import grpc.aio
 
 from cortex_runtime.clients import served
 from cortex_runtime.handler.threads import Threads
-from cortex_runtime.inference.grpc_calls import Call, CallError, RpcHandlers
+from cortex_runtime.inference.grpc_calls import Call, CallError, Method, RpcHandlers
 from cortex_runtime.inference.grpc_extras import HEALTH, REFLECTION, Health, Reflection
 from cortex_runtime.inference.grpc_service import (
     SERVICE,
@@ -32,7 +32,8 @@ _CLIENT_GONE = 499
 class GrpcServer:
     """Serves the protocol over gRPC, with health checking and reflection. Used on the event loop alone.
 
-    max_message: bytes of a request. timeout: seconds after which calls are cancelled when the worker stops.
+    max_message: bytes of a request. timeout: seconds after which calls are cancelled when the worker stops. instrument: returns
+    the methods of the inference service to serve.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class GrpcServer:
         *,
         max_message: int,
         timeout: float,
+        instrument: Callable[[dict[str, Method]], dict[str, Method]] = lambda methods: methods,
     ) -> None:
         self._timeout = timeout
         self._admission = admission
@@ -53,7 +55,7 @@ class GrpcServer:
             infer = path("ModelInfer")
             methods[infer] = replace(methods[infer], inline=InlineCalls(inference, admission, threads))
         self._methods = {
-            **methods,
+            **instrument(methods),
             **self._health.methods(),
             **Reflection(names, self._require_key, parsed).methods(),
         }

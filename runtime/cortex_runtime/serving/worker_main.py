@@ -44,14 +44,12 @@ from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.serving.app import App
 from cortex_runtime.serving.endpoint import Limits
-from cortex_runtime.serving.handler_service import HandlerService
 from cortex_runtime.serving.inference import open_inference
+from cortex_runtime.serving.instrumentation import Instrumentation, instrumentation_of
 from cortex_runtime.serving.worker_split import WorkerSplit
-from cortex_runtime.tracing import open_tracing
 
 if TYPE_CHECKING:
     from cortex_runtime.serving.grpc_server import GrpcServer
-    from cortex_runtime.tracing.provider import Tracing
 
 
 def prepare(document: Document, arguments: WorkerArguments, control: ControlChannel) -> Callable[[], None]:
@@ -68,10 +66,9 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
         threads = SharedThreads(spec.threads_per_process, metrics, shared_metrics, arguments.slot)
     else:
         threads = Threads(spec.threads_per_process, metrics)
-    # Before the user's code, whose spans are exported too.
-    tracing = open_tracing(document)
+    instrumentation = instrumentation_of(document)
     handler = worker_lifecycle.load_handler(document, arguments, control, shared_metrics, threads)
-    service = _service_type(tracing)(
+    service = instrumentation.service(
         handler,
         threads,
         metrics,
@@ -85,15 +82,7 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
         access=AccessLog(spec.log_level),
         keys=keys,
     )
-    return partial(serve, document, app, handler, listener, control, arguments, tracing)
-
-
-def _service_type(tracing: "Tracing | None") -> Callable[..., HandlerService]:
-    if tracing is None:
-        return HandlerService
-    from cortex_runtime.serving.traced_handler import traced_service
-
-    return partial(traced_service, tracing)
+    return partial(serve, document, app, handler, listener, control, arguments, instrumentation)
 
 
 def serve(
@@ -103,12 +92,12 @@ def serve(
     listener: socket.socket,
     control: ControlChannel,
     arguments: WorkerArguments,
-    tracing: "Tracing | None",
+    instrumentation: Instrumentation,
 ) -> None:
     """Answer requests until the supervisor sends "stop" and all running requests have ended."""
-    wrap = _wrapper(tracing)
+    instrumentation.activate()
     config = plain(
-        wrap(app),
+        instrumentation.wrap(app),
         loop="uvloop",
         http=InlineProtocol,
         interface="asgi3",
@@ -118,28 +107,17 @@ def serve(
         **_websockets(document) if app.has_websockets else {},
     )
     server = _server(config, lambda: control.send(Ready()), app, arguments)
-    grpc = _grpc_server(document, app) if arguments.grpc_address else None
+    grpc = _grpc_server(document, app, instrumentation) if arguments.grpc_address else None
     loop = uvloop.new_event_loop()
-    split = WorkerSplit(document, app, server, loop, arguments, wrap)
+    split = WorkerSplit(document, app, server, loop, arguments, instrumentation)
     threading.Thread(
         target=_receive_commands, args=(control, server, app, handler, loop, grpc, split), daemon=True
     ).start()
-    main = _serve(server, listener, app, control, grpc, arguments, split, tracing)
+    main = _serve(server, listener, app, control, grpc, arguments, split, instrumentation)
     app.threads.drive(loop, main, on_handler_thread=app.all_async)
 
 
-def _wrapper(tracing: "Tracing | None") -> Callable[[Any], Any]:
-    """Return the function that wraps an application before it serves. Without tracing, it returns the application itself."""
-    if tracing is None:
-        return lambda app: app
-    from cortex_runtime.serving.traced_app import TracedApp
-
-    # All contexts of requests are copied from the current one.
-    tracing.activate()
-    return lambda app: TracedApp(app, tracing)
-
-
-def _grpc_server(document: Document, app: App) -> "GrpcServer":
+def _grpc_server(document: Document, app: App, instrumentation: Instrumentation) -> "GrpcServer":
     from cortex_runtime.serving.grpc_server import GrpcServer
 
     spec = document.realtime_spec.handler
@@ -150,6 +128,7 @@ def _grpc_server(document: Document, app: App) -> "GrpcServer":
         app.threads,
         max_message=units.parse_bytes(spec.max_body_size),
         timeout=units.seconds(spec.request_timeout),
+        instrument=instrumentation.grpc,
     )
 
 
@@ -179,7 +158,7 @@ async def _serve(
     grpc: "GrpcServer | None",
     arguments: WorkerArguments,
     split: WorkerSplit,
-    tracing: "Tracing | None",
+    instrumentation: Instrumentation,
 ) -> None:
     status = 0
     try:
@@ -191,8 +170,7 @@ async def _serve(
             if grpc is not None:
                 await grpc.stopped()
         app.close()
-        if tracing is not None:
-            tracing.close()
+        instrumentation.close()
     except StartError as error:
         status = 1
         control.send(StartFailed(error.reason, error.message))

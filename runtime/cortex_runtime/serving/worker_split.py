@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from cortex_api import Document, units
 from cortex_runtime.http.server import Server
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.serving.app import App
+from cortex_runtime.serving.instrumentation import Instrumentation
 
 if TYPE_CHECKING:
     from cortex_runtime.candidate.split import Split
@@ -19,8 +19,7 @@ log = logging.getLogger("cortex")
 
 
 class WorkerSplit:
-    """Installs the split of the file into a server, and removes it. wrap: returns the application that serves, from one without
-    traces."""
+    """Installs the split of the file into a server, and removes it."""
 
     def __init__(
         self,
@@ -29,12 +28,12 @@ class WorkerSplit:
         server: Server,
         loop: asyncio.AbstractEventLoop,
         arguments: WorkerArguments,
-        wrap: Callable[[Any], Any],
+        instrumentation: Instrumentation,
     ) -> None:
         self._document, self._app, self._server, self._loop = document, app, server, loop
         self._path = Path(arguments.split) if arguments.split else None
         self._slot = arguments.slot
-        self._wrap = wrap
+        self._instrumentation = instrumentation
         self._switch: Switch | None = None
 
     def start(self) -> None:
@@ -99,5 +98,6 @@ class WorkerSplit:
             most_pending=spec.handler.max_replica_concurrency,
             api=self._document.name,
             tracker=spec.tracker,
-            wrap=self._wrap,
+            wrap=self._instrumentation.wrap,
+            propagate=self._instrumentation.propagate,
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context, attach
@@ -32,6 +32,7 @@ from opentelemetry.util.types import AttributeValue
 from cortex_api import Document, __version__
 from cortex_api.contract import DEFAULT_SAMPLING
 from cortex_runtime.logs import records
+from cortex_runtime.tracing import trace_state
 from cortex_runtime.tracing.exporter import SpanQueue
 from cortex_runtime.tracing.unsampled import UnsampledSpan
 
@@ -40,7 +41,16 @@ Headers = Iterable[tuple[bytes, bytes]]
 request_span: ContextVar[Span | None] = ContextVar("request_span", default=None)
 """The span of the current request, batch or job, if it is traced."""
 
+DROPPED = "cortex_spans_dropped"
 _CLOSE_SECONDS = 3.0
+_STATE = b"tracestate"
+
+
+class Counters(Protocol):
+    """Counters with labels, such as `NamedSeries`."""
+
+    def add(self, name: str, tags: Mapping[str, str], by: float) -> None:
+        """Increase a counter."""
 
 
 class Tracing:
@@ -72,11 +82,11 @@ class Tracing:
         self._unsampled = UnsampledSpan(random)
         records.trace_fields = trace_fields
 
-    def set_on_dropped(self, report: Callable[[int], None]) -> None:
-        """Report dropped spans to a function from now on, with those that were dropped before."""
-        self.on_dropped = report
+    def count_dropped(self, series: "Counters") -> None:
+        """Count dropped spans in the metrics of the process from now on, with those that were dropped before."""
+        self.on_dropped = lambda spans: series.add(DROPPED, {}, spans)
         if self._dropped:
-            report(self._dropped)
+            self.on_dropped(self._dropped)
 
     def activate(self) -> None:
         """Make "not sampled" the trace context of the current context. Contexts that are copied from it inherit it."""
@@ -98,16 +108,19 @@ class Tracing:
         context = propagate.extract(pairs, getter=_GETTER)
         parent = get_current_span(context).get_span_context()
         if parent.is_valid:
-            if parent.trace_flags.sampled:
-                return context, True
-            own = SpanContext(
+            is_traced = parent.trace_flags.sampled
+            state = parent.trace_state
+            if _STATE in self._propagated:
+                state = trace_state.parse(_GETTER.get(pairs, "tracestate") or ())
+            current = SpanContext(
                 parent.trace_id,
-                self._ids.generate_span_id(),
-                is_remote=False,
+                # Spans of a request that is not traced do not exist, but W3C Trace Context requires a new ID.
+                parent.span_id if is_traced else self._ids.generate_span_id(),
+                is_remote=is_traced,
                 trace_flags=parent.trace_flags,
-                trace_state=parent.trace_state,
+                trace_state=state,
             )
-            return set_span_in_context(NonRecordingSpan(own), context), False
+            return set_span_in_context(NonRecordingSpan(current), context), is_traced
         if self._random() < self._ratio:
             return context, True
         return set_span_in_context(self._unsampled, context), False

@@ -231,6 +231,8 @@ def test_metrics_have_the_template_of_the_route_and_nothing_that_a_client_choose
 
 
 def test_batching_without_a_method_cannot_start(serve):
-    service = SimpleNamespace(batching=SimpleNamespace(), threads=None, metrics=None, limits=Limits(1, 1.0))
+    service = HandlerService(
+        SimpleNamespace(may_wait=False), SimpleNamespace(size=1), None, Limits(1, 1.0), SimpleNamespace()
+    )
     with pytest.raises(StartError, match="serverSideBatching needs a method handle_post"):
-        HandlerService.batcher(service, None)
+        service.batcher(None)

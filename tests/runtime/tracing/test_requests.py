@@ -266,6 +266,12 @@ def test_headers_that_are_repeated(untraced):
     sent = untraced.post({}, headers={"traceparent": header, "tracestate": many}).json()["sent"]
     assert trace in sent["traceparent"]
     assert "tracestate" not in sent
+    for state in ("a@b=1,c@=2,1=3", "a=1,a=2", "z" * 256 + "=1", "a=" + "1" * 256):
+        sent = untraced.post({}, headers={"traceparent": header, "tracestate": state}).json()["sent"]
+        assert sent["tracestate"] == state
+    for state in ("@a=1", "A=1", "z" * 257 + "=1", "a=" + "1" * 257, "a", "a=1=2", "a=1;b=2,c"):
+        sent = untraced.post({}, headers={"traceparent": header, "tracestate": state}).json()["sent"]
+        assert "tracestate" not in sent
     sent = untraced.post({}, headers={"tracestate": "a=1"}).json()["sent"]
     assert "tracestate" not in sent
 
