@@ -304,6 +304,8 @@ class BaseHandler(Model):
     """Log the stages of requests with ?debug=true, including payloads."""
     api_keys: ApiKeys | None = None
     """API keys that clients must send. If absent, clients need no key."""
+    docs: bool = True
+    """Serve the OpenAPI document of the API at /openapi.json, and a page that shows it at /docs."""
 
     rules: ClassVar[tuple[Rule, ...]] = _SHARED_RULES
 

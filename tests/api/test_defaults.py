@@ -35,6 +35,7 @@ HANDLER = {
     "logLevel": "info",
     "shmSize": None,
     "debug": False,
+    "docs": True,
     "apiKeys": None,
 }
 SPEC = {

@@ -24,8 +24,8 @@ _MSGSPEC_MESSAGE = re.compile(r"(?P<problem>.*?)(?: - at `(?P<path>.*)`)?", re.D
 _PREFIXES = ("Value error, ", "Assertion failed, ")
 
 
-def hints_of(function: Callable[..., Any], where: str) -> tuple[Any, Any]:
-    """Return the type hints of the argument `payload` and of the result, None for each that does not exist.
+def hints_of(function: Callable[..., Any], where: str, argument: str = "payload") -> tuple[Any, Any]:
+    """Return the type hints of an argument and of the result, None for each that does not exist.
 
     where: for the log, which gets a warning about a hint that cannot be resolved.
     """
@@ -34,7 +34,7 @@ def hints_of(function: Callable[..., Any], where: str) -> tuple[Any, Any]:
     function = inspect.unwrap(function)
     annotations = getattr(function, "__annotations__", None) or {}
     found = []
-    for name in ("payload", "return"):
+    for name in (argument, "return"):
         hint = annotations.get(name)
         if isinstance(hint, str):
             hint = _resolved(hint, function, f"{where}: the type hint of {name}")
@@ -60,7 +60,7 @@ def validator_of(hint: Any, where: str, is_batched: bool = False) -> Callable[[A
     """
     if is_batched and typing.get_origin(hint) is list:
         (hint,) = typing.get_args(hint)
-    kinds = set(_kinds(hint, set()))
+    kinds = set(kinds_of(hint))
     if not kinds:
         return None
     try:
@@ -72,13 +72,14 @@ def validator_of(hint: Any, where: str, is_batched: bool = False) -> Callable[[A
         ) from error
 
 
-def _kinds(hint: Any, seen: set[int]) -> Iterable[str]:
+def kinds_of(hint: Any, seen: set[int] | None = None) -> Iterable[str]:
     """Yield the kinds of structured types in a hint, also in `list[X]`, `X | None` and the like."""
+    seen = set() if seen is None else seen
     if id(hint) in seen:
         return
     seen.add(id(hint))
     for argument in typing.get_args(hint):
-        yield from _kinds(argument, seen)
+        yield from kinds_of(argument, seen)
     if not isinstance(hint, type):
         return
     if hasattr(hint, "__struct_fields__"):
@@ -95,7 +96,7 @@ def _is_typed_dict(hint: Any) -> bool:
 def _pydantic_validator(hint: Any) -> Callable[[Any], Any]:
     from pydantic import TypeAdapter, ValidationError
 
-    adapter: TypeAdapter[Any] = TypeAdapter(_with_supported_dicts(hint))
+    adapter: TypeAdapter[Any] = TypeAdapter(with_supported_dicts(hint))
     if not adapter.pydantic_complete:
         adapter.rebuild(raise_errors=True)
     validate = adapter.validate_python
@@ -150,7 +151,7 @@ def _problem(kind: str, message: str) -> str:
     return message.replace("Input should", "must", 1)
 
 
-def _with_supported_dicts(hint: Any) -> Any:
+def with_supported_dicts(hint: Any) -> Any:
     """Return the hint with each `typing.TypedDict` replaced: before Python 3.12, pydantic supports only typing_extensions."""
     if sys.version_info >= (3, 12):
         return hint
@@ -161,13 +162,13 @@ def _with_supported_dicts(hint: Any) -> Any:
 
         fields = {}
         for name, field in typing.get_type_hints(hint).items():
-            field = _with_supported_dicts(field)
+            field = with_supported_dicts(field)
             fields[name] = field if name in hint.__required_keys__ else NotRequired[field]
         return TypedDict(hint.__name__, fields)  # type: ignore[operator]
     arguments = typing.get_args(hint)
     if not arguments or typing.get_origin(hint) is typing.Literal:
         return hint
-    replaced = tuple(map(_with_supported_dicts, arguments))
+    replaced = tuple(map(with_supported_dicts, arguments))
     if replaced == arguments:
         return hint
     if isinstance(hint, UnionType):

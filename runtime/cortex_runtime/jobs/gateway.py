@@ -13,6 +13,7 @@ On the API's port:
 - GET /ID: 200 {"id", "status"} with status in_queue, in_progress, completed (and "result", "timestamp") or failed (and
   "error", "reason", "timestamp"); `?wait=20s` responds once the job has ended, or after that time (at most a minute).
 - DELETE /ID cancels: 200, as GET. A job that has ended stays unchanged.
+- GET /openapi.json and /docs, unless handler.docs is false: the OpenAPI document and a page that shows it.
 - Errors: 400, 401 no valid API key (if handler.apiKeys is set), 404 unknown id, 413, 415, 422 key used for another request,
   503 with Retry-After: queue full or unreachable.
 

@@ -14,6 +14,7 @@ from cortex_runtime.errors import ClientDisconnected, HttpError, UserError
 from cortex_runtime.http import api_keys
 from cortex_runtime.http.request_body import as_utf8, is_json, media_type, read_body
 from cortex_runtime.http.response import JSON, error_body, error_of, send
+from cortex_runtime.jobs.gateway_docs import GatewayDocs
 from cortex_runtime.jobs.metrics import GatewayMetrics
 from cortex_runtime.jobs.queue_state import QueueState
 from cortex_runtime.logs.access_log import AccessLog
@@ -49,6 +50,7 @@ class Gateway:
         self._max_body = units.parse_bytes(document.spec.handler.max_body_size)
         self._webhook = document.async_spec.webhook
         self._keys = api_keys.load(document)
+        self._docs = GatewayDocs(document) if document.spec.handler.docs else None
         self._access = AccessLog(document.spec.handler.log_level)
         self._ids = RequestIds()
         self.draining = asyncio.Event()
@@ -72,8 +74,8 @@ class Gateway:
         self._metrics.begin()
         status = _CLIENT_GONE
         try:
-            status, body = await self._guarded(scope, receive, headers, extra)
-            await send(to, status, JSON, body, extra)
+            status, kind, body = await self._guarded(scope, receive, headers, extra)
+            await send(to, status, kind, body, extra)
         except ClientDisconnected:
             pass
         finally:
@@ -84,17 +86,24 @@ class Gateway:
 
     async def _guarded(
         self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], extra: Headers
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, bytes, bytes]:
         try:
+            if self._docs is not None and (found := self._docs.page(scope)) is not None:
+                status, kind, body, more = found
+                extra.extend(more)
+                return status, kind, body
             if self._keys is not None and not self._keys.admits(headers):
                 raise HttpError(401, api_keys.MESSAGE, [self._keys.challenge])
-            return await self._answer(scope, receive, headers)
+            if self._docs is not None and self._docs.asks_for_document(scope):
+                return 200, JSON, await self._docs.document()
+            status, body = await self._answer(scope, receive, headers)
+            return status, JSON, body
         except ClientDisconnected:
             raise
         except Exception as error:
             answer = error_of(_of_the_queue(error), "the gateway")
             extra.extend(answer.headers)
-            return answer.status, error_body(answer)
+            return answer.status, JSON, error_body(answer)
 
     async def _answer(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> tuple[int, bytes]:
         verb, path = scope["method"], scope["path"]

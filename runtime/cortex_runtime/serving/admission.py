@@ -10,7 +10,7 @@ middleware. Their code calls `start` and `finish` itself.
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
@@ -130,7 +130,8 @@ class Admission:
 
     series: for the metrics by route. limit: maximum number of requests that run and wait in the whole replica. keys: the API
     keys; a request must have one of them. None: no key is required. has_models: whether responses name the model versions that
-    produced them. allows_debug: whether `?debug=true` logs the stages of a request.
+    produced them. allows_debug: whether `?debug=true` logs the stages of a request. is_open: returns whether a request needs no
+    key.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Admission:
         keys: api_keys.ApiKeys | None,
         has_models: bool,
         allows_debug: bool,
+        is_open: Callable[[Scope], bool] | None = None,
     ) -> None:
         self._metrics = metrics
         self._series = series
@@ -151,6 +153,7 @@ class Admission:
         self._keys = keys
         self._has_models = has_models
         self._allows_debug = allows_debug
+        self._is_open = is_open
         self._ids = RequestIds()
         self.draining = False
 
@@ -173,7 +176,7 @@ class Admission:
             debug.showing.set(True)
         self._metrics.start_request()
         refused = self._overload() if full else self.key_error(headers)
-        if refused is not None:
+        if refused is not None and (full or self._is_open is None or not self._is_open(scope)):
             app = _refuse_with(refused)
         if scope["type"] == "http":
             exchange = AdmittedRequest(began or perf_counter(), request_id, self.draining)

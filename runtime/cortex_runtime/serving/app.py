@@ -33,7 +33,8 @@ from cortex_runtime.logs.access_log import AccessLog
 from cortex_runtime.logs.records import request_id as request_id_variable
 from cortex_runtime.serving import protocols
 from cortex_runtime.serving.admission import Admission
-from cortex_runtime.serving.endpoint import Endpoint
+from cortex_runtime.serving.docs import Docs, send_entry
+from cortex_runtime.serving.endpoint import Endpoint, is_browser
 from cortex_runtime.serving.handler_routes import HandlerRoutes
 from cortex_runtime.serving.handler_service import HandlerService
 from cortex_runtime.serving.inference import MODELS
@@ -67,6 +68,7 @@ class App:
         self._has_models = handler.client is not None
         self._debug: bool = handler.document.spec.handler.debug
         self._access = access
+        docs = Docs(service) if handler.document.spec.handler.docs else None
         self.admission = self._admission = Admission(
             service.metrics,
             handler.series,
@@ -75,6 +77,7 @@ class App:
             keys=keys,
             has_models=self._has_models,
             allows_debug=self._debug,
+            is_open=docs.is_open if docs is not None else None,
         )
         routes = HandlerRoutes(service)
         self.interface = partial(describe, service, routes)
@@ -94,6 +97,7 @@ class App:
         self.starlette = Starlette(
             routes=[
                 *(with_limits(route, service.limits) for route in protocols.routes(service)),
+                *(with_limits(route, service.limits) for route in (docs.routes if docs is not None else ())),
                 *routes.all,
             ],
             middleware=[Middleware(self._admission.around)],
@@ -102,8 +106,13 @@ class App:
         )
         # Behind a route with a prefix, a redirect would lose the prefix.
         self.starlette.router.redirect_slashes = False
-        self.starlette.router.default = _not_found(list(routes.resources))
         root = None if routes.mounts_all else routes.resources.get("/")
+        entry = None
+        if docs is not None and not routes.mounts_all and (root is None or "GET" not in root.endpoints):
+            docs.answers_root, entry = True, send_entry
+        self.starlette.router.default = _not_found(list(routes.resources), entry)
+        if root is not None:
+            root.entry = entry
         self._root = None if root is None else self._admission.around(root)
         if threads.handler_thread is not None:
             # Runs user code on the event loop's thread, and hides the loop from it. This is safe because `find_inline` checks
@@ -214,10 +223,13 @@ async def _reraise(request: Request, error: Exception) -> Response:
     raise error
 
 
-def _not_found(paths: list[str]) -> ASGIApp:
+def _not_found(paths: list[str], entry: ASGIApp | None) -> ASGIApp:
     shown = ", ".join(paths[:_MOST_PATHS]) + (", ..." if len(paths) > _MOST_PATHS else "")
 
     async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+        if entry is not None and scope["path"] == "/" and is_browser(scope):
+            await entry(scope, receive, send)
+            return
         raise HttpError(404, f"{scope['path']} not found" + (f"; the API is at {shown}" if shown else ""))
 
     return not_found

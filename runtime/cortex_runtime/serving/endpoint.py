@@ -19,7 +19,7 @@ from typing import Any
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cortex_runtime.errors import HttpError, RequestTimeout
 from cortex_runtime.handler import debug
@@ -227,11 +227,19 @@ def is_plain(result: Any) -> bool:
     return not (type(result) is tuple or isinstance(result, Response) or response.is_stream(result))
 
 
+def is_browser(scope: Scope) -> bool:
+    """Return whether a browser opens the URL of a request."""
+    return scope["method"] == "GET" and any(
+        name == b"accept" and b"text/html" in value for name, value in scope["headers"]
+    )
+
+
 class Resource:
-    """The methods of one path, as an ASGI application. endpoints: by HTTP verb."""
+    """The methods of one path, as an ASGI application. endpoints: by HTTP verb. entry: answers a browser if GET has no method."""
 
     def __init__(self, endpoints: dict[str, Endpoint], path: str = "/") -> None:
         self.endpoints = endpoints
+        self.entry: ASGIApp | None = None
         self._path = path
         self._allow = ", ".join(endpoints)
         self._display_name = "this API" if path == "/" else path
@@ -242,6 +250,8 @@ class Resource:
             scope[ROUTE] = self._path
         endpoint = self.endpoints.get(scope["method"])
         if endpoint is None:
+            if self.entry is not None and is_browser(scope):
+                return self.entry(scope, receive, send)
             message = f"{scope['method']} is not allowed; {self._display_name} handles {self._allow}"
             raise HttpError(405, message, [(b"allow", self._allow.encode())])
         return endpoint(scope, receive, send)

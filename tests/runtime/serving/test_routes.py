@@ -84,7 +84,7 @@ def serve(monkeypatch):
     def make(limit=10, keys=None):
         shared = SharedMetrics.create(1)
         metrics, series = shared.worker(0), NamedSeries(shared.series_region(0))
-        document = SimpleNamespace(spec=SimpleNamespace(handler=SimpleNamespace(debug=False)))
+        document = SimpleNamespace(spec=SimpleNamespace(handler=SimpleNamespace(debug=False, docs=False)))
         root = Method(lambda: "root", (), is_async=False)
         handler = SimpleNamespace(
             methods={"GET": root},

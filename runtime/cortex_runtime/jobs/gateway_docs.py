@@ -1,0 +1,55 @@
+"""The OpenAPI document of an AsyncAPI and its page. What they need is imported at the first request."""
+
+import asyncio
+
+from starlette.types import Scope
+
+from cortex_api import Document
+from cortex_runtime.http.response import TEXT
+
+Found = tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]
+"""Status, content type, body and further headers."""
+_DOCUMENT, _PAGE = "/openapi.json", "/docs"
+
+
+class GatewayDocs:
+    """Finds the requests for them, and answers these."""
+
+    def __init__(self, api: Document) -> None:
+        self._api = api
+        self._content: bytes | None = None
+
+    def asks_for_document(self, scope: Scope) -> bool:
+        """Return whether a request reads the document."""
+        return scope["path"] == _DOCUMENT and scope["method"] in ("GET", "HEAD")
+
+    async def document(self) -> bytes:
+        """Return the document."""
+        if self._content is None:
+            from cortex_runtime.openapi.jobs import document
+
+            self._content = await asyncio.to_thread(document, self._api)
+        return self._content
+
+    def page(self, scope: Scope) -> Found | None:
+        """Return the response to a request for the page or one of its files, which need no API key; None for other requests."""
+        path: str = scope["path"]
+        is_root = path == "/" and _is_browser(scope)
+        if scope["method"] not in ("GET", "HEAD") or not (
+            is_root or path == _PAGE or path.startswith(f"{_PAGE}/")
+        ):
+            return None
+        if path == f"{_PAGE}/":
+            return 307, TEXT, b"", [(b"location", b"../docs")]
+        from cortex_runtime.openapi import page
+
+        found = page.entry() if is_root else page.read(path[len(_PAGE) + 1 :])
+        if found is None:
+            return None
+        headers, content = found
+        kind = dict(headers)[b"content-type"]
+        return 200, kind, content, [each for each in headers if each[0] != b"content-type"]
+
+
+def _is_browser(scope: Scope) -> bool:
+    return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])

@@ -1,0 +1,64 @@
+"""The page at /docs, which shows the OpenAPI document of an API. It contains nothing of the API, so it needs no API key.
+
+Its files are in the folder `page`. A browser loads them, and the document, by relative URLs: a route may strip a prefix of the
+path, and the runtime does not know it.
+"""
+
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+
+Headers = list[tuple[bytes, bytes]]
+
+_FOLDER = Path(__file__).parent / "page"
+_INDEX = "index.html"
+_TYPES = {
+    ".html": b"text/html; charset=utf-8",
+    ".css": b"text/css; charset=utf-8",
+    ".js": b"text/javascript; charset=utf-8",
+}
+_POLICY = (
+    "default-src 'none'; {scripts}; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; media-src blob:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_GO = "location.replace(location.pathname.replace(/\\/*$/, '/docs') + location.hash)"
+"""Opens the page from the root of the API. Only the browser knows whether the path before the prefix was stripped ends with /."""
+_ENTRY = f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>API</title>
+<script>{_GO}</script>
+<p>The documentation of this API is at <a href="docs">docs</a>.</p>
+</html>
+""".encode()
+
+
+@cache
+def read(name: str) -> tuple[Headers, bytes] | None:
+    """Return headers and content of a file of the page; None if it does not exist. name: "" for the page itself."""
+    file = _FOLDER / (name or _INDEX)
+    kind = _TYPES.get(file.suffix)
+    if kind is None or file.parent != _FOLDER or not file.is_file():
+        return None
+    return _headers(kind, "script-src 'self'"), file.read_bytes()
+
+
+@cache
+def entry() -> tuple[Headers, bytes]:
+    """Return headers and content of the response to a browser that opens the root of the API."""
+    digest = base64.b64encode(hashlib.sha256(_GO.encode()).digest()).decode()
+    return _headers(_TYPES[".html"], f"script-src 'sha256-{digest}'"), _ENTRY
+
+
+def _headers(kind: bytes, scripts: str) -> Headers:
+    return [
+        (b"content-type", kind),
+        (b"content-security-policy", _POLICY.format(scripts=scripts).encode()),
+        (b"cache-control", b"no-cache"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"x-content-type-options", b"nosniff"),
+        # Responses to requests for / depend on it.
+        (b"vary", b"accept"),
+    ]

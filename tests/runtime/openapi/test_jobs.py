@@ -1,0 +1,47 @@
+"""GET /openapi.json of an AsyncAPI: how jobs are submitted, read and canceled."""
+
+import json
+
+from openapi_spec_validator import validate
+
+from cortex_api import Document, parse
+from cortex_runtime.openapi.jobs import document
+
+
+def read(spec=None, **handler):
+    manifest = {
+        "apiVersion": "cortex.dev/v1alpha1",
+        "kind": "AsyncAPI",
+        "metadata": {"name": "words", "namespace": "default"},
+        "spec": {"handler": {"type": "python", "path": "code/handler.py", **handler}, **(spec or {})},
+    }
+    found = json.loads(document(Document.of(parse(manifest))))
+    validate(found)
+    return found
+
+
+def test_jobs_are_submitted_read_and_canceled():
+    paths = read()["paths"]
+    assert {(path, verb) for path, verbs in paths.items() for verb in verbs} == {
+        ("/", "post"),
+        ("/{id}", "get"),
+        ("/{id}", "delete"),
+    }
+    assert [each["name"] for each in paths["/"]["post"]["parameters"]] == ["Idempotency-Key"]
+    assert [each["name"] for each in paths["/{id}"]["get"]["parameters"]] == ["id", "wait"]
+    assert {"202", "400", "413", "422", "503"} < paths["/"]["post"]["responses"].keys()
+
+
+def test_the_header_of_webhooks_is_described_if_they_are_on():
+    parameters = read({"webhook": {"timeout": "5s"}})["paths"]["/"]["post"]["parameters"]
+    assert "X-Cortex-Webhook" in [each["name"] for each in parameters]
+
+
+def test_the_sample_of_inline_code_is_the_example():
+    files = {"code/handler.py": "", "code/sample.json": '{"text": "a"}'}
+    body = read(source={"files": files})["paths"]["/"]["post"]["requestBody"]["content"]
+    assert body["application/json"]["examples"]["sample"]["value"] == {"text": "a"}
+
+
+def test_api_keys_are_described():
+    assert read(apiKeys={"secret": {"name": "keys"}})["security"] == [{"bearer": []}, {"header": []}]
