@@ -25,6 +25,7 @@ lint: .venv/.dev ## check style, types, layers and generated files
 	@$(BIN)/lint-imports --no-cache > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
 	@$(BIN)/python -m cortex_api --check --docs docs crds charts/cortex/files/crds
 	@$(BIN)/python charts/reference.py --check
+	@$(BIN)/python charts/version.py --check
 
 mutants: .venv/.dev ## run mutation tests (ten minutes; OF=render or a file for a part of the code)
 	@$(BIN)/python -m tests.mutants $(OF)
@@ -57,6 +58,7 @@ bench-async: .venv/.dev ## compare throughput and latency of AsyncAPIs with dire
 generate: .venv/.dev ## generate the CustomResourceDefinitions and docs pages from the models and the chart's values
 	@$(BIN)/python -m cortex_api --docs docs crds charts/cortex/files/crds
 	@$(BIN)/python charts/reference.py
+	@$(BIN)/python charts/version.py
 
 sbom: .venv/.ready ## write bills of materials of the images (CycloneDX) to build/sbom
 	@$(BIN)/python requirements/sbom.py build/sbom

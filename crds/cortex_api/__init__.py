@@ -4,7 +4,7 @@ The CustomResourceDefinitions are generated from these models. The operator, the
 with them. This package imports no other package of the project.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from typing import TYPE_CHECKING, Any
 

@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from cortex_api import __version__
 from cortex_operator.platform import Platform
 from tests.chart.rendering import CHART, EVERYTHING, ROOT, Object, files, of, pods, render
 from tests.chart.restricted import violations
@@ -209,7 +210,7 @@ def test_platform_file_is_valid(values: Object) -> None:
     platform = Platform.model_validate(yaml.safe_load(config["data"]["platform.yaml"]))
     assert list(platform.watch_namespaces) == values.get("watchNamespaces", [])
     image = values.get("runtime", {}).get("image", {})
-    version = f"@{image['digest']}" if "digest" in image else f":{image.get('tag', '0.1.0')}"
+    version = f"@{image['digest']}" if "digest" in image else f":{image.get('tag', __version__)}"
     tracing = values.get("tracing")
     assert (platform.tracing.model_dump() if platform.tracing is not None else None) == tracing
     assert platform.runtime_image == f"{image.get('repository', 'cortex-runtime')}{version}"

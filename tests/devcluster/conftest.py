@@ -16,9 +16,10 @@ from typing import Any
 import orjson
 import pytest
 
+from cortex_api import __version__
 from cortex_devcluster import DevCluster
 
-IMAGE = "cortex-runtime:0.1.0"
+IMAGE = f"cortex-runtime:{__version__}"
 KUBECTL = Path(sys.executable).with_name("kubectl")
 _numbers = itertools.count(1)
 

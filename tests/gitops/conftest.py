@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from cortex_api import __version__
 from cortex_devcluster import DevCluster
 from tests.chart.rendering import of, render
 from tests.cluster.conftest import Kubectl, free_port, nats  # noqa: F401 - a fixture
 
 SYSTEM = "cortex-system"
-IMAGE = "cortex-operator:0.1.0"
+IMAGE = f"cortex-operator:{__version__}"
 
 
 def adapt(pod: dict[str, Any], kubeconfig: Path) -> None:
