@@ -22,6 +22,8 @@ SNAPSHOTS = Path(__file__).parent / "snapshots"
 STATUSES = SNAPSHOTS / "statuses.yaml"
 
 HANDLER = {"type": "python", "path": "handler.py", "source": {"files": {"handler.py": "x", "lib/a.py": "y"}}}
+RUNTIME_IMAGE = "cortex-runtime:0.0.0"
+"""Not that of the current version, so that a release does not change the snapshots."""
 QUEUE = {"url": "nats://nats:4222", "secretName": "queue-credentials"}
 SOURCE = {"metadata": {"name": "code"}, "data": {"handler.py": "x"}, "binaryData": {"model.onnx": "AAAA"}}
 
@@ -236,7 +238,7 @@ def rendered(
             "spec": {"handler": {**HANDLER, **(handler or {})}, **(spec or {})},
         }
     )
-    settings = Platform.model_validate(platform or {})
+    settings = Platform.model_validate({"runtimeImage": RUNTIME_IMAGE} | (platform or {}))
     children = render(api, settings, source, capabilities, routed)
     if isinstance(api, RealtimeAPI) and api.spec.candidate is not None:
         merged = candidate_api(api)
