@@ -8,7 +8,7 @@ import click
 from cortex_api import __version__
 
 _COMMANDS = (
-    *("init", "run", "validate", "convert", "pack", "get", "predict", "logs", "doctor", "bench", "ui"),
+    *("init", "run", "dev", "validate", "convert", "pack", "get", "predict", "logs", "doctor", "bench", "ui"),
     *("diff", "promote", "abort", "history", "rollback"),
 )
 _CONTEXTS = "kubectl config use-context, or --context"

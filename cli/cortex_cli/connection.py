@@ -59,7 +59,7 @@ class Cluster:
         # Like kubectl, never use a proxy for loopback addresses.
         configuration.no_proxy = ",".join(filter(None, [configuration.no_proxy, _LOOPBACK]))
         configuration.connection_pool_maxsize = _MAX_CONNECTIONS
-        self._configuration = configuration
+        self.configuration = configuration
         self._pool = ApiClient(configuration).rest_client.pool_manager
         self.namespace = namespace
         self.context = context
@@ -158,7 +158,19 @@ class Cluster:
 
     @property
     def _server(self) -> str:
-        return str(self._configuration.host)
+        return str(self.configuration.host)
+
+    def authorization(self) -> dict[str, str]:
+        """Return the headers that authenticate the user. May run a credential plugin."""
+        auth = self.configuration.auth_settings().get("BearerToken")
+        return {"authorization": str(auth["value"])} if auth and auth["value"] else {}
+
+    def proxy(self) -> str | None:
+        """Return the URL of the proxy for the API server, or None."""
+        from kubernetes.client.rest import should_bypass_proxies
+
+        proxy, no_proxy = self.configuration.proxy, self.configuration.no_proxy
+        return proxy if proxy and not should_bypass_proxies(self._server, no_proxy or "") else None
 
     def _send(
         self,
@@ -172,10 +184,8 @@ class Cluster:
         from urllib3 import Timeout
 
         url = self._server.rstrip("/") + url_path + (f"?{urlencode(query)}" if query else "")
-        auth = self._configuration.auth_settings().get("BearerToken")
         all_headers = {"accept": "application/json", "user-agent": "cortex-cli", **(headers or {})}
-        if auth and auth["value"]:
-            all_headers["authorization"] = str(auth["value"])
+        all_headers |= self.authorization()
         with _translate_errors(self._server):
             return self._pool.request(
                 method,

@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,9 @@ _VERSION_LABEL = "app.kubernetes.io/version"
 _SETTINGS = "platform.yaml"
 _GATEWAYS = "gateway.networking.k8s.io/v1/gateways"
 _INSTALL = "install Cortex: `helm install cortex charts/cortex`"
-_PERMISSIONS = (
+Permission = tuple[str, str, str, str, str]
+"""Verb, API group, resource, subresource, and what needs them."""
+_PERMISSIONS: tuple[Permission, ...] = (
     ("get", GROUP, KINDS["RealtimeAPI"].plural, "", "cortex get and doctor"),
     ("patch", GROUP, KINDS["RealtimeAPI"].plural, "", "kubectl apply"),
     ("list", "", "pods", "", "cortex get, logs and doctor"),
@@ -30,7 +33,6 @@ _PERMISSIONS = (
     ("create", "", "services", "proxy", "cortex predict"),
     ("list", "", "events", "", "the events of cortex doctor"),
 )
-"""Verb, API group, resource, subresource, and what needs them."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def read_platform(cluster: Cluster) -> PlatformState:
         [crd for crd in crds if crd],
         operators,
         settings,
-        _denied(cluster),
+        denied(cluster, _PERMISSIONS),
         bool(_get(cluster, "/apis/metrics.k8s.io/v1beta1")),
         _gateway(cluster, settings),
         cluster.namespace,
@@ -245,10 +247,13 @@ def _settings(cluster: Cluster, namespaces: set[str]) -> Object | None:
     return None
 
 
-def _denied(cluster: Cluster) -> dict[str, str]:
-    """Return the missing permissions of the user. Empty if the API server does not review access."""
-    denied = {}
-    for verb, group, resource, sub, purpose in _PERMISSIONS:
+def denied(cluster: Cluster, permissions: Iterable[Permission]) -> dict[str, str]:
+    """Return the permissions that the user lacks in the default namespace, each with what needs it.
+
+    Empty if the API server does not review access.
+    """
+    lacking = {}
+    for verb, group, resource, sub, purpose in permissions:
         attributes = {"namespace": cluster.namespace, "verb": verb, "group": group, "resource": resource}
         review = {
             "apiVersion": "authorization.k8s.io/v1",
@@ -262,8 +267,8 @@ def _denied(cluster: Cluster) -> dict[str, str]:
                 return {}
             raise
         if not (result.get("status") or {}).get("allowed"):
-            denied[f"{verb} {resource}{'/' + sub if sub else ''}"] = purpose
-    return denied
+            lacking[f"{verb} {resource}{'/' + sub if sub else ''}"] = purpose
+    return lacking
 
 
 def _create_review(cluster: Cluster, review: Object) -> Object:

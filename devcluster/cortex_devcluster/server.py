@@ -59,6 +59,7 @@ async def serve(state_dir: Path, port: int, images: Collection[str], stop: async
         log_level="warning",
         access_log=False,
         lifespan="off",
+        ws="websockets-sansio",
         timeout_graceful_shutdown=DRAIN,
     )
     api = uvicorn.Server(config)

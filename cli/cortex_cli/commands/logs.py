@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from cortex_api.contract import COMPONENT_LABEL
 from cortex_cli import apis
 from cortex_cli.apis import API
 from cortex_cli.connection import Cluster, ClusterError, cluster_options, path
@@ -211,6 +212,11 @@ def lines(
 def short_name(pod: dict[str, Any], api: API) -> str:
     """Return a pod's name without the prefix that all pods of the API share."""
     return str(pod["metadata"]["name"]).removeprefix(f"{api.service}-")
+
+
+def component_name(pod: dict[str, Any]) -> str:
+    """Return the component of a pod: gateway, worker or api."""
+    return str((pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL, ""))
 
 
 def _state(pod: dict[str, Any], container: str | None) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
-from cortex_devcluster.apiserver import discovery, forwarding, tables, watches
+from cortex_devcluster.apiserver import discovery, forwarding, portforward, tables, watches
 from cortex_devcluster.apiserver.errors import APIError
 from cortex_devcluster.apiserver.registry import Registry
 from cortex_devcluster.apiserver.requests import (
@@ -55,11 +56,15 @@ class APIServer:
                 Route("/openapi/v2", lambda request: Response(b"", media_type=OPENAPI_V2)),
                 Route("/openapi/v3", lambda request: json_response(discovery.openapi_index(registry.kinds))),
                 Route("/openapi/v3/{prefix}/{path:path}", self._openapi),
+                WebSocketRoute("/api/v1/namespaces/{namespace}/pods/{name}/portforward", self._forward_ports),
                 Route("/api/v1/{path:path}", self._dispatch, methods=METHODS),
                 Route("/apis/{group}/{version}/{path:path}", self._dispatch, methods=METHODS),
             ],
             exception_handlers={APIError: error_response, 404: _unknown_path},
         )
+
+    async def _forward_ports(self, socket: WebSocket) -> None:
+        await portforward.forward_ports(socket, self.registry)
 
     async def _versions(self, request: Request) -> Response:
         return self._aggregated(request, core=True) or json_response(discovery.core_versions())

@@ -15,13 +15,14 @@ _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 _IMPORTS = "<frozen importlib"
 _OMITTED = "<omitted>"
-_project = ""
+_project: tuple[str, ...] = ()
 
 
 def set_project(folder: Path) -> None:
     """Show paths below this folder relative to it from now on."""
     global _project
-    _project = str(folder.resolve()) + os.sep
+    # A path in a traceback may have symbolic links in it.
+    _project = (str(folder.resolve()) + os.sep, str(folder.absolute()) + os.sep)
 
 
 def whole(error: BaseException) -> str:
@@ -111,7 +112,7 @@ def _kept(stack: list[traceback.FrameSummary], most: int) -> list[traceback.Fram
         return frames
     # Keep the first and the last two frames, then the project's frames closest to the error.
     wanted = {0, len(frames) - 2, len(frames) - 1}
-    own = [n for n, frame in enumerate(frames) if _project and frame.filename.startswith(_project)]
+    own = [n for n, frame in enumerate(frames) if frame.filename.startswith(_project)]
     for number in (*reversed(own), *range(len(frames) - 1, 0, -1)):
         if len(wanted) < most:
             wanted.add(number)
@@ -136,7 +137,7 @@ def _is_users(frame: traceback.FrameSummary) -> bool:
 
 
 def _relative(name: str) -> str:
-    return name[len(_project) :] if _project and name.startswith(_project) else name
+    return next((name[len(folder) :] for folder in _project if name.startswith(folder)), name)
 
 
 def _shortened(line: str, most: int = _LONGEST_LINE) -> str:

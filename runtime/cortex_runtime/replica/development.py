@@ -26,6 +26,7 @@ log = logging.getLogger("cortex")
 HEADER_BYTES = 32 + 8
 """Size of what precedes the content of each file in `POST /files`: its SHA-256 and its size, a big-endian integer."""
 _JSON, _LINES = b"application/json", b"application/x-ndjson"
+_KEEP_ALIVE_SECONDS = 3600
 _STEP_SECONDS = 5.0
 """Seconds between two lines of a response that has no result yet, so that no proxy closes the connection as idle."""
 
@@ -60,7 +61,13 @@ class Development:
         self.is_loaded = asyncio.Event()
         self.problem: StartError | None = None
         self._listener = listen("127.0.0.1" if host in ("0.0.0.0", "::") else host, port)
-        config = plain(self, loop="asyncio", http="httptools", timeout_graceful_shutdown=1)
+        config = plain(
+            self,
+            loop="asyncio",
+            http="httptools",
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        )
         self._server = Server(config, lambda: None)
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
 
@@ -173,10 +180,11 @@ class Development:
             self.is_loaded.set()
         elif self._loaded is not None:
             await asyncio.to_thread(self._files.place, self._loaded)
-            log.error("failed to load the changed project; the previous version stays in use")
-        else:
+        elif problem is not _SUPERSEDED:
             self.problem = problem
-            log.error("failed to load the project: %s", problem.reason)
+        if problem is not None and problem is not _SUPERSEDED:
+            # The client gets the message and shows it.
+            log.debug("failed to load the project: %s", problem.reason)
         return problem
 
 

@@ -1,0 +1,190 @@
+"""`cortex dev`: develop an API in a cluster, in a copy that follows the files of a local folder."""
+
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from cortex_api import GROUP, KINDS, AsyncAPI, RealtimeAPI
+from cortex_api.contract import DEVELOPMENT_SUFFIX, GRPC_PORT, PORT
+from cortex_cli import manifests
+from cortex_cli.apis import API
+from cortex_cli.commands import logs
+from cortex_cli.commands.run import choose, modification_time, require_free
+from cortex_cli.connection import FORBIDDEN, Cluster, ClusterError, cluster_options
+from cortex_cli.development.copy_client import CopyClient, own_holder
+from cortex_cli.development.copy_manifest import copy_name, notes
+from cortex_cli.development.local_project import LocalProject
+from cortex_cli.development.port_forward import PortForwarder
+from cortex_cli.development.report import Report
+from cortex_cli.development.session import Session, watch
+from cortex_cli.local.ports import HOST
+from cortex_cli.local.runtime import Scratch
+from cortex_cli.log_lines import readable
+from cortex_cli.platform_checks import Permission, denied
+
+_MAX_NAME = 50
+_LOG_RETRY_SECONDS = 1.0
+
+
+@click.command(short_help="Develop an API in a cluster.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--port", default=PORT, show_default=True, help="Local port of the API.")
+@click.option(
+    "--grpc-port",
+    default=GRPC_PORT,
+    show_default=True,
+    help="Local port of gRPC, if handler.protocols.grpc is set.",
+)
+@click.option("--name", help="Name of the API, if the file contains several.")
+@click.option("--as", "as_name", metavar="NAME-dev", help="Name of the copy.  [default: NAME-dev of the API]")
+@click.option("--take-over", is_flag=True, help="Adopt the copy of another `cortex dev`, which then ends.")
+@cluster_options
+def dev(
+    cluster: Cluster,
+    file: Path,
+    port: int,
+    grpc_port: int,
+    name: str | None,
+    as_name: str | None,
+    take_over: bool,
+) -> None:
+    """Run a development copy of an API in the cluster, with the code in the folder of FILE, and follow its changes.
+
+    The copy has one replica and an endpoint of its own, and is deleted at the end. The port of the API is forwarded to this
+    machine, and its logs are shown. While a change is broken, the previous code serves.
+    """
+    api, manifest = _read(file, name)
+    cluster.namespace = manifest["metadata"].get("namespace") or cluster.namespace
+    copied = as_name or copy_name(api.metadata.name)
+    _require_valid(copied)
+    ports = {"--port": port} | ({"--grpc-port": grpc_port} if api.spec.handler.serves_grpc else {})
+    require_free(ports)
+    _require_permissions(cluster, api)
+    url = f"http://{HOST}:{port}"
+    report = Report(copied, url, f"curl {url} -H 'content-type: application/json' -d '{{...}}'")
+    for note in notes(manifest):
+        report.note(f"Note: {note}")
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    copy = CopyClient(cluster, manifest, copied, own_holder())
+    with Scratch() as scratch:
+        project = LocalProject(scratch.write(api, file))
+        copy.create(take_over)
+        forwarder = PortForwarder(cluster)
+        session = Session(cluster, copy, project, forwarder, report)
+        session.manifest_changed = _ManifestChange(file, api.metadata.name, copy, scratch, report)
+        refusal = (
+            b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
+        )
+        refusal += b'{"error":"the development copy does not serve yet"}\n'
+        forwarder.listen(HOST, port, lambda: session.serving_pod(PORT), refusal)
+        if "--grpc-port" in ports:
+            forwarder.listen(HOST, grpc_port, lambda: session.serving_pod(GRPC_PORT))
+        stop = threading.Event()
+        threading.Thread(
+            target=watch, args=(project.folder, file, session.changes, stop), daemon=True
+        ).start()
+        threading.Thread(target=_show_logs, args=(cluster, copied, api.kind), daemon=True).start()
+        try:
+            session.run()
+        finally:
+            stop.set()
+            _delete(copy, report)
+            forwarder.close()
+
+
+class _ManifestChange:
+    """Applies a changed manifest to the copy. An invalid one has no effect."""
+
+    def __init__(self, file: Path, name: str, copy: CopyClient, scratch: Scratch, report: Report) -> None:
+        self._file = file
+        self._name = name
+        self._copy = copy
+        self._scratch = scratch
+        self._report = report
+        self._time = modification_time(file)
+
+    def __call__(self) -> None:
+        if self._time == (changed := modification_time(self._file)) or not changed:
+            return
+        self._time = changed
+        try:
+            api, manifest = _read(self._file, self._name)
+            self._scratch.write(api, self._file)
+            if self._copy.change(manifest):
+                self._report.note(f"{self._file.name}: the pods are replaced")
+        except click.ClickException as error:
+            self._report.warning(f"the change of {self._file} is ignored: {error.message}")
+
+
+def _read(file: Path, name: str | None) -> tuple[RealtimeAPI | AsyncAPI, dict[str, Any]]:
+    """Return an API of a file, and its manifest as it is in the file. Raises ClickException."""
+    api = choose(file, name)
+    for document in manifests.read(file):
+        if document.part is not None and document.api is not None:
+            metadata = document.api.metadata
+            if (document.api.kind, metadata.name) == (api.kind, api.metadata.name):
+                return api, document.part.content
+    raise click.ClickException(f"{file} has changed; try again")
+
+
+def _require_valid(name: str) -> None:
+    if not name.endswith(DEVELOPMENT_SUFFIX) or len(name) > _MAX_NAME:
+        raise click.UsageError(
+            f"the name of the copy must end in {DEVELOPMENT_SUFFIX} and have at most {_MAX_NAME} characters; got {name};"
+            " choose one with --as"
+        )
+
+
+def _require_permissions(cluster: Cluster, api: RealtimeAPI | AsyncAPI) -> None:
+    """Raise ClusterError if the user lacks a permission that this command needs."""
+    plural = KINDS[api.kind].plural
+    needed: list[Permission] = [
+        *((verb, GROUP, plural, "", "the copy") for verb in ("get", "create", "patch", "delete")),
+        ("list", "", "pods", "", "its pods"),
+        ("get", "", "pods", "log", "its logs"),
+        *((verb, "", "pods", "portforward", "the code and requests") for verb in ("get", "create")),
+    ]
+    if lacking := denied(cluster, needed):
+        raise ClusterError(
+            f"`cortex dev` needs these permissions in namespace {cluster.namespace}: {', '.join(lacking)};"
+            " docs/development.md has a Role with all of them",
+            FORBIDDEN,
+        )
+
+
+def _show_logs(cluster: Cluster, name: str, kind: str) -> None:
+    """Print the logs of the copy: in a readable format on a terminal, otherwise as they are."""
+    api = API({"kind": kind, "metadata": {"name": name, "namespace": cluster.namespace}})
+    is_terminal = sys.stdout.isatty()
+    tail = None
+    while True:
+        with suppress(ClusterError):
+            for pod, line in logs.stream(cluster, api, tail, None):
+                prefix = f"{logs.component_name(pod):<8}" if kind == "AsyncAPI" else ""
+                click.echo(readable(line, prefix) if is_terminal else line)
+        # After a broken connection, only new lines.
+        tail = 0
+        time.sleep(_LOG_RETRY_SECONDS)
+
+
+def _delete(copy: CopyClient, report: Report) -> None:
+    try:
+        copy.delete()
+    except KeyboardInterrupt:
+        report.warning(f"{copy.name} is not deleted; the operator deletes it within ten minutes")
+    except ClusterError as error:
+        report.warning(f"{error.message}; the operator deletes {copy.name} within ten minutes")
+    else:
+        report.note(f"{copy.name} is deleted")
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""`cortex dev`: a development copy of an API in a cluster that follows the files of a local folder."""
