@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 from starlette.types import Receive, Send
 
@@ -15,6 +16,7 @@ from cortex_runtime.errors import ClientDisconnected
 from cortex_runtime.http.request_body import disconnect
 
 log = logging.getLogger("cortex")
+T = TypeVar("T")
 
 _VERSION = (VERSION_HEADER.encode(), CANDIDATE.encode())
 _LEFT_OUT = HOP_BY_HOP | {_VERSION[0], b"date"}
@@ -54,6 +56,13 @@ class Forwarder:
 
         client: ends the wait when the client disconnects. Raises CandidateFailed, and ClientDisconnected.
         """
+        return await self.within(lambda: self._client.send(request, added), client)
+
+    async def within(self, send: Callable[[], Awaitable[T]], client: "_ClientWatch | None" = None) -> T:
+        """Return what a function returns that sends a request. Raises CandidateFailed, and ClientDisconnected.
+
+        client: ends the wait when the client disconnects.
+        """
         self._deadlines.update()
         seconds = self._deadlines.first_byte
         timer = asyncio.timeout(seconds)
@@ -62,7 +71,7 @@ class Forwarder:
                 self._start(timer)
                 if client is not None:
                     client.limit(timer)
-                response = await self._client.send(request, added)
+                response = await send()
         except TimeoutError:
             if client is not None and client.is_gone:
                 raise ClientDisconnected from None

@@ -6,7 +6,7 @@ dropped and counted, so that copies do not slow the answers under load.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 
 from cortex_api.contract import CANDIDATE, MIRROR_HEADER, VERSION_HEADER
@@ -59,15 +59,25 @@ class Mirror:
         self._bytes = 0
         self._budget, self._updated = _BURST, clock()
 
-    def offer(self, request: Request, stable: Answer) -> None:
-        """Send a copy of a request that the stable version has answered, unless a bound is reached. Returns at once."""
+    def offer(
+        self,
+        request: Request,
+        stable: Answer,
+        answer: Callable[[Request], Awaitable[Answer]] | None = None,
+    ) -> None:
+        """Send a copy of a request that the stable version has answered, unless a bound is reached. Returns at once.
+
+        answer: returns the candidate's response to the copy; None: over HTTP.
+        """
         size = len(request.body) + 2 * len(stable.body)
         if not self._admits(size):
             self._counters.add(counters.DROPPED)
             return
         self._counters.add(counters.MIRRORED)
         self._bytes += size
-        task = asyncio.get_running_loop().create_task(self._run(request, stable, size))
+        task = asyncio.get_running_loop().create_task(
+            self._run(request, stable, answer or self._answer, size)
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -85,9 +95,11 @@ class Mirror:
         self._budget -= _SECONDS_PER_COPY + _SECONDS_PER_BYTE * size
         return True
 
-    async def _run(self, request: Request, stable: Answer, size: int) -> None:
+    async def _run(
+        self, request: Request, stable: Answer, answer: Callable[[Request], Awaitable[Answer]], size: int
+    ) -> None:
         try:
-            candidate = await self._answer(request)
+            candidate = await answer(request)
             await self._record(request, stable, candidate)
         except CandidateFailed as error:
             self._counters.add(counters.FAILED)

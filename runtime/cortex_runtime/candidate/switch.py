@@ -26,6 +26,8 @@ class Switch:
     config, server: of the worker. max_body: bytes of a request. timeout: seconds of a request. most_pending: requests that wait
     for the candidate at most. api: its name. tracker: spec.tracker, or None. wrap: returns the application to install.
     propagate: adds headers to each request for the candidate.
+
+    on_session: called with the session of another candidate, or None.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Switch:
         self._api, self._tracker = api, tracker
         self._wrap, self._propagate = wrap, propagate
         self.session: Session | None = None
+        self.on_session: Callable[[Session | None], None] = lambda session: None
 
     def apply(self, split: Split | None) -> None:
         """Use a split from the next request on. None: the stable version answers everything."""
@@ -73,6 +76,7 @@ class Switch:
         if split is None:
             self.session = None
             self._install(self._app)
+            self.on_session(None)
             return
         self.session = session = Session(
             split, self._counters, self._timeout, self._tracker, self._api, self._propagate
@@ -86,6 +90,7 @@ class Switch:
                 most_pending=self._most_pending,
             )
         )
+        self.on_session(session)
 
     def describe(self, topic: str) -> dict[str, Any]:
         """Return what this worker has compared; {} without a split. topic: "classes" or "differences"."""

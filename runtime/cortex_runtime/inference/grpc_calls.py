@@ -32,14 +32,16 @@ class Call:
     def __init__(self, path: str, context: "ServicerContext[bytes, bytes]") -> None:
         self.path = path
         self._context = context
+        self._metadata: dict[str, str] = {}
         self.headers: dict[bytes, bytes] = {
             key.encode(): value if isinstance(value, bytes) else value.encode()
             for key, value in context.invocation_metadata() or ()
         }
 
     def set_metadata(self, name: str, value: str) -> None:
-        """Set metadata that ends the response (trailing metadata)."""
-        self._context.set_trailing_metadata(((name, value),))
+        """Set metadata that ends the response (trailing metadata), in addition to what was set before."""
+        self._metadata[name] = value
+        self._context.set_trailing_metadata(tuple(self._metadata.items()))
 
     async def receive(self) -> bytes | None:
         """Return the next message of a stream, or None after the last."""
@@ -69,6 +71,10 @@ class RpcHandlers(grpc.GenericRpcHandler):
     """The methods of a server, by path such as "/package.Service/Method"."""
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
+        self.use(methods)
+
+    def use(self, methods: Mapping[str, Method]) -> None:
+        """Answer the calls that follow with these methods."""
         self._handlers = {path: _handler(path, method) for path, method in methods.items()}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:

@@ -54,11 +54,12 @@ class GrpcServer:
         if inference.endpoint.may_run_inline:
             infer = path("ModelInfer")
             methods[infer] = replace(methods[infer], inline=InlineCalls(inference, admission, threads))
-        self._methods = {
+        self.methods = {
             **instrument(methods),
             **self._health.methods(),
             **Reflection(names, self._require_key, parsed).methods(),
         }
+        self._handlers = RpcHandlers(self.methods)
         self._options = [
             # The port is shared with the replica's other workers.
             ("grpc.so_reuseport", 1),
@@ -67,9 +68,13 @@ class GrpcServer:
         ]
         self._stopping: asyncio.Task[Any] | None = None
 
+    def use(self, methods: dict[str, Method]) -> None:
+        """Answer the calls that follow with these methods, instead of `methods`."""
+        self._handlers.use(methods)
+
     async def start(self, address: str) -> None:
         """Accept connections. address: host and port."""
-        self._server = grpc.aio.server(handlers=[RpcHandlers(self._methods)], options=self._options)
+        self._server = grpc.aio.server(handlers=[self._handlers], options=self._options)
         self._server.add_insecure_port(address)
         await self._server.start()
 

@@ -109,7 +109,7 @@ def serve(
     server = _server(config, lambda: control.send(Ready()), app, arguments)
     grpc = _grpc_server(document, app, instrumentation) if arguments.grpc_address else None
     loop = uvloop.new_event_loop()
-    split = WorkerSplit(document, app, server, loop, arguments, instrumentation)
+    split = WorkerSplit(document, app, server, loop, arguments, grpc, instrumentation)
     threading.Thread(
         target=_receive_commands, args=(control, server, app, handler, loop, grpc, split), daemon=True
     ).start()

@@ -14,6 +14,7 @@ from cortex_runtime.serving.instrumentation import Instrumentation
 if TYPE_CHECKING:
     from cortex_runtime.candidate.split import Split
     from cortex_runtime.candidate.switch import Switch
+    from cortex_runtime.serving.grpc_server import GrpcServer
 
 log = logging.getLogger("cortex")
 
@@ -28,11 +29,13 @@ class WorkerSplit:
         server: Server,
         loop: asyncio.AbstractEventLoop,
         arguments: WorkerArguments,
+        grpc: "GrpcServer | None",
         instrumentation: Instrumentation,
     ) -> None:
         self._document, self._app, self._server, self._loop = document, app, server, loop
         self._path = Path(arguments.split) if arguments.split else None
         self._slot = arguments.slot
+        self._grpc = grpc
         self._instrumentation = instrumentation
         self._switch: Switch | None = None
 
@@ -73,7 +76,10 @@ class WorkerSplit:
             # The supervisor logs it.
             return None
         if split is not None:
-            import cortex_runtime.candidate.switch  # noqa: F401
+            import cortex_runtime.candidate.switch
+
+            if self._grpc is not None:
+                import cortex_runtime.candidate.grpc_split  # noqa: F401
         return (split,)
 
     def _apply(self, split: "Split | None") -> None:
@@ -88,16 +94,22 @@ class WorkerSplit:
         from cortex_runtime.candidate.switch import Switch
 
         spec = self._document.realtime_spec
-        return Switch(
+        timeout = units.seconds(spec.handler.request_timeout)
+        switch = Switch(
             self._app,
             self._server.config,
             self._server,
             WorkerCounters(self._app.metrics.shared, self._slot),
             max_body=units.parse_bytes(spec.handler.max_body_size),
-            timeout=units.seconds(spec.handler.request_timeout),
+            timeout=timeout,
             most_pending=spec.handler.max_replica_concurrency,
             api=self._document.name,
             tracker=spec.tracker,
             wrap=self._instrumentation.wrap,
             propagate=self._instrumentation.propagate,
         )
+        if self._grpc is not None:
+            from cortex_runtime.candidate.grpc_split import GrpcSwitch
+
+            switch.on_session = GrpcSwitch(self._grpc, self._app.admission, timeout).use
+        return switch
