@@ -182,13 +182,16 @@ def start_pair(
         source: str | None = HANDLER,
         candidate: dict[str, Any] | None = None,
         spec: dict[str, Any] | None = None,
+        grpc_ports: tuple[int, int] | None = None,
         **handler: Any,
     ) -> Pair:
         folder = tmp_path_factory.mktemp("split")
         path, fault = folder / "split.json", folder / "fault"
         handler.setdefault("config", {})
+        ports = [("--grpc-port", str(port)) for port in grpc_ports or ()] or [(), ()]
         stable = serve_for_module(
             source,
+            *ports[0],
             "--split",
             str(path),
             wait=False,
@@ -196,7 +199,9 @@ def start_pair(
             **{**handler, "config": {**handler["config"], "name": "stable"}},
         )
         config = {**handler["config"], "name": "candidate", "fault": str(fault), "flips": 3}
-        other = serve_for_module(source, spec=spec, **{**handler, **(candidate or {}), "config": config})
+        other = serve_for_module(
+            source, *ports[1], spec=spec, **{**handler, **(candidate or {}), "config": config}
+        )
         stable.wait_ready()
         return Pair(stable, other, path, fault, handler.get("processesPerReplica", 1))
 
