@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := crds operator runtime cli devcluster
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
-.PHONY: help demo demo-async test mutants snapshots lint types bench bench-peers bench-start bench-operator bench-async test-clients test-cluster generate sbom lock format clean
+.PHONY: help demo demo-async test mutants snapshots lint types bench bench-peers bench-start bench-operator bench-async test-clients test-cluster generate docs sbom lock format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -60,6 +60,14 @@ generate: .venv/.dev ## generate the CustomResourceDefinitions and docs pages fr
 	@$(BIN)/python charts/reference.py
 	@$(BIN)/python charts/version.py
 
+docs: build/docs-venv/.ready ## build the documentation as a site, in build/docs/index.html
+	@build/docs-venv/bin/zensical build --clean --strict
+
+build/docs-venv/.ready: requirements/docs.txt | .venv/.ready
+	@$(PYTHON) -m venv --clear build/docs-venv
+	@build/docs-venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/docs.txt
+	@touch $@
+
 sbom: .venv/.ready ## write bills of materials of the images (CycloneDX) to build/sbom
 	@$(BIN)/python requirements/sbom.py build/sbom
 
@@ -75,6 +83,8 @@ lock: .venv/.ready ## update requirements/*.txt from setup.cfg
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	    $$(printf -- '--extra %s ' $$extras) $$within --output-file requirements/$$set.txt setup.cfg; \
 	done
+	@echo 'zensical >=0.0.73, <0.1' | $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --output-file requirements/docs.txt -
 
 clean: ## remove .venv, build and caches
 	@rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache

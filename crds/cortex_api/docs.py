@@ -36,6 +36,8 @@ def troubleshooting() -> str:
         NOTE,
         "# Troubleshooting",
         "",
+        "For operators of APIs that are not ready, or that fail: each reason in the status, and what to do.",
+        "",
         "`kubectl get realtimeapis -A -o wide` shows for every API whether it is ready, the reason, and a message with a"
         " remedy. `kubectl describe realtimeapi NAME` adds the last failure of a pod (container, exit code, last lines of the"
         " traceback) and one event for each change of the reason. `cortex doctor NAME` checks the resource, its objects and"
@@ -88,6 +90,8 @@ def reference() -> str:
     lines = [
         NOTE,
         "# Reference",
+        "",
+        "For authors of APIs: all fields of both resources.",
         "",
         f"`apiVersion: {API_VERSION}`. Durations are strings such as `10ms`, `60s` or `5m`. Quantities are Kubernetes quantities"
         " such as `200m` or `1Gi`. Fields without a default are optional unless they are marked as required.",
