@@ -33,6 +33,8 @@ CANDIDATE_PATH = "/candidate"
 """What a stable replica reports about the candidate: requests, errors, latencies, comparisons."""
 DIFFERENCES_PATH = "/candidate/differences"
 """The last pairs of responses that differ between the versions."""
+DURATIONS_PATH = "/durations"
+"""How long the requests of a replica took."""
 INTERFACE_PATH = "/interface"
 """The routes, protocols and models of a replica."""
 

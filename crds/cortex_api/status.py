@@ -96,9 +96,9 @@ class CandidateStatus(Model):
     error_rate: str | None = None
     """Share of these that it did not answer, or answered with a status of 500 or above."""
     latency_p95: str | None = None
-    """95th percentile of the time to the first byte of its responses."""
+    """95th percentile of the duration of requests in its pods, mirrored ones included."""
     stable_latency_p95: str | None = None
-    """The same of the stable version."""
+    """The same in the pods of the stable version, since the candidate serves."""
     compared: int | None = None
     """Number of compared responses."""
     disagreement: str | None = None

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cortex_api.candidate import Rollback
-from cortex_operator.candidate.counts import Counts, History, Recent, parse, percentile
+from cortex_operator.candidate.counts import Counts, History, Recent, parse, parse_durations, percentile
 from cortex_operator.candidate.thresholds import exceeded
 
 REPORT = {
@@ -16,7 +16,6 @@ REPORT = {
     "compared": 4,
     "differing": 1,
     "breaker": "closed",
-    "latency": {"bounds": [0.01, 0.1], "stable": [5, 3, 0], "candidate": [1, 2, 1]},
 }
 
 
@@ -30,7 +29,7 @@ def recent(**fields: Any) -> Recent:
 
 
 def test_a_report_is_read() -> None:
-    assert parse(REPORT, "v") == Counts(10, 2, 4, 1, (0.01, 0.1), (5, 3, 0), (1, 2, 1))
+    assert parse(REPORT, "v") == Counts(10, 2, 4, 1)
 
 
 def test_a_report_of_another_version_is_ignored() -> None:
@@ -53,19 +52,44 @@ def test_an_unexpected_report_is_ignored(change: dict[str, Any]) -> None:
     assert parse([REPORT], "v") is None
 
 
+def test_durations_are_those_of_the_version_of_the_replica() -> None:
+    answer = {"bounds": [0.01, 0.1], "counts": [5, 3, 0]}
+    assert parse_durations(answer, "api") == Counts(bounds=(0.01, 0.1), stable=(5, 3, 0))
+    assert parse_durations(answer, "candidate") == Counts(bounds=(0.01, 0.1), candidate=(5, 3, 0))
+
+
 @pytest.mark.parametrize(
-    "latency",
+    "answer",
     [
         None,
         {"bounds": [0.01]},
-        {"bounds": [0.01], "stable": [1], "candidate": [1, 2]},
-        {"bounds": ["a"], "stable": [1, 2], "candidate": [1, 2]},
-        {"bounds": [0.01], "stable": [1, -2], "candidate": [1, 2]},
-        {"bounds": [0.01] * 1000, "stable": [1] * 1001, "candidate": [1] * 1001},
+        {"bounds": [0.01], "counts": [1]},
+        {"bounds": ["a"], "counts": [1, 2]},
+        {"bounds": [0.01], "counts": [1, -2]},
+        {"bounds": [0.01] * 1000, "counts": [1] * 1001},
     ],
 )
-def test_a_report_with_an_unexpected_histogram_has_no_latency(latency: Any) -> None:
-    assert parse({**REPORT, "latency": latency}, "v") == Counts(10, 2, 4, 1)
+def test_unexpected_durations_are_ignored(answer: Any) -> None:
+    assert parse_durations(answer, "api") is None
+
+
+def test_durations_before_the_first_report_do_not_count() -> None:
+    def stable(*counts: int) -> Counts:
+        return Counts(bounds=(0.01,), stable=counts)
+
+    def candidate(*counts: int) -> Counts:
+        return Counts(bounds=(0.01,), candidate=counts)
+
+    history, uids = History("v", 10), {"a", "b"}
+    history.add(0.0, {}, uids, {"a": stable(1000, 5), "b": candidate(1, 0)})
+    history.add(1.0, {"a": Counts(3)}, uids, {"a": stable(1004, 6), "b": candidate(1, 7)})
+    assert history.recent.total == Counts(3, bounds=(0.01,), stable=(4, 1), candidate=(0, 7))
+    # A replica that starts again keeps its part.
+    history.add(2.0, {}, uids, {"a": stable(2, 0)})
+    history.add(3.0, {}, uids, {"a": stable(3, 0)})
+    assert history.recent.total == Counts(3, bounds=(0.01,), stable=(7, 1), candidate=(0, 7))
+    history.add(4.0, {}, {"a"}, {"a": stable(3, 0)})
+    assert history.recent.total.candidate == (0, 7)
 
 
 def test_replicas_are_added_up() -> None:

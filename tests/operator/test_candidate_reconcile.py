@@ -10,6 +10,7 @@ import pytest
 
 from cortex_api.contract import (
     CANDIDATE_PATH,
+    DURATIONS_PATH,
     INTERFACE_PATH,
     SPLIT_ANNOTATION,
     SPLIT_FILE,
@@ -37,11 +38,13 @@ CANDIDATE = {
 
 
 class Replicas:
-    """The admin ports of all pods. interfaces: by component. counts: what every stable replica reports; None: HTTP 404."""
+    """The admin ports of all pods. interfaces: by component. counts: what every stable replica reports; None: HTTP 404.
+    durations: by component."""
 
     def __init__(self) -> None:
         self.interfaces: dict[str, Object] = {"api": INTERFACE, "candidate": INTERFACE}
         self.counts: Object | None = None
+        self.durations: dict[str, Object] = {}
         self.requests: list[str] = []
 
     async def get(self, pod: Object, path: str) -> tuple[int, Any] | None:
@@ -49,6 +52,8 @@ class Replicas:
         component = pod["metadata"]["labels"]["cortex.dev/component"]
         if path == INTERFACE_PATH:
             found = self.interfaces.get(component)
+        elif path == DURATIONS_PATH:
+            found = self.durations.get(component)
         else:
             assert path == CANDIDATE_PATH
             assert component == "api"
@@ -362,6 +367,21 @@ async def test_a_candidate_that_fails_is_rolled_back(world: Rollout) -> None:
     assert world.events() == ["CandidateServing", "CandidateRolledBack"]
     assert world.ready() == ("True", "Ready")
     assert "candidate" in world.resource["spec"]
+
+
+async def test_a_candidate_that_is_slow_in_its_own_pods_is_rolled_back(world: Rollout) -> None:
+    await world.serve({**CANDIDATE, "rollback": {"latencyRatio": 1.5}})
+    bounds = [0.01, 0.02, 0.1]
+    for stable, candidate in (([0, 0, 0, 0], [0, 0, 0, 0]), ([300, 0, 0, 0], [300, 0, 0, 0])):
+        world.replicas.durations["api"] = {"bounds": bounds, "counts": stable}
+        world.replicas.durations["candidate"] = {"bounds": bounds, "counts": candidate}
+        await world.report(requests=300)
+    assert world.status["phase"] == "Serving"
+    world.replicas.durations["candidate"] = {"bounds": bounds, "counts": [300, 0, 300, 0]}
+    await world.report(requests=600)
+    assert (world.status["phase"], world.status["reason"]) == ("RolledBack", "Latency")
+    assert world.status["latencyP95"] == "92ms"
+    assert world.status["stableLatencyP95"] == "9.5ms"
 
 
 async def test_a_candidate_that_disagrees_is_rolled_back(world: Rollout) -> None:

@@ -1,13 +1,18 @@
-"""What stable replicas count about a candidate, summed over the replicas and over a window of time. Pure.
+"""What replicas count about a candidate, summed over the replicas and over a window of time. Pure.
+
+Requests, errors and comparisons are those that the stable replicas count. Latencies are the durations that the replicas of each
+version measure: what a stable replica measures of a forwarded request includes the network and two more event loops.
 
 A report comes from a pod that runs user code, so it is not trusted: one of an unexpected form is dropped.
 """
 
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, fields
 from itertools import zip_longest
 from typing import Any
+
+from cortex_api.contract import CANDIDATE
 
 WINDOW = 60.0
 """Seconds over which rates are computed; longer while there are fewer requests than a decision needs."""
@@ -20,8 +25,8 @@ class Counts:
     """Counts of one replica or of several.
 
     requests: those assigned to the candidate. errors: of these, those that it did not answer. compared, differing: pairs of
-    responses. bounds: upper bounds of the latency buckets in seconds. stable, candidate: answered requests in each bucket, and
-    above the last bound.
+    responses. bounds: upper bounds of the buckets of durations, in seconds. stable, candidate: requests in each bucket that the
+    replicas of the version answered, and above the last bound.
     """
 
     requests: int = 0
@@ -70,21 +75,23 @@ def parse(answer: Any, version: str) -> Counts | None:
     numbers: dict[str, Any] = {name: answer.get(name) for name in names}
     if not all(map(_is_count, numbers.values())):
         return None
-    return Counts(**numbers | _latency(answer.get("latency")))
+    return Counts(**numbers)
 
 
-def _latency(value: Any) -> dict[str, Any]:
-    """Return bounds and both histograms; empty if they have another form."""
-    found: dict[str, Any] = {name: value.get(name) for name in _LISTS} if isinstance(value, dict) else {}
-    if not found or not all(isinstance(each, list) and len(each) <= _MAX_BUCKETS for each in found.values()):
-        return {}
-    bounds = found["bounds"]
+def parse_durations(answer: Any, component: str) -> Counts | None:
+    """Return the histogram in a response of /durations of a replica; None if it has another form. component: of its pod."""
+    if not isinstance(answer, dict):
+        return None
+    bounds, counts = answer.get("bounds"), answer.get("counts")
+    if not isinstance(bounds, list) or not isinstance(counts, list) or len(counts) > _MAX_BUCKETS:
+        return None
     if not all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in bounds):
-        return {}
-    for name in ("stable", "candidate"):
-        if len(found[name]) != len(bounds) + 1 or not all(map(_is_count, found[name])):
-            return {}
-    return {name: tuple(each) for name, each in found.items()}
+        return None
+    if len(counts) != len(bounds) + 1 or not all(map(_is_count, counts)):
+        return None
+    if component == CANDIDATE:
+        return Counts(bounds=tuple(bounds), candidate=tuple(counts))
+    return Counts(bounds=tuple(bounds), stable=tuple(counts))
 
 
 def _is_count(value: Any) -> bool:
@@ -134,24 +141,36 @@ class History:
         self.version = version
         self.enough = enough
         self.recent = Recent()
-        self._latest: dict[str, Counts] = {}
+        self._latest: dict[tuple[str, bool], Counts] = {}
+        self._durations_before: dict[str, Counts] = {}
         self._ended = Counts()
         self._requests = _Window(lambda counts: counts.requests, enough)
         self._compared = _Window(lambda counts: counts.compared, enough)
         self._latency = _Window(lambda counts: min(sum(counts.stable), sum(counts.candidate)), enough)
 
-    def add(self, now: float, reports: dict[str, Counts], existing: Container[str]) -> None:
+    def add(
+        self,
+        now: float,
+        reports: Mapping[str, Counts],
+        existing: Container[str],
+        durations: Mapping[str, Counts] | None = None,
+    ) -> None:
         """Add the reports of the replicas that responded, by the UID of the pod.
 
-        now: monotonic seconds. existing: the UIDs of all replicas.
+        now: monotonic seconds. existing: the UIDs of all replicas, of both versions. durations: their histograms, since the
+        start of each replica.
         """
-        for uid in [uid for uid in self._latest if uid not in existing]:
-            self._ended += self._latest.pop(uid)
+        for part in [part for part in self._latest if part[0] not in existing]:
+            self._ended += self._latest.pop(part)
+            self._durations_before.pop(part[0], None)
         for uid, counts in reports.items():
-            before = self._latest.get(uid)
-            if before is not None and not before.is_before(counts):
-                self._ended += before
-            self._latest[uid] = counts
+            self._put((uid, False), counts)
+        for uid, counts in (durations or {}).items():
+            before = self._durations_before.setdefault(uid, counts)
+            if not before.is_before(counts):
+                # The replica has started again.
+                before = self._durations_before[uid] = Counts()
+            self._put((uid, True), counts - before)
         total = sum(self._latest.values(), self._ended)
         self.recent = Recent(
             self._requests.add(now, total),
@@ -159,6 +178,12 @@ class History:
             self._latency.add(now, total),
             total,
         )
+
+    def _put(self, part: tuple[str, bool], counts: Counts) -> None:
+        before = self._latest.get(part)
+        if before is not None and not before.is_before(counts):
+            self._ended += before
+        self._latest[part] = counts
 
 
 def percentile(bounds: tuple[float, ...], counts: tuple[int, ...], share: float) -> float | None:

@@ -11,7 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 from cortex_api.candidate import Rollback
-from cortex_api.contract import API, CANDIDATE_PATH, COMPONENT_LABEL, INTERFACE_PATH
+from cortex_api.contract import (
+    API,
+    CANDIDATE,
+    CANDIDATE_PATH,
+    COMPONENT_LABEL,
+    DURATIONS_PATH,
+    INTERFACE_PATH,
+)
 from cortex_operator.candidate import counts, interface
 from cortex_operator.candidate.counts import History, Recent
 from cortex_operator.candidate.thresholds import exceeded
@@ -90,25 +97,33 @@ class CandidateMonitor:
         return True
 
     async def _poll(self, key: Key) -> None:
-        """Poll the stable replicas of one API."""
+        """Poll the replicas of one API."""
         history, rules = self._histories[key]
-        pods = [pod for pod in self._cache.children(key, "Pod") if _is_stable(pod)]
+        pods = [pod for pod in self._cache.children(key, "Pod") if _component(pod) in (API, CANDIDATE)]
         ready = [pod for pod in pods if is_ready(pod)]
-        answers = await asyncio.gather(*(self._client.get(pod, CANDIDATE_PATH) for pod in ready))
-        reports = {}
-        for pod, answer in zip(ready, answers, strict=True):
+        stable = [pod for pod in ready if _component(pod) == API]
+        answers = await asyncio.gather(
+            *(self._client.get(pod, CANDIDATE_PATH) for pod in stable),
+            *(self._client.get(pod, DURATIONS_PATH) for pod in ready),
+        )
+        reports, durations = {}, {}
+        for pod, answer in zip(stable, answers[: len(stable)], strict=True):
             found = counts.parse(answer[1], history.version) if answer is not None else None
             if found is not None:
                 reports[pod["metadata"]["uid"]] = found
+        for pod, answer in zip(ready, answers[len(stable) :], strict=True):
+            found = counts.parse_durations(answer[1], _component(pod)) if answer is not None else None
+            if found is not None:
+                durations[pod["metadata"]["uid"]] = found
         if self._histories.get(key, (None,))[0] is not history:
             return  # It was rolled back or replaced meanwhile.
         before, now = history.recent.total, time.monotonic()
-        history.add(now, reports, {pod["metadata"]["uid"] for pod in pods})
+        history.add(now, reports, {pod["metadata"]["uid"] for pod in pods}, durations)
         is_due = now - self._reported.get(key, 0.0) >= REPORT_PERIOD
         if exceeded(rules, history.recent) or (is_due and history.recent.total != before):
             self._reported[key] = now
             self._on_change(key)
 
 
-def _is_stable(pod: Object) -> bool:
-    return bool(pod["metadata"].get("labels", {}).get(COMPONENT_LABEL) == API)
+def _component(pod: Object) -> str:
+    return str(pod["metadata"].get("labels", {}).get(COMPONENT_LABEL, ""))

@@ -6,7 +6,7 @@ from cortex_api.candidate import Rollback
 from cortex_operator.candidate.counts import Counts, Recent, percentile
 
 MIN_LATENCY_DIFFERENCE = 0.005
-"""Seconds by which the percentiles must differ: a forwarded request takes up to a millisecond longer, whatever the model."""
+"""Seconds by which the percentiles must differ: for a model that takes a millisecond, other load on a node may double it."""
 _SHARE = 0.95
 
 

@@ -36,6 +36,8 @@ MOST_DIFFERENCES = 10
 """Differences that are reported of one pair."""
 _LONGEST_VALUE = 200
 """Characters of a value in a report."""
+_LONGEST_CLASS = 64
+"""Characters of a class."""
 _LONG_LIST = 64
 """Elements from which on numpy is faster than a loop."""
 
@@ -175,10 +177,13 @@ class Comparator:
 
 
 def class_name(value: Any) -> str | None:
-    """Return a class as the tracker names it; None for a value that is none."""
+    """Return a class as the tracker names it, shortened and printable; None for a value that is none."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)[:128] if isinstance(value, str | int) else None
+    if not isinstance(value, str | int):
+        return None
+    name = str(value)[:_LONGEST_CLASS]
+    return name if name.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in name)
 
 
 def _is_json(answer: Answer) -> bool:

@@ -5,6 +5,8 @@ from typing import Any
 
 MOST_CLASSES = 50
 """Distinct classes of a matrix; further ones are counted as OTHER."""
+MOST_CELLS = 500
+"""Distinct pairs of classes; further ones are counted as OTHER and OTHER. So a report of a replica has less than 200 kB."""
 OTHER = "(other)"
 
 
@@ -17,18 +19,23 @@ def newest(workers: Iterable[list[dict[str, Any]]], keep: int) -> list[dict[str,
 class ConfusionMatrix:
     """How often the candidate answered which class when the stable version answered which.
 
-    At most MOST_CLASSES classes are told apart, so the matrix has at most 51 * 51 counts.
+    At most MOST_CLASSES classes and MOST_CELLS pairs are told apart.
     """
 
     def __init__(self) -> None:
         self.counts: dict[str, dict[str, int]] = {}
         self._classes: set[str] = set()
+        self._cells = 0
 
     def add(self, stable: str, candidate: str, count: int = 1) -> None:
         """Count a pair of classes."""
-        row = self.counts.setdefault(self._known(stable), {})
-        name = self._known(candidate)
-        row[name] = row.get(name, 0) + count
+        stable, candidate = self._known(stable), self._known(candidate)
+        if candidate not in self.counts.get(stable, ()):
+            if self._cells >= MOST_CELLS:
+                stable = candidate = OTHER
+            self._cells += 1
+        row = self.counts.setdefault(stable, {})
+        row[candidate] = row.get(candidate, 0) + count
 
     def merge(self, counts: Mapping[str, Mapping[str, int]]) -> None:
         """Add the counts of another matrix."""

@@ -10,18 +10,20 @@ import signal
 import socket
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from cortex_api import Document, units
-from cortex_api.contract import CANDIDATE_PATH, DIFFERENCES_PATH, INTERFACE_PATH
+from cortex_api.contract import CANDIDATE_PATH, DIFFERENCES_PATH, DURATIONS_PATH, INTERFACE_PATH
 from cortex_runtime.document import require_supported
 from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.http.server import Server
 from cortex_runtime.logs import records
 from cortex_runtime.messages import Drain, ReloadSplit, Stop
+from cortex_runtime.metrics.shared_memory import BUCKETS
 from cortex_runtime.processes.child_process import ChildProcess
 from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.listener import listen, reserve
@@ -150,6 +152,12 @@ class Supervisor:
             return 503, {"error": "no worker is ready"}
         return 200, orjson.loads(workers[0])
 
+    async def _durations(self) -> tuple[int, Any]:
+        """Return status and JSON of GET /durations: the requests in each bucket of seconds, and above the last bound."""
+        cumulative, _ = self._pool.metrics.durations()
+        counts = [int(above - below) for below, above in pairwise([0.0, *cumulative])]
+        return 200, {"bounds": list(BUCKETS), "counts": counts}
+
     def _admin_server(self) -> Server:
         pool = self._pool
         admin = Admin(
@@ -161,6 +169,7 @@ class Supervisor:
             {
                 CANDIDATE_PATH: self._split.report,
                 DIFFERENCES_PATH: self._split.differences,
+                DURATIONS_PATH: self._durations,
                 INTERFACE_PATH: self._interface,
             },
         )

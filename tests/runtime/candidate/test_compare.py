@@ -264,6 +264,7 @@ def test_tensors_of_a_wrong_size_are_compared_by_bytes():
         ({"label": 1}, {"label": True}, "label", ("1", "true")),
         ("cat", "dog", None, ("cat", "dog")),
         ({"label": 0.5}, {"label": "cat"}, "label", None),
+        ({"label": "a\n" + "x" * 99}, {"label": 7}, "label", ("a\ufffd" + "x" * 62, "7")),
         ({}, {"label": "cat"}, "label", None),
         (["cat"], ["cat"], "label", None),
     ],

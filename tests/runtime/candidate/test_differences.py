@@ -75,3 +75,14 @@ def test_a_matrix_counts_pairs_and_is_bounded():
     assert len(names) == MOST_CLASSES + 1
     assert OTHER in names
     assert sum(sum(row.values()) for row in matrix.counts.values()) == 1005
+
+
+def test_a_report_of_long_classes_is_small():
+    # Four bytes each.
+    matrix, names = ConfusionMatrix(), [f"{number:02}" + "\N{GRINNING FACE}" * 62 for number in range(60)]
+    for stable in names:
+        for candidate in names:
+            matrix.add(stable, candidate)
+    assert len(orjson.dumps(matrix.counts)) < 200_000
+    assert sum(sum(row.values()) for row in matrix.counts.values()) == 3600
+    assert names[0] in matrix.counts

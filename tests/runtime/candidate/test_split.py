@@ -134,6 +134,9 @@ def test_a_forwarded_request_is_counted_once(pair):
         replica.metric('cortex_requests_total{method="POST",status="200"}') for replica in replicas(pair)
     ]
     assert [b - a for a, b in zip(before, after, strict=True)] == [0, 200]
+    durations = PLAIN.get(f"{pair.candidate.admin}/durations").json()
+    assert len(durations["counts"]) == len(durations["bounds"]) + 1
+    assert sum(durations["counts"]) == pair.candidate.metric("cortex_request_duration_seconds_count")
     with ThreadPoolExecutor(3) as threads:
         running = [threads.submit(httpx.delete, pair.stable.url, params={"seconds": 0.4}) for _ in range(3)]
         pair.stable.until(lambda: in_flight(pair.candidate) == 3)
