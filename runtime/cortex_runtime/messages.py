@@ -58,6 +58,13 @@ class RunJob:
 
 
 @dataclass(frozen=True)
+class RunTracedJob(RunJob):
+    """To a job worker: the same, with the trace context as headers."""
+
+    trace: dict[str, str]
+
+
+@dataclass(frozen=True)
 class CancelJob:
     """To a job worker: interrupt an attempt if its method is async."""
 
@@ -159,7 +166,7 @@ _CHUNK = 1 << 18
 _TYPES: dict[str, type[Message]] = {
     each.__name__: each
     for each in (
-        *(Drain, Stop, ReloadModels, ReloadSplit, Describe, Ping, RunJob, CancelJob),
+        *(Drain, Stop, ReloadModels, ReloadSplit, Describe, Ping, RunJob, RunTracedJob, CancelJob),
         *(Ready, StartFailed, Step, ModelFailed, ModelsChanged, Description, Pong),
         *(JobProgress, JobCompleted, JobFailed),
     )

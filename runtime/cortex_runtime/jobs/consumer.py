@@ -39,6 +39,8 @@ from cortex_runtime.queues.queue import Queue
 from cortex_runtime.replica.admin import Admin, NotReady, admin_server
 from cortex_runtime.replica.pool import PoolOptions, WorkerPool
 from cortex_runtime.replica.termination import record_termination
+from cortex_runtime.tracing import open_tracing
+from cortex_runtime.tracing.start import StartTrace
 
 log = logging.getLogger("cortex")
 
@@ -66,9 +68,20 @@ class Consumer:
         self._capacity = jobs_per_process(document.async_spec.handler)
         self._admin_listener = listen(options.host, options.admin_port)
         self._metrics = ConsumerMetrics(lambda: self._dispatcher.running())
-        self._dispatcher = Dispatcher(queue, self._metrics, jobs_per_replica(document.async_spec.handler))
+        self._tracing = open_tracing(document)
+        limit = jobs_per_replica(document.async_spec.handler)
+        self._dispatcher = self._new_dispatcher(queue, limit)
         # No hang_timeout: a job may take any time.
-        self._pool = WorkerPool(options, document, launcher, self._launch)
+        self._start_trace = StartTrace(self._tracing)
+        self._pool = WorkerPool(options, document, launcher, self._launch, on_step=self._start_trace.step)
+
+    def _new_dispatcher(self, queue: Queue, limit: int) -> Dispatcher:
+        if self._tracing is None:
+            return Dispatcher(queue, self._metrics, limit)
+        from cortex_runtime.jobs.traced_dispatcher import TracedDispatcher
+
+        self._tracing.count_dropped(self._metrics)
+        return TracedDispatcher(queue, self._metrics, limit, tracing=self._tracing)
 
     async def run(self) -> int:
         """Run jobs until a signal. Return the exit status. Raises StartError when the API can't start."""
@@ -79,7 +92,8 @@ class Consumer:
         serving = asyncio.create_task(admin.serve(sockets=[self._admin_listener]))
         dispatching: asyncio.Task[None] | None = None
         try:
-            await self._pool.start()
+            with self._start_trace:
+                await self._pool.start()
             if not self._pool.stopping.is_set():
                 dispatching = asyncio.create_task(self._dispatcher.run())
                 limit = self._dispatcher.limit
@@ -102,6 +116,8 @@ class Consumer:
                 await self._dispatcher.drain(0.0, self._pool.kill)
             await self._pool.close()
             await self._queue.backend.close()
+            if self._tracing is not None:
+                await asyncio.to_thread(self._tracing.close)
             admin.should_exit = True
             await serving
         return 0

@@ -86,7 +86,7 @@ class Dispatcher:
                 await self._connect()
                 continue
             for job in jobs:
-                task = asyncio.create_task(self._run_attempt(job))
+                task = asyncio.create_task(self.run_attempt(job))
                 self._tasks.add(task)
                 task.add_done_callback(self._on_done)
 
@@ -131,7 +131,11 @@ class Dispatcher:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("failed to process the job", exc_info=error)
 
-    async def _run_attempt(self, job: Job) -> None:
+    def start(self, job: Job, worker: JobProcess) -> RunningJob:
+        """Start an attempt in a process."""
+        return worker.run(job.id, job.ticket.payload.type, job.payload)
+
+    async def run_attempt(self, job: Job) -> None:
         """Run one attempt, from choosing a process to storing the result."""
         began = time.monotonic()
         self.metrics.started(job.record.attempt, job.record.updated - job.record.submitted)
@@ -142,7 +146,7 @@ class Dispatcher:
                 await self.queue.release(job)
                 self.metrics.attempted("released", time.monotonic() - began)
                 return
-            running = worker.run(job.id, job.ticket.payload.type, job.payload)
+            running = self.start(job, worker)
             # Only the process needs it now; a large payload must not be held twice.
             job.payload = b""
             renewed = self._leases.start(job, worker, running)

@@ -33,7 +33,7 @@ from typing import Any
 import orjson
 import uvicorn
 import uvloop
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cortex_api import Document, units
 from cortex_api.contract import MAX_REPLICAS_VARIABLE, QUEUE_PATH, QUEUE_URL_VARIABLE, WEBHOOK_SECRET_VARIABLE
@@ -52,6 +52,7 @@ from cortex_runtime.queues.connect import connect
 from cortex_runtime.queues.queue import Queue
 from cortex_runtime.replica.admin import Admin, NotReady
 from cortex_runtime.replica.termination import record_termination
+from cortex_runtime.tracing import open_tracing
 
 log = logging.getLogger("cortex")
 
@@ -147,6 +148,12 @@ async def _run(options: GatewayOptions, document: Document, queue: Queue, limit:
     state = QueueState(queue)
     metrics = GatewayMetrics(document, lambda: state.depth)
     app = Gateway(document, queue, state, limit, metrics)
+    tracing = open_tracing(document)
+    served: ASGIApp = app
+    if tracing is not None:
+        from cortex_runtime.jobs.traced_gateway import traced_gateway
+
+        served = traced_gateway(app, tracing, metrics)
 
     def problem() -> NotReady | None:
         if stopping.is_set():
@@ -155,7 +162,7 @@ async def _run(options: GatewayOptions, document: Document, queue: Queue, limit:
 
     listeners = [listen(options.host, port) for port in (options.port, options.admin_port)]
     admin = GatewayAdmin(Admin(problem, metrics.text, metrics.in_flight), state)
-    servers = [Server(_config(served), lambda: None) for served in (app, admin)]
+    servers = [Server(_config(each), lambda: None) for each in (served, admin)]
     serving = [
         asyncio.create_task(server.serve(sockets=[listener]))
         for server, listener in zip(servers, listeners, strict=True)
@@ -183,6 +190,8 @@ async def _run(options: GatewayOptions, document: Document, queue: Queue, limit:
         await asyncio.gather(*serving, return_exceptions=True)
         app.close()
         await queue.backend.close()
+        if tracing is not None:
+            tracing.close()
 
 
 async def _background(
@@ -214,8 +223,14 @@ async def _sweep(queue: Queue) -> None:
             log.warning("failed to remove expired objects: %s", error)
 
 
-def _config(app: Gateway | GatewayAdmin) -> uvicorn.Config:
-    http: Any = GatewayProtocol if isinstance(app, Gateway) else "httptools"
+def _config(app: ASGIApp) -> uvicorn.Config:
+    http: Any = "httptools" if isinstance(app, GatewayAdmin) else GatewayProtocol
     return plain(
-        app, loop="uvloop", http=http, proxy_headers=False, backlog=2048, timeout_graceful_shutdown=30
+        app,
+        loop="uvloop",
+        http=http,
+        interface="asgi3",
+        proxy_headers=False,
+        backlog=2048,
+        timeout_graceful_shutdown=30,
     )

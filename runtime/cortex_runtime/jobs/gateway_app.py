@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+from collections.abc import Callable
 from time import perf_counter
 from urllib.parse import parse_qs, urlsplit
 
@@ -54,6 +55,8 @@ class Gateway:
         self._access = AccessLog(document.spec.handler.log_level)
         self._ids = RequestIds()
         self.draining = asyncio.Event()
+        self.trace_context: Callable[[], dict[str, str] | None] = lambda: None
+        """Returns the trace context of the current request, as headers."""
 
     def close(self) -> None:
         """Write pending lines of the access log."""
@@ -159,7 +162,9 @@ class Gateway:
             named, parameters = media_type(kind)
             if is_json(named):
                 _check_json(as_utf8(body, parameters))
-        identity = await self._queue.submit(body, kind.decode("latin-1"), key=key, webhook=webhook)
+        identity = await self._queue.submit(
+            body, kind.decode("latin-1"), key=key, webhook=webhook, trace=self.trace_context()
+        )
         self._state.accepted()
         self._metrics.accepted()
         return 202, orjson.dumps({"id": identity})

@@ -15,6 +15,7 @@ from cortex_runtime.messages import (
     JobProgress,
     Message,
     RunJob,
+    RunTracedJob,
     Stop,
 )
 from cortex_runtime.processes.child_process import ChildProcess, describe_exit
@@ -81,12 +82,17 @@ class JobProcess(ChildProcess):
         """The number of jobs that it can accept now."""
         return self.capacity - len(self.jobs) if self.is_ready and not self.is_stopping else 0
 
-    def run(self, job: str, content_type: str, payload: bytes) -> RunningJob:
-        """Run a job. The outcome raises WorkerGone when the process exits before the job ends."""
+    def run(
+        self, job: str, content_type: str, payload: bytes, trace: dict[str, str] | None = None
+    ) -> RunningJob:
+        """Run a job. The outcome raises WorkerExited when the process exits before the job ends. trace: the trace context."""
         self._attempts += 1
         running = RunningJob(str(self._attempts), asyncio.get_running_loop().create_future())
         self.jobs[running.id] = running
-        self.send(RunJob(running.id, job, content_type, payload))
+        if trace is None:
+            self.send(RunJob(running.id, job, content_type, payload))
+        else:
+            self.send(RunTracedJob(running.id, job, content_type, payload, trace))
         return running
 
     def cancel(self, running: RunningJob) -> None:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvloop
 from starlette.exceptions import HTTPException
@@ -47,6 +47,10 @@ from cortex_runtime.messages import (
 )
 from cortex_runtime.metrics.shared_memory import SharedMetrics
 from cortex_runtime.processes.worker_arguments import WorkerArguments
+from cortex_runtime.tracing import open_tracing
+
+if TYPE_CHECKING:
+    from cortex_runtime.tracing.provider import Tracing
 
 log = logging.getLogger("cortex")
 
@@ -120,7 +124,7 @@ class Jobs:
         """Run a job with a plain method, on a handler thread and in a context of its own."""
         callback = None
         try:
-            with self._reporting(job):
+            with self.reporting(job):
                 # The callback of the job shares the context.
                 context = user_context()
                 payload = self._parse(job) if self._method.takes_payload else None
@@ -132,7 +136,7 @@ class Jobs:
     async def _run_async(self, job: RunJob) -> None:
         callback = None
         try:
-            with self._reporting(job):
+            with self.reporting(job):
                 payload = None
                 if self._method.takes_payload:
                     payload = await parse(job.body, job.content_type.encode("latin-1"), self._max_body)
@@ -170,7 +174,7 @@ class Jobs:
         return callback
 
     @contextlib.contextmanager
-    def _reporting(self, job: RunJob) -> Iterator[None]:
+    def reporting(self, job: RunJob) -> Iterator[None]:
         """Provide the context of a job, and send what is raised as its failure."""
         identity = job.id
         records.request_id.set(job.job)
@@ -229,15 +233,24 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
     """Load models and code and construct the handler. Return the function that runs jobs. Raises StartError."""
     shared_metrics = SharedMetrics(arguments.metrics, arguments.slots)
     threads = Threads(jobs_per_process(document.async_spec.handler), shared_metrics.worker(arguments.slot))
+    # Before the user's code, whose spans are exported too.
+    tracing = open_tracing(document)
     handler = worker_lifecycle.load_handler(document, arguments, control, shared_metrics, threads)
-    jobs = Jobs(handler, threads, control)
+    if tracing is None:
+        jobs = Jobs(handler, threads, control)
+    else:
+        from cortex_runtime.jobs.traced_jobs import traced_jobs
+
+        jobs = traced_jobs(tracing, handler, threads, control)
     is_async = handler.methods[JOB].is_async
-    return lambda: threads.drive(uvloop.new_event_loop(), _run(jobs), on_handler_thread=is_async)
+    return lambda: threads.drive(uvloop.new_event_loop(), _run(jobs, tracing), on_handler_thread=is_async)
 
 
-async def _run(jobs: Jobs) -> None:
+async def _run(jobs: Jobs, tracing: "Tracing | None") -> None:
     try:
         await jobs.run()
+        if tracing is not None:
+            tracing.close()
     finally:
         worker_lifecycle.exit_process(0)
 

@@ -39,8 +39,8 @@ import orjson
 Channel = Literal["jobs", "hooks"]
 """jobs: taken by workers. hooks: webhooks to deliver, taken by gateways."""
 
-FORMAT = 2
-"""Of the messages of jobs that this version writes. It reads older ones too."""
+FORMAT, TRACED_FORMAT = 2, 3
+"""Of the messages of jobs that this version writes, without and with trace context. It reads older ones too."""
 
 
 class QueueError(Exception):
@@ -93,7 +93,8 @@ class Ticket(NamedTuple):
     """The message of a job.
 
     submitted: Unix time. fingerprint: a digest of a request with an idempotency key. repeated: whether an earlier try may have
-    stored a message of this job. format: of the message; jobs of format 1 have a record from their acceptance on.
+    stored a message of this job. format: of the message; jobs of format 1 have a record from their acceptance on. trace: the
+    trace context of the request, as headers; None without one.
     """
 
     id: str
@@ -103,18 +104,24 @@ class Ticket(NamedTuple):
     fingerprint: str = ""
     repeated: bool = False
     format: int = FORMAT
+    trace: dict[str, str] | None = None
 
     def pack(self) -> bytes:
         """Return the ticket as bytes: a line of JSON, then the payload."""
-        return _pack(self._asdict(), self.payload, "payload")
+        fields = self._asdict()
+        if self.trace is None:
+            del fields["trace"]
+        else:
+            fields["format"] = TRACED_FORMAT
+        return _pack(fields, self.payload, "payload")
 
     @classmethod
     def unpack(cls, data: bytes) -> "Ticket":
         """Return the ticket of a message. Raises NewerFormat, and ValueError if it is not the message of a job."""
         try:
             fields, content = _unpack(data)
-            if (given := fields.setdefault("format", 1)) > FORMAT:
-                raise NewerFormat(f"its format is {given}, and this version supports {FORMAT}")
+            if (given := fields.setdefault("format", 1)) > TRACED_FORMAT:
+                raise NewerFormat(f"its format is {given}, and this version supports {TRACED_FORMAT}")
             return cls(**fields, payload=content)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the message of a job: {error}") from error

@@ -67,14 +67,16 @@ class Queue:
         *,
         key: str = "",
         webhook: str = "",
+        trace: dict[str, str] | None = None,
         retry_seconds: float = 5.0,
     ) -> str:
         """Accept a job and return its id; from then on the job can't be lost.
 
-        key: idempotency key; the same key returns the same job. retry_seconds: how long an unreachable backend is retried.
+        key: idempotency key; the same key returns the same job. trace: the trace context, as headers. retry_seconds: how long an
+        unreachable backend is retried.
         Raises OtherRequest, Full and Unreachable (then the job may have been accepted or not).
         """
-        return await self._submissions.submit(payload, content_type, key, webhook, retry_seconds)
+        return await self._submissions.submit(payload, content_type, key, webhook, retry_seconds, trace)
 
     async def status(self, identity: str, *, fresh: bool = False) -> Record | None:
         """Return the record of a job; None if it does not exist or ended longer than `retention` ago.

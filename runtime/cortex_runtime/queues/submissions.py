@@ -23,7 +23,13 @@ class Submissions:
         self._random = b""
 
     async def submit(
-        self, payload: bytes, content_type: str, key: str, webhook: str, retry_seconds: float
+        self,
+        payload: bytes,
+        content_type: str,
+        key: str,
+        webhook: str,
+        retry_seconds: float,
+        trace: dict[str, str] | None = None,
     ) -> str:
         """See Queue.submit."""
         identity, fingerprint = self._new_id(), ""
@@ -42,7 +48,7 @@ class Submissions:
             name = f"payload/{identity}/{os.urandom(8).hex()}"
             content = Content(content_type, len(payload), stored=name)
             await self._records.persist(lambda: self._backend.put(name, payload, None), until)
-        ticket = Ticket(identity, self._clock(), content, webhook, fingerprint)
+        ticket = Ticket(identity, self._clock(), content, webhook, fingerprint, trace=trace)
         if self._backend.finds_messages:
             return await self._store(ticket, until)
         await self._records.persist(lambda: self._backend.publish("jobs", identity, ticket.pack()), until)

@@ -89,8 +89,9 @@ class WorkerPool:
     """The worker processes of a replica.
 
     launcher: starts processes. launch: starts the worker process of a slot, with `spawn`. on_check: called after each check of
-    the workers. further_metrics: returns metric families for /metrics. hang_timeout: seconds after which a worker may count as
-    hung; None where hangs are not detected. shares_requests: whether queued requests may move to another worker.
+    the workers. on_step: called with each step of the start. further_metrics: returns metric families for /metrics. hang_timeout:
+    seconds after which a worker may count as hung; None where hangs are not detected. shares_requests: whether queued requests
+    may move to another worker.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class WorkerPool:
         hang_timeout: float | None = None,
         shares_requests: bool = False,
         on_check: Callable[[], None] = lambda: None,
+        on_step: Callable[[str], None] = lambda description: None,
         further_metrics: Callable[[], Iterable[Any]] = tuple,
     ) -> None:
         self._options = options
@@ -112,6 +114,7 @@ class WorkerPool:
         self._launch = launch
         self._hang_timeout = hang_timeout
         self._on_check = on_check
+        self._on_step = on_step
         self.further_metrics = further_metrics
         handler = document.spec.handler
         self._size = handler.processes_per_replica
@@ -365,6 +368,7 @@ class WorkerPool:
         """Record the current step of the start, for readiness."""
         if description != self._step[0]:
             self._step = (description, time.time())
+            self._on_step(description)
             log.debug("%s", description)
 
     async def _start_generation(self) -> list[WorkerSlot]:

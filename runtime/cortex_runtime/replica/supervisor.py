@@ -32,6 +32,8 @@ from cortex_runtime.replica.admin import Admin, admin_server
 from cortex_runtime.replica.pool import CHECK_SECONDS, PoolOptions, WorkerPool
 from cortex_runtime.replica.split_watcher import SplitWatcher
 from cortex_runtime.replica.termination import record_termination
+from cortex_runtime.tracing import open_tracing
+from cortex_runtime.tracing.start import StartTrace
 
 log = logging.getLogger("cortex")
 
@@ -73,6 +75,8 @@ class Supervisor:
             self._grpc_port, self._grpc_address = reserve(options.host, options.grpc_port)
         self._admin_listener = listen(options.host, options.admin_port)
         self._loads: deque[int] = deque(maxlen=round(_LOAD_WINDOW / CHECK_SECONDS))
+        self._tracing = open_tracing(document)
+        self._start_trace = StartTrace(self._tracing)
         self._pool = WorkerPool(
             options,
             document,
@@ -81,6 +85,7 @@ class Supervisor:
             hang_timeout=self._request_timeout,
             shares_requests=True,
             on_check=self._on_check,
+            on_step=self._start_trace.step,
             further_metrics=lambda: self._split.metrics(),
         )
         self._split = SplitWatcher(
@@ -98,7 +103,8 @@ class Supervisor:
         admin = self._admin_server()
         serving = asyncio.create_task(admin.serve(sockets=[self._admin_listener]))
         try:
-            await self._pool.start()
+            with self._start_trace:
+                await self._pool.start()
             if not self._pool.stopping.is_set():
                 log.info("ready: serving %s on port %d", self._document.name, self._listener.getsockname()[1])
                 await self._pool.watch()
@@ -110,6 +116,8 @@ class Supervisor:
             admin.should_exit = True
             await serving
             self._close_listeners()
+            if self._tracing is not None:
+                await asyncio.to_thread(self._tracing.close)
         return 0
 
     async def _launch(self, slot: int) -> ChildProcess:
