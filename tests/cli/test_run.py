@@ -106,6 +106,7 @@ def project(tmp_path) -> Path:
 def test_run_serves_until_it_is_stopped(run, project, number):
     running = run(str(project / "api.yaml"))
     running.until(f"first is ready at http://127.0.0.1:{running.port}")
+    running.until(f"documentation: http://127.0.0.1:{running.port}/docs")
     assert running.post().json() == {"answer": 1}
     running.process.send_signal(number)
     status, output = running.end()

@@ -61,6 +61,8 @@ def run(file: Path, port: int, admin_port: int, grpc_port: int, name: str | None
         if runtime.wait_ready():
             url = f"http://{HOST}:{port}"
             click.echo(f"{api.metadata.name} is ready at {url}")
+            if api.spec.handler.docs:
+                click.echo(f"documentation: {url}/docs")
             if has_grpc:
                 click.echo(f"gRPC: {HOST}:{grpc_port}")
             click.echo(f"curl {url} -H 'content-type: application/json' -d '{{...}}'")
