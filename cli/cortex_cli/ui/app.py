@@ -4,25 +4,29 @@ import time
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from cortex_api import __version__
 from cortex_cli.connection import ClusterError
 from cortex_cli.ui import live
-from cortex_cli.ui.api_pages import PATH, APIPages
+from cortex_cli.ui.api_pages import APIPages
 from cortex_cli.ui.backend import Backend
 from cortex_cli.ui.charts import clock
+from cortex_cli.ui.frame import PATH
 from cortex_cli.ui.overview import COLUMNS, Query, overview
 from cortex_cli.ui.pages import Renderer, Rows, View, problem
 from cortex_cli.ui.security import Guard
 from cortex_cli.ui.states import STATES
+from cortex_cli.ui.tool_pages import ToolPages
 
 _STATIC = {"page.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_MAX_FORM = 8_000_000
 _FIRST_LIST_SECONDS = 0.7
 """How long the first page waits for the first list, so that it usually has content when it is painted first."""
 
@@ -41,23 +45,51 @@ class Application:
     def starlette(self) -> Starlette:
         """Return the ASGI application."""
         routes = [Route("/static/{name}", self._file)]
-        pages = APIPages(self._backend)
+        pages, tools = APIPages(self._backend), ToolPages(self._backend)
         views = {
             "/": self._overview,
             PATH: pages.overview,
+            f"{PATH}/candidate": pages.candidate,
             f"{PATH}/manifest": pages.manifest,
+            f"{PATH}/logs": tools.logs,
+            f"{PATH}/jobs": tools.jobs,
+            f"{PATH}/try": tools.try_form,
+            f"{PATH}/do/{{action}}": tools.confirm,
         }
         for path, view in views.items():
             routes += [
                 Route(path, self._page(view)),
                 Route(f"/live{path}", self._stream(view)),
             ]
+        forms = {f"{PATH}/try": tools.try_send, f"{PATH}/do/{{action}}": tools.perform}
+        routes += [Route(path, self._form(view), methods=["POST"]) for path, view in forms.items()]
         return Starlette(routes=routes, exception_handlers={404: self._not_found})
 
     def _page(self, view: Callable[[Request], View]) -> Callable[[Request], Response]:
         def endpoint(request: Request) -> Response:
             found = self._guarded(view, request)
             return HTMLResponse(self._renderer.page(found), found.status)
+
+        return endpoint
+
+    def _form(self, view: Callable[[Request, dict[str, str]], View | str]) -> Callable[[Request], Any]:
+        """Return the endpoint of a form, which shows a page or redirects to one."""
+
+        async def endpoint(request: Request) -> Response:
+            try:
+                form = await _read_form(request)
+            except ValueError as error:
+                return HTMLResponse(
+                    self._renderer.page(problem("The form cannot be read", str(error), 400)), 400
+                )
+
+            def answer() -> Response:
+                found = self._guarded(lambda request: view(request, form), request)
+                if isinstance(found, str):
+                    return RedirectResponse(found, 303)
+                return HTMLResponse(self._renderer.page(found), found.status)
+
+            return await run_in_threadpool(answer)
 
         return endpoint
 
@@ -71,7 +103,7 @@ class Application:
 
         return endpoint
 
-    def _guarded(self, view: Callable[[Request], View], request: Request) -> View:
+    def _guarded(self, view: Callable[[Request], Any], request: Request) -> Any:
         """Return the view, or the page that explains why there is none."""
         try:
             self._backend.open()
@@ -133,6 +165,16 @@ class Application:
     async def _not_found(self, request: Request, error: Exception) -> Response:
         view = problem("Page not found", f"{request.url.path} does not exist.", 404)
         return HTMLResponse(await run_in_threadpool(self._renderer.page, view), 404)
+
+
+async def _read_form(request: Request) -> dict[str, str]:
+    """Return the fields of a submitted form. Raises ValueError if it is too large."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_FORM:
+            raise ValueError(f"it is larger than {_MAX_FORM // 1_000_000} MB")
+    return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
 
 
 def create(backend: Backend, token: str, port: int) -> Guard:

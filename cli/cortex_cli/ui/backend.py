@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from cortex_cli.connection import Cluster
 from cortex_cli.ui.detail import Details
+from cortex_cli.ui.log_book import LogBooks
 from cortex_cli.ui.lookups import Lookups
 from cortex_cli.ui.sampler import Sampler
 from cortex_cli.ui.store import Store
@@ -21,6 +22,7 @@ class Backend:
     sampler: Sampler
     lookups: Lookups
     details: Details
+    logs: LogBooks
 
     def __init__(self, connect: Callable[[], Cluster], namespace: str) -> None:
         self._connect = connect
@@ -38,6 +40,7 @@ class Backend:
                 self.sampler = Sampler(cluster, self.store, self._count)
                 self.lookups = Lookups(self._count)
                 self.details = Details(cluster, self.store, self.sampler, self.lookups)
+                self.logs = LogBooks(cluster, self.store, self._count)
                 self.store.start()
                 self.sampler.start()
                 self.cluster = cluster

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from cortex_api.contract import ADMIN_PORT, COMPONENT_LABEL
+from cortex_api.contract import ADMIN_PORT, CANDIDATE, COMPONENT_LABEL
 from cortex_cli import apis
 from cortex_cli.apis import API
 from cortex_cli.connection import Cluster, ClusterError, Object
@@ -108,8 +108,9 @@ class Sampler:
         while True:
             started = time.monotonic()
             found = self._store.apis()
-            for key in self._tracks.keys() - {key_of(api) for api in found}:
-                del self._tracks[key]
+            # A copy, because other threads add tracks.
+            for key in set(self._tracks) - {key_of(api) for api in found}:
+                self._tracks.pop(key, None)
             replicas = sum(len(self._track(key_of(api)).replicas) for api in found)
             for api in found:
                 track = self._track(key_of(api))
@@ -192,7 +193,7 @@ class Sampler:
 
 def is_candidate(pod: Object) -> bool:
     """Return whether a pod belongs to the candidate of an API, whose requests the stable replicas count."""
-    return bool((pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == "candidate")
+    return bool((pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == CANDIDATE)
 
 
 def point_of(api: API, seconds: float, counted: Totals | None) -> Point:

@@ -33,6 +33,60 @@ MODELS = {
         {"name": "mobilenet", "versions": ["7"], "loaded": []},
     ]
 }
+CANDIDATE = {
+    "phase": "Serving",
+    "reason": "Serving",
+    "message": "1 of 1 replicas are ready; no threshold is exceeded",
+    "version": "5f0c2a91",
+    "weight": 10,
+    "mirror": 50,
+    "replicas": 1,
+    "readyReplicas": 1,
+    "requests": 1840,
+    "errorRate": "0.05%",
+    "latencyP95": "74ms",
+    "stableLatencyP95": "81ms",
+    "compared": 8203,
+    "disagreement": "2.4%",
+}
+DIFFERENCES = [
+    {
+        "time": 1795000000 + number,
+        "requestId": f"r-{number}",
+        "path": "/",
+        "request": {"text": text},
+        "stable": {"label": before, "score": 0.5 + number / 8},
+        "candidate": {"label": after, "score": 0.75 + number / 16},
+        "differences": [
+            {"path": "/label", "stable": before, "candidate": after},
+            {"path": "/score", "stable": 0.5 + number / 8, "candidate": 0.75 + number / 16},
+        ],
+    }
+    for number, (text, before, after) in enumerate(
+        (
+            ("the delivery was late but the support was kind", "negative", "positive"),
+            ("not bad at all", "negative", "positive"),
+            ("it works, I guess", "positive", "neutral"),
+        )
+    )
+]
+QUEUE = {"queued": 128, "inFlight": 4, "oldest": "2026-11-26T08:00:00Z"}
+JOBS = {
+    "done": {
+        "id": "done",
+        "status": "completed",
+        "result": {"letters": 5},
+        "timestamp": "2026-11-26T08:00:00.000Z",
+    },
+    "broken": {
+        "id": "broken",
+        "status": "failed",
+        "attempts": 3,
+        "reason": "HandlerFailed",
+        "error": "ValueError: no text",
+        "timestamp": "2026-11-26T08:00:00.000Z",
+    },
+}
 LINES = [
     {"level": "info", "message": "model iris, version 3 loaded in 41 ms"},
     {"level": "info", "message": "ready"},
@@ -227,7 +281,10 @@ def populate(place: Landscape) -> None:
         "image-tagger", namespace="vision", rate=9, seconds=0.17, in_flight=2, answers={"info": MODELS}
     )
     place.api(
-        "letters", kind="AsyncAPI", namespace="default", status={"queue": {"queued": 128, "inFlight": 4}}
+        "letters",
+        kind="AsyncAPI",
+        namespace="default",
+        status={"queue": QUEUE},
     )
     place.replicas(
         "letters",
@@ -236,10 +293,20 @@ def populate(place: Landscape) -> None:
         rate=0.8,
         jobs={"completed": 0.97, "failed": 0.03},
         dead_letters={"HandlerFailed": 14},
+        answers=JOBS,
+    )
+    place.api(
+        "sentiment",
+        replicas=2,
+        spec={"candidate": {"handler": {"path": "handler_v2.py"}, "weight": 10, "mirror": 50}},
+        status={"candidate": CANDIDATE},
+    )
+    place.replicas(
+        "sentiment", 2, rate=22, seconds=0.031, in_flight=1, answers={"candidate/differences": DIFFERENCES}
     )
     place.api("churn", replicas=1)
     place.replicas("churn")
-    for name in ("address-match", "basket-size", "coupon", "dedupe", "eta", "size-guide", "stock", "tax"):
+    for name in ("address-match", "basket-size", "coupon", "dedupe", "eta", "size-guide", "stock"):
         place.api(
             name,
             replicas=0 if name == "eta" else 1,

@@ -133,3 +133,14 @@ def test_a_problem_with_the_kubeconfig_is_a_page_and_can_be_corrected(place: Lan
 def test_an_unknown_path_is_a_page(client):
     answer = client.get("/none")
     assert (answer.status_code, "/none does not exist" in answer.text) == (404, True)
+
+
+def test_the_page_listens_on_a_loopback_address_only(url):
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{32}", url)
+
+
+def test_no_page_has_inline_code_or_content_from_elsewhere(client):
+    html = client.get("/").text
+    assert "fraud-score" in html
+    assert not re.search(r"<script(?![^>]* src=)|<style|\bstyle=|\son\w+=|javascript:", html)
+    assert re.findall(r"(?:src|href)=\"(?:https?:)?//", html) == []

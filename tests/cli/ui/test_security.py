@@ -92,14 +92,3 @@ def test_every_response_forbids_content_from_elsewhere(browser):
         assert not re.search(r"https?:|\*", policy)
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
-
-
-def test_the_page_listens_on_a_loopback_address_only(url):
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{32}", url)
-
-
-def test_no_page_has_inline_code_or_content_from_elsewhere(client):
-    html = client.get("/").text
-    assert "fraud-score" in html
-    assert not re.search(r"<script(?![^>]* src=)|<style|\bstyle=|\son\w+=|javascript:", html)
-    assert re.findall(r"(?:src|href)=\"(?:https?:)?//", html) == []

@@ -48,6 +48,7 @@ function parse(html) {
 
 function apply({ elements, orders }) {
   const focused = document.activeElement;
+  const followed = [...document.querySelectorAll("[data-follow]")].filter(isAtEnd);
   const added = new Map();
   for (const html of elements) {
     const fresh = parse(html);
@@ -71,8 +72,16 @@ function apply({ elements, orders }) {
     }
   }
   if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
+  for (const element of followed) element.scrollTop = element.scrollHeight;
   document.dispatchEvent(new Event("updated"));
 }
+
+// A log follows new lines while it is scrolled to its end.
+function isAtEnd(element) {
+  return element.scrollHeight - element.scrollTop - element.clientHeight < 40;
+}
+
+for (const element of document.querySelectorAll("[data-follow]")) element.scrollTop = element.scrollHeight;
 
 // The stream of the current page, open while the page is visible: a browser opens only six connections to a server.
 
@@ -106,12 +115,18 @@ async function visit(url, isNew) {
   const visit = ++visits;
   if (isNew) history.pushState(null, "", url);
   else history.replaceState(null, "", url);
-  const response = await fetch(url);
+  if (await load(fetch(url), () => visit === visits)) connect();
+}
+
+// Show the page of a response in this one. isWanted: whether the reader has not asked for another page meanwhile.
+async function load(request, isWanted) {
+  const response = await request;
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-  if (visit !== visits) return; // The reader has already asked for something else.
+  if (!isWanted()) return false;
   morph(document.querySelector("main"), fresh.querySelector("main"));
   document.title = fresh.title;
-  connect();
+  for (const element of document.querySelectorAll("[data-follow]")) element.scrollTop = element.scrollHeight;
+  return true;
 }
 
 document.addEventListener("click", (event) => {
@@ -135,10 +150,25 @@ document.addEventListener("input", (event) => {
   clearTimeout(timer);
   timer = setTimeout(() => visit(formUrl(form), false), 120);
 });
-document.addEventListener("submit", (event) => {
-  if (!event.target.matches("form.filter")) return;
-  event.preventDefault();
-  visit(formUrl(event.target), true);
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (form.matches("form.filter")) {
+    event.preventDefault();
+    visit(formUrl(form), true);
+  } else if (form.matches("form[data-send]")) {
+    event.preventDefault();
+    form.classList.add("busy");
+    const body = new URLSearchParams(new FormData(form));
+    try {
+      await load(fetch(form.action, { method: "POST", body }), () => true);
+    } finally {
+      form.classList.remove("busy");
+    }
+  }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  event.target.closest("form[data-send]")?.requestSubmit();
 });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey) return;

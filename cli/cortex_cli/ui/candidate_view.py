@@ -1,0 +1,151 @@
+"""The candidate of an API beside its stable version, with examples of differing responses."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cortex_api.contract import ADMIN_PORT, DIFFERENCES_PATH
+from cortex_cli import apis
+from cortex_cli.apis import API
+from cortex_cli.connection import Cluster, ClusterError
+from cortex_cli.number_text import NO_DATA
+from cortex_cli.ui.sampler import is_candidate
+from cortex_cli.ui.states import words
+from cortex_cli.ui.store import Store, key_of
+
+_EXAMPLES = 10
+_MAX_PODS = 20
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A number of both versions."""
+
+    name: str
+    stable: str
+    candidate: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A request with two different responses. differences: path, value of the stable version, value of the candidate."""
+
+    id: str
+    clock: str
+    path: str
+    request: str
+    stable: str
+    candidate: str
+    differences: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What the operator reports of a candidate."""
+
+    phase: str
+    state: str
+    reason: str
+    message: str
+    since: str
+    weight: str
+    mirror: str
+    rows: list[Comparison]
+
+
+def candidate_of(api: API) -> Candidate | None:
+    """Return the candidate of an API; None without one."""
+    status, spec = api.status.get("candidate"), api.live["spec"].get("candidate")
+    if not status and spec is None:
+        return None
+    status, spec = status or {}, spec or {}
+    phase = str(status.get("phase") or "Starting")
+    state = {"Serving": "ready", "Starting": "waiting"}.get(phase, "failed")
+    ready, wanted = status.get("readyReplicas"), status.get("replicas")
+    latencies = _reported(status.get("stableLatencyP95")), _reported(status.get("latencyP95"))
+    stable = f"{api.status.get('readyReplicas') or 0} / {_reported(apis.desired_replicas(api))}"
+    other = NO_DATA if wanted is None else f"{ready or 0} / {wanted}"
+    rows = [
+        Comparison("p95 latency", *latencies, "to the first byte"),
+        Comparison("Replicas", stable, other, "ready / desired"),
+        Comparison("Requests", "", _count(status.get("requests")), "sent to the candidate by its weight"),
+        Comparison(
+            "Errors",
+            "",
+            _reported(status.get("errorRate")),
+            "share that the stable version had to answer instead",
+        ),
+        Comparison("Compared", "", _count(status.get("compared")), "mirrored requests with both responses"),
+        Comparison(
+            "Disagreement",
+            "",
+            _reported(status.get("disagreement")),
+            "share of these with different responses",
+        ),
+    ]
+    return Candidate(
+        phase,
+        state,
+        words(str(status.get("reason") or "")),
+        str(status.get("message") or ""),
+        apis.age(status.get("since")),
+        _percent(spec.get("weight", status.get("weight", 0))),
+        _percent(spec.get("mirror", status.get("mirror", 0))),
+        rows,
+    )
+
+
+def read_examples(cluster: Cluster, store: Store, api: API) -> list[Example]:
+    """Return the newest differing pairs of all stable replicas. Raises ClusterError if no replica responds."""
+    found: list[dict[str, Any]] = []
+    error: ClusterError | None = None
+    pods = [pod for pod in store.pods(key_of(api)) if apis.is_ready(pod) and not is_candidate(pod)]
+    for pod in pods[:_MAX_PODS]:
+        try:
+            body = apis.proxy_get(cluster, pod, ADMIN_PORT, DIFFERENCES_PATH.lstrip("/"), timeout=3)
+        except ClusterError as failure:
+            error = failure if failure.status != 404 else error
+            continue
+        found += json.loads(body)
+    if error is not None and not found:
+        raise error
+    # A request that was sent again has the same id.
+    distinct = {(pair.get("requestId"), pair.get("time")): pair for pair in found}.values()
+    newest = sorted(distinct, key=lambda pair: float(pair.get("time") or 0), reverse=True)[:_EXAMPLES]
+    return [_example(pair) for pair in newest]
+
+
+def _example(pair: dict[str, Any]) -> Example:
+    moment = float(pair.get("time") or 0)
+    differences = [
+        (str(each.get("path") or "/"), _text(each.get("stable")), _text(each.get("candidate")))
+        for each in pair.get("differences") or ()
+    ]
+    return Example(
+        f"{pair.get('requestId')}-{moment:.3f}",
+        datetime.fromtimestamp(moment).strftime("%H:%M:%S"),
+        str(pair.get("path") or "/"),
+        _text(pair.get("request")),
+        _text(pair.get("stable")),
+        _text(pair.get("candidate")),
+        differences,
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _count(value: Any) -> str:
+    return NO_DATA if value is None else f"{int(value):,}"
+
+
+def _reported(value: Any) -> str:
+    """Return a value of the status, which has its unit: 1.2% or 14ms."""
+    return NO_DATA if value is None else str(value)
+
+
+def _percent(value: Any) -> str:
+    return f"{value:g}%" if isinstance(value, int | float) else str(value)

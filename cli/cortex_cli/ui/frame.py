@@ -1,0 +1,81 @@
+"""What all pages of an API have in common: the API of the URL, its state, tabs and possible changes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from cortex_api import KINDS
+from cortex_cli import apis
+from cortex_cli.apis import API
+from cortex_cli.ui import actions
+from cortex_cli.ui.backend import Backend
+from cortex_cli.ui.candidate_view import candidate_of
+from cortex_cli.ui.detail import condition_with_advice
+from cortex_cli.ui.overview import url_of
+from cortex_cli.ui.pages import View, problem
+from cortex_cli.ui.states import STATES
+from cortex_cli.ui.store import key_of
+
+PATH = "/{kind}/{namespace}/{name}"
+_KINDS = {kind.lower(): kind for kind in KINDS}
+_MAY_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Tab:
+    """A page of an API."""
+
+    title: str
+    url: str
+    is_current: bool
+
+
+class Frame:
+    """Reads the API of a request, and returns the variables of the templates that all its pages use."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def find(self, request: Request) -> API | None:
+        """Return the API of a URL, or None. It is sampled more often from now on."""
+        params = request.path_params
+        key = (_KINDS.get(params["kind"], ""), params["namespace"], params["name"])
+        self._backend.sampler.watch(key)
+        return self._backend.store.find(key)
+
+    def context(self, api: API, tab: str) -> dict[str, Any]:
+        """Return the variables. tab: the end of the URL of the page."""
+        backend, url = self._backend, url_of(api)
+        condition, remedy = condition_with_advice(api)
+        tabs = [("Overview", "")]
+        tabs += [("Candidate", "/candidate")] if candidate_of(api) else []
+        tabs += [("Jobs", "/jobs")] if api.kind == "AsyncAPI" else []
+        tabs += [("Logs", "/logs"), ("Try it", "/try"), ("Manifest", "/manifest")]
+        may = backend.lookups.get(
+            ("may", key_of(api)), lambda: actions.may(backend.open(), api), _MAY_SECONDS, 0.3
+        )
+        return {
+            "api": api,
+            "url": url,
+            "path": url,
+            "age": apis.age(api.live["metadata"].get("creationTimestamp")),
+            "condition": condition,
+            "remedy": remedy,
+            "states": STATES,
+            "tabs": [Tab(title, url + suffix, suffix == tab) for title, suffix in tabs],
+            "errors": backend.sampler.errors(key_of(api)),
+            "actions": actions.actions_of(api),
+            # Until the review has been answered, the page offers nothing.
+            "may_change": may.value is True,
+            "refusal": may.error or "Your kubeconfig does not permit changes of this API"
+            if may.is_known
+            else "",
+        }
+
+
+def missing(request: Request) -> View:
+    """Return the page of an API that does not exist."""
+    params = request.path_params
+    message = f"{params['name']} does not exist in namespace {params['namespace']}. It may have been deleted."
+    return problem("API not found", message, 404)

@@ -1,0 +1,175 @@
+"""The views of one API to work with it: logs, a request of the reader's own, jobs, and changes."""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+from starlette.requests import Request
+
+from cortex_api.contract import PORT
+from cortex_cli import api_keys, apis, jobs
+from cortex_cli.api_keys import HEADER
+from cortex_cli.apis import API
+from cortex_cli.connection import ClusterError, path
+from cortex_cli.ui import actions, try_it
+from cortex_cli.ui.backend import Backend
+from cortex_cli.ui.frame import Frame, missing
+from cortex_cli.ui.highlight import json_text
+from cortex_cli.ui.log_book import LEVELS
+from cortex_cli.ui.overview import url_of
+from cortex_cli.ui.pages import Rows, View
+from cortex_cli.ui.store import key_of
+
+_SHOWN_LINES = 600
+Form = dict[str, str]
+
+
+class ToolPages:
+    """The views. Those that change something take the submitted form, and return the URL to show next, or a view."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._frame = Frame(backend)
+
+    def logs(self, request: Request) -> View:
+        """The logs of all replicas, filtered by the URL."""
+        api = self._frame.find(request)
+        if api is None:
+            return missing(request)
+        query = request.query_params
+        level = query.get("level", "") if query.get("level") in LEVELS else ""
+        text, pod = query.get("q", "").strip(), query.get("pod", "")
+        every, errors = self._backend.logs.lines(key_of(api))
+        words = text.lower().split()
+        matching = [line for line in every if line.matches(level, words, pod)]
+        lines = matching[-_SHOWN_LINES:]
+        pods = sorted(
+            {line.pod for line in every}
+            | {str(p["metadata"]["name"]) for p in self._backend.store.pods(key_of(api))}
+        )
+        context = {
+            "lines": lines,
+            "matching": len(matching),
+            "total": len(every),
+            "levels": LEVELS,
+            "level": level,
+            "text_filter": text,
+            "pod": pod,
+            "pods": pods,
+            "log_errors": errors,
+            "prefix": f"{api.service}-",
+        }
+        live = ("_status.html", "_head.html", "_log_state.html")
+        return View(
+            "logs.html",
+            {**self._frame.context(api, "/logs"), **context},
+            live,
+            (Rows("lines", "line", lines),),
+        )
+
+    def try_form(self, request: Request) -> View:
+        """The form for a request, with the payload of the project."""
+        api = self._frame.find(request)
+        if api is None:
+            return missing(request)
+        cluster = self._backend.open()
+        sample = self._backend.lookups.get(
+            ("sample", key_of(api)), lambda: try_it.sample(cluster, api), 300.0, 1.0
+        )
+        return self._try(api, try_it.Request(body=sample.value or "{}"), None)
+
+    def try_send(self, request: Request, form: Form) -> View:
+        """Send the request of the form, and show the response."""
+        api = self._frame.find(request)
+        if api is None:
+            return missing(request)
+        sent = try_it.Request.of(form)
+        return self._try(api, sent, try_it.send(self._backend.open(), api, sent))
+
+    def _try(self, api: API, request: try_it.Request, answer: try_it.Answer | None) -> View:
+        context = {
+            "request": request,
+            "answer": answer,
+            "body": json_text(answer.text) if answer and answer.is_json else (answer.text if answer else ""),
+            "methods": try_it.METHODS,
+            "needs_key": api_keys.requires_key(api),
+        }
+        return View(
+            "try.html", {**self._frame.context(api, "/try"), **context}, ("_status.html", "_head.html")
+        )
+
+    def jobs(self, request: Request) -> View:
+        """The queue of an AsyncAPI, how jobs have ended, and one job by its id."""
+        api = self._frame.find(request)
+        if api is None or api.kind != "AsyncAPI":
+            return missing(request)
+        job = request.query_params.get("id", "").strip()
+        totals = self._backend.sampler.totals(key_of(api))
+        queue = api.status.get("queue")
+        context = {
+            "queue": queue,
+            "oldest": apis.age((queue or {}).get("oldest")),
+            "totals": totals,
+            "job": job,
+            "found": self._job(api, job, "") if job and not api_keys.requires_key(api) else None,
+            "needs_key": api_keys.requires_key(api),
+        }
+        live = ("_status.html", "_head.html", "_jobs.html")
+        return View("jobs.html", {**self._frame.context(api, "/jobs"), **context}, live)
+
+    def _job(self, api: API, job: str, key: str) -> dict[str, Any]:
+        """Return the state of a job, or why it cannot be read as `problem`."""
+        gateway = path("v1/services", api.namespace, f"{api.service}:{PORT}", "proxy/")
+        try:
+            response = jobs.get(self._backend.open(), gateway, job, {HEADER: key} if key else {})
+            content = json.loads(response.body)
+        except ClusterError as error:
+            return {"problem": error.message}
+        except ValueError:
+            return {"problem": "the gateway sent no JSON"}
+        if response.status != 200 or not isinstance(content, dict):
+            return {"problem": str(content.get("error") if isinstance(content, dict) else content)}
+        if "result" in content:
+            content["result"] = json_text(json.dumps(content["result"], indent=2, ensure_ascii=False))
+        return content
+
+    def confirm(self, request: Request) -> View:
+        """Ask before a change."""
+        return self._confirm(request, "", "")
+
+    def _confirm(self, request: Request, error: str, value: str) -> View:
+        api = self._frame.find(request)
+        name = request.path_params["action"]
+        action = next((each for each in actions.actions_of(api) if each.name == name), None) if api else None
+        if api is None or action is None:
+            return missing(request)
+        try:
+            warning = actions.warning(actions.read(self._backend.open(), api))
+        except ClusterError as failure:
+            warning = failure.message
+        value = value or str(api.live["spec"].get("replicas", 1))
+        context = {"action": action, "warning": warning, "error": error, "value": value}
+        return View("confirm.html", {**self._frame.context(api, ""), **context}, ("_status.html",))
+
+    def perform(self, request: Request, form: Form) -> View | str:
+        """Make a change. Returns the URL of the API."""
+        api = self._frame.find(request)
+        if api is None:
+            return missing(request)
+        cluster = self._backend.open()
+        try:
+            current = actions.read(cluster, api)
+            action = next(
+                (a for a in actions.actions_of(current) if a.name == request.path_params["action"]), None
+            )
+            if action is None:
+                raise ClusterError("the API has changed meanwhile, and the change does not apply any more")
+            actions.perform(cluster, current, action, form.get("value", ""))
+        except ClusterError as error:
+            return self._confirm(request, error.message, form.get("value", ""))
+        return url_of(api)
+
+
+def job_url(api: API, job: str) -> str:
+    """Return the URL of the page of a job."""
+    return f"{url_of(api)}/jobs?id={quote(job)}"
