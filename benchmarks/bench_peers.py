@@ -26,7 +26,16 @@ from peer_chart import chart
 from peer_servers import CORTEX, PEERS, PeerServer, Serving, make_network, prepare, serving
 from peer_tables import OPEN_LOOP, OURS, Row, tables
 
-CONNECTIONS = {"trivial": 16, "iris": 16, "batching": 32}
+CONNECTIONS = {
+    "trivial": 16,
+    "iris": 16,
+    "batching": 32,
+    "v2-rest": 16,
+    "v2-grpc": 16,
+    "v2-json-1mb": 4,
+    "v2-binary-1mb": 4,
+    "v2-grpc-1mb": 4,
+}
 IDLE_S = 1.0
 TRIES = 2
 ARRIVALS = 3
@@ -88,6 +97,11 @@ class Run:
 
     def _load(self, work: str, contestant: PeerServer, server: Serving, seconds: float) -> float:
         question, connections = contestant.questions[work], CONNECTIONS[work]
+        if question.is_grpc:
+            command = [sys.executable, str(HERE / "grpc_loop.py"), str(server.port), question.path]
+            command += [str(connections), str(seconds)]
+            assert isinstance(question.body, bytes)
+            return float(output_of(pinned([self.load], command), question.body))
         return measure(
             server.port,
             question.body,
@@ -96,6 +110,7 @@ class Run:
             self.wrk,
             path=question.path,
             connections=connections,
+            headers=question.headers,
         )
 
     def _open_loop(
@@ -105,7 +120,8 @@ class Run:
         question = contestant.questions[OPEN_LOOP]
         command = [sys.executable, str(HERE / "open_loop.py"), str(server.port), question.path, str(rate)]
         command += [str(ARRIVALS * self.seconds), str(number)]
-        found = json.loads(output_of(pinned([self.load], command), question.body.encode()))
+        body = question.body.encode() if isinstance(question.body, str) else question.body
+        found = json.loads(output_of(pinned([self.load], command), body))
         row = Row(OPEN_LOOP, peer.name, contestant.name, number, "", "")
         self._note(row, f"{prefix}rate", rate)
         for name in ("p50", "p99", "p999", "late"):
@@ -187,7 +203,7 @@ def main() -> None:
     file = options.out or HERE / "results" / f"peers-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
     for number in range(1, options.rounds + 1):
         for work in works:
-            for peer in ready:
+            for peer in (peer for peer in ready if work in peer.questions):
                 busy = f"{os.getloadavg()[0]:.1f}"
                 run.rows.append(Row(work, peer.name, "", number, "load_average", busy))
                 for attempt in range(1, TRIES + 1):

@@ -18,10 +18,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+import grpc
 import numpy as np
 import processes
+import yaml
 from bench_runtime import FLOWER, HERE, TRIVIAL, Contestant, Failed, free_port, pinned
 from peer_tables import OURS
+from questions import MODEL, V2, Question
 
 import cortex_api
 
@@ -32,24 +35,25 @@ START_TIMEOUT = 90.0
 LAYERS = (1024, 4096, 4096, 1000)
 NUMBERS = [round(number / 7, 2) for number in range(LAYERS[0])]
 ROW = json.dumps(NUMBERS)
-V2 = {"inputs": [{"name": "row", "shape": [1, LAYERS[0]], "datatype": "FP32", "data": NUMBERS}]}
-
-
-@dataclass(frozen=True)
-class Question:
-    """The path and body of the request that is sent repeatedly."""
-
-    path: str
-    body: str
+V2_ROW = {"inputs": [{"name": "row", "shape": [1, LAYERS[0]], "datatype": "FP32", "data": NUMBERS}]}
 
 
 @dataclass(frozen=True)
 class Start:
-    """Parameters for the start of a server. scratch: a temporary folder."""
+    """Parameters for the start of a server. port: the measured one. scratch: a temporary folder."""
 
     work: str
     port: int
     scratch: Path
+
+    @property
+    def is_grpc(self) -> bool:
+        return self.work.startswith("v2-grpc")
+
+    @property
+    def has_tensor(self) -> bool:
+        """Whether the server doubles a tensor instead of running a model."""
+        return self.work.endswith("-1mb")
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,34 @@ class Serving:
 
 
 def _cortex(start: Start) -> list[str]:
+    if start.work in V2:
+        command = Contestant(OURS, project=_v2_project(start))
+        if start.is_grpc:
+            ports = command.command(free_port(), free_port(), start.scratch)
+            return [*ports, "--grpc-port", str(start.port)]
+        return command.command(start.port, free_port(), start.scratch)
     project = {"trivial": HERE / "trivial", "iris": IRIS, "batching": BUILD / "mlp"}[start.work]
     return Contestant(OURS, project=project).command(start.port, free_port(), start.scratch)
+
+
+def _v2_project(start: Start) -> Path:
+    """Write a project that answers the Open Inference Protocol: the iris model without code, or a handler for the tensor."""
+    project = start.scratch / "project"
+    project.mkdir()
+    if start.has_tensor:
+        shutil.copy(HERE / "tensor" / "handler.py", project)
+        handler: dict[str, object] = {"type": "python", "path": "handler.py"}
+    else:
+        shutil.copy(IRIS / "iris.onnx", project)
+        handler = {"type": "onnx", "models": {"path": "iris.onnx"}}
+    manifest = {
+        "apiVersion": cortex_api.kinds.API_VERSION,
+        "kind": "RealtimeAPI",
+        "metadata": {"name": MODEL},
+        "spec": {"handler": {**handler, "protocols": {"grpc": start.is_grpc}}},
+    }
+    (project / "api.yaml").write_text(yaml.safe_dump(manifest))
+    return project
 
 
 def _script(name: str) -> Callable[[Start], list[str]]:
@@ -101,8 +131,11 @@ def _bentoml(start: Start) -> list[str]:
 
 def _mlserver(start: Start) -> list[str]:
     settings = {"parallel_workers": 0, "host": "127.0.0.1", "debug": False, "gzip_enabled": False}
-    ports = {"http_port": start.port, "grpc_port": free_port(), "metrics_port": free_port()}
-    model = {"name": "bench", "implementation": f"mlserver_server.{start.work.capitalize()}"}
+    measured, other = ("grpc_port", "http_port") if start.is_grpc else ("http_port", "grpc_port")
+    ports = {measured: start.port, other: free_port(), "metrics_port": free_port()}
+    classes = {"trivial": "Trivial", "iris": "Iris", "batching": "Batching"}
+    implementation = classes.get(start.work, "V2Tensor" if start.has_tensor else "V2Iris")
+    model = {"name": MODEL, "implementation": f"mlserver_server.{implementation}"}
     batches = {"max_batch_size": 16, "max_batch_time": 0.005} if start.work == "batching" else {}
     (start.scratch / "settings.json").write_text(json.dumps(settings | ports))
     (start.scratch / "model-settings.json").write_text(json.dumps(model | batches))
@@ -113,19 +146,31 @@ def _python(name: str) -> list[str]:
     return [str(BUILD / name / "bin" / "python")]
 
 
+def _without(questions: Mapping[str, Question], *names: str) -> dict[str, Question]:
+    return {name: question for name, question in questions.items() if name not in names}
+
+
 def _questions(path: str, batching: Question) -> dict[str, Question]:
     return {"trivial": Question(path, TRIVIAL), "iris": Question(path, FLOWER), "batching": batching}
 
 
 PREDICT = "/predict"
 KSERVE = "/v1/models/bench:predict"
-CORTEX = PeerServer(OURS, _cortex, _questions("/", Question("/", ROW)))
+CORTEX = PeerServer(OURS, _cortex, {**_questions("/", Question("/", ROW)), **V2})
 _PEERS = (
     PeerServer(
-        "kserve", _script("kserve"), _questions(KSERVE, Question(KSERVE, f'{{"instances": [{ROW}]}}'))
+        "kserve",
+        _script("kserve"),
+        {**_questions(KSERVE, Question(KSERVE, f'{{"instances": [{ROW}]}}')), **V2},
     ),
     PeerServer(
-        "mlserver", _mlserver, _questions(PREDICT, Question("/v2/models/bench/infer", json.dumps(V2)))
+        "mlserver",
+        _mlserver,
+        {
+            **_questions(PREDICT, Question("/v2/models/bench/infer", json.dumps(V2_ROW))),
+            # It does not implement tensors as bytes over HTTP.
+            **_without(V2, "v2-binary-1mb"),
+        },
     ),
     PeerServer("litserve", _script("litserve"), _questions(PREDICT, Question(PREDICT, ROW))),
     PeerServer(
@@ -191,7 +236,7 @@ def make_network() -> None:
 @contextmanager
 def serving(contestant: PeerServer, work: str, cores: list[int]) -> Iterator[Serving]:
     """Start a server on the given cores, wait until it responds, and yield it. Raises Failed."""
-    model = IRIS / "iris.onnx" if work == "iris" else BUILD / "mlp" / "mlp.onnx"
+    model = IRIS / "iris.onnx" if work in ("iris", "v2-rest", "v2-grpc") else BUILD / "mlp" / "mlp.onnx"
     with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as folder:
         scratch = Path(folder)
         start = Start(work, free_port(), scratch)
@@ -215,12 +260,17 @@ def serving(contestant: PeerServer, work: str, cores: list[int]) -> Iterator[Ser
 
 
 def answers(port: int, question: Question) -> bool:
-    """Return whether the server responds with 200 to the measured request."""
+    """Return whether the server answers the measured request."""
+    body = question.body.encode() if isinstance(question.body, str) else question.body
+    if question.is_grpc:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            try:
+                return bool(channel.unary_unary(question.path)(body, timeout=5))
+            except grpc.RpcError:
+                return False
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request(
-            "POST", question.path, question.body.encode(), {"content-type": "application/json"}
-        )
+        connection.request("POST", question.path, body, dict(question.headers))
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

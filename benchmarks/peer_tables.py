@@ -10,7 +10,20 @@ TITLES = {
     "trivial": "A trivial synchronous handler, 200 bytes of JSON",
     "iris": "A small ONNX model (iris)",
     "batching": "An ONNX model of 25 million weights, batches of 16 rows or 5 ms",
+    "v2-rest": "Open Inference Protocol over HTTP (iris, JSON)",
+    "v2-grpc": "Open Inference Protocol over gRPC (iris)",
+    "v2-json-1mb": "Open Inference Protocol over HTTP, a tensor of 1 MB in JSON",
+    "v2-binary-1mb": "Open Inference Protocol over HTTP, a tensor of 1 MB as bytes",
+    "v2-grpc-1mb": "Open Inference Protocol over gRPC, a tensor of 1 MB",
 }
+GOALS = {
+    ("v2-rest", "kserve"): 5,
+    ("v2-rest", "mlserver"): 3,
+    ("v2-grpc", "kserve"): 3,
+    ("v2-grpc", "mlserver"): 3,
+    **{(f"v2-{form}-1mb", peer): 2 for form in ("json", "binary", "grpc") for peer in ("kserve", "mlserver")},
+}
+"""Minimum ratios of requests per second, by workload and peer."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +120,20 @@ def _middle(values: list[float], digits: int = 0) -> str:
 
 
 def _throughput(values: Values, work: str) -> str:
+    has_goals = any(each == work for each, _ in GOALS)
+
+    def goal(peer: str) -> list[str]:
+        text = peer if peer in ("", "goal") else f"{GOALS[work, peer]}" if (work, peer) in GOALS else ""
+        return [text] if has_goals else []
+
     rates = values.ours(work, "requests_per_second")
-    lines = [[OURS, _middle(rates), "", _middle(values.ours(work, "cpu_us")), ""]]
+    lines = [[OURS, _middle(rates), "", _middle(values.ours(work, "cpu_us")), "", *goal("")]]
     for peer in values.best_first(work, "requests_per_second", highest=True):
         line = [peer, _middle(values.theirs(work, peer, "requests_per_second"))]
         line += [values.ratio(work, peer, "requests_per_second")]
         line += [_middle(values.theirs(work, peer, "cpu_us")), values.ratio(work, peer, "cpu_us")]
-        lines.append(line)
-    heads = ["", "requests/s", "Cortex / peer", "CPU per request, µs", "Cortex / peer"]
+        lines.append([*line, *goal(peer)])
+    heads = ["", "requests/s", "Cortex / peer", "CPU per request, µs", "Cortex / peer", *goal("goal")]
     return f"### {TITLES[work]}\n\n" + _table(heads, lines)
 
 

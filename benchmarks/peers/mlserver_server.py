@@ -1,6 +1,7 @@
 """MLServer: `mlserver start FOLDER` with a class from this module. No parallel workers (parallel_workers 0).
 
-The first two classes use custom endpoints, which are faster than the v2 protocol. MLServer only batches the v2 protocol.
+The first two classes use custom endpoints, which are faster than the v2 protocol. MLServer only batches the v2 protocol. The last
+two classes answer the Open Inference Protocol.
 """
 
 from typing import Any
@@ -47,3 +48,23 @@ class Batching(MLModel):
         rows = NumpyCodec.decode_input(payload.inputs[0])
         classes = NumpyCodec.encode_output("class", np.array(self.model(rows))[:, None])
         return InferenceResponse(model_name=self.name, outputs=[classes])
+
+
+class V2Iris(MLModel):
+    async def load(self) -> bool:
+        self.model = work.Iris()
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        found = self.model.tensors(NumpyCodec.decode_input(payload.inputs[0]))
+        outputs = [NumpyCodec.encode_output(name, values) for name, values in found.items()]
+        return InferenceResponse(model_name=self.name, outputs=outputs)
+
+
+class V2Tensor(MLModel):
+    async def load(self) -> bool:
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        values = work.double(NumpyCodec.decode_input(payload.inputs[0]))
+        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("y", values)])

@@ -5,6 +5,7 @@ workloads with a model).
 """
 
 import os
+import socket
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,16 @@ BATCH_WAIT_S = 0.005
 
 def trivial(payload: dict[str, Any]) -> dict[str, Any]:
     return {"items": len(payload["items"]), "ok": True}
+
+
+def double(tensor: Any) -> Any:
+    return tensor * np.float32(2)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class _Model:
@@ -41,6 +52,11 @@ class Iris(_Model):
         _, probabilities = self.session.run(None, {self.input: flower})
         best = int(probabilities[0].argmax())
         return {"label": LABELS[best], "probability": round(float(probabilities[0][best]), 4)}
+
+    def tensors(self, flowers: Any) -> dict[str, Any]:
+        """Return all outputs of the model by name."""
+        names = [output.name for output in self.session.get_outputs()]
+        return dict(zip(names, self.session.run(names, {self.input: flowers}), strict=True))
 
 
 class Network(_Model):

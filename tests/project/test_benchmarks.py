@@ -6,13 +6,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import grpc
 import pytest
+import uvloop
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
+GRPC = runpy.run_path(str(BENCHMARKS / "grpc_loop.py"))
 POISSON = runpy.run_path(str(BENCHMARKS / "open_loop.py"))
 TABLES = runpy.run_path(str(BENCHMARKS / "peer_tables.py"))
 Row, tables = TABLES["Row"], TABLES["tables"]
@@ -72,6 +76,11 @@ def test_a_goal_is_missed_if_the_spread_of_the_rounds_does_not_reach_it() -> Non
     assert (far.median, far.spread, far.is_missed) == (1.7, pytest.approx(0.35), False)
     rates["far"] = [12.0, 12.0, 15.0]
     assert [ratio.is_missed for ratio in run["ratios"](work, rates)] == [False, True]
+
+
+def test_workloads_with_goals_have_a_column_for_them() -> None:
+    rows = [Row("v2-grpc", "kserve", name, 1, "requests_per_second", "10") for name in ("cortex", "kserve")]
+    assert "| kserve | 10 | 1.00 (1.00 to 1.00) | - | - | 3 |" in tables(rows)
 
 
 def test_failed_peers_are_listed_with_the_error() -> None:
@@ -145,3 +154,33 @@ def test_open_loop_load_fails_on_an_error_response(port: int) -> None:
 )
 def test_complete_detects_the_end_of_a_response(received: bytes, is_complete: bool) -> None:
     assert POISSON["complete"](received) is is_complete
+
+
+@pytest.fixture(scope="module")
+def grpc_port() -> Iterator[int]:
+    """The port of a server that returns messages, and fails a call of /echo/Fail."""
+
+    class Echo(grpc.GenericRpcHandler):
+        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            def fail(message: bytes, context: grpc.ServicerContext) -> bytes:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "wrong")
+
+            return grpc.unary_unary_rpc_method_handler(
+                fail if details.method == "/echo/Fail" else lambda message, context: message
+            )
+
+    server = grpc.server(ThreadPoolExecutor(4), handlers=[Echo()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield port
+    server.stop(None).wait()
+
+
+@pytest.mark.parametrize("size", [1, 20_000, 3_000_000])
+def test_grpc_load_sends_messages_of_every_size(grpc_port: int, size: int) -> None:
+    assert uvloop.run(GRPC["load"](grpc_port, "/echo/Echo", 3, 0.5, b"x" * size)) > 0
+
+
+def test_grpc_load_fails_on_a_call_that_fails(grpc_port: int) -> None:
+    with pytest.raises(RuntimeError, match="a response has 0 bytes instead of a message"):
+        uvloop.run(GRPC["load"](grpc_port, "/echo/Fail", 1, 0.3, b"x"))
