@@ -251,7 +251,7 @@ def test_predict_debug_shows_the_log_of_the_request(place):
 
 
 def test_logs_of_all_replicas_are_merged_by_time(place):
-    lines = place.cortex("logs", "flowers").stdout.splitlines()
+    lines = place.cortex("logs", "flowers", "-o", "text").stdout.splitlines()
     assert [(line.split()[0], line.split()[-3]) for line in lines if "from" in line] == [
         ("0", "hello"),
         ("1", "hello"),
@@ -263,7 +263,7 @@ def test_logs_of_all_replicas_are_merged_by_time(place):
 
 
 def test_json_logs_contain_the_pod_and_are_filtered_by_level(place):
-    result = place.cortex("logs", "flowers", "-o", "json", "--level", "warning")
+    result = place.cortex("logs", "flowers", "--level", "warning")
     lines = [json.loads(line) for line in result.stdout.splitlines() if "bye" in line]
     assert [(line["pod"], line["message"]) for line in lines] == [
         ("api-flowers-0", "bye from api-flowers-0"),

@@ -126,6 +126,15 @@ def test_reload_serves_the_changed_code(run, project):
         time.sleep(0.05)
 
 
+def test_a_500_contains_the_traceback(run, project):
+    (project / "handler.py").write_text(HANDLER % "{}[payload]")
+    served = run(str(project / "api.yaml"))
+    served.until("is ready")
+    response = served.post()
+    assert response.status_code == 500
+    assert response.json()["traceback"][1] == '  File "handler.py", line 2, in handle_post'
+
+
 def test_no_request_fails_during_a_reload(run, project):
     running = run(str(project / "api.yaml"), "--reload")
     running.until("first is ready")

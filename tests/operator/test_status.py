@@ -405,6 +405,21 @@ def test_an_event_is_about_the_api() -> None:
 
 
 @pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        (
+            "handler.py raised KeyError: 'x' (handler.py, line 3)\nTraceback (most recent call last):\n  File",
+            "handler.py raised KeyError: 'x' (handler.py, line 3)",
+        ),
+        ("pip exited with status 1:\nLooking\nERROR: none found\n", "pip exited with status 1: ERROR: none found"),
+        ("one line", "one line"),
+    ],
+)  # fmt: skip
+def test_an_event_is_one_line(message: str, shown: str) -> None:
+    assert events.warning(resource(), "R", message, at(0))["message"] == shown
+
+
+@pytest.mark.parametrize(
     ("reason", "kind"),
     [
         *[

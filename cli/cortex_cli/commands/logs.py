@@ -3,6 +3,7 @@
 import heapq
 import json
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -61,7 +62,10 @@ class LogFilter:
 @click.option("--level", type=click.Choice(_LEVELS), help="Show only this level and above.")
 @click.option("--request", metavar="ID", help="Show only the lines of one request.")
 @click.option(
-    "-o", "--output", type=click.Choice(["json"]), help="Print JSON lines with the name of the pod."
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    help="Print lines for people, or JSON with the name of the pod.  [default: text on a terminal, otherwise json]",
 )
 @cluster_options
 def logs(
@@ -78,7 +82,7 @@ def logs(
     """Show the logs of all replicas of an API, merged."""
     api = apis.find(cluster, name)
     log_filter = LogFilter(level, request)
-    show = _Printer(api, output == "json")
+    show = _Printer(api, output == "json" if output else not sys.stdout.isatty())
     if follow:
         for pod, line in stream(cluster, api, tail, container):
             if log_filter.matches(line):

@@ -115,7 +115,8 @@ class Scratch:
 
         ports: of the API, of the admin port and of gRPC. variables: environment variables of the user's code.
         """
-        code = ["--project", str(project), "--models", str(self.models), *(["--reload"] if reload else [])]
+        code = ["--project", str(project), "--models", str(self.models), "--show-tracebacks"]
+        code += ["--reload"] if reload else []
         port, admin_port, grpc_port = ports
         if isinstance(api, RealtimeAPI):
             serve = self._program(

@@ -61,13 +61,19 @@ def _event(live: Object, kind: str, reason: str, message: str, now: str) -> Obje
         },
         "type": kind,
         "reason": reason,
-        "message": message[:1024],
+        "message": _one_line(message)[:1024],
         "source": {"component": MANAGER},
         "reportingComponent": MANAGER,
         "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,
     }
+
+
+def _one_line(message: str) -> str:
+    """Return the first line, which has the cause. If it only announces the output of a command, add the last line of that."""
+    first, *more = [line for line in message.splitlines() if line.strip()] or [""]
+    return f"{first} {more[-1].strip()}" if more and first.endswith(":") else first
 
 
 def _condition(status: Object, kind: str) -> Object:

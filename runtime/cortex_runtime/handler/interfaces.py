@@ -13,7 +13,7 @@ from typing import Any
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler.arguments import arguments_of, is_async
 from cortex_runtime.handler.payload_type import hints_of
-from cortex_runtime.logs.tracebacks import brief, in_one_line
+from cortex_runtime.logs.tracebacks import brief, cause
 
 REQUEST_ARGUMENTS = ("payload", "query_params", "headers")
 JOB_ARGUMENTS = ("payload", "request_id")
@@ -321,6 +321,4 @@ def run_constructor(where: str, constructor: Callable[[], Any]) -> Any:
     except StartError:
         raise
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        raise StartError(
-            "HandlerInitError", f"{where} raised {in_one_line(error)}\n{brief(error)}"
-        ) from error
+        raise StartError("HandlerInitError", f"{where} raised {cause(error)}\n{brief(error)}") from error

@@ -29,7 +29,7 @@ from cortex_runtime.handler.interfaces import (
     constructor_arguments,
 )
 from cortex_runtime.handler.route import MARK
-from cortex_runtime.logs.tracebacks import brief, in_one_line
+from cortex_runtime.logs.tracebacks import brief, cause
 
 
 def load_code(path: Path | None, handler_type: str, kind: str = "RealtimeAPI") -> Code:
@@ -231,7 +231,11 @@ def _refuse_two_definitions(path: Path) -> None:
     try:
         tree = ast.parse(path.read_bytes(), str(path))
     except (SyntaxError, ValueError) as error:
-        raise StartError("HandlerImportError", f"{path.name} is not valid Python:\n{brief(error)}") from error
+        # Its frames are those of the parser.
+        text = brief(error.with_traceback(None))
+        raise StartError(
+            "HandlerImportError", f"{path.name} is not valid Python: {cause(error)}\n{text}"
+        ) from error
     for interface in INTERFACES:
         lines = [
             str(node.lineno)
@@ -260,6 +264,6 @@ def _import_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise StartError(
-            "HandlerImportError", f"{path.name} raised {in_one_line(error)}\n{brief(error)}"
+            "HandlerImportError", f"{path.name} raised {cause(error)}\n{brief(error)}"
         ) from error
     return module

@@ -223,10 +223,15 @@ def show_tracebacks() -> None:
     _shows_tracebacks = True
 
 
+def shown_traceback(error: BaseException) -> str | None:
+    """Return the traceback that a client gets; None unless `show_tracebacks` was called."""
+    return brief(error) if _shows_tracebacks else None
+
+
 def _internal_error(error: BaseException) -> HttpError:
     answer = HttpError(500, "internal server error")
-    if _shows_tracebacks:
-        answer.details = {"traceback": brief(error).splitlines()}
+    if (traceback := shown_traceback(error)) is not None:
+        answer.details = {"traceback": traceback.splitlines()}
     return answer
 
 

@@ -194,6 +194,8 @@ class Jobs:
             log.exception("the handler failed")
             name = type(error.__cause__ or error).__name__
             message = f"the handler raised {name}; the log of the worker has the traceback with this job's id"
+            if (traceback := response.shown_traceback(error)) is not None:
+                message = f"the handler raised {name}\n{traceback}"
             self._send_failure(identity, "HandlerError", message, True)
 
     def _finish(self, identity: str, callback: Callable[[], Any] | None) -> None:

@@ -63,6 +63,18 @@ def in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {_shortened(lines[0])}" if lines else type(error).__name__
 
 
+def cause(error: BaseException) -> str:
+    """Return the error in one line with the last line of the project that it passed: "KeyError: 'x' (handler.py, line 3)"."""
+    text, step, place = in_one_line(error), error.__traceback__, ""
+    while step is not None:
+        name = step.tb_frame.f_code.co_filename
+        if (relative := _relative(name)) != name:
+            place = f" ({relative}, line {step.tb_lineno})"
+        step = step.tb_next
+    # The message of a SyntaxError has its own place.
+    return text if isinstance(error, SyntaxError) else text + place
+
+
 def text_of(value: object) -> str:
     """Return str(value), or a placeholder if str() raises."""
     try:

@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketState
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler.interfaces import Method
 from cortex_runtime.handler.routing import MOUNT, WEBSOCKET, BoundRoute, specificity
-from cortex_runtime.logs.tracebacks import brief, in_one_line
+from cortex_runtime.logs.tracebacks import brief, cause
 from cortex_runtime.serving.admission import ROUTE
 from cortex_runtime.serving.endpoint import Resource
 from cortex_runtime.serving.handler_service import HandlerService
@@ -61,7 +61,7 @@ class HandlerRoutes:
                     raise StartError(
                         "HandlerInitError",
                         f"{found.route.name}: the application mounted at {found.route.path} failed to start: "
-                        f"{in_one_line(error)}\n{brief(error)}",
+                        f"{cause(error)}\n{brief(error)}",
                     ) from error
             yield
 

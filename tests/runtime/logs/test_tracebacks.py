@@ -82,7 +82,7 @@ def test_a_constructor_that_fails_and_a_request_that_fails(serve):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """Create a project that raises an exception deep within a library. Return the function that raises it."""
-    monkeypatch.setattr(tracebacks, "_project", "")
+    monkeypatch.setattr(tracebacks, "_project", ())
     project, library = tmp_path / "project", tmp_path / "library"
     for folder in (project, library):
         folder.mkdir()
@@ -147,3 +147,9 @@ def test_the_termination_log_keeps_the_first_line_and_complete_last_lines(tmp_pa
     kept = json.loads(content)["message"].splitlines()
     assert kept[:2] == ["what happened", "..."]
     assert kept[2:] == lines[-len(kept) + 2 :]
+
+
+def test_the_cause_names_the_last_line_of_the_project(project):
+    assert tracebacks.cause(caught(project.begin, 3)).endswith(" (mine_of_test.py, line 5)")
+    assert tracebacks.cause(caught(project.wrap, 3)) == "ValueError: wrapped (mine_of_test.py, line 10)"
+    assert tracebacks.cause(caught(StartError, "reason", None)).startswith("AttributeError: ")
