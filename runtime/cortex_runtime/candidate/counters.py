@@ -57,6 +57,10 @@ class WorkerCounters:
                 self._cells[cell] = 0.0
             self._cells[_VERSION] = number
 
+    def end_version(self) -> None:
+        """Forget the counts: the same version starts from zero if it becomes active again."""
+        self._cells[_VERSION] = 0.0
+
     def add(self, cell: int) -> None:
         """Count one event."""
         self._cells[cell] += 1.0

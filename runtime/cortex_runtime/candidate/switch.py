@@ -75,6 +75,7 @@ class Switch:
             session.close()
         if split is None:
             self.session = None
+            self._counters.end_version()
             self._install(self._app)
             self.on_session(None)
             return

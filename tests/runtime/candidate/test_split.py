@@ -43,6 +43,15 @@ def test_requests_without_a_split_name_no_version_after_one_was_removed(pair):
     assert "cortex_candidate" not in PLAIN.get(f"{pair.stable.admin}/metrics").text
 
 
+def test_a_version_that_is_removed_and_used_again_starts_from_zero(pair):
+    pair.split(weight=100)
+    pair.load(10)
+    assert pair.report()["requests"] == 10
+    pair.split(weight=0, mirror=0, same_version=True)
+    pair.split(weight=100, same_version=True)
+    assert pair.report()["requests"] == 0
+
+
 def test_an_invalid_split_changes_nothing(pair):
     pair.split(weight=100)
     pair.path.write_text('{"version": "v", "weight": 101}')
