@@ -61,16 +61,17 @@ class StableApp(InlineApp, Protocol):
 class SplitApp:
     """Answers each request with the version that the split selects.
 
-    max_body: bytes of a request. timeout: seconds of a request. most_pending: requests that wait for the candidate at most.
+    max_body: bytes of a request. timeout: seconds of a request. most_forwarded: requests that are forwarded at the same time.
     """
 
     def __init__(
-        self, app: StableApp, session: Session, *, max_body: int, timeout: float, most_pending: int
+        self, app: StableApp, session: Session, *, max_body: int, timeout: float, most_forwarded: int
     ) -> None:
         self._app = app
         self._session = session
         self._counters = session.counters
-        self._max_body, self._timeout, self._most_pending = max_body, timeout, most_pending
+        self._max_body, self._timeout, self._most_forwarded = max_body, timeout, most_forwarded
+        self._forwarded = 0
         self.find_inline = app.find_inline
 
     def answer_inline(
@@ -117,11 +118,20 @@ class SplitApp:
         self, selected: Selected, fields: dict[bytes, bytes], scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Let the candidate answer a request, or the stable version if it does not."""
+        self._forwarded += 1
+        try:
+            await self._forward_within_limit(selected, fields, scope, receive, send)
+        finally:
+            self._forwarded -= 1
+
+    async def _forward_within_limit(
+        self, selected: Selected, fields: dict[bytes, bytes], scope: Scope, receive: Receive, send: Send
+    ) -> None:
         session, counted = self._session, selected is Selected.WEIGHTED
         if self._app.admission.key_error(fields) is not None:
             await self._answer_stable(self._app, False, scope, receive, send)
             return
-        if session.breaker.is_open or session.forwarder.pending >= self._most_pending:
+        if session.breaker.is_open or self._forwarded > self._most_forwarded:
             self._count(counters.DIVERTED, counted)
             await self._answer_stable(self._app, session.breaker.take_probe(), scope, receive, send)
             return
@@ -146,7 +156,8 @@ class SplitApp:
         except CandidateFailed as error:
             self._count(counters.FALLBACK, counted)
             log.debug("the stable version answers for the candidate: %s", error)
-            await self._answer_stable(self._app, False, _with_id(scope, request.request_id), body, send)
+            _set_header(scope, (_REQUEST_ID, request.request_id.encode()))
+            await self._answer_stable(self._app, False, scope, body, send)
         except ResponseAborted as error:
             if counted:
                 # It was counted as answered.
@@ -157,9 +168,8 @@ class SplitApp:
         self, app: ASGIApp, mirrored: bool, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Let the stable version answer a request, and offer both to the mirror."""
-        if VERSION not in (headers := dict(scope["headers"])):
-            # In place: a request that moves to another worker keeps its version.
-            scope["headers"].append(_STABLE_HEADER)
+        # In place: a request that moves to another worker keeps its version.
+        _set_header(scope, _STABLE_HEADER)
         body = None
         if mirrored:
             if isinstance(receive, BufferedBody):
@@ -174,8 +184,9 @@ class SplitApp:
         if not body.is_complete or len(body.body) > MOST_BODY or (answer := response.answer()) is None:
             self._counters.add(counters.DROPPED)
         elif answer.status < 500:
-            headers.setdefault(_REQUEST_ID, response.request_id)
-            self._session.mirror.offer(self._request(scope, headers, body.body), answer)
+            self._session.mirror.offer(
+                self._request(scope, {_REQUEST_ID: response.request_id}, body.body), answer
+            )
 
     def _request(self, scope: Scope, fields: dict[bytes, bytes], body: bytes) -> Request:
         query = scope["query_string"]
@@ -246,12 +257,11 @@ def _is_forwarded(path: str, selected: Selected) -> bool:
     return not any(path == own or path.startswith(f"{own}/") for own in _OWN_PATHS)
 
 
-def _with_id(scope: Scope, request_id: str) -> Scope:
-    """Set the ID of a request, in place."""
+def _set_header(scope: Scope, header: tuple[bytes, bytes]) -> None:
+    """Set a header of a request, in place."""
     headers = scope["headers"]
-    headers[:] = [pair for pair in headers if pair[0] != _REQUEST_ID]
-    headers.append((_REQUEST_ID, request_id.encode()))
-    return scope
+    headers[:] = [pair for pair in headers if pair[0] != header[0]]
+    headers.append(header)
 
 
 def _fields(lines: bytes) -> dict[bytes, bytes]:

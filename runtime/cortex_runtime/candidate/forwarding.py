@@ -44,11 +44,6 @@ class Forwarder:
         self._watchdog: asyncio.TimerHandle | None = None
         self._is_suspected = False
 
-    @property
-    def pending(self) -> int:
-        """The number of requests that wait for the candidate's first byte."""
-        return len(self._pending)
-
     async def ask(
         self, request: Request, added: Iterable[tuple[str, str]] = (), client: "_ClientWatch | None" = None
     ) -> Response:

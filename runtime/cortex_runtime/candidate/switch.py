@@ -23,8 +23,8 @@ log = logging.getLogger("cortex")
 class Switch:
     """The split of one worker. Used on its event loop.
 
-    config, server: of the worker. max_body: bytes of a request. timeout: seconds of a request. most_pending: requests that wait
-    for the candidate at most. api: its name. tracker: spec.tracker, or None. wrap: returns the application to install.
+    config, server: of the worker. max_body: bytes of a request. timeout: seconds of a request. most_forwarded: requests
+    that are forwarded at the same time. api: its name. tracker: spec.tracker, or None. wrap: returns the application to install.
     propagate: adds headers to each request for the candidate.
 
     on_session: called with the session of another candidate, or None.
@@ -39,7 +39,7 @@ class Switch:
         *,
         max_body: int,
         timeout: float,
-        most_pending: int,
+        most_forwarded: int,
         api: str,
         tracker: Any = None,
         wrap: Callable[[Any], Any] = lambda app: app,
@@ -47,7 +47,7 @@ class Switch:
     ) -> None:
         self._app, self._config, self._server = app, config, server
         self._counters = worker_counters
-        self._max_body, self._timeout, self._most_pending = max_body, timeout, most_pending
+        self._max_body, self._timeout, self._most_forwarded = max_body, timeout, most_forwarded
         self._api, self._tracker = api, tracker
         self._wrap, self._propagate = wrap, propagate
         self.session: Session | None = None
@@ -88,7 +88,7 @@ class Switch:
                 session,
                 max_body=self._max_body,
                 timeout=self._timeout,
-                most_pending=self._most_pending,
+                most_forwarded=self._most_forwarded,
             )
         )
         self.on_session(session)

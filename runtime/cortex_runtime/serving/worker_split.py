@@ -102,7 +102,7 @@ class WorkerSplit:
             WorkerCounters(self._app.metrics.shared, self._slot),
             max_body=units.parse_bytes(spec.handler.max_body_size),
             timeout=timeout,
-            most_pending=spec.handler.max_replica_concurrency,
+            most_forwarded=spec.handler.max_replica_concurrency,
             api=self._document.name,
             tracker=spec.tracker,
             wrap=self._instrumentation.wrap,
