@@ -47,10 +47,12 @@ class CandidateMonitor:
         self._client = client or PodClient()
         self._histories: dict[Key, tuple[History, Rollback]] = {}
         self._reported: dict[Key, float] = {}
+        self._has_candidates = asyncio.Event()
 
     async def run(self) -> None:
         """Poll until cancelled."""
         while True:
+            await self._has_candidates.wait()
             begun = time.monotonic()
             await asyncio.gather(*map(self._poll, list(self._histories)))
             await asyncio.sleep(max(0.1, begun + PERIOD - time.monotonic()))
@@ -65,11 +67,14 @@ class CandidateMonitor:
         known = self._histories.get(key)
         if known is None or known[0].version != version:
             self._histories[key] = History(version, rules.min_requests), rules
+            self._has_candidates.set()
 
     def forget(self, key: Key) -> None:
         """Stop to poll the replicas of an API."""
         self._histories.pop(key, None)
         self._reported.pop(key, None)
+        if not self._histories:
+            self._has_candidates.clear()
 
     async def compare_interfaces(self, stable: Component, candidate: Component) -> Problem | bool:
         """Return whether the interfaces are compared and the candidate's is accepted, or why it is refused.
