@@ -26,10 +26,13 @@ def post(url: str, payload: object, **query: str) -> httpx.Response:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """Return a function that runs a command in the folder of an example, serves the example, and returns API and metrics URLs."""
+    """Return a function that runs a command in the folder of an example, serves the example, and returns API and metrics URLs.
+
+    Further arguments are options of `cortex run`.
+    """
     processes = []
 
-    def start(name: str, prepare: list[str] | None = None) -> tuple[str, str]:
+    def start(name: str, *options: str, prepare: list[str] | None = None) -> tuple[str, str]:
         # Use a copy, so that no files are written into the repository.
         folder = tmp_path / name
         shutil.copytree(EXAMPLES / name, folder)
@@ -37,7 +40,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
             subprocess.run(prepare, cwd=folder, check=True)
         port, admin_port = free_port(), free_port()
         command = [sys.executable, "-m", "cortex_cli", "run", "--port", str(port)]
-        command += ["--admin-port", str(admin_port), str(folder / "api.yaml")]
+        command += ["--admin-port", str(admin_port), *options, str(folder / "api.yaml")]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "CORTEX_TENSORFLOW_SERVING": ""}
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
