@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cortex_api.kinds import AsyncAPI, AsyncSpec, RealtimeAPI, RealtimeSpec
 
 VERSION = "1"
-RUNTIME_FIELDS = {"handler", "tracker", "tracing", "compute", "queue", "webhook"}
+RUNTIME_FIELDS = {"handler", "tracker", "tracing", "payload_logging", "compute", "queue", "webhook"}
 """The fields of a spec that are in a document."""
 
 

@@ -18,7 +18,7 @@ from cortex_api.deployment import (
     UpdateStrategy,
 )
 from cortex_api.handler import AsyncHandler, RealtimeHandler
-from cortex_api.observability import Tracing
+from cortex_api.observability import PayloadLogging, Tracing
 
 VERSION = "v1alpha1"
 API_VERSION: Literal["cortex.dev/v1alpha1"] = "cortex.dev/v1alpha1"
@@ -88,6 +88,8 @@ class RealtimeSpec(BaseSpec):
 
     handler: RealtimeHandler
     """The user's code, its models, and how one replica runs them."""
+    payload_logging: PayloadLogging | None = None
+    """A sample of requests and responses, sent to a sink as CloudEvents. If absent, payloads are not logged."""
     autoscaling: RealtimeAutoscaling | None = None
     """How the number of replicas follows the load. If absent, `replicas` sets a fixed number."""
     candidate: Candidate | None = None

@@ -1,13 +1,32 @@
-"""`spec.tracing`: what is recorded of requests, and where it is sent."""
+"""`spec.tracing` and `spec.payloadLogging`: what is recorded of requests, and where it is sent."""
 
-from typing import Annotated
+import re
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from cortex_api.base import Model
+from cortex_api import units
+from cortex_api.base import Model, Quantity, Rule
 
 Percentage = Annotated[float, Field(ge=0, le=100)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^ /]+.*$", max_length=1024)]
+
+_REDACTED_PATH = r"^\$(\.\.?([A-Za-z_][A-Za-z0-9_-]*|\*)|\['[^']+'\]|\[([0-9]+|\*)\])+$"
+
+
+def _is_path(value: str) -> str:
+    if not re.fullmatch(_REDACTED_PATH, value):
+        raise ValueError(
+            f"\"{value}\" is not a supported JSON path; use for example $.user.email, $..password, $.rows[*].name or $['a key']"
+        )
+    return value
+
+
+JsonPath = Annotated[
+    str,
+    AfterValidator(_is_path),
+    WithJsonSchema({"type": "string", "maxLength": 256, "pattern": _REDACTED_PATH}),
+]
 
 
 class Tracing(Model):
@@ -19,3 +38,27 @@ class Tracing(Model):
     sampling: Percentage | None = None
     """Percentage of the requests without trace context that are traced, for example 0.5. Defaults to the chart's value (1). A
     request with trace context is traced if its sender traces it."""
+
+
+class PayloadLogging(Model):
+    """Requests and responses that are sent to a sink as CloudEvents."""
+
+    url: Annotated[str, Field(pattern=r"^(s3|https?)://[^ /]+.*$", max_length=1024)]
+    """Where the events are sent: an http(s) URL gets one POST for each, s3://bucket/prefix gets objects with many."""
+    sampling: Percentage = 100.0
+    """Percentage of requests that are logged, each with its response."""
+    max_payload_size: Quantity = "64Ki"
+    """Maximum size of a payload. Of a larger one, only the size is logged."""
+    redact: Annotated[
+        list[JsonPath], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = Field(default_factory=list)
+    """JSON paths of values that are replaced by "[redacted]", in requests and responses. With redact, payloads that are not JSON
+    are not logged."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.maxPayloadSize) || quantity(string(self.maxPayloadSize)).compareTo(quantity('16Mi')) <= 0",
+            "maxPayloadSize must not be greater than 16Mi",
+            lambda p: units.parse_bytes(p.max_payload_size) <= 16 * 2**20,
+        ),
+    )

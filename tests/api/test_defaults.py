@@ -85,6 +85,7 @@ def test_a_realtime_api() -> None:
         "status": None,
         "spec": {
             **SPEC,
+            "payloadLogging": None,
             "handler": {**HANDLER, "serverSideBatching": None, "protocols": None, "requestTimeout": "60s"},
             "candidate": None,
         },

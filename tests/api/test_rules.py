@@ -85,6 +85,10 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("must not start with CORTEX_", spec({**PYTHON, "env": [{"name": "CORTEX_X", "value": "1"}]})),
     ("requestTimeout must be greater than 0", spec({**PYTHON, "requestTimeout": "0s"})),
     (
+        "maxPayloadSize must not be greater",
+        spec(payloadLogging={"url": "http://sink/", "maxPayloadSize": "17Mi"}),
+    ),
+    (
         "require processesPerReplica 1",
         spec({**ONNX, "processesPerReplica": 2, "models": {"dir": "m", "cacheSize": 1}}),
     ),

@@ -6,6 +6,7 @@ over all workers).
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -15,10 +16,13 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar as OpenMetricsExemplar
 
 from cortex_api import Document, __version__
 from cortex_runtime.metrics import series, tracker
+from cortex_runtime.metrics.exemplars import Exemplar
 from cortex_runtime.metrics.shared_memory import BATCH_SIZES, BUCKETS, SharedMetrics
 
 
@@ -58,6 +62,7 @@ class ReplicaCollector(Collector):
             "Seconds from receiving a request to sending its last byte",
             BUCKETS,
             *shared_metrics.durations(),
+            shared_metrics.exemplars() if document.spec.tracing is not None else (),
         )
         if document.batching is not None:
             yield _histogram(
@@ -113,6 +118,8 @@ _HELP = {
     "cortex_route_request_duration_seconds": "Seconds from receiving a request to sending its last byte, for routes other than /",
     "cortex_inference_duration_seconds": "Seconds of successful inferences of the Open Inference Protocol",
     "cortex_spans_dropped": "Spans that were not sent: the collector did not accept them, or too many were queued",
+    "cortex_payload_events": "CloudEvents that the sink of payloadLogging has accepted",
+    "cortex_payload_events_dropped": "CloudEvents that were not delivered, by reason: queue (full), sink, shutdown",
     "cortex_metrics_dropped": "Values of metrics_client that were dropped: too many combinations of tags",
 }
 
@@ -165,10 +172,20 @@ def _family(kind: str, name: str, group: list[series.Series]) -> Iterator[Metric
 
 
 def _histogram(
-    name: str, text: str, bounds: Sequence[float], counts: Sequence[float], total: float
+    name: str,
+    text: str,
+    bounds: Sequence[float],
+    counts: Sequence[float],
+    total: float,
+    exemplars: Sequence[Exemplar | None] = (),
 ) -> HistogramMetricFamily:
     family = HistogramMetricFamily(name, text)
-    family.add_metric((), _buckets(bounds, counts), total)
+    buckets: list[Any] = _buckets(bounds, counts)
+    for index, exemplar in enumerate(exemplars):
+        if exemplar is not None:
+            ids = {"trace_id": exemplar.trace.hex(), "span_id": exemplar.span.hex()}
+            buckets[index] += (OpenMetricsExemplar(ids, exemplar.seconds, exemplar.time),)
+    family.add_metric((), buckets, total)
     return family
 
 
@@ -193,3 +210,7 @@ class Metrics:
     def text(self) -> bytes:
         """Return the metrics in the Prometheus text format, version 0.0.4."""
         return generate_latest(self._registry)
+
+    def openmetrics(self) -> bytes:
+        """Return the metrics in the OpenMetrics text format, version 1.0.0, which has exemplars."""
+        return generate_openmetrics(self._registry)

@@ -10,9 +10,11 @@ The rows contain the built-in metrics, the regions contain the named series (ser
 import mmap
 import os
 import tempfile
+import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
+from cortex_runtime.metrics import exemplars
 from cortex_runtime.metrics.series import REGION
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OTHER")
@@ -48,7 +50,8 @@ _BREAKER = _BATCH_WAIT + len(BUCKETS) + 2
 _CANDIDATE = _BREAKER + 1
 CANDIDATE_CELLS = 64
 """Cells of a row that candidate/counters.py defines."""
-_WIDTH = _CANDIDATE + CANDIDATE_CELLS
+_EXEMPLARS = _CANDIDATE + CANDIDATE_CELLS
+_WIDTH = _EXEMPLARS + (len(BUCKETS) + 1) * exemplars.CELLS
 _METHOD_OFFSET = {method: _REQUESTS + i * STATUSES - FIRST_STATUS for i, method in enumerate(METHODS)}
 _OTHER_OFFSET = _METHOD_OFFSET["OTHER"]
 
@@ -126,6 +129,15 @@ class SharedMetrics:
         """Return the cumulative counts for each of BUCKETS and +Inf, and the sum of seconds."""
         return self._histogram(_HISTOGRAM, BUCKETS, _SECONDS)
 
+    def exemplars(self) -> list[exemplars.Exemplar | None]:
+        """Return the newest exemplar for each of BUCKETS and +Inf."""
+        rows = [self.exemplar_row(slot) for slot in range(self.slots)]
+        return [exemplars.newest(rows, bucket) for bucket in range(len(BUCKETS) + 1)]
+
+    def exemplar_row(self, slot: int) -> memoryview:
+        """Return the exemplars of the worker in this slot, as bytes."""
+        return self._memory[(slot * _WIDTH + _EXEMPLARS) * 8 : (slot + 1) * _WIDTH * 8]
+
     def batch_sizes(self) -> tuple[list[float], float]:
         """Return the cumulative counts for each of BATCH_SIZES and +Inf, and the sum of sizes."""
         return self._histogram(_BATCHED, BATCH_SIZES, _BATCH_WAIT - 1)
@@ -168,6 +180,12 @@ class WorkerMetrics:
         cells[base + _METHOD_OFFSET.get(method, _OTHER_OFFSET) + min(max(status, 100), 599)] += 1.0
         cells[base + _HISTOGRAM + bisect_left(BUCKETS, seconds)] += 1.0
         cells[base + _SECONDS] += seconds
+
+    def set_exemplar(self, seconds: float, trace: bytes, span: bytes) -> None:
+        """Make a traced request that has just ended the exemplar of its bucket. seconds: its duration. trace, span: its IDs."""
+        row = self.shared.exemplar_row(self._base // _WIDTH)
+        exemplar = exemplars.Exemplar(time.time(), seconds, trace, span)
+        exemplars.write(row, bisect_left(BUCKETS, seconds), exemplar)
 
     def set_queued(self, requests: int) -> None:
         """Set the number of requests that wait for a thread."""

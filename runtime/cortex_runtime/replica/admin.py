@@ -11,6 +11,7 @@ from cortex_runtime.http.server import Server, plain
 
 _JSON = "application/json"
 _PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_OPENMETRICS_TEXT = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 class NotReady(NamedTuple):
@@ -27,6 +28,7 @@ class Admin:
     problem: returns why the replica is not ready, or None. metrics: returns the Prometheus text. load: returns the requests in
     flight. average: returns their average over the last ten seconds, by which the operator scales. failure: returns why a
     worker last exited or hung, which /readyz reports as "lastFailure". reports: by further path, return status and JSON.
+    openmetrics: returns the metrics in the OpenMetrics format, for clients that accept it; None if there is nothing to add.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Admin:
         average: Callable[[], float] | None = None,
         failure: Callable[[], dict[str, str] | None] = lambda: None,
         reports: Mapping[str, Callable[[], Awaitable[tuple[int, Any]]]] | None = None,
+        openmetrics: Callable[[], bytes] | None = None,
     ) -> None:
         self._problem = problem
         self._metrics = metrics
@@ -44,6 +47,7 @@ class Admin:
         self._average = average
         self._failure = failure
         self._reports = reports or {}
+        self._openmetrics = openmetrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to one request."""
@@ -54,12 +58,12 @@ class Admin:
             status, content = await report()
             content_type, body = _JSON, orjson.dumps(content)
         else:
-            status, content_type, body = self._respond(scope["path"])
+            status, content_type, body = self._respond(scope["path"], dict(scope["headers"]))
         headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _respond(self, path: str) -> tuple[int, str, bytes]:
+    def _respond(self, path: str, headers: Mapping[bytes, bytes]) -> tuple[int, str, bytes]:
         if path == HEALTH_PATH:
             return 200, _JSON, b'{"ok":true}'
         if path == READINESS_PATH:
@@ -74,6 +78,10 @@ class Admin:
             why = {"reason": problem.reason, "message": problem.message}
             return 503, _JSON, orjson.dumps({"ready": False, **why, **details})
         if path == METRICS_PATH:
+            if self._openmetrics is not None and b"application/openmetrics-text" in headers.get(
+                b"accept", b""
+            ):
+                return 200, _OPENMETRICS_TEXT, self._openmetrics()
             return 200, _PROMETHEUS_TEXT, self._metrics()
         if path == LOAD_PATH:
             return 200, _JSON, orjson.dumps(self._loads())

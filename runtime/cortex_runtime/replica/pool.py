@@ -351,6 +351,13 @@ class WorkerPool:
 
     def metrics_text(self) -> bytes:
         """Return the metrics of the replica in the Prometheus text format."""
+        return self._metrics().text()
+
+    def openmetrics_text(self) -> bytes:
+        """Return the metrics of the replica in the OpenMetrics text format, with exemplars."""
+        return self._metrics().openmetrics()
+
+    def _metrics(self) -> "Metrics":
         if self._prometheus is None:
             # Imported at the first scrape, since it takes longer than the start of a worker.
             from cortex_runtime.metrics.prometheus import Metrics
@@ -358,7 +365,7 @@ class WorkerPool:
             self._prometheus = Metrics(
                 self._document, self.metrics, self.counts, self.model_failures, self.further_metrics
             )
-        return self._prometheus.text()
+        return self._prometheus
 
     def model_failures(self) -> dict[str, int]:
         """Return how often each model could not be downloaded or loaded."""

@@ -180,6 +180,7 @@ class Supervisor:
                 DURATIONS_PATH: self._durations,
                 INTERFACE_PATH: self._interface,
             },
+            pool.openmetrics_text if self._tracing is not None else None,
         )
         return admin_server(admin)
 

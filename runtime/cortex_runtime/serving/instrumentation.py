@@ -1,13 +1,20 @@
-"""What is put around the requests of a worker: traces. Without them it is nothing, and none of their code is imported."""
+"""What is put around the requests of a worker: traces and payload logging.
+
+Without them it is nothing, and none of their code is imported.
+"""
 
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cortex_api import Document
+from cortex_api import Document, units
+from cortex_runtime.metrics.series import NamedSeries
+from cortex_runtime.metrics.shared_memory import WorkerMetrics
 from cortex_runtime.serving.handler_service import HandlerService
 from cortex_runtime.tracing import open_tracing
+
+_CLOSE_SECONDS = 5.0
 
 
 def _unchanged(wrapped: Any) -> Any:
@@ -20,7 +27,8 @@ class Instrumentation:
 
     service: creates the HandlerService. wrap: returns the application that serves, from an `App` or one that wraps it. activate:
     called before the first request, in the context from which the contexts of all requests are copied. grpc: returns the gRPC
-    methods that serve. propagate: adds headers to a request for the candidate. close: called after the last request.
+    methods that serve. propagate: adds headers to a request for the candidate. trace_header: returns the header `traceparent` of
+    the current request, or an empty text. close: called after the last request.
     """
 
     service: Callable[..., HandlerService] = HandlerService
@@ -28,10 +36,36 @@ class Instrumentation:
     activate: Callable[[], None] = lambda: None
     grpc: Callable[[dict[str, Any]], dict[str, Any]] = _unchanged
     propagate: Callable[[MutableMapping[str, str]], None] | None = None
+    trace_header: Callable[[], str] = lambda: ""
     close: Callable[[], None] = lambda: None
 
+    def log_payloads(self, document: Document, series: NamedSeries) -> None:
+        """Log payloads if the API asks for it."""
+        spec = document.realtime_spec.payload_logging
+        if spec is None:
+            return
+        from cortex_runtime.payloads.events import EventBuilder
+        from cortex_runtime.payloads.queue import PayloadQueue
+        from cortex_runtime.payloads.redaction import parse
+        from cortex_runtime.payloads.sinks import open_sink
+        from cortex_runtime.serving.logged_app import LoggedApp
 
-def instrumentation_of(document: Document) -> Instrumentation:
+        most = units.parse_bytes(spec.max_payload_size)
+        source = f"/namespaces/{document.namespace}/realtimeapis/{document.name}"
+        builder = EventBuilder(source, most, [parse(path) for path in spec.redact])
+        queue = PayloadQueue(partial(open_sink, spec.url, document.name), builder, series, spec.url)
+        wrap, close, trace = self.wrap, self.close, self.trace_header
+
+        def close_all() -> None:
+            queue.close(_CLOSE_SECONDS)
+            close()
+
+        # Inside of the traces, so that an event has the trace context of its request.
+        self.wrap = lambda app: wrap(LoggedApp(app, queue, ratio=spec.sampling / 100, most=most, trace=trace))
+        self.close = close_all
+
+
+def instrumentation_of(document: Document, metrics: WorkerMetrics) -> Instrumentation:
     """Return the instrumentation of an API. Call it before the user's code is imported, whose spans are exported too."""
     found = Instrumentation()
     tracing = open_tracing(document)
@@ -40,6 +74,7 @@ def instrumentation_of(document: Document) -> Instrumentation:
 
         from cortex_runtime.serving.traced_app import TracedApp
         from cortex_runtime.serving.traced_handler import traced_service
+        from cortex_runtime.tracing.provider import trace_header
 
         def grpc(methods: dict[str, Any]) -> dict[str, Any]:
             from cortex_runtime.serving.traced_grpc import traced_methods
@@ -47,7 +82,17 @@ def instrumentation_of(document: Document) -> Instrumentation:
             return traced_methods(tracing, methods)
 
         found.service = partial(traced_service, tracing)
-        found.wrap = partial(TracedApp, tracing=tracing)
+        found.wrap = partial(TracedApp, tracing=tracing, on_end=_exemplar_writer(metrics))
         found.activate, found.close = tracing.activate, tracing.close
-        found.grpc, found.propagate = grpc, inject
+        found.grpc, found.propagate, found.trace_header = grpc, inject, trace_header
     return found
+
+
+def _exemplar_writer(metrics: WorkerMetrics) -> Callable[[Any, float], None]:
+    """Return a function that makes a request with a span the exemplar of its duration."""
+
+    def write(span: Any, seconds: float) -> None:
+        context = span.get_span_context()
+        metrics.set_exemplar(seconds, context.trace_id.to_bytes(16), context.span_id.to_bytes(8))
+
+    return write

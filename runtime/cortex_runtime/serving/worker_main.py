@@ -66,8 +66,9 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
         threads = SharedThreads(spec.threads_per_process, metrics, shared_metrics, arguments.slot)
     else:
         threads = Threads(spec.threads_per_process, metrics)
-    instrumentation = instrumentation_of(document)
+    instrumentation = instrumentation_of(document, metrics)
     handler = worker_lifecycle.load_handler(document, arguments, control, shared_metrics, threads)
+    instrumentation.log_payloads(document, handler.series)
     service = instrumentation.service(
         handler,
         threads,

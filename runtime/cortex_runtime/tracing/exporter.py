@@ -78,11 +78,14 @@ class SpanQueue(SpanProcessor):
         attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
         reports = _collect_reports()
         exporter = self._open_exporter()
-        while self._is_open:
+        is_open = True
+        while is_open:
             self._has_spans.wait()
             self._has_batch.wait(self._delay)
             self._has_batch.clear()
             self._has_spans.clear()
+            # Read before the queue is emptied: nothing is added after it is closed.
+            is_open = self._is_open
             while self._spans:
                 self._export(exporter, reports)
 

@@ -163,6 +163,15 @@ def set_error(span: Span, kind: str, is_error: bool = True) -> None:
         span.set_status(Status(StatusCode.ERROR))
 
 
+def trace_header() -> str:
+    """Return the header `traceparent` of the current request; an empty text if it is not traced."""
+    if request_span.get() is None:
+        return ""
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    return headers.get("traceparent", "")
+
+
 def trace_fields() -> dict[str, str]:
     """Return the fields of a log record in the current context: none if the request is not traced."""
     context = get_current_span().get_span_context() if request_span.get() is not None else None

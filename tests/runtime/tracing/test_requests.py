@@ -4,6 +4,7 @@ import secrets
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from ..conftest import INLINE
 
@@ -285,9 +286,11 @@ def test_a_collector_that_fails_affects_no_request_and_is_logged_once(serve, col
     assert replica.wait_metric("cortex_spans_dropped_total", 10) <= 30
     replica.until(lambda: "failed to send traces" in replica.log.read_text())
     assert replica.post({}).status_code == 200
-    (line,) = [each for each in replica.lines() if each["level"] not in ("info", "debug")]
-    assert line["level"] == "warning"
-    assert "http://127.0.0.1:9/v1/traces" in line["message"]
+    warnings = [each for each in replica.lines() if each["level"] not in ("info", "debug")]
+    assert {each["level"] for each in warnings} == {"warning"}
+    assert all("http://127.0.0.1:9/v1/traces" in each["message"] for each in warnings)
+    # Once in each process: the worker, and the supervisor, which traces the start.
+    assert len({each["process"] for each in warnings}) == len(warnings)
 
 
 def test_spans_are_sent_before_a_replica_exits(serve, collector, monkeypatch):
@@ -309,3 +312,32 @@ class Handler:
 """
     replica = serve(source, spec={"tracing": {"sampling": 100}})
     assert replica.post({}, headers={"traceparent": parent()[2]}).json() == []
+
+
+def test_exemplars_are_in_the_openmetrics_format_only(traced, collector):
+    trace, _, header = parent()
+    traced.post({}, headers={"traceparent": header})
+    span = collector.trace(trace, "POST /")["POST /"]
+    accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+
+    def found():
+        answer = httpx.get(f"{traced.admin}/metrics", headers={"accept": accept})
+        assert answer.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        families = list(text_string_to_metric_families(answer.text))
+        samples = [sample for family in families for sample in family.samples if sample.exemplar]
+        return [each for each in samples if each.exemplar.labels["trace_id"] == trace]
+
+    # A later request of the same bucket may replace it.
+    sample = traced.until(lambda: traced.post({}, headers={"traceparent": header}) and found())[0]
+    assert sample.name == "cortex_request_duration_seconds_bucket"
+    assert sample.exemplar.value <= float(sample.labels["le"])
+    assert span.trace == sample.exemplar.labels["trace_id"]
+    plain = httpx.get(f"{traced.admin}/metrics")
+    assert plain.headers["content-type"].startswith("text/plain")
+    assert "trace_id" not in plain.text
+
+
+def test_metrics_without_tracing_are_never_in_the_openmetrics_format(serve):
+    replica = serve("class Handler:\n    def handle_post(self, payload): ...")
+    answer = httpx.get(f"{replica.admin}/metrics", headers={"accept": "application/openmetrics-text"})
+    assert answer.headers["content-type"].startswith("text/plain")

@@ -1,0 +1,253 @@
+"""spec.payloadLogging: a sample of requests and responses as CloudEvents, to an HTTP sink or a bucket."""
+
+import base64
+import gzip
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from tests.runtime.conftest import INLINE
+from tests.runtime.queues.servers import ADMIN
+
+HANDLER = (
+    INLINE
+    + """
+from starlette.responses import Response
+from cortex_runtime import UserError
+
+class Handler:
+    def handle_post(self, payload):
+        if isinstance(payload, dict) and payload.get("refuse"):
+            raise UserError("refused", 422)
+        if isinstance(payload, dict) and payload.get("fail"):
+            raise RuntimeError("failed")
+        return {"inline": inline(), "given": payload if isinstance(payload, (dict, list, int)) else str(payload)}
+
+    def handle_get(self):
+        yield "first "
+        yield "second"
+
+    def handle_put(self):
+        return Response(bytes([0, 255]), media_type="image/x")
+"""
+)
+
+
+class Sink:
+    """An HTTP sink. status: what it answers."""
+
+    def __init__(self):
+        self.status, self.events, self.types = 202, [], set()
+        sink = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if sink.status == 202:
+                    sink.types.add(self.headers["content-type"])
+                    sink.events.append(json.loads(body))
+                self.send_response(sink.status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/events"
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def pair(self, answer):
+        """Return the events of a request and of its response."""
+        identity = answer.headers["x-request-id"]
+        end = time.monotonic() + 30
+        while len(found := [each for each in self.events if each["requestid"] == identity]) < 2:
+            assert time.monotonic() < end, self.events
+            time.sleep(0.02)
+        return sorted(found, key=lambda event: event["type"])
+
+
+@pytest.fixture(scope="module")
+def sink():
+    sink = Sink()
+    yield sink
+    sink.server.shutdown()
+    sink.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def logged(serve_for_module, sink):
+    return serve_for_module(HANDLER, spec={"payloadLogging": {"url": sink.url, "maxPayloadSize": "1Ki"}})
+
+
+@pytest.fixture(scope="module")
+def redacted(serve_for_module, sink):
+    return serve_for_module(
+        HANDLER,
+        spec={"payloadLogging": {"url": sink.url, "redact": ["$..password", "$.given.rows[*].name"]}},
+    )
+
+
+def test_a_request_and_its_response_are_cloudevents(logged, sink):
+    answer = logged.post({"a": 1.50, "big": 2**70}, headers={"authorization": "Bearer secret-key"})
+    request, response = sink.pair(answer)
+    assert sink.types == {"application/cloudevents+json"}
+    common = {
+        "specversion": "1.0",
+        "source": "/namespaces/default/realtimeapis/tested",
+        "subject": "/",
+        "requestid": answer.headers["x-request-id"],
+        "method": "POST",
+        "datacontenttype": "application/json",
+    }
+    assert request.items() >= {**common, "type": "dev.cortex.request"}.items()
+    assert response.items() >= {**common, "type": "dev.cortex.response", "status": 200}.items()
+    assert request["data"] == {"a": 1.5, "big": 2**70}
+    assert response["data"] == answer.json()
+    assert request["datasize"] == len(answer.request.content)
+    assert request["id"] != response["id"]
+    assert request["time"] <= response["time"]
+    assert "secret-key" not in json.dumps(sink.events)
+
+
+def test_inline_requests_are_logged_alike(logged, sink):
+    with httpx.Client(base_url=logged.url, trust_env=False) as client:
+        for number in range(1000):
+            answer = client.post("/", json={"n": number})
+            if answer.json()["inline"]:
+                break
+        else:
+            pytest.fail("no request was inline")
+        request, response = sink.pair(answer)
+        assert request["data"] == {"n": number}
+        assert response["data"] == answer.json()
+        assert response["status"] == 200
+        for _ in range(50):
+            client.post("/", json={})
+        answer = client.post("/", json={"refuse": 1})
+    request, response = sink.pair(answer)
+    assert request["data"] == {"refuse": 1}
+    assert response["status"] == 422
+    assert response["data"]["error"] == "refused"
+
+
+def test_errors_streams_and_binary_payloads_are_logged(logged, sink):
+    answer = logged.post({"fail": 1})
+    assert answer.status_code == 500
+    assert sink.pair(answer)[1]["data"] == answer.json()
+    answer = httpx.get(logged.url)
+    request, response = sink.pair(answer)
+    assert "data" not in request
+    assert response["data"] == answer.text == "first second"
+    answer = httpx.put(logged.url)
+    response = sink.pair(answer)[1]
+    assert base64.b64decode(response["data_base64"]) == bytes([0, 255])
+    assert response["datacontenttype"] == "image/x"
+    body = gzip.compress(json.dumps({"zipped": 1}).encode())
+    answer = logged.post(
+        content=body, headers={"content-type": "application/json", "content-encoding": "gzip"}
+    )
+    assert sink.pair(answer)[0]["data"] == {"zipped": 1}
+    answer = logged.post(content=b"{", headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert base64.b64decode(sink.pair(answer)[0]["data_base64"]) == b"{"
+
+
+def test_the_size_of_a_large_payload_is_logged_without_its_content(logged, sink):
+    answer = logged.post({"large": "x" * 2000})
+    request, response = sink.pair(answer)
+    assert request["datasize"] == len(answer.request.content)
+    assert request["omitted"] == response["omitted"] == "larger than 1024 bytes"
+    assert "data" not in request
+    bomb = gzip.compress(b'"' + b"x" * 10_000 + b'"')
+    answer = logged.post(
+        content=bomb, headers={"content-type": "application/json", "content-encoding": "gzip"}
+    )
+    assert answer.status_code == 200
+    assert "omitted" in sink.pair(answer)[0]
+
+
+def test_values_are_redacted(redacted, sink):
+    payload = {"password": "s3cret", "n": 2**70, "rows": [{"name": "s3cret", "id": 1}]}
+    answer = redacted.post(payload)
+    assert answer.json()["given"] == payload
+    request, response = sink.pair(answer)
+    assert request["data"] == {"password": "[redacted]", "n": 2**70, "rows": payload["rows"]}
+    assert response["data"]["given"]["rows"] == [{"name": "[redacted]", "id": 1}]
+    assert response["data"]["given"]["password"] == "[redacted]"
+    answer = redacted.post(content=b"s3cret text", headers={"content-type": "text/plain"})
+    request, _ = sink.pair(answer)
+    assert "omitted" in request
+    assert "s3cret text" not in json.dumps(request)
+
+
+def test_a_sink_that_fails_affects_no_request_and_is_logged_once(serve):
+    replica = serve(HANDLER, spec={"payloadLogging": {"url": "http://127.0.0.1:9/"}})
+    assert all(replica.post({}).status_code == 200 for _ in range(5))
+    replica.wait_metric('cortex_payload_events_dropped_total{reason="sink"}', 10)
+    (line,) = [each for each in replica.lines() if each["level"] == "warning"]
+    assert "failed to send payloads to http://127.0.0.1:9/" in line["message"]
+
+
+def test_unauthorized_requests_and_a_sample_of_zero_are_not_logged(serve, sink, tmp_path, monkeypatch):
+    (tmp_path / "key").write_text("the-key")
+    monkeypatch.setenv("CORTEX_API_KEYS", str(tmp_path))
+    replica = serve(
+        HANDLER,
+        spec={"payloadLogging": {"url": sink.url}},
+        apiKeys={"secret": {"name": "keys", "key": "key"}},
+    )
+    refused = replica.post({})
+    assert refused.status_code == 401
+    httpx.get(f"{replica.url}/info", headers={"x-api-key": "the-key"})
+    sink.pair(replica.post({}, headers={"x-api-key": "the-key"}))
+    mine = [each for each in sink.events if each["requestid"] == refused.headers["x-request-id"]]
+    assert mine == []
+    assert "the-key" not in json.dumps(sink.events)
+    assert "/info" not in {each["subject"] for each in sink.events}
+
+
+def test_events_are_written_to_a_bucket_before_a_replica_exits(serve, seaweedfs, monkeypatch):
+    seaweedfs.create_bucket("payloads")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", seaweedfs.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ADMIN[0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ADMIN[1])
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    replica = serve(
+        HANDLER,
+        spec={"payloadLogging": {"url": "s3://payloads/logs/", "sampling": 100}},
+        processesPerReplica=1,
+    )
+    for number in range(3):
+        assert replica.post({"n": number}).status_code == 200
+    replica.process.terminate()
+    assert replica.process.wait(30) == 0, replica.log.read_text()
+    import boto3
+
+    client = boto3.client("s3")
+    (found,) = client.list_objects_v2(Bucket="payloads", Prefix="logs/tested/")["Contents"]
+    stored = client.get_object(Bucket="payloads", Key=found["Key"])
+    assert stored["ContentType"] == "application/x-ndjson"
+    events = [json.loads(line) for line in stored["Body"].read().splitlines()]
+    assert [each["data"] for each in events if each["type"] == "dev.cortex.request"] == [
+        {"n": n} for n in range(3)
+    ]
+    assert len({each["id"] for each in events}) == 6
+
+
+def test_without_payload_logging_nothing_is_imported(serve):
+    source = """
+import sys
+
+class Handler:
+    def handle_post(self, payload):
+        return [name for name in sys.modules if "payloads" in name or "logged_app" in name]
+"""
+    assert serve(source).post({}).json() == []
