@@ -60,9 +60,9 @@ def test_an_invalid_split_changes_nothing(pair):
 
 
 def test_a_key_selects_the_same_version_and_a_growing_weight_moves_no_user_back(pair):
-    users = [f"user-{number}" for number in range(200)]
+    users = [f"user-{number}" for number in range(100)]
     before: set[str] = set()
-    for weight in (5, 25, 60, 100):
+    for weight in (5, 60, 100):
         pair.split(weight=weight, key="X-User-ID")
         found = {}
         for _ in range(2):
@@ -71,7 +71,7 @@ def test_a_key_selects_the_same_version_and_a_growing_weight_moves_no_user_back(
                 assert found.setdefault(user, by) == by
         moved = {user for user, by in found.items() if by == "candidate"}
         assert moved >= before
-        assert len(moved) == pytest.approx(2 * weight, abs=14)
+        assert len(moved) == pytest.approx(weight, abs=12)
         before = moved
 
 
@@ -155,8 +155,9 @@ def test_a_forwarded_request_is_counted_once(pair):
 
 def test_a_client_that_disconnects_ends_its_request_at_the_candidate(pair):
     pair.split(weight=100)
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.delete(pair.stable.url, params={"seconds": 20}, timeout=0.3)
+    with pair.client.stream("GET", "/", params={"parts": 1_000_000_000}) as stream:
+        assert json.loads(next(stream.iter_lines()))["by"] == "candidate"
+        assert in_flight(pair.candidate) == 1
     pair.candidate.until(lambda: in_flight(pair.candidate) == 0)
     assert pair.report()["errors"] == 0
 
