@@ -4,6 +4,8 @@ import json
 import sys
 
 import httpx
+import openai
+import pytest
 import yaml
 from click.testing import CliRunner
 
@@ -28,6 +30,20 @@ def test_streaming_sends_lines_or_events(run: Run) -> None:
         events = [line for line in answer.iter_lines() if line.startswith("data:")]
     assert json.loads(events[1].removeprefix("data:")) == {"number": 1, "word": "be"}
     assert post(url, {"no": "text"}).status_code == 400
+
+
+def test_clients_of_openai_are_answered(run: Run) -> None:
+    url, _ = run("openai-chat")
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+    (model,) = client.models.list()
+    messages = [{"role": "user", "content": "The sea"}]
+    whole = client.chat.completions.create(model=model.id, messages=messages, seed=1)
+    stream = client.chat.completions.create(model=model.id, messages=messages, seed=1, stream=True)
+    assert "".join(part.choices[0].delta.content or "" for part in stream) == whole.choices[0].message.content
+    assert whole.usage.prompt_tokens == 2
+    near, same, far = client.embeddings.create(model=model.id, input=["warm sea", "sea warm", "cold"]).data
+    assert near.embedding == pytest.approx(same.embedding, abs=1e-6)
+    assert near.embedding != pytest.approx(far.embedding, abs=0.1)
 
 
 def test_scikit_learn_model_is_trained_and_served(run: Run) -> None:

@@ -19,6 +19,8 @@ REQUEST_ARGUMENTS = ("payload", "query_params", "headers")
 JOB_ARGUMENTS = ("payload", "request_id")
 INFER_ARGUMENTS = ("inputs", "parameters")
 """What `handle_infer` may ask for: the arrays by name, and the parameters of the request."""
+OPENAI_ARGUMENTS = ("request", "headers")
+"""What the methods for the OpenAI-compatible routes may ask for."""
 JOB = "JOB"
 """Used instead of an HTTP verb for the method that runs the jobs of an AsyncAPI."""
 CLIENTS: Mapping[str, tuple[str, ...]] = {
@@ -46,7 +48,7 @@ class Interface:
     verb (or JOB). constructor: arguments that the constructor may take. extra: arguments that methods may take in addition to
     those of the request. after: the method that runs after the response was sent. flat_outputs: whether its TensorFlow client
     returns flat lists, as in the original Cortex. since: the release of the original that introduced it. infer: the
-    method for the Open Inference Protocol.
+    method for the Open Inference Protocol. openai: paths of the OpenAI-compatible routes by method name.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Interface:
     flat_outputs: bool = False
     since: str = ""
     infer: str | None = None
+    openai: Mapping[str, str] = field(default_factory=dict)
 
     def arguments(self, kind: str) -> tuple[str, ...]:
         """Return the arguments that a method may take. kind: RealtimeAPI or AsyncAPI."""
@@ -70,10 +73,15 @@ _ALL = ("python", "tensorflow", "onnx")
 VERBS = {f"handle_{verb.lower()}": verb for verb in ("POST", "GET", "PUT", "PATCH", "DELETE")}
 """HTTP verbs by method name of class Handler."""
 _HANDLE = {"RealtimeAPI": VERBS, "AsyncAPI": {"handle_async": JOB}}
+OPENAI = {
+    "handle_chat_completions": "/v1/chat/completions",
+    "handle_completions": "/v1/completions",
+    "handle_embeddings": "/v1/embeddings",
+}
 _PREDICT = {"RealtimeAPI": {"predict": "POST"}, "AsyncAPI": {"predict": JOB}}
 
 INTERFACES: tuple[Interface, ...] = (
-    Interface("Handler", Form.CLASS, _ALL, _HANDLE, since="0.34", infer="handle_infer"),
+    Interface("Handler", Form.CLASS, _ALL, _HANDLE, since="0.34", infer="handle_infer", openai=OPENAI),
     Interface("PythonPredictor", Form.CLASS, ("python",), _PREDICT, after="post_predict", since="0.12"),
     Interface(
         "TensorFlowPredictor",
@@ -157,6 +165,11 @@ class Code:
         return self.interface.infer if self.kind == "RealtimeAPI" else None
 
     @property
+    def openai(self) -> Mapping[str, str]:
+        """Paths of the OpenAI-compatible routes by method name; none for an interface or kind without them."""
+        return self.interface.openai if self.kind == "RealtimeAPI" else {}
+
+    @property
     def clients(self) -> tuple[str, ...]:
         """The names of the client in the constructor."""
         return CLIENTS[self.type]
@@ -211,9 +224,12 @@ def methods(code: Code, instance: Any, values: Mapping[str, Any]) -> dict[str, M
     return found
 
 
-def with_hints(method: Method, function: Callable[..., Any], where: str) -> Method:
-    """Return the method with the type hints of the user's function. where: file and name, for messages."""
-    payload_type, return_type = hints_of(function, where)
+def with_hints(method: Method, function: Callable[..., Any], where: str, argument: str = "payload") -> Method:
+    """Return the method with the type hints of the user's function.
+
+    where: file and name, for messages. argument: the one with the body of the request.
+    """
+    payload_type, return_type = hints_of(function, where, argument)
     return replace(method, payload_type=payload_type, return_type=return_type, where=where)
 
 
@@ -226,6 +242,21 @@ def infer_method(code: Code, instance: Any) -> Method | None:
     where = f"{code.where}: {code.interface.name}.{name}"
     arguments = arguments_of(function, INFER_ARGUMENTS, where, bound=True)
     return Method(function, arguments, is_async(function), bool(getattr(instance, "inline", True)))
+
+
+def openai_methods(code: Code, instance: Any) -> dict[str, Method]:
+    """Return the methods of the user's object for the OpenAI-compatible routes, by path."""
+    found = {}
+    for name, path in code.openai.items():
+        function = getattr(instance, name, None)
+        if function is None:
+            continue
+        where = f"{code.where}: {code.interface.name}.{name}"
+        arguments = arguments_of(function, OPENAI_ARGUMENTS, where, bound=True)
+        inline = bool(getattr(instance, "inline", True))
+        method = Method(function, arguments, is_async(function), inline)
+        found[path] = with_hints(method, function, where, "request")
+    return found
 
 
 def _with_callback(method: Method, instance: Any, code: Code, available: tuple[str, ...]) -> Method:

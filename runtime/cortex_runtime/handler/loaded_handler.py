@@ -7,8 +7,8 @@ import gc
 import os
 import site
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,8 @@ class LoadedHandler:
     """A constructed handler.
 
     methods: by HTTP verb, or under interfaces.JOB. tracker: counts the values of responses. series: the metrics of this worker.
-    instance: the user's object. infer: its method for the Open Inference Protocol. routes: its methods with @route.
+    instance: the user's object. infer: its method for the Open Inference Protocol. openai: its methods for
+    the OpenAI-compatible routes, by path. routes: its methods with @route.
     """
 
     document: Document
@@ -44,6 +45,7 @@ class LoadedHandler:
     series: NamedSeries
     instance: Any = None
     infer: Method | None = None
+    openai: Mapping[str, Method] = field(default_factory=dict)
     routes: Sequence[BoundRoute] = ()
 
     @property
@@ -136,8 +138,9 @@ def load(
         methods = interfaces.methods(code, instance, values)
     tracker = Tracker(document.spec.tracker, series) if document.spec.tracker else None
     infer = interfaces.infer_method(code, instance)
+    openai = interfaces.openai_methods(code, instance)
     routes = call(lambda: routing.routes(code, instance))
-    return LoadedHandler(document, code, methods, client, tracker, series, instance, infer, routes)
+    return LoadedHandler(document, code, methods, client, tracker, series, instance, infer, openai, routes)
 
 
 def _exclude_from_collection() -> None:

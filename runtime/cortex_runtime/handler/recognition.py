@@ -20,6 +20,7 @@ from cortex_runtime.handler.arguments import UNSUPPORTED, arguments_of, suggesti
 from cortex_runtime.handler.interfaces import (
     INFER_ARGUMENTS,
     INTERFACES,
+    OPENAI_ARGUMENTS,
     REQUEST_ARGUMENTS,
     STAGES,
     VERBS,
@@ -166,8 +167,9 @@ def _check_class(code: Code, available: tuple[str, ...]) -> None:
     _refuse_unused_methods(code)
     defined = [name for name in code.verbs if getattr(cls, name, None) is not None]
     infers = code.infer is not None and getattr(cls, code.infer, None) is not None
+    openai = [name for name in code.openai if getattr(cls, name, None) is not None]
     routes = routing.declared_routes(code)
-    if not defined and not infers and not routes:
+    if not defined and not infers and not openai and not routes:
         close = difflib.get_close_matches(
             next(iter(code.verbs)), [n for n in dir(cls) if n[0] != "_"], 1, 0.6
         )
@@ -184,6 +186,7 @@ def _check_class(code: Code, available: tuple[str, ...]) -> None:
         checked[interface.after] = ("response", *available)
     if code.infer is not None and infers:
         checked[code.infer] = INFER_ARGUMENTS
+    checked |= dict.fromkeys(openai, OPENAI_ARGUMENTS)
     if getattr(cls, "load_model", None) is not None:
         checked["load_model"] = ("model_path",)
     for name, arguments in checked.items():
@@ -206,7 +209,7 @@ def _refuse_unused_methods(code: Code) -> None:
     }
     for name in dir(cls):
         if (
-            name in (*code.verbs, code.infer)
+            name in (*code.verbs, code.infer, *code.openai)
             or not name.startswith("handle")
             or not callable(getattr(cls, name))
             or hasattr(getattr(cls, name), MARK)
@@ -218,7 +221,7 @@ def _refuse_unused_methods(code: Code) -> None:
                 f"{where}: {interface.name}.{name} is a method of kind {elsewhere[name]}; got kind {code.kind}; "
                 f"did you mean {next(iter(code.verbs))}?",
             )
-        near = difflib.get_close_matches(name, (*code.verbs, *elsewhere), 1, 0.8)
+        near = difflib.get_close_matches(name, (*code.verbs, *elsewhere, *code.openai), 1, 0.8)
         if near and name not in elsewhere:
             raise StartError(
                 "HandlerInvalid",

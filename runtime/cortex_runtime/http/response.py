@@ -109,6 +109,27 @@ class Stream:
             gone.cancel()
             await self._close()
 
+    async def collect(self, receive: Receive) -> list[Any]:
+        """Return all parts, which must exist within the timeout. Raises ClientDisconnected and RequestTimeout.
+
+        Always closes the generator.
+        """
+        gone = asyncio.ensure_future(disconnect(receive))
+        gone.add_done_callback(self._leave)
+        end = asyncio.get_running_loop().time() + self._timeout
+        parts = []
+        try:
+            while (part := await self._next()) is not _END:
+                if self._left:
+                    raise ClientDisconnected
+                if asyncio.get_running_loop().time() > end:
+                    raise RequestTimeout(self._timeout)
+                parts.append(part)
+            return parts
+        finally:
+            gone.cancel()
+            await self._close()
+
     def _leave(self, gone: "asyncio.Future[None]") -> None:
         """Stop awaiting an async generator once the client has disconnected. A thread cannot be interrupted."""
         if not gone.cancelled():

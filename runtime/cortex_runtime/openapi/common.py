@@ -25,6 +25,22 @@ _PROBLEM = {
         },
     },
 }
+_OPENAI_PROBLEM = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"], "description": "The wrong parameter"},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
 _RETRY = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}
 _CHALLENGE = {"WWW-Authenticate": {"description": "The accepted kind of key", "schema": {"type": "string"}}}
 _ERRORS: dict[str, tuple[str, str, Schema]] = {
@@ -55,7 +71,7 @@ class Frame:
         }
         self._has_keys = has_keys
         self._tags: dict[str, str] = {}
-        self._errors: set[str] = set()
+        self._errors: set[tuple[str, bool]] = set()
         self._operation_ids: set[str] = set()
         self.paths: dict[str, dict[str, Schema]] = {}
         self.schemas: dict[str, Schema] = {}
@@ -66,13 +82,19 @@ class Frame:
         self._tags.setdefault(name, description)
         return name
 
-    def add(self, path: str, verb: str, operation: Schema, errors: Iterable[str]) -> None:
-        """Add an operation. errors: the statuses of errors that it may have, in addition to 401 and 503."""
+    def add(
+        self, path: str, verb: str, operation: Schema, errors: Iterable[str], is_openai: bool = False
+    ) -> None:
+        """Add an operation.
+
+        errors: the statuses of errors that it may have, in addition to 401 and 503. is_openai: whether errors have the shape of
+        OpenAI.
+        """
         own = [*errors, "503", *(["401"] if self._has_keys else [])]
         responses = dict(operation.pop("responses"))
         for status in sorted({*own} - responses.keys()):
-            self._errors.add(status)
-            responses[status] = {"$ref": f"#/components/responses/{_ERRORS[status][0]}"}
+            self._errors.add((status, is_openai))
+            responses[status] = {"$ref": f"#/components/responses/{_component(status, is_openai)}"}
         name = operation.pop("operationId")
         if name in self._operation_ids:
             name = f"{name}_{verb.lower()}_{len(self._operation_ids)}"
@@ -87,12 +109,13 @@ class Frame:
         """Return the document as JSON. Its version is a hash of its content."""
         # A type of the handler may have the first name.
         error = next(name for name in ("Error", "ErrorResponse", "CortexError") if name not in self.schemas)
+        shared = {error: _PROBLEM, "OpenAIError": _OPENAI_PROBLEM}
+        used = {"OpenAIError" if is_openai else error for _, is_openai in self._errors}
         components: Schema = {
-            "schemas": {**self.schemas, error: _PROBLEM},
+            "schemas": {**self.schemas, **{name: shared[name] for name in sorted(used)}},
             "responses": {
-                name: _error_response(description, headers, error)
-                for status, (name, description, headers) in _ERRORS.items()
-                if status in self._errors
+                _component(status, is_openai): _error_response(status, "OpenAIError" if is_openai else error)
+                for status, is_openai in sorted(self._errors)
             },
         }
         content: dict[str, Any] = {
@@ -114,7 +137,13 @@ class Frame:
         return dumps({"openapi": "3.1.0", "info": info, **content})
 
 
-def _error_response(description: str, headers: Schema, schema: str) -> Schema:
+def _component(status: str, is_openai: bool) -> str:
+    """Return the name of an error among the shared responses."""
+    return f"{'OpenAI' if is_openai else ''}{_ERRORS[status][0]}"
+
+
+def _error_response(status: str, schema: str) -> Schema:
+    _, description, headers = _ERRORS[status]
     reference = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
     more = {"headers": headers} if headers else {}
     return {"description": description, **more, "content": {"application/json": reference}}

@@ -51,6 +51,10 @@ def document(handler: LoadedHandler, has_keys: bool, has_tensors: bool) -> bytes
             key = "x-cortex-websockets" if route.verb == WEBSOCKET else "x-cortex-mounts"
             entry = {"path": route.path, **({"summary": summary} if summary else {})}
             frame.extensions.setdefault(key, []).append(entry)
+    if handler.openai:
+        from cortex_runtime.openapi import openai
+
+        openai.add(frame, schemas, handler)
     if has_tensors:
         from cortex_runtime.openapi import inference
 

@@ -50,6 +50,7 @@ _SWITCHED = 101
 _POLICY, _ERROR, _RESTART = 1008, 1011, 1012
 """Close codes of WebSockets, of RFC 6455 and its registry."""
 _LONGEST_REASON = 123
+SendError = Callable[[Send, HttpError], Awaitable[None]]
 _RETRY_AFTER = (b"retry-after", b"1")
 
 
@@ -157,11 +158,13 @@ class Admission:
         self._ids = RequestIds()
         self.draining = False
 
-    def around(self, app: ASGIApp) -> ASGIApp:
-        """Wrap an application: admit, count and log its requests, and answer its exceptions."""
-        return partial(self._admit, app)
+    def around(self, app: ASGIApp, send_error: SendError = response.send_error) -> ASGIApp:
+        """Wrap an application: admit, count and log its requests, and answer its exceptions. send_error: sends errors."""
+        return partial(self._admit, app, send_error)
 
-    async def _admit(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _admit(
+        self, app: ASGIApp, send_error: SendError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         if scope["type"] == "lifespan":
             await app(scope, receive, send)
             return
@@ -180,14 +183,20 @@ class Admission:
             app = _refuse_with(refused)
         if scope["type"] == "http":
             exchange = AdmittedRequest(began or perf_counter(), request_id, self.draining)
-            await self.serve(exchange, app, scope, receive, send)
+            await self.serve(exchange, app, scope, receive, send, send_error)
         else:
             await self._serve_websocket(
                 AdmittedWebSocket(perf_counter(), request_id), app, scope, receive, send
             )
 
     async def serve(
-        self, exchange: AdmittedRequest, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+        self,
+        exchange: AdmittedRequest,
+        app: ASGIApp,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        send_error: SendError = response.send_error,
     ) -> None:
         """Let an application answer an admitted request, and finish the request."""
         exchange.server_send = send
@@ -209,7 +218,7 @@ class Admission:
                 # The only way to report the failure is to close the connection, which the server does.
                 log.error("the response was aborted after its headers were sent")
             else:
-                await response.send_error(exchange, answer)
+                await send_error(exchange, answer)
         finally:
             if moved:
                 # The worker that has the request now counts and logs it.

@@ -5,7 +5,7 @@ A request is answered in one of these ways:
 - Inline: `InlineProtocol` (http/protocol.py) calls `find_inline` and `answer_inline` on the event loop's thread, without ASGI
   and without a task. Only fast methods run inline; endpoint.py defines when a method does.
 - As ASGI, without Starlette: requests to "/" go to the endpoints of the handler, and paths below "/v2/models/" go to the
-  application of the Open Inference Protocol.
+  application of the Open Inference Protocol, those below "/v1/" to that of the OpenAI-compatible routes.
 - As ASGI, with Starlette: the routes of the protocols (protocols.py) and all other routes of the handler.
 
 `Admission.around` wraps all ASGI applications. `answer_inline` calls `Admission` itself.
@@ -31,7 +31,7 @@ from cortex_runtime.http import api_keys
 from cortex_runtime.http.protocol import Answer
 from cortex_runtime.logs.access_log import AccessLog
 from cortex_runtime.logs.records import request_id as request_id_variable
-from cortex_runtime.serving import protocols
+from cortex_runtime.serving import openai, protocols
 from cortex_runtime.serving.admission import Admission
 from cortex_runtime.serving.docs import Docs, send_entry
 from cortex_runtime.serving.endpoint import Endpoint, is_browser
@@ -93,6 +93,7 @@ class App:
         }
         # `answer_inline` does not check API keys, so an API with keys answers nothing inline.
         self._find_inference = None if self.inference is None or keys is not None else self.inference.find
+        self._openai_app = openai.application(service, self._admission)
         self._inference_app = None if self.inference is None else self._admission.around(self.inference.app)
         self.starlette = Starlette(
             routes=[
@@ -124,7 +125,7 @@ class App:
             endpoint.is_async
             for resource in routes.resources.values()
             for endpoint in resource.endpoints.values()
-        )
+        ) and all(method.is_async for method in handler.openai.values())
 
     @property
     def draining(self) -> bool:
@@ -149,6 +150,8 @@ class App:
                 return self._root(scope, receive, send)
             if self._inference_app is not None and path.startswith(MODELS):
                 return self._inference_app(scope, receive, send)
+            if self._openai_app is not None and path.startswith(openai.PREFIX):
+                return self._openai_app(scope, receive, send)
         return self.starlette(scope, receive, send)
 
     def find_inline(self, verb: bytes, path: bytes) -> Endpoint | None:
