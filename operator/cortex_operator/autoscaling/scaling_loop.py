@@ -7,13 +7,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
-from cortex_api.contract import COMPONENT_LABEL, GATEWAY, LOAD_PATH, QUEUE_PATH, object_name
+from cortex_api.candidate import candidate_api
+from cortex_api.contract import API, CANDIDATE, COMPONENT_LABEL, GATEWAY, LOAD_PATH, QUEUE_PATH, object_name
 from cortex_operator.autoscaling.autoscaler import (
     Decision,
     ObservedQueue,
@@ -23,7 +25,6 @@ from cortex_operator.autoscaling.autoscaler import (
     decide,
 )
 from cortex_operator.cluster import Cluster, error_text
-from cortex_operator.render.names import child_name
 from cortex_operator.replicas.pod_client import PodClient
 from cortex_operator.replicas.poller import ReplicaPoller
 from cortex_operator.status import failures
@@ -35,6 +36,22 @@ log = logging.getLogger("cortex.scaler")
 
 PERIOD = 10.0
 """Seconds between two decisions, as in Cortex."""
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A Deployment that is scaled: the one that runs the handler of an API, or that of its candidate."""
+
+    key: Key
+    is_candidate: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the Deployment."""
+        return object_name(self.key.name, CANDIDATE if self.is_candidate else API)
+
+    def __str__(self) -> str:
+        return f"the candidate of {self.key}" if self.is_candidate else str(self.key)
 
 
 class Scaler:
@@ -54,13 +71,13 @@ class Scaler:
         self._cache = cache
         self._cluster = cluster
         self._on_change = on_change
-        self._watched: dict[Key, ObservedScaling] = {}
+        self._watched: dict[_Target, ObservedScaling] = {}
         self._client = client or PodClient()
         self._replicas = replicas or ReplicaPoller(cache, on_change, self._client)
 
     def observed(self, key: Key) -> ObservedScaling | None:
         """Return the state of an API; None when this loop does not observe it."""
-        return self._watched.get(key)
+        return self._watched.get(_Target(key))
 
     async def run(self) -> None:
         """Evaluate all APIs every PERIOD, until cancelled."""
@@ -70,8 +87,8 @@ class Scaler:
             await asyncio.sleep(max(1.0, begun + PERIOD - time.monotonic()))
 
     async def _evaluate_all(self) -> None:
-        observed = [key for key in self._cache.apis() if self._is_observed(key)]
-        for gone in self._watched.keys() - set(observed):
+        observed = {key for key in self._cache.apis() if self._is_observed(key)}
+        for gone in [target for target in self._watched if target.key not in observed]:
             del self._watched[gone]
         await asyncio.gather(*(self._evaluate(key) for key in observed))
 
@@ -80,40 +97,64 @@ class Scaler:
         if key in self._cache.managed_elsewhere:
             return False
         live = self._cache.api(key)
-        return live is not None and (
-            key.kind == "AsyncAPI" or "targetInFlight" in (live["spec"].get("autoscaling") or ())
-        )
+        if live is None or key.kind == "AsyncAPI":
+            return live is not None
+        specs = (live["spec"], live["spec"].get("candidate") or {})
+        return any("targetInFlight" in (spec.get("autoscaling") or ()) for spec in specs)
 
     async def _evaluate(self, key: Key) -> None:
         live = self._cache.api(key)
-        deployment = live and self._cache.child(key, "Deployment", object_name(key.name))
-        if live is None or not deployment or live["metadata"].get("deletionTimestamp"):
+        if live is None or live["metadata"].get("deletionTimestamp"):
             return
         try:
             api = parse(live)
         except InvalidManifest:
             return
+        await self._evaluate_target(_Target(key), api)
+        if isinstance(api, RealtimeAPI) and api.spec.candidate is not None:
+            await self._evaluate_target(_Target(key, is_candidate=True), candidate_api(api))
+        else:
+            self._watched.pop(_Target(key, is_candidate=True), None)
+
+    async def _evaluate_target(self, target: _Target, api: RealtimeAPI | AsyncAPI) -> None:
+        """Evaluate one Deployment. api: for a candidate, the candidate as an API of its own."""
+        deployment = self._cache.child(target.key, "Deployment", target.name)
+        if deployment is None:
+            return
         scaling = api.spec.autoscaling
         scales = scaling is not None and scaling.target_in_flight is not None and not api.spec.paused
         if not scales and not isinstance(api, AsyncAPI):
-            self._watched.pop(key, None)
+            self._watched.pop(target, None)
             return
-        watched = self._watched.setdefault(key, ObservedScaling(State(time.monotonic())))
+        watched = self._watched.setdefault(target, ObservedScaling(State(time.monotonic())))
         try:
-            load = await self._load(key, api, watched)
+            load = await self._load(target, api, watched)
             if scales:
-                await self._scale(key, api, deployment, watched, load)
+                await self._scale(target, api, deployment, watched, load)
         except ApiException as error:
-            log.warning("%s cannot be scaled: %s", key, error_text(error))
+            log.warning("%s cannot be scaled: %s", target, error_text(error))
         except Exception:  # A failure of one API must not affect the others.
-            log.exception("%s cannot be scaled", key)
+            log.exception("%s cannot be scaled", target)
 
-    async def _load(self, key: Key, api: RealtimeAPI | AsyncAPI, watched: ObservedScaling) -> float | None:
-        """Return the load of an API; None when fewer than half of its pods report it."""
-        pods = [pod for pod in self._cache.children(key, "Pod") if is_ready(pod)]
+    def _pods(self, target: _Target) -> list[Object]:
+        """Return the pods of a Deployment; for an AsyncAPI, those of its gateway as well."""
+        return [
+            pod
+            for pod in self._cache.children(target.key, "Pod")
+            if (pod["metadata"]["labels"].get(COMPONENT_LABEL) == CANDIDATE) == target.is_candidate
+        ]
+
+    async def _load(
+        self, target: _Target, api: RealtimeAPI | AsyncAPI, watched: ObservedScaling
+    ) -> float | None:
+        """Return the load of a Deployment; None when fewer than half of its pods report it.
+
+        A request that a stable replica forwards to the candidate is part of the candidate's load alone.
+        """
+        pods = [pod for pod in self._pods(target) if is_ready(pod)]
         if isinstance(api, AsyncAPI):
-            return await self._queue_load(key, pods, watched)
-        answers = await asyncio.gather(*(self._replica_load(key, pod) for pod in pods))
+            return await self._queue_load(target.key, pods, watched)
+        answers = await asyncio.gather(*(self._replica_load(target.key, pod) for pod in pods))
         loads = {
             pod["metadata"]["name"]: load for pod, load in zip(pods, answers, strict=True) if load is not None
         }
@@ -170,7 +211,7 @@ class Scaler:
 
     async def _scale(
         self,
-        key: Key,
+        target: _Target,
         api: RealtimeAPI | AsyncAPI,
         deployment: Object,
         watched: ObservedScaling,
@@ -186,28 +227,28 @@ class Scaler:
                 else "fewer than half of the pods report their load"
             )
             watched.no_metrics_since = watched.no_metrics_since or datetime.now(UTC)
-            self._explain(key, watched, f"held at {current}: {why}", current)
+            self._explain(target, watched, f"held at {current}: {why}", current)
             return
         watched.no_metrics_since = None
-        pods = self._cache.children(key, "Pod")
+        pods = self._pods(target)
         blocked = any(f.reason == "Unschedulable" for f in map(failures.of_pod, pods) if f is not None)
         now = time.monotonic()
         watched.state, decision = decide(rules, watched.state, now, current, load, scale_in=not blocked)
         if decision.replicas != current:
             await self._cluster.scale(
-                {"metadata": {"name": child_name(api), "namespace": key.namespace}}, decision.replicas
+                {"metadata": {"name": target.name, "namespace": target.key.namespace}}, decision.replicas
             )
-            log.info("%s: %s", key, _describe(api, current, decision))
-            self._explain(key, watched, _describe(api, current, decision), decision.replicas)
+            log.info("%s: %s", target, _describe(api, current, decision))
+            self._explain(target, watched, _describe(api, current, decision), decision.replicas)
         elif decision.hold_reason is not None:
-            self._explain(key, watched, f"held at {current}: {decision.hold_reason}", current)
+            self._explain(target, watched, f"held at {current}: {decision.hold_reason}", current)
         elif watched.explanation.startswith("held") or watched.desired is None:
-            self._explain(key, watched, "no change needed", current)
+            self._explain(target, watched, "no change needed", current)
 
-    def _explain(self, key: Key, watched: ObservedScaling, explanation: str, desired: int) -> None:
+    def _explain(self, target: _Target, watched: ObservedScaling, explanation: str, desired: int) -> None:
         if (watched.explanation, watched.desired) != (explanation, desired):
             watched.explanation, watched.desired = explanation, desired
-            self._on_change(key)
+            self._on_change(target.key)
 
 
 def _describe(api: RealtimeAPI | AsyncAPI, current: int, decision: Decision) -> str:

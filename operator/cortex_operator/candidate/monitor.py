@@ -50,12 +50,18 @@ class CandidateMonitor:
         self._has_candidates = asyncio.Event()
 
     async def run(self) -> None:
-        """Poll until cancelled."""
-        while True:
-            await self._has_candidates.wait()
-            begun = time.monotonic()
-            await asyncio.gather(*map(self._poll, list(self._histories)))
-            await asyncio.sleep(max(0.1, begun + PERIOD - time.monotonic()))
+        """Poll until cancelled. Replicas that respond late delay the polls of their own API alone."""
+        polls: dict[Key, asyncio.Task[None]] = {}
+        try:
+            while True:
+                await self._has_candidates.wait()
+                polls = {key: poll for key, poll in polls.items() if not poll.done()}
+                for key in self._histories.keys() - polls.keys():
+                    polls[key] = asyncio.create_task(self._poll(key))
+                await asyncio.sleep(PERIOD)
+        finally:
+            for poll in polls.values():
+                poll.cancel()
 
     def recent(self, key: Key, version: str) -> Recent:
         """Return the counts of a candidate, empty before the first poll."""
@@ -103,7 +109,16 @@ class CandidateMonitor:
 
     async def _poll(self, key: Key) -> None:
         """Poll the replicas of one API."""
-        history, rules = self._histories[key]
+        try:
+            await self._poll_replicas(key)
+        except Exception:  # A failure of one API must not affect the others.
+            log.exception("%s: the counts of the candidate cannot be read", key)
+
+    async def _poll_replicas(self, key: Key) -> None:
+        known = self._histories.get(key)
+        if known is None:
+            return
+        history, rules = known
         pods = [pod for pod in self._cache.children(key, "Pod") if _component(pod) in (API, CANDIDATE)]
         ready = [pod for pod in pods if is_ready(pod)]
         stable = [pod for pod in ready if _component(pod) == API]
