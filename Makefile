@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := crds operator runtime cli devcluster
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
-.PHONY: help demo demo-async test mutants snapshots lint types bench bench-peers bench-start bench-operator bench-async test-clients test-cluster generate docs sbom lock format clean
+.PHONY: help demo demo-async test mutants snapshots lint types bench bench-peers bench-start bench-operator bench-async test-clients axe screenshots test-cluster generate docs sbom lock format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -35,6 +35,14 @@ snapshots: .venv/.dev ## update the rendered objects and statuses of tests/opera
 
 test-clients: .venv/.dev ## run the clients of Triton and KServe against the runtime, installed in build/clients
 	@$(BIN)/python -m tests.clients.run
+
+axe: .venv/.dev ## check the accessibility of the page with axe-core, installed in build/axe
+	@command -v npm >/dev/null || { echo "npm not found; axe-core is a package of npm" >&2; exit 1; }
+	@[ -d build/axe/node_modules/axe-core ] || npm install --silent --no-audit --no-fund --prefix build/axe 'axe-core@^4'
+	@$(BIN)/python -m pytest -q tests/cli/ui/test_browser.py -k accessible
+
+screenshots: .venv/.dev ## take the pictures of docs/ui.md in a headless Chromium
+	@$(BIN)/python -m tests.cli.ui.screenshots
 
 test-cluster: .venv/.dev ## run tests/cluster on the cluster of KUBECONFIG
 	@[ -n "$(KUBECONFIG)" ] || { echo "KUBECONFIG is not set; for example: make test-cluster KUBECONFIG=~/.kube/config" >&2; exit 1; }

@@ -68,7 +68,7 @@ class APIPages:
         key = ("differences", key_of(api))
         examples = backend.lookups.get(key, lambda: read_examples(cluster, store, api), 5.0, 0.5)
         context = {"candidate": found, "examples": examples}
-        frame = self._frame.context(api, "/candidate")
+        frame = self._frame.context(api, "/compare")
         return View("candidate.html", {**frame, **context}, ("_status.html", "_head.html", "_candidate.html"))
 
     def manifest(self, request: Request) -> View:

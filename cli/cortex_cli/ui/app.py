@@ -49,7 +49,7 @@ class Application:
         views = {
             "/": self._overview,
             PATH: pages.overview,
-            f"{PATH}/candidate": pages.candidate,
+            f"{PATH}/compare": pages.candidate,
             f"{PATH}/manifest": pages.manifest,
             f"{PATH}/logs": tools.logs,
             f"{PATH}/jobs": tools.jobs,

@@ -49,7 +49,7 @@ class Frame:
         backend, url = self._backend, url_of(api)
         condition, remedy = condition_with_advice(api)
         tabs = [("Overview", "")]
-        tabs += [("Candidate", "/candidate")] if candidate_of(api) else []
+        tabs += [("Candidate", "/compare")] if candidate_of(api) else []
         tabs += [("Jobs", "/jobs")] if api.kind == "AsyncAPI" else []
         tabs += [("Logs", "/logs"), ("Try it", "/try"), ("Manifest", "/manifest")]
         may = backend.lookups.get(

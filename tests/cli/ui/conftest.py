@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from cortex_cli.ui import server
+from tests.browser import chromium as chromium
 
 from .landscape import Landscape, landscape
 

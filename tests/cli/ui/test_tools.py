@@ -28,7 +28,7 @@ def text(answer: httpx.Response) -> str:
 
 
 def test_the_candidate_is_shown_beside_the_stable_version(client):
-    page = words(client, "/realtimeapi/shop/sentiment/candidate")
+    page = words(client, "/realtimeapi/shop/sentiment/compare")
     assert "Answers 10% of the requests; receives a copy of 50% of the others." in page
     assert "p95 latency 81ms 74ms" in page
     assert "Disagreement 2.4%" in page
@@ -36,7 +36,7 @@ def test_the_candidate_is_shown_beside_the_stable_version(client):
 
 def test_differing_responses_are_shown_newest_first(client):
     page = eventually(
-        lambda: (t := words(client, "/realtimeapi/shop/sentiment/candidate")) and "/label" in t and t
+        lambda: (t := words(client, "/realtimeapi/shop/sentiment/compare")) and "/label" in t and t
     )
     assert page.index("positive → neutral") < page.index("negative → positive")
     assert "the delivery was late but the support was kind" in page
@@ -45,7 +45,7 @@ def test_differing_responses_are_shown_newest_first(client):
 
 
 def test_an_api_without_a_candidate_has_no_page_for_it(client):
-    assert client.get(f"{IRIS}/candidate").status_code == 404
+    assert client.get(f"{IRIS}/compare").status_code == 404
     assert "Candidate" not in words(client, IRIS)
 
 
