@@ -51,7 +51,12 @@ class Response:
 
 
 class Cluster:
-    """A client of one API server, with a default namespace. context: the name of the context in the kubeconfig, if any."""
+    """A client of one API server, with a default namespace.
+
+    context: the name of the context in the kubeconfig, if any. is_local: whether it consists of programs of `cortex run`.
+    """
+
+    is_local = False
 
     def __init__(self, configuration: "Configuration", namespace: str, context: str = "") -> None:
         from kubernetes.client import ApiClient

@@ -110,7 +110,8 @@ class Totals:
     def add(self, other: "Totals") -> None:
         """Add the counts and the load of other replicas."""
         for name in _COUNTERS:
-            getattr(self, name).update(getattr(other, name))
+            if counter := getattr(other, name):
+                getattr(self, name).update(counter)
         self.value_count += other.value_count
         self.value_sum += other.value_sum
         self.value_min = min(self.value_min, other.value_min)

@@ -11,6 +11,7 @@ from cortex_api.contract import ADMIN_PORT, GRPC_PORT, PORT, QUEUE_URL_VARIABLE
 from cortex_cli import manifests
 from cortex_cli.local import environment
 from cortex_cli.local.admin_port import AdminPort
+from cortex_cli.local.log_lines import LogLines
 from cortex_cli.local.ports import HOST, taken
 from cortex_cli.local.runtime import Runtime, Scratch
 
@@ -32,7 +33,21 @@ _POLL_INTERVAL = 0.5
 )
 @click.option("--name", help="Name of the API, if the file contains several.")
 @click.option("--reload", is_flag=True, help="Reload code and manifest when they change.")
-def run(file: Path, port: int, admin_port: int, grpc_port: int, name: str | None, reload: bool) -> None:
+@click.option(
+    "--ui/--no-ui",
+    "has_page",
+    default=None,
+    help="Serve a page with requests, latency, logs and a form, on a free port.  [default: on a terminal]",
+)
+def run(
+    file: Path,
+    port: int,
+    admin_port: int,
+    grpc_port: int,
+    name: str | None,
+    reload: bool,
+    has_page: bool | None,
+) -> None:
     """Serve an API locally, with the code in the folder of FILE or in a ConfigMap in that folder.
 
     Variables in handler.env with valueFrom are read from the environment of this command.
@@ -53,9 +68,11 @@ def run(file: Path, port: int, admin_port: int, grpc_port: int, name: str | None
         project = scratch.write(api, file)
         programs = scratch.programs(api, project, (port, admin_port, grpc_port), reload, variables)
         needs_queue = isinstance(api, AsyncAPI) and QUEUE_URL_VARIABLE not in os.environ
-        runtime = Runtime(
-            programs, scratch.guard, {QUEUE_URL_VARIABLE: scratch.queue()} if needs_queue else {}
-        )
+        environment_of_queue = {QUEUE_URL_VARIABLE: scratch.queue()} if needs_queue else {}
+        lines: dict[str, LogLines] = {program.name: LogLines() for program in programs}
+        has_page = sys.stdout.isatty() if has_page is None else has_page
+        on_line = (lambda name, line: lines[name].add(line)) if has_page else None
+        runtime = Runtime(programs, scratch.guard, environment_of_queue, on_line)
         if isinstance(api, AsyncAPI):
             AdminPort(admin_port, *(program.admin_port for program in programs))
         if runtime.wait_ready():
@@ -68,6 +85,11 @@ def run(file: Path, port: int, admin_port: int, grpc_port: int, name: str | None
             click.echo(f"curl {url} -H 'content-type: application/json' -d '{{...}}'")
             if isinstance(api, AsyncAPI):
                 click.echo(f"curl {url}/<id>  # status and result of the job")
+            if has_page:
+                # Imported only now, because Starlette and Jinja would delay the start of the API.
+                from cortex_cli.ui.local_page import start
+
+                click.echo(f"page: {start(api, programs, port, project, lines)}")
         if reload:
             while (status := runtime.wait(_POLL_INTERVAL)) is None:
                 if last_change != (last_change := modification_time(file)):

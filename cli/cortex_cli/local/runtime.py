@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -158,9 +159,17 @@ class Runtime:
     """A group of running programs. If one exits, the others are stopped.
 
     Their logs go to stdout: as JSON, or in a readable format if stdout is a terminal.
+    on_line: called with the name of the program and each line of its log, from another thread.
     """
 
-    def __init__(self, programs: list[Program], guard: Guard, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        programs: list[Program],
+        guard: Guard,
+        environment: dict[str, str],
+        on_line: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._on_line = on_line
         self._programs = programs
         self._guard = guard
         self._signals: list[int] = []
@@ -174,11 +183,11 @@ class Runtime:
             self._send_signal(self._signals[-1])
 
     def _start(self, program: Program, environment: dict[str, str]) -> None:
-        is_terminal = sys.stdout.isatty()
+        is_read = sys.stdout.isatty() or self._on_line is not None
         process = subprocess.Popen(
             program.command,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if is_terminal else None,
+            stdout=subprocess.PIPE if is_read else None,
             text=True,
             errors="replace",
             env={**os.environ, **program.environment, **environment},
@@ -186,9 +195,8 @@ class Runtime:
         )
         self._guard.watch(process.pid)
         self._processes.append(process)
-        if is_terminal:
-            prefix = f"{program.name:<8}" if len(self._programs) > 1 else ""
-            reader = threading.Thread(target=_print_log, args=(process, prefix), daemon=True)
+        if is_read:
+            reader = threading.Thread(target=self._print_log, args=(process, program.name), daemon=True)
             self._readers.append(reader)
             reader.start()
 
@@ -241,6 +249,16 @@ class Runtime:
                 time.sleep(_POLL / 2)
         return not pending
 
+    def _print_log(self, process: subprocess.Popen[str], name: str) -> None:
+        assert process.stdout is not None
+        is_terminal = sys.stdout.isatty()
+        prefix = f"{name:<8}" if len(self._programs) > 1 else ""
+        for line in process.stdout:
+            text = line.rstrip("\n")
+            click.echo(readable(text, prefix) if is_terminal else text)
+            if self._on_line is not None:
+                self._on_line(name, text)
+
     def failure_message(self, status: int) -> str:
         """Return the reason and message from the termination log of a failed program."""
         for program in self._programs:
@@ -250,9 +268,3 @@ class Runtime:
             except (OSError, ValueError, KeyError):
                 continue
         return f"the runtime exited with status {status}; see its log above"
-
-
-def _print_log(process: subprocess.Popen[str], prefix: str) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        click.echo(readable(line.rstrip("\n"), prefix))

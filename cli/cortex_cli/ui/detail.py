@@ -94,7 +94,9 @@ class Details:
         self._lookups = lookups
 
     def findings(self, api: API) -> Lookup:
-        """Return the findings of `cortex doctor`."""
+        """Return the findings of `cortex doctor`; none for an API of `cortex run`, which has no objects to check."""
+        if self._cluster.is_local:
+            return Lookup()
         key = ("findings", key_of(api), api.live["metadata"].get("resourceVersion"))
         return self._lookups.get(key, lambda: self._diagnose(api), 10.0, 0.5)
 

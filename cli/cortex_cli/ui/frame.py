@@ -12,6 +12,7 @@ from cortex_cli.ui import actions
 from cortex_cli.ui.backend import Backend
 from cortex_cli.ui.candidate_view import candidate_of
 from cortex_cli.ui.detail import condition_with_advice
+from cortex_cli.ui.lookups import Lookup
 from cortex_cli.ui.overview import url_of
 from cortex_cli.ui.pages import View, problem
 from cortex_cli.ui.states import STATES
@@ -52,9 +53,12 @@ class Frame:
         tabs += [("Candidate", "/compare")] if candidate_of(api) else []
         tabs += [("Jobs", "/jobs")] if api.kind == "AsyncAPI" else []
         tabs += [("Logs", "/logs"), ("Try it", "/try"), ("Manifest", "/manifest")]
-        may = backend.lookups.get(
-            ("may", key_of(api)), lambda: actions.may(backend.open(), api), _MAY_SECONDS, 0.3
-        )
+        cluster = backend.open()
+        may = Lookup()
+        if not cluster.is_local:
+            may = backend.lookups.get(
+                ("may", key_of(api)), lambda: actions.may(cluster, api), _MAY_SECONDS, 0.3
+            )
         return {
             "api": api,
             "url": url,

@@ -42,6 +42,7 @@ class Row:
     queue: str
     queue_title: str
     candidate: str
+    candidate_title: str
     candidate_state: str
     spark: Markup
     age: str
@@ -186,6 +187,7 @@ def row_of(api: API, sampler: Sampler, now: float) -> Row:
         queue=queue,
         queue_title=queue_title,
         candidate=candidate_text(candidate),
+        candidate_title=candidate_title(candidate),
         candidate_state=str(candidate.get("phase", "")),
         spark=spark_of(api, history, now),
         age=apis.age(api.live["metadata"].get("creationTimestamp")),
@@ -251,11 +253,16 @@ def spark_of(api: API, history: History, now: float) -> Markup:
 
 
 def candidate_text(candidate: dict[str, Any]) -> str:
-    """Return the candidate in a few words; "" without one."""
+    """Return the phase of a candidate, and its share of the requests if it has one; "" without a candidate."""
     if not candidate:
         return ""
-    shares = [f"{candidate[name]}% {name}" for name in ("weight", "mirror") if candidate.get(name)]
-    return ", ".join([words(str(candidate.get("phase", "Starting"))), *shares])
+    phase = words(str(candidate.get("phase") or "Starting"))
+    return f"{phase} {candidate['weight']}%" if candidate.get("weight") else phase
+
+
+def candidate_title(candidate: dict[str, Any]) -> str:
+    """Return what a candidate receives, in words."""
+    return f"answers {candidate.get('weight') or 0}% of the requests, copies of {candidate.get('mirror') or 0}% of the others"
 
 
 def first_line(message: str) -> str:

@@ -12,6 +12,7 @@ from cortex_api.contract import PORT
 from cortex_cli.api_keys import HEADER
 from cortex_cli.apis import API
 from cortex_cli.connection import Cluster, ClusterError, Response, path
+from cortex_cli.ui.local_cluster import LocalCluster
 
 METHODS = ("POST", "GET", "PUT", "PATCH", "DELETE")
 SAMPLES = ("sample.json", "payload.json", "request.json")
@@ -121,7 +122,10 @@ def answer_of(response: Response, seconds: float) -> Answer:
 
 
 def sample(cluster: Cluster, api: API) -> str:
-    """Return the payload in the project of an API, from the manifest or the ConfigMap with the code; "{}" without one."""
+    """Return the payload in the project of an API: its folder, the manifest or the ConfigMap with the code; "{}" without one."""
+    if isinstance(cluster, LocalCluster):
+        local = (cluster.project / name for name in SAMPLES)
+        return _indented(next((file.read_text() for file in local if file.is_file()), "{}"))
     source: dict[str, Any] = api.live["spec"]["handler"].get("source") or {}
     files: dict[str, str] = source.get("files") or {}
     name = (source.get("configMap") or {}).get("name")
@@ -131,9 +135,11 @@ def sample(cluster: Cluster, api: API) -> str:
         except ClusterError:
             files = {}
     found = next((files[each] for each in SAMPLES if each in files), None)
-    if found is None:
-        return "{}"
+    return "{}" if found is None else _indented(found)
+
+
+def _indented(text: str) -> str:
     try:
-        return json.dumps(json.loads(found), indent=2, ensure_ascii=False)
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except ValueError:
-        return found
+        return text

@@ -1,0 +1,82 @@
+"""The page of `cortex run`: the same as that of `cortex ui`, for one API."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cortex_cli.local.ports import free_port
+
+from .test_api_page import words
+from .test_overview import eventually
+from .test_tools import post, text
+
+HANDLER = """
+class Handler:
+    def handle_post(self, payload):
+        print("got", len(payload))
+        return {"label": "long" if len(payload["text"]) > 3 else "short"}
+"""
+MANIFEST = """
+apiVersion: cortex.dev/v1alpha1
+kind: RealtimeAPI
+metadata: {name: lengths}
+spec:
+  handler: {type: python, path: handler.py}
+  tracker: {key: label, modelType: classification}
+"""
+PAGE = "/realtimeapi/local/lengths"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, subprocess.Popen[str]]]:
+    folder: Path = tmp_path_factory.mktemp("project")
+    (folder / "handler.py").write_text(HANDLER)
+    (folder / "api.yaml").write_text(MANIFEST)
+    (folder / "sample.json").write_text(json.dumps({"text": "hello"}))
+    ports = ["--port", str(free_port()), "--admin-port", str(free_port())]
+    command = [sys.executable, "-m", "cortex_cli", "run", str(folder / "api.yaml"), "--ui", *ports]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            line = next(line for line in process.stdout if line.startswith("page: "))
+            url = line.split()[1]
+            assert re.fullmatch(rf"http://127\.0\.0\.1:\d+{PAGE}\?token=[\w-]+", url)
+            with httpx.Client(base_url=url.split("/real")[0], trust_env=False, timeout=30) as client:
+                assert client.get(url).status_code == 303
+                yield client, process
+        finally:
+            process.terminate()
+
+
+def test_the_page_shows_the_api_and_its_requests(run):
+    client, _ = run
+    assert eventually(lambda: "lengths Ready RealtimeAPI" in words(client, PAGE))
+    assert "serves at http://127.0.0.1:" in words(client, PAGE)
+    # Nothing of a cluster: no checks, no changes.
+    assert "/do/" not in client.get(PAGE).text
+    assert "checks" not in words(client, PAGE)
+    assert "lengths local" in words(client, "/")
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 403
+
+
+def test_a_request_with_the_sample_is_answered_logged_and_tracked(run):
+    client, _ = run
+    assert '"text": "hello"' in words(client, f"{PAGE}/try")
+    answer = text(post(client, f"{PAGE}/try", method="POST", body='{"text": "hello"}'))
+    assert "Response 200" in answer
+    assert eventually(lambda: "got 1" in words(client, f"{PAGE}/logs"))
+    assert eventually(lambda: "long 100% 1" in words(client, PAGE))
+
+
+def test_the_logs_are_still_printed(run):
+    _, process = run
+    assert process.stdout is not None
+    assert next(line for line in process.stdout if "got 1" in line)
