@@ -9,6 +9,7 @@ import threading
 import pytest
 import yaml
 
+from cortex_cli import bench_target
 from cortex_cli.commands import get as get_command
 
 from .conftest import GROUP, METRICS, Workplace, resource
@@ -248,6 +249,35 @@ def test_predict_debug_shows_the_log_of_the_request(place):
     assert json.loads(result.stdout)["path"] == "/?debug=true"
     assert "status 200 after" in result.stderr
     assert [line for line in result.stderr.splitlines() if "received" in line and "requestId" not in line]
+
+
+@pytest.mark.parametrize("is_reachable", [True, False])
+def test_bench_measures_an_api_by_its_name(place, monkeypatch, tmp_path, is_reachable):
+    (tmp_path / "payload.json").write_text("{}")
+    monkeypatch.setattr(bench_target, "is_reachable", lambda url: is_reachable)
+    words = (
+        "--payload",
+        str(tmp_path / "payload.json"),
+        "--step",
+        "1",
+        "--max-time",
+        "2",
+        "--goal",
+        "5000",
+    )
+    result = place.cortex("bench", "flowers", *words)
+    if is_reachable:
+        # The Service has no address on this machine: the error is that of a request.
+        assert "the request fails" in result.stderr
+        return
+    assert "one pod is measured" in result.stderr
+    assert "Capacity: " in result.stdout
+    assert "targetInFlight: " in result.stdout
+
+
+def test_bench_refuses_apis_that_it_cannot_measure(place):
+    assert "letters is an AsyncAPI" in place.cortex("bench", "letters").stderr
+    assert "broken has no ready replica: HandlerNotFound" in place.cortex("bench", "broken").stderr
 
 
 def test_logs_of_all_replicas_are_merged_by_time(place):

@@ -4,7 +4,8 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,7 +14,9 @@ from rich.console import Console
 from rich.live import Live
 
 from cortex_cli.api_keys import HEADER, api_key_options
+from cortex_cli.bench_target import Endpoint, endpoint_of
 from cortex_cli.commands.predict import read
+from cortex_cli.connection import Cluster, cluster_selection_options
 from cortex_cli.load_generator import Result, Target, generate
 from cortex_cli.tables import grid
 
@@ -41,8 +44,9 @@ class Goal:
 
 
 @click.command(short_help="Measure the capacity of an API.")
-@click.argument("url")
+@click.argument("target", metavar="NAME | URL")
 @click.argument("payload", required=False, metavar="[JSON | @FILE | -]")
+@click.option("--payload", "payload_file", metavar="FILE", help="File with the payload, like @FILE.")
 @click.option("-X", "--method", help="HTTP method.  [default: POST with a payload, otherwise GET]")
 @click.option(
     "--goal", default=100.0, show_default=True, metavar="MS", help="Latency goal of 99 % of the responses."
@@ -51,14 +55,17 @@ class Goal:
 @click.option(
     "--max-time", default=60.0, show_default=True, metavar="SECONDS", help="Maximum total duration."
 )
-@click.option("--replicas", default=1, show_default=True, help="Number of replicas behind the URL.")
+@click.option("--replicas", default=1, show_default=True, help="Number of replicas behind a URL.")
 @click.option(
     "--rate", type=float, metavar="N", help="Requests per second for which to compute the replicas."
 )
 @api_key_options
+@cluster_selection_options
 def bench(
-    url: str,
+    open_cluster: Callable[[], Cluster],
+    target: str,
     payload: str | None,
+    payload_file: str | None,
     method: str | None,
     goal: float,
     step: float,
@@ -67,27 +74,35 @@ def bench(
     rate: float | None,
     api_key: str | None,
 ) -> None:
-    """Send requests to URL at increasing rates, and report the highest rate that meets the latency goal.
+    """Send requests at increasing rates, and report the highest rate that meets the latency goal.
 
     The requests start at random times and do not wait for each other, like those of independent clients.
 
-    For an API in a cluster, use the URL of its Gateway or Ingress, or run this command in the cluster. A URL of `kubectl
-    port-forward` works too, but measures kubectl.
+    NAME is an API of the cluster: requests go to its URL, or to one of its pods if this machine does not reach the URL. The load
+    is real: it takes capacity from other clients of the API, and an autoscaler follows it.
     """
+    if payload_file is not None:
+        if payload is not None:
+            raise click.UsageError("the payload and --payload are mutually exclusive")
+        payload = f"@{payload_file}"
     body, content_type = read(payload)
-    headers = ({"content-type": content_type} if body is not None else {}) | (
-        {HEADER: api_key} if api_key else {}
-    )
-    try:
-        target = Target.of(url, (method or ("GET" if body is None else "POST")).upper(), headers, body)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    try:
-        measured = asyncio.run(_measure(target, Goal(goal / 1000), step, max_time))
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    headers = {"content-type": content_type} if body is not None else {}
+    verb = (method or ("GET" if body is None else "POST")).upper()
+    endpoint: AbstractContextManager[Endpoint]
+    if "://" in target:
+        endpoint = nullcontext(Endpoint(target, replicas, {HEADER: api_key} if api_key else {}))
+    else:
+        endpoint = endpoint_of(open_cluster, target, api_key)
+    with endpoint as where:
+        try:
+            request = Target.of(where.url, verb, headers | where.headers, body)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        if where.note:
+            click.echo(where.note, err=True)
+        measured = asyncio.run(_measure(request, Goal(goal / 1000), step, max_time))
     click.echo()
-    for line in summary(measured, Goal(goal / 1000), replicas, rate):
+    for line in summary(measured, Goal(goal / 1000), where.replicas, rate):
         click.echo(line)
     sys.exit(0 if any(Goal(goal / 1000).is_met(result) for result in measured) else 1)
 
