@@ -27,6 +27,7 @@ class Completion:
         self._sends_usage = bool(options.get("include_usage"))
         self._base = {
             "id": f"{'chatcmpl' if has_messages else 'cmpl'}-{request_id}",
+            "object": "chat.completion" if has_messages else "text_completion",
             "created": int(time.time()),
             "model": request["model"],
         }
@@ -46,7 +47,7 @@ class Completion:
             own = {} if usage is None else {"usage": usage}
             choices = [self._choice(each) for each in (result if isinstance(result, list) else [result])]
         choices = [{"index": index, "finish_reason": "stop", **each} for index, each in enumerate(choices)]
-        return {**self._base, "object": self._object(), **own, "choices": choices}
+        return {**self._base, **own, "choices": choices}
 
     def chunks(self, part: Any) -> Iterator[Object]:
         """Yield the chunks for one part that an iterator has yielded. Raises TypeError."""
@@ -111,7 +112,7 @@ class Completion:
                 call.pop("index", None)
         if self._usage is not None:
             own["usage"] = self._usage
-        return {**own, "object": self._object(), "choices": [choices[index] for index in sorted(choices)]}
+        return {**self._base, "choices": [choices[index] for index in sorted(choices)], **own}
 
     def _choice(self, value: Any) -> Object:
         """Return the choice of a text or message."""
@@ -146,10 +147,7 @@ class Completion:
         self._calls_tools |= bool((choice.get("delta") or {}).get("tool_calls"))
 
     def _chunk_base(self) -> Object:
-        return {**self._base, "object": "chat.completion.chunk" if self._chat else "text_completion"}
-
-    def _object(self) -> str:
-        return "chat.completion" if self._chat else "text_completion"
+        return {**self._base, "object": "chat.completion.chunk"} if self._chat else self._base
 
 
 def as_json(value: Any) -> Any:

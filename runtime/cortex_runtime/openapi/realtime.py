@@ -33,7 +33,9 @@ def document(handler: LoadedHandler, has_keys: bool, has_tensors: bool) -> bytes
     frame = _frame(handler, has_keys)
     schemas = Schemas()
     models = handler.client.info() if handler.client is not None else []
-    tag = frame.tag(handler.document.name, "The methods of the handler")
+    tag = ""
+    if handler.methods or handler.routes:
+        tag = frame.tag(handler.document.name, "The methods of the handler")
     batched = handler.document.batching is not None
     for verb, method in handler.methods.items():
         described = _main(handler, verb, method, models, batched)

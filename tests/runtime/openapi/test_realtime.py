@@ -302,6 +302,7 @@ def test_the_declared_tensors_of_handle_infer_are_described(serve_for_module):
     replica = serve_for_module(INFER)
     found = read(replica)
     assert "/" not in found["paths"]
+    assert [each["name"] for each in found["tags"]] == ["Open Inference Protocol", "Runtime"]
     operation = found["paths"]["/v2/models/tested/infer"]["post"]
     tensor = body(found, "/v2/models/tested/infer")["properties"]["inputs"]["items"]
     assert tensor["properties"]["datatype"] == {"const": "FP32"}

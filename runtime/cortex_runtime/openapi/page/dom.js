@@ -93,6 +93,7 @@ export function prose(text) {
   return blocks;
 }
 
-function inline(text) {
+/** Return a text whose parts in backquotes are code. */
+export function inline(text) {
   return text.split(/(``?[^`]+``?)/).map((part) => (part.startsWith("`") ? h("code", {}, part.replace(/`/g, "")) : part));
 }

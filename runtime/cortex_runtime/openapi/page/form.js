@@ -1,6 +1,6 @@
 // A form with one field for each property of a schema.
 
-import { h, unique } from "./dom.js";
+import { h, inline, unique } from "./dom.js";
 import { number, parse, stringify } from "./json.js";
 import { alternatives, constraints, exampleOf, typeName, typesOf } from "./schema.js";
 
@@ -99,9 +99,8 @@ function list({ name, schema, value, required, resolve, depth }) {
   return { element: h("fieldset", {}, h("legend", {}, title(name, required)), note(schema, resolve), box, more), read };
 }
 
-function choice(context) {
+function choice(context, values = context.schema.enum ?? [context.schema.const]) {
   const { schema, value, required, nullable } = context;
-  const values = schema.enum ?? [schema.const];
   const options = values.map((each, index) => h("option", { value: index }, typeof each === "string" ? each : JSON.stringify(each)));
   const input = h("select", {}, required ? [] : h("option", { value: "" }, schema.default !== undefined && schema.default !== null ? `(default: ${schema.default})` : nullable ? "null" : "(none)"), options);
   const index = values.findIndex((each) => JSON.stringify(each) === JSON.stringify(value));
@@ -110,8 +109,8 @@ function choice(context) {
 }
 
 function checkbox(context) {
-  const { schema, value, required } = context;
-  if (!required) return choice({ ...context, schema: { ...schema, enum: [true, false] } });
+  const { value, required } = context;
+  if (!required) return choice(context, [true, false]);
   const input = h("input", { type: "checkbox", checked: value === true });
   return labelled(context, input, () => input.checked);
 }
@@ -173,7 +172,7 @@ function labelled({ name, schema, required, resolve }, input, read) {
 
 function note(schema, resolve, id) {
   const words = [schema.description, constraints(schema).join(", ")].filter(Boolean).join(" · ");
-  return words ? h("p", { class: "hint", id: id ? `${id}-hint` : null }, words) : null;
+  return words ? h("p", { class: "hint", id: id ? `${id}-hint` : null }, inline(words)) : null;
 }
 
 function title(name, required) {

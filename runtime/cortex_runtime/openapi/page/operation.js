@@ -1,6 +1,6 @@
 // One operation: what it takes and returns, next to the form that tries it.
 
-import { h, prose } from "./dom.js";
+import { h, inline, prose } from "./dom.js";
 import { stringify } from "./json.js";
 import { alternatives, constraints, typeName, typesOf } from "./schema.js";
 import { colored } from "./send.js";
@@ -73,7 +73,7 @@ function response(status, each, resolve) {
     const examples = Object.entries(media.examples ?? {});
     return [
       h("h4", {}, index ? "or " : `Response ${status} `, h("span", { class: "type" }, kind === "*/*" ? "any content type" : kind)),
-      index === 0 && each.description !== "The result" && h("p", { class: "hint" }, each.description),
+      index === 0 && each.description !== "The result" && h("p", { class: "hint" }, inline(each.description)),
       item && h("p", { class: "hint" }, schema.description ?? ""),
       (index === 0 || !item) && schemaView(item ?? schema, resolve),
       examples.map(([name, found]) => h("figure", {}, h("figcaption", { class: "hint" }, `Example ${name}`), h("pre", { tabindex: "0" }, colored(stringify(resolve(found).value))))),
@@ -95,7 +95,7 @@ function schemaView(given, resolve, depth = 0) {
   if (!properties.length) {
     const words = [schema.description, constraints(schema).join(", ")].filter(Boolean).join(" · ");
     const inside = nested(schema, resolve, depth);
-    return h("div", { class: "schema" }, h("p", {}, h("span", { class: "type first" }, typeName(given, resolve)), words && h("span", { class: "hint" }, ` ${words}`)), inside);
+    return h("div", { class: "schema" }, h("p", {}, h("span", { class: "type first" }, typeName(given, resolve)), words && h("span", { class: "hint" }, " ", inline(words))), inside);
   }
   const required = schema.required ?? [];
   return h("div", {}, depth === 0 && schema.description && h("p", { class: "hint" }, schema.description), h("ul", { class: "schema" }, properties.map(([name, each]) => property(name, each, required.includes(name), resolve, depth))));
@@ -113,7 +113,7 @@ function property(name, given, required, resolve, depth, place) {
     " ",
     h("span", { class: "type" }, typeName(given, resolve), values),
     place && h("span", { class: "type" }, ` · in the ${place}`),
-    words && h("p", { class: "hint" }, words),
+    words && h("p", { class: "hint" }, inline(words)),
     nested(schema, resolve, depth),
   );
 }

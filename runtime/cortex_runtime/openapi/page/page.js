@@ -57,7 +57,7 @@ function show(api) {
   const tags = (api.tags ?? []).map((tag) => ({ ...tag, own: operations.filter(({ operation }) => operation.tags?.[0] === tag.name) }));
   const rest = operations.filter(({ operation }) => !tags.some((tag) => tag.own.some((each) => each.operation === operation)));
   if (rest.length) tags.push({ name: "Other", own: rest });
-  const sections = tags.map((tag) => section(tag, context, views));
+  const sections = tags.filter((tag) => tag.own.length).map((tag) => section(tag, context, views));
   main.replaceChildren(intro(api), ...sections.map((each) => each.element), ...extras(api));
   main.removeAttribute("aria-busy");
   header(api, needsKey);

@@ -43,7 +43,7 @@ export function alternatives(schema, resolve) {
   return { options: options.filter((each) => !isNull(each)), nullable };
 }
 
-/** Return the type of a schema in words, such as "list of numbers". */
+/** Return the type of a schema in words, such as "array of number". */
 export function typeName(given, resolve, depth = 0) {
   const schema = resolve(given);
   if (schema.const !== undefined) return JSON.stringify(schema.const);
@@ -52,7 +52,7 @@ export function typeName(given, resolve, depth = 0) {
   const end = nullable ? " or null" : "";
   if (options.length) return [...new Set(options.map((each) => typeName(each, resolve, depth + 1)))].join(" or ") + end;
   const [type] = typesOf(schema);
-  if (type === "array") return depth > 4 ? "list" : `list of ${typeName(schema.items ?? {}, resolve, depth + 1)}${end}`;
+  if (type === "array") return depth > 4 ? "array" : `array of ${typeName(schema.items ?? {}, resolve, depth + 1)}${end}`;
   if (type === "object" && schema.properties && schema.title) return schema.title + end;
   if (type === "object" && !schema.properties && typeof schema.additionalProperties === "object") {
     return `object of ${typeName(schema.additionalProperties, resolve, depth + 1)}${end}`;

@@ -12,7 +12,8 @@ export function trial(api, path, method, operation) {
   const parameters = (operation.parameters ?? []).map((each) => parameterField(api.resolve(each), api.resolve));
   const body = operation.requestBody ? bodyEditor(api.resolve(operation.requestBody).content, api.resolve) : null;
   const streams = Object.keys(api.resolve(operation.responses?.["200"])?.content ?? {}).includes("text/event-stream");
-  const accept = streams ? h("input", { type: "checkbox", id: unique("events"), checked: true }) : null;
+  const streamsByBody = body?.has("stream") ?? false;
+  const accept = streams && !streamsByBody ? h("input", { type: "checkbox", id: unique("events"), checked: true }) : null;
   const status = h("p", { class: "status", role: "status", "aria-live": "polite" });
   const response = h("div", { class: "result" });
   const code = h("div", { class: "code-block" });
@@ -34,7 +35,7 @@ export function trial(api, path, method, operation) {
     if (accept?.checked) headers.accept = "text/event-stream";
     const search = query.size ? `?${query}` : "";
     const url = api.base + filled.replace(/^\//, "") + search;
-    return { method, url, headers, body: body?.text() ?? null, file: body?.file() ?? null, isStream: streams };
+    return { method, url, headers, body: body?.text() ?? null, file: body?.file() ?? null, isStream: streams && (streamsByBody ? /"stream":\s*true/.test(body.text()) : accept.checked) };
   };
   const show = () => {
     const request = build();
@@ -165,6 +166,7 @@ function bodyEditor(content, resolve) {
     text: () => editor.text(),
     file: () => editor.file?.() ?? null,
     wantsFile: () => editor.file !== undefined,
+    has: (name) => Object.values(content).some((media) => name in (resolve(media.schema ?? {}).properties ?? {})),
     // The boundary of a form is chosen by the browser.
     type: () => (kind === "multipart/form-data" ? null : kind),
     onChange: (listener) => (changed = listener),
