@@ -11,8 +11,13 @@ from cortex_cli.connection import Cluster, cluster_selection_options
 @click.command(short_help="Show the APIs of a cluster on a local web page.")
 @click.option("--port", default=0, help="Port of the page.  [default: a free port]")
 @click.option("--open/--no-open", "is_opened", default=True, help="Open the page in the browser.")
+@click.option(
+    "--prometheus",
+    metavar="URL",
+    help="Prometheus server for the charts, which otherwise show what the page has seen.",
+)
 @cluster_selection_options
-def ui(open_cluster: Callable[[], Cluster], port: int, is_opened: bool) -> None:
+def ui(open_cluster: Callable[[], Cluster], port: int, is_opened: bool, prometheus: str | None) -> None:
     """Show the APIs of a cluster on a web page of this machine, until Ctrl-C.
 
     Nothing is installed in the cluster: the page reads and changes only what your kubeconfig permits. It shows all namespaces,
@@ -23,7 +28,7 @@ def ui(open_cluster: Callable[[], Cluster], port: int, is_opened: bool) -> None:
 
     namespace = click.get_current_context().params.get("namespace") or ""
     try:
-        page = server.prepare(open_cluster, namespace, port)
+        page = server.prepare(open_cluster, namespace, port, prometheus)
     except OSError as error:
         raise click.ClickException(f"port {port} is in use; select another with --port") from error
     click.echo(f"The page is at {page.url}")

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from cortex_cli import number_text
 from cortex_cli.replica_metrics import Totals, latency
 from cortex_cli.ui.charts import Chart, Mark, Series, Values
-from cortex_cli.ui.history import History, Point, merge
+from cortex_cli.ui.history import Decision, History, Point, merge
 
 WINDOWS = {"5m": 300.0, "30m": 1800.0, "3h": 10800.0}
 """Periods that the page offers, in seconds."""
 _SHORTEST_SECONDS = 60.0
-_POINTS = 150
+POINTS = 150
 _GAP_SECONDS = 45.0
 """A longer time without a point interrupts the lines; longer than the longest pause between two points."""
 _CLASSES = 4
@@ -42,14 +42,13 @@ def period(history: History, now: float, seconds: float) -> Period:
 
 def charts(kind: str, history: History, period: Period) -> list[Chart]:
     """Return the charts of an API from what the page has seen."""
-    points = reduce(history.points(period.start), period.seconds / _POINTS)
-    decisions = history.decisions(period.start)
-    marks = [Mark(each.time, f"{each.before} to {each.after} replicas: {each.reason}") for each in decisions]
+    points = reduce(history.points(period.start), period.seconds / POINTS)
+    shown = marks(history.decisions(period.start))
 
     def chart(
         id: str, title: str, series: list[Series], text: Callable[[float], str], whole: bool = False
     ) -> Chart:
-        return Chart(id, title, series, period.start, period.end, text, marks=marks, whole=whole)
+        return Chart(id, title, series, period.start, period.end, text, marks=shown, whole=whole)
 
     is_async = kind == "AsyncAPI"
     rates, latencies = _rates(points, is_async), _latencies(points, is_async)
@@ -74,9 +73,14 @@ def charts(kind: str, history: History, period: Period) -> list[Chart]:
     ]
 
 
+def marks(decisions: list[Decision]) -> list[Mark]:
+    """Return decisions of the autoscaler as marks of charts."""
+    return [Mark(each.time, f"{each.before} to {each.after} replicas: {each.reason}") for each in decisions]
+
+
 def prediction_chart(history: History, period: Period, is_regression: bool) -> Chart | None:
     """Return the chart of the predictions over time; None without predictions."""
-    points = reduce(history.points(period.start), period.seconds / _POINTS)
+    points = reduce(history.points(period.start), period.seconds / POINTS)
     counted: Counter[str] = Counter()
     for point in points:
         if point.counted and point.seconds:

@@ -1,17 +1,24 @@
 """The views of one API: its overview, its candidate and its manifest."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import yaml
 from starlette.requests import Request
 
+from cortex_cli.apis import API
 from cortex_cli.ui import api_charts
+from cortex_cli.ui.api_charts import Period
 from cortex_cli.ui.backend import Backend
 from cortex_cli.ui.candidate_view import candidate_of, read_examples
+from cortex_cli.ui.charts import Chart
 from cortex_cli.ui.frame import Frame, missing
 from cortex_cli.ui.highlight import yaml_lines
+from cortex_cli.ui.lookups import Lookup
 from cortex_cli.ui.pages import View
+from cortex_cli.ui.prometheus import WINDOWS as PROMETHEUS_WINDOWS
+from cortex_cli.ui.prometheus import Prometheus
 from cortex_cli.ui.store import key_of
 
 _DEFAULT_WINDOW = "5m"
@@ -30,18 +37,25 @@ class APIPages:
         if api is None:
             return missing(request)
         details, history = self._backend.details, self._backend.sampler.history(key_of(api))
+        prometheus = self._backend.prometheus
+        windows = api_charts.WINDOWS | (PROMETHEUS_WINDOWS if prometheus else {})
         window = request.query_params.get("window", "")
-        window = window if window in api_charts.WINDOWS else _DEFAULT_WINDOW
+        window = window if window in windows else _DEFAULT_WINDOW
         now = time.time()
-        period = api_charts.period(history, now, api_charts.WINDOWS[window])
+        period = api_charts.period(history, now, windows[window])
+        charts, source_error = api_charts.charts(api.kind, history, period), ""
+        if prometheus is not None:
+            found = self._from_prometheus(prometheus, api, window, windows[window])
+            charts, source_error = (found.value or charts), found.error
         findings = details.findings(api)
         tracker = api.live["spec"].get("tracker") or {}
         context = {
             "findings": findings,
             "problems": [found for found in findings.value or () if found.level == "bad"],
             "tiles": details.tiles(api),
-            "charts": api_charts.charts(api.kind, history, period),
-            "windows": list(api_charts.WINDOWS),
+            "charts": charts,
+            "source_error": source_error,
+            "windows": list(windows),
             "window": window,
             "scaling": details.scaling(api, now - api_charts.WINDOWS["3h"]),
             "replicas": details.replicas(api),
@@ -56,6 +70,18 @@ class APIPages:
         }
         live = ("_status.html", "_head.html", "_why.html", "_tiles.html", "_charts.html", "_details.html")
         return View("api.html", {**self._frame.context(api, ""), **context}, live)
+
+    def _from_prometheus(self, prometheus: Prometheus, api: API, window: str, seconds: float) -> Lookup:
+        """Return the charts of a period."""
+
+        def read() -> list[Chart]:
+            now = time.time()
+            found = prometheus.charts(key_of(api), Period(now - seconds, now))
+            decisions = self._backend.sampler.history(key_of(api)).decisions(now - seconds)
+            return [replace(chart, marks=api_charts.marks(decisions)) for chart in found]
+
+        key = ("prometheus", key_of(api), window)
+        return self._backend.lookups.get(key, read, max(5.0, seconds / api_charts.POINTS), 1.0)
 
     def candidate(self, request: Request) -> View:
         """The candidate beside the stable version, and responses that differ."""

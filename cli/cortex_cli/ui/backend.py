@@ -7,6 +7,7 @@ from cortex_cli.connection import Cluster
 from cortex_cli.ui.detail import Details
 from cortex_cli.ui.log_book import LogBooks
 from cortex_cli.ui.lookups import Lookups
+from cortex_cli.ui.prometheus import Prometheus
 from cortex_cli.ui.sampler import Sampler
 from cortex_cli.ui.store import Store
 
@@ -15,6 +16,7 @@ class Backend:
     """The attributes other than `version` and `cluster` exist once `open` has succeeded.
 
     connect: opens the cluster; called again by each page until it succeeds. namespace: "" for all namespaces.
+    prometheus: a server that has the history of the APIs, if any.
     version: a number that differs after each change of what is known.
     """
 
@@ -24,8 +26,11 @@ class Backend:
     details: Details
     logs: LogBooks
 
-    def __init__(self, connect: Callable[[], Cluster], namespace: str) -> None:
+    def __init__(
+        self, connect: Callable[[], Cluster], namespace: str, prometheus: Prometheus | None = None
+    ) -> None:
         self._connect = connect
+        self.prometheus = prometheus
         self._namespace = namespace
         self._lock = threading.Lock()
         self.version = 0

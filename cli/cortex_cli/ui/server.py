@@ -13,6 +13,7 @@ from cortex_cli.connection import Cluster, ClusterError
 from cortex_cli.local.ports import HOST
 from cortex_cli.ui import app
 from cortex_cli.ui.backend import Backend
+from cortex_cli.ui.prometheus import Prometheus
 
 _STOP_SECONDS = 1
 
@@ -42,15 +43,15 @@ class Page:
         threading.Thread(target=self.run, daemon=True).start()
 
 
-def prepare(connect: Callable[[], Cluster], namespace: str, port: int) -> Page:
+def prepare(connect: Callable[[], Cluster], namespace: str, port: int, prometheus: str | None = None) -> Page:
     """Listen on a port (0 for a free one), and create the server. Raises OSError if the port is in use.
 
-    connect: opens the cluster. namespace: "" for all namespaces.
+    connect: opens the cluster. namespace: "" for all namespaces. prometheus: the URL of a server with the history, if any.
     """
     listener = socket.create_server((HOST, port))
     port = listener.getsockname()[1]
     token = secrets.token_urlsafe(24)
-    backend = Backend(connect, namespace)
+    backend = Backend(connect, namespace, Prometheus(prometheus) if prometheus else None)
     application = app.create(backend, token, port)
     config = uvicorn.Config(
         application,

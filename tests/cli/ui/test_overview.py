@@ -144,3 +144,14 @@ def test_no_page_has_inline_code_or_content_from_elsewhere(client):
     assert "fraud-score" in html
     assert not re.search(r"<script(?![^>]* src=)|<style|\bstyle=|\son\w+=|javascript:", html)
     assert re.findall(r"(?:src|href)=\"(?:https?:)?//", html) == []
+
+
+def test_without_its_prometheus_the_page_shows_what_it_has_seen(place: Landscape):
+    page = server.prepare(place.connect, "", 0, "http://127.0.0.1:1")
+    page.start()
+    with httpx.Client(base_url=page.url.split("/?")[0], trust_env=False, timeout=30) as client:
+        client.get(page.url)
+        found = client.get("/realtimeapi/shop/iris?window=7d").text
+        assert "Prometheus at http://127.0.0.1:1 does not respond" in found
+        assert "The charts show what this page has seen." in found
+        assert 'aria-label="Replicas, ' in found
