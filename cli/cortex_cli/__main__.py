@@ -20,7 +20,7 @@ _REPLACED = {
     "describe": "`cortex get NAME`",
     "status": "`cortex get NAME`",
     "export": "`kubectl get realtimeapi NAME -o yaml`",
-    "prepare-debug": "`cortex run FILE`, which serves an API locally",
+    "prepare-debug": "`cortex run FILE`, which serves an API locally, or `cortex dev FILE`, in a cluster",
     "cluster": "the Helm chart, on an existing cluster",
     "cluster-gcp": "the Helm chart, on an existing cluster",
     "env": f"kubeconfig contexts: {_CONTEXTS}",

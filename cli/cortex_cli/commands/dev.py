@@ -145,19 +145,23 @@ def _require_valid(name: str) -> None:
 
 def _require_permissions(cluster: Cluster, api: RealtimeAPI | AsyncAPI) -> None:
     """Raise ClusterError if the user lacks a permission that this command needs."""
-    plural = KINDS[api.kind].plural
-    needed: list[Permission] = [
-        *((verb, GROUP, plural, "", "the copy") for verb in ("get", "create", "patch", "delete")),
-        ("list", "", "pods", "", "its pods"),
-        ("get", "", "pods", "log", "its logs"),
-        *((verb, "", "pods", "portforward", "the code and requests") for verb in ("get", "create")),
-    ]
-    if lacking := denied(cluster, needed):
+    if lacking := denied(cluster, permissions(KINDS[api.kind].plural)):
         raise ClusterError(
             f"`cortex dev` needs these permissions in namespace {cluster.namespace}: {', '.join(lacking)};"
             " docs/development.md has a Role with all of them",
             FORBIDDEN,
         )
+
+
+def permissions(plural: str) -> list[Permission]:
+    """Return the permissions that this command needs. plural: the resource of the API."""
+    return [
+        *((verb, GROUP, plural, "", "the copy") for verb in ("get", "create", "patch", "delete")),
+        ("list", "", "pods", "", "its pods"),
+        ("get", "", "pods", "log", "its logs"),
+        # A WebSocket is a GET, which newer API servers also check as create.
+        *((verb, "", "pods", "portforward", "the code and requests") for verb in ("get", "create")),
+    ]
 
 
 def _show_logs(cluster: Cluster, name: str, kind: str) -> None:
