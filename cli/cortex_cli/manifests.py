@@ -177,8 +177,13 @@ class _Dumper(yaml.SafeDumper):
     """Write multi-line strings as literal blocks, so that changes are readable in a diff."""
 
 
+_OTHER_TYPE = re.compile(r"[yYnN]|[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+|0o[0-7]+")
+"""Text that kubectl reads as a boolean or a number if it is not quoted. PyYAML reads it as text, and so does not quote it."""
+
+
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    style = "|" if "\n" in text else "'" if _OTHER_TYPE.fullmatch(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _represent_text)

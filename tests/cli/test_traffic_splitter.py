@@ -52,6 +52,8 @@ def test_two_apis_become_one_with_the_name_and_endpoint_of_the_splitter() -> Non
     assert "! -:3: not" not in stderr
     assert "a and b are now one RealtimeAPI, s: a is its stable version, b its candidate" in stderr
     assert "spec.candidate.rollback: the default applies" in stderr
+    assert spec["candidate"]["compute"] == {"mem": None}
+    assert "spec.candidate contains null" in stderr
 
 
 @pytest.mark.parametrize(

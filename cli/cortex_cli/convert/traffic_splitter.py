@@ -247,7 +247,17 @@ def _remarks(to: ManifestBuilder, stable: ManifestBuilder, candidate: ManifestBu
         " them, which a TrafficSplitter did not check"
     )
     to.remarks.append(Remark(line, text, needs_action=True))
+    if _has_null(to.manifest["spec"]["candidate"]):
+        text = (
+            "spec.candidate contains null, which removes a field of the stable version: apply it with"
+            " `kubectl apply --server-side`, because kubectl apply without it leaves null out"
+        )
+        to.remarks.append(Remark(line, text, needs_action=True))
     report_other_fields(to)
+
+
+def _has_null(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and any(_has_null(item) for item in value.values()))
 
 
 def report_other_fields(to: ManifestBuilder) -> None:
