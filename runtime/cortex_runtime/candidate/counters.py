@@ -46,6 +46,8 @@ class WorkerCounters:
         self._shared = shared
         self._cells = shared.candidate_cells(slot)
         self._breaker = shared.breaker
+        # There are two slots for each worker.
+        self.workers = max(1, shared.slots // 2)
         self._slot = slot
 
     def start_version(self, version: str) -> None:

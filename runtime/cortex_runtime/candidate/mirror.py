@@ -26,10 +26,13 @@ _MOST_PENDING = 32
 _MOST_BYTES = 8 * 1024 * 1024
 """Bytes of requests and responses of pending copies."""
 _SHARE = 0.1
-"""Share of a worker's time that copies may take, estimated by:"""
+"""Share of a worker's CPU that copies may take, estimated by:"""
 _SECONDS_PER_COPY, _SECONDS_PER_BYTE = 0.0005, 20e-9
 _BURST = 0.1
 """Seconds of such time that may be saved up."""
+_LATE = 0.01
+"""Seconds after which a task starts if the event loop is overloaded. Then no copy is sent for _PAUSE seconds."""
+_PAUSE = 0.5
 _SMALL = 32 * 1024
 """Bytes of responses that are compared on the event loop: it takes less than a switch of threads."""
 _HEADERS = ((MIRROR_HEADER, "true"), (VERSION_HEADER, CANDIDATE))
@@ -40,7 +43,7 @@ _OVERLOADED = 503
 
 
 class Mirror:
-    """Sends copies of requests to the candidate and compares the responses."""
+    """Sends copies of requests to the candidate and compares the responses. cpus: that the worker may use."""
 
     def __init__(
         self,
@@ -49,12 +52,16 @@ class Mirror:
         comparator: Comparator,
         pairs: DifferingPairs,
         classes: ConfusionMatrix,
+        *,
+        cpus: float = 1.0,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.comparator = comparator
         self._forwarder, self._counters = forwarder, worker_counters
         self._pairs, self._classes = pairs, classes
         self._clock = clock
+        self._share = _SHARE * min(cpus, 1.0)
+        self._resume_at = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
         self._bytes = 0
         self._budget, self._updated = _BURST, clock()
@@ -73,10 +80,9 @@ class Mirror:
         if not self._admits(size):
             self._counters.add(counters.DROPPED)
             return
-        self._counters.add(counters.MIRRORED)
         self._bytes += size
         task = asyncio.get_running_loop().create_task(
-            self._run(request, stable, answer or self._answer, size)
+            self._run(request, stable, answer or self._answer, size, self._clock())
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -88,19 +94,29 @@ class Mirror:
 
     def _admits(self, size: int) -> bool:
         now = self._clock()
-        self._budget = min(_BURST, self._budget + (now - self._updated) * _SHARE)
+        self._budget = min(_BURST, self._budget + (now - self._updated) * self._share)
         self._updated = now
-        if self._budget <= 0 or len(self._tasks) >= _MOST_PENDING or self._bytes + size > _MOST_BYTES:
+        is_busy = self._budget <= 0 or now < self._resume_at
+        if is_busy or len(self._tasks) >= _MOST_PENDING or self._bytes + size > _MOST_BYTES:
             return False
         self._budget -= _SECONDS_PER_COPY + _SECONDS_PER_BYTE * size
         return True
 
     async def _run(
-        self, request: Request, stable: Answer, answer: Callable[[Request], Awaitable[Answer]], size: int
+        self,
+        request: Request,
+        stable: Answer,
+        answer: Callable[[Request], Awaitable[Answer]],
+        size: int,
+        offered: float,
     ) -> None:
         try:
-            candidate = await answer(request)
-            await self._record(request, stable, candidate)
+            if (now := self._clock()) - offered > _LATE:
+                self._resume_at = now + _PAUSE
+                self._counters.add(counters.DROPPED)
+                return
+            self._counters.add(counters.MIRRORED)
+            await self._record(request, stable, await answer(request))
         except CandidateFailed as error:
             self._counters.add(counters.FAILED)
             log.debug("a mirrored request failed: %s", error)

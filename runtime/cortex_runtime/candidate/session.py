@@ -13,6 +13,7 @@ from cortex_runtime.candidate.mirror import Mirror
 from cortex_runtime.candidate.reports import ConfusionMatrix
 from cortex_runtime.candidate.selection import Selector
 from cortex_runtime.candidate.split import Split
+from cortex_runtime.processes import cpus
 
 
 class Session:
@@ -42,7 +43,12 @@ class Session:
         self.pairs = DifferingPairs(split.compare.keep)
         self.classes = ConfusionMatrix()
         self.mirror = Mirror(
-            self.forwarder, worker_counters, self._comparator(split), self.pairs, self.classes
+            self.forwarder,
+            worker_counters,
+            self._comparator(split),
+            self.pairs,
+            self.classes,
+            cpus=cpus.available() / worker_counters.workers,
         )
         self.split = split
         self.selector = Selector(split, api)

@@ -1,8 +1,6 @@
 """`onnx_client`: runs ONNX models in this process. An input that a model cannot take is a UserError, a 400 for the client."""
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from cortex_runtime.clients.legacy import LegacyONNXAttributes, NodeList
 from cortex_runtime.clients.onnx_model import OnnxModel, load
 from cortex_runtime.models.memory_cache import MemoryCache
 from cortex_runtime.models.repository import ModelRepository
+from cortex_runtime.processes import cpus
 
 
 class ONNXClient(LegacyONNXAttributes[OnnxModel]):
@@ -91,11 +90,4 @@ class ONNXClient(LegacyONNXAttributes[OnnxModel]):
 
 def intra_op_threads(workers: int) -> int:
     """Return the threads of one session, so that `workers` sessions that run at once share the CPUs of this process."""
-    cpus = float(len(os.sched_getaffinity(0)))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cpus = cpus if quota == "max" else min(cpus, int(quota) / int(period))
-    except (OSError, ValueError):
-        # Without cgroup v2 no limit can be read.
-        pass
-    return max(1, int(cpus // workers))
+    return max(1, int(cpus.available() // workers))

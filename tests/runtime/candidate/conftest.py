@@ -24,7 +24,7 @@ class Handler:
 
     def label(self, payload):
         number = payload["n"] if isinstance(payload, dict) and "n" in payload else 50
-        return "changed" if number % 100 < self.flips else "usual"
+        return "changed" if number * 37 % 100 < self.flips else "usual"
 
     def handle_post(self, payload, headers):
         if self.fault is not None and os.path.exists(self.fault):

@@ -146,12 +146,22 @@ def test_a_candidate_that_fails_over_grpc_loses_no_call(pair):
 @pytest.mark.parametrize("over_http", [False, True])
 def test_tensors_are_compared_element_by_element(pair, over_http):
     pair.split(mirror=100, grpcPort=pair.grpc_port, compare={"tolerance": 0.1})
-    if over_http:
-        assert post(pair).json()["outputs"][0]["data"] == [1.5, 2.5]
-    else:
-        assert infer(pair)[0] == 1.5
-    report = pair.stable.until(lambda: (found := pair.report())["compared"] == 1 and found)
-    assert report["differing"] == 1
+
+    def is_compared():
+        # On a machine with much load, copies are dropped.
+        if over_http:
+            assert post(pair).json()["outputs"][0]["data"] == [1.5, 2.5]
+        else:
+            assert infer(pair)[0] == 1.5
+        report = pair.stable.until(
+            lambda: (found := pair.report())["compared"] + found["dropped"] > before and found
+        )
+        return report["compared"]
+
+    before = 0
+    while not is_compared():
+        before += 1
+    assert pair.report()["differing"] == 1
     (difference,) = PLAIN.get(f"{pair.stable.admin}/candidate/differences").json()
     assert difference["differences"] == [
         {"path": "/outputs/0/data/0", "stable": 1.5, "candidate": 3.0},

@@ -1,5 +1,6 @@
 """The parts of the split that need no replica: the file, selection, breaker, deadlines, counters."""
 
+import asyncio
 import json
 from types import SimpleNamespace
 
@@ -7,8 +8,13 @@ import pytest
 
 from cortex_runtime.candidate import counters
 from cortex_runtime.candidate.breaker import Breaker
+from cortex_runtime.candidate.client import Request
+from cortex_runtime.candidate.compare import Answer, Comparator
 from cortex_runtime.candidate.counters import WorkerCounters, totals
 from cortex_runtime.candidate.deadlines import Deadlines
+from cortex_runtime.candidate.differences import DifferingPairs
+from cortex_runtime.candidate.mirror import Mirror
+from cortex_runtime.candidate.reports import ConfusionMatrix
 from cortex_runtime.candidate.selection import Selected, Selector
 from cortex_runtime.candidate.split import InvalidSplit, parse, read
 from cortex_runtime.metrics.shared_memory import CANDIDATE_CELLS, SharedMetrics
@@ -185,3 +191,70 @@ def test_the_selected_version_of_a_request_wins():
     assert selector.select({b"x-cortex-version": b"candidate"}) is Selected.EXPLICIT
     assert selector.select({b"x-cortex-version": b"other"}) is Selected.WEIGHTED
     assert Selector(SimpleNamespace(weight=0, mirror=50, key=None), "iris").select({}) is Selected.STABLE
+
+
+class Unanswered:
+    """A forwarder whose requests wait."""
+
+    def __init__(self):
+        self.asked = 0
+
+    async def ask(self, request, added=()):
+        self.asked += 1
+        await asyncio.Event().wait()
+
+
+def mirror_of(clock, **more):
+    shared = SharedMetrics.create(2)
+    worker = WorkerCounters(shared, 0)
+    worker.start_version("v1")
+    forwarder = Unanswered()
+    mirror = Mirror(
+        forwarder, worker, Comparator(), DifferingPairs(1), ConfusionMatrix(), clock=clock, **more
+    )
+    return mirror, forwarder, shared
+
+
+def offer(mirror, count, size=10):
+    for _ in range(count):
+        mirror.offer(Request("POST", "/", [], b"", "id"), Answer(200, "", b"x" * size))
+
+
+@pytest.mark.parametrize(("size", "sent"), [(10, 32), (1_000_000, 3)])
+async def test_copies_are_bounded_in_number_and_bytes(size, sent):
+    mirror, forwarder, shared = mirror_of(Clock())
+    offer(mirror, 100, size)
+    await asyncio.sleep(0)
+    found = totals(shared, "v1")
+    assert (found.mirrored, found.dropped, forwarder.asked) == (sent, 100 - sent, sent)
+    mirror.close()
+
+
+@pytest.mark.parametrize(("cpus", "sent"), [(1.0, 200), (4.0, 200), (0.2, 40)])
+async def test_copies_take_a_tenth_of_the_cpu(cpus, sent):
+    clock = Clock()
+    mirror, _, shared = mirror_of(clock, cpus=cpus)
+    for _ in range(4000):
+        offer(mirror, 1)
+        await asyncio.sleep(0)
+        mirror.close()
+        await asyncio.sleep(0)
+        clock.now += 0.0025
+    # In ten seconds, apart from the first burst.
+    assert totals(shared, "v1").mirrored - 200 == pytest.approx(10 * sent, rel=0.05)
+
+
+async def test_copies_pause_while_the_event_loop_is_late():
+    clock = Clock()
+    mirror, _, shared = mirror_of(clock)
+    offer(mirror, 1)
+    clock.now += 0.02
+    await asyncio.sleep(0)
+    offer(mirror, 1)
+    await asyncio.sleep(0)
+    assert (totals(shared, "v1").mirrored, totals(shared, "v1").dropped) == (0, 2)
+    clock.now += 0.6
+    offer(mirror, 1)
+    await asyncio.sleep(0)
+    assert totals(shared, "v1").mirrored == 1
+    mirror.close()
