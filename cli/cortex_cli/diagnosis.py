@@ -55,6 +55,7 @@ def diagnose(observed: Observed) -> list[Finding]:
         _check_resource(api),
         *_check_operator(observed),
         *_check_conditions(api),
+        *_check_candidate(api),
         *_check_deployments(observed),
         *_check_service(observed),
         *(_check_pod(pod, api) for pod in observed.pods),
@@ -116,6 +117,18 @@ def _check_conditions(api: API) -> list[Finding]:
         elif kind == "Degraded" and holds and api.ready["status"] == "True":
             found.append(Finding("bad", "Degraded", text, remedy(condition["reason"], api.name)))
     return found
+
+
+def _check_candidate(api: API) -> list[Finding]:
+    """Return the state of the candidate, which does not affect the conditions of the API."""
+    state = api.status.get("candidate")
+    if state is None:
+        return []
+    phase, reason = state["phase"], state["reason"]
+    text = f"{phase}: {state['message']}" if reason == phase else f"{phase}: {reason}: {state['message']}"
+    if phase in ("Failed", "RolledBack"):
+        return [Finding("bad", "candidate", text, remedy(reason, api.name))]
+    return [Finding("good" if reason == "Serving" else "note", "candidate", text)]
 
 
 def _check_deployments(observed: Observed) -> list[Finding]:

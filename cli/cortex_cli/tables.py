@@ -44,6 +44,7 @@ def grid(*titles: str) -> Table:
 def table(found: list[tuple[API, Replicas]], with_namespace: bool) -> Table:
     """Return a table with one row for each API."""
     has_errors = any(replicas.traffic.classes.get(kind) for _, replicas in found for kind in ("4XX", "5XX"))
+    has_candidates = any("candidate" in api.status for api, _ in found)
     titles = ["NAMESPACE"] if with_namespace else []
     titles += [
         "NAME",
@@ -51,6 +52,7 @@ def table(found: list[tuple[API, Replicas]], with_namespace: bool) -> Table:
         "READY",
         "REASON",
         "REPLICAS",
+        *(["CANDIDATE"] if has_candidates else []),
         "P50",
         "P95",
         "P99",
@@ -69,6 +71,7 @@ def table(found: list[tuple[API, Replicas]], with_namespace: bool) -> Table:
             Text(api.ready["status"], style=_READY.get(api.ready["status"], "yellow")),
             api.ready["reason"],
             replicas_of(api),
+            *([(api.status.get("candidate") or {}).get("phase", "")] if has_candidates else []),
             *percentiles(api, traffic),
             *numbers,
             apis.age(api.live["metadata"].get("creationTimestamp")),

@@ -75,6 +75,17 @@ def troubleshooting() -> str:
         "| --- | --- | --- |",
     ]
     lines += [f"| {name} | {meaning} | {remedy} |" for name, meaning, remedy in rows]
+    lines += [
+        "",
+        "## Candidates",
+        "",
+        "`status.candidate` describes the [candidate](releases.md) of a RealtimeAPI. Its reason is one of these, or one of those"
+        " above if it cannot start. A candidate does not affect the conditions of its API.",
+        "",
+        "| Reason | Meaning | Remedy |",
+        "| --- | --- | --- |",
+        *(f"| {name} | {one.meaning} | {one.remedy} |" for name, one in reasons.CANDIDATE_REASONS.items()),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -194,6 +194,32 @@ REASONS: dict[str, Reason] = {
     ),
 }
 
+CANDIDATE_REASONS: dict[str, Reason] = {
+    "Serving": Reason("The candidate receives its share of the requests."),
+    "ErrorRate": Reason(
+        "The candidate did not answer more of its requests than `rollback.errorRate` allows. The stable version answered them.",
+        "`cortex logs NAME` shows the log of its pods. Fix the candidate and apply it: a changed candidate starts anew.",
+    ),
+    "Disagreement": Reason(
+        "More of the compared responses differ than `rollback.disagreement` allows.",
+        "`cortex diff NAME` shows differing responses while the candidate serves. If they are right, adapt `compare` or"
+        " `rollback.disagreement`: a changed candidate starts anew.",
+    ),
+    "Latency": Reason(
+        "The candidate is slower than the stable version by more than `rollback.latencyRatio`.",
+        "Give it more resources (`candidate.compute`, `candidate.replicas`), or adapt the threshold.",
+    ),
+    "InterfaceChanged": Reason(
+        "The candidate lacks a route, protocol, model, input or output of the stable version.",
+        "Release it as another API, or keep the interface. The message names what differs.",
+    ),
+    "InterfaceUnknown": Reason(
+        "The runtime of one of the versions is older than the operator and does not report its interface.",
+        "Use images of the operator's version for both versions.",
+    ),
+}
+"""Reasons of `status.candidate` that are not reasons of Ready. A candidate that cannot start has a reason of Ready."""
+
 OBJECT_REFUSED = Reason(
     "The cluster rejects an object of the API; the message contains the error. If the object is optional (an HPA, a"
     " PodDisruptionBudget, a route or a NetworkPolicy), the API keeps running and Degraded is true.",
@@ -214,8 +240,8 @@ ROUTE_NOT_ACCEPTED = Reason(
 
 def lookup(reason: str) -> Reason | None:
     """Return the documentation of a reason, or None if Cortex does not use it."""
-    if reason in REASONS:
-        return REASONS[reason]
+    if found := REASONS.get(reason) or CANDIDATE_REASONS.get(reason):
+        return found
     if reason == "RouteNotAccepted":
         return ROUTE_NOT_ACCEPTED
     return OBJECT_REFUSED if reason.endswith("Refused") else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from cortex_api import reasons
 
 ROOT = Path(__file__).resolve().parents[2]
-REASON_CLASSES = {"StartError", "Failure", "Problem", "Assessment"}
+REASON_CLASSES = {"StartError", "Failure", "Problem", "Assessment", "Exceeded"}
 
 
 def reported_reasons() -> Iterator[str]:
@@ -44,7 +44,7 @@ def test_every_reported_reason_is_documented() -> None:
 
 
 def test_every_documented_reason_is_used() -> None:
-    assert set(reasons.REASONS) - identifier_literals() == set()
+    assert {*reasons.REASONS, *reasons.CANDIDATE_REASONS} - identifier_literals() == set()
 
 
 def test_refused_objects_of_any_kind_have_a_documented_reason() -> None:

@@ -167,3 +167,23 @@ def test_warning_events_are_shown_while_the_api_is_not_ready():
     assert [(finding.subject, finding.message) for finding in events] == [
         ("Event on Pod api-iris-x", 'FailedMount: secret "x" not found')
     ]
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason", "level", "remedy"),
+    [
+        ("Serving", "Serving", "good", ""),
+        ("Starting", "Starting", "note", ""),
+        ("RolledBack", "Disagreement", "bad", "`cortex diff iris` shows differing responses"),
+        ("Failed", "HandlerImportError", "bad", "Fix the handler."),
+    ],
+)
+def test_the_state_of_a_candidate_is_a_finding_of_its_own(phase, reason, level, remedy):
+    api = live()
+    api.live["status"]["candidate"] = {"phase": phase, "reason": reason, "message": "words"}
+    found = diagnose(Observed(api, [deployment()], [pod(**READY)], {"metadata": {}}, [], []))
+    (finding,) = [finding for finding in found if finding.subject == "candidate"]
+    assert finding.level == level
+    assert finding.message == (f"{phase}: words" if phase == reason else f"{phase}: {reason}: words")
+    assert finding.remedy.startswith(remedy)
+    assert {other.level for other in found if other is not finding} == {"good"}
