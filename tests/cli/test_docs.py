@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 import helm_python
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -218,6 +219,8 @@ def check(block: Block, found: dict[str, Any]) -> None:
         assert (block.file or "").endswith("cortex.yaml") or found["spec"]["syncPolicy"]["syncOptions"]
     elif found.get("apiVersion") == API:
         parse(found)
+    elif "apiVersion" in found:
+        kubernetes_validate.validate(found, "1.36", strict=True)
     elif set(found) <= set(yaml.safe_load((CHART / "values.yaml").read_text())):
         assert render(found)
     else:
