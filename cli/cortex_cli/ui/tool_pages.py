@@ -1,8 +1,8 @@
 """The views of one API to work with it: logs, a request of the reader's own, jobs, and changes."""
 
 import json
+from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
 
 from starlette.requests import Request
 
@@ -11,7 +11,7 @@ from cortex_cli import api_keys, apis, jobs
 from cortex_cli.api_keys import HEADER
 from cortex_cli.apis import API
 from cortex_cli.connection import ClusterError, path
-from cortex_cli.ui import actions, try_it
+from cortex_cli.ui import actions, openapi_form, try_it
 from cortex_cli.ui.backend import Backend
 from cortex_cli.ui.frame import Frame, missing
 from cortex_cli.ui.highlight import json_text
@@ -68,15 +68,22 @@ class ToolPages:
         )
 
     def try_form(self, request: Request) -> View:
-        """The form for a request, with the payload of the project."""
+        """The form for a request: with a field for each value of the payload, or for JSON, with the sample of the project."""
         api = self._frame.find(request)
         if api is None:
             return missing(request)
-        cluster = self._backend.open()
-        sample = self._backend.lookups.get(
-            ("sample", key_of(api)), lambda: try_it.sample(cluster, api), 300.0, 1.0
+        operation = self._operation(api, request.query_params.get("operation", ""))
+        as_json = request.query_params.get("as") == "json"
+        if operation is None:
+            cluster = self._backend.open()
+            key = ("sample", key_of(api))
+            sample = self._backend.lookups.get(key, lambda: try_it.sample(cluster, api), 300.0, 1.0)
+            return self._try(api, try_it.Request(body=sample.value or "{}"), None, None, False, {})
+        body = operation.example or ("{}" if operation.has_body else "")
+        values = {field.name: field.value for field in operation.fields or ()}
+        return self._try(
+            api, try_it.Request(operation.method, operation.path, body), None, operation, as_json, values
         )
-        return self._try(api, try_it.Request(body=sample.value or "{}"), None)
 
     def try_send(self, request: Request, form: Form) -> View:
         """Send the request of the form, and show the response."""
@@ -84,15 +91,55 @@ class ToolPages:
         if api is None:
             return missing(request)
         sent = try_it.Request.of(form)
-        return self._try(api, sent, try_it.send(self._backend.open(), api, sent))
+        operation = self._operation(api, form.get("operation", "")) if form.get("operation") else None
+        has_fields = operation is not None and operation.fields is not None and "body" not in form
+        values = {
+            name.removeprefix("field:"): text for name, text in form.items() if name.startswith("field:")
+        }
+        try:
+            if has_fields:
+                assert operation is not None
+                sent = replace(sent, body=openapi_form.payload(operation, values))
+            answer = try_it.send(self._backend.open(), api, sent)
+        except ValueError as error:
+            answer = try_it.Answer(error=str(error))
+        return self._try(api, sent, answer, operation, not has_fields, values)
 
-    def _try(self, api: API, request: try_it.Request, answer: try_it.Answer | None) -> View:
+    def _operations(self, api: API) -> list[openapi_form.Operation]:
+        """Return the operations of the OpenAPI document; none if the API does not serve one."""
+        cluster = self._backend.open()
+
+        def read() -> list[openapi_form.Operation]:
+            url = path("v1/services", api.namespace, f"{api.service}:{PORT}", "proxy/openapi.json")
+            response = cluster.request("GET", url, timeout=5)
+            return openapi_form.operations(json.loads(response.body)) if response.status == 200 else []
+
+        return self._backend.lookups.get(("openapi", key_of(api)), read, 60.0, 1.0).value or []
+
+    def _operation(self, api: API, id: str) -> openapi_form.Operation | None:
+        """Return an operation by its id, or else the first one; None without an OpenAPI document."""
+        found = self._operations(api)
+        return next((each for each in found if each.id == id), found[0] if found else None)
+
+    def _try(
+        self,
+        api: API,
+        request: try_it.Request,
+        answer: try_it.Answer | None,
+        operation: openapi_form.Operation | None,
+        as_json: bool,
+        values: dict[str, str],
+    ) -> View:
         context = {
             "request": request,
             "answer": answer,
             "body": json_text(answer.text) if answer and answer.is_json else (answer.text if answer else ""),
             "methods": try_it.METHODS,
             "needs_key": api_keys.requires_key(api),
+            "operations": self._operations(api),
+            "operation": operation,
+            "fields": None if operation is None or as_json else operation.fields,
+            "values": values,
         }
         return View(
             "try.html", {**self._frame.context(api, "/try"), **context}, ("_status.html", "_head.html")
@@ -168,8 +215,3 @@ class ToolPages:
         except ClusterError as error:
             return self._confirm(request, error.message, form.get("value", ""))
         return url_of(api)
-
-
-def job_url(api: API, job: str) -> str:
-    """Return the URL of the page of a job."""
-    return f"{url_of(api)}/jobs?id={quote(job)}"

@@ -87,6 +87,33 @@ JOBS = {
         "timestamp": "2026-11-26T08:00:00.000Z",
     },
 }
+OPENAPI = {
+    "paths": {
+        "/": {
+            "post": {
+                "summary": "Classify a text",
+                "requestBody": {
+                    "content": {
+                        "application/json": {
+                            "schema": {
+                                "type": "object",
+                                "required": ["text"],
+                                "properties": {
+                                    "text": {"type": "string", "description": "at most 2,000 characters"},
+                                    "language": {"enum": ["en", "de", "fr"], "default": "en"},
+                                    "threshold": {"type": "number", "default": 0.5},
+                                    "explain": {"type": "boolean"},
+                                },
+                            },
+                            "example": {"text": "not bad at all"},
+                        }
+                    }
+                },
+            }
+        },
+        "/labels": {"get": {"summary": "List the labels"}},
+    }
+}
 LINES = [
     {"level": "info", "message": "model iris, version 3 loaded in 41 ms"},
     {"level": "info", "message": "ready"},
@@ -301,9 +328,8 @@ def populate(place: Landscape) -> None:
         spec={"candidate": {"handler": {"path": "handler_v2.py"}, "weight": 10, "mirror": 50}},
         status={"candidate": CANDIDATE},
     )
-    place.replicas(
-        "sentiment", 2, rate=22, seconds=0.031, in_flight=1, answers={"candidate/differences": DIFFERENCES}
-    )
+    answers = {"candidate/differences": DIFFERENCES, "openapi.json": OPENAPI}
+    place.replicas("sentiment", 2, rate=22, seconds=0.031, in_flight=1, answers=answers)
     place.api("churn", replicas=1)
     place.replicas("churn")
     for name in ("address-match", "basket-size", "coupon", "dedupe", "eta", "size-guide", "stock"):

@@ -23,6 +23,7 @@ PAGES = {
     "jobs": "/asyncapi/default/letters/jobs?id=broken",
     "logs": "/realtimeapi/shop/fraud-score/logs",
     "try": "/realtimeapi/shop/iris/try",
+    "form": "/realtimeapi/shop/sentiment/try",
     "confirm": "/realtimeapi/shop/iris/do/pause",
     "manifest": "/realtimeapi/shop/iris/manifest",
     "missing": "/realtimeapi/shop/none",
@@ -141,6 +142,20 @@ def test_a_request_is_sent_with_the_keyboard(tab, base):
     expect(tab.locator("#answer")).to_contain_text('"petal_length": 1.4')
     expect(tab.locator("#answer .badge")).to_have_text("200")
     expect(tab.locator("#try-body")).to_have_value('{"petal_length": 1.4}')
+
+
+def test_a_typed_form_sends_the_values_of_its_fields(tab, base):
+    tab.goto(f"{base}{PAGES['form']}")
+    tab.get_by_label("text").fill("awful")
+    tab.get_by_label("language").select_option('"de"')
+    tab.get_by_role("button", name="Send").click()
+    expect(tab.locator("#answer")).to_contain_text('"text": "awful"')
+    expect(tab.locator("#answer")).to_contain_text('"threshold": 0.5')
+    expect(tab.locator("#answer")).to_contain_text('"language": "de"')
+    tab.get_by_label("threshold").fill("high")
+    tab.get_by_role("button", name="Send").click()
+    expect(tab.locator("#answer")).to_contain_text("threshold must be a number; got 'high'")
+    expect(tab.get_by_label("text")).to_have_value("awful")
 
 
 def test_logs_are_followed(tab, base):

@@ -17,12 +17,20 @@ from .test_api_page import words
 from .test_overview import eventually
 from .test_tools import post, text
 
-HANDLER = """
+HANDLER = '''
+from typing import TypedDict
+
+
+class Payload(TypedDict):
+    text: str
+
+
 class Handler:
-    def handle_post(self, payload):
+    def handle_post(self, payload: Payload):
+        """Classify a text by its length."""
         print("got", len(payload))
         return {"label": "long" if len(payload["text"]) > 3 else "short"}
-"""
+'''
 MANIFEST = """
 apiVersion: cortex.dev/v1alpha1
 kind: RealtimeAPI
@@ -69,9 +77,13 @@ def test_the_page_shows_the_api_and_its_requests(run):
 
 def test_a_request_with_the_sample_is_answered_logged_and_tracked(run):
     client, _ = run
-    assert '"text": "hello"' in words(client, f"{PAGE}/try")
-    answer = text(post(client, f"{PAGE}/try", method="POST", body='{"text": "hello"}'))
+    form = client.get(f"{PAGE}/try").text
+    assert '<input name="field:text" value="hello"' in form
+    assert "Classify a text by its length" in form
+    answer = text(post(client, f"{PAGE}/try", method="POST", operation="POST /", **{"field:text": "hello"}))
     assert "Response 200" in answer
+    as_json = words(client, f"{PAGE}/try?operation=POST+/&as=json")
+    assert '"text": "hello"' in as_json
     assert eventually(lambda: "got 1" in words(client, f"{PAGE}/logs"))
     assert eventually(lambda: "long 100% 1" in words(client, PAGE))
 
