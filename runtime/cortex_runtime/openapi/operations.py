@@ -43,6 +43,7 @@ class Described:
 
     method: how the handler is called. function: the user's function, with the docstring. payload, result: type hints, or schemas
     that are known without them. samples: payloads by name. query: query parameters, in place of those that the handler may read.
+    summary: for a function without a docstring.
     """
 
     method: Method
@@ -55,6 +56,7 @@ class Described:
     query: list[Schema] | None = None
     name: str = ""
     tag: str = ""
+    summary: str = ""
 
 
 def add(frame: Frame, schemas: Schemas, path: str, verb: str, described: Described) -> None:
@@ -72,7 +74,7 @@ def add(frame: Frame, schemas: Schemas, path: str, verb: str, described: Describ
     operation: Schema = {
         "operationId": described.name,
         "tags": [described.tag] if described.tag else [],
-        "summary": doc.summary,
+        "summary": doc.summary or described.summary,
         "description": doc.description,
         "parameters": parameters,
         "responses": {"200": _result(schemas, described, responses)},

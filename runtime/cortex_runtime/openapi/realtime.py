@@ -94,6 +94,7 @@ def _main(
         payload = _first_hint(before)
         result = None if after is None else hints_of(after, code.where)[1]
         described = Described(method, function, payload, result, samples=samples, name="predict")
+        described.summary = "Run the model"
         described.query = _model_parameters(models)
         return described
     name = next(name for name, each in code.verbs.items() if each == verb)
@@ -110,7 +111,7 @@ def _model(
     method: Method, models: list[dict[str, Any]], samples: Mapping[str, Any], is_list: bool
 ) -> Described:
     """Describe a model that is served without code. is_list: whether its outputs are a list."""
-    described = Described(method, None, name="predict", samples=samples)
+    described = Described(method, None, name="predict", samples=samples, summary="Run the model")
     described.query = _model_parameters(models)
     described.payload_schema, described.result_schema = {}, {}
     if len(models) == 1 and "inputs" in models[0]:

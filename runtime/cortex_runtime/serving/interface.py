@@ -13,6 +13,7 @@ def describe(service: HandlerService, routes: HandlerRoutes) -> dict[str, Any]:
     """
     found = [(path, verb) for path, resource in routes.resources.items() for verb in resource.endpoints]
     found += [(each.route.path, each.route.verb) for each in (*routes.websockets, *routes.mounted)]
+    found += [(path, "POST") for path in service.handler.openai]
     return {
         "routes": [{"path": path, "method": verb} for path, verb in sorted(found)],
         "protocols": _protocols(service),

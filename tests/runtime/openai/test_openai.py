@@ -227,6 +227,11 @@ def test_requests_are_counted_by_route(replica, client):
     assert replica.wait_metric(f'cortex_route_requests_total{{method="GET",{route}}}')
 
 
+def test_the_routes_are_part_of_the_interface_that_a_candidate_must_have(replica):
+    routes = PLAIN.get(f"{replica.admin}/interface").json()["routes"]
+    assert {"path": "/v1/chat/completions", "method": "POST"} in routes
+
+
 KEYED = """
 class Handler:
     async def handle_chat_completions(self, request):

@@ -33,6 +33,10 @@ class Flower(BaseModel):
     place: Place | None = None
 
 
+class Order(BaseModel):
+    flowers: list[Flower]
+
+
 class Handler:
     def handle_post(self, payload: Flower) -> dict:
         """Return what was sent.
@@ -49,6 +53,10 @@ class Handler:
     def text(self, number, query_params) -> str:
         """Return a text."""
         return f"text {number} {query_params.get('end', '')}"
+
+    @route("/orders")
+    def orders(self, payload: Order) -> list[Flower]:
+        return payload.flowers
 
     @route("/words")
     def words(self, payload: dict[str, str]) -> Iterator[dict]:
@@ -116,6 +124,16 @@ def test_a_form_filled_with_the_example_is_sent(opened):
     body = form.get_by_label("Body of the response")
     for text in ('"length": 5.1', '"kind": "garden"', '["red"]', '"latitude": 48.5'):
         expect(body).to_contain_text(text)
+
+
+def test_a_payload_of_nested_lists_is_edited_as_json_first(opened):
+    opened.get_by_role("navigation").get_by_role("link", name="POST /words").click()
+    expect(trial(opened, "POST /words").get_by_label("Body as JSON")).to_be_visible()
+    opened.get_by_role("navigation").get_by_role("link", name="POST /orders").click()
+    form = trial(opened, "POST /orders")
+    expect(form.get_by_label("Body as JSON")).to_be_visible()
+    form.get_by_role("tab", name="Form").click()
+    expect(form.get_by_label("length")).to_have_value("0.5")
 
 
 def test_an_error_is_shown_as_the_api_sends_it(opened):

@@ -13,6 +13,16 @@ export function hasForm(given, resolve) {
   return typesOf(schema)[0] === "object" && Object.keys(schema.properties ?? {}).length > 0;
 }
 
+/** Return whether all fields of a form are single values or lists of them, so that it is short. */
+export function isShort(given, resolve) {
+  return Object.values(resolve(given).properties ?? {}).every((each) => {
+    let schema = resolve(each);
+    if (typesOf(schema)[0] === "array") schema = resolve(schema.items ?? {});
+    const known = alternatives(schema, resolve).options.length < 2;
+    return known && typesOf(schema)[0] !== "array" && (!schema.properties || typesOf(resolve(each))[0] === "object");
+  });
+}
+
 /** Return { element, read }: the fields of a schema with a value, and a function that returns the value in them or undefined. */
 export function form(schema, value, resolve) {
   return field("", schema, value, true, resolve, 0);

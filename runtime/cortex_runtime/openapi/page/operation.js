@@ -123,6 +123,8 @@ function nested(schema, resolve, depth) {
   if (depth >= DEEPEST) return null;
   if (schema.properties) return schemaView(schema, resolve, depth + 1);
   const found = [schema.items, schema.additionalProperties, ...(schema.anyOf ?? schema.oneOf ?? [])].filter((each) => each && typeof each === "object" && each.type !== "null").map((each) => [each, resolve(each)]);
+  const titled = found.flatMap(([, each]) => each.anyOf ?? [each]).filter((each) => each.title && each.description && !each.properties);
+  if (titled.length) return h("ul", { class: "schema" }, titled.map((each) => property(each.title, each, false, resolve, DEEPEST)));
   const inside = found.filter(([, each]) => each.properties || each.items?.$ref || each.items?.properties);
   return inside.map(([each, full]) => (full.properties ? [found.length > 1 && h("p", { class: "type" }, typeName(each, resolve)), schemaView(each, resolve, depth + 1)] : nested(full, resolve, depth + 1)));
 }

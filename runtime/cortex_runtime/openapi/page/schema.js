@@ -52,12 +52,26 @@ export function typeName(given, resolve, depth = 0) {
   const end = nullable ? " or null" : "";
   if (options.length) return [...new Set(options.map((each) => typeName(each, resolve, depth + 1)))].join(" or ") + end;
   const [type] = typesOf(schema);
-  if (type === "array") return depth > 4 ? "array" : `array of ${typeName(schema.items ?? {}, resolve, depth + 1)}${end}`;
+  if (type === "array") return arrayName(schema, resolve, depth) + end;
   if (type === "object" && schema.properties && schema.title) return schema.title + end;
   if (type === "object" && !schema.properties && typeof schema.additionalProperties === "object") {
     return `object of ${typeName(schema.additionalProperties, resolve, depth + 1)}${end}`;
   }
   return (type ? (schema.format ? `${type} (${schema.format})` : type) : nullable ? "null" : "any value") + (type ? end : "");
+}
+
+/** Return the type of an array: its number of dimensions, and the type of its elements. */
+function arrayName(schema, resolve, depth) {
+  let item = schema;
+  let dimensions = 0;
+  while (typesOf(item)[0] === "array" && dimensions < 8) {
+    item = resolve(item.items ?? {});
+    dimensions += 1;
+  }
+  if (depth > 4) return "array";
+  // Several kinds of elements are listed below the type.
+  const name = (item.anyOf ?? item.oneOf ?? []).filter((each) => each.type !== "null").length > 1 ? "values" : typeName(item, resolve, depth + 1);
+  return dimensions > 1 ? `array with ${dimensions} dimensions of ${name}` : `array of ${name}`;
 }
 
 /** Return the constraints of a schema in words. */
@@ -69,7 +83,7 @@ export function constraints(schema) {
   add("maximum", (value) => `at most ${value}`);
   add("exclusiveMaximum", (value) => `less than ${value}`);
   add("multipleOf", (value) => `a multiple of ${value}`);
-  if (schema.minItems !== undefined && schema.minItems === schema.maxItems) found.push(`${schema.minItems} items`);
+  if (schema.minItems !== undefined && schema.minItems === schema.maxItems) found.push(schema.minItems === 1 ? "1 item" : `${schema.minItems} items`);
   else {
     add("minItems", (value) => `at least ${value} items`);
     add("maxItems", (value) => `at most ${value} items`);

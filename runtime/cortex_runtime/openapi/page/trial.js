@@ -1,7 +1,7 @@
 // "Try it": the parameters and the body of one operation, its code in several languages, and its response.
 
 import { copyButton, h, tabs, unique } from "./dom.js";
-import { form, hasForm } from "./form.js";
+import { form, hasForm, isShort } from "./form.js";
 import { parse, stringify } from "./json.js";
 import { exampleOf, typesOf } from "./schema.js";
 import { send } from "./send.js";
@@ -242,6 +242,7 @@ function jsonEditor(media, resolve, changed) {
       inForm = index === 0;
       if (inForm) openForm();
     });
+    if (!isShort(schema, resolve)) group.select(1);
     element = group.element;
   }
   if (examples.length > 1) {
