@@ -16,10 +16,10 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, RealtimeAPI, development
-from cortex_api.contract import CANDIDATE, DESTROY, GATEWAY, object_name, split_name
+from cortex_api.contract import CANDIDATE, DESTROY, GATEWAY, object_name
 from cortex_operator.apply.applier import Applier, ApplyResult, NameTaken
 from cortex_operator.autoscaling.scaling_loop import Scaler
-from cortex_operator.candidate.controller import CandidateController, Release, belongs_to_candidate
+from cortex_operator.candidate.controller import CandidateController, Release, belongs_to_candidate, is_split
 from cortex_operator.candidate.monitor import CandidateMonitor
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import Cluster, is_namespace_terminating
@@ -232,7 +232,7 @@ class Reconciler:
         """The live objects of an API that are deleted when they are no longer rendered."""
         for kind in self._prunable:
             for child in self._cache.children(key, kind.kind):
-                if not (release.keeps and belongs_to_candidate(child, key.name)):
+                if not release.keeps(child):
                     yield kind, child
 
     async def _execute(
@@ -270,7 +270,7 @@ class Reconciler:
 
     async def _delete_unrendered(self, key: Key, plan: Plan) -> None:
         """Delete what is no longer rendered. The stable replicas learn of a candidate that is removed before its pods are."""
-        splits = [child for child in plan.delete if child["metadata"]["name"] == split_name(key.name)]
+        splits = [child for child in plan.delete if is_split(child, key.name)]
         for child in splits:
             await self._cluster.delete(child)
         await self._candidates.notify(key, [child for child, _ in plan.apply])

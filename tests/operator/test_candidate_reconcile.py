@@ -331,6 +331,18 @@ async def test_code_that_does_not_exist_fails_the_candidate_alone(world: Rollout
     assert world.object("ConfigMap", name)["data"] == {"handler.py": "2"}
 
 
+async def test_a_candidate_without_its_code_is_still_rolled_back(world: Rollout) -> None:
+    await world.serve()
+    candidate = {**CANDIDATE, "handler": {"source": {"configMap": {"name": "code"}}}}
+    world.cluster.put(resource("a", {"candidate": candidate}))
+    await world.settle()
+    await world.report(requests=1000, errors=1000)
+    assert (world.status["phase"], world.status["reason"]) == ("RolledBack", "ErrorRate")
+    assert not world.has("ConfigMap", "api-a-split")
+    assert world.annotation is None
+    assert world.has("Deployment", "api-a-candidate")
+
+
 async def test_a_candidate_with_another_interface_receives_no_request(world: Rollout) -> None:
     world.replicas.interfaces["candidate"] = {**INTERFACE, "protocols": []}
     await world.start(CANDIDATE)

@@ -39,9 +39,9 @@ Object = dict[str, Any]
 class Release:
     """The candidate of an API in one reconciliation.
 
-    children: its objects and the split, to be applied. status: `status.candidate`; None without a candidate. keeps: whether the
-    existing objects of the candidate stay although they are not rendered. retry_after: seconds after which the candidate must be
-    reconciled again. refused: why the cluster refused an object of it.
+    children: its objects and the split, to be applied. status: `status.candidate`; None without a candidate. is_blocked: whether
+    it cannot be rendered, so that its existing objects stay. retry_after: seconds after which the candidate must be reconciled
+    again. refused: why the cluster refused an object of it.
     """
 
     api: RealtimeAPI | AsyncAPI
@@ -49,7 +49,7 @@ class Release:
     status: Object | None = None
     seen: Seen | None = None
     previous: Object = field(default_factory=dict)
-    keeps: bool = False
+    is_blocked: bool = False
     retry_after: float | None = None
     refused: Problem | None = None
 
@@ -59,6 +59,13 @@ class Release:
         if self.status is None or self.status["phase"] != phase.ROLLED_BACK:
             return False
         return self.previous.get("phase") != phase.ROLLED_BACK
+
+    def keeps(self, child: Object) -> bool:
+        """Return whether an object that is not rendered stays. Without the split, the stable version answers all requests."""
+        if not self.is_blocked or self.status is None:
+            return False
+        is_serving = self.status["phase"] == phase.SERVING
+        return rendering.is_of_candidate(child) or (is_serving and is_split(child, self.api.metadata.name))
 
     def with_refused(self, problem: Problem) -> "Release":
         """Return the release after the cluster refused an object of the candidate."""
@@ -103,7 +110,7 @@ class CandidateController:
             rendered = rendering.render(api, candidate, self._platform, source, self._capabilities)
             problem = self._taken(key, api, rendered.children)
         if problem is not None:
-            return self._blocked(api, live, problem)
+            return self._blocked(key, api, live, problem)
         return await self._prepare(key, api, live, rendered)
 
     async def _prepare(
@@ -140,11 +147,19 @@ class CandidateController:
         split = rendering.split(api, rendered, host, is_serving, self._platform.lease_namespace)
         return Release(api, [*rendered.children, split], status, seen, previous, retry_after=retry_after)
 
-    def _blocked(self, api: RealtimeAPI, live: Object, problem: Problem) -> Release:
-        """Return the release of a candidate that cannot be rendered. Its existing objects stay as they are."""
+    def _blocked(self, key: Key, api: RealtimeAPI, live: Object, problem: Problem) -> Release:
+        """Return the release of a candidate that cannot be rendered. Its existing objects stay as they are, and it continues to
+        serve unless it exceeds a threshold."""
+        assert api.spec.candidate is not None
         previous = (live.get("status") or {}).get("candidate") or {}
-        seen = Seen(previous.get("version", ""), problem=problem)
-        return Release(api, [], phase.decide(api, previous, seen), seen, previous, keeps=True)
+        version = previous.get("version", "")
+        seen = Seen(version, problem=problem, recent=self._monitor.recent(key, version))
+        status = phase.decide(api, previous, seen)
+        if status["phase"] == phase.SERVING:
+            self._monitor.watch(key, version, api.spec.candidate.rollback)
+        else:
+            self._monitor.forget(key)
+        return Release(api, [], status, seen, previous, is_blocked=True)
 
     async def _source(self, key: Key, candidate: RealtimeAPI) -> tuple[Problem | None, Object | None]:
         """Return the ConfigMap with the code of the candidate, or the problem that it does not exist."""
@@ -193,8 +208,7 @@ class CandidateController:
 
         children: the objects of the API that were applied. Without the annotation, it would take a minute or more.
         """
-        name = split_name(key.name)
-        split = next((c for c in children if (c["kind"], c["metadata"]["name"]) == ("ConfigMap", name)), None)
+        split = next((child for child in children if is_split(child, key.name)), None)
         wanted = None if split is None else digest(split["data"])
         for pod in self._pods(key, API):
             metadata = pod["metadata"]
@@ -212,8 +226,12 @@ class CandidateController:
 
 def belongs_to_candidate(child: Object, api: str) -> bool:
     """Return whether an object of an API exists for its candidate: an object of it, or the split."""
-    name = child["metadata"]["name"]
-    return rendering.is_of_candidate(child) or (child["kind"] == "ConfigMap" and name == split_name(api))
+    return rendering.is_of_candidate(child) or is_split(child, api)
+
+
+def is_split(child: Object, api: str) -> bool:
+    """Return whether an object is the ConfigMap with the split of an API."""
+    return bool(child["kind"] == "ConfigMap" and child["metadata"]["name"] == split_name(api))
 
 
 def _template(deployment: Object) -> Any:
