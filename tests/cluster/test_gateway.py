@@ -1,8 +1,10 @@
 """Requests from outside of the cluster, through traefik as the controller of the Gateway."""
 
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import httpx
@@ -81,22 +83,58 @@ def test_a_route_follows_an_endpoint_that_moves(kubectl: Kubectl, proxy: Traefik
     eventually(lambda: kubectl.get("realtimeapi", "echo")["status"]["url"], lambda url: url.endswith(after))
 
 
+class Calls:
+    """Sends requests over gRPC from several connections while the `with` block runs. counts: by status."""
+
+    def __init__(self, proxy: Traefik, host: str, clients: int = 4) -> None:
+        self._arguments = (proxy, host, "echo", 5.0)
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+        self.counts: Counter[str] = Counter()
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        with connected(*self._arguments[:2]) as channel:
+            while not self._stop.wait(0.005):
+                try:
+                    infer(channel, *self._arguments[2:])
+                    self.counts["OK"] += 1
+                except grpc.RpcError as error:
+                    self.counts[f"{error.code().name}: {error.details()}"] += 1
+
+
 def test_no_request_through_the_gateway_is_lost_while_pods_are_replaced(
     kubectl: Kubectl, proxy: Traefik
 ) -> None:
-    endpoint = f"/{kubectl.namespace}"
-    kubectl.apply(
-        api(code=ECHO + "    def handle_get(self):\n        return 1\n", networking={"endpoint": endpoint})
-    )
+    endpoint, host = f"/{kubectl.namespace}", f"echo.{kubectl.namespace}.example.com"
+    code = ECHO + INFER.replace("class Handler:", "").replace("FACTOR", "1")
+    handler = {"protocols": {"grpc": True}}
+    kubectl.apply(api(code=code, handler=handler, networking={"endpoint": endpoint}))
     kubectl.wait_reason("echo", "Ready")
-    wait_for_route(proxy, endpoint)
+    eventually(
+        lambda: httpx.post(proxy.url + endpoint, json=1, headers=HOST).status_code,
+        lambda status: status == 200,
+    )
+    eventually(lambda: attempt(proxy, host, "echo", 5.0), lambda found: found == [6.0])
     old = pods(kubectl)
-    with Load(proxy.url + endpoint, headers=HOST) as load:
-        kubectl.apply(api(code=ECHO + "    # new\n", networking={"endpoint": endpoint}))
+    with Load(proxy.url + endpoint, headers=HOST) as load, Calls(proxy, host) as calls:
+        kubectl.apply(api(code=code + "    # new\n", handler=handler, networking={"endpoint": endpoint}))
         all_gone(kubectl, old)
-        sent = load.sent
-        eventually(lambda: load.sent, lambda now: now > sent + 100)
+        before = load.sent, calls.counts["OK"]
+        eventually(
+            lambda: (load.sent - before[0], calls.counts["OK"] - before[1]), lambda since: min(since) > 100
+        )
     assert load.lost == {}, load.errors[:5]
+    assert set(calls.counts) == {"OK"}, calls.counts
 
 
 def test_the_status_has_the_reason_why_the_gateway_refuses_a_route(
@@ -125,20 +163,33 @@ def test_the_status_has_the_reason_why_the_gateway_refuses_a_route(
         }
 
 
-def infer(proxy: Traefik, host: str, model: str, value: float) -> list[float]:
-    """Send a ModelInfer request over gRPC to a host name of the Gateway. Raises grpc.RpcError."""
+def connected(proxy: Traefik, host: str) -> grpc.Channel:
+    """Return a channel to a host name of the Gateway, with a connection of its own."""
+    options = [("grpc.default_authority", host), ("grpc.use_local_subchannel_pool", 1)]
+    return grpc.insecure_channel(f"127.0.0.1:{proxy.port}", options)
+
+
+def infer(channel: grpc.Channel, model: str, value: float) -> list[float]:
+    """Send a ModelInfer request. Raises grpc.RpcError."""
     request = inference_pb2.ModelInferRequest(model_name=model)
     request.inputs.add(name="x", datatype="FP32", shape=[1])
     request.raw_input_contents.append(np.float32(value).tobytes())
-    options = [("grpc.default_authority", host)]
-    with grpc.insecure_channel(f"127.0.0.1:{proxy.port}", options) as channel:
-        call = channel.unary_unary(
-            "/inference.GRPCInferenceService/ModelInfer",
-            inference_pb2.ModelInferRequest.SerializeToString,
-            inference_pb2.ModelInferResponse.FromString,
-        )
-        response: Any = call(request, timeout=10)
+    call = channel.unary_unary(
+        "/inference.GRPCInferenceService/ModelInfer",
+        inference_pb2.ModelInferRequest.SerializeToString,
+        inference_pb2.ModelInferResponse.FromString,
+    )
+    response: Any = call(request, timeout=10)
     return np.frombuffer(response.raw_output_contents[0], np.float32).tolist()
+
+
+def attempt(proxy: Traefik, host: str, model: str, value: float) -> Any:
+    """Return the result of a ModelInfer request on a new connection, or the status of its failure."""
+    with connected(proxy, host) as channel:
+        try:
+            return infer(channel, model, value)
+        except grpc.RpcError as error:
+            return error.code()
 
 
 def test_grpc_reaches_each_api_at_its_host_name(kubectl: Kubectl, proxy: Traefik) -> None:
@@ -149,18 +200,14 @@ def test_grpc_reaches_each_api_at_its_host_name(kubectl: Kubectl, proxy: Traefik
     for number, name in enumerate(("iris", "digits")):
         kubectl.wait_reason(name, "Ready")
         host = f"{name}.{kubectl.namespace}.example.com"
-
-        def answer(host: str = host, name: str = name) -> Any:
-            try:
-                return infer(proxy, host, name, 5.0)
-            except grpc.RpcError as error:
-                return error.code()
-
-        eventually(answer, lambda found, number=number: found == [5.0 + number])
-    with pytest.raises(grpc.RpcError):
-        infer(proxy, f"other.{kubectl.namespace}.example.com", "iris", 5.0)
+        eventually(
+            lambda host=host, name=name: attempt(proxy, host, name, 5.0),
+            lambda found, number=number: found == [5.0 + number],
+        )
+    other = attempt(proxy, f"other.{kubectl.namespace}.example.com", "iris", 5.0)
+    assert isinstance(other, grpc.StatusCode)
     kubectl.patch("realtimeapi", "iris", {"spec": {"handler": {"protocols": {"grpc": False}}}})
     eventually(
-        lambda: [r["metadata"]["name"] for r in kubectl.list("grpcroutes")],
+        lambda: [route["metadata"]["name"] for route in kubectl.list("grpcroutes")],
         lambda found: found == ["api-digits"],
     )
