@@ -14,7 +14,7 @@ from tests.runtime.conftest import Replica
 from tests.runtime.programs import PLAIN
 
 HANDLER = """
-import asyncio, os, time
+import os, time
 
 class Handler:
     def __init__(self, config):
@@ -49,10 +49,8 @@ class Handler:
             if query_params.get("exit") == self.name and i == 2:
                 os._exit(1)
             yield {"by": self.name, "part": i}
-
-    async def handle_delete(self, query_params):
-        await asyncio.sleep(float(query_params.get("seconds", 0)))
-        return self.name
+            while "gate" in query_params and not os.path.exists(query_params["gate"]):
+                time.sleep(0.01)
 
     async def handle_patch(self, payload):
         async for part in self._parts():

@@ -1,13 +1,12 @@
 """A candidate that fails costs clients time, but no request. Real replicas."""
 
+import json
 import signal
 import socket
-from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from tests.runtime.programs import PLAIN
 from tests.runtime.queues.servers import free_port
 
 
@@ -97,14 +96,22 @@ def test_a_stream_whose_candidate_fails_after_its_first_part_is_aborted(start_pa
     assert "Traceback" not in pair.stable.log.read_text()
 
 
-def test_a_stable_replica_that_stops_finishes_forwarded_requests(start_pair):
+def test_a_stable_replica_that_stops_finishes_forwarded_requests(start_pair, tmp_path):
     pair = start_pair()
     pair.split(weight=100, mirror=100)
-    with ThreadPoolExecutor(3) as threads:
-        running = [threads.submit(httpx.delete, pair.stable.url, params={"seconds": 0.4}) for _ in range(3)]
-        pair.candidate.until(
-            lambda: PLAIN.get(f"{pair.candidate.admin}/load").json()["inFlight"] == len(running)
-        )
+    gate = tmp_path / "gate"
+    with pair.client.stream("GET", "/", params={"gate": str(gate)}) as stream:
+        lines = stream.iter_lines()
+        first = next(lines)
         pair.stable.process.send_signal(signal.SIGTERM)
-        assert [call.result().text for call in running] == ["candidate"] * 3
+        # It accepts no connections any more.
+        pair.stable.until(lambda: is_refused(pair.stable.port))
+        gate.touch()
+        parts = [json.loads(line) for line in (first, *lines)]
+    assert parts == [{"by": "candidate", "part": part} for part in range(3)]
     assert pair.stable.process.wait(30) == 0
+
+
+def is_refused(port):
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) != 0

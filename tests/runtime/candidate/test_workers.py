@@ -5,6 +5,8 @@ import json
 import pytest
 from websockets.sync.client import connect
 
+from tests.runtime.programs import PLAIN
+
 HANDLER = """
 import os, time
 
@@ -59,3 +61,13 @@ def test_websockets_are_answered_by_the_stable_version(pair):
     pair.split(weight=100)
     with connect(f"ws://127.0.0.1:{pair.stable.port}/talk", additional_headers=KEY) as socket:
         assert json.loads(socket.recv()) == {"by": "stable"}
+
+
+def test_the_interface_lists_the_routes(pair):
+    interface = PLAIN.get(f"{pair.stable.admin}/interface").json()
+    assert interface["routes"] == [
+        {"path": "/", "method": "POST"},
+        {"path": "/talk", "method": "WEBSOCKET"},
+    ]
+    assert interface["models"] == {}
+    assert PLAIN.get(f"{pair.candidate.admin}/interface").json() == interface
