@@ -31,6 +31,11 @@ from cortex_cli.platform_checks import Permission, denied
 
 _MAX_NAME = 50
 _LOG_RETRY_SECONDS = 1.0
+_NOT_SERVING = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
+    b'{"error":"the development copy does not serve yet"}\n'
+)
+"""The response to a request before the copy serves."""
 
 
 @click.command(short_help="Develop an API in a cluster.")
@@ -76,23 +81,20 @@ def dev(
     copy = CopyClient(cluster, manifest, copied, own_holder())
     with Scratch() as scratch:
         project = LocalProject(scratch.write(api, file))
-        copy.create(take_over)
         forwarder = PortForwarder(cluster)
+        stop = threading.Event()
         session = Session(cluster, copy, project, forwarder, report)
         session.manifest_changed = _ManifestChange(file, api.metadata.name, copy, scratch, report)
-        refusal = (
-            b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
-        )
-        refusal += b'{"error":"the development copy does not serve yet"}\n'
-        forwarder.listen(HOST, port, lambda: session.serving_pod(PORT), refusal)
-        if "--grpc-port" in ports:
-            forwarder.listen(HOST, grpc_port, lambda: session.serving_pod(GRPC_PORT))
-        stop = threading.Event()
-        threading.Thread(
-            target=watch, args=(project.folder, file, session.changes, stop), daemon=True
-        ).start()
-        threading.Thread(target=_show_logs, args=(cluster, copied, api.kind), daemon=True).start()
         try:
+            copy.create(take_over)
+            forwarder.listen(HOST, port, lambda: session.serving_pod(PORT), _NOT_SERVING)
+            if "--grpc-port" in ports:
+                forwarder.listen(HOST, grpc_port, lambda: session.serving_pod(GRPC_PORT))
+            for run, arguments in (
+                (watch, (project.folder, file, session.changes, stop)),
+                (_show_logs, (cluster, copied, api.kind)),
+            ):
+                threading.Thread(target=run, args=arguments, daemon=True).start()
             session.run()
         finally:
             stop.set()
@@ -181,13 +183,12 @@ def _show_logs(cluster: Cluster, name: str, kind: str) -> None:
 
 def _delete(copy: CopyClient, report: Report) -> None:
     try:
-        copy.delete()
+        if copy.delete():
+            report.note(f"{copy.name} is deleted")
     except KeyboardInterrupt:
         report.warning(f"{copy.name} is not deleted; the operator deletes it within ten minutes")
     except ClusterError as error:
         report.warning(f"{error.message}; the operator deletes {copy.name} within ten minutes")
-    else:
-        report.note(f"{copy.name} is deleted")
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

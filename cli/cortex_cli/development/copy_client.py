@@ -80,18 +80,21 @@ class CopyClient:
         metadata = {"uid": self._uid, "annotations": annotations(self._holder, self._expires())}
         self._send("PATCH", {"metadata": metadata}, "application/merge-patch+json")
 
-    def delete(self) -> None:
-        """Delete the copy if it still belongs to this process. Raises ClusterError."""
+    def delete(self) -> bool:
+        """Delete the copy if it belongs to this process. Return whether it did. Raises ClusterError."""
+        if not self._uid:
+            return False
         try:
             self.read()
             preconditions = {"uid": self._uid}
             body = {"propagationPolicy": "Background", "preconditions": preconditions}
             self._send("DELETE", body, "application/json")
         except Taken:
-            return
+            return False
         except ClusterError as error:
             if error.status != 404:
                 raise
+        return True
 
     def _apply(self, metadata: Object) -> None:
         manifest = development_copy(self._manifest, self.name, self._holder, self._expires())
