@@ -31,6 +31,7 @@ _POLL_SECONDS = 1.0
 """Seconds between two looks at the copy and its pods."""
 _RENEW_SECONDS = 60.0
 _RETRY_SECONDS = 0.3
+_REFUSED_SECONDS = 2.0
 _SETTLE_SECONDS = 0.05
 """Seconds until a file that is being replaced is read again."""
 
@@ -191,9 +192,10 @@ class Session:
                 time.sleep(_RETRY_SECONDS)
                 continue
             except Refused as refused:
-                self.report.warning(str(refused))
+                self.report.step(str(refused))
+                # The files may have changed while they were sent.
                 self.changes.put(None)
-                time.sleep(_RETRY_SECONDS)
+                time.sleep(_REFUSED_SECONDS)
                 continue
             if outcome.reason != SUPERSEDED and replica.version is version:
                 replica.outcome = outcome
