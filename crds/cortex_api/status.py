@@ -92,7 +92,7 @@ class CandidateStatus(Model):
     ready_replicas: int | None = None
     """Number of its ready pods."""
     requests: int | None = None
-    """Number of requests that were assigned to it."""
+    """Number of requests that were assigned to it, copies included."""
     error_rate: str | None = None
     """Share of these that it did not answer, or answered with a status of 500 or above."""
     latency_p95: str | None = None

@@ -15,6 +15,7 @@ REPORT = {
     "fallbacks": 1,
     "compared": 4,
     "differing": 1,
+    "failed": 3,
     "breaker": "closed",
 }
 
@@ -29,7 +30,7 @@ def recent(**fields: Any) -> Recent:
 
 
 def test_a_report_is_read() -> None:
-    assert parse(REPORT, "v") == Counts(10, 2, 4, 1)
+    assert parse(REPORT, "v") == Counts(17, 5, 4, 1)
 
 
 def test_a_report_of_another_version_is_ignored() -> None:

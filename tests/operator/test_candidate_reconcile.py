@@ -126,7 +126,7 @@ class Rollout(World):
 
     async def report(self, **counts: int) -> None:
         """Let the stable replicas report counts, and let the operator poll them."""
-        names = ("requests", "errors", "compared", "differing")
+        names = ("requests", "errors", "compared", "differing", "failed")
         self.replicas.counts = {"version": self.status["version"], **dict.fromkeys(names, 0), **counts}
         await self.monitor._poll(KEY)
         await self.settle()
@@ -394,6 +394,15 @@ async def test_a_candidate_that_is_slow_in_its_own_pods_is_rolled_back(world: Ro
     assert (world.status["phase"], world.status["reason"]) == ("RolledBack", "Latency")
     assert world.status["latencyP95"] == "92ms"
     assert world.status["stableLatencyP95"] == "9.5ms"
+
+
+async def test_a_candidate_that_fails_to_answer_copies_is_rolled_back(world: Rollout) -> None:
+    await world.serve({**CANDIDATE, "weight": 0, "mirror": 100, "rollback": {"minRequests": 100}})
+    await world.report(compared=94, failed=5)
+    assert world.status["phase"] == "Serving"
+    await world.report(compared=94, failed=6)
+    assert (world.status["phase"], world.status["reason"]) == ("RolledBack", "ErrorRate")
+    assert world.status["requests"] == 100
 
 
 async def test_a_candidate_that_disagrees_is_rolled_back(world: Rollout) -> None:

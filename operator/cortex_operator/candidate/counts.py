@@ -24,9 +24,9 @@ _MAX_BUCKETS = 256
 class Counts:
     """Counts of one replica or of several.
 
-    requests: those assigned to the candidate. errors: of these, those that it did not answer. compared, differing: pairs of
-    responses. bounds: upper bounds of the buckets of durations, in seconds. stable, candidate: requests in each bucket that the
-    replicas of the version answered, and above the last bound.
+    requests: those assigned to the candidate, and copies. errors: those of them that it did not answer. compared, differing:
+    pairs of responses. bounds: upper bounds of the buckets of durations, in seconds. stable, candidate: requests in each bucket
+    that the replicas of the version answered, and above the last bound.
     """
 
     requests: int = 0
@@ -71,11 +71,12 @@ def parse(answer: Any, version: str) -> Counts | None:
     """Return the counts in a response of /candidate; None if it has another form, or is about another version."""
     if not isinstance(answer, dict) or answer.get("version") != version:
         return None
-    names = ("requests", "errors", "compared", "differing")
-    numbers: dict[str, Any] = {name: answer.get(name) for name in names}
-    if not all(map(_is_count, numbers.values())):
+    names = ("requests", "errors", "compared", "differing", "failed")
+    numbers: list[Any] = [answer.get(name) for name in names]
+    if not all(map(_is_count, numbers)):
         return None
-    return Counts(**numbers)
+    requests, errors, compared, differing, failed = numbers
+    return Counts(requests + compared + failed, errors + failed, compared, differing)
 
 
 def parse_durations(answer: Any, component: str) -> Counts | None:

@@ -118,7 +118,8 @@ class Mirror:
             self._counters.add(counters.MIRRORED)
             await self._record(request, stable, await answer(request))
         except CandidateFailed as error:
-            self._counters.add(counters.FAILED)
+            # A candidate that copies overload does not fail.
+            self._counters.add(counters.DROPPED if error.status == _OVERLOADED else counters.FAILED)
             log.debug("a mirrored request failed: %s", error)
         except Exception:
             self._counters.add(counters.FAILED)
@@ -161,11 +162,13 @@ class Mirror:
         if comparison is None:
             self._counters.add(counters.DROPPED)
             return
-        self._counters.add(counters.COMPARED)
+        is_answered = candidate.status < 500
+        self._counters.add(counters.COMPARED if is_answered else counters.FAILED)
         if comparison.classes is not None:
             self._classes.add(*comparison.classes)
         if comparison.differences:
-            self._counters.add(counters.DIFFERING)
+            if is_answered:
+                self._counters.add(counters.DIFFERING)
             sent = None
             if request.body:
                 kind = next((value for name, value in request.headers if name == b"content-type"), b"")

@@ -5,7 +5,7 @@ from typing import Any
 from cortex_runtime.candidate.breaker import Breaker
 from cortex_runtime.candidate.client import Client, Propagate
 from cortex_runtime.candidate.compare import Comparator
-from cortex_runtime.candidate.counters import DROPPED, WorkerCounters
+from cortex_runtime.candidate.counters import FAILED, WorkerCounters
 from cortex_runtime.candidate.deadlines import Deadlines
 from cortex_runtime.candidate.differences import DifferingPairs
 from cortex_runtime.candidate.forwarding import Forwarder
@@ -68,7 +68,8 @@ class Session:
         if self.breaker.take_probe():
             return True
         if selected:
-            self.counters.add(DROPPED)
+            # So that a candidate that gets only copies is rolled back.
+            self.counters.add(FAILED)
         return False
 
     def describe(self, topic: str) -> dict[str, Any]:
