@@ -1,5 +1,6 @@
 """`cortex ui`: show the APIs of a cluster on a local web page."""
 
+import logging
 import webbrowser
 from collections.abc import Callable
 
@@ -26,6 +27,8 @@ def ui(open_cluster: Callable[[], Cluster], port: int, is_opened: bool, promethe
     # Starlette, uvicorn and Jinja are imported only by the commands that need them.
     from cortex_cli.ui import server
 
+    # More connections than the pool keeps are no problem worth a warning.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     namespace = click.get_current_context().params.get("namespace") or ""
     try:
         page = server.prepare(open_cluster, namespace, port, prometheus)

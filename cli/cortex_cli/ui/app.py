@@ -98,7 +98,7 @@ class Application:
             def render() -> Any:
                 return self._renderer.fragments(self._guarded(view, request))
 
-            events = live.stream(render, lambda: self._backend.version)
+            events = live.stream(render, lambda: self._backend.version, lambda: self._backend.is_stopping())
             return StreamingResponse(events, media_type="text/event-stream")
 
         return endpoint

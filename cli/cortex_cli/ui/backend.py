@@ -17,7 +17,7 @@ class Backend:
 
     connect: opens the cluster; called again by each page until it succeeds. namespace: "" for all namespaces.
     prometheus: a server that has the history of the APIs, if any.
-    version: a number that differs after each change of what is known.
+    version: a number that differs after each change of what is known. is_stopping: whether open pages must end their streams.
     """
 
     store: Store
@@ -34,6 +34,7 @@ class Backend:
         self._namespace = namespace
         self._lock = threading.Lock()
         self.version = 0
+        self.is_stopping: Callable[[], bool] = lambda: False
         self.cluster: Cluster | None = None
 
     def open(self) -> Cluster:

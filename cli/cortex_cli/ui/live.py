@@ -18,14 +18,18 @@ _REFRESH = 4
 """Number of looks after which a page is rendered again without a change, because ages and the time axes of charts move on."""
 
 
-async def stream(render: Callable[[], Fragments], version: Callable[[], int]) -> AsyncIterator[str]:
-    """Yield server-sent events until the client disconnects.
+async def stream(
+    render: Callable[[], Fragments], version: Callable[[], int], is_stopping: Callable[[], bool]
+) -> AsyncIterator[str]:
+    """Yield server-sent events until the client disconnects, or the server is stopping.
 
     render: returns the parts of the page; called in a thread. version: a number that differs after each change of the data.
     """
     sent, seen = Fragments(), -1
     yield "retry: 1000\n\n"
     for look in itertools.count():
+        if is_stopping():
+            return
         newest = version()
         if newest == seen and look % _REFRESH:
             await asyncio.sleep(PAUSE)

@@ -15,7 +15,8 @@ from cortex_cli.ui import app
 from cortex_cli.ui.backend import Backend
 from cortex_cli.ui.prometheus import Prometheus
 
-_STOP_SECONDS = 1
+_STOP_SECONDS = 3
+"""For open streams to end, which look for it every second."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,6 @@ class Page:
 
     def start(self) -> None:
         """Serve in a thread until this process exits."""
-        self.server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         threading.Thread(target=self.run, daemon=True).start()
 
 
@@ -62,4 +62,6 @@ def prepare(connect: Callable[[], Cluster], namespace: str, port: int, prometheu
         timeout_graceful_shutdown=_STOP_SECONDS,
         server_header=False,
     )
-    return Page(f"http://{HOST}:{port}/?token={token}", backend, uvicorn.Server(config), listener)
+    server = uvicorn.Server(config)
+    backend.is_stopping = lambda: server.should_exit
+    return Page(f"http://{HOST}:{port}/?token={token}", backend, server, listener)
