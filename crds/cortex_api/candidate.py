@@ -67,7 +67,7 @@ class Candidate(Model):
 
     handler: HandlerPatch = Field(default_factory=dict)
     """Fields of the handler that differ from those of the stable version. Mappings are merged; lists and other values replace
-    those of spec.handler; null removes a field."""
+    those of spec.handler; null removes a field (with `kubectl apply --server-side`: client-side apply drops null)."""
     compute: ComputePatch = Field(default_factory=dict)
     """Compute resources that differ from those of the stable version, merged over spec.compute in the same way."""
     replicas: Annotated[int, Field(ge=0, le=10000)] | None = None
