@@ -1,5 +1,6 @@
 """The tracing of one process: which requests are traced, their spans, and the trace context of headers and messages."""
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -43,6 +44,13 @@ request_span: ContextVar[Span | None] = ContextVar("request_span", default=None)
 
 DROPPED = "cortex_spans_dropped"
 _CLOSE_SECONDS = 3.0
+_HEADER_LOGGERS = (
+    "opentelemetry.trace.propagation.tracecontext",
+    "opentelemetry.trace.span",
+    "opentelemetry.baggage.propagation",
+    "opentelemetry.util.re",
+)
+"""Loggers with warnings about invalid headers. Any client could fill the log with them."""
 _STATE = b"tracestate"
 
 
@@ -81,6 +89,8 @@ class Tracing:
         self._propagated = frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields)
         self._unsampled = UnsampledSpan(random)
         records.trace_fields = trace_fields
+        for name in _HEADER_LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
 
     def count_dropped(self, series: "Counters") -> None:
         """Count dropped spans in the metrics of the process from now on, with those that were dropped before."""

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -170,3 +171,26 @@ class Handler:
     (second,) = (each for each in spans if each is not first)
     assert second.parent == first.id
     assert first.resource["process.pid"] != second.resource["process.pid"]
+
+
+def test_a_request_that_moves_to_another_worker_has_one_span(serve, collector):
+    source = """
+import os, time
+
+class Handler:
+    def handle_post(self, payload):
+        time.sleep(0.1)
+        return os.getpid()
+"""
+    spec = {"tracing": {"endpoint": collector.url, "sampling": 0}}
+    replica = serve(source, spec=spec, processesPerReplica=2)
+    traces = [parent() for _ in range(12)]
+    with ThreadPoolExecutor(len(traces)) as pool:
+        answers = list(pool.map(lambda each: replica.post(1, headers={"traceparent": each[2]}), traces))
+    workers = {answer.json() for answer in answers}
+    assert len(workers) == 2
+    for trace, span, _ in traces:
+        collector.trace(trace, "POST /", "handler")
+        (server,) = [each for each in collector.spans if each.trace == trace and each.kind == "server"]
+        assert server.parent == span
+        assert server.attributes["http.response.status_code"] == 200

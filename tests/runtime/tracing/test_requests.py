@@ -263,6 +263,7 @@ def test_headers_that_are_repeated(untraced):
     assert trace not in sent["traceparent"]
     sent = untraced.post({}, headers=[("traceparent", header), ("tracestate", "a=1"), ("tracestate", "b=2")])
     assert sent.json()["sent"]["tracestate"].replace(" ", "") == "a=1,b=2"
+    logged = len(untraced.log.read_bytes())
     many = ",".join(f"key{number}=1" for number in range(33))
     sent = untraced.post({}, headers={"traceparent": header, "tracestate": many}).json()["sent"]
     assert trace in sent["traceparent"]
@@ -275,6 +276,11 @@ def test_headers_that_are_repeated(untraced):
         assert "tracestate" not in sent
     sent = untraced.post({}, headers={"tracestate": "a=1"}).json()["sent"]
     assert "tracestate" not in sent
+    # Clients cannot fill the log.
+    untraced.post({}, headers={"traceparent": "0" * 600, "baggage": "a=" + "1" * 9000})
+    untraced.post({"print": "end"})
+    untraced.until(lambda: "logged end" in untraced.log.read_text())
+    assert b"opentelemetry" not in untraced.log.read_bytes()[logged:]
 
 
 def test_a_collector_that_fails_affects_no_request_and_is_logged_once(serve, collector, monkeypatch):
