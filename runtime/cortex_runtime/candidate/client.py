@@ -124,6 +124,7 @@ class Client:
         self._base = f"http://{host}:{port}" if ":" not in host else f"http://[{host}]:{port}"
         self._connections: _Connections | None = None
         self._renew_at = 0.0
+        self._is_closed = False
 
     async def send(self, request: Request, added: Iterable[tuple[str, str]] = ()) -> Response:
         """Return a response once its headers have arrived, and its whole body if it is short. Raises CandidateFailed.
@@ -133,6 +134,8 @@ class Client:
         headers = self._headers(request, added)
         connections = self._current()
         connections.acquire()
+        if self._is_closed:
+            connections.retire()
         response = None
         try:
             response = await connections.session.request(
@@ -158,15 +161,22 @@ class Client:
         return Response(response.status, response.raw_headers, body, response, connections)
 
     def close(self) -> None:
-        """Close the connections, each after its current request."""
+        """Close the connections, each after its current request. Later requests get connections of their own."""
+        self._is_closed = True
+        self._retire()
+
+    def _retire(self) -> None:
         if self._connections is not None:
             self._connections.retire()
             self._connections = None
 
     def _current(self) -> _Connections:
+        if self._is_closed:
+            # For a request that had begun before the split was changed.
+            return _Connections()
         now = asyncio.get_running_loop().time()
         if self._connections is None or now >= self._renew_at:
-            self.close()
+            self._retire()
             self._connections = _Connections()
             self._renew_at = now + RENEW_SECONDS
         return self._connections

@@ -17,7 +17,8 @@ class Server:
 
     def __init__(self, answer: bytes = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok") -> None:
         self.answer = answer
-        self.connections = 0
+        self.connections = self.open = 0
+        self.unused = asyncio.Event()
         self.heads: list[bytes] = []
 
     async def __aenter__(self):
@@ -30,6 +31,8 @@ class Server:
 
     async def _serve(self, reader, writer):
         self.connections += 1
+        self.open += 1
+        self.unused.clear()
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 self.heads.append(head)
@@ -37,6 +40,10 @@ class Server:
                 writer.write(self.answer)
         except asyncio.IncompleteReadError:
             writer.close()
+        finally:
+            self.open -= 1
+            if not self.open:
+                self.unused.set()
 
 
 async def send(client):
@@ -57,6 +64,16 @@ async def test_connections_are_reused_and_renewed(monkeypatch):
             await send(client)
         assert server.connections == 2
         client.close()
+
+
+async def test_a_request_after_the_end_of_a_split_leaves_no_connection_open():
+    async with Server() as server:
+        client = Client("127.0.0.1", server.port)
+        await send(client)
+        client.close()
+        assert (await send(client)).body == b"ok"
+        await asyncio.wait_for(server.unused.wait(), 10)
+        assert server.connections == 2
 
 
 async def test_a_request_keeps_its_path_and_headers_but_not_those_of_the_connection():
