@@ -518,3 +518,18 @@ async def test_an_autoscaled_candidate_starts_with_its_share_of_the_present_repl
     )
     await world.settle()
     assert world.object("Deployment", "api-a-candidate")["spec"]["replicas"] == 10
+
+
+async def test_an_autoscaled_candidate_gets_the_replicas_of_a_larger_weight_at_once(world: Rollout) -> None:
+    await world.serve(autoscaling={"minReplicas": 2, "targetInFlight": 2})
+    world.cluster.edit("Deployment", "api-a", {"spec": {"replicas": 40}})
+    await world.settle()
+    before = world.object("Deployment", "api-a-candidate")["spec"]["replicas"]
+    world.cluster.edit("RealtimeAPI", "a", {"spec": {"candidate": {"weight": 50}}})
+    await world.settle()
+    after = world.object("Deployment", "api-a-candidate")["spec"]["replicas"]
+    assert (before, after) == (1, 28)
+    # A smaller weight leaves the replicas to the autoscaler.
+    world.cluster.edit("RealtimeAPI", "a", {"spec": {"candidate": {"weight": 5}}})
+    await world.settle()
+    assert world.object("Deployment", "api-a-candidate")["spec"]["replicas"] == 28

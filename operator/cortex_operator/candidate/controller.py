@@ -27,6 +27,7 @@ from cortex_operator.cluster import Cluster
 from cortex_operator.plan import is_owned, name_taken, source_missing
 from cortex_operator.platform import Platform
 from cortex_operator.render import candidate as rendering
+from cortex_operator.render import deployment as deployment_rendering
 from cortex_operator.render.names import digest
 from cortex_operator.replicas.poller import ReplicaPoller
 from cortex_operator.status.conditions import Component, Observed, Problem, assess
@@ -137,6 +138,8 @@ class CandidateController:
         is_serving = status["phase"] == phase.SERVING
         if is_serving:
             self._monitor.watch(key, rendered.version, api.spec.candidate.rollback)
+            if _share(status) > _share(previous):
+                await self._scale_out(key, api, component.deployment)
         else:
             self._monitor.forget(key)
         service = self._cache.child(key, "Service", object_name(key.name, CANDIDATE))
@@ -146,6 +149,16 @@ class CandidateController:
         host = address or f"{object_name(key.name, CANDIDATE)}.{key.namespace}.svc"
         split = rendering.split(api, rendered, host, is_serving, self._platform.lease_namespace)
         return Release(api, [*rendered.children, split], status, seen, previous, retry_after=retry_after)
+
+    async def _scale_out(self, key: Key, api: RealtimeAPI, deployment: Object | None) -> None:
+        """Give an autoscaled candidate the replicas for a larger share at once: its autoscaler follows the load only later, and a
+        candidate that is overloaded meanwhile would be rolled back."""
+        if deployment is None or deployment_rendering.fixed_replicas(candidate_api(api)) is not None:
+            return
+        stable = self._cache.child(key, "Deployment", object_name(key.name)) or {}
+        wanted = rendering.initial_replicas(api, stable.get("spec", {}).get("replicas", 1))
+        if deployment["spec"].get("replicas", 1) < wanted:
+            await self._cluster.scale(deployment, wanted)
 
     def _blocked(self, key: Key, api: RealtimeAPI, live: Object, problem: Problem) -> Release:
         """Return the release of a candidate that cannot be rendered. Its existing objects stay as they are, and it continues to
@@ -232,6 +245,11 @@ def belongs_to_candidate(child: Object, api: str) -> bool:
 def is_split(child: Object, api: str) -> bool:
     """Return whether an object is the ConfigMap with the split of an API."""
     return bool(child["kind"] == "ConfigMap" and child["metadata"]["name"] == split_name(api))
+
+
+def _share(status: Object) -> int:
+    """Return the percentage of requests that a candidate with a status receives."""
+    return int(status.get("weight", 0)) + int(status.get("mirror", 0))
 
 
 def _template(deployment: Object) -> Any:
