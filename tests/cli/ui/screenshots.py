@@ -25,7 +25,7 @@ DECISIONS = (
 )
 """Second, desired replicas and reason."""
 PICTURES = (
-    ("overview", "/?namespace=shop&sort=name", 1280, 860, "light"),
+    ("overview", "/?sort=-rate", 1280, 860, "light"),
     ("broken", "/realtimeapi/shop/ranker", 1280, 620, "light"),
     ("api", "/realtimeapi/shop/fraud-score", 1280, 900, "light"),
     ("candidate", "/realtimeapi/shop/sentiment/compare", 1280, 760, "light"),
