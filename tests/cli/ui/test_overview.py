@@ -154,4 +154,6 @@ def test_without_its_prometheus_the_page_shows_what_it_has_seen(place: Landscape
         found = client.get("/realtimeapi/shop/iris?window=7d").text
         assert "Prometheus at http://127.0.0.1:1 does not respond" in found
         assert "The charts show what this page has seen." in found
-        assert 'aria-label="Replicas, ' in found
+        assert eventually(
+            lambda: 'aria-label="Replicas, ' in client.get("/realtimeapi/shop/iris?window=7d").text
+        )
