@@ -88,7 +88,8 @@ def add(frame: Frame, schemas: Schemas, handler: LoadedHandler) -> None:
         content = {"application/json": media(body, examples or {"generated": {"model": names[0], **example}})}
         response = json_of(_OBJECTS.get(path, _COMPLETION), "The answer")
         if path not in _OBJECTS:
-            events = {"type": "string", "description": "Chunks, with `stream`; the last event is `[DONE]`"}
+            # Without a type: tools read it as that of the whole text, or as that of each event.
+            events = {"description": "Chunks, with `stream`; the last event is `[DONE]`"}
             response["content"]["text/event-stream"] = media(events)
         operation = {
             "operationId": by_path[path],

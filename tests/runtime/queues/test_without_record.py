@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from cortex_runtime.queues.base import FORMAT, Backend, LeaseLost, Status, Unreachable
+from cortex_runtime.queues.base import FORMAT, TRACED_FORMAT, Backend, LeaseLost, Status, Unreachable
 from cortex_runtime.queues.queue import Queue
 from cortex_runtime.queues.submissions import OtherRequest
 
@@ -200,7 +200,7 @@ async def test_a_message_of_an_older_version_is_claimed_by_its_record(nats: Make
 
 async def test_a_message_of_a_newer_version_stays_in_the_queue(nats: Make) -> None:
     one = await nats()
-    head = {"id": "new", "format": FORMAT + 1, "content": {}}
+    head = {"id": "new", "format": TRACED_FORMAT + 1, "content": {}}
     await one.backend.publish("jobs", "new", orjson.dumps(head) + b"\n")
     assert await one.take(1, SHORT) == []
     assert await one.backend.find("new") is not None

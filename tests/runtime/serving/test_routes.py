@@ -95,6 +95,7 @@ def serve(monkeypatch):
             document=document,
             may_wait=False,
             routes=(),
+            openai={},
         )
         service = HandlerService(handler, Threads(2, metrics), metrics, Limits(MAX_BODY, TIMEOUT))
         app = App(service, limit=limit, access=AccessLog("error"), keys=keys)
