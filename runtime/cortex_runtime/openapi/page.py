@@ -35,14 +35,19 @@ _ENTRY = f"""<!doctype html>
 """.encode()
 
 
-@cache
 def read(name: str) -> tuple[Headers, bytes] | None:
     """Return headers and content of a file of the page; None if it does not exist. name: "" for the page itself."""
-    file = _FOLDER / (name or _INDEX)
-    kind = _TYPES.get(file.suffix)
-    if kind is None or file.parent != _FOLDER or not file.is_file():
-        return None
-    return _headers(kind, "script-src 'self'"), file.read_bytes()
+    return _files().get(name or _INDEX)
+
+
+@cache
+def _files() -> dict[str, tuple[Headers, bytes]]:
+    """Return headers and contents of all files of the page by name. Names in requests never become paths of files."""
+    return {
+        file.name: (_headers(_TYPES[file.suffix], "script-src 'self'"), file.read_bytes())
+        for file in _FOLDER.iterdir()
+        if file.suffix in _TYPES
+    }
 
 
 @cache

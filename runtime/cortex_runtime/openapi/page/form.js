@@ -2,7 +2,7 @@
 
 import { h, inline, unique } from "./dom.js";
 import { number, parse, stringify } from "./json.js";
-import { alternatives, constraints, exampleOf, typeName, typesOf } from "./schema.js";
+import { alternatives, exampleOf, hintOf, typeName, typesOf } from "./schema.js";
 
 const DEEPEST = 4;
 const LONG = 80;
@@ -181,7 +181,7 @@ function labelled({ name, schema, required, resolve }, input, read) {
 }
 
 function note(schema, resolve, id) {
-  const words = [schema.description, constraints(schema).join(", ")].filter(Boolean).join(" · ");
+  const words = hintOf(schema);
   return words ? h("p", { class: "hint", id: id ? `${id}-hint` : null }, inline(words)) : null;
 }
 

@@ -2,7 +2,7 @@
 
 import { h, inline, prose } from "./dom.js";
 import { stringify } from "./json.js";
-import { alternatives, constraints, typeName, typesOf } from "./schema.js";
+import { alternatives, hintOf, typeName, typesOf } from "./schema.js";
 import { colored } from "./send.js";
 import { trial } from "./trial.js";
 
@@ -93,7 +93,7 @@ function schemaView(given, resolve, depth = 0) {
   if (options.length === 1 && typesOf(options[0])[0] === "object") return schemaView(options[0], resolve, depth);
   const properties = Object.entries(schema.properties ?? {});
   if (!properties.length) {
-    const words = [schema.description, constraints(schema).join(", ")].filter(Boolean).join(" · ");
+    const words = hintOf(schema);
     const inside = nested(schema, resolve, depth);
     return h("div", { class: "schema" }, h("p", {}, h("span", { class: "type first" }, typeName(given, resolve)), words && h("span", { class: "hint" }, " ", inline(words))), inside);
   }
@@ -103,7 +103,7 @@ function schemaView(given, resolve, depth = 0) {
 
 function property(name, given, required, resolve, depth, place) {
   const schema = resolve(given);
-  const words = [schema.description, constraints(schema).join(", ")].filter(Boolean).join(" · ");
+  const words = hintOf(schema);
   const values = schema.enum && [" ", schema.enum.slice(0, 12).map((each, index) => [index ? ", " : "", h("code", {}, JSON.stringify(each))]), schema.enum.length > 12 && ", ..."];
   return h(
     "li",

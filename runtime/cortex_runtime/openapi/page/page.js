@@ -7,8 +7,9 @@ import { resolver } from "./schema.js";
 const VERBS = ["get", "post", "put", "patch", "delete"];
 // The page may have a prefix, which a gateway strips: all URLs are relative to it.
 const documentUrl = new URL("openapi.json", location.href);
+// The theme that follows each.
+const THEMES = { light: "dark", dark: "auto", auto: "light" };
 let key = "";
-let themes = { light: "dark", dark: "auto", auto: "light" };
 
 const main = document.getElementById("main");
 const dialog = keyDialog();
@@ -167,11 +168,11 @@ function keyState(button) {
 function themeButton() {
   const button = h("button", { type: "button", class: "quiet" });
   const name = () => {
-    button.textContent = { auto: "Theme: auto", light: "Theme: light", dark: "Theme: dark" }[current()];
+    button.textContent = `Theme: ${current()}`;
   };
   const current = () => document.documentElement.dataset.theme ?? "auto";
   button.addEventListener("click", () => {
-    theme(themes[current()]);
+    theme(THEMES[current()]);
     name();
   });
   name();

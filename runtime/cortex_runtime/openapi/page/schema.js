@@ -74,8 +74,13 @@ function arrayName(schema, resolve, depth) {
   return dimensions > 1 ? `array with ${dimensions} dimensions of ${name}` : `array of ${name}`;
 }
 
+/** Return the description and the constraints of a schema as one text. */
+export function hintOf(schema) {
+  return [schema.description, constraints(schema).join(", ")].filter(Boolean).join(" · ");
+}
+
 /** Return the constraints of a schema in words. */
-export function constraints(schema) {
+function constraints(schema) {
   const found = [];
   const add = (key, text) => schema[key] !== undefined && found.push(text(schema[key]));
   add("minimum", (value) => `at least ${value}`);

@@ -52,7 +52,8 @@ export async function send({ method, url, headers, body }, place, status, signal
     return null;
   }
   status.textContent = `${name} · ${elapsed()} · ${bytes(size)}`;
-  finish(new Blob(parts, { type: kind }), kind, text + decoder.decode(), shown);
+  text += decoder.decode();
+  finish(new Blob(parts, { type: kind }), kind, text, shown);
   return { status: response.status, body: text };
 }
 

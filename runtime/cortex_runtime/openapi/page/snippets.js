@@ -4,14 +4,8 @@ import { tokens } from "./json.js";
 
 const KEY = "API_KEY";
 
-/** Return [title, code] pairs. request: { method, url, headers, body, hasFile, needsKey, isStream }. */
-export function snippets(request) {
-  return [
-    ["curl", curl(request)],
-    ["Python", python(request)],
-    ["JavaScript", javascript(request)],
-  ];
-}
+/** Functions that return a request as code, by language. request: { method, url, headers, body, hasFile, needsKey, isStream }. */
+export const languages = { curl, Python: python, JavaScript: javascript };
 
 function quoted(text) {
   return `'${text.replaceAll("'", "'\\''")}'`;

@@ -5,7 +5,7 @@ import { form, hasForm, isShort } from "./form.js";
 import { parse, stringify } from "./json.js";
 import { exampleOf, typesOf } from "./schema.js";
 import { send } from "./send.js";
-import { snippets } from "./snippets.js";
+import { languages } from "./snippets.js";
 
 /** Return { element, fill }. api: { base, resolve, key(), needsKey, open(operationId, values) }. fill: sets parameters, and sends. */
 export function trial(api, path, method, operation) {
@@ -39,8 +39,8 @@ export function trial(api, path, method, operation) {
   };
   const show = () => {
     const request = build();
-    const found = snippets({ ...request, hasFile: request.file !== null || body?.wantsFile(), needsKey: api.needsKey });
-    panels.forEach((panel, index) => (panel.textContent = found[index][1]));
+    const given = { ...request, hasFile: request.file !== null || body?.wantsFile(), needsKey: api.needsKey };
+    for (const [name, panel] of panels) panel.textContent = languages[name](given);
   };
   const run = async () => {
     controller?.abort();
@@ -58,10 +58,10 @@ export function trial(api, path, method, operation) {
     if (answer?.status === 401 && api.needsKey) api.askForKey();
     if (answer) addLinks(api, operation, answer, response);
   };
-  const panels = ["curl", "Python", "JavaScript"].map((name) => h("pre", { tabindex: "0", "aria-label": `Request in ${name}` }));
+  const panels = Object.keys(languages).map((name) => [name, h("pre", { tabindex: "0", "aria-label": `Request in ${name}` })]);
   let chosen = 0;
-  const group = tabs("Request as code", panels.map((panel, index) => [["curl", "Python", "JavaScript"][index], panel]), (index) => (chosen = index));
-  code.append(copyButton(() => panels[chosen].textContent, "Copy the code"), group.element);
+  const group = tabs("Request as code", panels, (index) => (chosen = index));
+  code.append(copyButton(() => panels[chosen][1].textContent, "Copy the code"), group.element);
   const cancel = h("button", { type: "button", hidden: true, click: () => controller?.abort() }, "Cancel");
   const element = h(
     "form",
