@@ -6,7 +6,6 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import orjson
-from grpc import StatusCode
 
 from cortex_api.contract import CANDIDATE, MIRROR_HEADER, STABLE, VERSION_HEADER
 from cortex_runtime.candidate import counters
@@ -17,7 +16,7 @@ from cortex_runtime.candidate.grpc_client import GrpcClient
 from cortex_runtime.candidate.selection import Selected
 from cortex_runtime.candidate.session import Session
 from cortex_runtime.inference.grpc_calls import Call, CallError, Method
-from cortex_runtime.inference.grpc_service import parsed, path, status_of
+from cortex_runtime.inference.grpc_service import answer_stream, path, status_of
 from cortex_runtime.inference.protos import inference_pb2 as pb
 
 log = logging.getLogger("cortex")
@@ -135,18 +134,10 @@ class GrpcSplit:
         return Answer(status_of(answer.code), "", b"") if isinstance(answer, CallError) else _answer(answer)
 
     async def _stream(self, call: Call) -> None:
-        """Answer each message of a stream in order. An error is the response to its message, and the stream continues."""
-        while (message := await call.receive()) is not None:
-            response = pb.ModelStreamInferResponse()
-            request = parsed(pb.ModelInferRequest, message)
-            try:
-                response.infer_response.ParseFromString(await self._infer(message, call))
-            except CallError as error:
-                if error.code == StatusCode.UNAUTHENTICATED:
-                    raise
-                response.error_message = error.message
-                response.infer_response.id = request.id
-            await call.send(response.SerializeToString())
+        async def infer(message: bytes, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+            return pb.ModelInferResponse.FromString(await self._infer(message, call))
+
+        await answer_stream(call, infer)
 
     def _count(self, cell: int, counted: bool) -> None:
         if counted:

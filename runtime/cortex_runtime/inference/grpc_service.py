@@ -128,19 +128,11 @@ class GRPCInferenceService:
         return grpc_messages.encode(await self._service.infer(decoded), decoded)
 
     async def _model_stream_infer(self, call: Call) -> None:
-        """Answer each message of a stream in order. An error is the response to its message, and the stream continues."""
-        while (message := await call.receive()) is not None:
-            response = pb.ModelStreamInferResponse()
-            request = parsed(pb.ModelInferRequest, message)
-            try:
-                answer = await self._admit(call, partial(self._model_infer, request))
-                response.infer_response.CopyFrom(answer)
-            except CallError as error:
-                if error.code == StatusCode.UNAUTHENTICATED:
-                    raise
-                response.error_message = error.message
-                response.infer_response.id = request.id
-            await call.send(response.SerializeToString())
+        async def infer(message: bytes, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+            answer: pb.ModelInferResponse = await self._admit(call, partial(self._model_infer, request))
+            return answer
+
+        await answer_stream(call, infer)
 
     async def _repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         self._require_repository()
@@ -169,6 +161,26 @@ class GRPCInferenceService:
                 StatusCode.UNIMPLEMENTED,
                 "the model repository is turned off; set handler.protocols.repository to true",
             )
+
+
+async def answer_stream(
+    call: Call, infer: Callable[[bytes, pb.ModelInferRequest], Awaitable[pb.ModelInferResponse]]
+) -> None:
+    """Answer each message of a ModelStreamInfer in order. An error is the response to its message, and the stream continues.
+
+    infer: answers a message, given as bytes and parsed. It raises CallError.
+    """
+    while (message := await call.receive()) is not None:
+        response = pb.ModelStreamInferResponse()
+        request = parsed(pb.ModelInferRequest, message)
+        try:
+            response.infer_response.CopyFrom(await infer(message, request))
+        except CallError as error:
+            if error.code == StatusCode.UNAUTHENTICATED:
+                raise
+            response.error_message = error.message
+            response.infer_response.id = request.id
+        await call.send(response.SerializeToString())
 
 
 def path(method: str, service: str = SERVICE) -> str:
