@@ -15,12 +15,12 @@ class BufferedBody:
 
     __slots__ = ("__self__", "_receive", "_replayed", "body", "is_complete", "is_disconnected")
 
-    def __init__(self, receive: Receive, body: bytes = b"", is_complete: bool = False) -> None:
+    def __init__(self, receive: Receive) -> None:
         self.__self__: Any = getattr(receive, "__self__", None)
         self._receive = receive
         self._replayed = False
-        self.body = body
-        self.is_complete = is_complete
+        self.body = b""
+        self.is_complete = False
         self.is_disconnected = False
 
     async def read(self, limit: int, timeout: float) -> None:
@@ -44,10 +44,6 @@ class BufferedBody:
         except TimeoutError:
             pass
         self.body = parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def replay(self) -> None:
-        """Return the body again."""
-        self._replayed = False
 
     async def __call__(self) -> Message:
         """Return the next message."""
