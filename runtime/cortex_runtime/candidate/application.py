@@ -17,7 +17,7 @@ from cortex_runtime.candidate.body import BufferedBody
 from cortex_runtime.candidate.client import CandidateFailed, Request
 from cortex_runtime.candidate.compare import Answer
 from cortex_runtime.candidate.forwarding import ResponseAborted
-from cortex_runtime.candidate.mirror import JSON_SIZE, MOST_BODY
+from cortex_runtime.candidate.mirror import MOST_BODY
 from cortex_runtime.candidate.selection import VERSION, Selected
 from cortex_runtime.candidate.session import Session
 from cortex_runtime.errors import ClientDisconnected, HttpError
@@ -94,11 +94,8 @@ class SplitApp:
             own = _fields(lines)
             path = endpoint.path + (f"?{query.decode('latin-1')}" if query else "")
             request = Request(verb.decode(), path, headers, body, own.get(_REQUEST_ID, b"").decode())
-            json_size = own.get(JSON_SIZE)
-            response = Answer(
-                200, content_type.decode("latin-1"), content, int(json_size) if json_size else None
-            )
-            session.mirror.offer(request, response)
+            own[b"content-type"] = content_type
+            session.mirror.offer(request, Answer.received(200, own, content))
         return content_type, lines + _STABLE_LINE, content
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -239,13 +236,7 @@ class _StableResponse:
         if b"content-encoding" in fields:
             return None
         self.request_id = fields.get(_REQUEST_ID, b"")
-        size = fields.get(JSON_SIZE)
-        return Answer(
-            self._start["status"],
-            fields.get(b"content-type", b"").decode("latin-1"),
-            b"".join(self._parts),
-            int(size) if size else None,
-        )
+        return Answer.received(self._start["status"], fields, b"".join(self._parts))
 
 
 def _is_forwarded(path: str, selected: Selected) -> bool:

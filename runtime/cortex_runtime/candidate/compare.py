@@ -34,6 +34,7 @@ LARGEST_JSON = 256 * 1024
 """Bytes of its JSON, which takes some 30 ms to compare; tensors in bytes take 1 ms for a megabyte."""
 MOST_DIFFERENCES = 10
 """Differences that are reported of one pair."""
+_JSON_SIZE = b"inference-header-content-length"
 _LONGEST_VALUE = 200
 """Characters of a value in a report."""
 _LONGEST_CLASS = 64
@@ -66,6 +67,13 @@ class Answer:
     content_type: str
     body: bytes
     json_size: int | None = None
+
+    @classmethod
+    def received(cls, status: int, fields: Mapping[bytes, bytes], body: bytes) -> "Answer":
+        """Return a response by its header fields, whose names are in lower case."""
+        size = fields.get(_JSON_SIZE, b"")
+        content_type = fields.get(b"content-type", b"").decode("latin-1")
+        return cls(status, content_type, body, int(size) if size.isdigit() else None)
 
     @property
     def media_type(self) -> str:

@@ -37,8 +37,6 @@ _SMALL = 32 * 1024
 """Bytes of responses that are compared on the event loop: it takes less than a switch of threads."""
 _HEADERS = ((MIRROR_HEADER, "true"), (VERSION_HEADER, CANDIDATE))
 _NEGOTIATED = (b"accept-encoding", VERSION_HEADER.encode())
-JSON_SIZE = b"inference-header-content-length"
-"""The header with the bytes of JSON before the tensors of the Open Inference Protocol."""
 _OVERLOADED = 503
 
 
@@ -144,13 +142,7 @@ class Mirror:
         finally:
             response.close()
         fields = {name.lower(): value for name, value in response.headers}
-        json_size = fields.get(JSON_SIZE, b"")
-        return Answer(
-            response.status,
-            fields.get(b"content-type", b"").decode("latin-1"),
-            body,
-            int(json_size) if json_size.isdigit() else None,
-        )
+        return Answer.received(response.status, fields, body)
 
     async def _record(self, request: Request, stable: Answer, candidate: Answer) -> None:
         compare = self.comparator.compare
