@@ -127,15 +127,6 @@ def endpoint_taken(api: API, platform: Platform, owner: Key) -> Problem:
     return Problem("EndpointTaken", text)
 
 
-def source_missing(key: Key, config_map: str) -> Problem:
-    """Return the problem of an API whose code is in a ConfigMap that does not exist."""
-    text = (
-        f'ConfigMap "{config_map}" (handler.source.configMap) is not in namespace {key.namespace}: create it with'
-        f" `cortex pack FOLDER --name {config_map} | kubectl apply -n {key.namespace} --server-side -f -`"
-    )
-    return Problem("SourceUnavailable", text)
-
-
 def refused_by_cluster(child: Object, error: ApiException) -> Problem | None:
     """Return the problem that an apply failed with; None for an error that a retry may solve."""
     if error.status >= 500 or error.status in (0, 409, 429):

@@ -33,18 +33,18 @@ from cortex_operator.plan import (
     parse_api,
     refused_by_cluster,
     route_problem,
-    source_missing,
 )
 from cortex_operator.platform import Platform
 from cortex_operator.queue_lifecycle import QueueLifecycle
 from cortex_operator.render import render, route
 from cortex_operator.replicas.poller import ReplicaPoller
 from cortex_operator.revisions import Revisions
+from cortex_operator.sources import find_source
 from cortex_operator.status import conditions, status
 from cortex_operator.status.conditions import NAMESPACE_TERMINATING, Component, Observed, Problem, assess
 from cortex_operator.status.reporter import StatusReporter
 from cortex_operator.status.status import component_of
-from cortex_operator.watch.cache import Cache, Key, source_name
+from cortex_operator.watch.cache import Cache, Key
 
 log = logging.getLogger("cortex.reconcile")
 
@@ -206,7 +206,7 @@ class Reconciler:
         if isinstance(api, AsyncAPI):
             # An older API that releases the queue causes no event of this one.
             api = _require_accepted(await self._queue_lifecycle.name_queue(key, api, live), retry=True)
-        source = await self._source(key, live)
+        source = _require_accepted(await find_source(self._cache, self._cluster, key, api))
         children = render(api, self._platform, source, self._capabilities, routed=endpoint_owner == key)
         live = await self._queue_lifecycle.ensure_finalizer(key, api, self._cache.api(key) or live)
         release = await self._candidates.prepare(key, api, live)
@@ -216,17 +216,6 @@ class Reconciler:
         owned = self._owned(key, release)
         plan = make_plan(api, self._platform, children, existing, owned, other_api)
         return _require_accepted(plan), release, live
-
-    async def _source(self, key: Key, live: Object) -> Object | None:
-        """Return the ConfigMap that `handler.source.configMap` names. Raises Rejected when it does not exist."""
-        name = source_name(live)
-        source = self._cache.source(key, name)
-        if name and source is None:
-            source = await self._cluster.get("v1", "ConfigMap", key.namespace, name)
-            if source is None:
-                raise Rejected(source_missing(key, name))
-            self._cache.put_source(source)
-        return source
 
     def _owned(self, key: Key, release: Release) -> Iterator[tuple[ObjectKind, Object]]:
         """The live objects of an API that are deleted when they are no longer rendered."""

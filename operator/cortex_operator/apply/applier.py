@@ -10,6 +10,7 @@ from typing import Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, RealtimeAPI
+from cortex_api.candidate import candidate_api
 from cortex_api.contract import APPLIED_HASH_ANNOTATION, GATEWAY
 from cortex_operator.apply.conflicts import Conflicts
 from cortex_operator.apply.drift import Change, changes, owns_replicas, removal
@@ -210,7 +211,7 @@ class Applier:
         if not is_of_candidate(child):
             return initial_replicas(api)
         stable = self._cache.child(key, "Deployment", child_name(api)) or {}
-        return candidate.initial_replicas(api, stable.get("spec", {}).get("replicas", 1))
+        return candidate.initial_replicas(api, candidate_api(api), stable.get("spec", {}).get("replicas", 1))
 
     async def _hand_over_replicas(self, key: Key, api: API, child: Object, live: Object) -> None:
         """Give spec.replicas another field manager before we stop applying it; otherwise the API server resets it to 1."""

@@ -15,7 +15,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
 from cortex_api.candidate import candidate_api
-from cortex_api.contract import API, CANDIDATE, COMPONENT_LABEL, GATEWAY, LOAD_PATH, QUEUE_PATH, object_name
+from cortex_api.contract import API, CANDIDATE, GATEWAY, LOAD_PATH, QUEUE_PATH, object_name
 from cortex_operator.autoscaling.autoscaler import (
     Decision,
     ObservedQueue,
@@ -29,6 +29,7 @@ from cortex_operator.replicas.pod_client import PodClient
 from cortex_operator.replicas.poller import ReplicaPoller
 from cortex_operator.status import failures
 from cortex_operator.status.failures import is_ready
+from cortex_operator.status.status import component_of
 from cortex_operator.watch.cache import Cache, Key
 
 Object = dict[str, Any]
@@ -141,7 +142,7 @@ class Scaler:
         return [
             pod
             for pod in self._cache.children(target.key, "Pod")
-            if (pod["metadata"]["labels"].get(COMPONENT_LABEL) == CANDIDATE) == target.is_candidate
+            if (component_of(pod) == CANDIDATE) == target.is_candidate
         ]
 
     async def _load(
@@ -177,7 +178,7 @@ class Scaler:
     async def _queue_load(self, key: Key, pods: list[Object], watched: ObservedScaling) -> float | None:
         """Return the number of queued and running jobs, from the first gateway that responds."""
         for pod in pods:
-            if pod["metadata"]["labels"].get(COMPONENT_LABEL) != GATEWAY:
+            if component_of(pod) != GATEWAY:
                 continue
             status, answer = await self._client.get(pod, QUEUE_PATH) or (0, None)
             if not isinstance(answer, dict):

@@ -13,7 +13,6 @@ from cortex_api.candidate import candidate_api
 from cortex_api.contract import (
     API,
     CANDIDATE,
-    COMPONENT_LABEL,
     SPLIT_ANNOTATION,
     TEMPLATE_LABEL,
     object_name,
@@ -24,13 +23,15 @@ from cortex_operator.candidate.monitor import CandidateMonitor
 from cortex_operator.candidate.phase import Seen
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import Cluster
-from cortex_operator.plan import is_owned, name_taken, source_missing
+from cortex_operator.plan import is_owned, name_taken
 from cortex_operator.platform import Platform
 from cortex_operator.render import candidate as rendering
 from cortex_operator.render import deployment as deployment_rendering
 from cortex_operator.render.names import digest
 from cortex_operator.replicas.poller import ReplicaPoller
+from cortex_operator.sources import find_source
 from cortex_operator.status.conditions import Component, Observed, Problem, assess
+from cortex_operator.status.status import component_of
 from cortex_operator.watch.cache import Cache, Key
 
 Object = dict[str, Any]
@@ -106,11 +107,11 @@ class CandidateController:
             self._monitor.forget(key)
             return Release(api)
         candidate = candidate_api(api)
-        problem, source = await self._source(key, candidate)
-        if problem is None:
-            rendered = rendering.render(api, candidate, self._platform, source, self._capabilities)
-            problem = self._taken(key, api, rendered.children)
-        if problem is not None:
+        source = await find_source(self._cache, self._cluster, key, candidate)
+        if isinstance(source, Problem):
+            return self._blocked(key, api, live, source)
+        rendered = rendering.render(api, candidate, self._platform, source, self._capabilities)
+        if problem := self._taken(key, api, rendered.children):
             return self._blocked(key, api, live, problem)
         return await self._prepare(key, api, live, rendered)
 
@@ -139,7 +140,7 @@ class CandidateController:
         if is_serving:
             self._monitor.watch(key, rendered.version, api.spec.candidate.rollback)
             if _share(status) > _share(previous):
-                await self._scale_out(key, api, component.deployment)
+                await self._scale_out(key, api, rendered.api, component.deployment)
         else:
             self._monitor.forget(key)
         service = self._cache.child(key, "Service", object_name(key.name, CANDIDATE))
@@ -150,13 +151,15 @@ class CandidateController:
         split = rendering.split(api, rendered, host, is_serving, self._platform.lease_namespace)
         return Release(api, [*rendered.children, split], status, seen, previous, retry_after=retry_after)
 
-    async def _scale_out(self, key: Key, api: RealtimeAPI, deployment: Object | None) -> None:
+    async def _scale_out(
+        self, key: Key, api: RealtimeAPI, candidate: RealtimeAPI, deployment: Object | None
+    ) -> None:
         """Give an autoscaled candidate the replicas for a larger share at once: its autoscaler follows the load only later, and a
         candidate that is overloaded meanwhile would be rolled back."""
-        if deployment is None or deployment_rendering.fixed_replicas(candidate_api(api)) is not None:
+        if deployment is None or deployment_rendering.fixed_replicas(candidate) is not None:
             return
         stable = self._cache.child(key, "Deployment", object_name(key.name)) or {}
-        wanted = rendering.initial_replicas(api, stable.get("spec", {}).get("replicas", 1))
+        wanted = rendering.initial_replicas(api, candidate, stable.get("spec", {}).get("replicas", 1))
         if deployment["spec"].get("replicas", 1) < wanted:
             await self._cluster.scale(deployment, wanted)
 
@@ -173,20 +176,6 @@ class CandidateController:
         else:
             self._monitor.forget(key)
         return Release(api, [], status, seen, previous, is_blocked=True)
-
-    async def _source(self, key: Key, candidate: RealtimeAPI) -> tuple[Problem | None, Object | None]:
-        """Return the ConfigMap with the code of the candidate, or the problem that it does not exist."""
-        source = candidate.spec.handler.source
-        if source is None or source.config_map is None:
-            return None, None
-        name = source.config_map.name
-        found = self._cache.source(key, name)
-        if found is None:
-            found = await self._cluster.get("v1", "ConfigMap", key.namespace, name)
-            if found is None:
-                return source_missing(key, name), None
-            self._cache.put_source(found)
-        return None, found
 
     def _taken(self, key: Key, api: RealtimeAPI, children: list[Object]) -> Problem | None:
         """Return the problem that an object of the candidate has the name of another owner's object."""
@@ -210,11 +199,7 @@ class CandidateController:
         return Component(deployment, self._pods(key, API), self._replicas.reports(key))
 
     def _pods(self, key: Key, component: str) -> list[Object]:
-        return [
-            pod
-            for pod in self._cache.children(key, "Pod")
-            if pod["metadata"].get("labels", {}).get(COMPONENT_LABEL) == component
-        ]
+        return [pod for pod in self._cache.children(key, "Pod") if component_of(pod) == component]
 
     async def notify(self, key: Key, children: list[Object]) -> None:
         """Make the kubelets update the split in the stable pods: an annotation that changes is a change of the pod.

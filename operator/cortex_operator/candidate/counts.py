@@ -140,7 +140,6 @@ class History:
 
     def __init__(self, version: str, enough: int) -> None:
         self.version = version
-        self.enough = enough
         self.recent = Recent()
         self._latest: dict[tuple[str, bool], Counts] = {}
         self._durations_before: dict[str, Counts] = {}

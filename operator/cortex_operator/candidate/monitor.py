@@ -15,7 +15,6 @@ from cortex_api.contract import (
     API,
     CANDIDATE,
     CANDIDATE_PATH,
-    COMPONENT_LABEL,
     DURATIONS_PATH,
     INTERFACE_PATH,
 )
@@ -25,6 +24,7 @@ from cortex_operator.candidate.thresholds import exceeded
 from cortex_operator.replicas.pod_client import PodClient
 from cortex_operator.status.conditions import Component, Problem
 from cortex_operator.status.failures import is_ready
+from cortex_operator.status.status import component_of
 from cortex_operator.watch.cache import Cache, Key
 
 Object = dict[str, Any]
@@ -119,9 +119,9 @@ class CandidateMonitor:
         if known is None:
             return
         history, rules = known
-        pods = [pod for pod in self._cache.children(key, "Pod") if _component(pod) in (API, CANDIDATE)]
+        pods = [pod for pod in self._cache.children(key, "Pod") if component_of(pod) in (API, CANDIDATE)]
         ready = [pod for pod in pods if is_ready(pod)]
-        stable = [pod for pod in ready if _component(pod) == API]
+        stable = [pod for pod in ready if component_of(pod) == API]
         answers = await asyncio.gather(
             *(self._client.get(pod, CANDIDATE_PATH) for pod in stable),
             *(self._client.get(pod, DURATIONS_PATH) for pod in ready),
@@ -132,7 +132,7 @@ class CandidateMonitor:
             if found is not None:
                 reports[pod["metadata"]["uid"]] = found
         for pod, answer in zip(ready, answers[len(stable) :], strict=True):
-            found = counts.parse_durations(answer[1], _component(pod)) if answer is not None else None
+            found = counts.parse_durations(answer[1], component_of(pod)) if answer is not None else None
             if found is not None:
                 durations[pod["metadata"]["uid"]] = found
         if self._histories.get(key, (None,))[0] is not history:
@@ -143,7 +143,3 @@ class CandidateMonitor:
         if exceeded(rules, history.recent) or (is_due and history.recent.total != before):
             self._reported[key] = now
             self._on_change(key)
-
-
-def _component(pod: Object) -> str:
-    return str(pod["metadata"].get("labels", {}).get(COMPONENT_LABEL, ""))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cortex_api import Document, RealtimeAPI
-from cortex_api.candidate import candidate_api
 from cortex_api.contract import CANDIDATE, COMPONENT_LABEL, GRPC_PORT, PORT, SPLIT_FILE, split_name
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.platform import Platform
@@ -90,13 +89,13 @@ def split(
     return finish(api, config_map, operator)
 
 
-def initial_replicas(api: RealtimeAPI, stable: int) -> int:
+def initial_replicas(api: RealtimeAPI, candidate: RealtimeAPI, stable: int) -> int:
     """Return the number of replicas that an autoscaled candidate is created with.
 
-    stable: the number of replicas that the stable version has now. It is scaled by the share of the requests, within the limits.
+    candidate: the API as `candidate_api` returns it. stable: the number of replicas that the stable version has now. It is scaled
+    by the share of the requests, within the limits.
     """
-    spec, candidate = api.spec.candidate, candidate_api(api)
-    scaling = candidate.spec.autoscaling
+    spec, scaling = api.spec.candidate, candidate.spec.autoscaling
     if spec is None or scaling is None or scaling.init_replicas is not None or spec.autoscaling is not None:
         return deployment.initial_replicas(candidate)
     wanted = math.ceil(stable * min(100, spec.weight + spec.mirror) / 100)

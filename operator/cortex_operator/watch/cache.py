@@ -165,9 +165,9 @@ class Cache:
             return False
         return 0 < _version(thing) <= _version(known)
 
-    def source(self, key: Key, name: str | None) -> Object | None:
+    def source(self, key: Key, name: str) -> Object | None:
         """Return a ConfigMap with code of an API by its name, if it is cached."""
-        return self._source_maps.get((key.namespace, name)) if name else None
+        return self._source_maps.get((key.namespace, name))
 
     def put_source(self, config_map: Object, deleted: bool = False) -> set[Key]:
         """Put or delete a ConfigMap with code. Returns the APIs that use it."""
@@ -218,13 +218,8 @@ def endpoint_of(live: Object) -> str:
     return (endpoint if isinstance(endpoint, str) else f"/{live['metadata']['name']}").rstrip("/")
 
 
-def source_name(live: Object) -> str | None:
-    """Return the name of the ConfigMap with the code of a resource, which may be invalid otherwise."""
-    return _name_of_source((live.get("spec") or {}).get("handler"))
-
-
 def source_names(live: Object) -> set[str]:
-    """Return the names of the ConfigMaps with the code of a resource and of its candidate."""
+    """Return the names of the ConfigMaps with the code of a resource and of its candidate. Both may be invalid otherwise."""
     spec = live.get("spec") or {}
     candidate = spec.get("candidate")
     of_candidate = candidate.get("handler") if isinstance(candidate, dict) else None
