@@ -245,6 +245,26 @@ def test_controls_have_labels_and_text_has_contrast(opened, scheme):
     assert opened.evaluate(CONTRAST) == []
 
 
+def test_the_theme_of_the_system_can_be_changed_and_is_kept(opened):
+    def background():
+        return opened.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    opened.emulate_media(color_scheme="dark")
+    dark = background()
+    opened.emulate_media(color_scheme="light")
+    light = background()
+    assert light != dark
+    opened.get_by_role("button", name="Theme: auto").click()
+    opened.emulate_media(color_scheme="dark")
+    assert background() == light
+    opened.reload()
+    opened.get_by_role("button", name="Theme: light").click()
+    opened.emulate_media(color_scheme="light")
+    assert background() == dark
+    opened.get_by_role("button", name="Theme: dark").click()
+    assert background() == light
+
+
 def test_it_fits_a_phone(opened):
     opened.set_viewport_size({"width": 390, "height": 844})
     for summary in opened.locator("details:not([open]) > summary").all():
