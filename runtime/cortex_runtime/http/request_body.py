@@ -9,9 +9,9 @@ from email.utils import collapse_rfc2231_value
 from typing import Any
 
 from starlette.types import Message as AsgiMessage
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
-from cortex_runtime.errors import BodyTooLarge, ClientDisconnected, UserError
+from cortex_runtime.errors import BodyTooLarge, ClientDisconnected, HttpError, UserError
 from cortex_runtime.http import json_parser
 from cortex_runtime.http.forms import parse_multipart, parse_urlencoded
 
@@ -19,6 +19,16 @@ _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+").f
 _PLAIN_JSON = frozenset(
     (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
 )
+
+
+def require_method(scope: Scope, method: str) -> None:
+    """Raise HttpError with status 405 for a request with another method."""
+    if scope["method"] != method:
+        raise HttpError(
+            405,
+            f"{scope['method']} is not allowed for {scope['path'][:80]}; use {method}",
+            [(b"allow", method.encode())],
+        )
 
 
 async def disconnect(receive: Receive) -> None:

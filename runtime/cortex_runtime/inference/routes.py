@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from cortex_runtime.errors import HttpError, UserError
 from cortex_runtime.http import response
-from cortex_runtime.http.request_body import read_body
+from cortex_runtime.http.request_body import read_body, require_method
 from cortex_runtime.inference import rest
 from cortex_runtime.inference.service import InferenceService
 
@@ -34,23 +34,23 @@ class Routes:
         if kind == "models" and len(parts) > 1 and parts[1]:
             name, version, action = _model(parts[1:], path)
             if action == "infer":
-                _require_method(scope, "POST")
+                require_method(scope, "POST")
                 await self._infer(name, version, scope, receive, send)
                 return
-            _require_method(scope, "GET")
+            require_method(scope, "GET")
             if action == "ready":
                 ready = service.model_ready(name, version)
                 await _send(send, {"name": name, "ready": ready}, 200 if ready else 503)
             else:
                 await _send(send, await service.model_metadata(name, version))
         elif parts == [""]:
-            _require_method(scope, "GET")
+            require_method(scope, "GET")
             await _send(send, service.server_metadata())
         elif parts == ["health", "live"]:
-            _require_method(scope, "GET")
+            require_method(scope, "GET")
             await _send(send, {"live": True})
         elif parts == ["health", "ready"]:
-            _require_method(scope, "GET")
+            require_method(scope, "GET")
             await _send(send, {"ready": not service.draining}, 503 if service.draining else 200)
         elif kind == "repository" and service.has_repository:
             await self._repository(parts[1:], scope, receive, send)
@@ -77,7 +77,7 @@ class Routes:
         is_model = len(parts) == 3 and parts[0] == "models" and parts[2] in ("load", "unload")
         if parts != ["index"] and not is_model:
             raise _not_found(scope["path"])
-        _require_method(scope, "POST")
+        require_method(scope, "POST")
         body = await self._body(dict(scope["headers"]), receive)
         try:
             given = orjson.loads(body) if body.strip() else {}
@@ -138,15 +138,6 @@ def _model(parts: list[str], path: str) -> tuple[str, str, str]:
 
 def _not_found(path: str) -> HttpError:
     return HttpError(404, f"{path} is not a path of the Open Inference Protocol served here")
-
-
-def _require_method(scope: Scope, method: str) -> None:
-    if scope["method"] != method:
-        raise HttpError(
-            405,
-            f"{scope['method']} is not allowed for this path; use {method}",
-            [(b"allow", method.encode())],
-        )
 
 
 async def _send(send: Send, content: Any, status: int = 200) -> None:

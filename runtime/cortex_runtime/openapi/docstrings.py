@@ -41,6 +41,10 @@ class Docstring:
     description: str = ""
     examples: tuple[Example, ...] = ()
 
+    def values(self, part: str) -> dict[str, Any]:
+        """Return the requests or the responses of the examples by name. part: request or response."""
+        return {each.name: each.value[part] for each in self.examples if part in each.value}
+
 
 def parse(text: str | None) -> Docstring:
     """Return the parts of a docstring."""

@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 from cortex_runtime.handler.loaded_handler import LoadedHandler
+from cortex_runtime.openai.requests import CHAT, COMPLETIONS, EMBEDDINGS, MODELS, REQUIRED, served_models
 from cortex_runtime.openapi import docstrings
 from cortex_runtime.openapi.common import BODY_ERRORS, CALL_ERRORS, Frame, Schema, json_of, media
 from cortex_runtime.openapi.schemas import Schemas
@@ -23,28 +24,24 @@ _INPUT: Schema = {
         {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}, "minItems": 1},
     ]
 }
-_BODIES: dict[str, tuple[str, Schema, Any]] = {
-    "/v1/chat/completions": (
-        "messages",
+_BODIES: dict[str, tuple[Schema, Any]] = {
+    CHAT: (
         {"messages": {"type": "array", "items": _MESSAGE, "minItems": 1}, **_STREAM},
         {"messages": [{"role": "user", "content": "Hello"}]},
     ),
-    "/v1/completions": ("prompt", {"prompt": _INPUT, **_STREAM}, {"prompt": "Hello"}),
-    "/v1/embeddings": (
-        "input",
+    COMPLETIONS: ({"prompt": _INPUT, **_STREAM}, {"prompt": "Hello"}),
+    EMBEDDINGS: (
         {"input": _INPUT, "encoding_format": {"enum": ["float", "base64"], "default": "float"}},
         {"input": "Hello"},
     ),
 }
-"""By path: the required parameter, the parameters that the runtime reads, and an example."""
+"""By path: the parameters that the runtime reads, and an example."""
 _SUMMARIES = {
-    "/v1/chat/completions": "Answer a chat",
-    "/v1/completions": "Complete a text",
-    "/v1/embeddings": "Return vectors of texts",
+    CHAT: "Answer a chat",
+    COMPLETIONS: "Complete a text",
+    EMBEDDINGS: "Return vectors of texts",
 }
-_OBJECTS: dict[str, Schema] = {
-    "/v1/embeddings": {"type": "object", "required": ["object", "model", "data"]},
-}
+_VECTORS: Schema = {"type": "object", "required": ["object", "model", "data"]}
 _COMPLETION: Schema = {
     "type": "object",
     "required": ["id", "object", "created", "model", "choices"],
@@ -72,22 +69,22 @@ _LIST: Schema = {
 def add(frame: Frame, schemas: Schemas, handler: LoadedHandler) -> None:
     """Add the methods of the handler for these routes, and the list of models."""
     tag = frame.tag("OpenAI-compatible", "For clients of OpenAI: their base URL ends with `/v1`.")
-    names = getattr(handler.instance, "served_models", None) or [handler.document.name]
+    names = served_models(handler.instance, handler.document.name)
     by_path = {path: name for name, path in handler.code.openai.items()}
     for path, method in handler.openai.items():
         doc = docstrings.parse(inspect.getdoc(getattr(handler.code.target, by_path[path])))
-        required, properties, example = _BODIES[path]
+        properties, example = _BODIES[path]
         body: Schema = {
             "type": "object",
-            "required": [required],
-            "properties": {"model": {"enum": list(names)}, **properties},
+            "required": [REQUIRED[path]],
+            "properties": {"model": {"enum": names}, **properties},
         }
         if method.payload_type is not None and method.payload_type is not dict:
             body = {"allOf": [body, schemas.add(method.payload_type, is_result=False)]}
-        examples = {each.name: each.value["request"] for each in doc.examples if "request" in each.value}
+        examples = doc.values("request")
         content = {"application/json": media(body, examples or {"generated": {"model": names[0], **example}})}
-        response = json_of(_OBJECTS.get(path, _COMPLETION), "The answer")
-        if path not in _OBJECTS:
+        response = json_of(_VECTORS if path == EMBEDDINGS else _COMPLETION, "The answer")
+        if path != EMBEDDINGS:
             # Without a type: tools read it as that of the whole text, or as that of each event.
             events = {"description": "Chunks, with `stream`; the last event is `[DONE]`"}
             response["content"]["text/event-stream"] = media(events)
@@ -102,13 +99,13 @@ def add(frame: Frame, schemas: Schemas, handler: LoadedHandler) -> None:
         frame.add(path, "POST", operation, (*BODY_ERRORS, *CALL_ERRORS), is_openai=True)
     models: Schema = {"operationId": "list_models", "tags": [tag], "summary": "List the models"}
     frame.add(
-        "/v1/models",
+        MODELS,
         "GET",
         {**models, "responses": {"200": json_of(_LIST, "The models")}},
         (),
         is_openai=True,
     )
-    parameter = {"name": "model", "in": "path", "required": True, "schema": {"enum": list(names)}}
+    parameter = {"name": "model", "in": "path", "required": True, "schema": {"enum": names}}
     one: Schema = {
         "operationId": "retrieve_model",
         "tags": [tag],
@@ -116,4 +113,4 @@ def add(frame: Frame, schemas: Schemas, handler: LoadedHandler) -> None:
         "parameters": [parameter],
         "responses": {"200": json_of(_MODEL, "The model")},
     }
-    frame.add("/v1/models/{model}", "GET", one, ("404",), is_openai=True)
+    frame.add(f"{MODELS}/{{model}}", "GET", one, ("404",), is_openai=True)

@@ -62,8 +62,7 @@ class Described:
 def add(frame: Frame, schemas: Schemas, path: str, verb: str, described: Described) -> None:
     """Add the operation of a method. path: with its parameters as in `@route`."""
     doc = docstrings.parse(inspect.getdoc(described.function) if described.function is not None else None)
-    requests = {each.name: each.value["request"] for each in doc.examples if "request" in each.value}
-    responses = {each.name: each.value["response"] for each in doc.examples if "response" in each.value}
+    requests, responses = doc.values("request"), doc.values("response")
     method = described.method
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": dict(_CONVERTORS[convertor or "str"])}

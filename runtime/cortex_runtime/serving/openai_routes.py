@@ -5,33 +5,27 @@ with one of these methods.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from cortex_runtime.errors import HttpError, StartError
+from cortex_runtime.errors import HttpError
 from cortex_runtime.handler.interfaces import Method
 from cortex_runtime.handler.payload_type import validator_of
 from cortex_runtime.handler.user_context import copy_context_variables
 from cortex_runtime.http import response
-from cortex_runtime.http.request_body import parse, read_body
+from cortex_runtime.http.request_body import parse, read_body, require_method
 from cortex_runtime.logs.records import request_id
 from cortex_runtime.openai import embeddings
 from cortex_runtime.openai.completions import Completion
 from cortex_runtime.openai.errors import ParameterError, error_object
+from cortex_runtime.openai.requests import CHAT, EMBEDDINGS, MODELS, check, served_models
 from cortex_runtime.serving.admission import ROUTE
 from cortex_runtime.serving.handler_service import HandlerService
 
-CHAT, COMPLETIONS, EMBEDDINGS, MODELS = (
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
-    "/v1/models",
-)
-_REQUIRED = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input"}
 _DONE = "[DONE]"
 
 
@@ -54,7 +48,7 @@ class OpenAIRoutes:
         self._operations = {
             path: _Operation(service, path, method) for path, method in handler.openai.items()
         }
-        self._models = _served_models(handler.instance, handler.document.name)
+        self._models = served_models(handler.instance, handler.document.name)
         self._began = int(time.time())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,11 +57,11 @@ class OpenAIRoutes:
         operation = self._operations.get(path)
         if operation is not None:
             scope[ROUTE] = path
-            _require(scope, "POST")
+            require_method(scope, "POST")
             await self._call(operation, path, scope, receive, send)
         elif path == MODELS or path.startswith(f"{MODELS}/"):
             scope[ROUTE] = MODELS
-            _require(scope, "GET")
+            require_method(scope, "GET")
             await _send(send, self._describe(path[len(MODELS) + 1 :]))
         else:
             known = ", ".join((*self._operations, MODELS))
@@ -96,15 +90,11 @@ class OpenAIRoutes:
     async def _deliver(
         self, answer: Completion, result: Any, as_stream: bool, receive: Receive, send: Send
     ) -> None:
-        is_stream = response.is_stream(result)
-        if isinstance(result, AsyncIterator):
+        is_stream, is_async = response.is_stream(result), isinstance(result, AsyncIterator)
+        if is_async:
             copy_context_variables()
         if as_stream:
-            parts: Any
-            if isinstance(result, AsyncIterator):
-                parts = _events_async(answer, result)
-            else:
-                parts = _events(answer.chunks if is_stream else answer.in_chunks, answer, result, is_stream)
+            parts = _events_async(answer, result) if is_async else _events(answer, result, is_stream)
             await self._stream(parts, as_events=True).send(receive, send)
         elif is_stream:
             await _send(send, answer.joined(await self._stream(result).collect(receive)))
@@ -122,7 +112,7 @@ class OpenAIRoutes:
         request = await parse(body, response.JSON, limits.max_body)
         if not isinstance(request, dict):
             raise ParameterError("the body must be a JSON object", None)
-        _check(request, path)
+        check(request, path)
         model = request.setdefault("model", self._models[0])
         if model not in self._models:
             raise self._unknown(model)
@@ -146,30 +136,9 @@ class OpenAIRoutes:
         return ParameterError(message, "model", "model_not_found", 404)
 
 
-def _check(request: dict[str, Any], path: str) -> None:
-    """Raise ParameterError for a parameter that the runtime reads and that is wrong."""
-    name = _REQUIRED[path]
-    kinds = list if path == CHAT else (str, list)
-    if name not in request:
-        raise ParameterError(f"{name} is required", name, "missing_required_parameter")
-    value = request[name]
-    if not isinstance(value, kinds) or (isinstance(value, list) and not value):
-        wanted = "a list of messages" if path == CHAT else "text, or a list"
-        raise ParameterError(f"{name} must be {wanted}, and must not be empty", name)
-    if "model" in request and not isinstance(request["model"], str):
-        raise ParameterError("model must be a string", "model")
-    if not isinstance(request.get("stream", False), bool | None):
-        raise ParameterError("stream must be true or false", "stream")
-    if not isinstance(request.get("stream_options", {}), dict | None):
-        raise ParameterError("stream_options must be an object", "stream_options")
-    if path == EMBEDDINGS and request.get("encoding_format", "float") not in ("float", "base64", None):
-        raise ParameterError("encoding_format must be float or base64", "encoding_format")
-
-
-def _events(
-    chunks: Callable[[Any], Iterator[Any]], answer: Completion, result: Any, is_stream: bool
-) -> Iterator[Any]:
+def _events(answer: Completion, result: Any, is_stream: bool) -> Iterator[Any]:
     """Yield the events of a synchronous iterator, or of a result that is complete. Closes the iterator."""
+    chunks = answer.chunks if is_stream else answer.in_chunks
     began = False
     try:
         for part in result if is_stream else (result,):
@@ -208,28 +177,6 @@ async def _events_async(answer: Completion, parts: AsyncIterator[Any]) -> AsyncI
         close = getattr(parts, "aclose", None)
         if close is not None:
             await close()
-
-
-def _served_models(instance: Any, api: str) -> list[str]:
-    """Return the names of the models: the attribute `served_models` of the handler, or the name of the API. Raises StartError."""
-    found = getattr(instance, "served_models", None)
-    if found is None:
-        return [api]
-    names = list(found) if isinstance(found, list | tuple) else []
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise StartError(
-            "HandlerInvalid", f"served_models must be a list of names of models; got {found!r:.80}"
-        )
-    return names
-
-
-def _require(scope: Scope, method: str) -> None:
-    if scope["method"] != method:
-        raise HttpError(
-            405,
-            f"{scope['method']} is not allowed for {scope['path'][:80]}; use {method}",
-            [(b"allow", method.encode())],
-        )
 
 
 async def _send(send: Send, content: Any) -> None:
