@@ -8,10 +8,10 @@ import json
 import ssl
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -215,17 +215,13 @@ def test_expired_token_is_renewed(server: Server, tmp_path: Path, monkeypatch: p
         "answer(token=str(os.path.getsize(log)), expirationTimestamp='2026-01-01T00:00:00Z')"
     )
     pauses: list[float] = []
-    own, sleep = threading.get_ident(), time.sleep
 
     def pause(seconds: float) -> None:
-        if threading.get_ident() != own:
-            # `time` is the module of all threads of this process.
-            return sleep(seconds)
         pauses.append(seconds)
         if len(pauses) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(get_command.time, "sleep", pause)
+    monkeypatch.setattr(get_command, "time", SimpleNamespace(sleep=pause))
     result = get(server.kubeconfig(tmp_path, plugin(tmp_path, program)), "--watch")
     assert (result.exit_code, result.stdout.count("No APIs")) == (130, 2)
     assert len(set(server.users)) == len(server.users) >= 2

@@ -1,6 +1,5 @@
 """The application of the page: its routes, and the pages that explain why the cluster cannot be read."""
 
-import time
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
@@ -110,9 +109,7 @@ class Application:
         except ClusterError as error:
             return problem("Not connected to a cluster", error.message)
         store = self._backend.store
-        end = time.monotonic() + _FIRST_LIST_SECONDS
-        while not store.is_loaded and store.problem() is None and time.monotonic() < end:
-            time.sleep(0.02)
+        store.wait_for_list(_FIRST_LIST_SECONDS)
         trouble = store.problem()
         if trouble is not None and not store.is_loaded:
             return problem("The cluster cannot be read", trouble.message)

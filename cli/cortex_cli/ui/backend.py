@@ -52,6 +52,14 @@ class Backend:
                 self.cluster = cluster
         return self.cluster
 
+    def close(self) -> None:
+        """End the watches and all other threads."""
+        if self.cluster is not None:
+            self.store.close()
+            self.sampler.close()
+            self.lookups.close()
+            self.logs.close()
+
     def _count(self) -> None:
         # Threads may overwrite each other's count; the version differs from before in any case.
         self.version += 1

@@ -55,7 +55,10 @@ class Line:
 
 @dataclass
 class _Book:
-    """wanted: when a page last showed it. errors: by pod. active: by pod uid and restart count; None while a stream is opened."""
+    """wanted: when a page last showed it. errors: by pod. active: by pod uid and restart count; None while a stream is opened.
+
+    closed: set when it is not followed any more.
+    """
 
     lines: deque[Line] = field(default_factory=lambda: deque(maxlen=_KEPT))
     wanted: float = 0.0
@@ -65,6 +68,7 @@ class _Book:
     colors: dict[str, int] = field(default_factory=dict)
     count: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    closed: threading.Event = field(default_factory=threading.Event)
 
 
 class LogBooks:
@@ -89,12 +93,19 @@ class LogBooks:
             found = list(book.lines)
         return sorted(found, key=lambda line: (line.time, line.number)), dict(book.errors)
 
+    def close(self) -> None:
+        """Follow no logs any more."""
+        with self._lock:
+            for book in self._books.values():
+                book.closed.set()
+
     def _follow(self, key: Key, book: _Book) -> None:
         """Read the logs of all pods, those that are created later included, until no page shows them."""
-        while True:
+        while not book.closed.is_set():
             with self._lock:
                 if time.monotonic() - book.wanted > _UNUSED_SECONDS:
                     del self._books[key]
+                    book.closed.set()
                     break
             for pod in self._store.pods(key):
                 run = _run(pod)
@@ -105,7 +116,7 @@ class LogBooks:
                 book.active[run] = None
                 book.seen.add(run)
                 threading.Thread(target=self._read, args=(book, pod, run, tail), daemon=True).start()
-            time.sleep(_PAUSE)
+            book.closed.wait(_PAUSE)
         for stream in list(book.active.values()):
             if stream is not None:
                 stream.close()
@@ -117,6 +128,8 @@ class LogBooks:
         try:
             stream = self._cluster.open_stream(path("v1/pods", namespace, name, "log"), query)
             book.active[run] = stream
+            if book.closed.is_set():
+                stream.close()
             book.errors.pop(name, None)
             for chunk in stream:
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -127,7 +140,7 @@ class LogBooks:
         except ClusterError as error:
             book.errors[name] = error.message
             self._on_change()
-            time.sleep(_PAUSE)
+            book.closed.wait(_PAUSE)
         finally:
             book.active.pop(run, None)
 

@@ -62,12 +62,9 @@ class Lookups:
             entry.first.wait(wait)
         return entry.result
 
-    def drop(self, *prefix: Hashable) -> None:
-        """Forget all results whose key begins with these parts, so that they are read again."""
-        with self._lock:
-            for key, entry in self._entries.items():
-                if isinstance(key, tuple) and key[: len(prefix)] == prefix:
-                    entry.read_at = float("-inf")
+    def close(self) -> None:
+        """End the threads. No value is read any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _forget(self, now: float) -> None:
         old = [

@@ -64,10 +64,15 @@ class Sampler:
         self._threads = ThreadPoolExecutor(THREADS, "sampler")
         self._watched = time.monotonic()
         self._focused: dict[Key, float] = {}
+        self._closed = threading.Event()
 
     def start(self) -> None:
         """Start the thread that schedules the rounds."""
         threading.Thread(target=self._run, daemon=True).start()
+
+    def close(self) -> None:
+        """Start no more rounds, and end the threads."""
+        self._closed.set()
 
     def watch(self, key: Key | None = None) -> None:
         """Record that a page is open. key: the API that it shows, which is then read more often."""
@@ -105,7 +110,7 @@ class Sampler:
         return self._tracks.setdefault(key, _Track())
 
     def _run(self) -> None:
-        while True:
+        while not self._closed.is_set():
             started = time.monotonic()
             found = self._store.apis()
             # A copy, because other threads add tracks.
@@ -118,7 +123,8 @@ class Sampler:
                 if started >= track.began + interval and not track.pending:
                     track.began = started
                     self._begin(api, track, interval)
-            time.sleep(_TICK)
+            self._closed.wait(_TICK)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def interval(self, key: Key, replicas: int) -> float:
         """Return the seconds between two points of an API. replicas: of all APIs."""

@@ -29,18 +29,27 @@ class Page:
     listener: socket.socket
 
     def run(self) -> None:
-        """Serve until Ctrl-C. The APIs are read already before the page is opened."""
+        """Serve until Ctrl-C or `stop`. The APIs are read already before the page is opened."""
         threading.Thread(target=self._connect, daemon=True).start()
-        self.server.run([self.listener])
+        try:
+            self.server.run([self.listener])
+        finally:
+            self.backend.close()
 
     def _connect(self) -> None:
         with contextlib.suppress(ClusterError):
             # The page connects again, and shows the error.
             self.backend.open()
 
-    def start(self) -> None:
-        """Serve in a thread until this process exits."""
-        threading.Thread(target=self.run, daemon=True).start()
+    def start(self) -> threading.Thread:
+        """Serve in a thread until this process exits, or `stop`. Return the thread."""
+        thread = threading.Thread(target=self.run, daemon=True)
+        thread.start()
+        return thread
+
+    def stop(self) -> None:
+        """End the server, and what it reads from the cluster, soon."""
+        self.server.should_exit = True
 
 
 def prepare(connect: Callable[[], Cluster], namespace: str, port: int, prometheus: str | None = None) -> Page:

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,6 @@ class Problem:
 
     message: str
     since: float
-    status: int = 0
 
 
 class Store:
@@ -40,7 +40,9 @@ class Store:
     def __init__(self, cluster: Cluster, namespace: str, on_change: Callable[[], None]) -> None:
         self._cluster = cluster
         self._on_change = on_change
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._closed = threading.Event()
+        self._streams: set[Stream] = set()
         self._apis: dict[Key, API] = {}
         self._pods: dict[Key, dict[str, Object]] = {}
         self._loaded: set[str] = set()
@@ -53,6 +55,19 @@ class Store:
         for kind in KINDS:
             _start(self._follow, resource(kind), kind)
         _start(self._follow, _PODS, "")
+
+    def close(self) -> None:
+        """End the watches."""
+        self._closed.set()
+        with self._lock:
+            streams = list(self._streams)
+        for stream in streams:
+            stream.close()
+
+    def wait_for_list(self, seconds: float) -> None:
+        """Wait until the APIs have been listed or cannot be read, at most some seconds."""
+        with self._lock:
+            self._lock.wait_for(lambda: self.is_loaded or self.problem() is not None, seconds)
 
     def apis(self) -> list[API]:
         """Return all APIs, sorted by name."""
@@ -77,7 +92,7 @@ class Store:
 
     def problem(self) -> Problem | None:
         """Return why the APIs cannot be read at the moment, or None."""
-        found = [self._problems[resource(kind)] for kind in KINDS if resource(kind) in self._problems]
+        found = [each for kind in KINDS if (each := self._problems.get(resource(kind))) is not None]
         return min(found, key=lambda problem: problem.since, default=None)
 
     def pods_problem(self) -> Problem | None:
@@ -85,27 +100,29 @@ class Store:
         return self._problems.get(_PODS)
 
     def _follow(self, resource: str, kind: str) -> None:
-        """List and watch a resource until this process exits."""
+        """List and watch a resource until `close`."""
         pause = _PAUSE
-        while True:
+        while not self._closed.is_set():
             try:
                 version = self._list(resource, kind)
                 pause = _PAUSE
-                while version:
+                while version and not self._closed.is_set():
                     version = self._watch(resource, kind, version)
             except ClusterError as error:
                 if error.status == 403 and not self.namespace:
                     self.namespace, self.is_restricted = self._cluster.namespace, True
                     continue
-                self._fail(resource, error.message, error.status)
+                self._fail(resource, error.message)
             except (ValueError, KeyError, TypeError) as error:
                 self._fail(resource, f"the API server sent an unexpected response: {error}")
-            time.sleep(pause)
+            self._closed.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _fail(self, resource: str, message: str, status: int = 0) -> None:
-        before = self._problems.get(resource)
-        self._problems[resource] = Problem(message, before.since if before else time.time(), status)
+    def _fail(self, resource: str, message: str) -> None:
+        with self._lock:
+            before = self._problems.get(resource)
+            self._problems[resource] = Problem(message, before.since if before else time.time())
+            self._lock.notify_all()
         self._on_change()
 
     def _list(self, resource: str, kind: str) -> str:
@@ -118,8 +135,9 @@ class Store:
                 self._pods = {}
             for live in listed.get("items") or ():
                 self._put(live, kind)
-        self._loaded.add(resource)
-        self._problems.pop(resource, None)
+            self._loaded.add(resource)
+            self._problems.pop(resource, None)
+            self._lock.notify_all()
         self._on_change()
         return str(listed["metadata"]["resourceVersion"])
 
@@ -132,20 +150,34 @@ class Store:
             "allowWatchBookmarks": "true",
         }
         query["timeoutSeconds"] = str(_WATCH_SECONDS)
-        stream = self._cluster.open_stream(path(resource, self.namespace), query, _READ_SECONDS)
-        for event in events(stream):
-            if event["type"] == "ERROR":
-                return ""
-            version = str(event["object"]["metadata"]["resourceVersion"])
-            if event["type"] == "BOOKMARK":
-                continue
-            with self._lock:
-                if event["type"] == "DELETED":
-                    self._remove(event["object"], kind)
-                else:
-                    self._put(event["object"], kind)
-            self._on_change()
+        with self._open_stream(path(resource, self.namespace), query) as stream:
+            for event in events(stream):
+                if event["type"] == "ERROR":
+                    return ""
+                version = str(event["object"]["metadata"]["resourceVersion"])
+                if event["type"] == "BOOKMARK":
+                    continue
+                with self._lock:
+                    if event["type"] == "DELETED":
+                        self._remove(event["object"], kind)
+                    else:
+                        self._put(event["object"], kind)
+                self._on_change()
         return version
+
+    @contextmanager
+    def _open_stream(self, url_path: str, query: dict[str, str]) -> Iterator[Stream]:
+        """Open a stream that `close` ends."""
+        stream = self._cluster.open_stream(url_path, query, _READ_SECONDS)
+        with self._lock:
+            self._streams.add(stream)
+        try:
+            if self._closed.is_set():
+                stream.close()
+            yield stream
+        finally:
+            with self._lock:
+                self._streams.discard(stream)
 
     def _put(self, live: Object, kind: str) -> None:
         live["metadata"].pop("managedFields", None)

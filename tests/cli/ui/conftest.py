@@ -8,7 +8,7 @@ import pytest
 from cortex_cli.ui import server
 from tests.browser import chromium as chromium
 
-from .landscape import Landscape, landscape
+from .landscape import Landscape, landscape, serving
 
 
 @pytest.fixture(scope="session")
@@ -18,11 +18,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Landscape]:
 
 
 @pytest.fixture(scope="session")
-def url(place: Landscape) -> str:
+def url(place: Landscape) -> Iterator[str]:
     """The URL of the page of the cluster, with the token."""
-    page = server.prepare(place.connect, "", 0)
-    page.start()
-    return page.url
+    with serving(server.prepare(place.connect, "", 0)) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -453,6 +453,18 @@ def landscape(folder: Path) -> Iterator[Landscape]:
         yield place
 
 
+@contextmanager
+def serving(page: server.Page) -> Iterator[str]:
+    """Serve a page, and provide its URL with the token. At the end, wait until the server has ended."""
+    thread = page.start()
+    try:
+        yield page.url
+    finally:
+        page.stop()
+        thread.join(30)
+    assert not thread.is_alive()
+
+
 def parse_yaml(text: str) -> Any:
     import yaml
 

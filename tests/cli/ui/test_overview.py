@@ -11,7 +11,7 @@ import pytest
 from cortex_cli.connection import ClusterError
 from cortex_cli.ui import server
 
-from .landscape import Landscape
+from .landscape import Landscape, serving
 
 
 def rows(client: httpx.Client, query: str = "") -> dict[str, str]:
@@ -118,10 +118,11 @@ def test_a_problem_with_the_kubeconfig_is_a_page_and_can_be_corrected(place: Lan
             raise problems[0]
         return place.connect()
 
-    page = server.prepare(connect, "", 0)
-    page.start()
-    with httpx.Client(base_url=page.url.split("/?")[0], trust_env=False, follow_redirects=True) as client:
-        answer = client.get(page.url)
+    with (
+        serving(server.prepare(connect, "", 0)) as url,
+        httpx.Client(base_url=url.split("/?")[0], trust_env=False, follow_redirects=True) as client,
+    ):
+        answer = client.get(url)
         assert (answer.status_code, "kubeconfig /none does not exist; set KUBECONFIG" in answer.text) == (
             503,
             True,
@@ -147,10 +148,11 @@ def test_no_page_has_inline_code_or_content_from_elsewhere(client):
 
 
 def test_without_its_prometheus_the_page_shows_what_it_has_seen(place: Landscape):
-    page = server.prepare(place.connect, "", 0, "http://127.0.0.1:1")
-    page.start()
-    with httpx.Client(base_url=page.url.split("/?")[0], trust_env=False, timeout=30) as client:
-        client.get(page.url)
+    with (
+        serving(server.prepare(place.connect, "", 0, "http://127.0.0.1:1")) as url,
+        httpx.Client(base_url=url.split("/?")[0], trust_env=False, timeout=30) as client,
+    ):
+        client.get(url)
         found = client.get("/realtimeapi/shop/iris?window=7d").text
         assert "Prometheus at http://127.0.0.1:1 does not respond" in found
         assert "The charts show what this page has seen." in found

@@ -35,6 +35,13 @@ def pod(api: str, number: int = 0) -> dict[str, Any]:
     }
 
 
+class FakeStream(list[bytes]):
+    __hash__ = object.__hash__
+
+    def close(self) -> None:
+        pass
+
+
 class FakeCluster:
     """lists: objects by path. events: given to the next watch of a path. errors: raised by lists of a path."""
 
@@ -47,8 +54,11 @@ class FakeCluster:
         self.errors: dict[str, ClusterError] = {}
         self.listed: Counter[str] = Counter()
         self.metrics: Callable[[str], bytes] = lambda name: b""
+        self.opened: list[Store | Sampler] = []
+        self.readers: set[threading.Thread] = set()
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
+        self.readers.add(threading.current_thread())
         self.listed[path] += 1
         if path in self.errors:
             raise self.errors[path]
@@ -57,26 +67,33 @@ class FakeCluster:
             "items": [dict(live) for live in self.lists.get(path, [])],
         }
 
-    def open_stream(self, path: str, query: dict[str, str], timeout: float) -> Iterator[bytes]:
+    def open_stream(self, path: str, query: dict[str, str], timeout: float) -> "FakeStream":
         events = self.events.pop(path, None)
         if events is None:
             threading.Event().wait(0.2)
             if path in self.errors:
                 raise self.errors[path]
-        return iter([b"".join(json.dumps(event).encode() + b"\n" for event in events or [])])
+        return FakeStream([json.dumps(event).encode() + b"\n" for event in events or []])
 
     def request(self, method: str, path: str, headers: Any = None, timeout: float = 0) -> Response:
+        self.readers.add(threading.current_thread())
         return Response(200, {}, self.metrics(path.split("/pods/")[1].split(":")[0]))
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCluster]:
+    """A cluster. At the end, all that was started on it is closed, and no thread may read it any more."""
     monkeypatch.setattr(store_module, "_PAUSE", 0.05)
-    return FakeCluster()
+    found = FakeCluster()
+    yield found
+    for each in found.opened:
+        each.close()
+    assert eventually(lambda: not any(thread.is_alive() for thread in found.readers))
 
 
 def started(cluster: FakeCluster, namespace: str = "") -> Store:
     store = Store(cluster, namespace, lambda: None)  # type: ignore[arg-type]
+    cluster.opened.append(store)
     store.start()
     return store
 
@@ -147,6 +164,7 @@ def test_pods_that_may_not_be_listed_do_not_hide_the_apis(cluster):
 def sampled(cluster: FakeCluster) -> tuple[Store, Sampler]:
     store = started(cluster)
     sampler = Sampler(cluster, store, lambda: None)  # type: ignore[arg-type]
+    cluster.opened.append(sampler)
     assert eventually(
         lambda: store.is_loaded and all(store.pods(("RealtimeAPI", "shop", name)) for name in names(store))
     )

@@ -11,7 +11,7 @@ from cortex_cli.connection import Response
 from cortex_cli.ui import actions, server
 from cortex_cli.ui.try_it import answer_of
 
-from .landscape import Landscape
+from .landscape import Landscape, serving
 from .test_api_page import words
 from .test_overview import eventually
 
@@ -176,10 +176,11 @@ def test_a_candidate_is_aborted(place: Landscape, client):
 
 def test_changes_are_offered_only_with_the_permission(place: Landscape, monkeypatch):
     monkeypatch.setattr(actions, "may", lambda cluster, api: False)
-    page = server.prepare(place.connect, "", 0)
-    page.start()
-    with httpx.Client(base_url=page.url.split("/?")[0], trust_env=False, timeout=30) as client:
-        client.get(page.url)
+    with (
+        serving(server.prepare(place.connect, "", 0)) as url,
+        httpx.Client(base_url=url.split("/?")[0], trust_env=False, timeout=30) as client,
+    ):
+        client.get(url)
         found = eventually(lambda: "does not permit changes" in (t := client.get(IRIS).text) and t)
         assert "/do/" not in found
         assert '<button class="danger"' not in client.get(f"{IRIS}/do/pause").text
