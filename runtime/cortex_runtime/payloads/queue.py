@@ -3,16 +3,15 @@
 What does not fit into the queue, and what the sink does not accept, is dropped and counted.
 """
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from cortex_runtime.metrics.series import NamedSeries
 from cortex_runtime.payloads.events import EventBuilder, Exchange
 from cortex_runtime.payloads.sinks import Sink
-
-log = logging.getLogger("cortex")
+from cortex_runtime.sender_thread import Send, SenderThread
 
 SENT, DROPPED = "cortex_payload_events", "cortex_payload_events_dropped"
 """Counters of events. A request and its response are two."""
@@ -29,15 +28,11 @@ class PayloadQueue:
         self._open_sink = open_sink
         self._builder = builder
         self._series = series
-        self._url = url
         self._exchanges: deque[Exchange] = deque()
         self._bytes = 0
         self._lock = threading.Lock()
-        self._has_work, self._has_batch = threading.Event(), threading.Event()
         self._batch = MAX_BYTES
-        self._is_open, self._is_failing = True, False
-        self._thread = threading.Thread(target=self._run, name="payloads", daemon=True)
-        self._thread.start()
+        self._thread = SenderThread("payloads", url, self._exchanges, self._start)
 
     def add(self, exchange: Exchange) -> None:
         """Queue a request with its response, or drop them if the queue is full. Never waits for the sink."""
@@ -48,36 +43,18 @@ class PayloadQueue:
         with self._lock:
             self._exchanges.append(exchange)
             self._bytes += size
-        self._has_work.set()
-        if self._bytes >= self._batch:
-            self._has_batch.set()
+        self._thread.wake(self._bytes >= self._batch)
 
     def close(self, seconds: float) -> None:
         """Send what is queued, for at most `seconds`, and drop the rest."""
-        self._is_open = False
-        self._has_batch.set()
-        self._has_work.set()
-        self._thread.join(seconds)
+        self._thread.close(seconds)
         if left := len(self._exchanges):
             self._series.add(DROPPED, {"reason": "shutdown"}, 2 * left)
 
-    def _run(self) -> None:
-        try:
-            sink = self._open_sink()
-        except Exception as error:
-            log.error("payloads are not logged: failed to open %s: %s", self._url, error)
-            return
+    def _start(self) -> tuple[Send, float]:
+        sink = self._open_sink()
         self._batch = sink.batch
-        is_open = True
-        while is_open:
-            self._has_work.wait()
-            self._has_batch.wait(sink.delay)
-            self._has_batch.clear()
-            self._has_work.clear()
-            # Read before the queue is emptied: nothing is added after it is closed.
-            is_open = self._is_open
-            while self._exchanges:
-                self._deliver(sink, self._take(sink.batch))
+        return partial(self._deliver, sink), sink.delay
 
     def _take(self, most: int) -> list[Exchange]:
         """Remove a batch from the queue. most: bytes."""
@@ -91,26 +68,19 @@ class PayloadQueue:
             self._bytes -= size
         return taken
 
-    def _deliver(self, sink: Sink, exchanges: list[Exchange]) -> None:
+    def _deliver(self, sink: Sink) -> str:
+        exchanges = self._take(sink.batch)
         events: list[bytes] = []
-        failed = 0
         try:
             for exchange in exchanges:
                 events += self._builder.build(exchange)
             failed = sink.deliver(events)
             reason = sink.reason
         except Exception as error:
-            failed, reason = max(len(events), 1), f"{type(error).__name__}: {error}"
+            # Of the library of the sink, or of a payload. The thread must survive both.
+            failed, reason = 2 * len(exchanges), f"{type(error).__name__}: {error}"
         if failed:
             self._series.add(DROPPED, {"reason": "sink"}, failed)
-            if not self._is_failing:
-                log.warning(
-                    "failed to send payloads to %s; they are dropped until it accepts them: %s",
-                    self._url,
-                    reason,
-                )
-        elif self._is_failing:
-            log.info("payloads are sent to %s again", self._url)
         if len(events) > failed:
             self._series.add(SENT, {}, len(events) - failed)
-        self._is_failing = failed > 0
+        return reason if failed else ""

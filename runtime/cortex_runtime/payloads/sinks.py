@@ -11,10 +11,6 @@ _PAUSES = (0.5, 2.0)
 """Seconds before each retry."""
 
 
-class NotDelivered(Exception):
-    """The sink has not accepted events. The message is the reason."""
-
-
 class Sink(Protocol):
     """Accepts events.
 

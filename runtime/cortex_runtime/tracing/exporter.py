@@ -1,18 +1,19 @@
 """Sends ended spans to the collector, in a thread. A request only appends its spans to a queue of limited length.
 
-Spans that do not fit into the queue, or that the collector does not accept, are dropped and counted. A failure is logged once,
-until the collector responds again.
+Spans that do not fit into the queue, or that the collector does not accept, are dropped and counted.
 """
 
 import logging
 import os
-import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from cortex_runtime.sender_thread import Send, SenderThread
 
 log = logging.getLogger("cortex")
 
@@ -31,38 +32,28 @@ class SpanQueue(SpanProcessor):
         self, open_exporter: Callable[[], SpanExporter], endpoint: str, on_dropped: Callable[[int], None]
     ) -> None:
         self._open_exporter = open_exporter
-        self._endpoint = endpoint
         self._on_dropped = on_dropped
         self._most = _setting("OTEL_BSP_MAX_QUEUE_SIZE", 2048)
         self._batch = min(self._most, _setting("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512))
         self._delay = _setting("OTEL_BSP_SCHEDULE_DELAY", 5000) / 1000
         self._spans: deque[ReadableSpan] = deque()
-        self._has_spans, self._has_batch = threading.Event(), threading.Event()
-        self._is_open, self._is_failing = True, False
-        self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
-        self._thread.start()
+        self._thread = SenderThread("traces", endpoint, self._spans, self._start)
         os.register_at_fork(after_in_child=self._stop_in_child)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queue a span, or drop it if the queue is full. Never waits."""
-        if span.context is None or not span.context.trace_flags.sampled or not self._is_open:
+        if span.context is None or not span.context.trace_flags.sampled or not self._thread.is_open:
             return
         length = len(self._spans)
         if length >= self._most:
             self._on_dropped(1)
             return
         self._spans.append(span)
-        if length == 0:
-            self._has_spans.set()
-        elif length + 1 == self._batch:
-            self._has_batch.set()
+        self._thread.wake(length + 1 >= self._batch)
 
     def close(self, seconds: float) -> None:
         """Send the queued spans, for at most `seconds`, and drop the rest."""
-        self._is_open = False
-        self._has_batch.set()
-        self._has_spans.set()
-        self._thread.join(seconds)
+        self._thread.close(seconds)
         if left := len(self._spans):
             self._on_dropped(left)
 
@@ -71,42 +62,25 @@ class SpanQueue(SpanProcessor):
 
     def _stop_in_child(self) -> None:
         """Drop the spans in a process that user code has forked. It has no thread, and its parent sends the queued spans."""
-        self._is_open = False
+        self._thread.is_open = False
         self._spans.clear()
 
-    def _run(self) -> None:
+    def _start(self) -> tuple[Send, float]:
         attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
         reports = _collect_reports()
-        exporter = self._open_exporter()
-        is_open = True
-        while is_open:
-            self._has_spans.wait()
-            self._has_batch.wait(self._delay)
-            self._has_batch.clear()
-            self._has_spans.clear()
-            # Read before the queue is emptied: nothing is added after it is closed.
-            is_open = self._is_open
-            while self._spans:
-                self._export(exporter, reports)
+        return partial(self._export, self._open_exporter(), reports), self._delay
 
-    def _export(self, exporter: SpanExporter, reports: "_Reports") -> None:
+    def _export(self, exporter: SpanExporter, reports: "_Reports") -> str:
         spans = [self._spans.popleft() for _ in range(min(self._batch, len(self._spans)))]
         reports.last = ""
         try:
-            sent = exporter.export(spans) is SpanExportResult.SUCCESS
+            if exporter.export(spans) is SpanExportResult.SUCCESS:
+                return ""
         except Exception as error:
-            sent, reports.last = False, f"{type(error).__name__}: {error}"
-        if not sent:
-            self._on_dropped(len(spans))
-            if not self._is_failing:
-                log.warning(
-                    "failed to send traces to %s; spans are dropped until it responds: %s",
-                    self._endpoint,
-                    reports.last or "the spans were refused",
-                )
-        elif self._is_failing:
-            log.info("traces are sent to %s again", self._endpoint)
-        self._is_failing = not sent
+            # Of the library, or of a span of user code. The thread must survive both.
+            reports.last = f"{type(error).__name__}: {error}"
+        self._on_dropped(len(spans))
+        return reports.last or "the spans were refused"
 
 
 class _Reports(logging.Handler):
