@@ -69,8 +69,7 @@ class InferenceService:
             "name": name,
             "versions": versions,
             "platform": self._models.platform,
-            "inputs": [spec.metadata() for spec in signature.inputs.values()],
-            "outputs": [spec.metadata() for spec in signature.outputs.values()],
+            **signature.metadata(),
         }
 
     def signatures(self) -> dict[str, Any]:
@@ -79,11 +78,7 @@ class InferenceService:
         for name in self._models.names():
             found[name] = {}
             with suppress(Exception):
-                signature = self._models.signature(name, "")
-                found[name] = {
-                    "inputs": [spec.metadata() for spec in signature.inputs.values()],
-                    "outputs": [spec.metadata() for spec in signature.outputs.values()],
-                }
+                found[name] = self._models.signature(name, "").metadata()
         return found
 
     def model_ready(self, name: str, version: str) -> bool:

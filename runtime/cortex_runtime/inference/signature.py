@@ -92,6 +92,13 @@ class Signature:
             {name: described["outputs"][name]["type"] for name, spec in outputs.items() if spec is None},
         )
 
+    def metadata(self) -> dict[str, Any]:
+        """Return the descriptions of inputs and outputs for clients."""
+        return {
+            "inputs": [spec.metadata() for spec in self.inputs.values()],
+            "outputs": [spec.metadata() for spec in self.outputs.values()],
+        }
+
     @property
     def has_rows(self) -> bool:
         """Whether all inputs and outputs take any number of rows, so that requests can run as one."""

@@ -8,6 +8,8 @@ from cortex_runtime.http.json_encoder import dumps
 
 Schema = dict[str, Any]
 ANY_MEDIA_TYPE = "*/*"
+SAMPLE = "sample.json"
+"""The file with an example of the payload."""
 _PROBLEM = {
     "type": "object",
     "required": ["error", "requestId"],
@@ -147,6 +149,17 @@ def _error_response(status: str, schema: str) -> Schema:
     reference = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
     more = {"headers": headers} if headers else {}
     return {"description": description, **more, "content": {"application/json": reference}}
+
+
+def parameter(name: str, place: str, schema: Schema, description: str = "") -> Schema:
+    """Return a parameter object. place: path, query or header; a parameter in the path is required."""
+    return {
+        "name": name,
+        "in": place,
+        **({"required": True} if place == "path" else {}),
+        **({"description": description} if description else {}),
+        "schema": schema,
+    }
 
 
 def media(schema: Schema, examples: Mapping[str, Any] | None = None) -> Schema:

@@ -4,23 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cortex_runtime.handler.loaded_handler import LoadedHandler
-from cortex_runtime.inference.signature import Signature, TensorSpec
+from cortex_runtime.inference.signature import Signature, TensorSpec, declared
 from cortex_runtime.openapi import tensors
-from cortex_runtime.openapi.common import BODY_ERRORS, CALL_ERRORS, Frame, Schema, json_of, media
+from cortex_runtime.openapi.common import BODY_ERRORS, CALL_ERRORS, Frame, Schema, json_of, media, parameter
 
 _MOST_MODELS = 20
 """Models with paths of their own. Those of a larger number have one path with a parameter."""
 _INTERNAL = "500"
-_TENSOR = {
-    "type": "object",
-    "required": ["name", "datatype", "shape"],
-    "properties": {
-        "name": {"type": "string"},
-        "datatype": {"type": "string"},
-        "shape": {"type": "array", "items": {"type": "integer"}},
-    },
+_FIELDS: Schema = {
+    "name": {"type": "string"},
+    "datatype": {"type": "string"},
+    "shape": {"type": "array", "items": {"type": "integer"}},
 }
-_OUTPUT = {**_TENSOR, "properties": {**_TENSOR["properties"], "data": {"type": "array"}}}  # type: ignore[dict-item]
+_TENSOR = {"type": "object", "required": [*_FIELDS], "properties": _FIELDS}
+_OUTPUT = {**_TENSOR, "properties": {**_FIELDS, "data": {"type": "array"}}}
 _METADATA = {
     "type": "object",
     "required": ["name", "versions", "platform", "inputs", "outputs"],
@@ -86,12 +83,13 @@ def add(frame: Frame, handler: LoadedHandler, models: Sequence[Mapping[str, Any]
     for name in names[:_MOST_MODELS]:
         title = "Run the model" if name == api else f"Run the model {name}"
         inputs, outputs = described[name]
-        _add_infer(frame, f"/v2/models/{name}/infer", tag, title, inputs, outputs, [])
+        _add_infer(frame, f"/v2/models/{name}/infer", f"infer_{name}", tag, title, inputs, outputs, [])
     if len(names) > _MOST_MODELS:
         path = "/v2/models/{name}/infer"
-        _add_infer(frame, path, tag, "Run a model", None, None, _path_parameters(path, names))
+        _add_infer(frame, path, "infer", tag, "Run a model", None, None, _path_parameters(path, names))
     path = f"{_VERSIONED}/infer"
-    _add_infer(frame, path, tag, "Run a version of a model", None, None, _path_parameters(path, names))
+    parameters = _path_parameters(path, names)
+    _add_infer(frame, path, "infer_version", tag, "Run a version of a model", None, None, parameters)
     get("/v2/models/{name}", "model_metadata", "Inputs and outputs of a model", _METADATA, ("404", _INTERNAL))
     get(
         _VERSIONED,
@@ -116,8 +114,7 @@ def _models(
     """Return inputs and outputs of each model by name; None where they are not known."""
     api = handler.document.name
     if handler.infer is not None:
-        declared = [_declared(getattr(handler.instance, name, None)) for name in ("inputs", "outputs")]
-        return {api: (declared[0], declared[1])}
+        return {api: (_declared(handler, "inputs"), _declared(handler, "outputs"))}
     found = {}
     for model in models:
         signature = Signature.of(model) if "inputs" in model else None
@@ -129,15 +126,15 @@ def _models(
     return found
 
 
-def _declared(specs: Any) -> list[TensorSpec] | None:
-    if specs is None:
-        return None
-    return [TensorSpec(each["name"], each["datatype"], tuple(each["shape"])) for each in specs]
+def _declared(handler: LoadedHandler, name: str) -> list[TensorSpec] | None:
+    specs = getattr(handler.instance, name, None)
+    return None if specs is None else list(declared(specs, name).values())
 
 
 def _add_infer(
     frame: Frame,
     path: str,
+    operation_id: str,
     tag: str,
     summary: str,
     inputs: list[TensorSpec] | None,
@@ -152,7 +149,7 @@ def _add_infer(
         items: Schema = {"type": "array", "items": each[0] if len(each) == 1 else {"anyOf": each}}
         items |= {"minItems": len(required), "maxItems": len(inputs)}
     else:
-        items = {"type": "array", "items": {**_OUTPUT, "required": [*_TENSOR["required"], "data"]}}
+        items = {"type": "array", "items": {**_OUTPUT, "required": [*_FIELDS, "data"]}}
     names = {"type": "string"} if not outputs else {"enum": [spec.name for spec in outputs]}
     wanted = {"type": "object", "required": ["name"], "properties": {"name": names}}
     request = {
@@ -181,11 +178,7 @@ def _add_infer(
     }
     content = {"application/json": media(request, {} if sample is None else {"generated": sample})}
     operation = {
-        "operationId": f"infer_{path.split('/')[3]}"
-        if "{" not in path
-        else "infer_version"
-        if "{version}" in path
-        else "infer",
+        "operationId": operation_id,
         "tags": [tag],
         "summary": summary,
         "parameters": parameters,
@@ -227,14 +220,10 @@ def _add_post(
 def _path_parameters(path: str, names: list[str]) -> list[Schema]:
     parameters: list[Schema] = []
     if "{name}" in path:
-        parameters.append(_path_parameter("name", {"type": "string", "enum": names}))
+        parameters.append(parameter("name", "path", {"type": "string", "enum": names}))
     if "{version}" in path:
-        parameters.append(_path_parameter("version", {"type": "string", "minLength": 1}))
+        parameters.append(parameter("version", "path", {"type": "string", "minLength": 1}))
     return parameters
-
-
-def _path_parameter(name: str, schema: Schema) -> Schema:
-    return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
 def _output(spec: TensorSpec | None) -> Schema:

@@ -7,9 +7,8 @@ import json
 from typing import Any
 
 from cortex_api import Document
-from cortex_runtime.openapi.common import BODY_ERRORS, Frame, Schema, json_of, media
+from cortex_runtime.openapi.common import BODY_ERRORS, SAMPLE, Frame, Schema, json_of, media, parameter
 
-SAMPLE = "sample.json"
 _TIME = {"type": "string", "format": "date-time"}
 _JOB: Schema = {
     "type": "object",
@@ -27,13 +26,7 @@ _JOB: Schema = {
         "lastError": {"type": "string", "description": "Why the last attempt has failed"},
     },
 }
-_ID = {
-    "name": "id",
-    "in": "path",
-    "required": True,
-    "description": "The id of a job",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
-}
+_ID = parameter("id", "path", {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}, "The id of a job")
 
 
 def document(api: Document) -> bytes:
@@ -42,12 +35,13 @@ def document(api: Document) -> bytes:
     tag = frame.tag(
         "Jobs", "A job is queued, and a worker runs it. Its result is kept until `queue.retention` ends."
     )
-    headers = [
-        _header("Idempotency-Key", "Requests with the same key return the same job", {"maxLength": 255})
-    ]
+    key: Schema = {"type": "string", "maxLength": 255}
+    headers = [parameter("Idempotency-Key", "header", key, "Requests with the same key return the same job")]
     if api.async_spec.webhook is not None:
-        more: Schema = {"format": "uri", "maxLength": 1024}
-        headers.append(_header("X-Cortex-Webhook", "This URL is notified of the end of the job", more))
+        url: Schema = {"type": "string", "format": "uri", "maxLength": 1024}
+        headers.append(
+            parameter("X-Cortex-Webhook", "header", url, "This URL is notified of the end of the job")
+        )
     accepted = {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}}
     samples = _samples(api)
     content = {"application/json": media({}, samples)}
@@ -65,12 +59,8 @@ def document(api: Document) -> bytes:
         "read": {"operationId": "read", "parameters": {"id": "$response.body#/id"}}
     }
     frame.add("/", "POST", submit, (*BODY_ERRORS, "422", "500"))
-    wait = {
-        "name": "wait",
-        "in": "query",
-        "description": "Respond once the job has ended, or after this time, such as 20s; at most a minute",
-        "schema": {"type": "string", "pattern": "^[0-9]{1,2}s$"},
-    }
+    described = "Respond once the job has ended, or after this time, such as 20s; at most a minute"
+    wait = parameter("wait", "query", {"type": "string", "pattern": "^[0-9]{1,2}s$"}, described)
     read = {
         "operationId": "read",
         "tags": [tag],
@@ -89,10 +79,6 @@ def document(api: Document) -> bytes:
     }
     frame.add("/{id}", "DELETE", cancel, ("404", "500"))
     return frame.build()
-
-
-def _header(name: str, description: str, schema: Schema) -> Schema:
-    return {"name": name, "in": "header", "description": description, "schema": {"type": "string", **schema}}
 
 
 def _samples(api: Document) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 from cortex_runtime.handler.loaded_handler import LoadedHandler
 from cortex_runtime.openai.requests import CHAT, COMPLETIONS, EMBEDDINGS, MODELS, REQUIRED, served_models
 from cortex_runtime.openapi import docstrings
-from cortex_runtime.openapi.common import BODY_ERRORS, CALL_ERRORS, Frame, Schema, json_of, media
+from cortex_runtime.openapi.common import BODY_ERRORS, CALL_ERRORS, Frame, Schema, json_of, media, parameter
 from cortex_runtime.openapi.schemas import Schemas
 
 _TEXT: Schema = {"type": "string"}
@@ -105,12 +105,11 @@ def add(frame: Frame, schemas: Schemas, handler: LoadedHandler) -> None:
         (),
         is_openai=True,
     )
-    parameter = {"name": "model", "in": "path", "required": True, "schema": {"enum": names}}
     one: Schema = {
         "operationId": "retrieve_model",
         "tags": [tag],
         "summary": "Describe a model",
-        "parameters": [parameter],
+        "parameters": [parameter("model", "path", {"enum": names})],
         "responses": {"200": json_of(_MODEL, "The model")},
     }
     frame.add(f"{MODELS}/{{model}}", "GET", one, ("404",), is_openai=True)

@@ -13,7 +13,15 @@ from starlette.responses import Response
 
 from cortex_runtime.handler.interfaces import Method
 from cortex_runtime.openapi import docstrings
-from cortex_runtime.openapi.common import ANY_MEDIA_TYPE, BODY_ERRORS, CALL_ERRORS, Frame, Schema, media
+from cortex_runtime.openapi.common import (
+    ANY_MEDIA_TYPE,
+    BODY_ERRORS,
+    CALL_ERRORS,
+    Frame,
+    Schema,
+    media,
+    parameter,
+)
 from cortex_runtime.openapi.schemas import Schemas, item_of
 
 JSON, TEXT, BINARY, FORM = "application/json", "text/plain", "application/octet-stream", "multipart/form-data"
@@ -65,7 +73,7 @@ def add(frame: Frame, schemas: Schemas, path: str, verb: str, described: Describ
     requests, responses = doc.values("request"), doc.values("response")
     method = described.method
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": dict(_CONVERTORS[convertor or "str"])}
+        parameter(name, "path", dict(_CONVERTORS[convertor or "str"]))
         for name, convertor in _PARAMETER.findall(path)
     ]
     if "query_params" in method.arguments:

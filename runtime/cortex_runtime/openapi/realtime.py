@@ -13,13 +13,12 @@ from cortex_runtime.handler.loaded_handler import LoadedHandler
 from cortex_runtime.handler.payload_type import hints_of
 from cortex_runtime.handler.routing import MOUNT, WEBSOCKET
 from cortex_runtime.openapi import docstrings, operations
-from cortex_runtime.openapi.common import CALL_ERRORS, Frame, Schema, json_of
+from cortex_runtime.openapi.common import CALL_ERRORS, SAMPLE, Frame, Schema, json_of, parameter
 from cortex_runtime.openapi.operations import Described
 from cortex_runtime.openapi.schemas import Schemas
 
 log = logging.getLogger("cortex")
 
-SAMPLE = "sample.json"
 _LARGEST_SAMPLE = 256 * 1024
 """Bytes."""
 
@@ -128,16 +127,13 @@ def _model_parameters(models: list[dict[str, Any]]) -> list[Schema]:
     parameters: list[Schema] = []
     if any(model["name"] is not None for model in models):
         names = [model["name"] for model in models]
-        parameters.append(_query("model", "Name of the model", {"type": "string", "enum": names}))
+        parameters.append(parameter("model", "query", {"type": "string", "enum": names}, "Name of the model"))
         parameters[-1]["required"] = len(models) > 1
     versions = sorted({version for model in models for version in model["versions"]})
     latest = "Version of the model; by default the latest"
-    parameters.append(_query("version", latest, {"type": "string", "enum": [*versions, "latest"]}))
+    choices: Schema = {"type": "string", "enum": [*versions, "latest"]}
+    parameters.append(parameter("version", "query", choices, latest))
     return parameters
-
-
-def _query(name: str, description: str, schema: Schema) -> Schema:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 def _samples(target: Any) -> dict[str, Any]:
