@@ -2,7 +2,7 @@
 per slot for that worker's `NamedSeries`.
 
 Each worker writes only to its own row, so no lock is needed. The supervisor reads all rows for /metrics and /load. A row outlives
-its worker and the next worker in that slot continues it, so counters never decrease. A row takes about 24 KB.
+its worker and the next worker in that slot continues it, so counters never decrease.
 
 The rows contain the built-in metrics, the regions contain the named series (series.py). prometheus.py exports both in /metrics.
 """
@@ -45,8 +45,10 @@ FIRST_STATUS, STATUSES = 100, 500
 _IN_FLIGHT, _WAITING, _LIVE, _FREE, _MOVABLE, _CONNECTIONS, _ACCEPTED, _SECONDS, _HISTOGRAM = range(9)
 _REQUESTS = _HISTOGRAM + len(BUCKETS) + 1
 _BATCHED = _REQUESTS + len(METHODS) * STATUSES
-_BATCH_WAIT = _BATCHED + len(BATCH_SIZES) + 2
-_BREAKER = _BATCH_WAIT + len(BUCKETS) + 2
+_BATCH_ROWS = _BATCHED + len(BATCH_SIZES) + 1
+_BATCH_WAIT = _BATCH_ROWS + 1
+_BATCH_WAIT_SECONDS = _BATCH_WAIT + len(BUCKETS) + 1
+_BREAKER = _BATCH_WAIT_SECONDS + 1
 _CANDIDATE = _BREAKER + 1
 CANDIDATE_CELLS = 64
 """Cells of a row that candidate/counters.py defines."""
@@ -140,11 +142,11 @@ class SharedMetrics:
 
     def batch_sizes(self) -> tuple[list[float], float]:
         """Return the cumulative counts for each of BATCH_SIZES and +Inf, and the sum of sizes."""
-        return self._histogram(_BATCHED, BATCH_SIZES, _BATCH_WAIT - 1)
+        return self._histogram(_BATCHED, BATCH_SIZES, _BATCH_ROWS)
 
     def batch_waits(self) -> tuple[list[float], float]:
         """Return the cumulative counts for each of BUCKETS and +Inf, and the sum of seconds."""
-        return self._histogram(_BATCH_WAIT, BUCKETS, _BREAKER - 1)
+        return self._histogram(_BATCH_WAIT, BUCKETS, _BATCH_WAIT_SECONDS)
 
     def _histogram(self, first: int, bounds: Sequence[float], total_at: int) -> tuple[list[float], float]:
         starts = [slot * _WIDTH for slot in range(self.slots)]
@@ -201,7 +203,7 @@ class WorkerMetrics:
         """Record the start of a batch. waits: seconds that each of its requests has waited for it."""
         cells, base = self._cells, self._base
         cells[base + _BATCHED + bisect_left(BATCH_SIZES, len(waits))] += 1.0
-        cells[base + _BATCH_WAIT - 1] += len(waits)
+        cells[base + _BATCH_ROWS] += len(waits)
         for seconds in waits:
             cells[base + _BATCH_WAIT + bisect_left(BUCKETS, seconds)] += 1.0
-            cells[base + _BREAKER - 1] += seconds
+            cells[base + _BATCH_WAIT_SECONDS] += seconds
