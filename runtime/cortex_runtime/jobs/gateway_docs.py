@@ -46,9 +46,7 @@ class GatewayDocs:
         found = page.entry() if is_root else page.read(path[len(_PAGE) + 1 :])
         if found is None:
             return None
-        headers, content = found
-        kind = dict(headers)[b"content-type"]
-        return 200, kind, content, [each for each in headers if each[0] != b"content-type"]
+        return 200, found.kind, found.content, found.headers
 
 
 def _is_browser(scope: Scope) -> bool:

@@ -8,8 +8,7 @@ import base64
 import hashlib
 from functools import cache
 from pathlib import Path
-
-Headers = list[tuple[bytes, bytes]]
+from typing import NamedTuple
 
 _FOLDER = Path(__file__).parent / "page"
 _INDEX = "index.html"
@@ -35,31 +34,38 @@ _ENTRY = f"""<!doctype html>
 """.encode()
 
 
-def read(name: str) -> tuple[Headers, bytes] | None:
-    """Return headers and content of a file of the page; None if it does not exist. name: "" for the page itself."""
+class File(NamedTuple):
+    """A file as a response. kind: content type. headers: further headers."""
+
+    kind: bytes
+    headers: list[tuple[bytes, bytes]]
+    content: bytes
+
+
+def read(name: str) -> File | None:
+    """Return a file of the page; None if it does not exist. name: "" for the page itself."""
     return _files().get(name or _INDEX)
 
 
 @cache
-def _files() -> dict[str, tuple[Headers, bytes]]:
-    """Return headers and contents of all files of the page by name. Names in requests never become paths of files."""
+def _files() -> dict[str, File]:
+    """Return all files of the page by name. Names in requests never become paths of files."""
     return {
-        file.name: (_headers(_TYPES[file.suffix], "script-src 'self'"), file.read_bytes())
+        file.name: _file(_TYPES[file.suffix], "script-src 'self'", file.read_bytes())
         for file in _FOLDER.iterdir()
         if file.suffix in _TYPES
     }
 
 
 @cache
-def entry() -> tuple[Headers, bytes]:
-    """Return headers and content of the response to a browser that opens the root of the API."""
+def entry() -> File:
+    """Return the response to a browser that opens the root of the API."""
     digest = base64.b64encode(hashlib.sha256(_GO.encode()).digest()).decode()
-    return _headers(_TYPES[".html"], f"script-src 'sha256-{digest}'"), _ENTRY
+    return _file(_TYPES[".html"], f"script-src 'sha256-{digest}'", _ENTRY)
 
 
-def _headers(kind: bytes, scripts: str) -> Headers:
-    return [
-        (b"content-type", kind),
+def _file(kind: bytes, scripts: str, content: bytes) -> File:
+    headers = [
         (b"content-security-policy", _POLICY.format(scripts=scripts).encode()),
         (b"cache-control", b"no-cache"),
         (b"referrer-policy", b"no-referrer"),
@@ -67,3 +73,4 @@ def _headers(kind: bytes, scripts: str) -> Headers:
         # Responses to requests for / depend on it.
         (b"vary", b"accept"),
     ]
+    return File(kind, headers, content)

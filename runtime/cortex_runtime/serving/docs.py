@@ -61,7 +61,9 @@ class Docs:
         found = page.read(name)
         if found is None:
             raise HttpError(404, f"{request.url.path} not found; the page is at {PAGE}")
-        return _Raw(*found)
+        answer = Response(found.content, media_type=found.kind.decode())
+        answer.raw_headers.extend(found.headers)
+        return answer
 
     def is_open(self, scope: Scope) -> bool:
         """Return whether a request needs no API key: the page and its files contain nothing of the API."""
@@ -73,18 +75,9 @@ class Docs:
         return path == PAGE or path.startswith(f"{PAGE}/")
 
 
-class _Raw(Response):
-    """A response with exactly these headers."""
-
-    def __init__(self, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
-        super().__init__(content)
-        self.raw_headers = [*headers, (b"content-length", str(len(content)).encode())]
-
-
 async def send_entry(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a browser that opens the root of an API whose handler does not answer GET: it opens the page."""
     from cortex_runtime.openapi import page
 
-    headers, content = page.entry()
-    kind = dict(headers)[b"content-type"]
-    await response.send(send, 200, kind, content, [each for each in headers if each[0] != b"content-type"])
+    found = page.entry()
+    await response.send(send, 200, found.kind, found.content, found.headers)
