@@ -255,30 +255,36 @@ def denied(cluster: Cluster, permissions: Iterable[Permission]) -> dict[str, str
     lacking = {}
     for verb, group, resource, sub, purpose in permissions:
         attributes = {"namespace": cluster.namespace, "verb": verb, "group": group, "resource": resource}
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": attributes | ({"subresource": sub} if sub else {})},
-        }
-        try:
-            result = _create_review(cluster, review)
-        except ClusterError as error:
-            if error.status in (403, 404):
-                return {}
-            raise
-        if not (result.get("status") or {}).get("allowed"):
+        is_allowed = review_access(cluster, attributes | ({"subresource": sub} if sub else {}))
+        if is_allowed is None:
+            return {}
+        if not is_allowed:
             lacking[f"{verb} {resource}{'/' + sub if sub else ''}"] = purpose
     return lacking
 
 
-def _create_review(cluster: Cluster, review: Object) -> Object:
-    response = cluster.request(
-        "POST",
-        path("authorization.k8s.io/v1/selfsubjectaccessreviews"),
-        body=json.dumps(review).encode(),
-        headers={"content-type": "application/json"},
-    )
-    return dict(json.loads(response.body))
+def review_access(cluster: Cluster, attributes: dict[str, str]) -> bool | None:
+    """Return whether the user has a permission; None if the API server does not review access. Raises ClusterError.
+
+    attributes: resourceAttributes of a SelfSubjectAccessReview.
+    """
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    try:
+        response = cluster.request(
+            "POST",
+            path("authorization.k8s.io/v1/selfsubjectaccessreviews"),
+            body=json.dumps(review).encode(),
+            headers={"content-type": "application/json"},
+        )
+    except ClusterError as error:
+        if error.status in (403, 404):
+            return None
+        raise
+    return bool((json.loads(response.body).get("status") or {}).get("allowed"))
 
 
 def _gateway(cluster: Cluster, settings: Object | None) -> Object | None:

@@ -147,6 +147,11 @@ def candidate_of(api: API) -> Object:
     return candidate
 
 
+def without_candidate(spec: Object) -> Object:
+    """Return a spec whose stable version answers all requests."""
+    return {field: value for field, value in spec.items() if field != "candidate"}
+
+
 def revisions(cluster: Cluster, api: API) -> list[Revision]:
     """Return the revisions of an API, newest first. Raises ClusterError."""
     found = cluster.list("apps/v1/controllerrevisions", api.namespace, labelSelector=api.selector)

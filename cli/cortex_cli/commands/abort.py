@@ -4,7 +4,7 @@ import click
 
 from cortex_cli import apis
 from cortex_cli.connection import Cluster, cluster_options
-from cortex_cli.releases import candidate_of, change, change_options
+from cortex_cli.releases import candidate_of, change, change_options, without_candidate
 
 
 @click.command()
@@ -18,7 +18,7 @@ def abort(cluster: Cluster, name: str, print_only: bool, force: bool) -> None:
     """
     api = apis.find(cluster, name)
     candidate_of(api)
-    spec = {field: value for field, value in api.live["spec"].items() if field != "candidate"}
+    spec = without_candidate(api.live["spec"])
     generation = change(cluster, api, spec, f"cortex abort {name}", print_only, force)
     if generation is not None:
         click.echo(f"{api.kind} {api.name} has no candidate any more (generation {generation}).")

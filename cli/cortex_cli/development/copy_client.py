@@ -6,16 +6,14 @@ import os
 import socket
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from cortex_api import development
 from cortex_api.contract import DEVELOPMENT_HOLDER_ANNOTATION, DEVELOPMENT_LABEL
 from cortex_cli import apis
 from cortex_cli.apis import API
-from cortex_cli.connection import Cluster, ClusterError, path
+from cortex_cli.connection import Cluster, ClusterError, Object, path
 from cortex_cli.development.copy_manifest import annotations, development_copy
 
-Object = dict[str, Any]
 LIFETIME = timedelta(minutes=10)
 """How long a copy lives after its last renewal."""
 _MANAGER = {"fieldManager": "cortex-dev"}

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from cortex_api.contract import (
     COMPONENT_LABEL,
@@ -18,7 +17,7 @@ from cortex_api.contract import (
 )
 from cortex_cli import apis
 from cortex_cli.apis import API
-from cortex_cli.connection import UNREACHABLE, Cluster, ClusterError
+from cortex_cli.connection import UNREACHABLE, Cluster, ClusterError, Object
 from cortex_cli.development.copy_client import CopyClient
 from cortex_cli.development.local_project import LocalProject, Version, changed_names
 from cortex_cli.development.port_forward import PodPort, PortForwarder
@@ -26,7 +25,6 @@ from cortex_cli.development.replica_client import SUPERSEDED, Outcome, Refused, 
 from cortex_cli.development.report import Report
 from cortex_cli.project_files import PackError
 
-Object = dict[str, Any]
 _POLL_SECONDS = 1.0
 """Seconds between two looks at the copy and its pods."""
 _RENEW_SECONDS = 60.0

@@ -1,16 +1,15 @@
 """Changes that the page offers. Each is shown before it is made, and made with the permissions of the user."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from cortex_api import GROUP, KINDS
 from cortex_api.candidate import promoted
 from cortex_cli import apis
 from cortex_cli.apis import API
 from cortex_cli.connection import Cluster, ClusterError, Object, path
-from cortex_cli.releases import change, git_tool
+from cortex_cli.platform_checks import review_access
+from cortex_cli.releases import change, git_tool, without_candidate
 
 _MAX_REPLICAS = 1000
 
@@ -48,7 +47,7 @@ def actions_of(api: API) -> list[Action]:
                 "Abort candidate",
                 "The candidate is removed. The stable version answers all requests.",
                 f"cortex abort {api.name} -n {api.namespace}",
-                lambda spec, _: {field: value for field, value in spec.items() if field != "candidate"},
+                lambda spec, _: without_candidate(spec),
                 is_dangerous=True,
             ),
         ]
@@ -104,32 +103,16 @@ def warning(api: API) -> str:
     return f"{tool} manages this API and will revert the change at its next sync." if tool else ""
 
 
-def may(cluster: Cluster, api: API, verb: str = "patch") -> bool:
+def may(cluster: Cluster, api: API) -> bool:
     """Return whether the user may change an API. True if the API server does not answer access reviews: it then decides later."""
     attributes = {
         "namespace": api.namespace,
-        "verb": verb,
+        "verb": "patch",
         "group": GROUP,
         "resource": KINDS[api.kind].plural,
         "name": api.name,
     }
-    review: dict[str, Any] = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": attributes},
-    }
-    try:
-        response = cluster.request(
-            "POST",
-            path("authorization.k8s.io/v1/selfsubjectaccessreviews"),
-            body=json.dumps(review).encode(),
-            headers={"content-type": "application/json"},
-        )
-    except ClusterError as error:
-        if error.status in (403, 404):
-            return True
-        raise
-    return bool((json.loads(response.body).get("status") or {}).get("allowed"))
+    return review_access(cluster, attributes) is not False
 
 
 def _replicas(value: str) -> int:

@@ -3,7 +3,8 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from cortex_cli import number_text
 from cortex_cli.replica_metrics import Totals, latency
@@ -16,8 +17,13 @@ _SHORTEST_SECONDS = 60.0
 POINTS = 150
 _GAP_SECONDS = 45.0
 """A longer time without a point interrupts the lines; longer than the longest pause between two points."""
-_CLASSES = 4
-_COLORS = ("blue", "teal", "violet", "amber", "grey")
+_CLASS_COLORS = ("blue", "teal", "violet", "amber")
+"""One for each class of predictions that a chart shows."""
+STATUSES = {"2XX": ("2XX", "blue"), "4XX": ("4XX", "amber"), "5XX": ("5XX", "red")}
+JOBS = {"completed": ("Completed", "blue"), "failed": ("Failed", "red")}
+"""Names and colors of the series of requests by status class, and of jobs by status. The first one is always shown."""
+PERCENTILES = {"p50": (0.5, "blue"), "p95": (0.95, "teal"), "p99": (0.99, "amber")}
+"""Ranks and colors of the series of latencies."""
 
 
 @dataclass(frozen=True)
@@ -43,34 +49,54 @@ def period(history: History, now: float, seconds: float) -> Period:
 def charts(kind: str, history: History, period: Period) -> list[Chart]:
     """Return the charts of an API from what the page has seen."""
     points = reduce(history.points(period.start), period.seconds / POINTS)
-    shown = marks(history.decisions(period.start))
+    is_async = kind == "AsyncAPI"
+    if is_async:
+        loads = [_series(points, lambda p: p.queued)]
+    else:
+        loads = [
+            _series(points, lambda p: p.counted.in_flight if p.counted else None),
+            _series(points, lambda p: p.counted.queue_length if p.counted else None),
+        ]
+    found = arrange(
+        kind, period, _rates(points, is_async), _latencies(points, is_async), loads, _replicas(points)
+    )
+    decisions = marks(history.decisions(period.start))
+    return [replace(chart, marks=decisions) for chart in found]
+
+
+def arrange(
+    kind: str,
+    period: Period,
+    rates: list[Series],
+    latencies: list[Series],
+    loads: Sequence[Values],
+    replicas: list[Series],
+) -> list[Chart]:
+    """Return the charts of an API in the order of the page.
+
+    loads: requests in flight and those that wait for a thread, or jobs in the queue of an AsyncAPI.
+    """
 
     def chart(
         id: str, title: str, series: list[Series], text: Callable[[float], str], whole: bool = False
     ) -> Chart:
-        return Chart(id, title, series, period.start, period.end, text, marks=shown, whole=whole)
+        return Chart(id, title, series, period.start, period.end, text, whole=whole)
 
-    is_async = kind == "AsyncAPI"
-    rates, latencies = _rates(points, is_async), _latencies(points, is_async)
-    replicas = chart("replicas", "Replicas", _replicas(points), number_text.number, True)
-    if is_async:
-        waiting = [Series("Jobs waiting", "violet", _series(points, lambda p: p.queued))]
-        return [
+    if kind == "AsyncAPI":
+        jobs = [Series("Jobs waiting", "violet", loads[0])]
+        found = [
             chart("jobs", "Jobs", rates, number_text.rate),
             chart("latency", "Time from submission to end", latencies, number_text.duration),
-            chart("queue", "Queue", waiting, number_text.number, True),
-            replicas,
+            chart("queue", "Queue", jobs, number_text.number, True),
         ]
-    load = [
-        Series("In flight", "violet", _series(points, lambda p: p.counted.in_flight if p.counted else None)),
-        Series("Waiting", "amber", _series(points, lambda p: p.counted.queue_length if p.counted else None)),
-    ]
-    return [
-        chart("requests", "Requests", rates, number_text.rate),
-        chart("latency", "Latency", latencies, number_text.duration),
-        chart("load", "In flight", load, number_text.number, True),
-        replicas,
-    ]
+    else:
+        requests = [Series("In flight", "violet", loads[0]), Series("Waiting", "amber", loads[1])]
+        found = [
+            chart("requests", "Requests", rates, number_text.rate),
+            chart("latency", "Latency", latencies, number_text.duration),
+            chart("load", "In flight", requests, number_text.number, True),
+        ]
+    return [*found, chart("replicas", "Replicas", replicas, number_text.number, True)]
 
 
 def marks(decisions: list[Decision]) -> list[Mark]:
@@ -88,10 +114,10 @@ def prediction_chart(history: History, period: Period, is_regression: bool) -> C
     if is_regression:
         series = [Series("Average", "blue", _series(points, _average))]
     else:
-        names = [name for name, _ in counted.most_common(_CLASSES)]
+        names = [name for name, _ in counted.most_common(len(_CLASS_COLORS))]
         series = [
-            Series(name, color, _series(points, lambda p, name=name: _class_share(p, name)))  # type: ignore[misc]
-            for name, color in zip(names, _COLORS, strict=False)
+            Series(name, color, _series(points, partial(_class_share, name)))
+            for name, color in zip(names, _CLASS_COLORS, strict=False)
         ]
     text = number_text.number if is_regression else number_text.share
     title = "Average over time" if is_regression else "Share of each class over time"
@@ -121,11 +147,7 @@ def _series(points: Sequence[Point], value: Callable[[Point], float | None]) -> 
 
 
 def _rates(points: list[Point], is_async: bool) -> list[Series]:
-    names = (
-        {"completed": ("Completed", "blue"), "failed": ("Failed", "red")}
-        if is_async
-        else {"2XX": ("2XX", "blue"), "4XX": ("4XX", "amber"), "5XX": ("5XX", "red")}
-    )
+    names = JOBS if is_async else STATUSES
     always = next(iter(names))
     found = []
     for key, (name, color) in names.items():
@@ -143,19 +165,19 @@ def _rates(points: list[Point], is_async: bool) -> list[Series]:
 
 
 def _latencies(points: list[Point], is_async: bool) -> list[Series]:
-    def percentile(name: str) -> Callable[[Point], float | None]:
-        def read(point: Point) -> float | None:
-            if point.counted is None or not point.seconds:
-                return None
-            found = latency(point.counted.job_durations if is_async else point.counted.durations)
-            return None if found is None else float(getattr(found, name))
+    found = {
+        point.time: latency(point.counted.job_durations if is_async else point.counted.durations)
+        for point in points
+        if point.counted is not None and point.seconds
+    }
 
-        return read
+    def percentile(name: str, point: Point) -> float | None:
+        measured = found.get(point.time)
+        return None if measured is None else float(getattr(measured, name))
 
     return [
-        Series("p50", "blue", _series(points, percentile("p50"))),
-        Series("p95", "teal", _series(points, percentile("p95"))),
-        Series("p99", "amber", _series(points, percentile("p99"))),
+        Series(name, color, _series(points, partial(percentile, name)))
+        for name, (_, color) in PERCENTILES.items()
     ]
 
 
@@ -166,7 +188,7 @@ def _replicas(points: list[Point]) -> list[Series]:
     ]
 
 
-def _class_share(point: Point, name: str) -> float | None:
+def _class_share(name: str, point: Point) -> float | None:
     total = sum(point.counted.predictions.values()) if point.counted else 0
     return point.counted.predictions[name] / total if point.counted and total else None
 

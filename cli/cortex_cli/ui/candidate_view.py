@@ -10,7 +10,6 @@ from cortex_cli import apis
 from cortex_cli.apis import API
 from cortex_cli.connection import Cluster, ClusterError
 from cortex_cli.number_text import NO_DATA
-from cortex_cli.ui.sampler import is_candidate
 from cortex_cli.ui.states import words
 from cortex_cli.ui.store import Store, key_of
 
@@ -101,7 +100,7 @@ def read_examples(cluster: Cluster, store: Store, api: API) -> list[Example]:
     """Return the newest differing pairs of all stable replicas. Raises ClusterError if no replica responds."""
     found: list[dict[str, Any]] = []
     error: ClusterError | None = None
-    pods = [pod for pod in store.pods(key_of(api)) if apis.is_ready(pod) and not is_candidate(pod)]
+    pods = [pod for pod in store.pods(key_of(api)) if apis.is_ready(pod) and not apis.is_candidate(pod)]
     for pod in pods[:_MAX_PODS]:
         try:
             body = apis.proxy_get(cluster, pod, ADMIN_PORT, DIFFERENCES_PATH.lstrip("/"), timeout=3)

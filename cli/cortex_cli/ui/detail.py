@@ -16,9 +16,9 @@ from cortex_cli.number_text import NO_DATA, latency_text
 from cortex_cli.replica_metrics import Totals, summarize
 from cortex_cli.ui.history import Decision, Recent
 from cortex_cli.ui.lookups import Lookup, Lookups
-from cortex_cli.ui.overview import error_share, latency_of, queue_of
-from cortex_cli.ui.sampler import Sampler, is_candidate
-from cortex_cli.ui.states import Condition, condition_of
+from cortex_cli.ui.overview import error_share, latency_of, queue_of, rate_of
+from cortex_cli.ui.sampler import Sampler
+from cortex_cli.ui.states import Condition, degraded_condition
 from cortex_cli.ui.store import Key, Store, key_of
 
 _POD_METRICS = "metrics.k8s.io/v1beta1/pods"
@@ -113,7 +113,7 @@ class Details:
         """Return the response of the first ready replica to GET /info; None without a ready replica."""
         error: ClusterError | None = None
         for pod in self._store.pods(key):
-            if not apis.is_ready(pod) or is_candidate(pod):
+            if not apis.is_ready(pod) or apis.is_candidate(pod):
                 continue
             try:
                 return dict(json.loads(apis.proxy_get(self._cluster, pod, PORT, "info", timeout=3)))
@@ -173,12 +173,10 @@ class Details:
         desired = apis.desired_replicas(api)
         ready = int(api.status.get("readyReplicas") or 0)
         is_async = api.kind == "AsyncAPI"
-        counted = sum(recent.traffic.jobs.values()) / recent.seconds if recent.seconds else None
-        rate = number_text.rate(counted if is_async else recent.rate())
         latency_hint = "submission to end" if is_async else "latency"
         error_hint = "failed jobs" if is_async else "5XX responses"
         return [
-            Tile("Jobs" if is_async else "Requests", rate, "last minute"),
+            Tile("Jobs" if is_async else "Requests", number_text.rate(rate_of(api, recent)), "last minute"),
             Tile("Failed" if is_async else "Errors", number_text.share(errors), error_hint, bool(errors)),
             *(Tile(name, value, latency_hint) for name, value in (("p50", p50), ("p95", p95), ("p99", p99))),
             Tile("Waiting + running" if is_async else "In flight", queue, hint),
@@ -210,15 +208,9 @@ def advice(api: API, condition: Condition) -> str:
     if condition.state == "ready":
         return ""
     if condition.state == "degraded":
-        reasons = [c["reason"] for c in api.status.get("conditions") or () if c["type"] == "Degraded"]
-        return remedy(reasons[0], api.name) if reasons else ""
+        degraded = degraded_condition(api)
+        return remedy(degraded["reason"], api.name) if degraded else ""
     return remedy(str(api.ready.get("reason") or ""), api.name)
-
-
-def condition_with_advice(api: API) -> tuple[Condition, str]:
-    """Return the state of an API, and what to do about it."""
-    condition = condition_of(api)
-    return condition, advice(api, condition)
 
 
 def predictions_of(totals: Totals) -> Predictions:

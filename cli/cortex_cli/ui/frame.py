@@ -11,11 +11,11 @@ from cortex_cli.apis import API
 from cortex_cli.ui import actions
 from cortex_cli.ui.backend import Backend
 from cortex_cli.ui.candidate_view import candidate_of
-from cortex_cli.ui.detail import condition_with_advice
+from cortex_cli.ui.detail import advice
 from cortex_cli.ui.lookups import Lookup
 from cortex_cli.ui.overview import url_of
 from cortex_cli.ui.pages import View, problem
-from cortex_cli.ui.states import STATES
+from cortex_cli.ui.states import STATES, condition_of
 from cortex_cli.ui.store import key_of
 
 PATH = "/{kind}/{namespace}/{name}"
@@ -48,7 +48,7 @@ class Frame:
     def context(self, api: API, tab: str) -> dict[str, Any]:
         """Return the variables. tab: the end of the URL of the page."""
         backend, url = self._backend, url_of(api)
-        condition, remedy = condition_with_advice(api)
+        condition = condition_of(api)
         tabs = [("Overview", "")]
         tabs += [("Candidate", "/compare")] if candidate_of(api) else []
         tabs += [("Jobs", "/jobs")] if api.kind == "AsyncAPI" else []
@@ -65,7 +65,7 @@ class Frame:
             "path": url,
             "age": apis.age(api.live["metadata"].get("creationTimestamp")),
             "condition": condition,
-            "remedy": remedy,
+            "remedy": advice(api, condition),
             "states": STATES,
             "tabs": [Tab(title, url + suffix, suffix == tab) for title, suffix in tabs],
             "errors": backend.sampler.errors(key_of(api)),

@@ -170,7 +170,7 @@ def row_of(api: API, sampler: Sampler, now: float) -> Row:
     ready = int(api.status.get("readyReplicas") or 0)
     candidate = api.status.get("candidate") or {}
     queued, queue, queue_title = queue_of(api, history, recent)
-    rate = recent.rate() if api.kind != "AsyncAPI" else _job_rate(recent)
+    rate = rate_of(api, recent)
     errors = error_share(api, recent)
     return Row(
         id=f"row-{api.kind}-{api.namespace}-{api.name}".lower(),
@@ -211,6 +211,13 @@ def row_of(api: API, sampler: Sampler, now: float) -> Row:
 def url_of(api: API) -> str:
     """Return the path of the page of an API."""
     return f"/{api.kind.lower()}/{quote(api.namespace)}/{quote(api.name)}"
+
+
+def rate_of(api: API, recent: Recent) -> float | None:
+    """Return the responses or, for an AsyncAPI, the ended jobs per second; None if nothing was measured yet."""
+    if api.kind != "AsyncAPI":
+        return recent.rate()
+    return sum(recent.traffic.jobs.values()) / recent.seconds if recent.seconds else None
 
 
 def latency_of(api: API, recent: Recent) -> Latency | None:
@@ -269,10 +276,6 @@ def first_line(message: str) -> str:
     """Return the beginning of a message."""
     line = next(iter(message.strip().splitlines()), "")
     return line if len(line) <= _MESSAGE else f"{line[: _MESSAGE - 1]}…"
-
-
-def _job_rate(recent: Recent) -> float | None:
-    return sum(recent.traffic.jobs.values()) / recent.seconds if recent.seconds else None
 
 
 def _created(api: API, now: float) -> float:

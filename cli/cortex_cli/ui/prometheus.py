@@ -3,15 +3,13 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 
 from cortex_api.contract import CANDIDATE, GATEWAY
-from cortex_cli import number_text
 from cortex_cli.connection import ClusterError
-from cortex_cli.ui.api_charts import POINTS, Period
+from cortex_cli.ui.api_charts import JOBS, PERCENTILES, POINTS, STATUSES, Period, arrange
 from cortex_cli.ui.charts import Chart, Series, Values
 from cortex_cli.ui.store import Key
 
@@ -40,51 +38,30 @@ class Prometheus:
         def query(expression: str) -> Result:
             return self._query(expression.replace("LABELS", labels).replace("RANGE", seconds), period, step)
 
-        def chart(
-            id: str, title: str, series: list[Series], text: Callable[[float], str], whole: bool = False
-        ) -> Chart:
-            return Chart(id, title, series, period.start, period.end, text, whole=whole)
-
         is_async = kind == "AsyncAPI"
         buckets = (
             "cortex_async_finish_seconds_bucket" if is_async else "cortex_request_duration_seconds_bucket"
         )
         latencies = [
             Series(
-                title,
+                name,
                 color,
                 _only(query(f"histogram_quantile({q}, sum by (le) (rate({buckets}{{LABELS}}[RANGE])))")),
             )
-            for q, title, color in ((0.5, "p50", "blue"), (0.95, "p95", "teal"), (0.99, "p99", "amber"))
+            for name, (q, color) in PERCENTILES.items()
         ]
         ready = query(f'count(cortex_workers_ready{{LABELS, component!="{GATEWAY}"}} > 0)')
-        replicas = chart(
-            "replicas", "Replicas", [Series("Ready", "teal", _only(ready), "step")], number_text.number, True
-        )
+        replicas = [Series("Ready", "teal", _only(ready), "step")]
         if is_async:
-            jobs = query("sum by (status) (rate(cortex_async_jobs_total{LABELS}[RANGE]))")
-            ended = [
-                Series("Completed", "blue", _labelled(jobs, "status", "completed"), "area"),
-                Series("Failed", "red", _labelled(jobs, "status", "failed")),
+            rates = _jobs(query("sum by (status) (rate(cortex_async_jobs_total{LABELS}[RANGE]))"))
+            loads = [_only(query("max(cortex_async_queued{LABELS})"))]
+        else:
+            rates = _classes(query("sum by (status) (rate(cortex_requests_total{LABELS}[RANGE]))"))
+            loads = [
+                _only(query("sum(cortex_requests_in_flight{LABELS})")),
+                _only(query("sum(cortex_queue_length{LABELS})")),
             ]
-            waiting = [Series("Jobs waiting", "violet", _only(query("max(cortex_async_queued{LABELS})")))]
-            return [
-                chart("jobs", "Jobs", ended, number_text.rate),
-                chart("latency", "Time from submission to end", latencies, number_text.duration),
-                chart("queue", "Queue", waiting, number_text.number, True),
-                replicas,
-            ]
-        load = [
-            Series("In flight", "violet", _only(query("sum(cortex_requests_in_flight{LABELS})"))),
-            Series("Waiting", "amber", _only(query("sum(cortex_queue_length{LABELS})"))),
-        ]
-        requests = _classes(query("sum by (status) (rate(cortex_requests_total{LABELS}[RANGE]))"))
-        return [
-            chart("requests", "Requests", requests, number_text.rate),
-            chart("latency", "Latency", latencies, number_text.duration),
-            chart("load", "In flight", load, number_text.number, True),
-            replicas,
-        ]
+        return arrange(kind, period, rates, latencies, loads, replicas)
 
     def _query(self, expression: str, period: Period, step: float) -> Result:
         """Return the labels and values of each series. Raises ClusterError."""
@@ -122,8 +99,14 @@ def _only(result: Result) -> Values:
     return result[0][1] if result else []
 
 
-def _labelled(result: Result, label: str, value: str) -> Values:
-    return next((values for labels, values in result if labels.get(label) == value), [])
+def _jobs(result: Result) -> list[Series]:
+    """Return one series for each status of ended jobs."""
+    by_status = {labels.get("status", ""): values for labels, values in result}
+    first = next(iter(JOBS))
+    return [
+        Series(name, color, by_status.get(status, []), "area" if status == first else "line")
+        for status, (name, color) in JOBS.items()
+    ]
 
 
 def _classes(result: Result) -> list[Series]:
@@ -132,10 +115,10 @@ def _classes(result: Result) -> list[Series]:
     for labels, values in result:
         for moment, value in values:
             if value is not None:
-                sums[labels.get("status", "?")[0]][moment] += value
-    colors = {"2": ("2XX", "blue"), "4": ("4XX", "amber"), "5": ("5XX", "red")}
+                sums[f"{labels.get('status', '?')[0]}XX"][moment] += value
+    first = next(iter(STATUSES))
     return [
-        Series(title, color, sorted(sums[first].items()), "area" if first == "2" else "line")
-        for first, (title, color) in colors.items()
-        if first == "2" or sums[first]
+        Series(name, color, sorted(sums[key].items()), "area" if key == first else "line")
+        for key, (name, color) in STATUSES.items()
+        if key == first or sums[key]
     ]

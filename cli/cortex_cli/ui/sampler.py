@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from cortex_api.contract import ADMIN_PORT, CANDIDATE, COMPONENT_LABEL
+from cortex_api.contract import ADMIN_PORT
 from cortex_cli import apis
 from cortex_cli.apis import API
 from cortex_cli.connection import Cluster, ClusterError, Object
@@ -137,7 +137,9 @@ class Sampler:
         return max(FOCUSED if is_new else WATCHED if is_watched else UNWATCHED, replicas / MAX_RATE)
 
     def _begin(self, api: API, track: _Track, interval: float) -> None:
-        pods = [pod for pod in self._store.pods(key_of(api)) if apis.is_ready(pod) and not is_candidate(pod)]
+        pods = [
+            pod for pod in self._store.pods(key_of(api)) if apis.is_ready(pod) and not apis.is_candidate(pod)
+        ]
         uids = {pod["metadata"]["uid"] for pod in pods}
         now = time.monotonic()
         with track.lock:
@@ -195,11 +197,6 @@ class Sampler:
         track.points += 1
         track.history.add(point_of(api, seconds, counted))
         self._on_change()
-
-
-def is_candidate(pod: Object) -> bool:
-    """Return whether a pod belongs to the candidate of an API, whose requests the stable replicas count."""
-    return bool((pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == CANDIDATE)
 
 
 def point_of(api: API, seconds: float, counted: Totals | None) -> Point:
