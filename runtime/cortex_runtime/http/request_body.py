@@ -95,11 +95,12 @@ async def _rest(first: bytes, receive: Receive, limit: int) -> bytes:
     collected: list[bytes] = [] if collect is None else collect(limit - size)
     while more and size <= limit:
         message = await receive()
-        chunks += collected
-        chunks.append(_part(message))
-        size = sum(map(len, chunks))
+        # The part in the message arrived before the collected ones, or ends the body and is empty.
+        parts = [_part(message), *collected]
+        collected.clear()
+        chunks += parts
+        size += sum(map(len, parts))
         more = message.get("more_body", False)
-        collected = []
     if size > limit:
         raise BodyTooLarge(limit)
     return b"".join(chunks)

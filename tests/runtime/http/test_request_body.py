@@ -60,6 +60,36 @@ def test_a_body_of_several_parts(messages):
     assert read([*messages, GONE]) == b"abcdefghij"
 
 
+class Connection:
+    """A fake of the server's connection: while the last message is awaited, it collects parts."""
+
+    def __init__(self):
+        self.parts = []
+
+    def on_response(self):
+        pass
+
+    def collect_body(self, limit):
+        return self.parts
+
+
+class CollectingCycle(Cycle):
+    def __init__(self, messages):
+        super().__init__(messages)
+        self.connection = Connection()
+        self.on_response = self.connection.on_response
+
+    async def receive(self):
+        if len(self.messages) == 1:
+            self.connection.parts += [b"ef", b"gh"]
+        return await super().receive()
+
+
+def test_parts_that_are_collected_after_others_have_arrived_are_read():
+    cycle = CollectingCycle([part(b"ab", True), part(b"cd", True), part(b"")])
+    assert asyncio.run(read_body(cycle.receive, {}, 10, 30)) == b"abcdefgh"
+
+
 def test_the_receive_of_another_server_is_also_read():
     async def receive():
         return part(b"abc")
