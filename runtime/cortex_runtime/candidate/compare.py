@@ -1,9 +1,6 @@
 """Compare the responses of the stable version and of the candidate to one request. Pure functions over bytes.
 
-Two numbers are equal if |stable - candidate| <= tolerance * max(1, |stable|): the tolerance is absolute for numbers from -1 to 1,
-and relative to the stable number beyond. 1 equals 1.0, true does not equal 1, NaN equals NaN. Everything else must be equal.
-
-- JSON is compared by structure. The order of keys is irrelevant, and a missing key is not null.
+- JSON is compared by structure (values.py).
 - A response of the Open Inference Protocol is compared output by output and element by element. The version of the model, the id
   and the parameters are not part of it: they differ between two versions of one model.
 - Other bodies are compared byte by byte.
@@ -16,13 +13,22 @@ import codecs
 import itertools
 import json
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from cortex_runtime.candidate.values import (
+    LONGEST_VALUE,
+    MISSING,
+    Difference,
+    Ignored,
+    Pointer,
+    below,
+    differing_numbers,
+    formatted,
+    parts_of,
+    walk_differences,
+)
 from cortex_runtime.http import json_parser
 
 if TYPE_CHECKING:
@@ -31,28 +37,12 @@ if TYPE_CHECKING:
 LARGEST_BODY = 4 * 1024 * 1024
 """Bytes of a response that is compared."""
 LARGEST_JSON = 256 * 1024
-"""Bytes of its JSON, which takes some 30 ms to compare; tensors in bytes take 1 ms for a megabyte."""
+"""Bytes of its JSON, which takes far longer to compare than tensors in bytes."""
 MOST_DIFFERENCES = 10
 """Differences that are reported of one pair."""
 _JSON_SIZE = b"inference-header-content-length"
-_LONGEST_VALUE = 200
-"""Characters of a value in a report."""
 _LONGEST_CLASS = 64
 """Characters of a class."""
-_LONG_LIST = 64
-"""Elements from which on numpy is faster than a loop."""
-
-Pointer = tuple[Any, ...]
-"""The path to a value: the path of its parent, and its key or index; () for the document. Formatted only for a report."""
-_Ignored = tuple[tuple[str, ...], ...]
-"""The JSON pointers that can match below a value, each without what has matched so far."""
-
-
-class _Missing:
-    """The absence of a value, which is not null."""
-
-
-MISSING: Final = _Missing()
 
 
 @dataclass(slots=True)
@@ -81,23 +71,6 @@ class Answer:
         return self.content_type.partition(";")[0].strip().lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One difference. path: a JSON pointer, or "status", "content-type" or "body". stable, candidate: MISSING where absent."""
-
-    path: str
-    stable: Any
-    candidate: Any
-
-    def as_json(self) -> dict[str, Any]:
-        """Return path, stable and candidate for JSON. Long values are shortened to text, and a missing one has no key."""
-        shown = {"path": self.path}
-        for name, value in (("stable", self.stable), ("candidate", self.candidate)):
-            if value is not MISSING:
-                shown[name] = _shortened(value)
-        return shown
-
-
 @dataclass(slots=True)
 class Comparison:
     """The result for one pair. classes: of the tracker, stable and candidate; None if either response has none."""
@@ -122,7 +95,7 @@ class Comparator:
         tracker_key: str | None = None,
     ) -> None:
         self._tolerance = tolerance
-        self._ignored: _Ignored = tuple(_parts(pointer) for pointer in ignore)
+        self._ignored: Ignored = tuple(parts_of(pointer) for pointer in ignore)
         self._has_classes = has_classes
         self._key = tracker_key
 
@@ -165,7 +138,7 @@ class Comparator:
         if _is_inference(values[0]) and _is_inference(values[1]):
             walk = _inference(values, (stable, candidate), self._tolerance, self._ignored)
         else:
-            walk = _walk(((), *values, self._ignored), self._tolerance)
+            walk = walk_differences(((), *values, self._ignored), self._tolerance)
         try:
             return list(itertools.islice(walk, MOST_DIFFERENCES))
         except (ValueError, TypeError):
@@ -221,115 +194,6 @@ def _parsed(answer: Answer) -> Any:
             raise ValueError from None
 
 
-def _parts(pointer: str) -> tuple[str, ...]:
-    return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
-
-
-def _formatted(pointer: Pointer) -> str:
-    keys: list[str] = []
-    while pointer:
-        pointer, key = pointer
-        keys.append("/" + str(key).replace("~", "~0").replace("/", "~1"))
-    return "".join(reversed(keys))
-
-
-def _below(ignored: _Ignored, key: Any) -> _Ignored:
-    """Return what is ignored below a key. An empty pointer among it ignores the value itself."""
-    text = str(key)
-    return tuple(parts[1:] for parts in ignored if parts and parts[0] in (text, "*"))
-
-
-def _walk(start: tuple[Pointer, Any, Any, _Ignored], tolerance: float) -> Iterator[Difference]:
-    """Yield the differences of two values. Not recursive: a body may be nested more deeply than Python's stack."""
-    open_values = [start]
-    while open_values:
-        pointer, stable, candidate, ignored = open_values.pop()
-        if type(stable) is dict and type(candidate) is dict:
-            pairs: Any = _members(stable, candidate)
-        elif type(stable) is list and type(candidate) is list:
-            if len(stable) != len(candidate):
-                yield Difference(_formatted(pointer), _count(stable), _count(candidate))
-                continue
-            if not ignored:
-                places = _differing_items(stable, candidate, tolerance)
-                pairs = ((place, stable[place], candidate[place]) for place in places)
-            else:
-                pairs = zip(range(len(stable)), stable, candidate, strict=True)
-        else:
-            if not _is_equal(stable, candidate, tolerance):
-                yield Difference(_formatted(pointer), stable, candidate)
-            continue
-        nested = []
-        for key, first, second in pairs:
-            inner = _below(ignored, key) if ignored else ()
-            if () in inner:
-                continue
-            kind = type(first)
-            if (kind is dict or kind is list) and type(second) is kind:
-                nested.append(((pointer, key), first, second, inner))
-            elif not _is_equal(first, second, tolerance):
-                yield Difference(_formatted((pointer, key)), first, second)
-        open_values += reversed(nested)
-
-
-def _members(stable: dict[str, Any], candidate: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    for key, value in stable.items():
-        yield key, value, candidate.get(key, MISSING)
-    for key, value in candidate.items():
-        if key not in stable:
-            yield key, MISSING, value
-
-
-def _differing_items(stable: list[Any], candidate: list[Any], tolerance: float) -> Sequence[int]:
-    """Return the places of two lists of one length that may differ."""
-    types = {*map(type, stable), *map(type, candidate)}
-    if types <= {int, float} or types <= {str}:
-        if stable == candidate:
-            return ()
-        # Without an import: a handler that does not use numpy must not pay for it.
-        np: Any = sys.modules.get("numpy")
-        if types == {float} and len(stable) >= _LONG_LIST and hasattr(np, "isfinite"):
-            return _differing_numbers(np.array(stable), np.array(candidate), tolerance)
-    return range(len(stable))
-
-
-def _is_equal(stable: Any, candidate: Any, tolerance: float) -> bool:
-    """Return whether two values, not both lists or both objects, are equal."""
-    kinds = {type(stable), type(candidate)}
-    if not kinds <= {int, float}:
-        return len(kinds) == 1 and stable == candidate
-    if stable == candidate:
-        return True
-    if stable != stable or candidate != candidate:
-        return stable != stable and candidate != candidate
-    try:
-        if not (tolerance and math.isfinite(stable) and math.isfinite(candidate)):
-            return False
-        return bool(abs(stable - candidate) <= tolerance * max(1, abs(stable)))
-    except OverflowError:
-        # An integer beyond float64.
-        return False
-
-
-def _differing_numbers(stable: Any, candidate: Any, tolerance: float) -> "list[int]":
-    """Return the first places of two arrays of one shape that differ, in order of the flat array."""
-    import numpy as np
-
-    stable, candidate = stable.reshape(-1), candidate.reshape(-1)
-    differing = stable != candidate
-    if not differing.any():
-        return []
-    places = np.flatnonzero(differing)
-    if stable.dtype.kind in "iuf":
-        first, second = stable[places].astype(np.float64), candidate[places].astype(np.float64)
-        with np.errstate(invalid="ignore", over="ignore"):
-            close = np.abs(first - second) <= tolerance * np.maximum(1.0, np.abs(first))
-        finite = np.isfinite(first) & np.isfinite(second)
-        both_nan = np.isnan(first) & np.isnan(second)
-        places = places[~(both_nan | (close & finite & (tolerance > 0)))]
-    return [int(place) for place in places]
-
-
 def _is_inference(value: Any) -> bool:
     """Return whether JSON is a response of the Open Inference Protocol."""
     outputs = value.get("outputs") if type(value) is dict else None
@@ -341,31 +205,33 @@ def _is_inference(value: Any) -> bool:
 
 
 def _inference(
-    values: tuple[Any, Any], answers: tuple[Answer, Answer], tolerance: float, ignored: _Ignored
+    values: tuple[Any, Any], answers: tuple[Answer, Answer], tolerance: float, ignored: Ignored
 ) -> Iterator[Difference]:
     """Yield the differences of two responses of the protocol. Raises ValueError for tensors of a wrong size."""
     stable, candidate = (_outputs(value, answer) for value, answer in zip(values, answers, strict=True))
-    ignored = _below(ignored, "outputs")
+    ignored = below(ignored, "outputs")
     if () in ignored:
         return
     for name, (place, mine, raw) in stable.items():
-        inner, pointer = _below(ignored, place), (((), "outputs"), place)
+        inner, pointer = below(ignored, place), (((), "outputs"), place)
         if () in inner:
             continue
         if name not in candidate:
-            yield Difference(_formatted(pointer), name, MISSING)
+            yield Difference(formatted(pointer), name, MISSING)
             continue
         _, theirs, other = candidate[name]
         first, second = ({key: each[key] for key in each if key != "parameters"} for each in (mine, theirs))
-        header = list(itertools.islice(_walk((pointer, first, second, inner), tolerance), MOST_DIFFERENCES))
+        header = list(
+            itertools.islice(walk_differences((pointer, first, second, inner), tolerance), MOST_DIFFERENCES)
+        )
         yield from header
         if not header and raw is not None and other is not None and raw != other:
             yield from _tensors(
-                (mine, raw), (theirs, other), (pointer, "data"), tolerance, _below(inner, "data")
+                (mine, raw), (theirs, other), (pointer, "data"), tolerance, below(inner, "data")
             )
     for name, (place, *_rest) in candidate.items():
-        if name not in stable and () not in _below(ignored, place):
-            yield Difference(_formatted((((), "outputs"), place)), MISSING, name)
+        if name not in stable and () not in below(ignored, place):
+            yield Difference(formatted((((), "outputs"), place)), MISSING, name)
 
 
 def _outputs(
@@ -391,7 +257,7 @@ def _tensors(
     candidate: tuple[dict[str, Any], memoryview],
     pointer: Pointer,
     tolerance: float,
-    ignored: _Ignored,
+    ignored: Ignored,
 ) -> Iterator[Difference]:
     """Yield the differing elements of two tensors, each given by its JSON and its bytes."""
     if () in ignored:
@@ -406,11 +272,11 @@ def _tensors(
         arrays.append(from_raw(DATATYPES[output["datatype"]], output["shape"], raw).reshape(-1))
     first, second = arrays
     if first.size != second.size:
-        yield Difference(_formatted(pointer), f"{first.size} elements", f"{second.size} elements")
+        yield Difference(formatted(pointer), f"{first.size} elements", f"{second.size} elements")
         return
-    for place in _differing_numbers(first, second, tolerance):
-        if not (ignored and () in _below(ignored, place)):
-            yield Difference(_formatted((pointer, place)), _plain(first[place]), _plain(second[place]))
+    for place in differing_numbers(first, second, tolerance):
+        if not (ignored and () in below(ignored, place)):
+            yield Difference(formatted((pointer, place)), _plain(first[place]), _plain(second[place]))
 
 
 def _plain(element: "np.generic | bytes") -> Any:
@@ -421,12 +287,8 @@ def _plain(element: "np.generic | bytes") -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _count(items: list[Any]) -> str:
-    return f"{len(items)} item{'' if len(items) == 1 else 's'}"
-
-
 def _bodies(stable: Answer, candidate: Answer) -> Difference:
-    return Difference("body", text_of(stable, _LONGEST_VALUE), text_of(candidate, _LONGEST_VALUE))
+    return Difference("body", text_of(stable, LONGEST_VALUE), text_of(candidate, LONGEST_VALUE))
 
 
 def text_of(answer: Answer, longest: int) -> str:
@@ -440,18 +302,3 @@ def text_of(answer: Answer, longest: int) -> str:
     if "\0" in text:
         return f"{len(answer.body)} bytes of {answer.media_type or 'unknown type'}"
     return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def _shortened(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, int):
-        return value if -(2**63) <= value < 2**64 else str(value)[:_LONGEST_VALUE]
-    if not isinstance(value, str | list | dict):
-        return value
-    try:
-        text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    except (TypeError, ValueError):
-        # Nested too deeply.
-        text = _count(list(value))
-    return value if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

@@ -49,7 +49,7 @@ class DifferingPairs:
             "candidate": text_of(answers[1], _LONGEST_BODY),
             "differences": [difference.as_json() for difference in comparison.differences],
         }
-        # As bytes: a tenth of the memory of Python's objects, and of a known size.
+        # As bytes: they need less memory than Python's objects, and their size is known.
         encoded = orjson.dumps(pair)
         self._pairs.append(encoded)
         self._size += len(encoded)

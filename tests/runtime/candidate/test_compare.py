@@ -14,8 +14,8 @@ from cortex_runtime.candidate.compare import (
     Answer,
     Comparator,
     Comparison,
-    Difference,
 )
+from cortex_runtime.candidate.values import Difference
 from cortex_runtime.inference.datatypes import DATATYPES, to_raw
 from cortex_runtime.inference.messages import InferRequest, InferResponse, Tensor
 from cortex_runtime.inference.rest import encode

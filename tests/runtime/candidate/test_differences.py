@@ -2,9 +2,10 @@
 
 import orjson
 
-from cortex_runtime.candidate.compare import Answer, Comparison, Difference
+from cortex_runtime.candidate.compare import Answer, Comparison
 from cortex_runtime.candidate.differences import MOST_BYTES, DifferingPairs
 from cortex_runtime.candidate.reports import MOST_CLASSES, OTHER, ConfusionMatrix, newest
+from cortex_runtime.candidate.values import Difference
 
 
 def add(pairs: DifferingPairs, number: int, body: bytes = b"1") -> None:
