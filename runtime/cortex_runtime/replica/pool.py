@@ -9,11 +9,9 @@ The supervisor of a RealtimeAPI and the consumer of an AsyncAPI each have one. T
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +22,6 @@ from cortex_runtime.handler.project_source import ProjectSource
 from cortex_runtime.mailboxes import Mailboxes
 from cortex_runtime.messages import (
     Command,
-    Describe,
     Description,
     Message,
     ModelFailed,
@@ -35,7 +32,6 @@ from cortex_runtime.messages import (
     Stop,
 )
 from cortex_runtime.metrics.shared_memory import SharedMetrics
-from cortex_runtime.models.sync import ModelSync
 from cortex_runtime.processes.child_process import ChildProcess, Spawned
 from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.orphans import OrphanReaper
@@ -43,6 +39,8 @@ from cortex_runtime.processes.parent_pipe import ParentPipe
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.replica.admin import NotReady
 from cortex_runtime.replica.dependencies import Dependencies
+from cortex_runtime.replica.descriptions import Descriptions
+from cortex_runtime.replica.models import ReplicaModels
 from cortex_runtime.replica.worker_slot import WorkerSlot
 
 if TYPE_CHECKING:
@@ -59,8 +57,6 @@ usually ready by then. An unready replica would refuse them."""
 _STOP_SECONDS = 0.5
 _RETIRING_SECONDS = 5.0
 """Seconds that requests to earlier code have after a second reload has begun."""
-_DESCRIBE_SECONDS = 2.0
-"""Seconds to wait for what the workers send about themselves."""
 _FAILURE_WINDOW = 300.0
 """Seconds for which earlier exits of workers are counted in the message of the last one."""
 
@@ -123,10 +119,8 @@ class WorkerPool:
         self._free = list(range(self.metrics.slots))
         self._mailboxes = Mailboxes.create(self.metrics.slots if shares_requests and self._size > 1 else 0)
         self._slots: Sequence[WorkerSlot] = ()
-        self._descriptions: dict[str, asyncio.Future[bytes]] = {}
-        self._description_ids = count()
+        self._descriptions = Descriptions()
         self._earlier_restarts = 0
-        self._load_failures: Counter[str] = Counter()
         self._step = ("starting", time.time())
         self.stopping = asyncio.Event()
         self._source = ProjectSource(handler, options.project, options.models, options.packed)
@@ -146,10 +140,7 @@ class WorkerPool:
         )
         self._retiring: Sequence[WorkerSlot] = ()
         self._development: Development | None = None
-        self._sync: ModelSync | None = None
-        self._sync_lock = asyncio.Lock()
-        if handler.models is not None:
-            self._sync = ModelSync(document, options.models, self._source.folder)
+        self._models = ReplicaModels(document, options.models, self._source.folder)
 
     async def start(self) -> None:
         """Fetch project, dependencies and models, and start the workers. Return once all workers are ready, or on `stop`.
@@ -166,8 +157,7 @@ class WorkerPool:
         if self.stopping.is_set():
             raise Stopped
         await self._dependencies.update(self._set_step)
-        if self._sync is not None:
-            await self._start_sync(self._sync)
+        await self._models.start(self._set_step)
         if self._options.reload:
             from cortex_runtime.replica.reload import snapshot
 
@@ -186,8 +176,8 @@ class WorkerPool:
         before = self._dependencies.current()
         try:
             await self._dependencies.update(self._set_step)
-            if self._sync is not None and (not self._slots or self._sync.has_project_files):
-                await self._start_sync(self._sync)
+            if not self._slots or self._models.has_project_files:
+                await self._models.start(self._set_step)
             self._set_step("starting the worker processes")
             slots = await self._start_generation()
         except BaseException:
@@ -231,9 +221,9 @@ class WorkerPool:
     async def watch(self) -> None:
         """Check the workers until `stop`. Raises StartError when no worker is left and none can start."""
         stop = asyncio.create_task(self.stopping.wait())
-        others = [asyncio.create_task(self._reload_on_change())] if self._options.reload else []
-        if self._sync is not None and self._sync.interval:
-            others.append(asyncio.create_task(self._poll_models(self._sync)))
+        others = [asyncio.create_task(self._models.poll(lambda: self.send(ReloadModels())))]
+        if self._options.reload:
+            others.append(asyncio.create_task(self._reload_on_change()))
         loop = asyncio.get_running_loop()
         orphans = OrphanReaper()
         try:
@@ -261,15 +251,13 @@ class WorkerPool:
     def on_report(self, report: Message) -> None:
         """Handle a report that is not about one job."""
         if isinstance(report, ModelFailed):
-            self._load_failures[report.model] += 1
+            self._models.count_load_failure(report.model)
         elif isinstance(report, ModelsChanged):
             self.send(ReloadModels())
         elif isinstance(report, Step):
             self._set_step(report.description)
         elif isinstance(report, Description):
-            answer = self._descriptions.pop(report.id, None)
-            if answer is not None and not answer.done():
-                answer.set_result(report.body)
+            self._descriptions.on_description(report)
 
     def send(self, command: Command) -> None:
         """Send a command to all workers."""
@@ -278,25 +266,14 @@ class WorkerPool:
 
     async def describe(self, topic: str) -> list[bytes]:
         """Return what the workers send about a topic of `Describe`, as JSON. A worker that hangs is left out."""
-        answers = {}
-        for slot in self._slots:
-            if slot.is_serving:
-                name = f"{topic}-{next(self._description_ids)}"
-                answers[name] = self._descriptions[name] = asyncio.get_running_loop().create_future()
-                slot.send(Describe(name, topic))
-        if answers:
-            await asyncio.wait(answers.values(), timeout=_DESCRIBE_SECONDS)
-        for name in answers:
-            self._descriptions.pop(name, None)
-        return [answer.result() for answer in answers.values() if answer.done()]
+        return await self._descriptions.collect(self._slots, topic)
 
     def stop(self) -> None:
         """End `start` and `watch`; the workers keep running."""
         self.stopping.set()
         self._source.stop()
         self._dependencies.stop()
-        if self._sync is not None:
-            self._sync.stop()
+        self._models.stop()
 
     async def wait(self, seconds: float) -> None:
         """Wait until all workers have exited, at most `seconds`."""
@@ -330,7 +307,7 @@ class WorkerPool:
         if self._development is not None and (error := self._development.problem) is not None:
             return NotReady(error.reason, error.message)
         step, since = self._step
-        if self._sync is not None and (downloading := self._sync.status()):
+        if downloading := self._models.status():
             step = f"downloading {downloading}"
         return NotReady("Starting", step, _rfc3339(since))
 
@@ -363,13 +340,9 @@ class WorkerPool:
             from cortex_runtime.metrics.prometheus import Metrics
 
             self._prometheus = Metrics(
-                self._document, self.metrics, self.counts, self.model_failures, self.further_metrics
+                self._document, self.metrics, self.counts, self._models.failures, self.further_metrics
             )
         return self._prometheus
-
-    def model_failures(self) -> dict[str, int]:
-        """Return how often each model could not be downloaded or loaded."""
-        return dict(self._load_failures + (self._sync.failures if self._sync is not None else Counter()))
 
     def _set_step(self, description: str) -> None:
         """Record the current step of the start, for readiness."""
@@ -436,11 +409,6 @@ class WorkerPool:
         for wait in waits:
             wait.cancel()
 
-    async def _start_sync(self, sync: ModelSync) -> None:
-        self._set_step("looking for models")
-        async with self._sync_lock:
-            await asyncio.to_thread(sync.start)
-
     async def _end_retiring(self) -> None:
         """Wait until the workers of the version before the current one have exited; kill them after a while."""
         tasks = [slot.task for slot in self._retiring]
@@ -449,21 +417,6 @@ class WorkerPool:
             await _kill(self._retiring)
         self._retiring = ()
         self._dependencies.remove_unused()
-
-    async def _poll_models(self, sync: ModelSync) -> None:
-        """Poll the locations of the models and notify the workers of changes."""
-        while True:
-            await asyncio.sleep(sync.interval)
-            try:
-                async with self._sync_lock:
-                    changed = await asyncio.to_thread(sync.poll)
-            except Stopped:
-                return
-            except Exception:
-                log.exception("failed to poll the models for changes; the current versions stay in use")
-                continue
-            if changed:
-                self.send(ReloadModels())
 
 
 async def _kill(slots: Iterable[WorkerSlot]) -> None:
