@@ -4,6 +4,7 @@ A request that is not in the sample takes the same path as in an API without pay
 """
 
 import os
+import re
 from collections.abc import Awaitable, Callable
 from random import Random
 from time import time
@@ -18,7 +19,7 @@ from cortex_runtime.serving.admission import MOVED
 
 _ID = b"x-request-id"
 _JSON = b"application/json"
-_OWN = ("/info", "/docs", "/openapi.json", "/v2")
+_OWN = re.compile("/(info|docs|openapi[.]json|v2)(/.*)?", re.DOTALL)
 """Paths of the runtime. Their GET requests have no payloads of the API."""
 _CLIENT_GONE, _UNAUTHORIZED = 499, 401
 
@@ -170,4 +171,4 @@ class _Receive:
 
 
 def _is_own(scope: Scope) -> bool:
-    return scope["method"] == "GET" and scope["path"].startswith(_OWN)
+    return scope["method"] == "GET" and _OWN.fullmatch(scope["path"]) is not None

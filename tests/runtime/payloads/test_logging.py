@@ -17,7 +17,7 @@ HANDLER = (
     INLINE
     + """
 from starlette.responses import Response
-from cortex_runtime import UserError
+from cortex_runtime import UserError, route
 
 class Handler:
     def handle_post(self, payload):
@@ -33,6 +33,10 @@ class Handler:
 
     def handle_put(self):
         return Response(bytes([0, 255]), media_type="image/x")
+
+    @route("/information", method="GET")
+    def information(self):
+        return {}
 """
 )
 
@@ -208,6 +212,8 @@ def test_unauthorized_requests_and_a_sample_of_zero_are_not_logged(serve, sink, 
     assert refused.status_code == 401
     httpx.get(f"{replica.url}/info", headers={"x-api-key": "the-key"})
     sink.pair(replica.post({}, headers={"x-api-key": "the-key"}))
+    # Not a path of the runtime.
+    sink.pair(httpx.get(f"{replica.url}/information", headers={"x-api-key": "the-key"}))
     mine = [each for each in sink.events if each["requestid"] == refused.headers["x-request-id"]]
     assert mine == []
     assert "the-key" not in json.dumps(sink.events)
