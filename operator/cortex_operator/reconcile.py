@@ -230,10 +230,19 @@ class Reconciler:
         """Apply and delete the objects of the plan. Return what to report, the problem of the last optional object that the
         cluster refused, and the candidate with the problem of its last refused object.
 
+        A split that takes requests from the candidate is first: no refused object and no replacement of pods may delay it.
+        One that gives requests to it is last.
+
         Raises Rejected when the cluster refuses an object without which the API cannot serve.
         """
         result, refused = ApplyResult(), None
-        for child, existing in plan.apply:
+        for child in plan.delete:
+            if is_split(child, key.name):
+                await self._cluster.delete(child)
+        if not any(is_split(child, key.name) for child, _ in plan.apply):
+            await self._candidates.notify(key, None)
+        steps = sorted(plan.apply, key=lambda step: is_split(step[0], key.name) == release.is_serving)
+        for child, existing in steps:
             problem: Problem | None = None
             cause: Exception | None = None
             try:
@@ -247,25 +256,18 @@ class Reconciler:
                 if problem is None:
                     raise
             if problem is None:
-                continue
-            if belongs_to_candidate(child, key.name):
-                release = release.with_refused(problem)
+                if is_split(child, key.name):
+                    await self._candidates.notify(key, child)
+            elif belongs_to_candidate(child, key.name):
+                release = release.with_refused(child, problem)
             elif isinstance(cause, NameTaken) or child["kind"] not in OPTIONAL_KINDS:
                 raise Rejected(problem, retry=True) from cause
             else:
                 refused = problem
-        await self._delete_unrendered(key, plan)
-        return result, refused, release
-
-    async def _delete_unrendered(self, key: Key, plan: Plan) -> None:
-        """Delete what is no longer rendered. The stable replicas learn of a candidate that is removed before its pods are."""
-        splits = [child for child in plan.delete if is_split(child, key.name)]
-        for child in splits:
-            await self._cluster.delete(child)
-        await self._candidates.notify(key, [child for child, _ in plan.apply])
         for child in plan.delete:
-            if child not in splits:
+            if not is_split(child, key.name):
                 await self._cluster.delete(child)
+        return result, refused, release
 
     def _observe(self, key: Key, plan: Plan, problem: Problem | None) -> Observed:
         """Return the live objects of an API as the cache has them after the plan was executed."""

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from kubernetes.aio.client.exceptions import ApiException
 
 from cortex_api.contract import (
     CANDIDATE_PATH,
@@ -440,6 +441,77 @@ async def test_a_rollback_survives_the_operator_and_its_settings(world: Rollout)
     world.cluster.edit("RealtimeAPI", "a", {"spec": {"candidate": {"weight": 50, "replicas": 3}}})
     await world.settle()
     assert (world.status["phase"], world.split["weight"]) == ("RolledBack", 0)
+
+
+async def test_a_rollback_lasts_while_the_spec_is_invalid(world: Rollout) -> None:
+    await world.serve()
+    await world.report(requests=1000, errors=1000)
+    before = world.status
+    world.cluster.edit("RealtimeAPI", "a", {"spec": {"compute": {"cpu": "many"}}})
+    await world.settle()
+    assert world.ready()[1] == "InvalidSpec"
+    world.restart()
+    world.due.add(KEY)
+    await world.settle()
+    assert (world.status, world.split["weight"]) == (before, 0)
+    world.cluster.edit("RealtimeAPI", "a", {"spec": {"compute": {"cpu": "200m"}}})
+    await world.settle()
+    assert world.ready() == ("True", "Ready")
+    assert (world.status["phase"], world.split["weight"]) == ("RolledBack", 0)
+
+
+async def test_a_rollback_does_not_wait_for_refused_objects_of_the_stable_version(world: Rollout) -> None:
+    await world.serve()
+    world.cluster.admission = lambda thing: refuse(thing, "Deployment", "api-a")
+    world.cluster.edit("RealtimeAPI", "a", {"spec": {"replicas": 2}})
+    while world.pending:
+        world.deliver(0)
+    await world.reconcile(KEY)
+    assert (world.ready(), world.split["weight"]) == (("False", "DeploymentRefused"), 5)
+    world.replicas.counts = {
+        **dict.fromkeys(("requests", "errors"), 1000),
+        **dict.fromkeys(("compared", "differing", "failed"), 0),
+        "version": world.status["version"],
+    }
+    before = world.annotation
+    await world.monitor._poll(KEY)
+    await world.reconcile(KEY)
+    assert (world.status["phase"], world.split["weight"]) == ("RolledBack", 0)
+    assert world.annotation != before
+
+
+async def test_a_refused_autoscaler_leaves_the_candidate_to_the_thresholds(world: Rollout) -> None:
+    autoscaling = {"autoscaling": {"targetCpuUtilization": 60, "maxReplicas": 5}}
+    await world.start({**CANDIDATE, **autoscaling})
+    world.cluster.remove("HorizontalPodAutoscaler", "api-a-candidate")
+    world.cluster.admission = lambda thing: refuse(thing, "HorizontalPodAutoscaler", "api-a-candidate")
+    world.run_pod("api-a-candidate")
+    for _ in range(3):
+        while world.pending:
+            world.deliver(0)
+        await world.reconcile(KEY)
+    assert (world.status["phase"], world.status["weight"], world.split["weight"]) == ("Serving", 5, 5)
+    assert world.status["reason"] == "HorizontalPodAutoscalerRefused"
+    assert world.ready() == ("True", "Ready")
+
+
+async def test_a_candidate_whose_split_is_refused_does_not_serve(world: Rollout) -> None:
+    await world.start(CANDIDATE)
+    world.cluster.admission = lambda thing: refuse(thing, "ConfigMap", "api-a-split")
+    world.run_pod("api-a-candidate")
+    while world.pending:
+        world.deliver(0)
+    await world.reconcile(KEY)
+    assert (world.status["phase"], world.status["reason"]) == ("Failed", "ConfigMapRefused")
+    assert (world.status["weight"], world.split["weight"]) == (0, 0)
+    world.cluster.admission = lambda thing: None
+    await world.settle()
+    assert (world.status["phase"], world.split["weight"]) == ("Serving", 5)
+
+
+def refuse(thing: Object, kind: str, name: str) -> None:
+    if (thing["kind"], thing["metadata"]["name"]) == (kind, name):
+        raise ApiException(status=403, reason="Forbidden")
 
 
 @pytest.mark.parametrize(

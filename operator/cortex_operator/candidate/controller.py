@@ -3,6 +3,7 @@
 A problem of a candidate is in `status.candidate` and never affects the stable version.
 """
 
+import logging
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from cortex_operator.candidate.monitor import CandidateMonitor
 from cortex_operator.candidate.phase import Seen
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import Cluster
-from cortex_operator.plan import is_owned, name_taken
+from cortex_operator.plan import is_owned, name_taken, refused_by_cluster
 from cortex_operator.platform import Platform
 from cortex_operator.render import candidate as rendering
 from cortex_operator.render import deployment as deployment_rendering
@@ -35,6 +36,7 @@ from cortex_operator.status.status import component_of
 from cortex_operator.watch.cache import Cache, Key
 
 Object = dict[str, Any]
+log = logging.getLogger("cortex.candidate")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class Release:
     refused: Problem | None = None
 
     @property
+    def is_serving(self) -> bool:
+        """Whether the candidate receives requests."""
+        return self.status is not None and self.status["phase"] == phase.SERVING
+
+    @property
     def is_new_rollback(self) -> bool:
         """Whether this reconciliation decided to roll the candidate back, so that the status must be written first."""
         if self.status is None or self.status["phase"] != phase.ROLLED_BACK:
@@ -64,17 +71,24 @@ class Release:
 
     def keeps(self, child: Object) -> bool:
         """Return whether an object that is not rendered stays. Without the split, the stable version answers all requests."""
-        if not self.is_blocked or self.status is None:
+        if not self.is_blocked:
             return False
-        is_serving = self.status["phase"] == phase.SERVING
-        return rendering.is_of_candidate(child) or (is_serving and is_split(child, self.api.metadata.name))
+        return rendering.is_of_candidate(child) or (
+            self.is_serving and is_split(child, self.api.metadata.name)
+        )
 
-    def with_refused(self, problem: Problem) -> "Release":
-        """Return the release after the cluster refused an object of the candidate."""
+    def with_refused(self, child: Object, problem: Problem) -> "Release":
+        """Return the release after the cluster refused an object of the candidate.
+
+        A candidate that starts to serve still does, unless the object is the split: requests reach it, so it must be possible to
+        roll it back.
+        """
         assert isinstance(self.api, RealtimeAPI)
         assert self.seen is not None
+        assert self.status is not None
         seen = replace(self.seen, problem=problem)
-        status = phase.decide(self.api, self.previous, seen)
+        starts = self.is_serving and not is_split(child, self.api.metadata.name)
+        status = phase.decide(self.api, self.status if starts else self.previous, seen)
         return replace(self, seen=seen, status=status, refused=problem)
 
 
@@ -201,12 +215,12 @@ class CandidateController:
     def _pods(self, key: Key, component: str) -> list[Object]:
         return [pod for pod in self._cache.children(key, "Pod") if component_of(pod) == component]
 
-    async def notify(self, key: Key, children: list[Object]) -> None:
+    async def notify(self, key: Key, split: Object | None) -> None:
         """Make the kubelets update the split in the stable pods: an annotation that changes is a change of the pod.
 
-        children: the objects of the API that were applied. Without the annotation, it would take a minute or more.
+        split: as it was applied; None if it does not exist. Without the annotation, it would take a minute or more, so it matters
+        to nothing else if the cluster refuses it. Raises ApiException for an error that a retry may solve.
         """
-        split = next((child for child in children if is_split(child, key.name)), None)
         wanted = None if split is None else digest(split["data"])
         for pod in self._pods(key, API):
             metadata = pod["metadata"]
@@ -216,8 +230,10 @@ class CandidateController:
             try:
                 annotated = await self._cluster.annotate(pod, SPLIT_ANNOTATION, wanted)
             except ApiException as error:
-                if error.status != 404:
+                if (problem := refused_by_cluster(pod, error)) is None:
                     raise
+                if error.status != 404:
+                    log.warning("%s: the replicas learn of the new split late: %s", key, problem.message)
             else:
                 self._cache.put_child({**annotated, "apiVersion": "v1", "kind": "Pod"})
 
