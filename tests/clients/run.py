@@ -94,23 +94,25 @@ def installed(name: str, requirements: list[str]) -> Path:
     return python
 
 
+def prepared(kind: str, folder: Path) -> dict[str, object]:
+    """Write the models of a replica, and return its handler. The handler in Python has none; `Replica` writes its code."""
+    if kind == "python":
+        return {"type": kind, "path": "handler.py"}
+    models = folder / f"{kind}-models"
+    if kind == "onnx":
+        write_models(models)
+    else:
+        subprocess.run([sys.executable, FOLDER / "served_tensorflow.py", models], check=True)
+    return {"type": kind, "models": {"dir": str(models)}}
+
+
 def main() -> int:
     """Run all clients. Return 0 if all of their checks passed."""
     failed = False
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for kind, clients in REPLICAS.items():
-            if kind == "tensorflow":
-                subprocess.run(
-                    [sys.executable, FOLDER / "served_tensorflow.py", folder / "tf-models"], check=True
-                )
-            elif kind == "onnx":
-                write_models(folder / "onnx-models")
-            models = {
-                "models": {"dir": str(folder / ("tf-models" if kind == "tensorflow" else "onnx-models"))}
-            }
-            own = {"path": "handler.py"} if kind == "python" else models
-            with Replica(folder / kind, {"type": kind, **own}) as replica:
+            with Replica(folder / kind, prepared(kind, folder)) as replica:
                 for name in clients:
                     command = [
                         installed(name, CLIENTS[name]),

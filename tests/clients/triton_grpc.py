@@ -3,11 +3,14 @@
 
 import queue
 
+import grpc
 import numpy as np
 import tritonclient.grpc as grpcclient
 from checks import Checks
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from triton_common import VALUES, equal, grpc_input, health, refused, repository, wrong_requests
+from tritonclient.grpc import service_pb2
 
 FIELDS = {
     "BOOL": "bool_contents",
@@ -118,15 +121,11 @@ def grpc_checks(url):
     with Checks("grpc unknown method"):
         refused(lambda: client.get_model_config("same_fp32"), "UNIMPLEMENTED")
     with Checks("grpc health"):
-        from grpc import insecure_channel
-
-        channel = insecure_channel(url)
+        channel = grpc.insecure_channel(url)
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
         assert check(b"") == b"\x08\x01"
         assert check(b"\n\x1einference.GRPCInferenceService") == b"\x08\x01"
     with Checks("grpc reflection"):
-        from google.protobuf.descriptor_pool import DescriptorPool
-
         database = ProtoReflectionDescriptorDatabase(channel)
         assert "inference.GRPCInferenceService" in database.get_services()
         pool = DescriptorPool(database)
@@ -139,13 +138,9 @@ def grpc_checks(url):
 
 def typed_contents(client, model, datatype, values):
     """Send and receive a tensor as a typed list."""
-    from tritonclient.grpc import service_pb2
-
     request = service_pb2.ModelInferRequest(model_name=model)
     given = request.inputs.add(name="x", datatype=datatype, shape=values.shape)
     if datatype not in FIELDS:
-        import grpc
-
         try:
             client._client_stub.ModelInfer(request)
         except grpc.RpcError as error:
