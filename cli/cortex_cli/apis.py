@@ -151,6 +151,11 @@ def is_candidate(pod: Object) -> bool:
     return bool((pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == CANDIDATE)
 
 
+def stable_replicas(pods: Iterable[Object]) -> list[Object]:
+    """Return the ready pods, except those of a candidate."""
+    return [pod for pod in pods if is_ready(pod) and not is_candidate(pod)]
+
+
 def is_ready(pod: Object) -> bool:
     """Return whether a pod is ready."""
     conditions = (pod.get("status") or {}).get("conditions") or ()
@@ -164,7 +169,7 @@ def query_replicas(
 
     headers: additional headers for the request for models, such as an API key.
     """
-    ready = [pod for pod in pods if is_ready(pod) and not is_candidate(pod)]
+    ready = stable_replicas(pods)
     texts: list[str] = []
     unreachable: dict[str, str] = {}
 

@@ -3,7 +3,6 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -13,12 +12,10 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from cortex_api.contract import ADMIN_PORT, API, CANDIDATE_PATH, COMPONENT_LABEL, DIFFERENCES_PATH
+from cortex_api.contract import CANDIDATE_PATH, DIFFERENCES_PATH
 from cortex_cli import apis, tables
+from cortex_cli.candidate_reports import read_reports, value_text
 from cortex_cli.connection import Cluster, ClusterError, Object, cluster_options
-
-_MAX_THREADS = 16
-_ABSENT = "(absent)"
 
 
 @dataclass
@@ -72,34 +69,15 @@ def diff(cluster: Cluster, name: str, limit: int, request: str | None, output: s
 
 def read(cluster: Cluster, pods: list[Object]) -> Report:
     """Return the reports of all ready stable pods."""
-    report = Report()
-    stable = [
-        pod
-        for pod in pods
-        if apis.is_ready(pod) and (pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == API
-    ]
-
-    def query(pod: Object) -> tuple[Object, list[Object]]:
-        state = json.loads(apis.proxy_get(cluster, pod, ADMIN_PORT, CANDIDATE_PATH[1:]))
-        return state, json.loads(apis.proxy_get(cluster, pod, ADMIN_PORT, DIFFERENCES_PATH[1:]))
-
-    with ThreadPoolExecutor(_MAX_THREADS) as threads:
-        for pod, future in [(pod["metadata"]["name"], threads.submit(query, pod)) for pod in stable]:
-            try:
-                state, pairs = future.result()
-            except ClusterError as error:
-                if error.status != 404:
-                    report.unreachable[pod] = error.message
-                continue
-            except ValueError:
-                report.unreachable[pod] = "its response is not JSON"
-                continue
-            report.active += 1
-            report.compared += state.get("compared", 0)
-            report.differing += state.get("differing", 0)
-            for mine, row in (state.get("classes") or {}).items():
-                report.classes[mine].update(row)
-            report.pairs += [{"pod": pod, **pair} for pair in pairs]
+    reports, unreachable = read_reports(cluster, apis.stable_replicas(pods), CANDIDATE_PATH, DIFFERENCES_PATH)
+    report = Report(unreachable=unreachable)
+    for pod, (state, pairs) in reports.items():
+        report.active += 1
+        report.compared += state.get("compared", 0)
+        report.differing += state.get("differing", 0)
+        for mine, row in (state.get("classes") or {}).items():
+            report.classes[mine].update(row)
+        report.pairs += [{"pod": pod, **pair} for pair in pairs]
     report.pairs.sort(key=lambda pair: float(pair["time"]), reverse=True)
     return report
 
@@ -114,7 +92,7 @@ def _view(report: Report, limit: int) -> Iterator[RenderableType]:
             first = [_time(pair["time"]), str(pair["requestId"]), str(pair["path"])]
             for difference in pair["differences"]:
                 at = difference["path"] or "(the whole response)"
-                cells = [*first, at, _cell(difference, "stable"), _cell(difference, "candidate")]
+                cells = [*first, at, value_text(difference, "stable"), value_text(difference, "candidate")]
                 table.add_row(*map(_plain, cells))
                 first = ["", "", ""]
         yield table
@@ -139,13 +117,6 @@ def matrix(classes: dict[str, Counter[str]]) -> RenderableType:
         ]
         table.add_row(_plain(stable), *cells)
     return table
-
-
-def _cell(difference: Object, side: str) -> str:
-    if side not in difference:
-        return _ABSENT
-    value = difference[side]
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _plain(text: str) -> Text:

@@ -27,15 +27,12 @@ _DEFAULT_WINDOW = "5m"
 class APIPages:
     """The views."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, frame: Frame) -> None:
         self._backend = backend
-        self._frame = Frame(backend)
+        self._frame = frame
 
-    def overview(self, request: Request) -> View:
+    def overview(self, request: Request, api: API) -> View:
         """Why the API is or isn't ready, its charts, replicas, models and predictions."""
-        api = self._frame.find(request)
-        if api is None:
-            return missing(request)
         details, history = self._backend.details, self._backend.sampler.history(key_of(api))
         prometheus = self._backend.prometheus
         windows = api_charts.WINDOWS | (PROMETHEUS_WINDOWS if prometheus else {})
@@ -83,11 +80,10 @@ class APIPages:
         key = ("prometheus", key_of(api), window)
         return self._backend.lookups.get(key, read, max(5.0, seconds / api_charts.POINTS), 1.0)
 
-    def candidate(self, request: Request) -> View:
+    def candidate(self, request: Request, api: API) -> View:
         """The candidate beside the stable version, and responses that differ."""
-        api = self._frame.find(request)
-        found = candidate_of(api) if api else None
-        if api is None or found is None:
+        found = candidate_of(api)
+        if found is None:
             return missing(request)
         backend = self._backend
         cluster, store = backend.open(), backend.store
@@ -97,11 +93,8 @@ class APIPages:
         frame = self._frame.context(api, "/compare")
         return View("candidate.html", {**frame, **context}, ("_status.html", "_head.html", "_candidate.html"))
 
-    def manifest(self, request: Request) -> View:
+    def manifest(self, request: Request, api: API) -> View:
         """The resource as YAML: what was applied, and the status."""
-        api = self._frame.find(request)
-        if api is None:
-            return missing(request)
         live = {key: value for key, value in api.live.items() if key != "status"}
         context = {"spec": yaml_lines(_yaml(live)), "api_status": yaml_lines(_yaml({"status": api.status}))}
         frame = self._frame.context(api, "/manifest")

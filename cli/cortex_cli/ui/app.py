@@ -17,7 +17,7 @@ from cortex_cli.ui import live
 from cortex_cli.ui.api_pages import APIPages
 from cortex_cli.ui.backend import Backend
 from cortex_cli.ui.charts import clock
-from cortex_cli.ui.frame import PATH
+from cortex_cli.ui.frame import PATH, Frame
 from cortex_cli.ui.overview import COLUMNS, Query, overview
 from cortex_cli.ui.pages import Renderer, Rows, View, problem
 from cortex_cli.ui.security import Guard
@@ -44,24 +44,25 @@ class Application:
     def starlette(self) -> Starlette:
         """Return the ASGI application."""
         routes = [Route("/static/{name}", self._file)]
-        pages, tools = APIPages(self._backend), ToolPages(self._backend)
+        frame = Frame(self._backend)
+        pages, tools = APIPages(self._backend, frame), ToolPages(self._backend, frame)
         views = {
-            "/": self._overview,
-            PATH: pages.overview,
-            f"{PATH}/compare": pages.candidate,
-            f"{PATH}/manifest": pages.manifest,
-            f"{PATH}/logs": tools.logs,
-            f"{PATH}/jobs": tools.jobs,
-            f"{PATH}/try": tools.try_form,
-            f"{PATH}/do/{{action}}": tools.confirm,
+            "": pages.overview,
+            "/compare": pages.candidate,
+            "/manifest": pages.manifest,
+            "/logs": tools.logs,
+            "/jobs": tools.jobs,
+            "/try": tools.try_form,
+            "/do/{action}": tools.confirm,
         }
-        for path, view in views.items():
+        shown = {"/": self._overview} | {PATH + path: frame.of_api(view) for path, view in views.items()}
+        for path, view in shown.items():
             routes += [
                 Route(path, self._page(view)),
                 Route(f"/live{path}", self._stream(view)),
             ]
-        forms = {f"{PATH}/try": tools.try_send, f"{PATH}/do/{{action}}": tools.perform}
-        routes += [Route(path, self._form(view), methods=["POST"]) for path, view in forms.items()]
+        forms = {"/try": frame.of_api(tools.try_send), "/do/{action}": frame.of_api(tools.perform)}
+        routes += [Route(PATH + path, self._form(form), methods=["POST"]) for path, form in forms.items()]
         return Starlette(routes=routes, exception_handlers={404: self._not_found})
 
     def _page(self, view: Callable[[Request], View]) -> Callable[[Request], Response]:

@@ -1,13 +1,13 @@
 """The candidate of an API beside its stable version, with examples of differing responses."""
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from cortex_api.contract import ADMIN_PORT, DIFFERENCES_PATH
+from cortex_api.contract import DIFFERENCES_PATH
 from cortex_cli import apis
 from cortex_cli.apis import API
+from cortex_cli.candidate_reports import read_reports, value_text
 from cortex_cli.connection import Cluster, ClusterError
 from cortex_cli.number_text import NO_DATA
 from cortex_cli.ui.states import words
@@ -98,18 +98,11 @@ def candidate_of(api: API) -> Candidate | None:
 
 def read_examples(cluster: Cluster, store: Store, api: API) -> list[Example]:
     """Return the newest differing pairs of all stable replicas. Raises ClusterError if no replica responds."""
-    found: list[dict[str, Any]] = []
-    error: ClusterError | None = None
-    pods = [pod for pod in store.pods(key_of(api)) if apis.is_ready(pod) and not apis.is_candidate(pod)]
-    for pod in pods[:_MAX_PODS]:
-        try:
-            body = apis.proxy_get(cluster, pod, ADMIN_PORT, DIFFERENCES_PATH.lstrip("/"), timeout=3)
-        except ClusterError as failure:
-            error = failure if failure.status != 404 else error
-            continue
-        found += json.loads(body)
-    if error is not None and not found:
-        raise error
+    pods = apis.stable_replicas(store.pods(key_of(api)))[:_MAX_PODS]
+    reports, errors = read_reports(cluster, pods, DIFFERENCES_PATH, timeout=3)
+    found = [pair for (pairs,) in reports.values() for pair in pairs]
+    if errors and not found:
+        raise ClusterError(next(iter(errors.values())))
     # A request that was sent again has the same id.
     distinct = {(pair.get("requestId"), pair.get("time")): pair for pair in found}.values()
     newest = sorted(distinct, key=lambda pair: float(pair.get("time") or 0), reverse=True)[:_EXAMPLES]
@@ -119,22 +112,18 @@ def read_examples(cluster: Cluster, store: Store, api: API) -> list[Example]:
 def _example(pair: dict[str, Any]) -> Example:
     moment = float(pair.get("time") or 0)
     differences = [
-        (str(each.get("path") or "/"), _text(each.get("stable")), _text(each.get("candidate")))
+        (str(each.get("path") or "/"), value_text(each, "stable"), value_text(each, "candidate"))
         for each in pair.get("differences") or ()
     ]
     return Example(
         f"{pair.get('requestId')}-{moment:.3f}",
         datetime.fromtimestamp(moment).strftime("%H:%M:%S"),
         str(pair.get("path") or "/"),
-        _text(pair.get("request")),
-        _text(pair.get("stable")),
-        _text(pair.get("candidate")),
+        value_text(pair, "request"),
+        value_text(pair, "stable"),
+        value_text(pair, "candidate"),
         differences,
     )
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _count(value: Any) -> str:

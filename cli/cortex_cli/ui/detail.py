@@ -112,9 +112,7 @@ class Details:
     def _info(self, key: Key) -> Object | None:
         """Return the response of the first ready replica to GET /info; None without a ready replica."""
         error: ClusterError | None = None
-        for pod in self._store.pods(key):
-            if not apis.is_ready(pod) or apis.is_candidate(pod):
-                continue
+        for pod in apis.stable_replicas(self._store.pods(key)):
             try:
                 return dict(json.loads(apis.proxy_get(self._cluster, pod, PORT, "info", timeout=3)))
             except ClusterError as failure:

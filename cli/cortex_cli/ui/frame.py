@@ -1,7 +1,8 @@
 """What all pages of an API have in common: the API of the URL, its state, tabs and possible changes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from starlette.requests import Request
 
@@ -21,6 +22,8 @@ from cortex_cli.ui.store import key_of
 PATH = "/{kind}/{namespace}/{name}"
 _KINDS = {kind.lower(): kind for kind in KINDS}
 _MAY_SECONDS = 60.0
+Parameters = ParamSpec("Parameters")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -33,17 +36,29 @@ class Tab:
 
 
 class Frame:
-    """Reads the API of a request, and returns the variables of the templates that all its pages use."""
+    """Finds the API of a request, and returns the variables of the templates that all its pages use."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    def find(self, request: Request) -> API | None:
-        """Return the API of a URL, or None. It is sampled more often from now on."""
-        params = request.path_params
-        key = (_KINDS.get(params["kind"], ""), params["namespace"], params["name"])
-        self._backend.sampler.watch(key)
-        return self._backend.store.find(key)
+    def of_api(
+        self, view: Callable[Concatenate[Request, API, Parameters], Found]
+    ) -> Callable[Concatenate[Request, Parameters], Found | View]:
+        """Return a view that passes the API of the URL to `view`, or shows that it does not exist.
+
+        The API is sampled more often from then on.
+        """
+
+        def find_and_show(
+            request: Request, *arguments: Parameters.args, **options: Parameters.kwargs
+        ) -> Found | View:
+            params = request.path_params
+            key = (_KINDS.get(params["kind"], ""), params["namespace"], params["name"])
+            self._backend.sampler.watch(key)
+            api = self._backend.store.find(key)
+            return missing(request) if api is None else view(request, api, *arguments, **options)
+
+        return find_and_show
 
     def context(self, api: API, tab: str) -> dict[str, Any]:
         """Return the variables. tab: the end of the URL of the page."""

@@ -137,9 +137,7 @@ class Sampler:
         return max(FOCUSED if is_new else WATCHED if is_watched else UNWATCHED, replicas / MAX_RATE)
 
     def _begin(self, api: API, track: _Track, interval: float) -> None:
-        pods = [
-            pod for pod in self._store.pods(key_of(api)) if apis.is_ready(pod) and not apis.is_candidate(pod)
-        ]
+        pods = apis.stable_replicas(self._store.pods(key_of(api)))
         uids = {pod["metadata"]["uid"] for pod in pods}
         now = time.monotonic()
         with track.lock:

@@ -27,15 +27,12 @@ Form = dict[str, str]
 class ToolPages:
     """The views. Those that change something take the submitted form, and return the URL to show next, or a view."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, frame: Frame) -> None:
         self._backend = backend
-        self._frame = Frame(backend)
+        self._frame = frame
 
-    def logs(self, request: Request) -> View:
+    def logs(self, request: Request, api: API) -> View:
         """The logs of all replicas, filtered by the URL."""
-        api = self._frame.find(request)
-        if api is None:
-            return missing(request)
         query = request.query_params
         level = query.get("level", "") if query.get("level") in LEVELS else ""
         text, pod = query.get("q", "").strip(), query.get("pod", "")
@@ -67,11 +64,8 @@ class ToolPages:
             (Rows("lines", "line", lines),),
         )
 
-    def try_form(self, request: Request) -> View:
+    def try_form(self, request: Request, api: API) -> View:
         """The form for a request: with a field for each value of the payload, or for JSON, with the sample of the project."""
-        api = self._frame.find(request)
-        if api is None:
-            return missing(request)
         operation = self._operation(api, request.query_params.get("operation", ""))
         as_json = request.query_params.get("as") == "json"
         if operation is None:
@@ -85,11 +79,8 @@ class ToolPages:
             api, try_it.Request(operation.method, operation.path, body), None, operation, as_json, values
         )
 
-    def try_send(self, request: Request, form: Form) -> View:
+    def try_send(self, request: Request, api: API, form: Form) -> View:
         """Send the request of the form, and show the response."""
-        api = self._frame.find(request)
-        if api is None:
-            return missing(request)
         sent = try_it.Request.of(form)
         operation = self._operation(api, form.get("operation", "")) if form.get("operation") else None
         has_fields = operation is not None and operation.fields is not None and "body" not in form
@@ -145,10 +136,9 @@ class ToolPages:
             "try.html", {**self._frame.context(api, "/try"), **context}, ("_status.html", "_head.html")
         )
 
-    def jobs(self, request: Request) -> View:
+    def jobs(self, request: Request, api: API) -> View:
         """The queue of an AsyncAPI, how jobs have ended, and one job by its id."""
-        api = self._frame.find(request)
-        if api is None or api.kind != "AsyncAPI":
+        if api.kind != "AsyncAPI":
             return missing(request)
         job = request.query_params.get("id", "").strip()
         totals = self._backend.sampler.totals(key_of(api))
@@ -180,15 +170,14 @@ class ToolPages:
             content["result"] = json_text(json.dumps(content["result"], indent=2, ensure_ascii=False))
         return content
 
-    def confirm(self, request: Request) -> View:
+    def confirm(self, request: Request, api: API) -> View:
         """Ask before a change."""
-        return self._confirm(request, "", "")
+        return self._confirm(request, api, "", "")
 
-    def _confirm(self, request: Request, error: str, value: str) -> View:
-        api = self._frame.find(request)
+    def _confirm(self, request: Request, api: API, error: str, value: str) -> View:
         name = request.path_params["action"]
-        action = next((each for each in actions.actions_of(api) if each.name == name), None) if api else None
-        if api is None or action is None:
+        action = next((each for each in actions.actions_of(api) if each.name == name), None)
+        if action is None:
             return missing(request)
         try:
             warning = actions.warning(actions.read(self._backend.open(), api))
@@ -198,11 +187,8 @@ class ToolPages:
         context = {"action": action, "warning": warning, "error": error, "value": value}
         return View("confirm.html", {**self._frame.context(api, ""), **context}, ("_status.html",))
 
-    def perform(self, request: Request, form: Form) -> View | str:
+    def perform(self, request: Request, api: API, form: Form) -> View | str:
         """Make a change. Returns the URL of the API."""
-        api = self._frame.find(request)
-        if api is None:
-            return missing(request)
         cluster = self._backend.open()
         try:
             current = actions.read(cluster, api)
@@ -213,5 +199,5 @@ class ToolPages:
                 raise ClusterError("the API has changed meanwhile, and the change does not apply any more")
             actions.perform(cluster, current, action, form.get("value", ""))
         except ClusterError as error:
-            return self._confirm(request, error.message, form.get("value", ""))
+            return self._confirm(request, api, error.message, form.get("value", ""))
         return url_of(api)
