@@ -12,6 +12,7 @@ Percentage = Annotated[float, Field(ge=0, le=100)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^ /]+.*$", max_length=1024)]
 
 _REDACTED_PATH = r"^\$(\.\.?([A-Za-z_][A-Za-z0-9_-]*|\*)|\['[^']+'\]|\[([0-9]+|\*)\])+$"
+_LONGEST_PATH = 256
 
 
 def _is_path(value: str) -> str:
@@ -24,8 +25,9 @@ def _is_path(value: str) -> str:
 
 JsonPath = Annotated[
     str,
+    Field(max_length=_LONGEST_PATH),
     AfterValidator(_is_path),
-    WithJsonSchema({"type": "string", "maxLength": 256, "pattern": _REDACTED_PATH}),
+    WithJsonSchema({"type": "string", "maxLength": _LONGEST_PATH, "pattern": _REDACTED_PATH}),
 ]
 
 

@@ -92,6 +92,7 @@ def test_other_paths_are_rejected(path):
         ({"url": "kafka://a"}, "url"),
         ({"sampling": 101}, "sampling"),
         ({"maxPayloadSize": "17Mi"}, "maxPayloadSize must not be greater than 16Mi"),
+        ({"redact": ["$." + "a" * 255]}, r"redact\[0\].*256 characters"),
     ],
 )
 def test_invalid_fields_are_rejected(fields, named):
