@@ -80,7 +80,7 @@ class Consumer:
             return Dispatcher(queue, self._metrics, limit)
         from cortex_runtime.jobs.traced_dispatcher import TracedDispatcher
 
-        self._tracing.count_dropped(self._metrics)
+        self._tracing.count_dropped(self._metrics.new_dropped_spans().inc)
         return TracedDispatcher(queue, self._metrics, limit, tracing=self._tracing)
 
     async def run(self) -> int:

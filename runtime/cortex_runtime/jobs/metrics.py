@@ -1,6 +1,6 @@
 """The Prometheus metrics of a gateway and of a consumer. Each is a single process and uses the counters of prometheus_client."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -17,18 +17,16 @@ _REQUESTS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 class _Registry:
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
-        self._dropped: Counter | None = None
 
     def text(self) -> bytes:
         """Return the metrics in the Prometheus text format, version 0.0.4."""
         return generate_latest(self.registry)
 
-    def add(self, name: str, tags: Mapping[str, str], by: float) -> None:
-        """Increase the counter of dropped spans, the only one of this kind."""
-        if self._dropped is None:
-            name = name.replace("cortex_", "cortex_async_", 1)
-            self._dropped = Counter(name, "Spans of this process that were not sent", registry=self.registry)
-        self._dropped.inc(by)
+    def new_dropped_spans(self) -> Counter:
+        """Create the counter of dropped spans, which exists only with traces."""
+        return Counter(
+            "cortex_async_spans_dropped", "Spans of this process that were not sent", registry=self.registry
+        )
 
 
 class _Depths(Collector):

@@ -22,7 +22,7 @@ class TracedGateway(TracedAsgi):
 def traced_gateway(app: Gateway, tracing: Tracing, metrics: GatewayMetrics) -> TracedGateway:
     """Return the application that serves. Call it in the context from which those of all requests are copied."""
     tracing.activate()
-    tracing.count_dropped(metrics)
+    tracing.count_dropped(metrics.new_dropped_spans().inc)
     app.trace_context = _trace_context
     return TracedGateway(app, tracing)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from opentelemetry.context import attach
@@ -15,7 +16,7 @@ from cortex_runtime.handler.loaded_handler import LoadedHandler
 from cortex_runtime.jobs.worker_main import Jobs
 from cortex_runtime.messages import RunJob, RunTracedJob
 from cortex_runtime.tracing.calls import trace_models, traced_method
-from cortex_runtime.tracing.provider import Tracing, request_span
+from cortex_runtime.tracing.provider import DROPPED, Tracing, request_span
 
 
 class TracedJobs(Jobs):
@@ -36,7 +37,7 @@ class TracedJobs(Jobs):
 def traced_jobs(tracing: Tracing, handler: LoadedHandler, *arguments: Any) -> TracedJobs:
     """Return what runs the jobs of a handler. It takes the arguments of `Jobs`."""
     tracing.activate()
-    tracing.count_dropped(handler.series)
+    tracing.count_dropped(partial(handler.series.add, DROPPED, {}))
     trace_models(tracing, handler.client, served.get)
     method = handler.methods[JOB]
     function = traced_method(tracing, method.function, method.is_async)

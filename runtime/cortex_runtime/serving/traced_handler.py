@@ -4,6 +4,7 @@ Imported only if the API has an endpoint for its traces. Every function here fir
 """
 
 from dataclasses import replace
+from functools import partial
 from time import perf_counter, time_ns
 from typing import Any
 
@@ -18,12 +19,12 @@ from cortex_runtime.serving.batching import Batcher, BatchItem
 from cortex_runtime.serving.endpoint import Endpoint
 from cortex_runtime.serving.handler_service import HandlerService
 from cortex_runtime.tracing.calls import ready_at, trace_models, traced_method
-from cortex_runtime.tracing.provider import Tracing, request_span
+from cortex_runtime.tracing.provider import DROPPED, Tracing, request_span
 
 
 def traced_service(tracing: Tracing, handler: LoadedHandler, *arguments: Any, **more: Any) -> HandlerService:
     """Return a `HandlerService` whose calls have spans. It takes the arguments of `HandlerService`."""
-    tracing.count_dropped(handler.series)
+    tracing.count_dropped(partial(handler.series.add, DROPPED, {}))
     trace_models(tracing, handler.client, served.get)
 
     class TracedBatcher(Batcher):

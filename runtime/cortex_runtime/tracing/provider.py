@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context, attach
@@ -43,6 +43,7 @@ request_span: ContextVar[Span | None] = ContextVar("request_span", default=None)
 """The span of the current request, batch or job, if it is traced."""
 
 DROPPED = "cortex_spans_dropped"
+"""The counter of a worker."""
 _CLOSE_SECONDS = 3.0
 _HEADER_LOGGERS = (
     "opentelemetry.trace.propagation.tracecontext",
@@ -52,13 +53,6 @@ _HEADER_LOGGERS = (
 )
 """Loggers with warnings about invalid headers. Any client could fill the log with them."""
 _STATE = b"tracestate"
-
-
-class Counters(Protocol):
-    """Counters with labels, such as `NamedSeries`."""
-
-    def add(self, name: str, tags: Mapping[str, str], by: float) -> None:
-        """Increase a counter."""
 
 
 class Tracing:
@@ -92,9 +86,9 @@ class Tracing:
         for name in _HEADER_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
 
-    def count_dropped(self, series: "Counters") -> None:
-        """Count dropped spans in the metrics of the process from now on, with those that were dropped before."""
-        self.on_dropped = lambda spans: series.add(DROPPED, {}, spans)
+    def count_dropped(self, count: Callable[[int], None]) -> None:
+        """Call a function with each number of dropped spans from now on, and with the number of those dropped before."""
+        self.on_dropped = count
         if self._dropped:
             self.on_dropped(self._dropped)
 
