@@ -6,6 +6,8 @@ from pydantic import Field
 
 from cortex_api.base import Model
 
+Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
 
 class Condition(Model):
     """A condition, as in the status of Kubernetes objects."""
@@ -18,7 +20,7 @@ class Condition(Model):
     """Reason of the status, in CamelCase."""
     message: str
     """Explanation of the status, and what to do."""
-    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    last_transition_time: Timestamp
     """When the status last changed."""
     observed_generation: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
     """The generation that the condition refers to."""
@@ -39,7 +41,7 @@ class LastFailure(Model):
     """Termination message of the container."""
     time: str | None = None
     """Time of the failure."""
-    recovered_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    recovered_at: Timestamp | None = None
     """Time since which the API has been ready without a failure. Absent until the API has recovered."""
 
 
@@ -67,7 +69,7 @@ class QueueStatus(Model):
     """Number of queued jobs."""
     in_flight: int
     """Number of jobs that workers are processing."""
-    oldest: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    oldest: Timestamp | None = None
     """Time when the oldest queued job was submitted."""
 
 
@@ -103,7 +105,7 @@ class CandidateStatus(Model):
     """Number of compared responses."""
     disagreement: str | None = None
     """Share of these that differ."""
-    since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    since: Timestamp | None = None
     """Time when the phase began."""
 
 

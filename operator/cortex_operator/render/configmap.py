@@ -27,11 +27,11 @@ def config(api: RealtimeAPI | AsyncAPI, platform: Platform, component: str = API
 
 def _tracing(api: RealtimeAPI | AsyncAPI, platform: Platform) -> Tracing | None:
     """Return `spec.tracing` with the defaults of the platform; None if no endpoint is set."""
-    default, own = platform.tracing, api.spec.tracing or Tracing()
-    endpoint = own.endpoint or (default.endpoint if default is not None else None)
-    if endpoint is None:
+    default, own = platform.tracing, api.spec.tracing
+    endpoint = (own and own.endpoint) or (default and default.endpoint)
+    if not endpoint:
         return None
-    sampling = own.sampling
+    sampling = own.sampling if own is not None else None
     if sampling is None:
         sampling = DEFAULT_SAMPLING if default is None else default.sampling
     return Tracing(endpoint=endpoint, sampling=sampling)
