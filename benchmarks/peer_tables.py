@@ -120,20 +120,18 @@ def _middle(values: list[float], digits: int = 0) -> str:
 
 
 def _throughput(values: Values, work: str) -> str:
-    has_goals = any(each == work for each, _ in GOALS)
-
-    def goal(peer: str) -> list[str]:
-        text = peer if peer in ("", "goal") else f"{GOALS[work, peer]}" if (work, peer) in GOALS else ""
-        return [text] if has_goals else []
-
+    goals = {peer: str(ratio) for (each, peer), ratio in GOALS.items() if each == work}
     rates = values.ours(work, "requests_per_second")
-    lines = [[OURS, _middle(rates), "", _middle(values.ours(work, "cpu_us")), "", *goal("")]]
+    lines = [[OURS, _middle(rates), "", _middle(values.ours(work, "cpu_us")), ""]]
     for peer in values.best_first(work, "requests_per_second", highest=True):
         line = [peer, _middle(values.theirs(work, peer, "requests_per_second"))]
         line += [values.ratio(work, peer, "requests_per_second")]
         line += [_middle(values.theirs(work, peer, "cpu_us")), values.ratio(work, peer, "cpu_us")]
-        lines.append([*line, *goal(peer)])
-    heads = ["", "requests/s", "Cortex / peer", "CPU per request, µs", "Cortex / peer", *goal("goal")]
+        lines.append(line)
+    heads = ["", "requests/s", "Cortex / peer", "CPU per request, µs", "Cortex / peer"]
+    if goals:
+        heads.append("goal")
+        lines = [[*line, goals.get(line[0], "")] for line in lines]
     return f"### {TITLES[work]}\n\n" + _table(heads, lines)
 
 
