@@ -116,7 +116,7 @@ nats://{{ include "cortex.natsName" . }}.{{ .Release.Namespace }}.svc:4222{{ if 
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
-# To tell stable replicas of a change of the candidate at once (an annotation makes the kubelet update the volume).
+# To notify stable replicas of a change of the candidate at once (an annotation makes the kubelet update the volume).
 - apiGroups: [""]
   resources: [pods]
   verbs: [patch]
