@@ -21,6 +21,7 @@ from cortex_runtime.candidate.mirror import MOST_BODY
 from cortex_runtime.candidate.selection import VERSION, Selected
 from cortex_runtime.candidate.session import Session
 from cortex_runtime.errors import ClientDisconnected, HttpError
+from cortex_runtime.handler.routing import is_runtime_path
 from cortex_runtime.http.protocol import Answer as InlineAnswer
 from cortex_runtime.http.protocol import Headers, InlineApp
 
@@ -29,8 +30,6 @@ log = logging.getLogger("cortex")
 _STABLE_HEADER = (VERSION, STABLE.encode())
 _STABLE_LINE = b"%b: %b\r\n" % _STABLE_HEADER
 _REQUEST_ID = b"x-request-id"
-_OWN_PATHS = ("/info", "/v2", "/docs", "/openapi.json")
-"""Paths that the runtime answers itself, with all below them. The candidate answers those of inferences alone."""
 
 
 class StableAdmission(Protocol):
@@ -240,12 +239,11 @@ class _StableResponse:
 
 
 def _is_forwarded(path: str, selected: Selected) -> bool:
-    """Return whether the candidate may answer requests for a path. It answers all whose request names it."""
-    if selected is Selected.EXPLICIT or path == "/":
-        return True
-    if path.endswith("/infer"):
-        return True
-    return not any(path == own or path.startswith(f"{own}/") for own in _OWN_PATHS)
+    """Return whether the candidate may answer requests for a path.
+
+    It answers all whose request names it. Of the paths that the runtime answers itself, it answers those of inferences alone.
+    """
+    return selected is Selected.EXPLICIT or path.endswith("/infer") or not is_runtime_path(path)
 
 
 def _set_header(scope: Scope, header: tuple[bytes, bytes]) -> None:

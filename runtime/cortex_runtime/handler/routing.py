@@ -24,7 +24,8 @@ from cortex_runtime.handler.route import MARK
 
 WEBSOCKET, MOUNT = "WEBSOCKET", "MOUNT"
 VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-RESERVED = ("info", "v1", "v2", "openapi.json", "docs")
+_ANSWERED_BY_RUNTIME = ("info", "v2", "openapi.json", "docs")
+RESERVED = (*_ANSWERED_BY_RUNTIME, "v1")
 """First segments of the paths of the runtime's own protocols."""
 
 _PARAMETER = re.compile(r"{([^}]*)}")
@@ -50,6 +51,11 @@ class BoundRoute:
     route: Route
     method: Method
     application: Any = None
+
+
+def is_runtime_path(path: str) -> bool:
+    """Return whether the runtime itself answers a path. Below /v1, methods of the handler answer."""
+    return path[1:].partition("/")[0] in _ANSWERED_BY_RUNTIME
 
 
 def declared_routes(code: Code) -> list[Route]:

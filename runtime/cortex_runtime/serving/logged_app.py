@@ -4,7 +4,6 @@ A request that is not in the sample takes the same path as in an API without pay
 """
 
 import os
-import re
 from collections.abc import Awaitable, Callable
 from random import Random
 from time import time
@@ -12,6 +11,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cortex_runtime.handler.routing import is_runtime_path
 from cortex_runtime.http.protocol import Answer, Headers
 from cortex_runtime.payloads.events import Exchange, Payload
 from cortex_runtime.payloads.queue import PayloadQueue
@@ -19,8 +19,6 @@ from cortex_runtime.serving.admission import MOVED
 
 _ID = b"x-request-id"
 _JSON = b"application/json"
-_OWN = re.compile("/(info|docs|openapi[.]json|v2)(/.*)?", re.DOTALL)
-"""Paths of the runtime. Their GET requests have no payloads of the API."""
 _CLIENT_GONE, _UNAUTHORIZED = 499, 401
 
 
@@ -171,4 +169,5 @@ class _Receive:
 
 
 def _is_own(scope: Scope) -> bool:
-    return scope["method"] == "GET" and _OWN.fullmatch(scope["path"]) is not None
+    """Return whether a request has no payload of the API."""
+    return scope["method"] == "GET" and is_runtime_path(scope["path"])

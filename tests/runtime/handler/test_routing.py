@@ -165,3 +165,15 @@ def test_a_mounting_method_must_return_an_application(tmp_path):
     code = load(tmp_path, '@route("/ui", method="MOUNT")\ndef ui(self): return 3')
     with pytest.raises(StartError, match="must return an ASGI application, which is callable; got int"):
         routing.routes(code, code.target())
+
+
+@pytest.mark.parametrize("path", ["/info", "/v2", "/v2/models/iris/infer", "/docs/page.js", "/openapi.json"])
+def test_the_runtime_answers_its_own_paths(path):
+    assert routing.is_runtime_path(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "", "/information", "/v2x", "/docs.html", "/v1/embeddings", "/items/info"]
+)
+def test_the_handler_answers_other_paths_also_those_that_begin_alike(path):
+    assert not routing.is_runtime_path(path)
