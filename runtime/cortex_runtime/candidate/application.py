@@ -164,7 +164,7 @@ class SplitApp:
         self, app: ASGIApp, mirrored: bool, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Let the stable version answer a request, and offer both to the mirror."""
-        # In place: a request that moves to another worker keeps its version.
+        # In the list itself: a request that moves to another worker keeps its version.
         _set_header(scope, _STABLE_HEADER)
         body = None
         if mirrored:
@@ -247,7 +247,7 @@ def _is_forwarded(path: str, selected: Selected) -> bool:
 
 
 def _set_header(scope: Scope, header: tuple[bytes, bytes]) -> None:
-    """Set a header of a request, in place."""
+    """Set a header in the list of a request's headers."""
     headers = scope["headers"]
     headers[:] = [pair for pair in headers if pair[0] != header[0]]
     headers.append(header)

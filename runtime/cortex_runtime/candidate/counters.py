@@ -31,7 +31,7 @@ _CANDIDATE_HISTOGRAM = _STABLE_HISTOGRAM + len(BUCKETS) + 1
 _CELLS = _CANDIDATE_HISTOGRAM + len(BUCKETS) + 1
 _BOUNDS = (*BUCKETS, float("inf"))
 _ENOUGH = 100
-"""Responses of the stable version from which on its latency beside the candidate is used, instead of that since the start."""
+"""Responses of the stable version from which on its latency since the split is used, instead of that since the start."""
 
 
 def _number(version: str) -> float:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.config import Config
 from uvicorn.server import Server
 
 from cortex_runtime.candidate.application import SplitApp, StableApp
@@ -23,7 +22,7 @@ log = logging.getLogger("cortex")
 class Switch:
     """The split of one worker. Used on its event loop.
 
-    config, server: of the worker. max_body: bytes of a request. timeout: seconds of a request. most_forwarded: requests
+    server: of the worker. max_body: bytes of a request. timeout: seconds of a request. most_forwarded: requests
     that are forwarded at the same time. api: its name. tracker: spec.tracker, or None. wrap: returns the application to install.
     propagate: adds headers to each request for the candidate.
 
@@ -33,7 +32,6 @@ class Switch:
     def __init__(
         self,
         app: StableApp,
-        config: Config,
         server: Server,
         worker_counters: WorkerCounters,
         *,
@@ -45,7 +43,7 @@ class Switch:
         wrap: Callable[[Any], Any] = lambda app: app,
         propagate: Propagate | None = None,
     ) -> None:
-        self._app, self._config, self._server = app, config, server
+        self._app, self._server = app, server
         self._counters = worker_counters
         self._max_body, self._timeout, self._most_forwarded = max_body, timeout, most_forwarded
         self._api, self._tracker = api, tracker
@@ -99,9 +97,10 @@ class Switch:
 
     def _install(self, app: Any) -> None:
         app = self._wrap(app)
-        self._config.app = app
-        if self._config.loaded:
-            self._config.loaded_app = app
+        config = self._server.config
+        config.app = app
+        if config.loaded:
+            config.loaded_app = app
         for connection in self._server.server_state.connections:
             # The set has the WebSockets too.
             if isinstance(connection, InlineProtocol):

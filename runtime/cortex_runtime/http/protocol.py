@@ -19,6 +19,11 @@ Answer = tuple[bytes, bytes, bytes]
 """Content type, further header lines with their line ends, and body of a response with status 200."""
 
 
+def request_id_of(lines: bytes) -> str:
+    """Return the request ID in the header lines of an `Answer`."""
+    return lines.partition(b"x-request-id: ")[2].partition(b"\r\n")[0].decode()
+
+
 class InlineApp(Protocol):
     """The interface of an application that can answer inline, in addition to ASGI."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cortex_runtime.handler.routing import is_runtime_path
-from cortex_runtime.http.protocol import Answer, Headers
+from cortex_runtime.http.protocol import Answer, Headers, request_id_of
 from cortex_runtime.payloads.events import Exchange, Payload
 from cortex_runtime.payloads.queue import PayloadQueue
 from cortex_runtime.serving.admission import MOVED
@@ -78,12 +78,11 @@ class LoggedApp:
         fields = dict(headers)
         response = _Body(self._most)
         response.add(content)
-        request_id = lines.partition(_ID + b": ")[2].partition(b"\r\n")[0].decode()
         self._queue.add(
             Exchange(
                 verb.decode(),
                 endpoint.path,
-                request_id,
+                request_id_of(lines),
                 200,
                 recorded.payload(fields, began),
                 response.payload({b"content-type": kind}, time()),

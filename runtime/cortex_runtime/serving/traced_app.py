@@ -11,12 +11,10 @@ from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import set_span_in_context
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cortex_runtime.http.protocol import Answer, Headers
+from cortex_runtime.http.protocol import Answer, Headers, request_id_of
 from cortex_runtime.serving.admission import ARRIVED, MOVED, ROUTE
 from cortex_runtime.tracing.asgi import OnEnd, TracedAsgi
 from cortex_runtime.tracing.provider import Tracing, request_span
-
-_ID = b"x-request-id: "
 
 
 class TracedApp(TracedAsgi):
@@ -70,8 +68,7 @@ class TracedApp(TracedAsgi):
             # Nothing was called. The request uses ASGI, where its span begins again.
             return None
         if isinstance(answer, tuple):
-            request_id = answer[1].partition(_ID)[2].partition(b"\r\n")[0].decode()
-            self.end(span, began, endpoint.path, 200, request_id)
+            self.end(span, began, endpoint.path, 200, request_id_of(answer[1]))
             return answer
         rest: ASGIApp = answer
 

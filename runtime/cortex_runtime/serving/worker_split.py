@@ -97,7 +97,6 @@ class WorkerSplit:
         timeout = units.seconds(spec.handler.request_timeout)
         switch = Switch(
             self._app,
-            self._server.config,
             self._server,
             WorkerCounters(self._app.metrics.shared, self._slot),
             max_body=units.parse_bytes(spec.handler.max_body_size),
