@@ -10,7 +10,7 @@ from .conformance import conform
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 
-@pytest.mark.parametrize("example", ["streaming", "openai-chat"])
+@pytest.mark.parametrize("example", ["streaming", "openai-chat", "routes"])
 def test_responses_are_as_the_document_describes_them(example, serve):
     project = EXAMPLES / example
     handler = yaml.safe_load((project / "api.yaml").read_text())["spec"]["handler"]
