@@ -133,7 +133,7 @@ class Cluster:
         Returns the response of a pod or Service with any status. Raises ClusterError if the API server returns an error.
         """
         response = self._send(method, url_path, query, body, headers, timeout)
-        with _translate_errors(self._server):
+        with _translate_errors(self.server):
             content = response.read()
         if response.status >= 400 and (error := _api_server_error(url_path, response.status, content)):
             raise error
@@ -149,20 +149,16 @@ class Cluster:
         timeout: the longest time without data, in seconds.
         """
         response = self._send("GET", url_path, query, None, None, timeout)
-        with _translate_errors(self._server):
+        with _translate_errors(self.server):
             if response.status >= 400 and (
                 error := _api_server_error(url_path, response.status, response.read())
             ):
                 raise error
-        return Stream(response, self._server)
+        return Stream(response, self.server)
 
     @property
     def server(self) -> str:
         """The URL of the API server."""
-        return self._server
-
-    @property
-    def _server(self) -> str:
         return str(self.configuration.host)
 
     def authorization(self) -> dict[str, str]:
@@ -175,7 +171,7 @@ class Cluster:
         from kubernetes.client.rest import should_bypass_proxies
 
         proxy, no_proxy = self.configuration.proxy, self.configuration.no_proxy
-        return proxy if proxy and not should_bypass_proxies(self._server, no_proxy or "") else None
+        return proxy if proxy and not should_bypass_proxies(self.server, no_proxy or "") else None
 
     def _send(
         self,
@@ -188,10 +184,10 @@ class Cluster:
     ) -> Any:
         from urllib3 import Timeout
 
-        url = self._server.rstrip("/") + url_path + (f"?{urlencode(query)}" if query else "")
+        url = self.server.rstrip("/") + url_path + (f"?{urlencode(query)}" if query else "")
         all_headers = {"accept": "application/json", "user-agent": "cortex-cli", **(headers or {})}
         all_headers |= self.authorization()
-        with _translate_errors(self._server):
+        with _translate_errors(self.server):
             return self._pool.request(
                 method,
                 url,

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Literal
 
 from markupsafe import Markup, escape
@@ -55,18 +56,18 @@ class Chart:
     marks: list[Mark] = field(default_factory=list)
     whole: bool = False
 
-    @property
+    @cached_property
     def has_data(self) -> bool:
         """Whether any value is known."""
         return any(value is not None for series in self.series for _, value in series.values)
 
-    @property
+    @cached_property
     def top(self) -> float:
         """The value at the upper edge."""
         every = [value for series in self.series for _, value in series.values if value is not None]
         return nice(max(every, default=0.0), self.whole)
 
-    @property
+    @cached_property
     def bottom(self) -> float:
         """The value at the lower edge: 0, or less if a value is negative."""
         lowest = min((v for series in self.series for _, v in series.values if v is not None), default=0.0)

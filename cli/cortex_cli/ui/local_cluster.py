@@ -84,7 +84,8 @@ class LocalCluster(Cluster):
         threading.Thread(target=self._poll, daemon=True).start()
 
     @property
-    def _server(self) -> str:
+    def server(self) -> str:
+        """The URL of the API."""
         return f"http://{HOST}:{self._port}"
 
     def get(self, path: str, **query: str) -> Object:
@@ -188,11 +189,11 @@ class LocalCluster(Cluster):
             "reason": str((waiting or {}).get("reason") or "Starting") if waiting is not None else "Ready",
             "message": str((waiting or {}).get("message") or "")
             if waiting is not None
-            else f"serves at {self._server}",
+            else f"serves at {self.server}",
         }
         status: Object = {
             "observedGeneration": 1,
-            "url": self._server,
+            "url": self.server,
             "replicas": 1,
             "readyReplicas": int(waiting is None),
             "conditions": [condition],
