@@ -5,10 +5,10 @@ import threading
 
 import click
 
+from cortex_api.contract import AWAITING_PROJECT
 from cortex_cli.apis import API
 from cortex_cli.development.replica_client import Outcome
 
-_WAITING = "waiting for the files"
 _MAX_NAMES = 3
 _REPORTED_BYTES = 1 << 20
 
@@ -38,7 +38,7 @@ class Report:
     def waiting(self, api: API) -> None:
         """Print why the copy has no replica yet, when that changes."""
         ready = api.ready
-        if api.is_outdated or not ready["reason"] or _WAITING in ready["message"]:
+        if api.is_outdated or not ready["reason"] or AWAITING_PROJECT in ready["message"]:
             return
         self._once(f"{self._name}: {ready['reason']}: {ready['message']}")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cortex_api import Document
+from cortex_api.contract import AWAITING_PROJECT
 from cortex_runtime import tracing
 from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.handler.project_source import ProjectSource
@@ -399,7 +400,7 @@ class WorkerPool:
         """Serve the development endpoint until the first version of the project is loaded, or `stop`."""
         from cortex_runtime.replica.development import Development
 
-        self._set_step("waiting for the files of the project from `cortex dev`")
+        self._set_step(AWAITING_PROJECT)
         self._development = Development(
             self._options.host, port, self._source.folder, self.reload, lambda: self._step[0]
         )
