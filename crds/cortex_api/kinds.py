@@ -118,7 +118,7 @@ class Queue(Model):
     lease: Duration = "60s"
     """Duration of a worker's lease on a job. If the worker does not renew it in time, another worker takes the job."""
     retention: Duration = "168h"
-    """How long results are stored."""
+    """How long results, and the payloads of failed jobs, are stored."""
     deletion_policy: Literal["Retain", "Delete"] = "Retain"
     """Whether the queue and its results are kept or deleted when the API is deleted."""
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None = None

@@ -13,19 +13,21 @@ On the API's port:
 - GET /ID: 200 {"id", "status"} with status in_queue, in_progress, completed (and "result", "timestamp") or failed (and
   "error", "reason", "timestamp"); `?wait=20s` responds once the job has ended, or after that time (at most a minute).
 - DELETE /ID cancels: 200, as GET. A job that has ended stays unchanged.
+- POST /ID/retry queues a failed job again, with all its attempts: 200, as GET. 409 if the job has not failed.
 - GET /openapi.json and /docs, unless handler.docs is false: the OpenAPI document and a page that shows it.
 - Errors: 400, 401 no valid API key (if handler.apiKeys is set), 404 unknown id, 413, 415, 422 key used for another request,
   503 with Retry-After: queue full or unreachable.
 
 On the admin port, alongside /healthz, /readyz (200 from the first connection to the queue until the drain), /metrics and /load:
 GET /queue: 200 {"queued": 3, "in_flight": 1, "oldest_seconds": 4.2} (null if the backend does not report it), or
-503 {"error": "QueueUnreachable", "message"}. SIGTERM drains.
+503 {"error": "QueueUnreachable", "message"}; and GET /jobs (see job_list.py). SIGTERM drains.
 """
 
 import asyncio
 import logging
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,12 +38,19 @@ import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cortex_api import Document, units
-from cortex_api.contract import MAX_REPLICAS_VARIABLE, QUEUE_PATH, QUEUE_URL_VARIABLE, WEBHOOK_SECRET_VARIABLE
+from cortex_api.contract import (
+    JOBS_PATH,
+    MAX_REPLICAS_VARIABLE,
+    QUEUE_PATH,
+    QUEUE_URL_VARIABLE,
+    WEBHOOK_SECRET_VARIABLE,
+)
 from cortex_runtime.errors import StartError
 from cortex_runtime.http import response
 from cortex_runtime.http.server import Server, plain
 from cortex_runtime.jobs.gateway_app import Gateway
 from cortex_runtime.jobs.gateway_protocol import GatewayProtocol
+from cortex_runtime.jobs.job_list import job_list
 from cortex_runtime.jobs.metrics import GatewayMetrics
 from cortex_runtime.jobs.queue_state import QueueState
 from cortex_runtime.logs import records
@@ -58,6 +67,7 @@ log = logging.getLogger("cortex")
 
 _QUEUE_SECONDS = 2.0
 """Timeout for measuring the queue; shorter than that of the operator's request."""
+_JOBS_SECONDS = 5.0
 _SWEEP_SECONDS = (60.0, 3600.0)
 
 
@@ -74,28 +84,42 @@ class GatewayOptions:
 
 
 class GatewayAdmin:
-    """The admin port of a replica, with GET /queue in addition."""
+    """The admin port of a replica, with GET /queue and GET /jobs in addition."""
 
-    def __init__(self, admin: Admin, state: QueueState) -> None:
+    def __init__(self, admin: Admin, state: QueueState, queue: Queue) -> None:
         self._admin = admin
         self._state = state
+        self._queue = queue
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to one request."""
-        if scope["type"] != "http" or scope["path"] != QUEUE_PATH:
+        if scope["type"] == "http" and scope["path"] == QUEUE_PATH:
+            await _report(send, _QUEUE_SECONDS, self._depth)
+        elif scope["type"] == "http" and scope["path"] == JOBS_PATH:
+            await _report(send, _JOBS_SECONDS, self._jobs)
+        else:
             await self._admin(scope, receive, send)
-            return
-        try:
-            async with asyncio.timeout(_QUEUE_SECONDS):
-                depth = await self._state.fresh()
-        except (Unreachable, TimeoutError) as error:
-            message = str(error) or f"no response within {_QUEUE_SECONDS:g} s"
-            await response.send(
-                send, 503, response.JSON, orjson.dumps({"error": "QueueUnreachable", "message": message})
-            )
-            return
-        fields = {"queued": depth.waiting, "in_flight": depth.taken, "oldest_seconds": depth.oldest}
-        await response.send(send, 200, response.JSON, orjson.dumps(fields))
+
+    async def _depth(self) -> dict[str, Any]:
+        depth = await self._state.fresh()
+        return {"queued": depth.waiting, "in_flight": depth.taken, "oldest_seconds": depth.oldest}
+
+    async def _jobs(self) -> dict[str, Any]:
+        if not self._state.reached:
+            raise Unreachable(self._state.problem)
+        return await job_list(self._queue)
+
+
+async def _report(send: Send, seconds: float, read: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+    """Respond with what the queue returns within some seconds, or with 503."""
+    status = 200
+    try:
+        async with asyncio.timeout(seconds):
+            content = await read()
+    except (Unreachable, TimeoutError) as error:
+        message = str(error) or f"no response within {seconds:g} s"
+        status, content = 503, {"error": "QueueUnreachable", "message": message}
+    await response.send(send, status, response.JSON, orjson.dumps(content))
 
 
 def gateway(options: GatewayOptions) -> int:
@@ -161,7 +185,7 @@ async def _run(options: GatewayOptions, document: Document, queue: Queue, limit:
         return None if state.reached else NotReady("QueueUnreachable", state.problem)
 
     listeners = [listen(options.host, port) for port in (options.port, options.admin_port)]
-    admin = GatewayAdmin(Admin(problem, metrics.text, metrics.in_flight), state)
+    admin = GatewayAdmin(Admin(problem, metrics.text, metrics.in_flight), state, queue)
     servers = [Server(_config(each), lambda: None) for each in (served, admin)]
     serving = [
         asyncio.create_task(server.serve(sockets=[listener]))

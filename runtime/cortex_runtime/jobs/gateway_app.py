@@ -21,6 +21,7 @@ from cortex_runtime.jobs.queue_state import QueueState
 from cortex_runtime.logs.access_log import AccessLog
 from cortex_runtime.logs.records import RequestIds, request_id
 from cortex_runtime.queues.base import Full, Missing, Record, Status, Unreachable
+from cortex_runtime.queues.dead_letters import NotRetryable
 from cortex_runtime.queues.job_json import view
 from cortex_runtime.queues.queue import Queue
 from cortex_runtime.queues.submissions import OtherRequest
@@ -118,10 +119,14 @@ class Gateway:
                     [(b"allow", b"POST")],
                 )
             return await self._take(receive, headers)
-        identity = path[1:]
-        if not _ID(identity):
+        identity, slash, action = path[1:].partition("/")
+        if not _ID(identity) or (slash and action != "retry"):
             raise HttpError(404, f"{path} not found; use POST / to submit a job and GET /ID to read it")
-        if verb == "GET":
+        if action:
+            if verb != "POST":
+                raise HttpError(405, f"method {verb} not allowed for {path}; use POST", [(b"allow", b"POST")])
+            record = await self._retry(identity)
+        elif verb == "GET":
             wait = _wait(scope["query_string"])
             record = await self._find(identity, wait)
         elif verb == "DELETE":
@@ -178,6 +183,14 @@ class Gateway:
             raise UserError(f"X-Cortex-Webhook: {problem}")
         return given
 
+    async def _retry(self, identity: str) -> Record | None:
+        if not self._state.reached:
+            raise Unreachable(self._state.problem)
+        record = await self._queue.dead_letters.retry(identity)
+        if record is not None:
+            log.info("job %s is retried", identity)
+        return record
+
     async def _find(self, identity: str, wait: float) -> Record | None:
         if not self._state.reached:
             raise Unreachable(self._state.problem)
@@ -200,6 +213,8 @@ def _of_the_queue(error: Exception) -> Exception:
     """Return what an error of the queue means to a client; any other error unchanged."""
     if isinstance(error, OtherRequest):
         return HttpError(422, str(error))
+    if isinstance(error, NotRetryable):
+        return HttpError(409, str(error))
     if isinstance(error, Full):
         return HttpError(503, f"the queue is out of space: {error}", [(b"retry-after", b"30")])
     if isinstance(error, Unreachable):

@@ -1,4 +1,4 @@
-"""The OpenAPI document of an AsyncAPI, which its gateway serves: submit a job, read it, cancel it.
+"""The OpenAPI document of an AsyncAPI, which its gateway serves: submit a job, read it, cancel it, retry it.
 
 The gateway does not run the code of the handler, so it does not know the type of the payload.
 """
@@ -78,6 +78,15 @@ def document(api: Document) -> bytes:
         "responses": {"200": json_of(_JOB, "The job")},
     }
     frame.add("/{id}", "DELETE", cancel, ("404", "500"))
+    retry = {
+        "operationId": "retry",
+        "tags": [tag],
+        "summary": "Run a failed job again",
+        "description": "With its id, its payload and all its attempts. 409 if the job has not failed.",
+        "parameters": [_ID],
+        "responses": {"200": json_of(_JOB, "The job")},
+    }
+    frame.add("/{id}/retry", "POST", retry, ("404", "409", "500"))
     return frame.build()
 
 

@@ -26,6 +26,8 @@ Guarantees, which hold when any process exits between any two writes:
   previous job of the key may have ended meanwhile; then that job is returned, and a worker drops the message.
 - At the end of a job these steps happen in this order: store the result, write the record, publish the webhook's message, delete
   the payload, settle the message. Each step may be repeated; a message delivered after the end of its job repeats the later ones.
+- A failed job keeps its payload until its record expires, so that it can be retried (see dead_letters.py): its message is stored
+  before it is settled.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -212,6 +214,9 @@ class Depth:
     oldest: float | None
 
 
+Kind = Literal["payload", "failed"]
+"""Objects: large payloads, and the messages of failed jobs."""
+
 Changed = Callable[[float], Awaitable[None]]
 """Waits until a record may have changed, at most the given number of seconds."""
 
@@ -219,8 +224,8 @@ Changed = Callable[[float], Awaitable[None]]
 class Backend(Protocol):
     """The store and the messages of one API's queue. Each method raises Unreachable; methods that store also raise Full.
 
-    inline: maximum size in bytes of a payload in its message and of a result in its record. finds_messages: whether `find`
-    returns the message of a job, `publish` refuses a second one, and Delivery.times counts all deliveries.
+    inline: maximum size in bytes of a payload in its message and of a result in its record. finds_messages: whether `find` and
+    `oldest` return messages of jobs, `publish` refuses a second one, and Delivery.times counts all deliveries.
     """
 
     inline: int
@@ -259,8 +264,8 @@ class Backend(Protocol):
     async def remove(self, name: str) -> None:
         """Delete a payload. A missing one is not an error."""
 
-    def payloads(self) -> AsyncIterator[str]:
-        """Yield the names of the stored payloads: payload/ID/..."""
+    def stored(self, kind: Kind) -> AsyncIterator[str]:
+        """Yield the names of the stored payloads (payload/ID/...) or dead letters (failed/...), in any order."""
 
     async def publish(self, channel: Channel, id: str, data: bytes) -> None:
         """Store a message, which may be delivered twice.
@@ -270,6 +275,9 @@ class Backend(Protocol):
 
     async def find(self, id: str) -> bytes | None:
         """Return the message of a job that is queued or running, or None. Only with finds_messages."""
+
+    async def oldest(self, limit: int) -> list[bytes]:
+        """Return the messages of the oldest jobs that are queued or running. Only with finds_messages."""
 
     async def withdraw(self, id: str) -> None:
         """Delete the message of a job if the backend can; otherwise a worker receives it and drops it."""

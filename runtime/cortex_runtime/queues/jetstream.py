@@ -77,13 +77,12 @@ class JetStream:
 
     async def last(self, stream: str, subject: str) -> Msg | None:
         """Return the last message of a subject, or None. Reads from any replica of the stream."""
-        answer = await self._request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
-        status = (answer.headers or {}).get("Status")
-        if status is None:
-            return answer
-        if status == "404":
-            return None
-        raise Unreachable(f"NATS: {status} {(answer.headers or {}).get('Description', '')}")
+        return _direct(await self._request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b""))
+
+    async def next(self, stream: str, subject: str, sequence: int) -> Msg | None:
+        """Return the first message from a sequence on whose subject matches a pattern, or None. Reads from any replica."""
+        body = orjson.dumps({"seq": sequence, "next_by_subj": subject})
+        return _direct(await self._request(f"$JS.API.DIRECT.GET.{stream}", body))
 
     async def publish(self, subject: str, data: bytes) -> None:
         """Publish without waiting for a response."""
@@ -276,6 +275,17 @@ class Inbox:
     def _server(self) -> str:
         url = self._client.connected_url
         return url.netloc.rpartition("@")[2] if url is not None else "an unknown address"
+
+
+def _direct(answer: Msg) -> Msg | None:
+    """Return the message that was read, or None if it does not exist."""
+    headers = answer.headers or {}
+    status = headers.get("Status")
+    if status is None:
+        return answer
+    if status == "404":
+        return None
+    raise Unreachable(f"NATS: {status} {headers.get('Description', '')}")
 
 
 def _checked(message: Msg) -> dict[str, Any]:

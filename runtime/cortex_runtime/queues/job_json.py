@@ -13,11 +13,11 @@ def view(record: Record, result: bytes = b"") -> bytes:
     fields: dict[str, Any] = {"id": record.id, "status": record.status.value}
     if record.status is Status.COMPLETED:
         head = orjson.dumps(fields)[:-1]
-        return b'%b,"result":%b,"timestamp":%b}' % (head, result, orjson.dumps(_moment(record.updated)))
+        return b'%b,"result":%b,"timestamp":%b}' % (head, result, orjson.dumps(rfc3339(record.updated)))
     if record.attempt:
         fields["attempts"] = record.attempt
     if record.status is Status.FAILED:
-        fields |= {"error": record.message, "reason": record.reason, "timestamp": _moment(record.updated)}
+        fields |= {"error": record.message, "reason": record.reason, "timestamp": rfc3339(record.updated)}
     elif record.status is Status.IN_PROGRESS:
         if record.progress is not None:
             fields["progress"] = record.progress
@@ -28,6 +28,6 @@ def view(record: Record, result: bytes = b"") -> bytes:
     return orjson.dumps(fields)
 
 
-def _moment(seconds: float) -> str:
-    """Return RFC 3339, in UTC with milliseconds."""
+def rfc3339(seconds: float) -> str:
+    """Return Unix time in the format of RFC 3339, in UTC with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -29,6 +29,7 @@ from cortex_runtime.queues.base import (
     Depth,
     Entry,
     Full,
+    Kind,
     Missing,
     Unreachable,
 )
@@ -179,9 +180,9 @@ class NatsBackend:
             f"STREAM.PURGE.{self._stream('objects')}", {"filter": f"{self._object(name)}.>"}
         )
 
-    async def payloads(self) -> AsyncIterator[str]:
-        """Yield the names of the stored payloads, including incomplete ones."""
-        subject = self._object("payload")
+    async def stored(self, kind: Kind) -> AsyncIterator[str]:
+        """Yield the names of the stored objects of a kind, including incomplete ones."""
+        subject = self._object(kind)
         seen, offset = set(), 0
         while True:
             answer = await self._server.call_api(
@@ -190,7 +191,7 @@ class NatsBackend:
             )
             subjects = answer["state"].get("subjects") or {}
             for found in subjects:
-                name = "/".join(("payload", *found[len(subject) + 1 :].split(".")[:-1]))
+                name = "/".join((kind, *found[len(subject) + 1 :].split(".")[:-1]))
                 if name not in seen:
                     seen.add(name)
                     yield name
@@ -217,6 +218,18 @@ class NatsBackend:
         # From the leader: a replica may not have the message of a job that has just been accepted.
         message = await self._last("jobs", self._message("jobs", id), fresh=True)
         return None if message is None else message[0]
+
+    async def oldest(self, limit: int) -> list[bytes]:
+        """Return the messages of the oldest jobs that are queued or running."""
+        found: list[bytes] = []
+        sequence = 1
+        while len(found) < limit:
+            message = await self._server.next(self._stream("jobs"), self._message("jobs", "*"), sequence)
+            if message is None:
+                break
+            found.append(message.data)
+            sequence = int((message.headers or {})["Nats-Sequence"]) + 1
+        return found
 
     async def withdraw(self, id: str) -> None:
         """Delete the message of a job."""

@@ -26,8 +26,9 @@ from cortex_runtime.queues.base import (
     Ticket,
 )
 from cortex_runtime.queues.claims import Claims, Job, exhausted
+from cortex_runtime.queues.dead_letters import DeadLetters
 from cortex_runtime.queues.hooks import Hooks
-from cortex_runtime.queues.records import Records, Settings, new_record
+from cortex_runtime.queues.records import CANCELLED, PAYLOAD_LOST, Records, Settings, is_retryable, new_record
 from cortex_runtime.queues.submissions import Submissions
 
 log = logging.getLogger("cortex")
@@ -39,6 +40,7 @@ class Queue:
     """The jobs of one API.
 
     owner: identity of this worker, unique among all processes. clock: returns Unix time. hooks: the webhooks to deliver.
+    dead_letters: the jobs that have failed.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Queue:
         self._suspects: set[str] = set()
         self._records = Records(backend, settings, clock)
         self.hooks = Hooks(backend, self._records)
+        self.dead_letters = DeadLetters(backend, self._records, clock)
         self._submissions = Submissions(backend, self._records, clock)
         self._claims = Claims(backend, settings, self._records, owner, clock)
 
@@ -122,7 +125,7 @@ class Queue:
             record, revision = found
             if record.ended:
                 return record
-            final = self._records.final(record, Status.FAILED, "Cancelled", "the job was cancelled")
+            final = self._records.final(record, Status.FAILED, CANCELLED, "the job was cancelled")
             try:
                 await self._records.write(final, revision, time.monotonic() + 5)
             except Conflict:
@@ -135,6 +138,25 @@ class Queue:
                     await self.backend.remove(record.payload)
             return final
         return None
+
+    async def oldest(self, limit: int) -> list[Record] | None:
+        """Return the oldest jobs that have not ended, the oldest first. None if the backend cannot list them."""
+        if not self.backend.finds_messages:
+            return None
+        messages = await self.backend.oldest(limit)
+        found = await asyncio.gather(*(self._open_job(data) for data in messages))
+        return [record for record in found if record is not None]
+
+    async def _open_job(self, data: bytes) -> Record | None:
+        """Return the record of the job of a message; None if it has ended, or the message is invalid."""
+        try:
+            ticket = Ticket.unpack(data)
+        except (ValueError, NewerFormat):
+            return None
+        entry = await self.backend.read(ticket.id)
+        if entry is None or self._records.precedes(record := Record.unpack(entry.data), ticket):
+            return new_record(ticket)
+        return None if record.ended else record
 
     async def _find(self, identity: str, fresh: bool) -> tuple[Record, Any] | None:
         """Return the record of a job and its revision: None if only its message exists. None if the job is unknown or expired."""
@@ -167,13 +189,13 @@ class Queue:
         return await self.backend.depth("jobs")
 
     async def sweep(self) -> int:
-        """Delete expired results, and payloads whose job has ended or was never accepted. Return the number of payloads.
+        """Delete expired results, and payloads that no job needs. Return the number of payloads.
 
         Called every few minutes; a payload is deleted when two consecutive calls find it unused.
         """
         await self.backend.expire(self.settings.keep)
         orphans = set()
-        async for name in self.backend.payloads():
+        async for name in self.backend.stored("payload"):
             if await self._is_orphan(name):
                 orphans.add(name)
         gone = orphans & self._suspects
@@ -186,8 +208,10 @@ class Queue:
         """Return whether no job needs a stored payload."""
         identity = name.split("/")[1]
         entry = await self.backend.read(identity, fresh=True)
-        if entry is not None and not Record.unpack(entry.data).ended:
-            return False
+        if entry is not None:
+            record = Record.unpack(entry.data)
+            if not record.ended or (record.payload == name and is_retryable(record)):
+                return False
         if not self.backend.finds_messages:
             return True
         # An ended record may belong to the previous job of the same idempotency key.
@@ -221,7 +245,7 @@ class Queue:
             try:
                 job.payload = await self.backend.get(job.ticket.payload.stored)
             except Missing:
-                await self.fail(job, "PayloadLost", "the payload is missing in the store")
+                await self.fail(job, PAYLOAD_LOST, "the payload is missing in the store")
                 return None
         return job
 

@@ -23,7 +23,11 @@ from cortex_runtime.queues.base import (
 
 log = logging.getLogger("cortex")
 
+CANCELLED, PAYLOAD_LOST, MESSAGE_LOST = "Cancelled", "PayloadLost", "MessageLost"
+"""Reasons of jobs that cannot be retried."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_LATEST = 10**14
+"""Milliseconds of Unix time that are not reached."""
 _MESSAGE_LIFE = 13.5 * 24 * 3600
 """Seconds. SQS deletes a message after 14 days."""
 
@@ -107,7 +111,7 @@ class Records:
         if held:
             return record
         final = self.final(
-            record, Status.FAILED, "MessageLost", "the message of the job is missing in the queue"
+            record, Status.FAILED, MESSAGE_LOST, "the message of the job is missing in the queue"
         )
         try:
             await self.write(final, revision, time.monotonic() + 5)
@@ -120,12 +124,23 @@ class Records:
         """Run the steps after the end of a job. Idempotent."""
         try:
             await self.announce(record)
-            if ticket.payload.stored:
+            if is_retryable(record):
+                await self._keep(record, ticket)
+            elif ticket.payload.stored:
                 await self.backend.remove(ticket.payload.stored)
             await self.backend.settle(delivery)
         except (Unreachable, Full) as error:
             # The message is delivered again, which repeats these steps.
             log.warning("job %s has ended, but failed to settle its message: %s", record.id, error)
+
+    async def _keep(self, record: Record, ticket: Ticket) -> None:
+        """Store the message of a failed job. In a full store, the job cannot be retried: the space must become free."""
+        try:
+            await self.backend.put(letter_name(record), ticket.pack(), self.settings.keep)
+        except Full as error:
+            log.warning("job %s cannot be retried, because its payload was not kept: %s", record.id, error)
+            if ticket.payload.stored:
+                await self.backend.remove(ticket.payload.stored)
 
     async def announce(self, record: Record) -> None:
         """Publish the message for the webhook of a job, if it has one."""
@@ -140,6 +155,16 @@ class Records:
     def precedes(record: Record, ticket: Ticket) -> bool:
         """Return whether the record belongs to an expired earlier job with the same idempotency key."""
         return record.ended and ticket.submitted > record.expires
+
+
+def is_retryable(record: Record) -> bool:
+    """Return whether a job has failed in a way that keeps its payload."""
+    return record.status is Status.FAILED and record.reason not in (CANCELLED, PAYLOAD_LOST, MESSAGE_LOST)
+
+
+def letter_name(record: Record) -> str:
+    """Return the name of the dead letter of a failed job. The newest failure has the first name in alphabetical order."""
+    return f"failed/{_LATEST - int(record.updated * 1000):015d}/{record.id}"
 
 
 def new_record(ticket: Ticket) -> Record:

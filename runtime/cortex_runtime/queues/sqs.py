@@ -29,6 +29,7 @@ from cortex_runtime.queues.base import (
     Depth,
     Entry,
     Full,
+    Kind,
     Missing,
     Record,
     Unreachable,
@@ -115,7 +116,7 @@ class SqsBackend:
         yield changed
 
     async def put(self, name: str, data: bytes, ttl: float | None) -> None:
-        """Store a payload or result; `expire` deletes results."""
+        """Store an object; `expire` deletes results and dead letters."""
         await self._run(self._put, f"objects/{name}", data, {})
 
     async def get(self, name: str) -> bytes:
@@ -127,9 +128,9 @@ class SqsBackend:
         """Delete a payload. A missing one is not an error."""
         await self._run(self._delete, f"objects/{name}")
 
-    async def payloads(self) -> AsyncIterator[str]:
-        """Yield the names of the stored payloads."""
-        for key, _ in await self._run(self._list, "objects/payload/"):
+    async def stored(self, kind: Kind) -> AsyncIterator[str]:
+        """Yield the names of the stored objects of a kind."""
+        for key, _ in await self._run(self._list, f"objects/{kind}/"):
             yield key.removeprefix("objects/")
 
     async def publish(self, channel: Channel, id: str, data: bytes) -> None:
@@ -139,6 +140,10 @@ class SqsBackend:
 
     async def find(self, id: str) -> bytes | None:
         """Do not call: SQS can't look up a message."""
+        raise NotImplementedError
+
+    async def oldest(self, limit: int) -> list[bytes]:
+        """Do not call: SQS can't look up messages."""
         raise NotImplementedError
 
     async def withdraw(self, id: str) -> None:
@@ -190,7 +195,7 @@ class SqsBackend:
         return Depth(waiting + delayed, taken, None)
 
     async def expire(self, keep: float) -> None:
-        """Delete records and results of ended jobs older than `keep` seconds."""
+        """Delete records, results and dead letters of ended jobs older than `keep` seconds."""
         await self._run(self._expire, keep)
 
     # Blocking calls
@@ -309,9 +314,10 @@ class SqsBackend:
                 with contextlib.suppress(Missing):
                     if Record.unpack(self._get(key).data).ended:
                         self._delete(key)
-        for key, changed in self._list("objects/result/"):
-            if changed < before:
-                self._delete(key)
+        for below in ("objects/result/", "objects/failed/"):
+            for key, changed in self._list(below):
+                if changed < before:
+                    self._delete(key)
 
 
 class _Stale(Unreachable):

@@ -102,7 +102,7 @@ async def life(make: Make, name: str, fault: Any, key: str = "key", patience: fl
         assert not key or announced == {identity}
         await healthy.sweep()
         await healthy.sweep()
-        assert [payload async for payload in healthy.backend.payloads()] == []
+        assert [payload async for payload in healthy.backend.stored("payload")] == []
         return faulty.calls
     except AssertionError as error:
         raise AssertionError(f"{name}: {error}; calls: {faulty.calls}") from error

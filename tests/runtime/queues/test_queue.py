@@ -76,7 +76,7 @@ async def test_payload_and_result_of_any_size_are_stored(queue: Make) -> None:
         record = await one.status(identity)
         assert record is not None
         assert await one.result(record) == result
-    assert [name async for name in one.backend.payloads()] == []
+    assert [name async for name in one.backend.stored("payload")] == []
 
 
 async def test_jobs_of_another_api_are_not_taken(queue: Make) -> None:
@@ -202,7 +202,7 @@ async def test_cancel_a_queued_a_running_and_an_ended_job(queue: Make) -> None:
     assert (record.status, record.reason) == (Status.FAILED, "Cancelled")
     assert await one.take(1, SHORT) == []
     await emptied(one)
-    assert [name async for name in one.backend.payloads()] == []
+    assert [name async for name in one.backend.stored("payload")] == []
 
     running = await one.submit(b"x", "text/plain")
     job = await take(one)
@@ -305,7 +305,7 @@ async def test_only_payloads_without_a_job_are_swept(queue: Make) -> None:
     await one.backend.put("payload/0123/0", os.urandom(300_000), None)
     assert await one.sweep() == 0
     assert await one.sweep() == 1
-    left = [name async for name in one.backend.payloads()]
+    left = [name async for name in one.backend.stored("payload")]
     assert len(left) == 1
     assert len((await take(one)).payload) == 300_000
 
@@ -342,7 +342,7 @@ async def test_a_missing_object_raises_missing(queue: Make) -> None:
 async def test_a_missing_payload_fails_its_job(queue: Make) -> None:
     one = await queue()
     identity = await one.submit(os.urandom(300_000), "application/octet-stream")
-    [name] = [name async for name in one.backend.payloads()]
+    [name] = [name async for name in one.backend.stored("payload")]
     await one.backend.remove(name)
     assert await one.take(1, SHORT) == []
     record = await one.status(identity)
@@ -363,7 +363,7 @@ async def test_a_removed_queue_is_empty_afterwards(queue: Make) -> None:
     await one.backend.destroy()
     await one.backend.open()
     assert await one.status(identity) is None
-    assert [name async for name in one.backend.payloads()] == []
+    assert [name async for name in one.backend.stored("payload")] == []
 
 
 async def test_ended_jobs_are_removed_after_retention_and_queued_jobs_stay(queue: Make) -> None:
