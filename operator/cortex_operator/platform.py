@@ -64,6 +64,7 @@ class IngressRef(Settings):
         default_factory=lambda: {
             "nginx.ingress.kubernetes.io/use-regex": "true",
             "nginx.ingress.kubernetes.io/rewrite-target": "/$2",
+            "nginx.ingress.kubernetes.io/x-forwarded-prefix": "{endpoint}",
         }
     )
     """Annotations that make the controller strip the endpoint from the path; {endpoint} is replaced."""

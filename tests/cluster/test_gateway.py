@@ -29,6 +29,17 @@ class Handler:
     @route("/texts/{name}", method="GET")
     def text(self, name, query_params):
         return {"at": f"/texts/{name}", "query": dict(query_params)}
+
+    @route("/app", method="MOUNT")
+    def app(self):
+        from starlette.applications import Starlette
+        from starlette.responses import JSONResponse
+        from starlette.routing import Route
+
+        async def address(request):
+            return JSONResponse(request.url_for("address").path)
+
+        return Starlette(routes=[Route("/address", address)])
 """
 INFER = """
 class Handler:
@@ -64,6 +75,7 @@ def test_a_route_strips_the_endpoint_and_keeps_the_query(kubectl: Kubectl, proxy
     assert get(proxy, f"{endpoint}/?{encoded}").json() == {"at": "/", "query": query}
     deeper = get(proxy, f"{endpoint}/texts/b%20c?{encoded}").json()
     assert deeper == {"at": "/texts/b c", "query": query}
+    assert get(proxy, f"{endpoint}/app/address").json() == f"{endpoint}/app/address"
     assert get(proxy, f"{endpoint}es").status_code == 404, "a prefix is a whole number of path segments"
     assert get(proxy, f"/{kubectl.namespace}").status_code == 404
     url = kubectl.get("realtimeapi", "echo")["status"]["url"]

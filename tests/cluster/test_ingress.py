@@ -67,6 +67,7 @@ def test_an_ingress_strips_the_endpoint_keeps_the_query_and_follows_the_endpoint
     encoded, query = "a=1%202&b=x%2Fy&c=%C3%A4", {"a": "1 2", "b": "x/y", "c": "ä"}
     for path, at in (("", "/"), ("/", "/"), ("/texts/b%20c", "/texts/b c")):
         assert get(proxy, f"{before}{path}?{encoded}").json() == {"at": at, "query": query}
+    assert get(proxy, f"{before}/app/address").json() == f"{before}/app/address"
     assert get(proxy, f"{before}es").status_code == 404, "a prefix is a whole number of path segments"
     old = pods(kubectl)
     kubectl.patch("realtimeapi", "echo", {"spec": {"networking": {"endpoint": after}}})

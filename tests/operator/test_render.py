@@ -253,7 +253,11 @@ def test_an_http_route_removes_the_endpoint_from_the_path() -> None:
     (rule,) = route["rules"]
     assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/a/b"}}]
     rewrite = {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}
-    assert rule["filters"] == [{"type": "URLRewrite", "urlRewrite": rewrite}]
+    prefix = {"set": [{"name": "X-Forwarded-Prefix", "value": "/a/b"}]}
+    assert rule["filters"] == [
+        {"type": "URLRewrite", "urlRewrite": rewrite},
+        {"type": "RequestHeaderModifier", "requestHeaderModifier": prefix},
+    ]
 
 
 GRPC_GATEWAY = {"name": "g", "namespace": "n", "sectionName": "s", "grpcHostname": "{name}-{namespace}.h"}
@@ -343,7 +347,9 @@ def test_the_hpa_has_tolerances_where_the_api_server_supports_them() -> None:
 def test_an_ingress_strips_the_endpoint_by_annotations() -> None:
     platform = Platform.model_validate({"ingress": {"className": "nginx", "hostname": "h"}})
     ingress = children(platform=platform, networking={"endpoint": "/a/b"})["Ingress/api-iris"]
-    assert ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/rewrite-target"] == "/$2"
+    annotations = ingress["metadata"]["annotations"]
+    assert annotations["nginx.ingress.kubernetes.io/rewrite-target"] == "/$2"
+    assert annotations["nginx.ingress.kubernetes.io/x-forwarded-prefix"] == "/a/b"
     (rule,) = ingress["spec"]["rules"]
     assert rule["host"] == "h"
     assert rule["http"]["paths"][0]["path"] == "/a/b(/|$)(.*)"

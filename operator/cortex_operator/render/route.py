@@ -34,12 +34,17 @@ def best_url(api: RealtimeAPI | AsyncAPI, platform: Platform, routed: bool) -> s
 
 def _http_route(api: RealtimeAPI | AsyncAPI, gateway: GatewayRef) -> Object:
     rewrite = {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}
+    # For applications that write their URLs into responses, such as a FastAPI application that the handler mounts.
+    prefix = {"set": [{"name": "X-Forwarded-Prefix", "value": endpoint(api)}]}
     spec: Object = {
         "parentRefs": [parent_ref(gateway, gateway.section_name)],
         "rules": [
             {
                 "matches": [{"path": {"type": "PathPrefix", "value": endpoint(api)}}],
-                "filters": [{"type": "URLRewrite", "urlRewrite": rewrite}],
+                "filters": [
+                    {"type": "URLRewrite", "urlRewrite": rewrite},
+                    {"type": "RequestHeaderModifier", "requestHeaderModifier": prefix},
+                ],
                 "backendRefs": [{"kind": "Service", "name": child_name(api), "port": PORT}],
             }
         ],

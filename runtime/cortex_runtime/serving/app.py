@@ -68,7 +68,9 @@ class App:
         self._has_models = handler.client is not None
         self._debug: bool = handler.document.spec.handler.debug
         self._access = access
-        docs = Docs(service) if handler.document.spec.handler.docs else None
+        routes = HandlerRoutes(service)
+        # An application that is mounted at "/" may have a document and a page of its own.
+        docs = Docs(service) if handler.document.spec.handler.docs and not routes.mounts_all else None
         self.admission = self._admission = Admission(
             service.metrics,
             handler.series,
@@ -79,7 +81,6 @@ class App:
             allows_debug=self._debug,
             is_open=docs.is_open if docs is not None else None,
         )
-        routes = HandlerRoutes(service)
         self.interface = partial(describe, service, routes)
         self.metrics = service.metrics
         self._inline = {
@@ -109,9 +110,9 @@ class App:
         self.starlette.router.redirect_slashes = False
         root = None if routes.mounts_all else routes.resources.get("/")
         entry = None
-        if docs is not None and not routes.mounts_all and (root is None or "GET" not in root.endpoints):
+        if docs is not None and (root is None or "GET" not in root.endpoints):
             docs.answers_root, entry = True, send_entry
-        self.starlette.router.default = _not_found(list(routes.resources), entry)
+        self.starlette.router.default = _not_found(routes.paths, entry)
         if root is not None:
             root.entry = entry
         self._root = None if root is None else self._admission.around(root)
@@ -120,7 +121,7 @@ class App:
             # `threads.inline`: the loop then runs on the only handler thread, so no other synchronous call is running.
             self._run_on_loop_thread = threads.handler_thread.detached.run
         self.threads = self._threads = threads
-        self.has_websockets = bool(routes.websockets)
+        self.has_websockets = routes.may_have_websockets
         self.all_async = all(
             endpoint.is_async
             for resource in routes.resources.values()

@@ -1,13 +1,12 @@
 """The routes of the handler: its methods for "/", its methods with `@route`, and the applications that it mounts."""
 
-import asyncio
 import importlib.util
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketState
 
 from cortex_runtime.errors import StartError
@@ -17,6 +16,7 @@ from cortex_runtime.logs.tracebacks import brief, cause
 from cortex_runtime.serving.admission import ROUTE
 from cortex_runtime.serving.endpoint import Resource
 from cortex_runtime.serving.handler_service import HandlerService
+from cortex_runtime.serving.mounted_app import MountedApp
 from cortex_runtime.serving.route_limits import with_limits
 
 
@@ -42,21 +42,33 @@ class HandlerRoutes:
         for found in self.websockets:
             path = found.route.path
             self.all.append(WebSocketRoute(path, WebSocketEndpoint(found.method, path)))
-        for found in self.mounted:
-            self.all.append(with_limits(Mount(found.route.path, found.application), service.limits))
+        self._apps = [(found, MountedApp(found.application, found.route.path)) for found in self.mounted]
+        for _, app in self._apps:
+            with_limits(app.mount, service.limits)
+            self.all.extend(app.routes)
 
     @property
     def mounted(self) -> list[BoundRoute]:
         """The applications that the handler mounts."""
         return [found for found in self._found if found.route.verb == MOUNT]
 
+    @property
+    def paths(self) -> list[str]:
+        """The paths of methods and of mounted applications."""
+        return [*self.resources, *(found.route.path for found in self.mounted)]
+
+    @property
+    def may_have_websockets(self) -> bool:
+        """Whether a client may open a WebSocket."""
+        return bool(self.websockets) or (bool(self.mounted) and _websockets_exist())
+
     @asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
         """Start the mounted applications, and shut them down. Raises StartError."""
         async with AsyncExitStack() as stack:
-            for found in self.mounted:
+            for found, mounted in self._apps:
                 try:
-                    await stack.enter_async_context(_running(found.application))
+                    await stack.enter_async_context(mounted.lifespan())
                 except Exception as error:
                     raise StartError(
                         "HandlerInitError",
@@ -104,48 +116,12 @@ class WebSocketEndpoint:
 
 
 def _require_websockets(found: BoundRoute) -> None:
-    if importlib.util.find_spec("websockets") is None:
+    if not _websockets_exist():
         raise StartError(
             "HandlerInvalid",
             f"{found.route.name}: WebSockets require the package websockets; add it to requirements.txt",
         )
 
 
-@asynccontextmanager
-async def _running(app: ASGIApp) -> AsyncIterator[None]:
-    """Send an ASGI application the events of its lifespan. An application that does not support them is left alone."""
-    events: asyncio.Queue[Message] = asyncio.Queue()
-    answers: asyncio.Queue[Message] = asyncio.Queue()
-    scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
-    task = asyncio.ensure_future(_as_coroutine(app, scope, events.get, answers.put))
-
-    async def answer_to(event: str) -> Message | None:
-        await events.put({"type": event})
-        waiting = asyncio.ensure_future(answers.get())
-        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
-        if waiting.done():
-            return waiting.result()
-        waiting.cancel()
-        return None
-
-    answer = await answer_to("lifespan.startup")
-    if answer is not None and answer["type"] == "lifespan.startup.failed":
-        await asyncio.wait((task,))
-        error = None if task.cancelled() else task.exception()
-        raise error if isinstance(error, Exception) else RuntimeError(answer.get("message", ""))
-    if answer is None and not task.cancelled():
-        # It has returned, or raised because it does not support lifespan events.
-        task.exception()
-    try:
-        yield
-    finally:
-        if not task.done():
-            await answer_to("lifespan.shutdown")
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-
-async def _as_coroutine(
-    app: ASGIApp, scope: Scope, receive: Callable[[], Any], send: Callable[[Message], Any]
-) -> None:
-    await app(scope, receive, send)
+def _websockets_exist() -> bool:
+    return importlib.util.find_spec("websockets") is not None

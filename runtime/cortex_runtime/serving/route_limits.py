@@ -24,19 +24,26 @@ class RouteLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request within the limits. Scopes other than HTTP pass unchanged."""
+        if self._route != INFO:
+            scope[ROUTE] = self._route
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         limits = self._limits
-        if self._route != INFO:
-            scope[ROUTE] = self._route
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
         if length.isdigit() and int(length) > limits.max_body:
             raise BodyTooLarge(limits.max_body)
+        body = LimitedBody(receive, limits.max_body)
         loop = asyncio.get_running_loop()
         timer = asyncio.timeout(limits.timeout)
+        started = False
 
         async def send_part(message: Message) -> None:
+            nonlocal started
+            if body.exceeded and not started:
+                # The application answers the exception in its own way.
+                return
+            started = True
             # The time in which a slow client receives a part is not counted.
             timer.reschedule(None)
             await send(message)
@@ -45,11 +52,15 @@ class RouteLimits:
 
         try:
             async with timer:
-                await self.app(scope, LimitedBody(receive, limits.max_body), send_part)
-        except TimeoutError:
-            if timer.expired():
+                await self.app(scope, body, send_part)
+        except Exception as error:
+            if body.exceeded and not started:
+                raise BodyTooLarge(limits.max_body) from None
+            if isinstance(error, TimeoutError) and timer.expired():
                 raise RequestTimeout(limits.timeout) from None
             raise
+        if body.exceeded and not started:
+            raise BodyTooLarge(limits.max_body)
 
 
 def with_limits(route: BaseRoute, limits: Limits) -> BaseRoute:
@@ -69,11 +80,16 @@ class LimitedBody:
         self._receive = receive
         self._left = self._limit = limit
 
+    @property
+    def exceeded(self) -> bool:
+        """Whether the body is larger than the limit."""
+        return self._left < 0
+
     async def __call__(self) -> Message:
         """Return the next message."""
         message = await self._receive()
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
-            if self._left < 0:
+            if self.exceeded:
                 raise BodyTooLarge(self._limit)
         return message
