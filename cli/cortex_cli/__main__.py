@@ -9,7 +9,7 @@ from cortex_api import __version__
 
 _COMMANDS = (
     *("init", "run", "dev", "validate", "convert", "pack", "get", "predict", "logs", "doctor", "bench", "ui"),
-    *("diff", "promote", "abort", "history", "rollback"),
+    *("diff", "promote", "abort", "retry", "history", "rollback"),
 )
 _CONTEXTS = "kubectl config use-context, or --context"
 _REPLACED = {

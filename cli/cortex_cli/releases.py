@@ -1,4 +1,4 @@
-"""Change the version of an API: for `cortex promote`, `abort`, `history` and `rollback`."""
+"""Change the version of an API: for `cortex promote`, `abort`, `retry`, `history` and `rollback`."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cortex_api import InvalidManifest, parse
-from cortex_api.contract import CHANGED_AT_ANNOTATION
+from cortex_api.contract import CHANGED_AT_ANNOTATION, RETRY_ANNOTATION
 from cortex_api.revision import revised
 from cortex_cli import apis, manifests
 from cortex_cli.apis import API
@@ -32,6 +32,7 @@ _TOOLS_OWN = (
     "argocd.argoproj.io/",
     "kustomize.toolkit.fluxcd.io/",
     "helm.toolkit.fluxcd.io/",
+    RETRY_ANNOTATION,
 )
 _MAX_VALUE = 60
 """Characters of a value in the list of changes."""
@@ -109,6 +110,18 @@ def _replace_spec(cluster: Cluster, api: API, spec: Object) -> int:
             ) from error
         raise
     return int(json.loads(response.body)["metadata"]["generation"])
+
+
+def retry_candidate(cluster: Cluster, api: API, time: str) -> None:
+    """Start the candidate of an API anew. time: when, the new value of the annotation. Raises ClusterError."""
+    change = {"metadata": {"annotations": {RETRY_ANNOTATION: time}}}
+    cluster.request(
+        "PATCH",
+        path(apis.resource(api.kind), api.namespace, api.name),
+        {"fieldManager": FIELD_MANAGER},
+        json.dumps(change).encode(),
+        {"content-type": "application/merge-patch+json"},
+    )
 
 
 def _has_changed(cluster: Cluster, api: API) -> bool:

@@ -198,7 +198,8 @@ CANDIDATE_REASONS: dict[str, Reason] = {
     "Serving": Reason("The candidate receives its share of the requests."),
     "ErrorRate": Reason(
         "The candidate did not answer more of its requests than `rollback.errorRate` allows. The stable version answered them.",
-        "`cortex logs NAME` shows the log of its pods. Fix the candidate and apply it: a changed candidate starts anew.",
+        "`cortex logs NAME` shows the log of its pods. Fix the candidate and apply it: a changed candidate starts anew."
+        " If the cause was elsewhere: `cortex retry NAME`.",
     ),
     "Disagreement": Reason(
         "More of the compared responses differ than `rollback.disagreement` allows.",

@@ -21,6 +21,7 @@ from cortex_operator.apply.applier import Applier, ApplyResult, NameTaken
 from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.candidate.controller import CandidateController, Release, belongs_to_candidate, is_split
 from cortex_operator.candidate.monitor import CandidateMonitor
+from cortex_operator.candidate.phase import ROLLED_BACK
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import Cluster, is_namespace_terminating
 from cortex_operator.kinds import CONFIG_MAP, OPTIONAL_KINDS, ObjectKind, child_kinds
@@ -126,14 +127,20 @@ class Reconciler:
             else:
                 await self._bring_up_to_date(key, live)
         except Rejected as rejected:
-            main, gateway = self._components(key)
-            observed = Observed(main=main, gateway=gateway)
-            latest = self._latest(key, live)
-            await self._reporter.report(
-                key, latest, status.compute_rejected(latest, rejected.problem, observed)
-            )
+            await self._reject(key, self._latest(key, live), rejected.problem)
             if rejected.retry:
                 raise RetryLater(rejected.problem.message) from rejected
+
+    async def _reject(self, key: Key, live: Object, problem: Problem) -> None:
+        """Report why the spec cannot be applied. What ran before continues, also the evaluation of a candidate that serves."""
+        main, gateway = self._components(key)
+        computed = status.compute_rejected(live, problem, Observed(main=main, gateway=gateway))
+        candidate = self._candidates.proceed(key, live)
+        if candidate is not None:
+            computed["candidate"] = candidate
+        await self._reporter.report(key, live, computed)
+        if candidate is not None and candidate["phase"] == ROLLED_BACK:
+            await self._candidates.take_requests(key)
 
     def _latest(self, key: Key, live: Object) -> Object:
         """Return the resource from the cache, which includes our own writes to it since `live` was read.

@@ -1,4 +1,4 @@
-"""The commands of a release: diff, promote, abort, history and rollback."""
+"""The commands of a release: diff, promote, abort, retry, history and rollback."""
 
 import json
 from collections.abc import Iterator
@@ -103,6 +103,31 @@ def test_abort_removes_only_the_candidate(workplace: Workplace):
     assert workplace.cortex("abort", "a1").exit_code == 0
     assert spec_of(workplace, "a1") == {"handler": HANDLER, "replicas": 2}
     assert "a1 has no candidate" in workplace.cortex("abort", "a1").stderr
+
+
+@pytest.mark.parametrize("phase", ["RolledBack", "Failed"])
+def test_retry_changes_only_an_annotation(workplace: Workplace, phase: str):
+    name = f"again-{phase.lower()}"
+    workplace.api(name, handler=HANDLER, candidate=CANDIDATE, status=candidate_status(phase, ""))
+    before = spec_of(workplace, name)
+    values = set()
+    for _ in range(2):
+        done = workplace.cortex("retry", name)
+        assert done.exit_code == 0, done.output
+        live = workplace.server.get(f"{APIS}/{name}").json()
+        values.add(live["metadata"]["annotations"]["cortex.dev/retry"])
+    assert len(values) == 2
+    assert (live["spec"], live["metadata"]["generation"]) == (before, 1)
+    printed = yaml.safe_load(workplace.cortex("abort", name, "--print").stdout)
+    assert "annotations" not in printed["metadata"]
+
+
+def test_retry_refuses_a_candidate_that_serves(workplace: Workplace):
+    workplace.api("again", handler=HANDLER, candidate=CANDIDATE, status=SERVING)
+    refused = workplace.cortex("retry", "again")
+    assert "the candidate of again is Serving; only one that is RolledBack or Failed" in refused.stderr
+    workplace.api("alone", handler=HANDLER)
+    assert "alone has no candidate" in workplace.cortex("retry", "alone").stderr
 
 
 @pytest.mark.parametrize(

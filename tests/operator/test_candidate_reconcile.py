@@ -373,7 +373,7 @@ async def test_a_candidate_that_fails_is_rolled_back(world: Rollout) -> None:
     assert (status["phase"], status["reason"], status["weight"]) == ("RolledBack", "ErrorRate", 0)
     assert status["message"] == (
         "the candidate failed to answer 200 of 200 requests (100%); rollback.errorRate is 5%."
-        " The stable version answers all requests. A changed candidate starts anew"
+        " The stable version answers all requests. A changed candidate starts anew; `cortex retry a` starts this one anew"
     )
     assert (status["requests"], status["errorRate"]) == (200, "100%")
     assert (world.split["weight"], world.split["mirror"]) == (0, 0)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubernetes.aio.client.exceptions import ApiException
+from pydantic import ValidationError
 
 from cortex_api import AsyncAPI, RealtimeAPI
-from cortex_api.candidate import candidate_api
+from cortex_api.candidate import Rollback, candidate_api
 from cortex_api.contract import (
     API,
     CANDIDATE,
@@ -24,6 +25,7 @@ from cortex_operator.candidate.monitor import CandidateMonitor
 from cortex_operator.candidate.phase import Seen
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import Cluster
+from cortex_operator.kinds import CONFIG_MAP
 from cortex_operator.plan import is_owned, name_taken, refused_by_cluster
 from cortex_operator.platform import Platform
 from cortex_operator.render import candidate as rendering
@@ -191,6 +193,35 @@ class CandidateController:
             self._monitor.forget(key)
         return Release(api, [], status, seen, previous, is_blocked=True)
 
+    def proceed(self, key: Key, live: Object) -> Object | None:
+        """Return `status.candidate` of an API whose spec cannot be applied; None without a candidate.
+
+        A candidate that serves still does, unless it exceeds a threshold: with the rules of the spec, if they are valid.
+        """
+        previous: Object | None = (live.get("status") or {}).get("candidate")
+        if previous is None:
+            return None
+        version = previous["version"]
+        deployment = self._cache.child(key, "Deployment", object_name(key.name, CANDIDATE))
+        component = Component(deployment, self._pods(key, CANDIDATE), self._replicas.reports(key))
+        rules = rollback_rules(live["spec"])
+        status = phase.proceed(previous, key.name, rules, component, self._monitor.recent(key, version))
+        if status["phase"] == phase.SERVING:
+            self._monitor.watch(key, version, rules)
+        else:
+            self._monitor.forget(key)
+        return status
+
+    async def take_requests(self, key: Key) -> None:
+        """Let the stable version answer all requests, although the spec cannot be applied. Without the split, it does.
+
+        Raises ApiException.
+        """
+        split = self._cache.child(key, "ConfigMap", split_name(key.name))
+        if split is not None and rendering.forwards(split):
+            await self._cluster.delete({**split, "apiVersion": CONFIG_MAP.api_version})
+            await self.notify(key, None)
+
     def _taken(self, key: Key, api: RealtimeAPI, children: list[Object]) -> Problem | None:
         """Return the problem that an object of the candidate has the name of another owner's object."""
         names = [(child["kind"], child["metadata"]["name"]) for child in children]
@@ -236,6 +267,14 @@ class CandidateController:
                     log.warning("%s: the replicas learn of the new split late: %s", key, problem.message)
             else:
                 self._cache.put_child({**annotated, "apiVersion": "v1", "kind": "Pod"})
+
+
+def rollback_rules(spec: Object) -> Rollback:
+    """Return `candidate.rollback` of a spec that may be invalid, or the defaults if it is."""
+    try:
+        return Rollback.model_validate(spec["candidate"].get("rollback") or {})
+    except (KeyError, TypeError, AttributeError, ValidationError):
+        return Rollback()
 
 
 def belongs_to_candidate(child: Object, api: str) -> bool:

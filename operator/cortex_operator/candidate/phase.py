@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cortex_api import RealtimeAPI
+from cortex_api.candidate import Rollback
 from cortex_operator.candidate.counts import Recent
-from cortex_operator.candidate.thresholds import exceeded, latencies, milliseconds, percentage
+from cortex_operator.candidate.thresholds import Exceeded, exceeded, latencies, milliseconds, percentage
 from cortex_operator.status.conditions import Assessment, Component, Problem
 from cortex_operator.status.failures import is_ready
 
@@ -69,8 +70,7 @@ def decide(api: RealtimeAPI, previous: Object, seen: Seen) -> Object:
         "version": seen.version,
         "weight": candidate.weight if is_serving else 0,
         "mirror": candidate.mirror if is_serving else 0,
-        "replicas": len([p for p in seen.component.pods if not p["metadata"].get("deletionTimestamp")]),
-        "readyReplicas": len([pod for pod in seen.component.current() if is_ready(pod)]),
+        **_replicas(seen.component),
         **(_numbers(seen.recent) or {name: previous[name] for name in COUNTED if name in previous}),
         "since": previous.get("since") if previous.get("phase") == phase else None,
     }
@@ -87,10 +87,7 @@ def _phase(api: RealtimeAPI, previous: Object, seen: Seen) -> tuple[str, str, st
     if previous.get("phase") == SERVING:
         found = exceeded(candidate.rollback, seen.recent)
         if found is not None:
-            text = (
-                f"{found.message}. The stable version answers all requests. A changed candidate starts anew"
-            )
-            return ROLLED_BACK, found.reason, text
+            return ROLLED_BACK, found.reason, _rollback_text(found, api.metadata.name)
         return _serving(api, seen)
     if seen.problem is not None:
         return FAILED, seen.problem.reason, seen.problem.message
@@ -103,6 +100,35 @@ def _phase(api: RealtimeAPI, previous: Object, seen: Seen) -> tuple[str, str, st
             "the interface of the candidate is being compared with that of the stable version",
         )
     return _serving(api, seen)
+
+
+def proceed(previous: Object, name: str, rules: Rollback, component: Component, recent: Recent) -> Object:
+    """Return `status.candidate` of an API whose spec cannot be applied, so that what ran before continues.
+
+    previous: its status. name: of the API. rules, recent: the thresholds, and what was counted.
+    """
+    if previous.get("phase") != SERVING:
+        return previous
+    status = {**previous, **_replicas(component), **_numbers(recent)}
+    found = exceeded(rules, recent)
+    if found is None:
+        return status
+    text = _rollback_text(found, name)
+    changed = {"phase": ROLLED_BACK, "reason": found.reason, "message": text, "since": None}
+    return {**status, **changed, "weight": 0, "mirror": 0}
+
+
+def _rollback_text(found: Exceeded, name: str) -> str:
+    advice = f"A changed candidate starts anew; `cortex retry {name}` starts this one anew"
+    return f"{found.message}. The stable version answers all requests. {advice}"
+
+
+def _replicas(component: Component) -> Object:
+    alive = [pod for pod in component.pods if not pod["metadata"].get("deletionTimestamp")]
+    return {
+        "replicas": len(alive),
+        "readyReplicas": len([pod for pod in component.current() if is_ready(pod)]),
+    }
 
 
 def _starting(seen: Seen) -> tuple[str, str, str]:

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from cortex_api import Document, RealtimeAPI
-from cortex_api.contract import CANDIDATE, COMPONENT_LABEL, GRPC_PORT, PORT, SPLIT_FILE, split_name
+from cortex_api.contract import (
+    CANDIDATE,
+    COMPONENT_LABEL,
+    GRPC_PORT,
+    PORT,
+    RETRY_ANNOTATION,
+    SPLIT_FILE,
+    split_name,
+)
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.platform import Platform
 from cortex_operator.render import configmap, deployment, disruption, hpa, service
@@ -46,7 +54,8 @@ def render(
 
 
 def version_of(api: RealtimeAPI, candidate: RealtimeAPI, code: Object | None) -> str:
-    """Return a hash of what a rollback depends on: code, document and pods of the candidate, comparison and thresholds.
+    """Return a hash of what a rollback depends on: code, document and pods of the candidate, comparison, thresholds, and the
+    annotation of a retry.
 
     It does not depend on weight, mirror and replicas, nor on the operator and its settings: none of them makes a candidate that
     was rolled back better.
@@ -55,7 +64,9 @@ def version_of(api: RealtimeAPI, candidate: RealtimeAPI, code: Object | None) ->
     assert spec is not None
     contents = code and {key: code.get(key) for key in ("data", "binaryData")}
     rules = [spec.compare.model_dump(by_alias=True), spec.rollback.model_dump(by_alias=True)]
-    return digest([Document.of(candidate).to_json().decode(), contents, api.spec.pod, rules])
+    retry = api.metadata.annotations.get(RETRY_ANNOTATION)
+    retries = [] if retry is None else [retry]
+    return digest([Document.of(candidate).to_json().decode(), contents, api.spec.pod, rules, *retries])
 
 
 def split(
@@ -87,6 +98,12 @@ def split(
         "data": {SPLIT_FILE: json.dumps(content, sort_keys=True, indent=1)},
     }
     return finish(api, config_map, operator)
+
+
+def forwards(split: Object) -> bool:
+    """Return whether a split, as the cluster has it, gives requests to the candidate."""
+    content = json.loads(split["data"][SPLIT_FILE])
+    return bool(content["weight"] or content["mirror"])
 
 
 def initial_replicas(api: RealtimeAPI, candidate: RealtimeAPI, stable: int) -> int:

@@ -7,6 +7,7 @@ from cortex_api import AsyncAPI, RealtimeAPI, contract, development
 from cortex_api.contract import (
     ADMIN_PORT,
     API,
+    CANDIDATE,
     COMPONENT_LABEL,
     GATEWAY,
     GRPC_PORT,
@@ -59,12 +60,18 @@ def template(
     """
     code = None if component == GATEWAY or _is_development(api) else code
     pod: Object = {
-        "metadata": {"labels": {**labels(api), COMPONENT_LABEL: component}},
+        "metadata": {"labels": {**labels(api), COMPONENT_LABEL: component}, **_annotations(api, component)},
         "spec": _spec(api, platform, component, config, code),
     }
     pod = _overlaid(pod, api.spec.pod)
     pod["metadata"]["labels"][TEMPLATE_LABEL] = digest(pod)
     return pod
+
+
+def _annotations(api: RealtimeAPI | AsyncAPI, component: str) -> Object:
+    """Return the field annotations of a pod. That of a retry replaces the pods of the candidate, which load its model again."""
+    retry = api.metadata.annotations.get(contract.RETRY_ANNOTATION) if component == CANDIDATE else None
+    return {} if retry is None else {"annotations": {contract.RETRY_ANNOTATION: retry}}
 
 
 def _overlaid(pod: Object, overlay: Object) -> Object:
