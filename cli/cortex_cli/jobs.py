@@ -1,15 +1,17 @@
-"""Wait for a job of an AsyncAPI, for `cortex predict`. A terminal shows a progress bar."""
+"""The jobs of an AsyncAPI: wait for one, with a progress bar on a terminal; retry one; list those of a gateway."""
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from cortex_cli.connection import Cluster, ClusterError, Response
+from cortex_api.contract import ADMIN_PORT, COMPONENT_LABEL, GATEWAY, JOBS_PATH
+from cortex_cli import apis
+from cortex_cli.connection import Cluster, ClusterError, Object, Response
 
 _RUNNING = ("in_queue", "in_progress")
 _QUEUE_UNREACHABLE = 503
@@ -54,6 +56,38 @@ def get(
 ) -> Response:
     """Return the gateway's response about a job."""
     return cluster.request("GET", f"{gateway}{quote(job, safe='')}", query, headers=headers)
+
+
+def retry(cluster: Cluster, gateway: str, job: str, headers: dict[str, str]) -> str:
+    """Queue a failed job again. Return why the gateway refuses it, or "". Raises ClusterError."""
+    response = cluster.request("POST", f"{gateway}{quote(job, safe='')}/retry", headers=headers)
+    if response.status == 200:
+        return ""
+    try:
+        error = json.loads(response.body)["error"]
+    except (ValueError, KeyError, TypeError):
+        error = ""
+    return f"job {job}: {error or f'the gateway sent status {response.status}'}"
+
+
+def read_list(cluster: Cluster, pods: Iterable[Object]) -> Object | None:
+    """Return the jobs that have not ended or have failed, from the first gateway that responds; None without a ready one.
+
+    Raises ClusterError.
+    """
+    error: ClusterError | None = None
+    for pod in apis.stable_replicas(pods):
+        if (pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL) != GATEWAY:
+            continue
+        try:
+            return dict(json.loads(apis.proxy_get(cluster, pod, ADMIN_PORT, JOBS_PATH.lstrip("/"))))
+        except ClusterError as failure:
+            error = failure
+            if failure.status == 404:
+                error = ClusterError("the gateway runs an older version of Cortex, which does not list jobs")
+    if error is not None:
+        raise error
+    return None
 
 
 @contextmanager

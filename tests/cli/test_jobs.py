@@ -59,3 +59,17 @@ def test_a_terminal_shows_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     assert wait(Gateway((200, STEP), (200, {"status": "completed"}))).is_completed
     assert "text 2 of 3" in terminal.getvalue()
     assert "33%" in terminal.getvalue()
+
+
+def test_a_refused_retry_returns_the_reason() -> None:
+    class Refusing(Gateway):
+        def request(self, method: str, url_path: str, query: Any = None, headers: object = None) -> Response:  # type: ignore[override]
+            self.requests.append((f"{method} {url_path}", query))
+            return super().request(method, url_path, query, headers)
+
+    queued = Refusing((200, {"id": "a", "status": "in_queue"}))
+    assert jobs.retry(queued, "/proxy/", "a/b", {}) == ""  # type: ignore[arg-type]
+    assert queued.requests[0][0] == "POST /proxy/a%2Fb/retry"
+    refused = Refusing((409, {"error": "the job is completed; only a failed job can be retried"}))
+    assert "job a: the job is completed" in jobs.retry(refused, "/proxy/", "a", {})  # type: ignore[arg-type]
+    assert jobs.retry(Refusing((502, "")), "/", "a", {}) == "job a: the gateway sent status 502"  # type: ignore[arg-type]

@@ -48,6 +48,7 @@ _LOG_SECONDS = 2.0
 )
 @click.option("--wait/--no-wait", default=True, help="AsyncAPI: wait for the result of the job.")
 @click.option("--job", metavar="ID", help="AsyncAPI: get the result of an existing job.")
+@click.option("--retry", is_flag=True, help="AsyncAPI: run the failed job of --job again.")
 @api_key_options
 @cluster_options
 def predict(
@@ -61,6 +62,7 @@ def predict(
     debug: bool,
     wait: bool,
     job: str | None,
+    retry: bool,
     api_key: str | None,
 ) -> None:
     """Send a request to an API through the cluster's API server.
@@ -71,9 +73,17 @@ def predict(
     service = path("v1/services", api.namespace, f"{api.service}:{PORT}", "proxy/")
     all_headers = {**headers(api, api_key), **_parse_headers(header)}
     key_header = {HEADER: all_headers[HEADER]} if HEADER in all_headers else {}
+    if retry and job is None:
+        raise click.UsageError("--retry requires --job")
     if job is not None:
         if api.kind != "AsyncAPI" or payload is not None:
             raise click.UsageError("--job requires an AsyncAPI and no payload")
+        if retry:
+            with _explain_unreachable(api):
+                problem = jobs.retry(cluster, service, job, key_header)
+            if problem:
+                raise click.ClickException(problem)
+            click.echo(f"job {job} is queued again", err=True)
         if not wait:
             with _explain_unreachable(api):
                 _report(api, jobs.get(cluster, service, job, key_header))

@@ -18,6 +18,7 @@ from cortex_cli.ui.api_pages import APIPages
 from cortex_cli.ui.backend import Backend
 from cortex_cli.ui.charts import clock
 from cortex_cli.ui.frame import PATH, Frame
+from cortex_cli.ui.job_pages import JobPages
 from cortex_cli.ui.overview import COLUMNS, Query, overview
 from cortex_cli.ui.pages import Renderer, Rows, View, problem
 from cortex_cli.ui.security import Guard
@@ -46,12 +47,14 @@ class Application:
         routes = [Route("/static/{name}", self._file)]
         frame = Frame(self._backend)
         pages, tools = APIPages(self._backend, frame), ToolPages(self._backend, frame)
+        job_pages = JobPages(self._backend, frame)
         views = {
             "": pages.overview,
             "/compare": pages.candidate,
             "/manifest": pages.manifest,
             "/logs": tools.logs,
-            "/jobs": tools.jobs,
+            "/jobs": job_pages.jobs,
+            "/jobs/retry": job_pages.confirm_retry,
             "/try": tools.try_form,
             "/do/{action}": tools.confirm,
         }
@@ -61,7 +64,11 @@ class Application:
                 Route(path, self._page(view)),
                 Route(f"/live{path}", self._stream(view)),
             ]
-        forms = {"/try": frame.of_api(tools.try_send), "/do/{action}": frame.of_api(tools.perform)}
+        forms = {
+            "/try": frame.of_api(tools.try_send),
+            "/do/{action}": frame.of_api(tools.perform),
+            "/jobs/retry": frame.of_api(job_pages.retry),
+        }
         routes += [Route(PATH + path, self._form(form), methods=["POST"]) for path, form in forms.items()]
         return Starlette(routes=routes, exception_handlers={404: self._not_found})
 

@@ -81,6 +81,30 @@ class Renderer:
         return {**{name: call() for name, call in self._defaults.items()}, **view.context}
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a page asks before a change. question: what the change does. command: the equivalent command.
+
+    submit, back: URLs of the form and of the page before. refusal: why the change is not offered, or "". label: of a number that
+    the reader enters, or "". hidden: further fields of the form.
+    """
+
+    title: str
+    button: str
+    question: str
+    command: str
+    submit: str
+    back: str
+    refusal: str = ""
+    warning: str = ""
+    error: str = ""
+    is_dangerous: bool = False
+    label: str = ""
+    value: str = ""
+    hidden: dict[str, str] = field(default_factory=dict)
+    needs_key: bool = False
+
+
 def problem(title: str, message: str, status: int = 503) -> View:
     """Return a page that explains why there is no other."""
     live = ("_status.html", "_problem.html")

@@ -1,14 +1,12 @@
-"""The views of one API to work with it: logs, a request of the reader's own, jobs, and changes."""
+"""The views of one API to work with it: logs, a request of the reader's own, and changes."""
 
 import json
 from dataclasses import replace
-from typing import Any
 
 from starlette.requests import Request
 
 from cortex_api.contract import PORT
-from cortex_cli import api_keys, apis, jobs
-from cortex_cli.api_keys import HEADER
+from cortex_cli import api_keys
 from cortex_cli.apis import API
 from cortex_cli.connection import ClusterError, path
 from cortex_cli.ui import actions, openapi_form, try_it
@@ -17,7 +15,7 @@ from cortex_cli.ui.frame import Frame, missing
 from cortex_cli.ui.highlight import json_text
 from cortex_cli.ui.log_book import LEVELS
 from cortex_cli.ui.overview import url_of
-from cortex_cli.ui.pages import Rows, View
+from cortex_cli.ui.pages import Question, Rows, View
 from cortex_cli.ui.store import key_of
 
 _SHOWN_LINES = 600
@@ -136,40 +134,6 @@ class ToolPages:
             "try.html", {**self._frame.context(api, "/try"), **context}, ("_status.html", "_head.html")
         )
 
-    def jobs(self, request: Request, api: API) -> View:
-        """The queue of an AsyncAPI, how jobs have ended, and one job by its id."""
-        if api.kind != "AsyncAPI":
-            return missing(request)
-        job = request.query_params.get("id", "").strip()
-        totals = self._backend.sampler.totals(key_of(api))
-        queue = api.status.get("queue")
-        context = {
-            "queue": queue,
-            "oldest": apis.age((queue or {}).get("oldest")),
-            "totals": totals,
-            "job": job,
-            "found": self._job(api, job, "") if job and not api_keys.requires_key(api) else None,
-            "needs_key": api_keys.requires_key(api),
-        }
-        live = ("_status.html", "_head.html", "_jobs.html")
-        return View("jobs.html", {**self._frame.context(api, "/jobs"), **context}, live)
-
-    def _job(self, api: API, job: str, key: str) -> dict[str, Any]:
-        """Return the state of a job, or why it cannot be read as `problem`."""
-        gateway = path("v1/services", api.namespace, f"{api.service}:{PORT}", "proxy/")
-        try:
-            response = jobs.get(self._backend.open(), gateway, job, {HEADER: key} if key else {})
-            content = json.loads(response.body)
-        except ClusterError as error:
-            return {"problem": error.message}
-        except ValueError:
-            return {"problem": "the gateway sent no JSON"}
-        if response.status != 200 or not isinstance(content, dict):
-            return {"problem": str(content.get("error") if isinstance(content, dict) else content)}
-        if "result" in content:
-            content["result"] = json_text(json.dumps(content["result"], indent=2, ensure_ascii=False))
-        return content
-
     def confirm(self, request: Request, api: API) -> View:
         """Ask before a change."""
         return self._confirm(request, api, "", "")
@@ -184,8 +148,22 @@ class ToolPages:
         except ClusterError as failure:
             warning = failure.message
         value = value or str(api.live["spec"].get("replicas", 1))
-        context = {"action": action, "warning": warning, "error": error, "value": value}
-        return View("confirm.html", {**self._frame.context(api, ""), **context}, ("_status.html",))
+        frame = self._frame.context(api, "")
+        ask = Question(
+            title=f"{action.title}: {api.name}",
+            button=action.title,
+            question=action.question,
+            command=action.command,
+            submit=f"{url_of(api)}/do/{action.name}",
+            back=url_of(api),
+            refusal="" if frame["may_change"] else frame["refusal"] or "The permission is not known yet.",
+            warning=warning,
+            error=error,
+            is_dangerous=action.is_dangerous,
+            label=action.value,
+            value=value,
+        )
+        return View("confirm.html", {**frame, "ask": ask}, ("_status.html",))
 
     def perform(self, request: Request, api: API, form: Form) -> View | str:
         """Make a change. Returns the URL of the API."""

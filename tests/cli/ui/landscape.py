@@ -82,11 +82,15 @@ JOBS = {
         "id": "broken",
         "status": "failed",
         "attempts": 3,
-        "reason": "HandlerFailed",
+        "reason": "HandlerError",
         "error": "ValueError: no text",
         "timestamp": "2026-11-26T08:00:00.000Z",
     },
 }
+FAILED = (
+    "failed after 3 attempts, the limit of maxAttempts: the handler raised ValueError;"
+    " the log of the worker has the traceback with this job's id"
+)
 OPENAPI = {
     "paths": {
         "/": {
@@ -186,20 +190,26 @@ class Landscape:
         self.client.patch(where, json={"status": status}, headers=MERGE).raise_for_status()
 
     def replicas(
-        self, name: str, count: int = 1, *, namespace: str = "shop", kind: str = "RealtimeAPI", **profile: Any
+        self,
+        name: str,
+        count: int = 1,
+        *,
+        namespace: str = "shop",
+        kind: str = "RealtimeAPI",
+        component: str = "api",
+        **profile: Any,
     ) -> None:
-        """Create a Service and pods that report the traffic of a profile."""
+        """Create pods that report the traffic of a profile, and a Service unless they are workers of an AsyncAPI."""
         labels = {
             "cortex.dev/api": name,
             "cortex.dev/kind": kind,
-            "cortex.dev/component": "api" if kind == "RealtimeAPI" else "worker",
+            "cortex.dev/component": component,
         }
-        core = f"/api/v1/namespaces/{namespace}"
-        spec: dict[str, Any] = {"selector": labels, "ports": [{"port": 8080, "targetPort": 8080}]}
-        self.create(
-            f"{core}/services",
-            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"api-{name}"}, "spec": spec},
-        )
+        if component != "worker":
+            spec: dict[str, Any] = {"selector": labels, "ports": [{"port": 8080, "targetPort": 8080}]}
+            service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"api-{name}"}}
+            self.create(f"/api/v1/namespaces/{namespace}/services", {**service, "spec": spec})
+        suffix = "-gateway" if component == "gateway" else ""
         container = {
             "name": "api",
             "image": f"cortex-runtime:{__version__}",
@@ -214,7 +224,7 @@ class Landscape:
         deployment = {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
-            "metadata": {"name": f"api-{name}", "labels": labels},
+            "metadata": {"name": f"api-{name}{suffix}", "labels": labels},
             "spec": {"replicas": count, "selector": {"matchLabels": labels}, "template": template},
         }
         self.create(f"/apis/apps/v1/namespaces/{namespace}/deployments", deployment)
@@ -246,6 +256,44 @@ def condition(kind: str, holds: bool, reason: str, message: str) -> dict[str, An
         "message": message,
         "lastTransitionTime": stamp,
     }
+
+
+def job_list() -> dict[str, Any]:
+    """Return what a gateway lists: jobs that wait, run, or have failed."""
+
+    def job(number: int, age: float, status: str, **more: Any) -> dict[str, Any]:
+        return {"id": f"{number:032x}", "status": status, "submitted": stamp(age), **more}
+
+    failed = {"attempts": 3, "reason": "HandlerError", "error": FAILED}
+    lost = {
+        **failed,
+        "reason": "WorkerCrashed",
+        "error": FAILED.replace("the handler raised ValueError", "the worker exited"),
+    }
+    return {
+        "open": [
+            job(0x5EED0, 340, "in_queue", attempts=2, lastError="the handler raised TimeoutError"),
+            job(0x5EED1, 95, "in_progress", attempts=1, progress=0.4, note="page 12 of 30"),
+            job(0x5EED2, 40, "in_progress", attempts=1),
+            *(job(0x5EED3 + number, 30 - number, "in_queue") for number in range(3)),
+        ],
+        "failed": [
+            job(
+                0xBAD0 + n,
+                900 + 400 * n,
+                "failed",
+                timestamp=stamp(600 + 400 * n),
+                **(lost if n == 2 else failed),
+            )
+            for n in range(5)
+        ],
+        "failed_total": 14,
+    }
+
+
+def stamp(age: float) -> str:
+    """Return the time `age` seconds ago."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(time.time() - age))
 
 
 def populate(place: Landscape) -> None:
@@ -317,10 +365,17 @@ def populate(place: Landscape) -> None:
         "letters",
         namespace="default",
         kind="AsyncAPI",
+        component="worker",
         rate=0.8,
         jobs={"completed": 0.97, "failed": 0.03},
-        dead_letters={"HandlerFailed": 14},
-        answers=JOBS,
+        dead_letters={"HandlerError": 14},
+    )
+    place.replicas(
+        "letters",
+        namespace="default",
+        kind="AsyncAPI",
+        component="gateway",
+        answers={**JOBS, "jobs": job_list()},
     )
     place.api(
         "sentiment",

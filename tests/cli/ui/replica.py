@@ -1,7 +1,8 @@
 """A replica that reports invented traffic: the content of a pod, started with `python -c`.
 
 The variable PROFILE is JSON: rate (requests per second), seconds (median latency), errors (share of 5XX), in_flight, classes
-(shares of the classes), value (mean of a regression), info (GET /info), differences (GET /candidate/differences), lines (log).
+(shares of the classes), value (mean of a regression), jobs and dead_letters (shares and numbers), answers (by path, those of a
+gateway too), lines (log).
 """
 
 import http.server
@@ -62,9 +63,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(404, json.dumps({"error": f"{path} not found"}))
 
     def do_POST(self) -> None:
+        *_, job, action = ("", *self.path.split("/"))
+        if action == "retry":
+            self.retry(job)
+            return
         body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"null")
         log("info", "prediction", requestId=self.headers["x-request-id"])
         self.answer(200, json.dumps({"label": "setosa", "received": body, "key": self.headers["x-api-key"]}))
+
+    def retry(self, job: str) -> None:
+        """Remove a job from the failed ones, unless it is unknown."""
+        answers = profile.get("answers", {})
+        failed = answers.get("jobs", {}).get("failed", [])
+        found = next((each for each in failed if each["id"] == job), None)
+        if found is None:
+            self.answer(409, json.dumps({"error": "the job is completed; only a failed job can be retried"}))
+            return
+        failed.remove(found)
+        answers["jobs"]["failed_total"] -= 1
+        answers[job] = {"id": job, "status": "in_queue"}
+        self.answer(200, json.dumps(answers[job]))
 
     def answer(self, status: int, text: str) -> None:
         self.send_response(status)

@@ -121,21 +121,81 @@ def test_images_are_shown():
     assert answer.image == "data:image/png;base64,cG5n"
 
 
-def test_jobs_and_dead_letters(client):
-    page = eventually(
-        lambda: (t := words(client, "/asyncapi/default/letters/jobs")) and "HandlerFailed 14" in t and t
-    )
+JOBS = "/asyncapi/default/letters/jobs"
+
+
+def test_jobs_are_listed_with_their_states_attempts_and_errors(client):
+    page = eventually(lambda: (t := words(client, JOBS)) and "HandlerError 14" in t and t)
     assert "Waiting 128 in the queue Running 4 taken by a worker" in page
+    assert re.search(
+        r"Dead letters 14 .*0bad0 \d+m ago 3 Handler error: the handler raised ValueError; the log",
+        page,
+    )
+    assert "and 9 older ones" in page
+    assert re.search(
+        r"5eed0 waits for retry \d+m ago 2 the handler raised TimeoutError .*"
+        r"5eed1 in progress \d+s ago 1 40%, page 12 of 30 .*5eed3 in queue",
+        page,
+    )
+    assert f"/logs?q={0xBAD0:032x}" in client.get(JOBS).text
     assert client.get(f"{IRIS}/jobs").status_code == 404
+    assert client.get(f"{IRIS}/jobs/retry").status_code == 404
 
 
 def test_one_job_by_its_id(client):
-    done = words(client, "/asyncapi/default/letters/jobs?id=done")
+    done = words(client, f"{JOBS}?id=done")
     assert re.search(r'Job done completed .*"letters"\s?: 5', done)
-    failed = words(client, "/asyncapi/default/letters/jobs?id=broken")
+    failed = words(client, f"{JOBS}?id=broken")
     assert "failed attempt 3" in failed
-    assert "HandlerFailed: ValueError: no text" in failed
-    assert "/none not found" in words(client, "/asyncapi/default/letters/jobs?id=none")
+    assert "HandlerError: ValueError: no text" in failed
+    assert "/none not found" in words(client, f"{JOBS}?id=none")
+
+
+def test_a_failed_job_is_retried_after_a_confirmation(client):
+    job = f"{0xBAD1:032x}"
+    asked = words(client, f"{JOBS}/retry?id={job}")
+    assert f"Retry job {job}" in asked
+    assert f"cortex predict letters -n default --job {job} --retry" in asked
+    assert eventually(lambda: job in client.get(JOBS).text)
+    assert post(client, f"{JOBS}/retry", id=job).headers["location"] == f"{JOBS}?id={job}"
+    assert f"Job {job} in queue" in words(client, f"{JOBS}?id={job}")
+    assert eventually(lambda: "Dead letters 13" in words(client, JOBS))
+    assert f"job {job}: the job is completed; only a failed job can be retried" in text(
+        post(client, f"{JOBS}/retry", id=job)
+    )
+
+
+def test_all_listed_failed_jobs_are_retried_after_a_confirmation(client):
+    assert eventually(lambda: "Retry 4 failed jobs" in words(client, f"{JOBS}/retry"))
+    assert post(client, f"{JOBS}/retry", id="").headers["location"] == JOBS
+    assert eventually(lambda: "No failed job" in words(client, JOBS))
+    assert "No failed job can be retried." in words(client, f"{JOBS}/retry")
+    assert "<button" not in client.get(f"{JOBS}/retry").text
+
+
+def test_a_retry_is_offered_only_with_the_permission(place: Landscape, monkeypatch):
+    asked = []
+
+    def review(cluster, attributes):
+        asked.append(attributes)
+        return False
+
+    monkeypatch.setattr("cortex_cli.ui.job_pages.review_access", review)
+    with (
+        serving(server.prepare(place.connect, "", 0)) as url,
+        httpx.Client(base_url=url.split("/?")[0], trust_env=False, timeout=30) as client,
+    ):
+        client.get(url)
+        found = eventually(
+            lambda: "needs create on services/proxy" in (t := client.get(f"{JOBS}/retry?id=x").text) and t
+        )
+        assert "<button" not in found
+    assert asked[0] == {
+        "namespace": "default",
+        "verb": "create",
+        "resource": "services",
+        "subresource": "proxy",
+    }
 
 
 def test_a_change_asks_first_and_is_made_after_the_confirmation(place: Landscape, client):
