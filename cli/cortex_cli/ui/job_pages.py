@@ -123,7 +123,7 @@ class JobPages:
             button="Retry" if job else title,
             question="The handler gets the same payload again, under the same id, with all its attempts. A handler that is not"
             " idempotent repeats what a failed attempt has already done.",
-            command=f"cortex predict {api.name} -n {api.namespace} --job {job or 'ID'} --retry",
+            command=self._command(api, job or "ID"),
             submit=f"{url_of(api)}/jobs/retry",
             back=back,
             refusal=refusal,
@@ -154,6 +154,12 @@ class JobPages:
             done = f"{len(ids) - len(errors)} of {len(ids)} jobs are queued again. " if not job else ""
             return self._confirm(request, api, job, f"{done}{errors[0]}")
         return f"{url_of(api)}/jobs" + (f"?{urlencode({'id': job})}" if job else "")
+
+    def _command(self, api: API, job: str) -> str:
+        cluster = self._backend.open()
+        if cluster.is_local:
+            return f"curl -X POST {cluster.server}/{job}/retry"
+        return f"cortex predict {api.name} -n {api.namespace} --job {job} --retry"
 
     def _failed_ids(self, api: API) -> list[str]:
         return [str(each["id"]) for each in (self._listed(api).value or {}).get("failed") or ()]
