@@ -17,7 +17,7 @@ from cortex_api.candidate import Rollback
 from cortex_operator.candidate.counts import Recent
 from cortex_operator.candidate.thresholds import Exceeded, exceeded, latencies, milliseconds, percentage
 from cortex_operator.status.conditions import Assessment, Component, Problem
-from cortex_operator.status.failures import is_ready
+from cortex_operator.status.failures import is_ready, serves
 
 Object = dict[str, Any]
 
@@ -53,7 +53,14 @@ def is_startable(seen: Seen) -> bool:
     """Return whether the pods of a candidate are ready, and those of earlier versions gone, so that only the interface is left
     to check."""
     ready = seen.problem is None and seen.assessment is not None and seen.assessment.ready
-    return ready and not seen.component.older()
+    return ready and not _earlier_pods(seen.component)
+
+
+def _earlier_pods(component: Component) -> list[Object]:
+    """Return the pods of earlier candidates that may still answer. A pod that is being deleted serves for some seconds, because
+    the proxies of the nodes learn of it later than the operator."""
+    current = {pod["metadata"]["name"] for pod in component.current()}
+    return [pod for pod in component.pods if pod["metadata"]["name"] not in current and serves(pod)]
 
 
 def decide(api: RealtimeAPI, previous: Object, seen: Seen) -> Object:

@@ -100,8 +100,11 @@ def _most_relevant(found: list[Failure]) -> Failure | None:
 
 def is_ready(pod: Object) -> bool:
     """Return whether a pod is ready and not being deleted."""
-    if pod["metadata"].get("deletionTimestamp"):
-        return False
+    return not pod["metadata"].get("deletionTimestamp") and serves(pod)
+
+
+def serves(pod: Object) -> bool:
+    """Return whether a pod is ready. A pod that is being deleted still is, until it has ended its requests."""
     conditions = pod.get("status", {}).get("conditions", ())
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
