@@ -2,11 +2,17 @@
 
 import json
 from collections import Counter
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 known: dict[str, Any] = {}
+
+
+class Flower(TypedDict):
+    """Length and width of the sepals, then of the petals, in centimeters."""
+
+    measurements: tuple[float, float, float, float]
 
 
 def init(metadata: dict[str, Any]) -> None:
@@ -16,7 +22,7 @@ def init(metadata: dict[str, Any]) -> None:
     known["measurements"] = np.array([flower["measurements"] for flower in flowers])
 
 
-def predict(sample: dict[str, Any], metadata: dict[str, Any]) -> str:
+def predict(sample: Flower, metadata: dict[str, Any]) -> str:
     distances = np.linalg.norm(known["measurements"] - np.array(sample["measurements"]), axis=1)
     nearest = distances.argsort()[: metadata["nearest"]]
     return Counter(known["labels"][place] for place in nearest).most_common(1)[0][0]

@@ -2,11 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 FEATURES = ("cylinders", "displacement", "horsepower", "weight", "acceleration")
+
+
+class Car(TypedDict):
+    cylinders: float
+    displacement: float
+    horsepower: float
+    weight: float
+    acceleration: float
 
 
 class LinearRegression:
@@ -25,7 +33,7 @@ class PythonPredictor:
     def load_model(self, model_path: str) -> LinearRegression:
         return LinearRegression(**json.loads((Path(model_path) / "model.json").read_text()))
 
-    def predict(self, payload: dict[str, float], query_params: Any) -> dict[str, Any]:
+    def predict(self, payload: Car, query_params: Any) -> dict[str, Any]:
         model_version = query_params.get("version")
         model_input = np.array([[payload[name] for name in FEATURES]])
         model = self.client.get_model(model_version=model_version)

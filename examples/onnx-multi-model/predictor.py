@@ -1,17 +1,26 @@
 """Recognize the digit in an image from a URL. The query parameter `model` selects the model."""
 
-from typing import Any
+from typing import Any, TypedDict
 from urllib.request import urlopen
 
 import numpy as np
 
+from cortex_runtime import UserError
+
+
+class Image(TypedDict):
+    url: str
+
 
 def preprocess(url: str) -> np.ndarray:
     """Return the pixels of a grayscale image (binary PGM, 8 x 8 pixels), from 0 to 1."""
-    with urlopen(url, timeout=10) as answer:
-        magic, width, height, most, pixels = answer.read().split(None, 4)
+    try:
+        with urlopen(url, timeout=10) as answer:
+            magic, width, height, most, pixels = answer.read().split(None, 4)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the image cannot be read: {error}") from error
     if (magic, width, height) != (b"P5", b"8", b"8"):
-        raise ValueError("the image must be a binary PGM of 8 x 8 pixels")
+        raise UserError("the image must be a binary PGM of 8 x 8 pixels")
     return np.frombuffer(pixels[:64], np.uint8).astype(np.float32).reshape(1, 64) / float(most)
 
 
@@ -23,8 +32,8 @@ class ONNXPredictor:
     def __init__(self, onnx_client: Any, config: dict[str, Any]) -> None:
         self.client = onnx_client
 
-    def predict(self, payload: dict[str, str], query_params: Any) -> dict[str, str]:
-        model_name = query_params["model"]
+    def predict(self, payload: Image, query_params: Any) -> dict[str, str]:
+        model_name = query_params.get("model")
         model_input = preprocess(payload["url"])
         results = self.client.predict(model_input, model_name)
         return {"label": postprocess(results)}

@@ -1,11 +1,20 @@
 """Convert measurements to the input of the model, and its output to the name of a species."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 LABELS = ("setosa", "versicolor", "virginica")
 
 
-def pre_inference(sample: dict[str, float], metadata: dict[str, Any]) -> dict[str, Any]:
+class Flower(TypedDict):
+    """Measurements in centimeters."""
+
+    sepal_length: float
+    sepal_width: float
+    petal_length: float
+    petal_width: float
+
+
+def pre_inference(sample: Flower, metadata: dict[str, Any]) -> dict[str, Any]:
     (name,) = metadata["inputs"]
     flower = [sample[key] for key in ("sepal_length", "sepal_width", "petal_length", "petal_width")]
     return {name: [flower]}

@@ -1,13 +1,20 @@
 """Predict the species of an iris flower with a scikit-learn classifier."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import joblib
 
-from cortex_runtime import UserError
-
 MEASURES = ("sepal_length", "sepal_width", "petal_length", "petal_width")
+
+
+class Flower(TypedDict):
+    """Measurements in centimeters."""
+
+    sepal_length: float
+    sepal_width: float
+    petal_length: float
+    petal_width: float
 
 
 class Handler:
@@ -17,9 +24,6 @@ class Handler:
     def load_model(self, model_path: str) -> Any:
         return joblib.load(Path(model_path) / "classifier.joblib")
 
-    def handle_post(self, payload: dict[str, float]) -> dict[str, str]:
-        missing = [name for name in MEASURES if name not in payload]
-        if missing:
-            raise UserError(f"missing: {', '.join(missing)}")
+    def handle_post(self, payload: Flower) -> dict[str, str]:
         (label,) = self.client.get_model().predict([[payload[name] for name in MEASURES]])
         return {"label": str(label)}

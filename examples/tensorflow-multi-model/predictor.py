@@ -1,19 +1,34 @@
 """Several models in one API. The query parameter `model` selects one."""
 
-from typing import Any
+from typing import Any, TypedDict
 from urllib.request import urlopen
 
 import numpy as np
 
+from cortex_runtime import UserError
 
-def preprocess(payload: dict[str, Any]) -> Any:
+
+class Image(TypedDict):
+    url: str
+
+
+class Flower(TypedDict):
+    """Length and width of the sepals, then of the petals, in centimeters."""
+
+    measurements: tuple[float, float, float, float]
+
+
+def preprocess(payload: Any) -> Any:
     """Return a batch of one item: the image at a URL (binary PGM, 8 x 8 pixels) from 0 to 1, or the numbers in the payload."""
     if "url" not in payload:
         return [payload["measurements"]]
-    with urlopen(payload["url"], timeout=10) as answer:
-        magic, width, height, most, pixels = answer.read().split(None, 4)
+    try:
+        with urlopen(payload["url"], timeout=10) as answer:
+            magic, width, height, most, pixels = answer.read().split(None, 4)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the image cannot be read: {error}") from error
     if (magic, width, height) != (b"P5", b"8", b"8"):
-        raise ValueError("the image must be a binary PGM of 8 x 8 pixels")
+        raise UserError("the image must be a binary PGM of 8 x 8 pixels")
     return np.frombuffer(pixels[:64], np.uint8).reshape(1, 8, 8) / float(most)
 
 
@@ -25,8 +40,8 @@ class TensorFlowPredictor:
     def __init__(self, tensorflow_client: Any, config: dict[str, Any]) -> None:
         self.client = tensorflow_client
 
-    def predict(self, payload: dict[str, Any], query_params: Any) -> dict[str, str]:
-        model_name = query_params["model"]
+    def predict(self, payload: Image | Flower, query_params: Any) -> dict[str, str]:
+        model_name = query_params.get("model")
         model_input = preprocess(payload)
         results = self.client.predict(model_input, model_name)
         return {"label": postprocess(results)}

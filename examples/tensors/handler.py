@@ -1,14 +1,21 @@
 """Classify iris flowers by the nearest mean of each species: as JSON at "/", and as tensors of the Open Inference Protocol."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
-
-from cortex_runtime import UserError
 
 MEASUREMENTS = ("sepal_length", "sepal_width", "petal_length", "petal_width")
 SPECIES = np.array(["setosa", "versicolor", "virginica"], object)
 MEANS = np.array([[5.01, 3.43, 1.46, 0.25], [5.94, 2.77, 4.26, 1.33], [6.59, 2.97, 5.55, 2.03]], np.float32)
+
+
+class Flower(TypedDict):
+    """Measurements in centimeters."""
+
+    sepal_length: float
+    sepal_width: float
+    petal_length: float
+    petal_width: float
 
 
 class Handler:
@@ -19,11 +26,8 @@ class Handler:
         {"name": "distance", "datatype": "FP32", "shape": [-1]},
     ]
 
-    def handle_post(self, payload: dict[str, float]) -> dict[str, Any]:
+    def handle_post(self, payload: Flower) -> dict[str, Any]:
         """Classify one flower, with named measurements in centimeters."""
-        missing = [name for name in MEASUREMENTS if name not in payload]
-        if missing:
-            raise UserError(f"missing: {', '.join(missing)}")
         species, distance = self.classify(np.array([[payload[name] for name in MEASUREMENTS]], np.float32))
         return {"species": species[0], "distance": round(float(distance[0]), 2)}
 

@@ -3,12 +3,16 @@
 import re
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
-from starlette.responses import JSONResponse
+from cortex_runtime import UserError
 
 GOOD = {"best", "excellent", "good", "great", "happy", "love", "wonderful"}
 BAD = {"awful", "bad", "hate", "poor", "sad", "terrible", "worst"}
+
+
+class Text(TypedDict):
+    text: str
 
 
 def initialize_model(name: str, config: dict[str, Any]) -> Callable[[str], Any]:
@@ -35,11 +39,11 @@ class PythonPredictor:
         self.analyzer = initialize_model("sentiment-analysis", config)
         self.summarizer = initialize_model("summarization", config)
 
-    def predict(self, query_params: Any, payload: dict[str, str]) -> Any:
+    def predict(self, query_params: Any, payload: Text) -> Any:
         model_name = query_params.get("model")
         model_input = payload["text"]
         if model_name == "sentiment":
             return self.analyzer(model_input)
         if model_name == "summarizer":
             return self.summarizer(model_input)
-        return JSONResponse({"error": f"unknown model: {model_name}"}, status_code=400)
+        raise UserError(f"unknown model: {model_name}")

@@ -220,7 +220,8 @@ def methods(code: Code, instance: Any, values: Mapping[str, Any]) -> dict[str, M
         inline = bool(getattr(instance, "inline", True))
         method = _with_constants(Method(function, arguments, is_async(function), inline), values)
         method = _with_callback(method, instance, code, available)
-        found[verb] = with_hints(method, function, f"{where}.{name}")
+        argument = "sample" if "sample" in arguments and "payload" not in arguments else "payload"
+        found[verb] = with_hints(method, function, f"{where}.{name}", argument)
     return found
 
 

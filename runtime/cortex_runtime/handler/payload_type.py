@@ -12,7 +12,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterable
 from types import GenericAlias, SimpleNamespace, UnionType
-from typing import Any, Union
+from typing import Any, NotRequired, Required, Union
 
 from starlette.datastructures import FormData
 
@@ -40,6 +40,14 @@ def hints_of(function: Callable[..., Any], where: str, argument: str = "payload"
             hint = _resolved(hint, function, f"{where}: the type hint of {name}")
         found.append(hint)
     return found[0], found[1]
+
+
+def first_hint_of(function: Callable[..., Any] | None, where: str) -> Any:
+    """Return the type hint of the first argument of a function; None if it does not exist."""
+    if function is None:
+        return None
+    first = next(iter(inspect.signature(function).parameters), None)
+    return None if first is None else hints_of(function, where, first)[0]
 
 
 def _resolved(hint: str, function: Callable[..., Any], what: str) -> Any:
@@ -156,12 +164,12 @@ def with_supported_dicts(hint: Any) -> Any:
     if sys.version_info >= (3, 12):
         return hint
     if _is_typed_dict(hint) and type(hint).__module__ == "typing":
-        from typing import NotRequired
-
         from typing_extensions import TypedDict
 
         fields = {}
-        for name, field in typing.get_type_hints(hint).items():
+        for name, field in typing.get_type_hints(hint, include_extras=True).items():
+            if typing.get_origin(field) in (Required, NotRequired):
+                (field,) = typing.get_args(field)
             field = with_supported_dicts(field)
             fields[name] = field if name in hint.__required_keys__ else NotRequired[field]
         return TypedDict(hint.__name__, fields)  # type: ignore[operator]

@@ -12,6 +12,7 @@ from cortex_runtime.errors import StartError
 from cortex_runtime.handler import debug
 from cortex_runtime.handler.arguments import arguments_of, is_async
 from cortex_runtime.handler.interfaces import JOB, STAGES, Code, Method
+from cortex_runtime.handler.payload_type import first_hint_of
 
 
 def methods(
@@ -21,7 +22,10 @@ def methods(
     pipeline = Pipeline(code, client, config)
     verb = next(iter(code.verbs.values()))
     function = pipeline.predict_many if batched else pipeline.predict
-    return {verb: Method(function, pipeline.arguments, is_async=False)}
+    where = f"{code.where}: pre_inference"
+    hint = first_hint_of(code.stages.get("pre_inference"), where)
+    payload_type = list[hint] if batched and hint is not None else hint  # type: ignore[valid-type]
+    return {verb: Method(function, pipeline.arguments, False, payload_type=payload_type, where=where)}
 
 
 class Pipeline:

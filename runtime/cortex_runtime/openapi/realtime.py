@@ -4,13 +4,13 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from cortex_runtime.handler.interfaces import Form, Method
 from cortex_runtime.handler.loaded_handler import LoadedHandler
-from cortex_runtime.handler.payload_type import hints_of
+from cortex_runtime.handler.payload_type import first_hint_of, hints_of
 from cortex_runtime.handler.routing import MOUNT, WEBSOCKET
 from cortex_runtime.openapi import docstrings, operations
 from cortex_runtime.openapi.common import CALL_ERRORS, SAMPLE, Frame, Schema, json_of, parameter
@@ -90,7 +90,7 @@ def _main(
     if code.interface.form is Form.STAGES:
         before, after = (code.stages.get(name) for name in ("pre_inference", "post_inference"))
         function = before or after
-        payload = _first_hint(before)
+        payload = first_hint_of(before, code.where)
         result = None if after is None else hints_of(after, code.where)[1]
         described = Described(method, function, payload, result, samples=samples, name="predict")
         described.summary = "Run the model"
@@ -152,14 +152,6 @@ def _samples(target: Any) -> dict[str, Any]:
     except (OSError, ValueError, TypeError) as error:
         log.warning("%s is not in the OpenAPI document: %s", SAMPLE, error)
         return {}
-
-
-def _first_hint(function: Callable[..., Any] | None) -> Any:
-    """Return the type hint of the first argument."""
-    if function is None:
-        return None
-    first = next(iter(inspect.signature(function).parameters), None)
-    return None if first is None else hints_of(function, "", first)[0]
 
 
 def _item(hint: Any) -> Any:

@@ -55,6 +55,11 @@ class Modern(typing_extensions.TypedDict):
     a: int
 
 
+class Bounded(TypedDict):
+    a: Annotated[int, pydantic.Field(gt=0)]
+    b: NotRequired[Annotated[int, pydantic.Field(gt=0)]]
+
+
 @pytest.mark.parametrize(
     ("hint", "payload", "value"),
     [
@@ -94,6 +99,7 @@ def test_a_payload_becomes_the_type_of_its_hint(hint, payload, value):
         (Point, {"x": None}, [("x", "must be a valid number")]),
         (Plain, {}, [("a", "is required")]),
         (Plain, {"a": 1, "b": {}}, [("b.x", "is required")]),
+        (Bounded, {"a": 0, "b": 0}, [("a", "must be greater than 0"), ("b", "must be greater than 0")]),
         (list[Point], [{"x": 1}, {}], [("[1].x", "is required")]),
         (Size, [1], [("", "must be a valid dictionary or instance of Size")]),
     ],
