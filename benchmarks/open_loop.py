@@ -5,6 +5,7 @@ counts from its scheduled time, so a stalled server increases the latency of all
 connection, the program reconnects, sends the request again and counts this; the latency still counts from the scheduled time.
 """
 
+import gc
 import json
 import random
 import re
@@ -108,9 +109,10 @@ class _OpenLoop:
                 now = perf_counter()
             if now > began + due[-1] + GRACE_S:
                 raise RuntimeError(f"{len(due) - len(took)} of {len(due)} requests got no response")
-            # Busy polling is more precise than a timer. With enough time, sleep instead.
             spare = began + due[sent] - now if sent < len(due) and idle else 0.05
-            for number, _ in self._poll.poll(max(0.0, spare - 0.002)):
+            # select() waits for microseconds, epoll for milliseconds. Busy polling would take the core from the kernel.
+            select.select([self._poll], [], [], max(0.0, spare))
+            for number, _ in self._poll.poll(0):
                 connection = self._connections[number]
                 due_at = connection.due
                 if self._receive(connection) and due_at is not None:
@@ -168,6 +170,7 @@ def main() -> None:
     head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
     request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
     due = arrivals(float(rate), float(seconds), int(seed))
+    gc.disable()
     measured = load(int(port), request, due)
     took = sorted(measured.took)
     quantiles = {
