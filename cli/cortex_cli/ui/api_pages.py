@@ -57,6 +57,7 @@ class APIPages:
             "scaling": details.scaling(api, now - api_charts.WINDOWS["3h"]),
             "replicas": details.replicas(api),
             "models": details.models(api),
+            "processes": int(api.live["spec"]["handler"].get("processesPerReplica", 1)),
             "predictions": details.predictions(api),
             "prediction_chart": api_charts.prediction_chart(
                 history, period, tracker.get("modelType") == "regression"

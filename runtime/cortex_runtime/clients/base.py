@@ -50,7 +50,11 @@ class CachingClient(Generic[T]):
         return self._signature_of(model)
 
     def info(self) -> list[dict[str, Any]]:
-        """Return names, versions, loaded versions and the signature of the highest loaded version, for GET /info."""
+        """Return names, versions, loaded versions and the signature of the highest loaded version, for GET /info.
+
+        For versions in the memory of this process, "memory" has the bytes by which it grew when they were loaded, if known.
+        """
+        growth = self._cache.growth()
         held: dict[str, dict[int, T]] = {}
         for version, model in self._cache.loaded():
             held.setdefault(version.name, {})[version.version] = model
@@ -58,11 +62,13 @@ class CachingClient(Generic[T]):
         for name in self._store.names():
             models = held.get(name, {})
             loaded = [number for number in sorted(models) if self._is_loaded(models[number])]
+            memory = {str(number): growth[name, number] for number in loaded if (name, number) in growth}
             entries.append(
                 {
                     "name": None if self._store.single else name,
                     "versions": [str(number) for number in self._store.versions(name)],
                     "loaded": [str(number) for number in loaded],
+                    **({"memory": memory} if memory and self._is_in_process else {}),
                     **(self._signature_of(models[max(models)]) if models else {}),
                 }
             )
@@ -84,6 +90,11 @@ class CachingClient(Generic[T]):
     def close(self) -> None:
         """Release all models."""
         self._cache.close()
+
+    @property
+    def _is_in_process(self) -> bool:
+        """Whether the models are in the memory of this process."""
+        return True
 
     def _is_loaded(self, model: T) -> bool:
         return True

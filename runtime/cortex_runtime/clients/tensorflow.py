@@ -64,6 +64,11 @@ class TensorFlowClient(CachingClient[Model[Any]]):
         super().__init__(store, cache)
         self._backend = backend
         self.may_wait = waits or cache.is_limited
+        self._waits = waits
+
+    @property
+    def _is_in_process(self) -> bool:
+        return not self._waits
 
     def predict(
         self, model_input: Any, model_name: str | None = None, model_version: str | int | None = "latest"

@@ -25,6 +25,7 @@ from cortex_runtime.models.catalog_builder import key as problem_key
 from cortex_runtime.models.disk_cache import DiskCacheFull
 from cortex_runtime.models.repository import LoadFailed
 from cortex_runtime.models.sources.base import Changed
+from cortex_runtime.processes.resident_memory import resident_bytes
 
 log = logging.getLogger("cortex")
 
@@ -53,10 +54,13 @@ class Versions(Protocol):
 
 @dataclass
 class _LoadedModel(Generic[T]):
+    """growth: of the resident memory of this process during the load, in bytes; None if unknown."""
+
     version: Version
     value: T
     size: int
     used: int
+    growth: int | None
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ class MemoryCache(Generic[T]):
         self._changed = threading.Condition()
         self._refreshing = threading.Lock()
         self._clock = itertools.count()
+        self._loads = 0
         self._thread = threading.local()
         repository.in_memory(lambda: {loaded.version.stamp for loaded in tuple(self._models.values())})
 
@@ -179,6 +184,14 @@ class MemoryCache(Generic[T]):
     def loaded(self) -> list[tuple[Version, T]]:
         """Return the models that are in memory now."""
         return [(loaded.version, loaded.value) for loaded in tuple(self._models.values())]
+
+    def growth(self) -> dict[tuple[str, int], int]:
+        """Return how much the resident memory of this process grew during the load of each model in memory, in bytes.
+
+        A model is missing if its load was not the only one at that time, or did not grow the memory.
+        """
+        models = tuple(self._models.items())
+        return {key: loaded.growth for key, loaded in models if loaded.growth}
 
     def problems(self) -> dict[str, str]:
         """Return the problems of models, at their source and in this process, by model."""
@@ -316,6 +329,8 @@ class MemoryCache(Generic[T]):
     def _load_files(self, key: tuple[str, int], version: Version) -> _LoadedModel[T]:
         keys = self._loading_in_this_thread()
         keys.append(key)
+        self._loads += 1
+        number, is_only, before = self._loads, len(self._loading) == 1, resident_bytes()
         began = time.monotonic()
         try:
             with self._repository.reading(version):
@@ -332,7 +347,10 @@ class MemoryCache(Generic[T]):
         finally:
             keys.pop()
         log.info("loaded %s (%.2f s)", title(*key), time.monotonic() - began)
-        return _LoadedModel(version, value, size, next(self._clock))
+        growth, after = None, resident_bytes()
+        if is_only and number == self._loads and before is not None and after is not None:
+            growth = after - before if after > before else None
+        return _LoadedModel(version, value, size, next(self._clock), growth)
 
     def _record_failure(self, key: tuple[str, int], version: Version, error: LoadFailed) -> None:
         before = self._failed.get(key)

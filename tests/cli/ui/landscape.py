@@ -29,7 +29,12 @@ TRACEBACK = """ModuleNotFoundError: No module named 'torchvision'
 """
 MODELS = {
     "models": [
-        {"name": "resnet50", "versions": ["1", "2", "3"], "loaded": ["2", "3"]},
+        {
+            "name": "resnet50",
+            "versions": ["1", "2", "3"],
+            "loaded": ["2", "3"],
+            "memory": {"2": 102760448, "3": 103809024},
+        },
         {"name": "mobilenet", "versions": ["7"], "loaded": []},
     ]
 }

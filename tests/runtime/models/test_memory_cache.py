@@ -328,3 +328,27 @@ def test_a_new_process_serves_the_previous_model_if_the_current_one_cannot_be_lo
     store.change("a", 1, "third")
     cache.refresh()
     assert (cache.get("a", None), store.before) == ("a 1 third", {})
+
+
+def test_the_growth_of_the_process_during_a_load_is_measured_unless_another_load_runs(loads, monkeypatch):
+    sizes = iter([1000, 5000, 5000, 4000])
+    monkeypatch.setattr(module, "resident_bytes", lambda: next(sizes))
+    cache = MemoryCache(Versions(("a", 1), ("b", 1)), loads.load)
+    cache.get("a", 1)
+    assert cache.growth() == {("a", 1): 4000}
+    # Memory that was released meanwhile: the growth is unknown, not negative.
+    cache.get("b", 1)
+    assert cache.growth() == {("a", 1): 4000}
+    cache.evict("a")
+    assert cache.growth() == {}
+
+
+def test_the_growth_of_concurrent_loads_is_unknown(loads):
+    cache = MemoryCache(Versions(("a", 1), ("b", 1)), loads.load)
+    loads.gate.clear()
+    join = in_threads(lambda: cache.get("a", 1), lambda: cache.get("b", 1))
+    assert loads.began.acquire(timeout=10)
+    assert loads.began.acquire(timeout=10)
+    loads.gate.set()
+    join()
+    assert cache.growth() == {}
