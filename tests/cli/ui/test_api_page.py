@@ -81,7 +81,10 @@ def test_models_and_their_versions(client):
     assert eventually(
         lambda: "resnet50 1, 2, 3 2, 3 98 MiB, 99 MiB mobilenet 7 not loaded –" in words(client, page)
     )
-    assert "Memory: how much a worker process grew while it loaded the version and the libraries for it" in words(client, page)
+    assert (
+        "Memory: how much a worker process grew while it loaded the version and the libraries for it"
+        in words(client, page)
+    )
     assert "Models" not in words(client, "/realtimeapi/shop/iris")
 
 
