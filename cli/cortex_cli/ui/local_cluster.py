@@ -219,7 +219,9 @@ class LocalCluster(Cluster):
             "status": {
                 "phase": "Running",
                 "conditions": [{"type": "Ready", "status": ready}],
-                "containerStatuses": [{"name": name, "restartCount": 0, "state": {"running": {}}}],
+                "containerStatuses": [
+                    {"name": name, "restartCount": 0, "state": {"running": {"startedAt": self._created}}}
+                ],
             },
         }
 

@@ -1,5 +1,9 @@
-"""The logs of all replicas of an API, merged. They are followed while a page shows them, and kept in memory only."""
+"""The logs of all replicas of an API, merged. They are followed while a page shows them, and kept in memory only.
 
+The log of a container that has exited is read too: that of a crash loop has the cause.
+"""
+
+import json
 import threading
 import time
 from collections import deque
@@ -53,18 +57,23 @@ class Line:
         return all(word in text for word in words)
 
 
+Run = tuple[str, str]
+"""The uid of a pod, and when its container was started."""
+
+
 @dataclass
 class _Book:
-    """wanted: when a page last showed it. errors: by pod. active: by pod uid and restart count; None while a stream is opened.
+    """wanted: when a page last showed it. errors: by pod. active: the runs that are read; None while a stream is opened.
 
-    closed: set when it is not followed any more.
+    seen: all runs that were read. exits: those that have exited. closed: set when it is not followed any more.
     """
 
     lines: deque[Line] = field(default_factory=lambda: deque(maxlen=_KEPT))
     wanted: float = 0.0
     errors: dict[str, str] = field(default_factory=dict)
-    active: dict[tuple[str, int], Stream | None] = field(default_factory=dict)
-    seen: set[tuple[str, int]] = field(default_factory=set)
+    active: dict[Run, Stream | None] = field(default_factory=dict)
+    seen: set[Run] = field(default_factory=set)
+    exits: set[Run] = field(default_factory=set)
     colors: dict[str, int] = field(default_factory=dict)
     count: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -108,22 +117,54 @@ class LogBooks:
                     book.closed.set()
                     break
             for pod in self._store.pods(key):
-                run = _run(pod)
-                if run is None or run in book.active or len(book.active) >= _MAX_STREAMS:
+                self._read_exited(book, pod)
+                started = _container(pod).get("state", {}).get("running", {}).get("startedAt")
+                if started is None:
                     continue
+                run = str(pod["metadata"]["uid"]), str(started)
                 # All lines of a container that has just started; only new ones after a broken connection.
                 tail = "0" if run in book.seen else _TAIL
-                book.active[run] = None
-                book.seen.add(run)
-                threading.Thread(target=self._read, args=(book, pod, run, tail), daemon=True).start()
+                if run not in book.active:
+                    self._start(book, pod, run, {"tailLines": tail, "follow": "true"})
             book.closed.wait(_PAUSE)
         for stream in list(book.active.values()):
             if stream is not None:
                 stream.close()
 
-    def _read(self, book: _Book, pod: Object, run: tuple[str, int], tail: str) -> None:
+    def _read_exited(self, book: _Book, pod: Object) -> None:
+        """Read the log of the container that exited last, unless it was followed, and add a line that it has exited."""
+        status = _container(pod)
+        current, last = status.get("state", {}), status.get("lastState", {})
+        ended = current.get("terminated") or last.get("terminated")
+        if not ended:
+            return
+        run = str(pod["metadata"]["uid"]), str(ended.get("startedAt") or ended.get("finishedAt"))
+        if run not in book.seen:
+            # While a container waits for its restart, its log is that of the exited one.
+            previous = {"previous": "true"} if "running" in current else {}
+            self._start(book, pod, run, {"tailLines": _TAIL, **previous})
+        if run in book.seen and run not in book.active and run not in book.exits:
+            book.exits.add(run)
+            reason = (
+                f" ({ended['reason']})" if ended.get("reason") not in (None, "Error", "Completed") else ""
+            )
+            message = f"the container exited with code {ended.get('exitCode')}{reason}"
+            content = {"level": "error", "message": message, "time": str(ended.get("finishedAt") or "")}
+            with book.lock:
+                self._add(book, pod["metadata"]["name"], json.dumps(content), "")
+            self._on_change()
+
+    def _start(self, book: _Book, pod: Object, run: Run, query: dict[str, str]) -> None:
+        """Read a log in a thread, unless too many are read."""
+        if len(book.active) >= _MAX_STREAMS:
+            return
+        book.active[run] = None
+        book.seen.add(run)
+        threading.Thread(target=self._read, args=(book, pod, run, query), daemon=True).start()
+
+    def _read(self, book: _Book, pod: Object, run: Run, query: dict[str, str]) -> None:
         name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-        query = {"container": pod["spec"]["containers"][0]["name"], "tailLines": tail, "follow": "true"}
+        query = {"container": pod["spec"]["containers"][0]["name"], **query}
         rest, last = b"", ""
         try:
             stream = self._cluster.open_stream(path("v1/pods", namespace, name, "log"), query)
@@ -137,10 +178,16 @@ class LogBooks:
                     for line in lines:
                         last = self._add(book, name, line.decode(errors="replace"), last)
                 self._on_change()
+            if rest:
+                with book.lock:
+                    self._add(book, name, rest.decode(errors="replace"), last)
+                self._on_change()
         except ClusterError as error:
-            book.errors[name] = error.message
-            self._on_change()
-            book.closed.wait(_PAUSE)
+            # The log of a container that has exited may be deleted already.
+            if "follow" in query:
+                book.errors[name] = error.message
+                self._on_change()
+                book.closed.wait(_PAUSE)
         finally:
             book.active.pop(run, None)
 
@@ -166,14 +213,11 @@ class LogBooks:
         return stamp
 
 
-def _run(pod: Object) -> tuple[str, int] | None:
-    """Return the run of the first container of a pod: uid and restart count; None before it has started."""
+def _container(pod: Object) -> Object:
+    """Return the status of the first container of a pod; empty before it exists."""
     name = pod["spec"]["containers"][0]["name"]
     statuses = (pod.get("status") or {}).get("containerStatuses") or ()
-    found = next((each for each in statuses if each["name"] == name), None)
-    if found is None or not {"running"} & (found.get("state") or {}).keys():
-        return None
-    return str(pod["metadata"]["uid"]), int(found.get("restartCount", 0))
+    return next((each for each in statuses if each["name"] == name), {})
 
 
 def _clock(stamp: str) -> str:

@@ -2,7 +2,7 @@
 
 The variable PROFILE is JSON: rate (requests per second), seconds (median latency), errors (share of 5XX), in_flight, classes
 (shares of the classes), value (mean of a regression), jobs and dead_letters (shares and numbers), answers (by path, those of a
-gateway too), lines (log).
+gateway too), lines (log), crash (a message with which it exits at once).
 """
 
 import http.server
@@ -100,6 +100,10 @@ def log(level: str, message: str, **more: object) -> None:
     print(json.dumps({"time": stamp, "level": level, "message": message, **more}), flush=True)
 
 
+if "crash" in profile:
+    for entry in profile.get("lines", []):
+        log(**entry)
+    sys.exit(profile["crash"])
 for port in (8080, 8081):
     server = http.server.ThreadingHTTPServer((os.environ["CORTEX_HOST"], port), Handler)
     threading.Thread(target=server.serve_forever).start()

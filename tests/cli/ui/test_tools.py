@@ -59,6 +59,14 @@ def test_logs_of_all_replicas_are_merged_and_filtered(client):
     assert ("3 of 12 lines match" in found, "r-4711" in found) == (True, False)
 
 
+def test_the_log_of_an_exited_container_is_shown_with_its_exit_code(client):
+    page = "/realtimeapi/shop/returns/logs"
+    found = eventually(lambda: (t := words(client, page)) and "exited with code 1" in t and t)
+    assert found.index("RuntimeError: could not open index.bin") < found.index("exited with code 1")
+    warnings = words(client, f"{page}?level=error")
+    assert ("exited with code 1" in warnings, "model iris" in warnings) == (True, False)
+
+
 def test_new_log_lines_are_sent_to_the_open_page(client):
     with client.stream("GET", f"/live{IRIS}/logs") as stream:
         updates = (json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: "))
