@@ -8,6 +8,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,12 @@ BYTES, BF16 = "BYTES", "BF16"
 _LENGTH = struct.Struct("<I")
 _MAX_ITEMS = 2**48
 """A shape of more elements is refused before anything is multiplied further."""
+_SHORT = 100
+"""Elements of a list up to which the number of calls counts more than the elements."""
+_SAFE = 2.0**53
+"""Up to here, each integer is a float64."""
+_CODES = {"f": "d", "i": "q", "u": "q"}
+"""Formats of `struct` and numpy for the kinds of numpy's types."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,7 @@ def from_json(datatype: Datatype, shape: Sequence[int], data: Any) -> np.ndarray
     count = count_of(shape)
     if not isinstance(data, list):
         raise ValueError("data must be a list")
-    array = _texts(data) if datatype.number is None else datatype.number.convert(data)
+    array = _texts(data) if datatype.number is None else _numbers(datatype.number, data)
     if array.size != count:
         raise ValueError(f"shape {list(shape)} has {count} elements, got {array.size}")
     if array.ndim != 1 and array.shape != tuple(shape) and count:
@@ -197,6 +204,47 @@ def _as_bytes(item: Any) -> bytes:
         return bytes(item)
     # As other servers do for arrays of objects.
     return str(item).encode()
+
+
+def _numbers(number: NumberType, data: list[Any]) -> np.ndarray:
+    """Return JSON numbers as an array. Raises ValueError.
+
+    `number.convert` is right for every list. What it takes time for is done faster here for plain lists of numbers.
+    """
+    if len(data) < _SHORT:
+        if number.dtype == np.float32 and not number.is_part:
+            try:
+                if min(data) >= -_SAFE and max(data) <= _SAFE:
+                    return np.array(data, np.float32)
+            except (TypeError, ValueError):
+                pass
+        elif data and type(data[0]) is list:
+            return number.convert(_packed(number, data))
+        return number.convert(data)
+    return number.convert(_packed(number, data))
+
+
+def _packed(number: NumberType, data: list[Any]) -> Any:
+    """Return a list of numbers, or a list of such lists of one length, as an array; or unchanged if it is anything else."""
+    code = _CODES.get(number.dtype.kind)
+    if code is None:
+        return data
+    try:
+        shape, flat = [len(data)], data
+        if type(data[0]) is list:
+            shape, flat = [len(data), len(data[0])], list(chain.from_iterable(data))
+            if set(map(len, data)) != {shape[1]}:
+                return data
+        content = bytearray(len(flat) * 8)
+        # Takes a third of the time of `np.array`, and converts neither text nor lists.
+        struct.pack_into(f"{len(flat)}{code}", content, 0, *flat)
+    except (struct.error, TypeError, OverflowError):
+        return data
+    array: np.ndarray = np.frombuffer(content, f"{code}")
+    if code == "d" and np.abs(array).max(initial=0) > _SAFE:
+        # Larger integers were rounded, and would be rounded again.
+        return data
+    return array.reshape(shape)
 
 
 def _texts(data: list[Any]) -> np.ndarray:

@@ -153,3 +153,41 @@ def test_a_numpy_type_has_its_datatype(name: str) -> None:
 def test_complex_numbers_have_no_datatype() -> None:
     with pytest.raises(ValueError, match="complex64 has no datatype"):
         datatype_of(np.dtype(np.complex64))
+
+
+LISTS = {
+    "floats": [0.1, -2.5, 3e38],
+    "integers": [1, -2, 300],
+    "both": [1, 2.5, True],
+    "booleans": [True, False, True],
+    "whole": [1.0, 2.0, -3.0],
+    "text": [1.0, "2", 3.0],
+    "null": [1.0, None, 3.0],
+    "beyond float32": [1.0, 3.5e38, 3.0],
+    "beyond float64": [1, 10**400, 3],
+    "integers that a float rounds": [2**53 + 1, 2**54 + 2**30 + 1, 1],
+    "integers of 64 bits": [2**64 - 1, 2**63, 1],
+    "rows": [[0.5, 1.0], [2.0, 3.0], [4.0, 5.0]],
+    "rows of integers": [[1, 2], [3, 4], [5, 6]],
+    "rows that differ in length": [[0.5, 1.0], [2.0], [4.0, 5.0, 6.0]],
+    "rows and a number": [[0.5], 1.0, [2.0]],
+    "rows of text": ["ab", "cd", "ef"],
+    "rows of rows": [[[0.5], [1.0]], [[2.0], [3.0]], [[4.0], [5.0]]],
+}
+
+
+@pytest.mark.parametrize("times", [1, 50], ids=["short", "long"])
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("case", LISTS)
+def test_long_and_short_lists_are_converted_alike(case: str, name: str, times: int) -> None:
+    data, datatype = LISTS[case] * times, DATATYPES[name]
+    assert datatype.number is not None
+    try:
+        expected = datatype.number.convert(data)
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            from_json(datatype, [len(data)], data)
+    else:
+        array = from_json(datatype, expected.shape, data)
+        assert (array.dtype, array.tobytes()) == (expected.dtype, expected.tobytes())
+        assert array.flags.writeable
