@@ -5,10 +5,12 @@ from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from cortex_runtime.errors import UserError
+from cortex_runtime.http.charsets import require_charset
 
 _LARGE = 1 << 18
 """Bytes. Larger forms are parsed in a thread, because many small fields take long."""
@@ -44,6 +46,9 @@ async def parse_multipart(body: bytes, content_type: bytes, limit: int) -> FormD
 
 
 def _multipart(body: bytes, content_type: bytes, limit: int) -> FormData:
+    charset = parse_options_header(content_type)[1].get(b"charset")
+    if charset is not None:
+        require_charset(charset.decode("latin-1"))
     parser = _Parser(
         Headers(raw=[(b"content-type", content_type)]),
         _once(body),
@@ -90,6 +95,7 @@ async def parse_urlencoded(body: bytes, charset: str, limit: int) -> FormData:
 
 
 def _urlencoded(body: bytes, charset: str, limit: int) -> FormData:
+    require_charset(charset)
     most = max_fields(limit)
     if body.count(b"&") >= most:
         raise _invalid(f"it has more than {most} fields")

@@ -1,18 +1,22 @@
-"""Extend uvicorn's HTTP protocol: a graceful shutdown that loses no request, and inline responses.
+"""Extend uvicorn's HTTP protocol: a graceful shutdown that loses no request, limits for request heads, and inline responses.
 
 On shutdown, a connection is closed only after every request that the client has sent is answered. A request for a method that
 runs inline is answered as soon as it is parsed, without a task and without ASGI messages: a small request usually arrives in one
 piece, and its method returns within a fraction of a millisecond. Every other request takes the usual ASGI path.
+
+maxBodySize and requestTimeout limit bodies. What surrounds them (the request line, headers, chunk extensions, trailers) has its
+own limits, so that a client cannot fill the memory or keep a connection open forever before its API key is checked.
 """
 
 import array
+import asyncio
 import contextvars
 import fcntl
 import termios
 from typing import Any, Protocol
 
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 Headers = list[tuple[bytes, bytes]]
 Answer = tuple[bytes, bytes, bytes]
@@ -40,17 +44,75 @@ _LINGER = 0.5
 """Seconds for which an idle connection stays open during shutdown, for a request that is already on its way."""
 
 
+class _Trailers(list[Any]):
+    """The fields after a chunked body, which are discarded: as headers, they would bypass what a proxy has checked or removed."""
+
+    def append(self, _field: Any) -> None:
+        """Discard a field."""
+
+
+_TRAILERS = _Trailers()
+
+
 class GracefulProtocol(HttpToolsProtocol):
     """One connection of a server. Its application sends `connection: close` while it drains."""
 
+    max_head_bytes = 512 * 1024
+    """Bytes of a request line with its headers, or of anything else outside of a body, after the first read."""
+    head_seconds = 60.0
+    """Seconds for which a connection may wait for a request, and a request for the end of its headers."""
+
     _begun = False
     _lingered = False
+    _quiet = 0
+    """Bytes received without a part of a body since the request began; -1 after either."""
+    _partial: Any = None
+    _deadline = 0.0
     _collected: list[bytes] | None = None
     _collectable = 0
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._context = contextvars.copy_context()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Handle a new connection, which must send a request in time."""
+        super().connection_made(transport)
+        self._close_at(self.loop.time() + self.head_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the connection and its timer."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the data. Outside of a running request, a timer for what follows is set afterwards."""
+        super().data_received(data)
+        if self.timeout_keep_alive_task is None:
+            self._limit_head(len(data))
+
+    def _limit_head(self, size: int) -> None:
+        """Refuse a head that is too large, and close the connection if its end does not arrive in time. size: bytes received."""
+        self._quiet = 0 if self._quiet < 0 else self._quiet + size
+        if self not in self.connections or self.transport.is_closing():
+            return  # A WebSocket, or refused
+        if self._quiet > self.max_head_bytes:
+            self._refuse_head()
+        elif self.cycle is None or self.cycle.response_complete:
+            if not self._begun or self._partial is not self.headers:
+                self._partial, self._deadline = self.headers, self.loop.time() + self.head_seconds
+            self._close_at(self._deadline)
+
+    def _close_at(self, deadline: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_at(deadline, self.timeout_keep_alive_handler)
+
+    def _refuse_head(self) -> None:
+        message = f"The request line and headers are larger than {self.max_head_bytes} bytes.".encode()
+        self.transport.write(
+            b"%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (STATUS_LINE[431], len(message), message)
+        )
+        self.transport.close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Start the task in a fresh context. A pipelined request would otherwise inherit the context of the previous one."""
@@ -61,12 +123,15 @@ class GracefulProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note that a request has begun to arrive."""
         self._begun = True
+        self._quiet = -1
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Note that uvicorn tracks the request from here on."""
         self._begun = False
         super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            self.headers = _TRAILERS
 
     def collect_body(self, limit: int) -> list[bytes]:
         """Return a list that receives the rest of the current request's body, without a wake-up and copies for each part.
@@ -78,6 +143,7 @@ class GracefulProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Add a part of a body to the list of `collect_body`, or to the request cycle."""
+        self._quiet = -1
         collected = self._collected
         if collected is None or self.cycle.response_complete:
             super().on_body(body)
@@ -122,6 +188,7 @@ class InlineProtocol(GracefulProtocol):
         super().__init__(*arguments, **more)
         self._app: InlineApp = self.config.app  # type: ignore[assignment]
         self._held: Any = None
+        self._held_headers: Headers = []
         self._verb = self._query = b""
         self._body = b""
         self._common: tuple[Any, bytes] = (None, b"")
@@ -133,16 +200,19 @@ class InlineProtocol(GracefulProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse the data. A held request that is still incomplete takes the ASGI path."""
-        super().data_received(data)
+        HttpToolsProtocol.data_received(self, data)
         if self._held is not None:
             if self.transport.is_closing():
                 self._held = None
             else:
                 self._release()
+        if self.timeout_keep_alive_task is None:
+            self._limit_head(len(data))
 
     def on_message_begin(self) -> None:
         """Start a request without the ASGI scope, which is built only if it is needed."""
         self._begun = True
+        self._quiet = -1
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -159,8 +229,9 @@ class InlineProtocol(GracefulProtocol):
             and (endpoint := self._app.find_inline(verb := self.parser.get_method(), path)) is not None
         ):
             self._held, self._verb, self._query, self._body = endpoint, verb, url[len(path) + 1 :], b""
+            self._held_headers, self.headers = self.headers, _TRAILERS
         else:
-            self._begin()
+            self._begin(self.headers)
 
     def on_body(self, body: bytes) -> None:
         """Collect the body of a held request."""
@@ -179,7 +250,9 @@ class InlineProtocol(GracefulProtocol):
         if parser.should_upgrade():
             answer: Answer | ASGIApp | None = None
         else:
-            answer = self._app.answer_inline(endpoint, self._verb, self._query, self.headers, self._body)
+            answer = self._app.answer_inline(
+                endpoint, self._verb, self._query, self._held_headers, self._body
+            )
         if isinstance(answer, tuple):
             self._held = None
             kind, more, body = answer
@@ -203,18 +276,18 @@ class InlineProtocol(GracefulProtocol):
         usual = self.app
         self.app = app or usual
         try:
-            self._begin()
+            self._begin(self._held_headers)
         finally:
             self.app = usual
         if self._body:
             super().on_body(self._body)
 
-    def _begin(self) -> None:
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
+    def _begin(self, headers: Headers) -> None:
+        url, expects = self.url, self.expect_100_continue
         HttpToolsProtocol.on_message_begin(self)
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
-        HttpToolsProtocol.on_headers_complete(self)
+        super().on_headers_complete()
 
     def _default_headers(self) -> bytes:
         headers = self.server_state.default_headers

@@ -13,9 +13,14 @@ from starlette.types import Receive, Scope
 
 from cortex_runtime.errors import BodyTooLarge, ClientDisconnected, HttpError, UserError
 from cortex_runtime.http import json_parser
+from cortex_runtime.http.charsets import decode
 from cortex_runtime.http.forms import parse_multipart, parse_urlencoded
 
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+").fullmatch
+_ZEROS = re.compile(rb"\0*").match
+_FIRST_SLICE, _LAST_SLICE = 1024, 1024 * 1024
+"""Bytes of gzip that a decompressor gets at first and at most at once."""
+_MAX_MEMBERS = 100_000
 _PLAIN_JSON = frozenset(
     (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
 )
@@ -119,21 +124,37 @@ def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
         raise UserError(
             f"content-encoding {encoding.decode('latin-1')!r} is not supported; use gzip or deflate", 415
         )
+    return _gunzip(body, limit)
+
+
+def _gunzip(body: bytes, limit: int) -> bytes:
+    """Return the content of the members of a gzip file, which may have zeros between them.
+
+    A decompressor copies what follows its member. It therefore gets slices, and not the whole rest of the body.
+    """
     parts: list[bytes] = []
-    size = 0
-    while body:
-        # A member of the gzip format. Several may follow each other, with zeros between them.
+    at = size = members = 0
+    view = memoryview(body)
+    while at < len(body):
+        members += 1
+        if members > _MAX_MEMBERS:
+            raise UserError(f"the body is not valid gzip: it has more than {_MAX_MEMBERS} members")
         member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-        try:
-            parts.append(member.decompress(body, limit + 1 - size))
-        except zlib.error as error:
-            raise UserError(f"the body is not valid gzip: {error}") from error
-        size += len(parts[-1])
-        if size > limit:
-            raise BodyTooLarge(limit)
-        if not member.eof:
-            raise UserError("the body is not valid gzip: it is truncated")
-        body = member.unused_data.lstrip(b"\0")
+        step = _FIRST_SLICE
+        while not member.eof:
+            if at >= len(body):
+                raise UserError("the body is not valid gzip: it is truncated")
+            compressed = view[at : at + step]
+            try:
+                parts.append(member.decompress(compressed, limit + 1 - size))
+            except zlib.error as error:
+                raise UserError(f"the body is not valid gzip: {error}") from error
+            size += len(parts[-1])
+            if size > limit:
+                raise BodyTooLarge(limit)
+            at += len(compressed)
+            step = min(4 * step, _LAST_SLICE)
+        at = _ZEROS(body, at - len(member.unused_data)).end()  # type: ignore[union-attr]
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -167,7 +188,7 @@ async def parse(body: bytes, content_type: bytes, limit: int) -> Any:
     if kind == "application/x-www-form-urlencoded":
         return await parse_urlencoded(body, parameters.get("charset", "utf-8"), limit)
     if kind == "text/plain":
-        return _decode(body, parameters.get("charset", "utf-8"))
+        return decode(body, parameters.get("charset", "utf-8"))
     return body
 
 
@@ -198,7 +219,7 @@ def as_utf8(body: bytes, parameters: Mapping[str, str]) -> bytes:
     """Return a JSON body in UTF-8, decoded from the charset that the client declared. Raises UserError."""
     charset = parameters.get("charset", "utf-8")
     if charset.lower().replace("-", "").replace("_", "") not in ("utf8", "usascii", "ascii"):
-        return _decode(body, charset).encode(errors="surrogatepass")
+        return decode(body, charset).encode(errors="surrogatepass")
     return body
 
 
@@ -208,13 +229,3 @@ def parse_json(body: bytes) -> Any:
         return json_parser.loads(body)
     except ValueError as error:
         raise UserError(f"the body is not valid JSON: {error}") from error
-
-
-def _decode(body: bytes, charset: str) -> str:
-    try:
-        return body.decode(charset)
-    except LookupError as error:
-        raise UserError(f"charset {charset!r} is unknown", 415) from error
-    except ValueError as error:
-        # Some codecs raise UnicodeError itself, and an invalid codec name raises ValueError.
-        raise UserError(f"the body is not valid {charset}: {error}") from error

@@ -121,7 +121,7 @@ class Gateway:
             return await self._take(receive, headers)
         identity, slash, action = path[1:].partition("/")
         if not _ID(identity) or (slash and action != "retry"):
-            raise HttpError(404, f"{path} not found; use POST / to submit a job and GET /ID to read it")
+            raise HttpError(404, f"{path[:80]} not found; use POST / to submit a job and GET /ID to read it")
         if action:
             if verb != "POST":
                 raise HttpError(405, f"method {verb} not allowed for {path}; use POST", [(b"allow", b"POST")])

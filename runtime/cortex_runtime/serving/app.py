@@ -234,6 +234,8 @@ def _not_found(paths: list[str], entry: ASGIApp | None) -> ASGIApp:
         if entry is not None and scope["path"] == "/" and is_browser(scope):
             await entry(scope, receive, send)
             return
-        raise HttpError(404, f"{scope['path']} not found" + (f"; the API is at {shown}" if shown else ""))
+        raise HttpError(
+            404, f"{scope['path'][:80]} not found" + (f"; the API is at {shown}" if shown else "")
+        )
 
     return not_found

@@ -60,7 +60,7 @@ class Docs:
             return RedirectResponse("../docs")
         found = page.read(name)
         if found is None:
-            raise HttpError(404, f"{request.url.path} not found; the page is at {PAGE}")
+            raise HttpError(404, f"{request.url.path[:80]} not found; the page is at {PAGE}")
         answer = Response(found.content, media_type=found.kind.decode())
         answer.raw_headers.extend(found.headers)
         return answer

@@ -1,11 +1,12 @@
 """The routes of the handler: its methods for "/", its methods with `@route`, and the applications that it mounts."""
 
 import importlib.util
+import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketState
 
@@ -33,15 +34,15 @@ class HandlerRoutes:
         self.mounts_all = any(found.route.path == "/" for found in self.mounted)
         self.all: list[BaseRoute] = []
         for path, resource in self.resources.items():
-            self.all.append(
-                Route(path, resource, methods=list(resource.endpoints) if self.mounts_all else None)
-            )
+            methods = list(resource.endpoints) if self.mounts_all else None
+            kind = _RouteWithParameters if "{" in path else Route
+            self.all.append(kind(path, resource, methods=methods))
         self.websockets = [found for found in self._found if found.route.verb == WEBSOCKET]
         if self.websockets:
             _require_websockets(self.websockets[0])
         for found in self.websockets:
             path = found.route.path
-            self.all.append(WebSocketRoute(path, WebSocketEndpoint(found.method, path)))
+            self.all.append(_WebSocketRoute(path, WebSocketEndpoint(found.method, path)))
         self._apps = [(found, MountedApp(found.application, found.route.path)) for found in self.mounted]
         for _, app in self._apps:
             with_limits(app.mount, service.limits)
@@ -96,6 +97,28 @@ def _resources(service: HandlerService, routes: list[BoundRoute]) -> dict[str, R
         if endpoints:
             made[path] = Resource(endpoints, path)
     return made
+
+
+class _RangeChecked(BaseRoute):
+    """Does not match a path parameter that its type cannot represent: an `int` of thousands of digits, an infinite `float`."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Return whether the route matches, and the parameters."""
+        try:
+            match, child = super().matches(scope)
+        except ValueError:
+            return Match.NONE, {}
+        if math.inf in child.get("path_params", {}).values():
+            return Match.NONE, {}
+        return match, child
+
+
+class _RouteWithParameters(_RangeChecked, Route):
+    pass
+
+
+class _WebSocketRoute(_RangeChecked, WebSocketRoute):
+    pass
 
 
 class WebSocketEndpoint:

@@ -65,7 +65,7 @@ class OpenAIRoutes:
             await _send(send, self._describe(path[len(MODELS) + 1 :]))
         else:
             known = ", ".join((*self._operations, MODELS))
-            raise HttpError(404, f"{path} not found; this API serves {known}")
+            raise HttpError(404, f"{path[:80]} not found; this API serves {known}")
 
     async def _call(
         self, operation: _Operation, path: str, scope: Scope, receive: Receive, send: Send

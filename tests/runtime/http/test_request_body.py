@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import os
 
 import pytest
 
@@ -157,6 +158,14 @@ def test_a_compressed_body_has_the_limit_of_its_content(encoding):
     with pytest.raises(BodyTooLarge) as error:
         decompress(gzip.compress(b"x" * 11, mtime=0), encoding, 10)
     assert "limit of 10 bytes" in error.value.message
+
+
+def test_many_gzip_members():
+    member = gzip.compress(b"", mtime=0)
+    last = gzip.compress(os.urandom(5000) * 2, mtime=0)
+    assert len(decompress(member * 99_999 + last, b"gzip", 10_000)) == 10_000
+    with pytest.raises(UserError, match="it has more than 100000 members"):
+        decompress(member * 100_000 + last, b"gzip", 10_000)
 
 
 def test_several_gzip_members_are_one_body():

@@ -75,6 +75,10 @@ class Handler:
     async def item(self, id):
         return {"item": id, "type": type(id).__name__}
 
+    @route("/weights/{weight:float}", method="GET")
+    def weight(self, weight):
+        return {"weight": weight}
+
     @route("/items/{id:int}", method="DELETE")
     def delete(self, id):
         return JSONResponse({"deleted": id}, 202, headers={"x-own": "1"})
@@ -117,6 +121,7 @@ def replica(serve_for_module: Callable[..., Replica]) -> Replica:
         ("POST", "/embed", "callback", 200, "called"),
         ("POST", "/typed/later", [{"width": 2}], 200, "[2.0]"),
         ("GET", "/items/7", None, 200, '{"item":7,"type":"int"}'),
+        ("GET", "/weights/" + 300 * "9", None, 200, '{"weight":1e+300}'),
         ("DELETE", "/items/7", None, 202, '{"deleted":7}'),
         ("GET", "/items/new", None, 200, "new"),
         ("GET", "/files/a/b%20c", None, 200, "a/b c"),
@@ -141,6 +146,8 @@ def test_a_route_answers(replica, method, path, json, status, text):
         ("PUT", "/", None, 405, "PUT is not allowed; this API handles POST"),
         ("POST", "/items/7", None, 405, "POST is not allowed; /items/{id:int} handles GET, DELETE"),
         ("GET", "/items/x", None, 404, "/items/x not found; the API is at /, "),
+        ("GET", "/items/" + 5000 * "9", None, 404, f"/items/{73 * '9'} not found; the API is at /, "),
+        ("GET", "/weights/" + 400 * "9", None, 404, f"/weights/{71 * '9'} not found; the API is at /, "),
         ("GET", "/ui/fail", None, 500, "internal server error"),
     ],
 )
