@@ -1,5 +1,6 @@
 """The application of the page: its routes, and the pages that explain why the cluster cannot be read."""
 
+import hashlib
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
@@ -27,6 +28,7 @@ from cortex_cli.ui.tool_pages import ToolPages
 
 _STATIC = {"page.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _MAX_FORM = 8_000_000
+_FIRST_ROWS = 40
 _FIRST_LIST_SECONDS = 0.7
 """How long the first page waits for the first list, so that it usually has content when it is painted first."""
 
@@ -36,11 +38,12 @@ class Application:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._renderer = Renderer({"site": self._site})
         self._static = {
             name: (files("cortex_cli.ui").joinpath("static", name).read_bytes(), media_type)
             for name, media_type in _STATIC.items()
         }
+        digest = hashlib.sha256(b"".join(content for content, _ in self._static.values())).hexdigest()[:12]
+        self._renderer = Renderer({"site": self._site, "digest": lambda: digest})
 
     def starlette(self) -> Starlette:
         """Return the ASGI application."""
@@ -126,7 +129,10 @@ class Application:
     def _overview(self, request: Request) -> View:
         backend = self._backend
         backend.sampler.watch()
-        found = overview(backend.store, backend.sampler, Query.of(request.query_params))
+        # A browser shows the first rows at once, and gets the others from the stream of the page.
+        is_first = request.headers.get("sec-fetch-mode") == "navigate" and "all" not in request.query_params
+        limit = _FIRST_ROWS if is_first else None
+        found = overview(backend.store, backend.sampler, Query.of(request.query_params), limit)
         context = {"overview": found, "columns": COLUMNS, "states": STATES, "path": "/"}
         return View(
             "overview.html", context, ("_status.html", "_summary.html"), (Rows("rows", "row", found.rows),)
@@ -165,7 +171,9 @@ class Application:
         found = self._static.get(request.path_params["name"])
         if found is None:
             return Response("not found", 404)
-        return Response(found[0], media_type=found[1])
+        # The URLs in pages contain a digest of the content.
+        headers = {"cache-control": "private, max-age=31536000, immutable"} if request.url.query else {}
+        return Response(found[0], media_type=found[1], headers=headers)
 
     async def _not_found(self, request: Request, error: Exception) -> Response:
         view = problem("Page not found", f"{request.url.path} does not exist.", 404)

@@ -90,8 +90,11 @@ class History:
     def points(self, since: float = 0.0) -> list[Point]:
         """Return the points after a Unix time."""
         with self._lock:
-            every = [*self._merged, *self._points]
-        return [point for point in every if point.time > since]
+            newest = itertools.takewhile(
+                lambda point: point.time > since,
+                itertools.chain(reversed(self._points), reversed(self._merged)),
+            )
+            return list(newest)[::-1]
 
     @property
     def last(self) -> Point | None:

@@ -22,6 +22,7 @@ from cortex_cli.ui.store import Store, key_of
 
 _SPARK_SECONDS = 300.0
 _MESSAGE = 240
+_DEFAULT_SORT = "state"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Query:
     text: str = ""
     state: str = ""
     namespace: str = ""
-    sort: str = ""
+    sort: str = _DEFAULT_SORT
 
     @classmethod
     def of(cls, parameters: Any) -> "Query":
@@ -67,22 +68,28 @@ class Query:
             parameters.get("q", "").strip(),
             state if state in STATES else "",
             parameters.get("namespace", ""),
-            sort if sort.removeprefix("-") in SORTS else "",
+            sort if sort.removeprefix("-") in SORTS else _DEFAULT_SORT,
         )
 
     def url(self, **changes: str) -> str:
         """Return the URL of the overview with some parameters changed."""
-        fields = {"q": self.text, "state": self.state, "namespace": self.namespace, "sort": self.sort}
-        kept = {key: value for key, value in (fields | changes).items() if value}
+        fields = {
+            "q": self.text,
+            "state": self.state,
+            "namespace": self.namespace,
+            "sort": self.sort,
+        } | changes
+        kept = {
+            key: value for key, value in fields.items() if value and (key, value) != ("sort", _DEFAULT_SORT)
+        }
         return "/" + (f"?{urlencode(kept)}" if kept else "")
 
-    def includes(self, row: Row) -> bool:
-        """Return whether a row matches text and namespace. Each word must occur in name, namespace, kind, reason or message."""
-        if self.namespace and row.api.namespace != self.namespace:
+    def includes(self, api: API, condition: Condition) -> bool:
+        """Return whether an API matches text and namespace. Each word must occur in name, namespace, kind, reason or message."""
+        if self.namespace and api.namespace != self.namespace:
             return False
-        haystack = (
-            f"{row.api.name} {row.api.namespace} {row.api.kind} {row.condition.reason} {row.message}".lower()
-        )
+        message = first_line(condition.message)
+        haystack = f"{api.name} {api.namespace} {api.kind} {condition.reason} {message}".lower()
         return all(word in haystack for word in self.text.lower().split())
 
 
@@ -113,9 +120,10 @@ SORTS = {column.key for column in COLUMNS}
 
 @dataclass(frozen=True)
 class Overview:
-    """What the overview shows. counts: APIs by state, of those that match text and namespace."""
+    """What the overview shows. counts: APIs by state, of those that match text and namespace. more: rows that are left out."""
 
     rows: list[Row]
+    more: int
     counts: dict[str, int]
     total: int
     namespaces: list[str]
@@ -123,7 +131,7 @@ class Overview:
 
     def sort_of(self, column: Column) -> str:
         """Return "ascending", "descending" or "none" for a column."""
-        key = self.query.sort or "state"
+        key = self.query.sort
         if key.removeprefix("-") != column.key:
             return "none"
         return "descending" if key.startswith("-") else "ascending"
@@ -131,39 +139,45 @@ class Overview:
     def sort_url(self, column: Column) -> str:
         """Return the URL that sorts by a column, or reverses its order."""
         first, second = (f"-{column.key}", column.key) if column.is_number else (column.key, f"-{column.key}")
-        return self.query.url(sort=second if (self.query.sort or "state") == first else first)
+        return self.query.url(sort=second if self.query.sort == first else first)
 
 
-def overview(store: Store, sampler: Sampler, query: Query) -> Overview:
-    """Return the overview at this time."""
+def overview(store: Store, sampler: Sampler, query: Query, limit: int | None = None) -> Overview:
+    """Return the overview at this time. limit: number of rows; None for all."""
     now = time.time()
-    every = [row_of(api, sampler, now) for api in store.apis()]
-    matching = [row for row in every if query.includes(row)]
-    counts = Counter(row.condition.state for row in matching)
-    shown = [row for row in matching if not query.state or row.condition.state == query.state]
+    every = store.apis()
+    matching = [(api, found) for api in every if query.includes(api, found := condition_of(api))]
+    counts = Counter(condition.state for _, condition in matching)
+    shown = [each for each in matching if not query.state or each[1].state == query.state]
+    if query.sort == _DEFAULT_SORT:
+        # Numbers are computed for the rows that are shown only.
+        shown.sort(key=lambda each: each[1].rank)
+        rows = [row_of(api, condition, sampler, now) for api, condition in shown[:limit]]
+    else:
+        rows = ordered([row_of(api, condition, sampler, now) for api, condition in shown], query.sort)[:limit]
     return Overview(
-        ordered(shown, query.sort or "state"),
+        rows,
+        len(shown) - len(rows),
         {state: counts[state] for state in STATES},
         len(matching),
-        sorted({row.api.namespace for row in every}),
+        sorted({api.namespace for api in every}),
         query,
     )
 
 
 def ordered(rows: list[Row], sort: str) -> list[Row]:
-    """Sort rows by a column; unknown values last, equal ones by name."""
+    """Sort rows, which are in the order of their names, by a column; unknown values last."""
     key = sort.removeprefix("-")
-    by_name = sorted(rows, key=lambda row: (row.api.name, row.api.namespace, row.api.kind))
-    known = [row for row in by_name if row.values.get(key) is not None]
-    unknown = [row for row in by_name if row.values.get(key) is None]
+    known = [row for row in rows if row.values.get(key) is not None]
+    unknown = [row for row in rows if row.values.get(key) is None]
     value: Callable[[Row], Any] = lambda row: row.values[key]  # noqa: E731
     return sorted(known, key=value, reverse=sort.startswith("-")) + unknown
 
 
-def row_of(api: API, sampler: Sampler, now: float) -> Row:
+def row_of(api: API, condition: Condition, sampler: Sampler, now: float) -> Row:
     """Return the row of an API."""
     key = key_of(api)
-    history, condition = sampler.history(key), condition_of(api)
+    history = sampler.history(key)
     recent = history.recent(now)
     latency = latency_of(api, recent)
     desired = apis.desired_replicas(api)

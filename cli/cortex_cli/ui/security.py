@@ -34,6 +34,7 @@ _HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 ]
+"""Of all responses; the application may permit a cache to keep a file."""
 _SAFE = ("GET", "HEAD")
 
 
@@ -105,9 +106,11 @@ def _cookie(header: str, name: str) -> str:
 def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
     async def wrapper(message: Message) -> None:
         if message["type"] == "http.response.start":
-            names = {name for name, _ in _HEADERS}
+            names = {name for name, _ in _HEADERS} - {b"cache-control"}
             kept = [(name, value) for name, value in message["headers"] if name.lower() not in names]
-            message = {**message, "headers": [*kept, *_HEADERS]}
+            is_kept = any(name == b"cache-control" for name, _ in kept)
+            added = [header for header in _HEADERS if header[0] in names or not is_kept]
+            message = {**message, "headers": [*kept, *added]}
         await send(message)
 
     return wrapper

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from cortex_cli.ui import app
+
 from .landscape import Landscape
 
 AXE = Path(__file__).parents[3] / "build" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
@@ -60,6 +62,16 @@ def test_the_url_with_the_token_shows_the_overview(tab, base):
     expect(tab).to_have_title("APIs – Cortex")
     expect(tab.locator("#rows tr")).to_have_count(30)
     assert tab.url == f"{base}/"
+
+
+def test_the_first_rows_are_painted_first_and_the_others_follow(tab, base, monkeypatch):
+    monkeypatch.setattr(app, "_FIRST_ROWS", 10)
+    first = tab.goto(f"{base}/").text()
+    assert first.count('<tr role="row" id=') == 10
+    expect(tab.locator("#rows tr")).to_have_count(30)
+    tab.get_by_role("link", name="API", exact=True).click()
+    expect(tab.locator("#column-name")).to_have_attribute("aria-sort", "ascending")
+    assert tab.locator("#rows tr").count() == 30
 
 
 def test_typing_filters_and_keeps_the_focus(tab, base):

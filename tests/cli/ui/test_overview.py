@@ -44,6 +44,17 @@ def test_every_api_has_its_state_in_words(client):
     assert "128 + 4" in found["letters"]
 
 
+def test_a_browser_gets_the_first_rows_and_without_javascript_a_link_to_all(client, monkeypatch):
+    monkeypatch.setattr("cortex_cli.ui.app._FIRST_ROWS", 8)
+    every = list(rows(client))
+    page = client.get("/", headers={"sec-fetch-mode": "navigate"}).text
+    assert re.findall(r'<tr role="row" id="row-\w+-\w+-([\w-]+)"', page) == every[:8]
+    assert f'<noscript><p class="empty"><a href="/?all=1">Show {len(every) - 8} more</a>' in page
+    assert "30</strong> APIs" in page
+    whole = client.get("/?all=1", headers={"sec-fetch-mode": "navigate"}).text
+    assert whole.count('<tr role="row" id=') == len(every)
+
+
 def test_the_worst_comes_first(client):
     names = ("ranker", "pricing", "embeddings", "iris", "old-ranker")
     assert [name for name in rows(client) if name in names] == list(names)

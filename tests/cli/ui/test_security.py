@@ -92,3 +92,13 @@ def test_every_response_forbids_content_from_elsewhere(browser):
         assert not re.search(r"https?:|\*", policy)
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
+
+
+def test_only_files_with_a_digest_are_cached(client):
+    page = client.get("/")
+    assert page.headers["cache-control"] == "no-store"
+    [style] = re.findall(r'href="(/static/page.css[^"]*)"', page.text)
+    answer = client.get(style)
+    assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert client.get("/static/page.css").headers["cache-control"] == "no-store"
