@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import grpc.aio
-from grpc import StatusCode
 
 from cortex_runtime.candidate.client import RENEW_SECONDS, CandidateFailed
-from cortex_runtime.inference.grpc_calls import CallError
+from cortex_runtime.grpc.calls import CallError
+from cortex_runtime.grpc.status import StatusCode
 from cortex_runtime.inference.grpc_service import path, status_of
 
 _OPTIONS = [
@@ -21,8 +21,8 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_http_proxy", 0),
 ]
-_OWN = ("grpc-", ":", "content-type", "te", "user-agent", "x-request-id")
-"""How the names of metadata begin that a client sets itself."""
+_OWN = frozenset({"content-type", "te", "host", "user-agent", "x-request-id"})
+"""Names that are not forwarded, because a client sets them itself; neither are those that begin with "grpc-"."""
 
 
 class GrpcClient:
@@ -53,7 +53,7 @@ class GrpcClient:
             content: bytes = await self._call(message, metadata=metadata)
             return content
         except grpc.aio.AioRpcError as error:
-            code, text = error.code(), error.details() or ""
+            code, text = StatusCode[error.code().name], error.details() or ""
             if status_of(code) < 500 and code not in (StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED):
                 return CallError(code, text)
             raise CandidateFailed(f"{code.name}: {text}"[:200]) from None
@@ -80,6 +80,6 @@ def _metadata(headers: Mapping[bytes, bytes]) -> list[tuple[str, str | bytes]]:
     found: list[tuple[str, str | bytes]] = []
     for name, value in headers.items():
         text = name.decode()
-        if not text.startswith(_OWN):
+        if text not in _OWN and not text.startswith("grpc-"):
             found.append((text, value if text.endswith("-bin") else value.decode()))
     return found

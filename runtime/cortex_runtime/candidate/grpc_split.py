@@ -15,7 +15,7 @@ from cortex_runtime.candidate.compare import Answer
 from cortex_runtime.candidate.grpc_client import GrpcClient
 from cortex_runtime.candidate.selection import Selected
 from cortex_runtime.candidate.session import Session
-from cortex_runtime.inference.grpc_calls import Call, CallError, Method
+from cortex_runtime.grpc.calls import Call, CallError, Method
 from cortex_runtime.inference.grpc_service import answer_stream, path, status_of
 from cortex_runtime.inference.protos import inference_pb2 as pb
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from google.protobuf.descriptor import FileDescriptor
-from grpc import StatusCode
 
-from cortex_runtime.inference.grpc_calls import Call, CallError, Method
+from cortex_runtime.grpc.calls import Call, CallError, Method
+from cortex_runtime.grpc.status import StatusCode
 from cortex_runtime.inference.protos import health_pb2, reflection_pb2
 from cortex_runtime.inference.protos.pool import POOL
 
@@ -112,7 +112,7 @@ class Reflection:
             else:
                 raise KeyError("not found")
         except KeyError:
-            response.error_response.error_code = StatusCode.NOT_FOUND.value[0]
+            response.error_response.error_code = StatusCode.NOT_FOUND
             response.error_response.error_message = "not found"
         return response
 

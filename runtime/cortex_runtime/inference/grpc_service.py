@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from grpc import StatusCode
 
 from cortex_runtime.errors import UserError
 from cortex_runtime.http import response
 from cortex_runtime.inference import grpc_messages
-from cortex_runtime.inference.grpc_calls import Call, CallError, Method
+from cortex_runtime.grpc.calls import Call, CallError, Method
+from cortex_runtime.grpc.status import StatusCode
 from cortex_runtime.inference.protos import inference_pb2 as pb
 from cortex_runtime.inference.service import InferenceService
 

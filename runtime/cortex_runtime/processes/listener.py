@@ -35,3 +35,22 @@ def reserve(host: str, port: int) -> tuple[socket.socket, str]:
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     reserved.bind((host, number))
     return reserved, f"[{host}]:{number}" if family == socket.AF_INET6 else f"{host}:{number}"
+
+
+def listen_reserved(address: str) -> socket.socket:
+    """Return a socket that listens on a reserved port along with those of other processes. address: of `reserve`.
+
+    Raises StartError (PortInUse).
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, int(port)))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise StartError("PortInUse", f"can't listen on {address}: {error.strerror}") from error
+    return listener

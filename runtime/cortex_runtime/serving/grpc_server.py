@@ -1,16 +1,15 @@
 """The gRPC server of a worker. Imported only where handler.protocols.grpc is set."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-import grpc.aio
-
 from cortex_runtime.clients import served
 from cortex_runtime.handler.threads import Threads
-from cortex_runtime.inference.grpc_calls import Call, CallError, Method, RpcHandlers
+from cortex_runtime.grpc.application import Application
+from cortex_runtime.grpc.calls import Call, CallError, Method
+from cortex_runtime.grpc.server import Http2Server
 from cortex_runtime.inference.grpc_extras import HEALTH, REFLECTION, Health, Reflection
 from cortex_runtime.inference.grpc_service import (
     SERVICE,
@@ -22,6 +21,7 @@ from cortex_runtime.inference.grpc_service import (
     text_of,
 )
 from cortex_runtime.logs.records import request_id as request_id_variable
+from cortex_runtime.processes.listener import listen_reserved
 from cortex_runtime.serving.admission import Admission
 from cortex_runtime.serving.infer_inline import InlineCalls
 from cortex_runtime.serving.inference import Inference
@@ -46,7 +46,6 @@ class GrpcServer:
         timeout: float,
         instrument: Callable[[dict[str, Method]], dict[str, Method]] = lambda methods: methods,
     ) -> None:
-        self._timeout = timeout
         self._admission = admission
         names = [SERVICE, HEALTH, REFLECTION]
         self._health = Health(names, self._require_key, parsed)
@@ -59,24 +58,16 @@ class GrpcServer:
             **self._health.methods(),
             **Reflection(names, self._require_key, parsed).methods(),
         }
-        self._handlers = RpcHandlers(self.methods)
-        self._options = [
-            # The port is shared with the replica's other workers.
-            ("grpc.so_reuseport", 1),
-            ("grpc.max_receive_message_length", max_message),
-            ("grpc.max_send_message_length", -1),
-        ]
-        self._stopping: asyncio.Task[Any] | None = None
+        self._application = Application(self.methods, max_message=max_message, timeout=timeout)
+        self._server = Http2Server(self._application, timeout)
 
     def use(self, methods: dict[str, Method]) -> None:
         """Answer the calls that follow with these methods, instead of `methods`."""
-        self._handlers.use(methods)
+        self._application.use(methods)
 
     async def start(self, address: str) -> None:
-        """Accept connections. address: host and port."""
-        self._server = grpc.aio.server(handlers=[self._handlers], options=self._options)
-        self._server.add_insecure_port(address)
-        await self._server.start()
+        """Accept connections. address: host and port, which all workers of the replica share. Raises StartError."""
+        await self._server.start(listen_reserved(address))
 
     def drain(self) -> None:
         """Report to clients that this server stops soon. Calls are still answered."""
@@ -85,12 +76,11 @@ class GrpcServer:
     def begin_stop(self) -> None:
         """Accept nothing more, and end each connection after its running calls."""
         self._health.drain()
-        self._stopping = asyncio.get_running_loop().create_task(self._server.stop(self._timeout))
+        self._server.begin_stop()
 
     async def stopped(self) -> None:
         """Wait until all calls have ended, if `begin_stop` was called."""
-        if self._stopping is not None:
-            await self._stopping
+        await self._server.stopped()
 
     def _require_key(self, call: Call) -> None:
         refused = self._admission.key_error(call.headers)

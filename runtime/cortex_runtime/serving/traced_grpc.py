@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from grpc import StatusCode
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import SpanKind, set_span_in_context
 
-from cortex_runtime.inference.grpc_calls import Call, CallError, Method
+from cortex_runtime.grpc.calls import Call, CallError, Method
+from cortex_runtime.grpc.status import StatusCode
 from cortex_runtime.logs.records import request_id as request_id_variable
 from cortex_runtime.tracing.provider import Tracing, request_span, set_error
 

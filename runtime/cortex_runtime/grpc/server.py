@@ -1,0 +1,72 @@
+"""The HTTP/2 server of gRPC: h2corn, in the event loop of the worker."""
+
+import asyncio
+import logging
+import socket
+
+from h2corn import Config, Server
+from starlette.types import ASGIApp
+
+log = logging.getLogger("cortex")
+
+_HEADER_BYTES = 64 * 1024
+"""Maximum size of the metadata of a call."""
+_STREAMS = 4096
+"""Concurrent calls on one connection. Further calls wait in the client. Above the default of maxReplicaConcurrency, so that a client
+gets UNAVAILABLE from a full replica."""
+_IDLE_SECONDS = 7200
+"""Time after which a connection without calls is closed. Clients keep idle connections, and open another one when they need it."""
+
+
+class Http2Server:
+    """Serves an ASGI application over HTTP/2 without TLS. timeout: seconds that running calls have when the server stops."""
+
+    def __init__(self, app: ASGIApp, timeout: float) -> None:
+        self._app, self._timeout = app, timeout
+        self._server: Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """Accept connections. listener: a listening socket, which is closed when the server stops."""
+        config = Config(
+            bind=(f"fd://{listener.fileno()}",),
+            runtime_threads=1,
+            lifespan="off",
+            grpc=True,
+            http1=False,
+            access_log=False,
+            log_format="json",
+            date_header=False,
+            max_concurrent_streams=_STREAMS,
+            limit_request_head_size=_HEADER_BYTES,
+            h2_max_header_list_size=_HEADER_BYTES,
+            h2_max_header_block_size=_HEADER_BYTES,
+            limit_request_field_size=_HEADER_BYTES,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=self._timeout,
+            h2_timeout_response_stall=0,
+        )
+        self._server = Server(self._app, config)
+        self._serving = asyncio.get_running_loop().create_task(self._server.serve())
+        started = asyncio.get_running_loop().create_task(self._server.wait_started())
+        await asyncio.wait((started, self._serving), return_when=asyncio.FIRST_COMPLETED)
+        if self._serving.done():
+            started.cancel()
+            self._serving.result()
+        await started
+        # The server has a copy of the descriptor. When it closes that, the system must not queue connections for this one.
+        listener.close()
+
+    def begin_stop(self) -> None:
+        """Accept nothing more, and end each connection after its running calls, with GOAWAY."""
+        if self._server is not None:
+            self._server.shutdown()
+
+    async def stopped(self) -> None:
+        """Wait until all calls have ended, or were cancelled after the timeout."""
+        if self._serving is None:
+            return
+        try:
+            await self._serving
+        except RuntimeError as error:
+            log.warning("gRPC calls did not end in time: %s", error)
