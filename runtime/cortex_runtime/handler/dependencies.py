@@ -38,7 +38,7 @@ ENV = ".env"
 _RUNTIME_PACKAGES = (
     *("numpy", "onnxruntime", "orjson", "prometheus-client", "pydantic", "pydantic-core", "python-multipart"),
     *("pyyaml", "starlette", "anyio", "uvicorn", "uvloop", "httptools", "h11", "click", "httpx", "httpcore"),
-    *("boto3", "botocore", "s3transfer", "grpcio", "protobuf", "nats-py", "typing-extensions"),
+    *("boto3", "botocore", "s3transfer", "grpcio", "h2corn", "protobuf", "nats-py", "typing-extensions"),
 )
 _LAST_LINES = 20
 _PATH = re.compile(r"[-\w./]+")
