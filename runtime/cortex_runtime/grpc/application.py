@@ -6,6 +6,7 @@ The server cancels the task of a call when the client has cancelled it, so a met
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -58,7 +59,7 @@ class Application:
                 raise CallError(StatusCode.UNIMPLEMENTED, f"method {path[:200]} does not exist")
             if method.unary is None:
                 assert method.stream is not None
-                await _before_deadline(method.stream(call), headers)
+                await _run(method.stream, call)
             else:
                 content = await self._answer(method, method.unary, call, stream)
                 await stream.send(content)
@@ -92,7 +93,7 @@ class Application:
             raise CallError(StatusCode.INTERNAL, "the call has no request message")
         if method.inline is not None and (content := method.inline(message, call)) is not None:
             return content
-        return await _before_deadline(unary(message, call), call.headers)
+        return await _run(partial(unary, message), call)
 
 
 class _Stream:
@@ -142,15 +143,15 @@ class _Stream:
         await self._send({"type": _TRAILERS, "headers": trailers(code, text, metadata)})
 
 
-async def _before_deadline(work: Awaitable[Any], headers: Mapping[bytes, bytes]) -> Any:
-    """Return the result of a call, which is cancelled at its deadline. Raises CallError."""
-    seconds = timeout_of(headers)
+async def _run(method: Callable[[Call], Awaitable[Any]], call: Call) -> Any:
+    """Return the result of a method, which is cancelled at the deadline of the call. Raises CallError."""
+    seconds = timeout_of(call.headers)
     if seconds is None:
-        return await work
+        return await method(call)
     deadline = asyncio.timeout(seconds)
     try:
         async with deadline:
-            return await work
+            return await method(call)
     except TimeoutError:
         if not deadline.expired():
             raise

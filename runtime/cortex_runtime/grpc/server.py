@@ -1,6 +1,7 @@
 """The HTTP/2 server of gRPC: h2corn, in the event loop of the worker."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 
@@ -24,6 +25,7 @@ class Http2Server:
     def __init__(self, app: ASGIApp, timeout: float) -> None:
         self._app, self._timeout = app, timeout
         self._server: Server | None = None
+        self._listener: socket.socket | None = None
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self, listener: socket.socket) -> None:
@@ -54,13 +56,18 @@ class Http2Server:
             started.cancel()
             self._serving.result()
         await started
-        # The server has a copy of the descriptor. When it closes that, the system must not queue connections for this one.
-        listener.close()
+        self._listener = listener
 
     def begin_stop(self) -> None:
         """Accept nothing more, and end each connection after its running calls, with GOAWAY."""
-        if self._server is not None:
-            self._server.shutdown()
+        if self._server is None or self._listener is None:
+            return
+        self._server.shutdown()
+        # The server keeps a copy of the descriptor until the last call has ended, and the system would queue connections for it.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._listener = None
 
     async def stopped(self) -> None:
         """Wait until all calls have ended, or were cancelled after the timeout."""
