@@ -30,7 +30,10 @@ _TRAILERS = "http.response.trailers"
 
 
 class Application:
-    """The methods of a server, by path. max_message: bytes of a request. timeout: seconds to receive the message of a unary call."""
+    """The methods of a server, by path.
+
+    max_message: bytes of a request message. timeout: seconds to receive the message of a unary call.
+    """
 
     def __init__(self, methods: Mapping[str, Method], *, max_message: int, timeout: float) -> None:
         self._max_message, self._timeout = max_message, timeout

@@ -13,10 +13,10 @@ log = logging.getLogger("cortex")
 _HEADER_BYTES = 64 * 1024
 """Maximum size of the metadata of a call."""
 _STREAMS = 4096
-"""Concurrent calls on one connection. Further calls wait in the client. Above the default of maxReplicaConcurrency, so that a client
-gets UNAVAILABLE from a full replica."""
+"""Concurrent calls on one connection; further calls wait in the client. More than the default of maxReplicaConcurrency, so that
+clients of a full replica get UNAVAILABLE."""
 _IDLE_SECONDS = 7200
-"""Time after which a connection without calls is closed. Clients keep idle connections, and open another one when they need it."""
+"""Time after which a connection without calls is closed. Clients keep theirs, and open another one when they need it."""
 
 
 class Http2Server:

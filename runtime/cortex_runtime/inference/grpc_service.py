@@ -11,10 +11,10 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from cortex_runtime.errors import UserError
-from cortex_runtime.http import response
-from cortex_runtime.inference import grpc_messages
 from cortex_runtime.grpc.calls import Call, CallError, Method
 from cortex_runtime.grpc.status import StatusCode
+from cortex_runtime.http import response
+from cortex_runtime.inference import grpc_messages
 from cortex_runtime.inference.protos import inference_pb2 as pb
 from cortex_runtime.inference.service import InferenceService
 

@@ -6,10 +6,10 @@ from time import perf_counter
 from typing import Any
 
 from cortex_runtime.clients import served
-from cortex_runtime.handler.threads import Threads
 from cortex_runtime.grpc.application import Application
 from cortex_runtime.grpc.calls import Call, CallError, Method
 from cortex_runtime.grpc.server import Http2Server
+from cortex_runtime.handler.threads import Threads
 from cortex_runtime.inference.grpc_extras import HEALTH, REFLECTION, Health, Reflection
 from cortex_runtime.inference.grpc_service import (
     SERVICE,

@@ -5,9 +5,9 @@ from contextvars import copy_context
 from time import perf_counter
 
 from cortex_runtime.clients import served
+from cortex_runtime.grpc.calls import Call
 from cortex_runtime.handler.threads import Threads
 from cortex_runtime.inference import grpc_messages
-from cortex_runtime.grpc.calls import Call
 from cortex_runtime.inference.grpc_service import parsed, status_for
 from cortex_runtime.inference.protos import inference_pb2
 from cortex_runtime.logs.records import request_id as request_id_variable

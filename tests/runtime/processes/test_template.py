@@ -18,7 +18,17 @@ from cortex_runtime.processes.worker_arguments import WorkerArguments
 HERE = "tests.runtime.processes"
 WORKER = f"{HERE}.reporting_worker"
 NOT_AT_START = (
-    *("click", "grpc", "boto3", "tensorflow", "multiprocessing", "numpy", "onnxruntime", "prometheus_client"),
+    *(
+        "click",
+        "grpc",
+        "h2corn",
+        "boto3",
+        "tensorflow",
+        "multiprocessing",
+        "numpy",
+        "onnxruntime",
+        "prometheus_client",
+    ),
     *("pydantic", "watchfiles"),
 )
 ARGUMENTS = WorkerArguments("api.json", ".", ".", "")
@@ -232,7 +242,7 @@ import sys
 import cortex_runtime.jobs.worker_main, cortex_runtime.replica.supervisor, cortex_runtime.serving.worker_main
 print(*sorted({set(NOT_AT_START)!r} & sys.modules.keys()))
 import cortex_runtime.jobs.consumer
-assert not {{"boto3", "grpc", "nats", "numpy", "onnxruntime"}} & sys.modules.keys()
+assert not {{"boto3", "grpc", "h2corn", "nats", "numpy", "onnxruntime"}} & sys.modules.keys()
 import uvicorn
 assert uvicorn.run.__module__ == uvicorn.main.callback.__module__ == "uvicorn.main"
 """
