@@ -4,13 +4,12 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from random import Random
 from typing import Any
 
 from opentelemetry import propagate, trace
-from opentelemetry.context import Context, attach
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import IdGenerator, TracerProvider
@@ -81,6 +80,7 @@ class Tracing:
         self.tracer = own.get_tracer("cortex", __version__)
         trace.set_tracer_provider(self._provider(resource, ParentBased(TraceIdRatioBased(self._ratio))))
         self._propagated = frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields)
+        self.is_untraced = _decision(self._random, self._ratio, self._propagated)
         self._unsampled = UnsampledSpan(random)
         records.trace_fields = trace_fields
         for name in _HEADER_LOGGERS:
@@ -99,17 +99,6 @@ class Tracing:
     def close(self) -> None:
         """Send the queued spans, for a few seconds at most."""
         self._queue.close(_CLOSE_SECONDS)
-
-    def is_untraced(self, headers: Headers) -> bool:
-        """Decide about a request without trace context. Return False for a request with one, or that is traced."""
-        if self._random() < self._ratio:
-            return False
-        propagated = self._propagated
-        # A loop, because a list of the names would cost twice as much.
-        for name, _ in headers:  # noqa: SIM110
-            if name in propagated:
-                return False
-        return True
 
     def admit(self, headers: Headers) -> tuple[Context, bool]:
         """Return the context for a request for which `is_untraced` is false, and whether it is traced."""
@@ -150,11 +139,9 @@ class Tracing:
             name, parent, kind, attributes=attributes, start_time=start_time, links=links
         )
 
-    def current(self, name: str, **more: Any) -> AbstractContextManager[Span]:
-        """Return a context manager that makes a span the current one, and ends it. It does not record exceptions."""
-        return self.tracer.start_as_current_span(
-            name, record_exception=False, set_status_on_exception=False, **more
-        )
+    def current(self, name: str, **more: Any) -> "CurrentSpan":
+        """Start a span as `start` does, and return a context manager that makes it the current one."""
+        return CurrentSpan(self.start(name, **more))
 
     def _provider(self, resource: Resource, sampler: Any) -> TracerProvider:
         provider = TracerProvider(
@@ -165,6 +152,51 @@ class Tracing:
 
     def _count_dropped(self, spans: int) -> None:
         self._dropped += spans
+
+
+def _decision(
+    random: Callable[[], float], ratio: float, propagated: frozenset[bytes]
+) -> Callable[[Headers], bool]:
+    """Return a function that decides about each request. A closure, because every request pays for it."""
+
+    def is_untraced(headers: Headers) -> bool:
+        """Decide about a request without trace context. Return False for a request with one, or that is traced."""
+        if random() < ratio:
+            return False
+        # A loop, because a list of the names would cost twice as much.
+        for name, _ in headers:  # noqa: SIM110
+            if name in propagated:
+                return False
+        return True
+
+    return is_untraced
+
+
+class CurrentSpan:
+    """A context manager that makes a span the current one, and ends it. It does not record exceptions."""
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def __enter__(self) -> Span:
+        self._token = attach(set_span_in_context(self._span))
+        return self._span
+
+    def __exit__(self, *exception: object) -> None:
+        detach(self._token)
+        self._span.end()
+
+
+class _OwnResource(Resource):
+    """The one resource of a process. The exporter hashes the resource of each span, which is JSON in the base class."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
 
 def set_error(span: Span, kind: str, is_error: bool = True) -> None:
@@ -237,4 +269,4 @@ def _resource(document: Document) -> Resource:
         "telemetry.sdk.name": "opentelemetry",
         "telemetry.sdk.language": "python",
     }
-    return Resource(own).merge(OTELResourceDetector().detect())
+    return _OwnResource(Resource(own).merge(OTELResourceDetector().detect()).attributes)
