@@ -12,6 +12,7 @@ import yaml
 
 from cortex_api import AsyncAPI, InvalidManifest, RealtimeAPI, parse
 from cortex_api.contract import PREFIX
+from cortex_cli.kubectl_yaml import KubectlLoader
 
 STDIN = Path("-")
 NO_API = "contains no RealtimeAPI or AsyncAPI"
@@ -85,9 +86,9 @@ def read(path: Path, is_from_folder: bool = False) -> list[ManifestDocument]:
     is_from_folder: whether the file was found in a folder; it may then contain no API or ConfigMap.
     """
     try:
-        text = sys.stdin.read() if path == STDIN else path.read_text()
+        text = sys.stdin.read() if path == STDIN else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 text ({error})"
         return [ManifestDocument(path, problems=(f"{path}: cannot be read: {reason}",))]
     documents: list[ManifestDocument] = []
     locations: dict[tuple[str, ...], str] = {}
@@ -114,10 +115,10 @@ def problems(documents: list[ManifestDocument]) -> Iterator[str]:
 
 def parts(text: str) -> Iterator[Part]:
     """Yield the documents of a text and the items of lists; empty documents are skipped. Raises InvalidYAML."""
-    loader = yaml.SafeLoader(text)
+    loader = KubectlLoader(text)
     try:
         while loader.check_node():
-            node = loader.get_node()
+            node = loader.next_document()
             content = loader.construct_document(node) if node else None
             if node is None or content is None:
                 continue
@@ -131,6 +132,8 @@ def parts(text: str) -> Iterator[Part]:
         mark = getattr(error, "problem_mark", None)
         message = getattr(error, "problem", None) or " ".join(str(error).split())
         raise InvalidYAML(message, mark.line + 1 if mark else None) from error
+    except RecursionError as error:
+        raise InvalidYAML("it is nested too deeply", None) from error
     finally:
         loader.dispose()
 

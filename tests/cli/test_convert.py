@@ -84,12 +84,12 @@ def test_fields_without_parents_and_indentation(convert):
 
 def test_python_inference(convert):
     (api,), stderr = convert(
-        "- kind: api\n  name: a\n  python: {inference: inference.py}\n  metadata: {labels: [x, y]}\n  compute: {gpu: 1}\n"
+        "- kind: api\n  name: a\n  python: {inference: inference.py}\n  metadata: {labels: [x, z]}\n  compute: {gpu: 1}\n"
     )
     assert api["spec"]["handler"] == {
         "type": "python",
         "path": "inference.py",
-        "config": {"labels": ["x", "y"]},
+        "config": {"labels": ["x", "z"]},
         "source": {"configMap": {"name": "a-code"}},
     }
     assert "never released" in stderr
