@@ -37,7 +37,8 @@ from cortex_operator.plan import (
 )
 from cortex_operator.platform import Platform
 from cortex_operator.queue_lifecycle import QueueLifecycle
-from cortex_operator.render import render, route
+from cortex_operator.render import route
+from cortex_operator.renderer import Renderer
 from cortex_operator.replicas.poller import ReplicaPoller
 from cortex_operator.revisions import Revisions
 from cortex_operator.sources import find_source
@@ -88,7 +89,7 @@ class Reconciler:
         self._cluster = cluster
         self._platform = platform
         self._scaler = scaler
-        self._capabilities = capabilities
+        self._renderer = Renderer(platform, capabilities or Capabilities())
         self._replica_poller = replicas or ReplicaPoller(cache, lambda key: None)
         self._requeue_after = requeue_after
         self.other_operators = OtherOperators(cache, cluster, platform)
@@ -112,6 +113,7 @@ class Reconciler:
         """Reconcile one API. Raises ApiException or RetryLater when it must be called again."""
         live = self._cache.api(key)
         if live is None:
+            self._renderer.forget(key)
             self._applier.forget(key)
             self._revisions.forget(key)
             self._reporter.forget(key)
@@ -214,7 +216,7 @@ class Reconciler:
             # An older API that releases the queue causes no event of this one.
             api = _require_accepted(await self._queue_lifecycle.name_queue(key, api, live), retry=True)
         source = _require_accepted(await find_source(self._cache, self._cluster, key, api))
-        children = render(api, self._platform, source, self._capabilities, routed=endpoint_owner == key)
+        children = self._renderer.render(key, api, source, routed=endpoint_owner == key)
         live = await self._queue_lifecycle.ensure_finalizer(key, api, self._cache.api(key) or live)
         release = await self._candidates.prepare(key, api, live)
         children += release.children

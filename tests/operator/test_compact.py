@@ -108,3 +108,29 @@ def test_code_that_is_in_a_spec_and_in_a_config_map_is_stored_once() -> None:
     assert api is not None
     assert child is not None
     assert api["spec"]["handler"]["source"]["files"]["code"] is child["data"]["code"]
+
+
+def test_a_cached_spec_is_used_again_while_its_generation_is_the_same() -> None:
+    live = deployment()
+    live["metadata"]["generation"] = 1
+    known = compact_child(live)
+    later = {**copy.deepcopy(live), "status": {"replicas": 2}}
+    small = compact_child(later, known)
+    assert (small["spec"] is known["spec"], small["status"]) == (True, {"replicas": 2})
+
+
+@pytest.mark.parametrize("change", [{"generation": 2}, {"uid": "another"}])
+def test_the_spec_of_another_generation_or_object_replaces_the_cached_one(change: Object) -> None:
+    live = deployment()
+    live["metadata"]["generation"] = 1
+    known = compact_child(live)
+    later = copy.deepcopy(live)
+    later["metadata"].update(change)
+    later["spec"]["replicas"] = 5
+    assert compact_child(later, known)["spec"]["replicas"] == 5
+
+
+def test_a_change_of_an_object_without_a_generation_is_cached() -> None:
+    service = {"kind": "Service", "metadata": {"name": "a", "uid": "u"}, "spec": {"ports": [1]}}
+    later = {**service, "spec": {"ports": [2]}}
+    assert compact_child(later, compact_child(service)) == later

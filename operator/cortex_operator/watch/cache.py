@@ -78,7 +78,7 @@ class Cache:
             self._children.pop(key, None)
             self._set_sources(key, set())
             return {key} | (self._leave_endpoint(key, known) if known is not None else set())
-        self._apis[key] = live = compact_api(live)
+        self._apis[key] = live = compact_api(live, known)
         self._set_sources(key, source_names(live))
         if known is not None and _identity_and_endpoint(known) == _identity_and_endpoint(live):
             return {key}  # Usually a status, which does not matter to the other APIs at the endpoint.
@@ -142,7 +142,7 @@ class Cache:
         if self._is_stale(child, known, deleted):
             return None
         if not deleted:
-            self._children[key][place] = compact_child(child)
+            self._children[key][place] = compact_child(child, known)
         elif known is not None and known["metadata"]["uid"] == metadata["uid"]:
             del self._children[key][place]
             if not self._children[key]:

@@ -16,26 +16,41 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """The annotation in which `kubectl apply` stores the whole object once more."""
 
 
-def compact_api(live: Object) -> Object:
-    """Return a resource without its field managers."""
-    return _interned({**live, "metadata": _metadata(live["metadata"], ())})
+def compact_api(live: Object, known: Object | None = None) -> Object:
+    """Return a resource without its field managers. known: its cached version."""
+    return _compact(live, (), known)
 
 
-def compact_child(child: Object) -> Object:
+def compact_child(child: Object, known: Object | None = None) -> Object:
     """Return an object of an API: with the field managers that `drift.changes` reads, a pod with the parts of its spec that
-    `status.failures` reads."""
-    managers = child["metadata"].get("managedFields", ())
-    if child["kind"] != "Pod":
-        return _interned({**child, "metadata": _metadata(child["metadata"], _managers(managers))})
-    small = {**child, "metadata": _metadata(child["metadata"], ())}
-    if "spec" in child:
-        small["spec"] = _pod_spec(child["spec"])
-    return _interned(small)
+    `status.failures` reads. known: its cached version."""
+    if child["kind"] == "Pod":
+        spec = {"spec": _pod_spec(child["spec"])} if "spec" in child else {}
+        return _compact({**child, **spec}, (), None)
+    return _compact(child, _managers(child["metadata"].get("managedFields", ())), known)
 
 
 def compact_source(config_map: Object) -> Object:
     """Return a ConfigMap with code without its field managers."""
     return compact_api(config_map)
+
+
+def _compact(thing: Object, managers: Iterable[Object], known: Object | None) -> Object:
+    small = {**thing, "metadata": _metadata(thing["metadata"], managers)}
+    if known is not None and _has_same_spec(thing, known):
+        # Most events report only another status.
+        del small["spec"]
+        return {**_interned(small), "spec": known["spec"]}
+    return _interned(small)
+
+
+def _has_same_spec(thing: Object, known: Object) -> bool:
+    before, after = known["metadata"], thing["metadata"]
+    return (
+        "spec" in thing
+        and "generation" in after
+        and (before.get("uid"), before.get("generation")) == (after.get("uid"), after["generation"])
+    )
 
 
 def _metadata(metadata: Object, managers: Iterable[Object]) -> Object:

@@ -15,7 +15,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import kopf
-from kopf._cogs.clients import errors, watching
+import orjson
+from kopf._cogs.clients import api, errors, watching
 from kopf._core.reactor import orchestration
 
 from cortex_api.contract import API_LABEL
@@ -48,6 +49,7 @@ class Watches:
         wait 5 s for all other tasks, while this process is still the leader.
         """
         cast(Any, orchestration).queueing = SimpleNamespace(watcher=self._watch)
+        cast(Any, api).json = orjson  # Decodes an event in half of the time.
         others = asyncio.all_tasks()
         tasks = await kopf.spawn_tasks(
             registry=self._registry(),
