@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from cortex_api import GROUP, KINDS
 from cortex_api.candidate import promoted
@@ -9,20 +10,23 @@ from cortex_cli import apis
 from cortex_cli.apis import API
 from cortex_cli.connection import Cluster, ClusterError, Object, path
 from cortex_cli.platform_checks import review_access
-from cortex_cli.releases import change, git_tool, without_candidate
+from cortex_cli.releases import change, git_tool, retry_candidate, without_candidate
 
 _MAX_REPLICAS = 1000
 
 
 @dataclass(frozen=True)
 class Action:
-    """A change of a spec. question: what it does, with its consequence. command: the equivalent command. spec: the new spec."""
+    """A change of an API. question: what it does, with its consequence. command: the equivalent command.
+
+    spec: returns the new spec; None for `cortex retry`, which changes no spec.
+    """
 
     name: str
     title: str
     question: str
     command: str
-    spec: Callable[[Object, str], Object]
+    spec: Callable[[Object, str], Object] | None
     is_dangerous: bool = False
     value: str = ""
     """Label of a number that the reader enters, or ""."""
@@ -34,6 +38,16 @@ def actions_of(api: API) -> list[Action]:
     spec = api.live["spec"]
     found = []
     if spec.get("candidate") is not None:
+        if (api.status.get("candidate") or {}).get("phase") in ("RolledBack", "Failed"):
+            found.append(
+                Action(
+                    "retry",
+                    "Retry candidate",
+                    "The candidate starts anew: its pods are replaced, and it gets its share of the requests again.",
+                    f"cortex retry {api.name} -n {api.namespace}",
+                    None,
+                )
+            )
         found += [
             Action(
                 "promote",
@@ -88,6 +102,9 @@ def actions_of(api: API) -> list[Action]:
 
 def perform(cluster: Cluster, api: API, action: Action, value: str) -> None:
     """Make a change, unless the resource has changed since `api` was read. Raises ClusterError."""
+    if action.spec is None:
+        retry_candidate(cluster, api, datetime.now(UTC).isoformat(timespec="milliseconds"))
+        return
     spec = action.spec(api.live["spec"], value)
     change(cluster, api, spec, action.command, print_only=False, force=True)
 

@@ -8,7 +8,8 @@ from cortex_api.contract import DIFFERENCES_PATH
 from cortex_cli import apis
 from cortex_cli.apis import API
 from cortex_cli.candidate_reports import read_reports, value_text
-from cortex_cli.connection import Cluster, ClusterError
+from cortex_cli.connection import Cluster, ClusterError, Object
+from cortex_cli.diagnosis import remedy
 from cortex_cli.number_text import NO_DATA
 from cortex_cli.ui.states import words
 from cortex_cli.ui.store import Store, key_of
@@ -42,15 +43,15 @@ class Example:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the operator reports of a candidate."""
+    """What the operator reports of a candidate. share: which requests it receives, in words. remedy: what to do, or ""."""
 
     phase: str
     state: str
     reason: str
     message: str
+    remedy: str
     since: str
-    weight: str
-    mirror: str
+    share: str
     rows: list[Comparison]
 
 
@@ -89,11 +90,25 @@ def candidate_of(api: API) -> Candidate | None:
         state,
         words(str(status.get("reason") or "")),
         str(status.get("message") or ""),
+        remedy(str(status.get("reason") or ""), api.name) if state == "failed" else "",
         apis.age(status.get("since")),
-        _percent(spec.get("weight", status.get("weight", 0))),
-        _percent(spec.get("mirror", status.get("mirror", 0))),
+        _share(phase, spec, status),
         rows,
     )
+
+
+def _share(phase: str, spec: Object, status: Object) -> str:
+    """Return which requests a candidate receives. While it does not serve, its weight in the status is 0."""
+    if phase == "Serving":
+        return (
+            f"Answers {_percent(status.get('weight') or 0)} of the requests;"
+            f" receives a copy of {_percent(status.get('mirror') or 0)} of the others."
+        )
+    if phase != "Starting":
+        return "Receives no request: the stable version answers all of them."
+    wanted = [f"{_percent(spec['weight'])} of the requests"] if spec.get("weight") else []
+    wanted += [f"a copy of {_percent(spec['mirror'])} of the others"] if spec.get("mirror") else []
+    return f"Receives no request yet. Once it serves: {', '.join(wanted) or 'none'}."
 
 
 def read_examples(cluster: Cluster, store: Store, api: API) -> list[Example]:

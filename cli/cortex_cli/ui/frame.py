@@ -63,9 +63,9 @@ class Frame:
     def context(self, api: API, tab: str) -> dict[str, Any]:
         """Return the variables. tab: the end of the URL of the page."""
         backend, url = self._backend, url_of(api)
-        condition = condition_of(api)
+        condition, candidate = condition_of(api), candidate_of(api)
         tabs = [("Overview", "")]
-        tabs += [("Candidate", "/compare")] if candidate_of(api) else []
+        tabs += [("Candidate", "/compare")] if candidate else []
         tabs += [("Jobs", "/jobs")] if api.kind == "AsyncAPI" else []
         tabs += [("Logs", "/logs"), ("Try it", "/try"), ("Manifest", "/manifest")]
         cluster = backend.open()
@@ -80,6 +80,7 @@ class Frame:
             "path": url,
             "age": apis.age(api.live["metadata"].get("creationTimestamp")),
             "condition": condition,
+            "candidate": candidate,
             "remedy": advice(api, condition),
             "states": STATES,
             "tabs": [Tab(title, url + suffix, suffix == tab) for title, suffix in tabs],
