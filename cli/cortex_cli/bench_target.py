@@ -36,7 +36,10 @@ def endpoint_of(open_cluster: Callable[[], Cluster], name: str, api_key: str | N
     api = apis.find(cluster, name)
     if api.kind != "RealtimeAPI":
         raise ClusterError(
-            f"{name} is an AsyncAPI; its capacity is the number of jobs that `cortex get {name}` shows over time"
+            f"{name} is an AsyncAPI: it accepts jobs at any rate and its queue holds them, so there is no latency to measure.\n"
+            "Its capacity is the rate at which it ends jobs while its queue is not empty. To measure it:\n"
+            f"  1. submit a few hundred jobs: `cortex predict {name} @FILE --no-wait` in a loop\n"
+            f"  2. read Jobs per second on the page of {name} (`cortex ui`), and divide by the ready replicas"
         )
     ready = [pod for pod in apis.pods(cluster, api) if apis.is_ready(pod)]
     if not ready:

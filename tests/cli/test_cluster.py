@@ -277,7 +277,10 @@ def test_bench_measures_an_api_by_its_name(place, monkeypatch, tmp_path, is_reac
 
 
 def test_bench_refuses_apis_that_it_cannot_measure(place):
-    assert "letters is an AsyncAPI" in place.cortex("bench", "letters").stderr
+    refused = place.cortex("bench", "letters")
+    assert refused.exit_code == 1
+    assert "letters is an AsyncAPI: it accepts jobs at any rate" in refused.stderr
+    assert "cortex predict letters @FILE --no-wait" in refused.stderr
     assert "broken has no ready replica: HandlerNotFound" in place.cortex("bench", "broken").stderr
 
 
