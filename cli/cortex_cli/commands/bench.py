@@ -78,8 +78,8 @@ def bench(
 
     The requests start at random times and do not wait for each other, like those of independent clients.
 
-    NAME is a RealtimeAPI of the cluster: requests go to its URL, or to one of its pods if this machine does not reach the URL. The
-    load is real: it takes capacity from other clients of the API, and an autoscaler follows it.
+    NAME is a RealtimeAPI of the cluster: requests go to its URL, or to one of its pods if this machine does not reach the URL.
+    The load is real: it takes capacity from other clients of the API, and an autoscaler follows it.
     """
     if payload_file is not None:
         if payload is not None:
