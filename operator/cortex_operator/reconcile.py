@@ -143,6 +143,7 @@ class Reconciler:
         await self._reporter.report(key, live, computed)
         if candidate is not None and candidate["phase"] == ROLLED_BACK:
             await self._candidates.take_requests(key)
+            self._requeue(key, self._candidates.seconds_until_check(key))
 
     def _latest(self, key: Key, live: Object) -> Object:
         """Return the resource from the cache, which includes our own writes to it since `live` was read.
@@ -196,12 +197,18 @@ class Reconciler:
             computed["candidate"] = release.status
         retry_after = await self._revisions.record(plan.api, live, computed) if assessment.ready else None
         await self._reporter.report(key, live, computed)
-        for seconds in (result.requeue_after, retry_after, release.retry_after, assessment.until + 1):
-            if seconds is not None and seconds < math.inf:
-                self._requeue_after(key, seconds)
+        check = self._candidates.seconds_until_check(key)
+        self._requeue(
+            key, result.requeue_after, retry_after, release.retry_after, check, assessment.until + 1
+        )
         for problem in (refused, release.refused):
             if problem is not None:
                 raise RetryLater(problem.message)
+
+    def _requeue(self, key: Key, *times: float | None) -> None:
+        for seconds in times:
+            if seconds is not None and seconds < math.inf:
+                self._requeue_after(key, seconds)
 
     async def _plan(self, key: Key, live: Object) -> tuple[Plan, Release, Object]:
         """Return the plan for an API, its candidate, and its resource.
@@ -249,7 +256,7 @@ class Reconciler:
             if is_split(child, key.name):
                 await self._cluster.delete(child)
         if not any(is_split(child, key.name) for child, _ in plan.apply):
-            await self._candidates.notify(key, None)
+            await self._candidates.deliver(key, None)
         steps = sorted(plan.apply, key=lambda step: is_split(step[0], key.name) == release.is_serving)
         for child, existing in steps:
             problem: Problem | None = None
@@ -266,7 +273,7 @@ class Reconciler:
                     raise
             if problem is None:
                 if is_split(child, key.name):
-                    await self._candidates.notify(key, child)
+                    await self._candidates.deliver(key, child)
             elif belongs_to_candidate(child, key.name):
                 release = release.with_refused(child, problem)
             elif isinstance(cause, NameTaken) or child["kind"] not in OPTIONAL_KINDS:

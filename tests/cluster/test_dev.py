@@ -41,6 +41,8 @@ class Dev:
             stderr=subprocess.STDOUT,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            # A shell starts background jobs with SIGINT ignored, and so would everything below the tests be.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.seen: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()

@@ -7,7 +7,6 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kubernetes.aio.client.exceptions import ApiException
 from pydantic import ValidationError
 
 from cortex_api import AsyncAPI, RealtimeAPI
@@ -15,22 +14,21 @@ from cortex_api.candidate import Rollback, candidate_api
 from cortex_api.contract import (
     API,
     CANDIDATE,
-    SPLIT_ANNOTATION,
     TEMPLATE_LABEL,
     object_name,
     split_name,
 )
 from cortex_operator.candidate import phase
+from cortex_operator.candidate.delivery import SplitDelivery
 from cortex_operator.candidate.monitor import CandidateMonitor
 from cortex_operator.candidate.phase import Seen
 from cortex_operator.capabilities import Capabilities
 from cortex_operator.cluster import Cluster
 from cortex_operator.kinds import CONFIG_MAP
-from cortex_operator.plan import is_owned, name_taken, refused_by_cluster
+from cortex_operator.plan import is_owned, name_taken
 from cortex_operator.platform import Platform
 from cortex_operator.render import candidate as rendering
 from cortex_operator.render import deployment as deployment_rendering
-from cortex_operator.render.names import digest
 from cortex_operator.replicas.poller import ReplicaPoller
 from cortex_operator.sources import find_source
 from cortex_operator.status.conditions import Component, Observed, Problem, assess
@@ -112,10 +110,12 @@ class CandidateController:
         self._capabilities = capabilities
         self._replicas = replicas
         self._monitor = monitor
+        self._delivery = SplitDelivery(cache, cluster, monitor.client)
 
     def forget(self, key: Key) -> None:
         """Drop the state of an API that is deleted."""
         self._monitor.forget(key)
+        self._delivery.forget(key)
 
     async def prepare(self, key: Key, api: RealtimeAPI | AsyncAPI, live: Object) -> Release:
         """Return the candidate of an API: its objects, and its status as far as it is known before they are applied."""
@@ -220,7 +220,8 @@ class CandidateController:
         split = self._cache.child(key, "ConfigMap", split_name(key.name))
         if split is not None and rendering.forwards(split):
             await self._cluster.delete({**split, "apiVersion": CONFIG_MAP.api_version})
-            await self.notify(key, None)
+            split = None
+        await self._delivery.deliver(key, split)
 
     def _taken(self, key: Key, api: RealtimeAPI, children: list[Object]) -> Problem | None:
         """Return the problem that an object of the candidate has the name of another owner's object."""
@@ -246,27 +247,13 @@ class CandidateController:
     def _pods(self, key: Key, component: str) -> list[Object]:
         return [pod for pod in self._cache.children(key, "Pod") if component_of(pod) == component]
 
-    async def notify(self, key: Key, split: Object | None) -> None:
-        """Make the kubelets update the split in the stable pods: an annotation that changes is a change of the pod.
+    async def deliver(self, key: Key, split: Object | None) -> None:
+        """Make the stable replicas use a split: as it was applied; None if it does not exist. Raises ApiException."""
+        await self._delivery.deliver(key, split)
 
-        split: as it was applied; None if it does not exist. Without the annotation, it would take a minute or more, so it matters
-        to nothing else if the cluster refuses it. Raises ApiException for an error that a retry may solve.
-        """
-        wanted = None if split is None else digest(split["data"])
-        for pod in self._pods(key, API):
-            metadata = pod["metadata"]
-            found = (metadata.get("annotations") or {}).get(SPLIT_ANNOTATION)
-            if found == wanted or metadata.get("deletionTimestamp"):
-                continue
-            try:
-                annotated = await self._cluster.annotate(pod, SPLIT_ANNOTATION, wanted)
-            except ApiException as error:
-                if (problem := refused_by_cluster(pod, error)) is None:
-                    raise
-                if error.status != 404:
-                    log.warning("%s: the replicas learn of the new split late: %s", key, problem.message)
-            else:
-                self._cache.put_child({**annotated, "apiVersion": "v1", "kind": "Pod"})
+    def seconds_until_check(self, key: Key) -> float | None:
+        """Return the seconds after which the API must be reconciled again, to check that its replicas use the split, or None."""
+        return self._delivery.seconds_until_check(key)
 
 
 def rollback_rules(spec: Object) -> Rollback:

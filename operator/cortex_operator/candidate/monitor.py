@@ -44,7 +44,7 @@ class CandidateMonitor:
     ) -> None:
         self._cache = cache
         self._on_change = on_change
-        self._client = client or PodClient()
+        self.client = client or PodClient()
         self._histories: dict[Key, tuple[History, Rollback]] = {}
         self._reported: dict[Key, float] = {}
         self._has_candidates = asyncio.Event()
@@ -90,7 +90,7 @@ class CandidateMonitor:
         pods = [next(filter(is_ready, each.current()), None) for each in (stable, candidate)]
         if pods[0] is None or pods[1] is None:
             return False
-        answers = await asyncio.gather(*(self._client.get(pod, INTERFACE_PATH) for pod in pods if pod))
+        answers = await asyncio.gather(*(self.client.get(pod, INTERFACE_PATH) for pod in pods if pod))
         for name, answer in zip(("stable version", "candidate"), answers, strict=True):
             if answer is None:
                 return False
@@ -123,8 +123,8 @@ class CandidateMonitor:
         ready = [pod for pod in pods if is_ready(pod)]
         stable = [pod for pod in ready if component_of(pod) == API]
         answers = await asyncio.gather(
-            *(self._client.get(pod, CANDIDATE_PATH) for pod in stable),
-            *(self._client.get(pod, DURATIONS_PATH) for pod in ready),
+            *(self.client.get(pod, CANDIDATE_PATH) for pod in stable),
+            *(self.client.get(pod, DURATIONS_PATH) for pod in ready),
         )
         reports, durations = {}, {}
         for pod, answer in zip(stable, answers[: len(stable)], strict=True):

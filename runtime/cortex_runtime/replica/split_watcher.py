@@ -60,7 +60,8 @@ class SplitWatcher:
         for classes in await self._collect("classes", active):
             matrix.merge(classes)
         counted = totals(self._shared_metrics, active.version).as_json()
-        return 200, {"version": active.version, **counted, "classes": matrix.counts}
+        used = {"version": active.version, "weight": active.weight, "mirror": active.mirror}
+        return 200, {**used, **counted, "classes": matrix.counts}
 
     async def differences(self) -> tuple[int, Any]:
         """Return status and JSON of GET /candidate/differences: the last differing pairs, newest first."""

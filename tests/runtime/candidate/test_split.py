@@ -24,7 +24,7 @@ def test_a_weight_is_the_share_of_requests(pair):
     assert answers.answered_by("candidate") == pytest.approx(500, abs=10)
     assert answers.answered_by("stable") + answers.answered_by("candidate") == 2000
     report = pair.report()
-    assert report["version"] == pair.version
+    assert (report["version"], report["weight"], report["mirror"]) == (pair.version, 25, 0)
     assert report["requests"] == answers.answered_by("candidate")
     assert report["errors"] == 0
     assert sum(report["latency"]["candidate"]) == report["requests"]
