@@ -115,13 +115,12 @@ def _convert(model: type[BaseModel], detail: ErrorDetails) -> list[Problem]:
         case "value_error":
             return [Problem(path, str(detail["ctx"]["error"]))]
         case kind if kind in _TYPES:
-            return [Problem(path, f"must be {_TYPES[kind]}; got {_format(detail['input'])}")]
+            fields = _allowed_fields(model, location) if kind.startswith("model") else []
+            wanted = _TYPES[kind] + (f" with {', '.join(fields)}" if 0 < len(fields) < 5 else "")
+            return [Problem(path, f"must be {wanted}; got {_format(detail['input'])}")]
         case _:
-            return [
-                Problem(
-                    path, f"{detail['msg'][0].lower()}{detail['msg'][1:]}; got {_format(detail['input'])}"
-                )
-            ]
+            message = detail["msg"].replace("Input should", "must", 1).replace("Keys should", "keys must", 1)
+            return [Problem(path, f"{message[0].lower()}{message[1:]}; got {_format(detail['input'])}")]
 
 
 def _join_path(location: tuple[str | int, ...]) -> str:

@@ -181,14 +181,14 @@ def test_the_promoted_version_runs_what_the_candidate_ran(manifest: Make) -> Non
         ),
         (
             {"compute": {"gpu": -1}},
-            "spec.candidate.compute.gpu: input should be greater than or equal to 0; got -1",
+            "spec.candidate.compute.gpu: must be greater than or equal to 0; got -1",
         ),
         (
             {"handler": {"shmSize": "2Gi"}, "compute": {"mem": "1Gi"}},
             "spec.candidate: handler.shmSize must not be greater than compute.mem",
         ),
         ({"handler": []}, "spec.candidate.handler: must be a mapping; got a list"),
-        ({"weight": 101}, "spec.candidate.weight: input should be less than or equal to 100; got 101"),
+        ({"weight": 101}, "spec.candidate.weight: must be less than or equal to 100; got 101"),
         ({"key": "a b"}, 'spec.candidate.key: must match ^[A-Za-z0-9_-]+$; got "a b"'),
         ({"compare": {"ignore": ["timestamp"]}}, "spec.candidate.compare.ignore[0]: must match"),
         ({"rollback": {"errorRate": "x%"}}, "spec.candidate.rollback.errorRate: must match"),

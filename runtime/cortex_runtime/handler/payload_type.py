@@ -22,6 +22,22 @@ log = logging.getLogger("cortex")
 
 _MSGSPEC_MESSAGE = re.compile(r"(?P<problem>.*?)(?: - at `(?P<path>.*)`)?", re.DOTALL)
 _PREFIXES = ("Value error, ", "Assertion failed, ")
+_SHOULD = re.compile(r"\w+ should ").match
+_IN_JSON = {
+    **dict.fromkeys(
+        (
+            "model_type",
+            "model_attributes_type",
+            "dataclass_type",
+            "dataclass_exact_type",
+            "dict_type",
+            "mapping_type",
+        ),
+        "must be an object",
+    ),
+    **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "must be a list"),
+}
+"""Problems that pydantic describes with types of Python, by their kind."""
 
 
 def hints_of(function: Callable[..., Any], where: str, argument: str = "payload") -> tuple[Any, Any]:
@@ -154,9 +170,14 @@ def _problem(kind: str, message: str) -> str:
         return "is required"
     if kind == "extra_forbidden":
         return "is not allowed"
+    if kind in _IN_JSON:
+        return _IN_JSON[kind]
+    if _SHOULD(message):
+        return f"must {message.partition(' should ')[2]}"
     for prefix in _PREFIXES:
-        message = message.removeprefix(prefix)
-    return message.replace("Input should", "must", 1)
+        if message.startswith(prefix):
+            return message.removeprefix(prefix)
+    return f"is not valid: {message[:1].lower()}{message[1:]}"
 
 
 def with_supported_dicts(hint: Any) -> Any:

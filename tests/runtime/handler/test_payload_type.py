@@ -89,11 +89,16 @@ def test_a_payload_becomes_the_type_of_its_hint(hint, payload, value):
             Box,
             {"name": "too long", "sizes": [{"width": 1}, {"width": "x"}, {}], "more": 1},
             [
-                ("name", "String should have at most 5 characters"),
+                ("name", "must have at most 5 characters"),
                 ("sizes[1].width", "must be a valid integer, unable to parse string as an integer"),
                 ("sizes[2].width", "is required"),
                 ("more", "is not allowed"),
             ],
+        ),
+        (
+            Plain,
+            {"a": "9" * 5000},
+            [("a", "is not valid: unable to parse input string as an integer, exceeded maximum size")],
         ),
         (Box, {"name": "12"}, [("name", "must not be a number")]),
         (Point, {"x": None}, [("x", "must be a valid number")]),
@@ -101,7 +106,7 @@ def test_a_payload_becomes_the_type_of_its_hint(hint, payload, value):
         (Plain, {"a": 1, "b": {}}, [("b.x", "is required")]),
         (Bounded, {"a": 0, "b": 0}, [("a", "must be greater than 0"), ("b", "must be greater than 0")]),
         (list[Point], [{"x": 1}, {}], [("[1].x", "is required")]),
-        (Size, [1], [("", "must be a valid dictionary or instance of Size")]),
+        (Size, [1], [("", "must be an object")]),
     ],
 )
 def test_every_wrong_field_is_named_with_its_path(hint, payload, fields):
