@@ -3,7 +3,7 @@
 import base64
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,18 +20,25 @@ REQUEST, RESPONSE = "dev.cortex.request", "dev.cortex.response"
 
 @dataclass(slots=True)
 class Payload:
-    """A body as it was sent. content: None if it is too large. size: bytes. type, encoding: headers of the body."""
+    """A body as it was sent. content: None if it is too large. size: bytes. type, encoding: headers of the body.
+
+    convert: returns the content of `type` from what was sent; None if it was sent so. Raises UserError.
+    """
 
     content: bytes | None
     size: int
     type: bytes
     encoding: bytes
     time: float
+    convert: Callable[[bytes], bytes] | None = None
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A request and its response. status: of the response. trace: the header `traceparent` of the request's span, or empty."""
+    """A request and its response.
+
+    status: of the response; of a gRPC call its code. trace: the header `traceparent` of the request's span, or empty.
+    """
 
     method: str
     path: str
@@ -87,11 +94,13 @@ class EventBuilder:
         if not payload.size:
             return fields
         content = payload.content
-        if content is not None and payload.encoding:
-            try:
+        try:
+            if content is not None and payload.encoding:
                 content = decompress(content, payload.encoding.strip().lower(), self._most)
-            except UserError as error:
-                return {**fields, "omitted": str(error.message)}
+            if content is not None and payload.convert is not None:
+                content = payload.convert(content)
+        except UserError as error:
+            return {**fields, "omitted": str(error.message)}
         if content is None or len(content) > self._most:
             return {**fields, "omitted": f"larger than {self._most} bytes"}
         kind, _ = media_type(payload.type)

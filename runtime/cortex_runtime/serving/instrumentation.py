@@ -54,14 +54,21 @@ class Instrumentation:
         source = f"/namespaces/{document.namespace}/realtimeapis/{document.name}"
         builder = EventBuilder(source, most, [parse(path) for path in spec.redact])
         queue = PayloadQueue(partial(open_sink, spec.url, document.name), builder, series, spec.url)
-        wrap, close, trace = self.wrap, self.close, self.trace_header
+        wrap, grpc, close, trace = self.wrap, self.grpc, self.close, self.trace_header
+        ratio = spec.sampling / 100
+
+        def logged_grpc(methods: dict[str, Any]) -> dict[str, Any]:
+            from cortex_runtime.serving.logged_grpc import logged_methods
+
+            return grpc(logged_methods(queue, methods, ratio=ratio, most=most, trace=trace))
 
         def close_all() -> None:
             queue.close(_CLOSE_SECONDS)
             close()
 
         # Inside of the traces, so that an event has the trace context of its request.
-        self.wrap = lambda app: wrap(LoggedApp(app, queue, ratio=spec.sampling / 100, most=most, trace=trace))
+        self.wrap = lambda app: wrap(LoggedApp(app, queue, ratio=ratio, most=most, trace=trace))
+        self.grpc = logged_grpc
         self.close = close_all
 
 

@@ -7,11 +7,14 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import grpc
 import httpx
+import numpy as np
 import pytest
 
+from cortex_runtime.inference.protos import inference_pb2 as pb
 from tests.runtime.conftest import INLINE
-from tests.runtime.queues.servers import ADMIN
+from tests.runtime.queues.servers import ADMIN, free_port
 
 HANDLER = (
     INLINE
@@ -246,6 +249,69 @@ def test_events_are_written_to_a_bucket_before_a_replica_exits(serve, seaweedfs,
         {"n": n} for n in range(3)
     ]
     assert len({each["id"] for each in events}) == 6
+
+
+TENSORS = """
+import numpy as np
+from cortex_runtime import UserError
+
+class Handler:
+    def handle_infer(self, inputs, parameters):
+        if "refuse" in inputs:
+            raise UserError("refused")
+        return {"y": inputs["x"] * np.float32(2), "name": np.array([b"a", b"b"], object)}
+"""
+
+
+def test_inferences_over_grpc_are_logged_as_json(serve, sink):
+    port = free_port()
+    logging = {"url": sink.url, "redact": ["$.inputs[1].data"]}
+    serve(TENSORS, "--grpc-port", str(port), spec={"payloadLogging": logging}, protocols={"grpc": True})
+
+    def infer(**inputs):
+        request = pb.ModelInferRequest(model_name="tested", id="7")
+        for name, array in inputs.items():
+            request.inputs.add(name=name, datatype="FP32", shape=array.shape)
+            request.raw_input_contents.append(array.tobytes())
+        try:
+            _, call = call_infer.with_call(request, timeout=30)
+        except grpc.RpcError as error:
+            call = error
+        identity = dict(call.trailing_metadata())["x-request-id"]
+        return sink.pair(httpx.Response(200, headers={"x-request-id": identity})), request
+
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call_infer = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            pb.ModelInferRequest.SerializeToString,
+            pb.ModelInferResponse.FromString,
+        )
+        x = np.array([[1.5, 2]], np.float32)
+        # The first calls run in a thread, later ones inline.
+        for _ in range(3):
+            (request, response), message = infer(x=x, secret=x)
+        assert request["method"] == "gRPC"
+        assert request["subject"] == "/inference.GRPCInferenceService/ModelInfer"
+        assert request["datasize"] == len(message.SerializeToString())
+        assert request["data"] == {
+            "id": "7",
+            "inputs": [
+                {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2.0]},
+                {"name": "secret", "datatype": "FP32", "shape": [1, 2], "data": "[redacted]"},
+            ],
+        }
+        assert response["status"] == 0
+        assert response["data"] == {
+            "model_name": "tested",
+            "model_version": "1",
+            "id": "7",
+            "outputs": [
+                {"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [3.0, 4.0]},
+                {"name": "name", "datatype": "BYTES", "shape": [2], "data": ["a", "b"]},
+            ],
+        }
+        (_, refused), _ = infer(refuse=x)
+        assert (refused["status"], refused["data"]) == (3, {"error": "refused"})
 
 
 def test_without_payload_logging_nothing_is_imported(serve):
