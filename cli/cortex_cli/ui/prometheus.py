@@ -65,8 +65,10 @@ class Prometheus:
 
     def _query(self, expression: str, period: Period, step: float) -> Result:
         """Return the labels and values of each series. Raises ClusterError."""
-        # Multiples of the step: otherwise each request would select other scrapes, and the chart would flicker.
-        start, end = (math.floor(moment / step) * step for moment in (period.start, period.end))
+        # The last step is now, so that new values do not appear a step later. It is rounded: otherwise each request would select
+        # other scrapes, and the chart would flicker.
+        end = math.floor(period.end / _SHORTEST_STEP) * _SHORTEST_STEP
+        start = end - math.floor(period.seconds / step) * step
         form = {"query": expression, "start": str(start), "end": str(end), "step": str(step)}
         try:
             response = self._client.post("/api/v1/query_range", data=form)

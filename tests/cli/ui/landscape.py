@@ -54,6 +54,19 @@ CANDIDATE = {
     "compared": 8203,
     "disagreement": "2.4%",
 }
+ROLLED_BACK = {
+    **CANDIDATE,
+    "phase": "RolledBack",
+    "reason": "ErrorRate",
+    "message": "the stable version had to answer 31 of 204 requests (15.2%) of the last minute; rollback.errorRate is 5%."
+    " The stable version answers all requests. A changed candidate starts anew; `cortex retry headlines` starts this one anew",
+    "weight": 0,
+    "mirror": 0,
+    "replicas": 0,
+    "readyReplicas": 0,
+    "requests": 204,
+    "errorRate": "15.2%",
+}
 DIFFERENCES = [
     {
         "time": 1795000000 + number,
@@ -396,9 +409,15 @@ def populate(place: Landscape) -> None:
     )
     answers = {"candidate/differences": DIFFERENCES, "openapi.json": OPENAPI}
     place.replicas("sentiment", 2, rate=22, seconds=0.031, in_flight=1, answers=answers)
+    place.api(
+        "headlines",
+        spec={"candidate": {"handler": {"path": "handler_v2.py"}, "weight": 20}},
+        status={"candidate": ROLLED_BACK},
+    )
+    place.replicas("headlines", rate=31, seconds=0.019, in_flight=1)
     place.api("churn", replicas=1)
     place.replicas("churn")
-    for name in ("address-match", "basket-size", "coupon", "dedupe", "eta", "size-guide", "stock"):
+    for name in ("basket-size", "coupon", "dedupe", "eta", "size-guide", "stock"):
         place.api(
             name,
             replicas=0 if name == "eta" else 1,

@@ -23,7 +23,10 @@ PAGES = {
     "models": "/realtimeapi/vision/image-tagger",
     "candidate": "/realtimeapi/shop/sentiment/compare",
     "jobs": "/asyncapi/default/letters/jobs?id=broken",
+    "retry": "/asyncapi/default/letters/jobs/retry",
     "logs": "/realtimeapi/shop/fraud-score/logs",
+    "crash": "/realtimeapi/shop/returns/logs",
+    "rolled back": "/realtimeapi/shop/headlines/compare",
     "try": "/realtimeapi/shop/iris/try",
     "form": "/realtimeapi/shop/sentiment/try",
     "confirm": "/realtimeapi/shop/iris/do/pause",
@@ -187,6 +190,19 @@ def test_the_page_says_when_it_is_not_updated(tab):
     expect(tab.locator("#live-text")).to_contain_text("Not updated")
     tab.context.set_offline(False)
     expect(tab.locator("#live-text")).to_have_text("Live", timeout=15_000)
+
+
+@pytest.mark.parametrize("name", ["overview", "broken", "rolled back", "jobs", "retry"])
+def test_the_keyboard_reaches_every_link_and_control(tab, base, name):
+    tab.goto(base + PAGES[name])
+    controls = "a[href], button, input:not([type=hidden]), select, textarea, summary"
+    wanted = tab.locator(controls).count()
+    tab.evaluate("window.seen = new Set()")
+    for _ in range(wanted + 20):
+        tab.keyboard.press("Tab")
+        tab.evaluate("seen.add(document.activeElement)")
+    missed = f"[...document.querySelectorAll('{controls}')].filter(e => e.isConnected && !seen.has(e))"
+    assert tab.evaluate(f"{missed}.map(e => e.outerHTML)") == []
 
 
 @pytest.mark.parametrize("width", [390, 1600])

@@ -68,7 +68,8 @@ def test_every_query_is_valid_and_selects_the_api(server, prometheus, kind):
     for query in server.queries:
         promql_parser.parse(query["query"])
         assert f'namespace="shop", api="iris", kind="{kind}", component!="candidate"' in query["query"]
-        assert float(query["start"]) % float(query["step"]) == pytest.approx(0, abs=1e-3)
+        assert float(query["end"]) % 15 == 0
+        assert 0 <= PERIOD.end - float(query["end"]) < 15
         assert (float(query["end"]) - float(query["start"])) / float(query["step"]) <= 152
 
 
