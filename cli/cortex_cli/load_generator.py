@@ -53,8 +53,8 @@ class Result:
     """The result of one load.
 
     latencies: of the responses with status 2xx, in seconds, sorted. errors: number of other outcomes, by status ("503") or cause.
-    rate: requested rate per second. seconds: duration from the first request to the last response. late: longest delay in seconds
-    that the generator itself caused.
+    rate: requested rate per second. seconds: duration from the first request to the last response. late: delay in seconds that
+    the generator itself caused, which 99 % of the requests did not exceed.
     """
 
     rate: float
@@ -80,9 +80,7 @@ class Result:
 
     def percentile(self, share: float) -> float | None:
         """Return the latency in seconds that a share (0.99) of the successful responses does not exceed, or None."""
-        if not self.latencies:
-            return None
-        return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * share))]
+        return _percentile(self.latencies, share) if self.latencies else None
 
 
 async def generate(
@@ -106,6 +104,7 @@ async def generate(
     source = random.Random(seed)
     began = perf_counter()
     due, shown = began, began
+    delays: list[float] = []
 
     async def send(scheduled: float) -> None:
         try:
@@ -133,7 +132,7 @@ async def generate(
     try:
         while (due := due + source.expovariate(rate)) < began + seconds:
             await asyncio.sleep(max(0.0, due - perf_counter()))
-            result.late = max(result.late, perf_counter() - due)
+            delays.append(perf_counter() - due)
             if len(tasks) >= _MAX_CONNECTIONS:
                 result.errors["no free connection"] += 1
                 continue
@@ -152,7 +151,13 @@ async def generate(
             connection.close()
     result.seconds = perf_counter() - began
     result.latencies.sort()
+    result.late = _percentile(sorted(delays), 0.99) if delays else 0.0
     return result
+
+
+def _percentile(values: list[float], share: float) -> float:
+    """Return the value that a share of sorted values does not exceed."""
+    return values[min(len(values) - 1, int(len(values) * share))]
 
 
 class _Connection:

@@ -136,6 +136,13 @@ def test_a_goal_that_is_never_met_is_stated():
     assert line == "The API does not meet the goal (p99 of 100 ms) at any measured rate."
 
 
+def test_a_load_that_could_not_be_sent_says_so_and_nothing_about_the_api():
+    text = " ".join(summary([served(100, 0.05, late=0.06)], Goal(0.1), 1, None))
+    assert "this machine was too busy to send 100 requests/s" in text
+    assert "does not meet" not in text
+    assert "--max-time must be at least --step" in " ".join(summary([], Goal(0.1), 1, None))
+
+
 def test_a_slow_server_delays_the_latency_of_later_requests():
     began = time.monotonic()
 

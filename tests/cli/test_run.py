@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from cortex_cli.__main__ import main
+from cortex_cli.commands.run import sample_argument
 from cortex_cli.local.ports import free_port
 
 HANDLER = "class Handler:\n    def handle_post(self, payload): return {'answer': %s}\n"
@@ -437,3 +438,12 @@ def test_the_admin_port_of_an_async_api_has_the_metrics_of_its_worker(run, proje
     assert httpx.get(f"{admin}/readyz").json()["ready"] is True
     assert httpx.get(f"{admin}/queue").json()["queued"] == 0
     assert httpx.get(f"{admin}/nothing").status_code == 404
+
+
+def test_the_curl_line_sends_the_sample_of_the_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "my api"
+    folder.mkdir()
+    assert sample_argument(folder) == "'{...}'"
+    (folder / "sample.json").write_text("{}")
+    assert sample_argument(folder) == "@'my api/sample.json'"

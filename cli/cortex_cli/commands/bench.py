@@ -171,6 +171,13 @@ def summary(measured: list[Result], goal: Goal, replicas: int, rate: float | Non
     replicas: number of replicas that served the load. rate: expected requests per second, or None.
     """
     met = [result for result in measured if goal.is_met(result) and not is_limited_by_generator(result, goal)]
+    if not measured:
+        yield "No load was measured: --max-time must be at least --step."
+        return
+    if not met and is_limited_by_generator(measured[-1], goal):
+        yield f"The capacity is unknown: this machine was too busy to send {_rate(measured[-1].rate)} requests/s on time."
+        yield "Run the command on an idle or faster machine, or with a larger --goal."
+        return
     if not met:
         yield f"The API does not meet the goal (p99 of {goal.latency * 1000:g} ms) at any measured rate."
         return

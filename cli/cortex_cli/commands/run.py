@@ -1,6 +1,7 @@
 """`cortex run`: serve an API locally, without a cluster, with the same runtime as in a pod."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def run(
                 click.echo(f"documentation: {url}/docs")
             if has_grpc:
                 click.echo(f"gRPC: {HOST}:{grpc_port}")
-            click.echo(f"curl {url} -H 'content-type: application/json' -d '{{...}}'")
+            click.echo(f"curl {url} -H 'content-type: application/json' -d {sample_argument(file.parent)}")
             if isinstance(api, AsyncAPI):
                 click.echo(f"curl {url}/<id>  # status and result of the job")
             if has_page:
@@ -157,3 +158,9 @@ def apply_change(file: Path, name: str, scratch: Scratch, variables: dict[str, s
         scratch.write(api, file)
     except click.ClickException as error:
         click.echo(f"Error: the change is ignored: {error.message}", err=True)
+
+
+def sample_argument(folder: Path) -> str:
+    """Return the argument of `curl -d`: the sample in a folder, relative to the working directory, or a placeholder."""
+    sample = folder / "sample.json"
+    return f"@{shlex.quote(os.path.relpath(sample))}" if sample.is_file() else "'{...}'"
