@@ -64,21 +64,20 @@ class BodyTooLarge(UserError):
 class InvalidPayload(UserError):
     """The payload does not have the annotated type.
 
-    fields: path and problem of each wrong field; the path of the payload itself is "". is_bytes: whether the payload is bytes,
-    perhaps because the client has sent no content type.
+    fields: path and problem of the first `MOST` wrong fields; the path of the payload itself is "". count: of all wrong fields.
+    is_bytes: whether the payload is bytes, perhaps because the client has sent no content type.
     """
 
     MOST = 100
     """Fields in a response."""
     _MOST_IN_MESSAGE = 5
 
-    def __init__(self, fields: Sequence[tuple[str, str]], is_bytes: bool = False) -> None:
+    def __init__(self, fields: Sequence[tuple[str, str]], count: int, is_bytes: bool = False) -> None:
         texts = [f"{path} {problem}".strip() for path, problem in fields[: self._MOST_IN_MESSAGE]]
-        more = f"; and {len(fields) - len(texts)} more" if len(fields) > len(texts) else ""
+        more = f"; and {count - len(texts)} more" if count > len(texts) else ""
         hint = "; send JSON with content-type: application/json" if is_bytes else ""
         super().__init__(f"the payload is not valid: {'; '.join(texts)}{more}{hint}")
-        shown = fields[: self.MOST]
-        self.details = {"fields": [{"path": path, "problem": problem} for path, problem in shown]}
+        self.details = {"fields": [{"path": path, "problem": problem} for path, problem in fields]}
 
 
 class RequestTimeout(HttpError):

@@ -130,8 +130,9 @@ def _pydantic_validator(hint: Any) -> Callable[[Any], Any]:
             return validate(_as_value(payload))
         except ValidationError as error:
             problems = error.errors(include_url=False, include_context=False, include_input=False)
-            fields = [(_path(each["loc"]), _problem(each["type"], each["msg"])) for each in problems]
-        raise InvalidPayload(fields, is_bytes=isinstance(payload, bytes))
+            first = problems[: InvalidPayload.MOST]
+            fields = [(_path(each["loc"]), _problem(each["type"], each["msg"])) for each in first]
+        raise InvalidPayload(fields, len(problems), isinstance(payload, bytes))
 
     return convert
 
@@ -148,7 +149,7 @@ def _msgspec_validator(hint: Any) -> Callable[[Any], Any]:
             problem, path = (found["problem"], found["path"]) if found else (str(error), None)
         path = (path or "").removeprefix("$").removeprefix(".")
         fields = [(path, problem[:1].lower() + problem[1:].replace("`", ""))]
-        raise InvalidPayload(fields, is_bytes=isinstance(payload, bytes))
+        raise InvalidPayload(fields, len(fields), isinstance(payload, bytes))
 
     return convert
 

@@ -367,6 +367,8 @@ class WorkerPool:
         finally:
             stop.cancel()
             started.cancel()
+            # Retrieves its error, which asyncio logs otherwise.
+            await asyncio.gather(started, return_exceptions=True)
         return slots
 
     async def _launch_next(self) -> ChildProcess:

@@ -111,7 +111,8 @@ class WorkerSlot:
                 if not self.first_start.done():
                     self.first_start.set_exception(error)
                     return
-                log.error("failed to restart a worker: %s", error)
+                if not self._is_stopping:
+                    log.error("failed to restart a worker: %s", error)
             if self._is_stopping:
                 return
             ready_at = self._ready_at

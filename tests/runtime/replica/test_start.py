@@ -1,5 +1,6 @@
 """An API that cannot start writes the reason to the termination log, and exits with 1."""
 
+import json
 import socket
 
 import pytest
@@ -95,3 +96,14 @@ def test_a_port_in_use_is_reported(serve, option):
     assert reason == "PortInUse"
     assert f"127.0.0.1:{port}" in message
     assert "already in use" in message
+
+
+def test_a_stop_during_the_start_is_no_error(serve):
+    source = "import pathlib, time\n" + WORKS
+    source += "    def __init__(self):\n        pathlib.Path('began').touch()\n        time.sleep(60)\n"
+    api = serve(source, wait=False)
+    api.until(lambda: (api.project / "began").exists())
+    api.process.terminate()
+    assert api.process.wait(30) == 0
+    lines = [json.loads(line) for line in api.log.read_text().splitlines()]
+    assert [line["message"] for line in lines if line["level"] in ("warning", "error")] == []
