@@ -13,7 +13,7 @@ import typing_extensions
 from starlette.datastructures import FormData
 
 from cortex_runtime.errors import InvalidPayload, StartError
-from cortex_runtime.handler.payload_type import hints_of, validator_of
+from cortex_runtime.handler.payload_type import hints_of, validator_of, with_supported_dicts
 from cortex_runtime.http import response
 
 
@@ -52,6 +52,13 @@ class Nested(TypedDict):
 
 
 class Modern(typing_extensions.TypedDict):
+    a: int
+
+
+class Strict(TypedDict):
+    """Text of the schema."""
+
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")  # type: ignore[misc]
     a: int
 
 
@@ -104,6 +111,7 @@ def test_a_payload_becomes_the_type_of_its_hint(hint, payload, value):
         (Point, {"x": None}, [("x", "must be a valid number")]),
         (Plain, {}, [("a", "is required")]),
         (Plain, {"a": 1, "b": {}}, [("b.x", "is required")]),
+        (Strict, {"a": 1, "b": 2}, [("b", "is not allowed")]),
         (Bounded, {"a": 0, "b": 0}, [("a", "must be greater than 0"), ("b", "must be greater than 0")]),
         (list[Point], [{"x": 1}, {}], [("[1].x", "is required")]),
         (Size, [1], [("", "must be an object")]),
@@ -197,9 +205,14 @@ def test_a_struct_of_msgspec():
 def test_pydantic_is_imported_only_for_a_hint_that_needs_it():
     code = """
         import sys
-        from cortex_runtime.handler.payload_type import hints_of, validator_of
+        from cortex_runtime.handler.payload_type import hints_of, validator_of, with_supported_dicts
         def method(self, payload: dict[str, int]) -> list: ...
         assert validator_of(hints_of(method, "")[0], "") is None
         assert not {"pydantic", "msgspec"} & set(sys.modules), "imported"
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+def test_a_typed_dict_keeps_its_docstring():
+    schema = pydantic.TypeAdapter(with_supported_dicts(Strict)).json_schema()
+    assert (schema["title"], schema["description"]) == ("Strict", "Text of the schema.")
