@@ -194,7 +194,7 @@ def with_supported_dicts(hint: Any) -> Any:
                 (field,) = typing.get_args(field)
             field = with_supported_dicts(field)
             fields[name] = field if name in hint.__required_keys__ else NotRequired[field]
-        made = TypedDict(hint.__name__, fields)  # type: ignore[operator]
+        made = TypedDict(hint.__name__, fields)  # type: ignore[misc]
         for name in ("__doc__", "__module__", "__pydantic_config__"):
             if name in vars(hint):
                 setattr(made, name, vars(hint)[name])

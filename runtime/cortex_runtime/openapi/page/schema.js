@@ -88,16 +88,21 @@ function constraints(schema) {
   add("maximum", (value) => `at most ${value}`);
   add("exclusiveMaximum", (value) => `less than ${value}`);
   add("multipleOf", (value) => `a multiple of ${value}`);
-  if (schema.minItems !== undefined && schema.minItems === schema.maxItems) found.push(schema.minItems === 1 ? "1 item" : `${schema.minItems} items`);
+  if (schema.minItems !== undefined && schema.minItems === schema.maxItems) found.push(count(schema.minItems, "item"));
   else {
-    add("minItems", (value) => `at least ${value} items`);
-    add("maxItems", (value) => `at most ${value} items`);
+    add("minItems", (value) => `at least ${count(value, "item")}`);
+    add("maxItems", (value) => `at most ${count(value, "item")}`);
   }
-  add("minLength", (value) => `at least ${value} characters`);
-  add("maxLength", (value) => `at most ${value} characters`);
+  add("minLength", (value) => `at least ${count(value, "character")}`);
+  add("maxLength", (value) => `at most ${count(value, "character")}`);
   add("pattern", (value) => `matches ${value}`);
   if (schema.default !== null) add("default", (value) => `by default ${JSON.stringify(value)}`);
   return found;
+}
+
+/** Return a number with a noun: 1 item, 2 items. */
+function count(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
 
 /** Return a value that matches a schema, as a start for the user. */
