@@ -1,9 +1,13 @@
 """Type hints of a method: a payload annotated with a pydantic model, a dataclass, a TypedDict or a msgspec Struct is validated.
 
-`hints_of` reads the hints, and `validator_of` returns the function that validates a payload. Without such a hint nothing happens.
-pydantic is imported only for a hint that needs it, and msgspec never: who defines a Struct has imported it.
+`hints_of` reads the hints, and `validator_of` returns what validates a payload. Without such a hint nothing happens.
+
+msgspec validates a Struct, and pydantic everything else. Importing pydantic takes longer than loading a usual handler. So
+msgspec validates simple dataclasses and TypedDicts first: what it accepts, pydantic would accept with the same result. pydantic
+is imported when a payload has been refused: it accepts more (`"1"` for a number), and names all wrong fields.
 """
 
+import asyncio
 import dataclasses
 import inspect
 import logging
@@ -11,9 +15,10 @@ import re
 import sys
 import typing
 from collections.abc import Callable, Iterable
-from types import GenericAlias, SimpleNamespace, UnionType
-from typing import Any, NotRequired, Required, Union
+from types import GenericAlias, NoneType, SimpleNamespace, UnionType
+from typing import Any, Literal, NotRequired, Required, Union
 
+import msgspec
 from starlette.datastructures import FormData
 
 from cortex_runtime.errors import InvalidPayload, StartError
@@ -38,6 +43,32 @@ _IN_JSON = {
     **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "must be a list"),
 }
 """Problems that pydantic describes with types of Python, by their kind."""
+_SIMPLE = (str, int, float, bool, NoneType, Any, list, dict)
+
+Convert = Callable[[Any], Any]
+"""Converts a payload to its annotated type. Raises InvalidPayload."""
+
+
+class Undecided(Exception):
+    """Only the validation that takes longer, because it first imports pydantic, can tell whether a payload is valid."""
+
+
+class Validator:
+    """Converts payloads to their annotated type.
+
+    complete: decides about each payload. quick: for the event loop; raises Undecided where `complete` would take long.
+    """
+
+    def __init__(self, complete: Convert, quick: Convert | None = None) -> None:
+        self.complete = complete
+        self.quick = quick or complete
+
+    async def validate(self, payload: Any) -> Any:
+        """Convert a payload without blocking the event loop. Raises InvalidPayload."""
+        try:
+            return self.quick(payload)
+        except Undecided:
+            return await asyncio.to_thread(self.complete, payload)
 
 
 def hints_of(function: Callable[..., Any], where: str, argument: str = "payload") -> tuple[Any, Any]:
@@ -76,11 +107,11 @@ def _resolved(hint: str, function: Callable[..., Any], what: str) -> Any:
         return None
 
 
-def validator_of(hint: Any, where: str, is_batched: bool = False) -> Callable[[Any], Any] | None:
-    """Return the function that converts a payload to its annotated type, or None for a hint without a structured type.
+def validator_of(hint: Any, where: str, is_batched: bool = False) -> Validator | None:
+    """Return the validator of a payload with this hint, or None for a hint without a structured type.
 
-    is_batched: whether the method takes a list of payloads, so that `list[X]` means that each is an X. The function raises
-    InvalidPayload. Raises StartError if the type cannot be validated.
+    is_batched: whether the method takes a list of payloads, so that `list[X]` means that each is an X. Raises StartError if the
+    type cannot be validated.
     """
     if is_batched and typing.get_origin(hint) is list:
         (hint,) = typing.get_args(hint)
@@ -88,7 +119,9 @@ def validator_of(hint: Any, where: str, is_batched: bool = False) -> Callable[[A
     if not kinds:
         return None
     try:
-        return _msgspec_validator(hint) if "msgspec" in kinds else _pydantic_validator(hint)
+        if "msgspec" in kinds:
+            return Validator(_msgspec_validator(hint))
+        return _simple_validator(hint) if _is_simple(hint, set()) else Validator(_pydantic_validator(hint))
     except Exception as error:
         reason = str(error).split("\n", 1)[0]
         raise StartError(
@@ -117,7 +150,71 @@ def _is_typed_dict(hint: Any) -> bool:
     return isinstance(hint, type) and hasattr(hint, "__required_keys__") and hasattr(hint, "__total__")
 
 
-def _pydantic_validator(hint: Any) -> Callable[[Any], Any]:
+def _is_simple(hint: Any, seen: set[int]) -> bool:
+    """Return whether msgspec accepts for this hint only what pydantic accepts, with the same result."""
+    if hint in _SIMPLE or id(hint) in seen:
+        return True
+    seen.add(id(hint))
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return all(type(value) is str for value in arguments)
+    if origin in (list, Required, NotRequired):
+        return _is_simple(arguments[0], seen)
+    if origin is dict:
+        return arguments[0] is str and _is_simple(arguments[1], seen)
+    if origin in (Union, UnionType):
+        return len(arguments) == 2 and NoneType in arguments and all(_is_simple(a, seen) for a in arguments)
+    if origin is not None or not isinstance(hint, type):
+        return False
+    if _is_typed_dict(hint):
+        is_known = not hasattr(hint, "__pydantic_config__")
+    else:
+        is_known = dataclasses.is_dataclass(hint) and _is_filled_alone(hint)
+    # A hint in quotes may be one that is not resolved alike by both.
+    return is_known and all(
+        not isinstance(field, str | typing.ForwardRef) and _is_simple(field, seen)
+        for base in hint.__mro__
+        for field in getattr(base, "__annotations__", {}).values()
+    )
+
+
+def _is_filled_alone(hint: Any) -> bool:
+    """Return whether a dataclass takes exactly its fields, and runs no code of its own."""
+    fields = dataclasses.fields(hint)
+    return (
+        hint.__dataclass_params__.init
+        and len(fields) == len(hint.__dataclass_fields__)
+        and all(field.init for field in fields)
+        and not hasattr(hint, "__post_init__")
+        and not hasattr(hint, "__pydantic_validator__")
+    )
+
+
+def _simple_validator(hint: Any) -> Validator:
+    decide: Convert | None = None
+
+    def refused(payload: Any) -> Any:
+        nonlocal decide
+        if decide is None:
+            decide = _pydantic_validator(hint)
+        return decide(payload)
+
+    def convert(payload: Any, otherwise: Convert) -> Any:
+        try:
+            return msgspec.convert(_as_value(payload), hint)
+        except msgspec.ValidationError:
+            pass
+        return otherwise(payload)
+
+    def quick(payload: Any) -> Any:
+        if decide is None:
+            raise Undecided
+        return decide(payload)
+
+    return Validator(lambda payload: convert(payload, refused), lambda payload: convert(payload, quick))
+
+
+def _pydantic_validator(hint: Any) -> Convert:
     from pydantic import TypeAdapter, ValidationError
 
     adapter: TypeAdapter[Any] = TypeAdapter(with_supported_dicts(hint))
@@ -137,14 +234,11 @@ def _pydantic_validator(hint: Any) -> Callable[[Any], Any]:
     return convert
 
 
-def _msgspec_validator(hint: Any) -> Callable[[Any], Any]:
-    msgspec = sys.modules["msgspec"]
-    to_type, invalid = msgspec.convert, msgspec.ValidationError
-
+def _msgspec_validator(hint: Any) -> Convert:
     def convert(payload: Any) -> Any:
         try:
-            return to_type(_as_value(payload), hint)
-        except invalid as error:
+            return msgspec.convert(_as_value(payload), hint)
+        except msgspec.ValidationError as error:
             found = _MSGSPEC_MESSAGE.fullmatch(str(error))
             problem, path = (found["problem"], found["path"]) if found else (str(error), None)
         path = (path or "").removeprefix("$").removeprefix(".")

@@ -67,7 +67,7 @@ class Jobs:
     def __init__(self, handler: LoadedHandler, threads: Threads, control: ControlChannel) -> None:
         self._handler = handler
         self._method: Method = handler.methods[JOB]
-        self._validate = validator_of(self._method.payload_type, self._method.where)
+        self._validator = validator_of(self._method.payload_type, self._method.where)
         self._max_body = units.parse_bytes(handler.document.spec.handler.max_body_size)
         self._threads = threads
         self._control = control
@@ -155,7 +155,7 @@ class Jobs:
     def _arguments(self, identity: str, payload: Any) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
         if self._method.takes_payload:
-            arguments["payload"] = payload if self._validate is None else self._validate(payload)
+            arguments["payload"] = payload if self._validator is None else self._validator.complete(payload)
         if "request_id" in self._method.arguments:
             arguments["request_id"] = identity
         return arguments

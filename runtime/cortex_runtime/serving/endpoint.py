@@ -25,7 +25,7 @@ from cortex_runtime.errors import HttpError, RequestTimeout
 from cortex_runtime.handler import debug
 from cortex_runtime.handler.inline_policy import InlinePolicy, TimedCall
 from cortex_runtime.handler.interfaces import REQUEST_ARGUMENTS, Method
-from cortex_runtime.handler.payload_type import validator_of
+from cortex_runtime.handler.payload_type import Undecided, validator_of
 from cortex_runtime.handler.threads import HandlerExited, Threads
 from cortex_runtime.handler.user_context import copy_context_variables
 from cortex_runtime.http import response
@@ -72,10 +72,10 @@ class Endpoint:
         self._path_parameters = tuple(name for name in method.arguments if name not in REQUEST_ARGUMENTS)
         self.takes_payload = method.takes_payload
         self._takes_payload_only = method.arguments == ("payload",)
-        self._validate = None
+        self._validator = None
         if method.takes_payload:
-            self._validate = validator_of(method.payload_type, method.where, batcher is not None)
-        self._parse_json = parse_json if self._validate is None else self._parse_typed
+            self._validator = validator_of(method.payload_type, method.where, batcher is not None)
+        self._parse_json = parse_json if self._validator is None else self._parse_typed
         self.is_async = method.is_async
         self.policy = InlinePolicy(inline and method.inline)
         self.batcher = batcher
@@ -144,7 +144,7 @@ class Endpoint:
     def read_inline(
         self, query: bytes, headers: list[tuple[bytes, bytes]], fields: dict[bytes, bytes], body: bytes
     ) -> dict[str, Any]:
-        """Return the arguments for a request that is answered inline. Raises UserError."""
+        """Return the arguments for a request that is answered inline. Raises UserError, and Undecided for `deliver_inline`."""
         if self._takes_payload_only:
             return {"payload": self._parse_json(body)}
         return self.arguments(self._parse_json(body) if self.takes_payload else None, query, headers)
@@ -163,6 +163,10 @@ class Endpoint:
 
     async def deliver_inline(self, result: Any, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the result of a call that ran inline. result: its return value, or the exception that it raised."""
+        if isinstance(result, Undecided):
+            # Before the call. The body is received again.
+            await self(scope, receive, send)
+            return
         if isinstance(result, Exception):
             raise result
         if isinstance(result, BaseException):
@@ -174,11 +178,11 @@ class Endpoint:
         limits = self._limits
         body = await read_body(receive, headers, limits.max_body, limits.timeout)
         payload = await parse(body, headers.get(b"content-type", b""), limits.max_body)
-        return payload if self._validate is None else self._validate(payload)
+        return payload if self._validator is None else await self._validator.validate(payload)
 
     def _parse_typed(self, body: bytes) -> Any:
-        assert self._validate is not None
-        return self._validate(parse_json(body))
+        assert self._validator is not None
+        return self._validator.quick(parse_json(body))
 
     async def call(self, arguments: dict[str, Any], receive: Receive | None) -> Any:
         """Call the method on the event loop, on a handler thread, inline or in a batch, and return its result.

@@ -30,13 +30,13 @@ _DONE = "[DONE]"
 
 
 class _Operation:
-    """A method of the handler. name: of the method. validate: converts the request to the type of its hint, or None."""
+    """A method of the handler. name: of the method. validator: of the type hint of the request, or None."""
 
     def __init__(self, service: HandlerService, path: str, method: Method) -> None:
         self.name = method.where.rpartition(".")[2]
         self.arguments = method.arguments
         self.endpoint = service.endpoint(method, path=path)
-        self.validate = validator_of(method.payload_type, method.where)
+        self.validator = validator_of(method.payload_type, method.where)
 
 
 class OpenAIRoutes:
@@ -71,8 +71,9 @@ class OpenAIRoutes:
         self, operation: _Operation, path: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
         request = await self._read(path, scope, receive)
+        validator = operation.validator
         given = {
-            "request": request if operation.validate is None else operation.validate(request),
+            "request": request if validator is None else await validator.validate(request),
             "headers": Headers(raw=scope["headers"]),
         }
         arguments = {name: given[name] for name in operation.arguments}

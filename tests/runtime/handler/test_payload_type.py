@@ -1,11 +1,12 @@
 """A payload is validated and given as the type of its hint: what is accepted, and what a client learns about what is wrong."""
 
+import contextlib
 import dataclasses
 import functools
 import subprocess
 import sys
 import textwrap
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import pydantic
 import pytest
@@ -13,7 +14,7 @@ import typing_extensions
 from starlette.datastructures import FormData
 
 from cortex_runtime.errors import InvalidPayload, StartError
-from cortex_runtime.handler.payload_type import hints_of, validator_of, with_supported_dicts
+from cortex_runtime.handler.payload_type import Undecided, hints_of, validator_of, with_supported_dicts
 from cortex_runtime.http import response
 
 
@@ -83,10 +84,10 @@ class Bounded(TypedDict):
     ],
 )
 def test_a_payload_becomes_the_type_of_its_hint(hint, payload, value):
-    validate = validator_of(hint, "where")
-    assert validate is not None
-    assert validate(payload) == value
-    assert type(validate(payload)) is type(value)
+    validator = validator_of(hint, "where")
+    assert validator is not None
+    assert validator.complete(payload) == value
+    assert type(validator.complete(payload)) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -118,16 +119,16 @@ def test_a_payload_becomes_the_type_of_its_hint(hint, payload, value):
     ],
 )
 def test_every_wrong_field_is_named_with_its_path(hint, payload, fields):
-    validate = validator_of(hint, "where")
+    validator = validator_of(hint, "where")
     with pytest.raises(InvalidPayload) as error:
-        validate(payload)
+        validator.complete(payload)
     assert error.value.status == 400
     assert error.value.details == {"fields": [{"path": path, "problem": text} for path, text in fields]}
 
 
 def test_the_message_is_short_and_the_list_bounded():
     with pytest.raises(InvalidPayload) as error:
-        validator_of(list[Point], "where")([{}] * 200)
+        validator_of(list[Point], "where").complete([{}] * 200)
     assert error.value.message == (
         "the payload is not valid: [0].x is required; [1].x is required; [2].x is required; [3].x is required; "
         "[4].x is required; and 195 more"
@@ -137,7 +138,7 @@ def test_the_message_is_short_and_the_list_bounded():
 
 def test_bytes_are_answered_with_the_content_type_to_send():
     with pytest.raises(InvalidPayload, match="; send JSON with content-type: application/json"):
-        validator_of(Size, "where")(b'{"width": 1}')
+        validator_of(Size, "where").complete(b'{"width": 1}')
 
 
 @pytest.mark.parametrize("hint", [None, Any, int, dict, dict[str, Any], list[float], bytes, "unresolved", 3])
@@ -146,7 +147,7 @@ def test_other_hints_change_nothing(hint):
 
 
 def test_with_batching_each_payload_has_the_type_of_the_items():
-    assert validator_of(list[Point], "where", is_batched=True)({"x": 1}) == Point(1.0)
+    assert validator_of(list[Point], "where", is_batched=True).quick({"x": 1}) == Point(1.0)
 
 
 def test_a_type_that_cannot_be_validated_is_named_at_start():
@@ -155,7 +156,7 @@ def test_a_type_that_cannot_be_validated_is_named_at_start():
         value: "Missing"  # noqa: F821
 
     with pytest.raises(StartError, match="where: the type of payload cannot be validated: "):
-        validator_of(Strange, "where")({})
+        validator_of(Strange, "where")
 
 
 def test_hints_are_read_through_decorators():
@@ -190,25 +191,156 @@ def test_a_struct_of_msgspec():
     class Outer(msgspec.Struct, forbid_unknown_fields=True):
         inner: list[Inner]
 
-    validate = validator_of(Outer, "where")
-    assert validate({"inner": [{"size": 1}]}) == Outer([Inner(1)])
+    validator = validator_of(Outer, "where")
+    assert validator.quick({"inner": [{"size": 1}]}) == Outer([Inner(1)])
     for payload, path, problem in (
         ({"inner": [{"size": "x"}]}, "inner[0].size", "expected int, got str"),
         ({}, "", "object missing required field inner"),
         ([1], "", "expected object, got array"),
     ):
         with pytest.raises(InvalidPayload) as error:
-            validate(payload)
+            validator.quick(payload)
         assert error.value.details == {"fields": [{"path": path, "problem": problem}]}
 
 
-def test_pydantic_is_imported_only_for_a_hint_that_needs_it():
+class Kinds(TypedDict):
+    text: str
+    flag: bool
+    number: float
+    count: int
+    kind: Literal["a", "b"]
+    values: list[float] | None
+    table: dict[str, int]
+    rest: NotRequired[Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frozen:
+    x: float
+    more: list[int] = dataclasses.field(default_factory=list)
+
+
+KINDS = {"text": "", "flag": True, "number": 1, "count": 2, "kind": "a", "values": None, "table": {}}
+
+
+@pytest.mark.parametrize(
+    "hint", [Point, Plain, Nested, Kinds, Frozen, Point | None, list[Kinds], dict[str, Frozen]]
+)
+def test_simple_types_give_what_pydantic_gives(hint):
+    reference = pydantic.TypeAdapter(with_supported_dicts(hint))
+    values = [
+        None,
+        1,
+        "1",
+        True,
+        1.5,
+        2.0,
+        2**63,
+        2**80,
+        10**400,
+        [],
+        {},
+        "a",
+        {"a": 1},
+        [1.5],
+        float("nan"),
+        b"1",
+    ]
+    payloads = [
+        *values,
+        KINDS,
+        {**KINDS, "unknown": 1},
+        {"x": 1},
+        {"x": 1, "y": "2", "more": [1]},
+        {"a": 1, "b": {"x": 1}},
+    ]
+    payloads += [{**KINDS, name: value} for name in KINDS for value in values]
+    payloads += [{"x": value} for value in values] + [{"x": 1, "more": [value]} for value in values]
+    payloads += [{"a": value} for value in values] + [
+        {"items": [{"a": value}], "first": None} for value in values
+    ]
+    payloads += [[each] for each in payloads] + [{"k": each} for each in payloads]
+    accepted = 0
+    for payload in payloads:
+        validator = validator_of(hint, "where")
+        try:
+            wanted = repr(reference.validate_python(payload))
+        except pydantic.ValidationError:
+            with pytest.raises((InvalidPayload, Undecided)):
+                validator.quick(payload)
+            with pytest.raises(InvalidPayload):
+                validator.complete(payload)
+            continue
+        with contextlib.suppress(Undecided):
+            assert repr(validator.quick(payload)) == wanted
+            accepted += 1
+        assert repr(validator.complete(payload)) == wanted
+        assert repr(validator.quick(payload)) == wanted
+    assert accepted
+
+
+class Configured(TypedDict):
+    a: int
+
+
+Configured.__pydantic_config__ = {"extra": "forbid"}
+
+
+@dataclasses.dataclass
+class Checked:
+    x: float
+
+    def __post_init__(self) -> None:
+        if self.x < 0:
+            raise ValueError("must not be negative")
+
+
+@dataclasses.dataclass
+class Derived:
+    x: float
+    y: float = dataclasses.field(init=False, default=1)
+
+
+@pytest.mark.parametrize(
+    ("hint", "payload"),
+    [(Configured, {"a": 1, "b": 2}), (Checked, {"x": -1}), (Bounded, {"a": 0}), (Box, {"name": "12"})],
+)
+def test_types_with_own_rules_are_decided_by_pydantic_alone(hint, payload):
+    with pytest.raises(InvalidPayload):
+        validator_of(hint, "where").quick(payload)
+
+
+def test_a_field_that_is_not_given_to_a_dataclass_stays_its_own():
+    assert validator_of(Derived, "where").quick({"x": 1, "y": 2}) == Derived(1.0)
+
+
+def test_pydantic_is_imported_only_for_a_payload_or_a_type_that_needs_it():
     code = """
+        import dataclasses
         import sys
-        from cortex_runtime.handler.payload_type import hints_of, validator_of, with_supported_dicts
+        from typing import TypedDict
+        from cortex_runtime.handler.payload_type import Undecided, hints_of, validator_of
+
+        class Fields(TypedDict):
+            a: int
+
+        @dataclasses.dataclass
+        class Point:
+            x: float
+
         def method(self, payload: dict[str, int]) -> list: ...
         assert validator_of(hints_of(method, "")[0], "") is None
-        assert not {"pydantic", "msgspec"} & set(sys.modules), "imported"
+        assert validator_of(Fields, "").quick({"a": 1}) == {"a": 1}
+        validator = validator_of(Point, "")
+        assert validator.quick({"x": 1}) == Point(1.0)
+        try:
+            validator.quick({"x": "1"})
+            raise AssertionError("decided")
+        except Undecided:
+            assert "pydantic" not in sys.modules, "imported"
+        assert validator.complete({"x": "1"}) == Point(1.0)
+        assert "pydantic" in sys.modules
+        assert validator.quick({"x": "1"}) == Point(1.0)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 
