@@ -17,8 +17,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ async def raw(cluster: Cluster, namespace: str, numbers: range) -> float:
     return time.perf_counter() - start
 
 
-async def operated(cluster: Cluster, namespace: str, numbers: range, address: str) -> float:
+async def operated(cluster: Cluster, namespace: str, numbers: range, statuses: "Statuses") -> float:
     """Create APIs with a running operator. Return the time until the last status, in seconds."""
 
     async def write(number: int) -> None:
@@ -99,18 +99,47 @@ async def operated(cluster: Cluster, namespace: str, numbers: range, address: st
 
     start = time.perf_counter()
     await each(write, numbers)
-    while True:
-        begun = time.perf_counter()
-        if with_status(await asyncio.to_thread(metrics, address)) >= numbers.stop:
-            return time.perf_counter() - start
-        # A scrape of thousands of APIs takes time of the operator.
-        await asyncio.sleep(max(0.2, 20 * (time.perf_counter() - begun)))
+    await statuses.wait_for(numbers.stop)
+    return time.perf_counter() - start
 
 
-def with_status(found: dict[str, float]) -> float:
-    """Return the number of APIs with a status, from the operator's metrics. Listing the APIs would add load."""
-    named = ((name, value) for name, value in found.items() if name.startswith("cortex_operator_apis{"))
-    return sum(value for name, value in named if 'ready="Unknown"' not in name)
+class Statuses:
+    """The names of the APIs that have a status, from a watch. Polling the operator or listing the APIs would add load."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+        self._changed = asyncio.Event()
+
+    async def wait_for(self, count: int) -> None:
+        """Wait until this number of APIs have a status."""
+        while len(self._names) < count:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def follow(self, lines: asyncio.StreamReader) -> None:
+        """Read the events of a watch until it ends."""
+        async for line in lines:
+            live = json.loads(line)["object"]
+            if live.get("status", {}).get("conditions"):
+                self._names.add(live["metadata"]["name"])
+                self._changed.set()
+
+
+@asynccontextmanager
+async def watch_statuses(kubeconfig: Path, namespace: str) -> AsyncIterator[Statuses]:
+    """Watch the statuses in a namespace."""
+    path = f"/apis/cortex.dev/v1alpha1/namespaces/{namespace}/realtimeapis?watch=true&timeoutSeconds=86400"
+    command = (*kubectl_command(kubeconfig), "get", "--raw", path)
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, limit=2**20)
+    assert process.stdout is not None
+    statuses = Statuses()
+    reading = asyncio.create_task(statuses.follow(process.stdout))
+    try:
+        yield statuses
+    finally:
+        reading.cancel()
+        process.terminate()
+        await process.wait()
 
 
 def settle(kubeconfig: Path, namespace: str) -> None:
@@ -170,7 +199,7 @@ def calls(found: dict[str, float], but: str = "-") -> float:
 
 
 async def alternate(
-    cluster: Cluster, kubeconfig: Path, spaces: list[str], apis: int, address: str
+    cluster: Cluster, kubeconfig: Path, spaces: list[str], apis: int, statuses: Statuses
 ) -> list[tuple[float, float]]:
     """Return the seconds of both variants, raw and with the operator, of each turn."""
     turns = []
@@ -181,7 +210,7 @@ async def alternate(
             if kind == "raw":
                 took[kind] = await raw(cluster, spaces[0], numbers)
             else:
-                took[kind] = await operated(cluster, spaces[1], numbers, address)
+                took[kind] = await operated(cluster, spaces[1], numbers, statuses)
             print(f"{kind}: {len(numbers)} APIs in {took[kind]:.1f} s", file=sys.stderr, flush=True)
             for space in spaces:
                 settle(kubeconfig, space)
@@ -223,7 +252,8 @@ async def measure(kubeconfig: Path, apis: int, idle: float, folder: Path) -> Obj
             kubectl(kubeconfig, "create", "namespace", space)
         with operator(kubeconfig, folder, spaces[1]) as address:
             started = metrics(address)
-            turns = await alternate(cluster, kubeconfig, spaces, apis, address)
+            async with watch_statuses(kubeconfig, spaces[1]) as statuses:
+                turns = await alternate(cluster, kubeconfig, spaces, apis, statuses)
             await asyncio.sleep(5)
             before = metrics(address)
             await asyncio.sleep(idle)
@@ -273,8 +303,12 @@ def missed(found: Object) -> list[str]:
 
 
 def kubectl(kubeconfig: Path, *arguments: str, check: bool = True) -> str:
-    command = [str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", str(kubeconfig), *arguments]
+    command = (*kubectl_command(kubeconfig), *arguments)
     return subprocess.run(command, check=check, stdout=subprocess.PIPE, text=True).stdout
+
+
+def kubectl_command(kubeconfig: Path) -> tuple[str, ...]:
+    return str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", str(kubeconfig)
 
 
 def main() -> int:
