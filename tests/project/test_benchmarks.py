@@ -48,6 +48,14 @@ def test_the_chart_in_the_docs_matches_the_results(tmp_path: Path) -> None:
     assert (tmp_path / "chart.svg").read_text() == (docs / "benchmarks.svg").read_text()
 
 
+def test_a_sample_of_a_profile_counts_for_its_innermost_component(tmp_path: Path) -> None:
+    loop = "run (asyncio/runners.py:190);Reconciler.reconcile (cortex_operator/reconcile.py:130)"
+    lines = [f"{loop};digest (cortex_operator/render/names.py:58);dumps (json/__init__.py:1) 6", f"{loop} 3"]
+    (tmp_path / "profile.txt").write_text("\n".join([*lines, "run (unknown.py:1) 1", ""]))
+    expected = ["| JSON | 60% |", "| reconcile, queue | 30% |", "| other | 10% |"]
+    assert bench("cpu_shares.py", str(tmp_path / "profile.txt")).splitlines() == expected
+
+
 def test_versions_of_peers_are_pinned() -> None:
     files = sorted((BENCHMARKS / "peers").glob("*.txt"))
     assert files
