@@ -94,12 +94,23 @@ async def test_a_new_operator_checks_a_split_once_and_an_api_without_one_never(d
     assert (delivery.asked, delivery.world.annotation) == (1, annotation)
 
 
-async def test_a_replica_that_does_not_respond_is_not_annotated_again(delivery: Delivery) -> None:
+async def test_a_replica_that_does_not_respond_is_asked_again_without_a_write(delivery: Delivery) -> None:
     delivery.weight = ""
     await delivery.deliver(5)
     annotation = delivery.world.annotation
-    assert await delivery.deliver(5, after=CHECK_AFTER)
+    assert not await delivery.deliver(5, after=CHECK_AFTER)
     assert delivery.world.annotation == annotation
+    delivery.weight = 5
+    assert await delivery.deliver(5, after=CHECK_AFTER)
+
+
+async def test_a_replica_that_is_not_ready_is_told_again_as_well(delivery: Delivery) -> None:
+    delivery.world.delete_pods("api-a")
+    delivery.world.run_pod("api-a", ready=False)
+    await delivery.deliver(5)
+    annotation = delivery.world.annotation
+    assert not await delivery.deliver(5, after=CHECK_AFTER)
+    assert delivery.world.annotation != annotation
 
 
 async def test_the_check_ends_when_the_kubelet_has_updated_the_file_in_any_case(delivery: Delivery) -> None:
@@ -116,3 +127,27 @@ async def test_a_reconciliation_is_scheduled_for_the_check() -> None:
     await world.settle()
     assert world.split["weight"] == 5
     assert any(0 < seconds <= CHECK_AFTER for seconds in scheduled)
+
+
+async def test_the_reconciliation_annotates_a_late_replica_again() -> None:
+    world = Rollout()
+    await world.serve({"weight": 5})
+    delivery, now = world.reconciler._candidates._delivery, [1e6]
+    delivery._clock = lambda: now[0]
+    names = ("requests", "errors", "compared", "differing", "failed", "mirror")
+    world.replicas.counts = {"version": world.status["version"], "weight": 5, **dict.fromkeys(names, 0)}
+    world.cluster.edit("RealtimeAPI", "a", {"spec": {"candidate": {"weight": 6}}})
+    await world.settle()
+    seen = [world.annotation]
+    for _ in range(2):
+        now[0] += CHECK_AFTER
+        world.due.add(KEY)
+        await world.settle()
+        seen.append(world.annotation)
+    assert len(set(seen)) == 3, seen
+    world.replicas.counts["weight"] = 6
+    now[0] += CHECK_AFTER
+    world.due.add(KEY)
+    await world.settle()
+    assert delivery.seconds_until_check(KEY) is None
+    assert world.annotation == seen[-1]

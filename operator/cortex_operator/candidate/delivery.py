@@ -5,6 +5,7 @@ have the new ConfigMap yet, for example because the API server was down, it woul
 replicas are asked which split they use, and the pods of those that use another one are annotated again.
 """
 
+import asyncio
 import json
 import logging
 import time
@@ -19,7 +20,6 @@ from cortex_operator.cluster import Cluster
 from cortex_operator.plan import refused_by_cluster
 from cortex_operator.render.names import digest
 from cortex_operator.replicas.pod_client import PodClient
-from cortex_operator.status.failures import is_ready
 from cortex_operator.status.status import component_of
 from cortex_operator.watch.cache import Cache, Key
 
@@ -90,33 +90,35 @@ class SplitDelivery:
             await self._check(key, pending, split, pods)
 
     async def _check(self, key: Key, pending: _Delivery, split: Object | None, pods: list[Object]) -> None:
-        late = [pod for pod in pods if is_ready(pod) and await self._is_late(pod, split)]
+        # Also pods that are not ready: after an outage of the API server, the pods of a node may be so for a while.
+        used = await asyncio.gather(*(self._uses(pod, split) for pod in pods))
         now = self._clock()
-        if late and now - pending.since < GIVE_UP_AFTER:
-            pending.attempts += 1
-            pending.next_check = now + CHECK_AFTER
-            for pod in late:
-                await self._annotate(pod, f"{pending.split_hash or ''}-{pending.attempts}")
+        if all(used) or now - pending.since >= GIVE_UP_AFTER:
+            if not all(used):
+                log.warning("%s: %d replicas may use an earlier split", key, len(used) - sum(map(bool, used)))
+            del self._pending[key]
+            self._delivered.pop(key, None)
+            if pending.split_hash is not None:
+                self._delivered[key] = pending.split_hash
             return
-        if late:
-            log.warning("%s: %d replicas still use an earlier split", key, len(late))
-        del self._pending[key]
-        self._delivered.pop(key, None)
-        if pending.split_hash is not None:
-            self._delivered[key] = pending.split_hash
+        pending.attempts += 1
+        pending.next_check = now + CHECK_AFTER
+        for pod, uses in zip(pods, used, strict=True):
+            if uses is False:
+                await self._annotate(pod, f"{pending.split_hash or ''}-{pending.attempts}")
 
-    async def _is_late(self, pod: Object, split: Object | None) -> bool:
-        """Return whether a replica uses another split. It is unknown of one that does not respond."""
+    async def _uses(self, pod: Object, split: Object | None) -> bool | None:
+        """Return whether a replica uses a split; None if it does not respond."""
         answer = await self._client.get(pod, CANDIDATE_PATH)
         if answer is None or answer[0] not in (200, 404):
-            return False
+            return None
         content = {} if split is None else json.loads(split["data"][SPLIT_FILE])
         is_active = bool(content.get("weight") or content.get("mirror"))
         if answer[0] == 404 or not isinstance(answer[1], dict):
-            return is_active
+            return not is_active
         # An earlier runtime reports only the version.
         names = ("version", *(name for name in ("weight", "mirror") if name in answer[1]))
-        return not is_active or any(answer[1].get(name) != content[name] for name in names)
+        return is_active and all(answer[1].get(name) == content[name] for name in names)
 
     async def _annotate(self, pod: Object, value: str | None) -> None:
         try:
