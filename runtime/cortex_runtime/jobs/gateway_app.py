@@ -21,7 +21,7 @@ from cortex_runtime.jobs.queue_state import QueueState
 from cortex_runtime.logs.access_log import AccessLog
 from cortex_runtime.logs.records import RequestIds, request_id
 from cortex_runtime.queues.base import Full, Missing, Record, Status, Unreachable
-from cortex_runtime.queues.dead_letters import NotRetryable
+from cortex_runtime.queues.dead_letters import NotRetryable, refusal
 from cortex_runtime.queues.job_json import view
 from cortex_runtime.queues.queue import Queue
 from cortex_runtime.queues.submissions import OtherRequest
@@ -189,6 +189,9 @@ class Gateway:
         record = await self._queue.dead_letters.retry(identity)
         if record is not None:
             log.info("job %s is retried", identity)
+        elif (known := await self._queue.status(identity)) is not None:
+            # It has no record of its own yet.
+            raise NotRetryable(refusal(known))
         return record
 
     async def _find(self, identity: str, wait: float) -> Record | None:

@@ -16,6 +16,7 @@ from typing import Literal
 import httpx
 
 from cortex_runtime.backoff import pause_after
+from cortex_runtime.logs.own_requests import unlogged_requests
 from cortex_runtime.queues.base import Missing, QueueError, Status
 from cortex_runtime.queues.hooks import Hook
 from cortex_runtime.queues.job_json import view
@@ -112,7 +113,8 @@ class Webhooks:
         if self._secret:
             headers["webhook-signature"] = signature(self._secret, record.id, timestamp, body)
         try:
-            answer = await self._client.post(record.webhook, content=body, headers=headers)
+            with unlogged_requests():
+                answer = await self._client.post(record.webhook, content=body, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return str(error) or type(error).__name__
         return None if answer.is_success else f"status {answer.status_code}"

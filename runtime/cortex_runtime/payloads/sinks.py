@@ -6,6 +6,8 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+from cortex_runtime.logs.own_requests import unlogged_requests
+
 _TIMEOUT = 10.0
 _PAUSES = (0.5, 2.0)
 """Seconds before each retry."""
@@ -53,7 +55,8 @@ class HttpSink:
     def _post(self, event: bytes, retries: bool) -> bool:
         for pause in (*_PAUSES, None) if retries else (None,):
             try:
-                status = self._client.post(self._url, content=event).status_code
+                with unlogged_requests():
+                    status = self._client.post(self._url, content=event).status_code
                 if status < 300:
                     return True
                 self.reason = f"status {status}"

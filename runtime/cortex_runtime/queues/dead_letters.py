@@ -61,7 +61,7 @@ class DeadLetters:
         if entry is None or self._records.has_expired(failed := Record.unpack(entry.data)):
             return None
         if not is_retryable(failed):
-            raise NotRetryable(_refusal(failed))
+            raise NotRetryable(refusal(failed))
         name = letter_name(failed)
         try:
             ticket = Ticket.unpack(await self._backend.get(name))
@@ -102,7 +102,8 @@ class DeadLetters:
                 await asyncio.sleep(0.1)
 
 
-def _refusal(record: Record) -> str:
+def refusal(record: Record) -> str:
+    """Return why a job cannot be retried."""
     if record.status is not Status.FAILED:
         return f"the job is {record.status.value}; only a failed job can be retried"
     if record.reason == CANCELLED:

@@ -68,10 +68,13 @@ def test_only_failed_jobs_are_retried(repaired: Api, tmp_path) -> None:
         assert httpx.post(repaired.url + path).status_code == 404
 
 
-def test_queued_jobs_are_listed_the_oldest_first(api: Callable[..., Api]) -> None:
+def test_queued_jobs_are_listed_the_oldest_first_and_not_retried(api: Callable[..., Api]) -> None:
     made = api(REPAIRED)
     made.gateway()
     ids = [made.submit({"n": n}) for n in range(3)]
+    answer = httpx.post(f"{made.url}/{ids[0]}/retry")
+    assert answer.status_code == 409
+    assert answer.json()["error"] == "the job is in_queue; only a failed job can be retried"
     found = listed(made)
     assert [(job["id"], job["status"]) for job in found["open"]] == [(each, "in_queue") for each in ids]
     assert found["failed"] == []

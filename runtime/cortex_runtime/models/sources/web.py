@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import httpx
 
 from cortex_runtime.errors import StartError
+from cortex_runtime.logs.own_requests import unlogged_requests
 from cortex_runtime.models.download_progress import Progress
 from cortex_runtime.models.sources.base import Changed, Entry, Listing
 from cortex_runtime.models.sources.transfer import ContentPart, TransientError, retry, transfer
@@ -78,7 +79,7 @@ class WebSource:
         transfer(read, target, entry.size, self.shown, progress)
 
     def _describe(self) -> Mapping[str, str]:
-        with _client() as client, self._translate_errors():
+        with unlogged_requests(), _client() as client, self._translate_errors():
             head = client.head(self._url)
         if head.status_code in _NO_HEAD:
             with self._request("GET", {}) as answer:
@@ -89,6 +90,7 @@ class WebSource:
     @contextmanager
     def _request(self, method: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
         with (
+            unlogged_requests(),
             self._translate_errors(),
             _client() as client,
             client.stream(method, self._url, headers=headers) as answer,

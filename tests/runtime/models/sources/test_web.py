@@ -3,6 +3,7 @@
 import base64
 import hashlib
 
+import httpx
 import pytest
 
 from cortex_runtime.errors import StartError
@@ -32,6 +33,17 @@ def reason(caught):
 def test_a_file_arrives_completely(web, fetch):
     web.files["/models/m.onnx"] = CONTENT
     assert (fetch(f"{web.url}/models/m.onnx?signature=1") / "m.onnx").read_bytes() == CONTENT
+
+
+def test_the_log_does_not_contain_the_url_of_a_download(web, fetch, caplog):
+    caplog.set_level("DEBUG")
+    web.files["/m.onnx"] = CONTENT
+    fetch(f"{web.url.replace('//', '//user:password@')}/m.onnx?signature=secret")
+    assert "secret" not in caplog.text
+    assert "password" not in caplog.text
+    # A request of the handler is logged.
+    httpx.get(f"{web.url}/m.onnx?mine=1")
+    assert "m.onnx?mine=1" in caplog.text
 
 
 @pytest.mark.parametrize("etags", [True, False])
