@@ -16,7 +16,7 @@ from cortex_api.contract import DEVELOPMENT_SUFFIX, GRPC_PORT, PORT
 from cortex_cli import manifests
 from cortex_cli.apis import API
 from cortex_cli.commands import logs
-from cortex_cli.commands.run import choose, modification_time, require_free
+from cortex_cli.commands.run import choose, modification_time, require_free, sample_argument
 from cortex_cli.connection import FORBIDDEN, Cluster, ClusterError, cluster_options
 from cortex_cli.development.copy_client import CopyClient, own_holder
 from cortex_cli.development.copy_manifest import copy_name, notes
@@ -73,7 +73,8 @@ def dev(
     require_free(ports)
     _require_permissions(cluster, api)
     url = f"http://{HOST}:{port}"
-    report = Report(copied, url, f"curl {url} -H 'content-type: application/json' -d '{{...}}'")
+    sample = sample_argument(file.parent)
+    report = Report(copied, url, f"curl {url} -H 'content-type: application/json' -d {sample}")
     for note in notes(manifest):
         report.note(f"Note: {note}")
     signal.signal(signal.SIGTERM, _interrupt)

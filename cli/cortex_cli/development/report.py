@@ -61,6 +61,7 @@ class Report:
         if url := api.status.get("url"):
             self._print(f"In the cluster: {url}")
         self._print(self._command)
+        self._print("Saved files take effect within seconds. Ctrl-C ends this and deletes the copy.")
 
     def outcome(self, outcome: Outcome, names: list[str], seconds: float) -> None:
         """Print the result of a change. names: of the changed files; empty for the first version of a replica."""
