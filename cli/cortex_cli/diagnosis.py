@@ -16,6 +16,7 @@ Object = dict[str, Any]
 Level = Literal["good", "note", "bad"]
 EXPECTED_REASONS = ("Starting", "Updating", "Paused", "ScaledToZero", "Deleting", "NamespaceTerminating")
 """Reasons of an unready API that need no fix."""
+_MISSING_MODULE = re.compile(r"No module named '([\w.]+)'")
 _WITHOUT_DEPLOYMENT = ("InvalidSpec", "NameTaken", "NoQueue", "SourceUnavailable", "DeploymentRefused")
 """Reasons for which the operator creates no Deployment."""
 
@@ -63,8 +64,10 @@ def diagnose(observed: Observed) -> list[Finding]:
     ]
 
 
-def remedy(reason: str, name: str) -> str:
-    """Return the remedy for a reason with the name of the API filled in, or ""."""
+def remedy(reason: str, name: str, message: str = "") -> str:
+    """Return the remedy for a reason with the name of the API filled in, or "". message: of the failure; it may name a module."""
+    if reason == "HandlerImportError" and (missing := _MISSING_MODULE.search(message)):
+        return f"Add the package that contains `{missing[1]}` to requirements.txt, or correct the import."
     documented = reasons.lookup(reason)
     return re.sub(r"\bNAME\b", name, documented.remedy) if documented else ""
 
@@ -112,10 +115,10 @@ def _check_conditions(api: API) -> list[Finding]:
         if kind == "Ready":
             level: Level = "good" if holds else "note" if condition["reason"] in EXPECTED_REASONS else "bad"
             found.append(
-                Finding(level, "Ready", text, "" if holds else remedy(condition["reason"], api.name))
+                Finding(level, "Ready", text, "" if holds else remedy(condition["reason"], api.name, text))
             )
         elif kind == "Degraded" and holds and api.ready["status"] == "True":
-            found.append(Finding("bad", "Degraded", text, remedy(condition["reason"], api.name)))
+            found.append(Finding("bad", "Degraded", text, remedy(condition["reason"], api.name, text)))
     return found
 
 
@@ -127,7 +130,7 @@ def _check_candidate(api: API) -> list[Finding]:
     phase, reason = state["phase"], state["reason"]
     text = f"{phase}: {state['message']}" if reason == phase else f"{phase}: {reason}: {state['message']}"
     if phase in ("Failed", "RolledBack"):
-        return [Finding("bad", "candidate", text, remedy(reason, api.name))]
+        return [Finding("bad", "candidate", text, remedy(reason, api.name, text))]
     return [Finding("good" if reason == "Serving" else "note", "candidate", text)]
 
 
@@ -216,7 +219,7 @@ def _check_pod(pod: Object, api: API) -> Finding:
             message = f": {waiting['message']}" if waiting.get("message") else ""
             reason = "ImagePullFailed" if "Image" in waiting["reason"] else "PodConfigInvalid"
             text = f"container {container['name']} is waiting: {waiting['reason']}{message}"
-            return Finding("bad", subject, text, remedy(reason, api.name))
+            return Finding("bad", subject, text, remedy(reason, api.name, text))
     return Finding("note", subject, f"is starting{restarts_text}")
 
 

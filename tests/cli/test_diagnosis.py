@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cortex_cli.apis import API
-from cortex_cli.diagnosis import Finding, Observed, diagnose
+from cortex_cli.diagnosis import Finding, Observed, diagnose, remedy
 
 
 def live(reason: str = "Ready", **more: Any) -> API:
@@ -187,3 +187,9 @@ def test_the_state_of_a_candidate_is_a_finding_of_its_own(phase, reason, level, 
     assert finding.message == (f"{phase}: words" if phase == reason else f"{phase}: {reason}: words")
     assert finding.remedy.startswith(remedy)
     assert {other.level for other in found if other is not finding} == {"good"}
+
+
+def test_a_missing_module_is_named_in_the_remedy():
+    message = "handler.py raised ModuleNotFoundError: No module named 'torchvision.ops' (handler.py, line 1)"
+    assert "`torchvision.ops` to requirements.txt" in remedy("HandlerImportError", "iris", message)
+    assert "Fix the handler" in remedy("HandlerImportError", "iris", "NameError: name 'np' is not defined")

@@ -60,7 +60,7 @@ def test_a_candidate_from_its_start_to_its_rollback(kubectl: Kubectl, page: http
             page,
             f"{api}/compare",
             "Answers 50% of the requests; receives a copy of 40% of the others",
-            r"p95 latency \d\S* \d\S* to the first byte",
+            r"p95 latency [\d.]+ ms [\d.]+ ms to the first byte",
             r"Requests [\d,]{2,} sent",
             "Errors 0% share",
             "Disagreement 100% share",

@@ -1,5 +1,6 @@
 """The candidate of an API beside its stable version, with examples of differing responses."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -90,7 +91,9 @@ def candidate_of(api: API) -> Candidate | None:
         state,
         words(str(status.get("reason") or "")),
         str(status.get("message") or ""),
-        remedy(str(status.get("reason") or ""), api.name) if state == "failed" else "",
+        remedy(str(status.get("reason") or ""), api.name, str(status.get("message") or ""))
+        if state == "failed"
+        else "",
         apis.age(status.get("since")),
         _share(phase, spec, status),
         rows,
@@ -146,8 +149,8 @@ def _count(value: Any) -> str:
 
 
 def _reported(value: Any) -> str:
-    """Return a value of the status, which has its unit: 1.2% or 14ms."""
-    return NO_DATA if value is None else str(value)
+    """Return a value of the status, which has its unit: 1.2% or 14ms. A space separates the latter."""
+    return NO_DATA if value is None else re.sub(r"(?<=\d)(?=m?s$)", " ", str(value))
 
 
 def _percent(value: Any) -> str:

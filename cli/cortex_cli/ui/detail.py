@@ -207,8 +207,8 @@ def advice(api: API, condition: Condition) -> str:
         return ""
     if condition.state == "degraded":
         degraded = degraded_condition(api)
-        return remedy(degraded["reason"], api.name) if degraded else ""
-    return remedy(str(api.ready.get("reason") or ""), api.name)
+        return remedy(degraded["reason"], api.name, condition.message) if degraded else ""
+    return remedy(str(api.ready.get("reason") or ""), api.name, condition.message)
 
 
 def predictions_of(totals: Totals) -> Predictions:

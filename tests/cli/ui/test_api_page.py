@@ -21,7 +21,7 @@ def test_an_api_that_is_not_ready_shows_the_traceback_and_what_to_do(client):
     assert (
         "Handler import error ModuleNotFoundError: No module named 'torchvision' handler.py, line 4" in text
     )
-    assert "What to do: " in text
+    assert "What to do: Add the package that contains torchvision to requirements.txt" in text
     assert '<pre class="trace"' in client.get("/realtimeapi/shop/ranker").text
     assert eventually(lambda: "Deployment is missing" in words(client, "/realtimeapi/shop/ranker"))
     assert "No pod exists" in text

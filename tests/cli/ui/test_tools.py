@@ -30,7 +30,7 @@ def text(answer: httpx.Response) -> str:
 def test_the_candidate_is_shown_beside_the_stable_version(client):
     page = words(client, "/realtimeapi/shop/sentiment/compare")
     assert "Answers 10% of the requests; receives a copy of 50% of the others." in page
-    assert "p95 latency 81ms 74ms" in page
+    assert "p95 latency 81 ms 74 ms" in page
     assert "Disagreement 2.4%" in page
 
 
