@@ -3,6 +3,7 @@
 `python -m tests.cli.ui.landscape` keeps it running, with its page.
 """
 
+import hashlib
 import json
 import sys
 import tempfile
@@ -282,11 +283,16 @@ def condition(kind: str, holds: bool, reason: str, message: str) -> dict[str, An
     }
 
 
+def job_id(number: int) -> str:
+    """Return the id of a job, which has the length of a real one."""
+    return hashlib.sha256(bytes([number])).hexdigest()[:32]
+
+
 def job_list() -> dict[str, Any]:
     """Return what a gateway lists: jobs that wait, run, or have failed."""
 
     def job(number: int, age: float, status: str, **more: Any) -> dict[str, Any]:
-        return {"id": f"{number:032x}", "status": status, "submitted": stamp(age), **more}
+        return {"id": job_id(number), "status": status, "submitted": stamp(age), **more}
 
     failed = {"attempts": 3, "reason": "HandlerError", "error": FAILED}
     lost = {
@@ -296,14 +302,14 @@ def job_list() -> dict[str, Any]:
     }
     return {
         "open": [
-            job(0x5EED0, 340, "in_queue", attempts=2, lastError="the handler raised TimeoutError"),
-            job(0x5EED1, 95, "in_progress", attempts=1, progress=0.4, note="page 12 of 30"),
-            job(0x5EED2, 40, "in_progress", attempts=1),
-            *(job(0x5EED3 + number, 30 - number, "in_queue") for number in range(3)),
+            job(100, 340, "in_queue", attempts=2, lastError="the handler raised TimeoutError"),
+            job(101, 95, "in_progress", attempts=1, progress=0.4, note="page 12 of 30"),
+            job(102, 40, "in_progress", attempts=1),
+            *(job(103 + number, 30 - number, "in_queue") for number in range(3)),
         ],
         "failed": [
             job(
-                0xBAD0 + n,
+                n,
                 900 + 400 * n,
                 "failed",
                 timestamp=stamp(600 + 400 * n),

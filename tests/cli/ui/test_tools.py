@@ -11,7 +11,7 @@ from cortex_cli.connection import Response
 from cortex_cli.ui import actions, server
 from cortex_cli.ui.try_it import answer_of
 
-from .landscape import Landscape, serving
+from .landscape import Landscape, job_id, serving
 from .test_api_page import words
 from .test_overview import eventually
 
@@ -136,16 +136,16 @@ def test_jobs_are_listed_with_their_states_attempts_and_errors(client):
     page = eventually(lambda: (t := words(client, JOBS)) and "HandlerError 14" in t and t)
     assert "Waiting 128 in the queue Running 4 taken by a worker" in page
     assert re.search(
-        r"Dead letters 14 .*0bad0 \d+m ago 3 Handler error: the handler raised ValueError; the log",
+        rf"Dead letters 14 .*{job_id(0)} \d+m ago 3 Handler error: the handler raised ValueError; the log",
         page,
     )
     assert "and 9 older ones" in page
     assert re.search(
-        r"5eed0 waits for retry \d+m ago 2 the handler raised TimeoutError .*"
-        r"5eed1 in progress \d+s ago 1 40%, page 12 of 30 .*5eed3 in queue",
+        rf"{job_id(100)} waits for retry \d+m ago 2 the handler raised TimeoutError .*"
+        rf"{job_id(101)} in progress \d+s ago 1 40%, page 12 of 30 .*{job_id(103)} in queue",
         page,
     )
-    assert f"/logs?q={0xBAD0:032x}" in client.get(JOBS).text
+    assert f"/logs?q={job_id(0)}" in client.get(JOBS).text
     assert client.get(f"{IRIS}/jobs").status_code == 404
     assert client.get(f"{IRIS}/jobs/retry").status_code == 404
 
@@ -160,7 +160,7 @@ def test_one_job_by_its_id(client):
 
 
 def test_a_failed_job_is_retried_after_a_confirmation(client):
-    job = f"{0xBAD1:032x}"
+    job = job_id(1)
     asked = words(client, f"{JOBS}/retry?id={job}")
     assert f"Retry job {job}" in asked
     assert f"cortex predict letters -n default --job {job} --retry" in asked
