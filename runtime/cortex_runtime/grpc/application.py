@@ -25,7 +25,8 @@ _START: dict[str, Any] = {
     "headers": [_CONTENT_TYPE, (b"grpc-accept-encoding", ENCODINGS)],
     "trailers": True,
 }
-_END: dict[str, Any] = {"type": "http.response.body", "body": b""}
+_BODY = "http.response.body"
+_END: dict[str, Any] = {"type": _BODY, "body": b""}
 _TRAILERS = "http.response.trailers"
 
 
@@ -64,8 +65,7 @@ class Application:
                 assert method.stream is not None
                 await _run(method.stream, call)
             else:
-                content = await self._answer(method, method.unary, call, stream)
-                await stream.send(content)
+                await stream.send(await self._answer(method, method.unary, call, stream))
         except CallError as error:
             code, text = error.code, error.message
         except OSError:
@@ -74,7 +74,7 @@ class Application:
         except Exception:
             log.exception("%s failed", path)
             code, text = StatusCode.INTERNAL, "internal error"
-        await stream.end(code, text, {} if call is None else call.metadata)
+        await stream.end(trailers(code, text, {} if call is None else call.metadata))
 
     async def _answer(
         self,
@@ -136,14 +136,15 @@ class _Stream:
         if not self._started:
             self._started = True
             await self._send(_START)
-        await self._send({"type": "http.response.body", "body": frame(message), "more_body": True})
+        for part in frame(message):
+            await self._send({"type": _BODY, "body": part, "more_body": True})
 
-    async def end(self, code: StatusCode, text: str, metadata: Mapping[str, str]) -> None:
-        """Send the trailers."""
+    async def end(self, last: list[tuple[bytes, bytes]]) -> None:
+        """End the response. last: the trailers."""
         if not self._started:
             await self._send(_START)
         await self._send(_END)
-        await self._send({"type": _TRAILERS, "headers": trailers(code, text, metadata)})
+        await self._send({"type": _TRAILERS, "headers": last})
 
 
 async def _run(method: Callable[[Call], Awaitable[Any]], call: Call) -> Any:

@@ -9,12 +9,14 @@ from cortex_runtime.grpc.status import StatusCode
 ENCODINGS = b"identity, deflate, gzip"
 """What requests may be compressed with. Responses are not compressed."""
 _PREFIX = 5
+_LARGE = 64 * 1024
 _WINDOW_BITS = {b"gzip": zlib.MAX_WBITS | 16, b"deflate": zlib.MAX_WBITS}
 
 
-def frame(message: bytes) -> bytes:
-    """Return a message as it is sent."""
-    return b"\0" + len(message).to_bytes(4) + message
+def frame(message: bytes) -> tuple[bytes, ...]:
+    """Return a message as it is sent, in one part, or in two if it is large: it is not copied then."""
+    prefix = b"\0" + len(message).to_bytes(4)
+    return (prefix + message,) if len(message) < _LARGE else (prefix, message)
 
 
 class MessageReader:
