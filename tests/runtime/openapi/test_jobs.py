@@ -20,13 +20,15 @@ def read(spec=None, **handler):
     return found
 
 
-def test_jobs_are_submitted_read_and_canceled():
+def test_jobs_are_submitted_read_canceled_and_retried():
     paths = read()["paths"]
     assert {(path, verb) for path, verbs in paths.items() for verb in verbs} == {
         ("/", "post"),
         ("/{id}", "get"),
         ("/{id}", "delete"),
+        ("/{id}/retry", "post"),
     }
+    assert "409" in paths["/{id}/retry"]["post"]["responses"]
     assert [each["name"] for each in paths["/"]["post"]["parameters"]] == ["Idempotency-Key"]
     assert [each["name"] for each in paths["/{id}"]["get"]["parameters"]] == ["id", "wait"]
     assert {"202", "400", "413", "422", "503"} < paths["/"]["post"]["responses"].keys()
