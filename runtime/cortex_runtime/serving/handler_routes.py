@@ -2,13 +2,13 @@
 
 import importlib.util
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from cortex_runtime.errors import StartError
 from cortex_runtime.handler.interfaces import Method
@@ -19,6 +19,9 @@ from cortex_runtime.serving.endpoint import Resource
 from cortex_runtime.serving.handler_service import HandlerService
 from cortex_runtime.serving.mounted_app import MountedApp
 from cortex_runtime.serving.route_limits import with_limits
+
+_UNSUPPORTED, _INVALID = 1003, 1007
+"""Close codes of WebSockets, of RFC 6455."""
 
 
 class HandlerRoutes:
@@ -131,11 +134,37 @@ class WebSocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the method, and close the WebSocket if the method has not."""
         scope[ROUTE] = self._path
-        websocket = WebSocket(scope, receive, send)
+        websocket = CheckedWebSocket(scope, receive, send)
         await self._function(websocket=websocket, **scope["path_params"])
         states = (websocket.application_state, websocket.client_state)
         if WebSocketState.DISCONNECTED not in states:
             await websocket.close()
+
+
+class CheckedWebSocket(WebSocket):
+    """Closes the connection when the client sends a message of the wrong kind, which is not an error of the handler."""
+
+    async def receive_text(self) -> str:
+        """Return the next message. Raises WebSocketDisconnect."""
+        return await self._checked(super().receive_text(), "text")
+
+    async def receive_bytes(self) -> bytes:
+        """Return the next message. Raises WebSocketDisconnect."""
+        return await self._checked(super().receive_bytes(), "binary")
+
+    async def receive_json(self, mode: str = "text") -> Any:
+        """Return the value of the next message. Raises WebSocketDisconnect."""
+        return await self._checked(super().receive_json(mode), mode)
+
+    async def _checked(self, receiving: Awaitable[Any], kind: str) -> Any:
+        try:
+            return await receiving
+        except KeyError:
+            code, reason = _UNSUPPORTED, f"the message must be {kind}"
+        except (ValueError, RecursionError):
+            code, reason = _INVALID, "the message is not valid JSON"
+        await self.close(code, reason)
+        raise WebSocketDisconnect(code, reason)
 
 
 def _require_websockets(found: BoundRoute) -> None:

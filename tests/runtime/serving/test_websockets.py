@@ -26,6 +26,13 @@ class Handler:
                 return
             await websocket.send_text(text.upper())
 
+    @route("/kinds/{kind}", method="WEBSOCKET")
+    async def kinds(self, websocket, kind):
+        await websocket.accept()
+        receive = {"bytes": websocket.receive_bytes, "json": websocket.receive_json}[kind]
+        while True:
+            await websocket.send_text(str(await receive()))
+
     @route("/rooms/{name}", method="WEBSOCKET")
     async def room(self, websocket, name):
         if name == "closed":
@@ -130,3 +137,25 @@ def test_a_replica_that_stops_lets_a_websocket_finish_its_message(serve):
         assert error.value.rcvd.code == 1012
         stopping.join()
     assert replica.process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "valid", "invalid", "code", "reason"),
+    [
+        ("/chat", "a", b"a", 1003, "the message must be text"),
+        ("/kinds/bytes", b"a", "a", 1003, "the message must be binary"),
+        ("/kinds/json", "[1]", b"[1]", 1003, "the message must be text"),
+        ("/kinds/json", "[1]", "{", 1007, "the message is not valid JSON"),
+        ("/kinds/json", "[1]", "[" * 100_000, 1007, "the message is not valid JSON"),
+    ],
+)
+def test_a_message_of_the_wrong_kind_is_no_error_of_the_handler(replica, path, valid, invalid, code, reason):
+    before = replica.log.read_text().count('"level":"error"')
+    with websocket(replica, path) as chat:
+        chat.send(valid)
+        assert chat.recv()
+        chat.send(invalid)
+        with pytest.raises(closed()) as ended:
+            chat.recv()
+    assert (ended.value.rcvd.code, ended.value.rcvd.reason) == (code, reason)
+    assert replica.log.read_text().count('"level":"error"') == before
