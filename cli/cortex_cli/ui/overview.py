@@ -151,7 +151,7 @@ def overview(store: Store, sampler: Sampler, query: Query, limit: int | None = N
     shown = [each for each in matching if not query.state or each[1].state == query.state]
     if query.sort == _DEFAULT_SORT:
         # Numbers are computed for the rows that are shown only.
-        shown.sort(key=lambda each: each[1].rank)
+        shown.sort(key=lambda each: (each[1].rank, not _has_failed_candidate(each[0])))
         rows = [row_of(api, condition, sampler, now) for api, condition in shown[:limit]]
     else:
         rows = ordered([row_of(api, condition, sampler, now) for api, condition in shown], query.sort)[:limit]
@@ -295,3 +295,7 @@ def first_line(message: str) -> str:
 def _created(api: API, now: float) -> float:
     stamp = api.live["metadata"].get("creationTimestamp")
     return datetime.fromisoformat(stamp).timestamp() if stamp else now
+
+
+def _has_failed_candidate(api: API) -> bool:
+    return (api.status.get("candidate") or {}).get("phase") in ("RolledBack", "Failed")

@@ -27,7 +27,7 @@ Guarantees, which hold when any process exits between any two writes:
 - At the end of a job these steps happen in this order: store the result, write the record, publish the webhook's message, delete
   the payload, settle the message. Each step may be repeated; a message delivered after the end of its job repeats the later ones.
 - A failed job keeps its payload until its record expires, so that it can be retried (see dead_letters.py): its message is stored
-  before it is settled.
+  before it is settled. If the store is full, new jobs have precedence.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -44,6 +44,16 @@ class DeadLetters:
         found = await asyncio.gather(*(self._read(name) for name in newest))
         return [record for record in found if record is not None], len(names)
 
+    async def exists(self, record: Record) -> bool:
+        """Return whether a job has a dead letter, so that it can be retried."""
+        if not is_retryable(record):
+            return False
+        try:
+            await self._backend.get(letter_name(record))
+        except Missing:
+            return False
+        return True
+
     async def _read(self, name: str) -> Record | None:
         """Return the record of a dead letter; None if the job was retried meanwhile, or has expired."""
         entry = await self._backend.read(name.rpartition("/")[2])

@@ -13,7 +13,7 @@ import base64
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -130,10 +130,14 @@ class NatsBackend:
 
     async def put(self, name: str, data: bytes, ttl: float | None) -> None:
         """Store the parts, then the head that makes them visible."""
-        if name.startswith("payload/"):
+        is_new = name.startswith("payload/")
+        if is_new:
             await self._admit()
         try:
-            await self._put(name, data, ttl)
+            if is_new:
+                await self._make_room(lambda: self._put(name, data, ttl))
+            else:
+                await self._put(name, data, ttl)
         except Full:
             self._short = True
             # Free the space of the parts that were stored.
@@ -207,11 +211,7 @@ class NatsBackend:
             await self._store_at_last(subject, data, {"Nats-Msg-Id": f"{id}-{digest}"})
             return
         await self._admit()
-        try:
-            await self._server.store(subject, data, _NONE_YET)
-        except Full:
-            self._short = True
-            raise
+        await self._make_room(lambda: self._server.store(subject, data, _NONE_YET))
 
     async def find(self, id: str) -> bytes | None:
         """Return the message of a job that is queued or running, or None."""
@@ -292,7 +292,23 @@ class NatsBackend:
     async def _admit(self) -> None:
         """Refill the reserve before a job is stored. Raises Full."""
         if self._short:
-            await self._fill_reserve()
+            await self._make_room(self._fill_reserve)
+
+    async def _make_room(self, action: Callable[[], Awaitable[Any]]) -> None:
+        """Run an action for a new job. New jobs have precedence over dead letters, which are removed if the store is full."""
+        try:
+            await action()
+        except Full:
+            self._short = True
+            answer = await self._server.call_api(
+                f"STREAM.PURGE.{self._stream('objects')}", {"filter": f"{self._object('failed')}.>"}
+            )
+            if not answer.get("purged"):
+                raise
+            log.warning(
+                "the store is full: removed the payloads of failed jobs, which cannot be retried any more"
+            )
+            await action()
 
     async def _fill_reserve(self) -> None:
         self._short = True

@@ -28,7 +28,7 @@ from cortex_runtime.queues.base import (
 from cortex_runtime.queues.claims import Claims, Job, exhausted
 from cortex_runtime.queues.dead_letters import DeadLetters
 from cortex_runtime.queues.hooks import Hooks
-from cortex_runtime.queues.records import CANCELLED, PAYLOAD_LOST, Records, Settings, is_retryable, new_record
+from cortex_runtime.queues.records import CANCELLED, PAYLOAD_LOST, Records, Settings, new_record
 from cortex_runtime.queues.submissions import Submissions
 
 log = logging.getLogger("cortex")
@@ -210,7 +210,9 @@ class Queue:
         entry = await self.backend.read(identity, fresh=True)
         if entry is not None:
             record = Record.unpack(entry.data)
-            if not record.ended or (record.payload == name and is_retryable(record)):
+            if not record.ended:
+                return False
+            if record.payload == name and await self.dead_letters.exists(record):
                 return False
         if not self.backend.finds_messages:
             return True

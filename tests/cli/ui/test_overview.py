@@ -56,7 +56,8 @@ def test_a_browser_gets_the_first_rows_and_without_javascript_a_link_to_all(clie
 
 
 def test_the_worst_comes_first(client):
-    names = ("ranker", "pricing", "embeddings", "iris", "old-ranker")
+    # The candidate of headlines was rolled back.
+    names = ("ranker", "pricing", "embeddings", "headlines", "churn", "iris", "old-ranker")
     assert [name for name in rows(client) if name in names] == list(names)
 
 
