@@ -16,21 +16,40 @@ from cortex_runtime.serving.admission import ARRIVED, MOVED, ROUTE
 from cortex_runtime.tracing.asgi import OnEnd, TracedAsgi
 from cortex_runtime.tracing.provider import Tracing, request_span
 
+AnswerInline = Callable[[Any, bytes, bytes, Headers, bytes], Answer | ASGIApp | None]
+
+
+def _answer_or(untraced: AnswerInline, tracing: Tracing, otherwise: AnswerInline) -> AnswerInline:
+    """Return the `answer_inline` of an application. It decides as `Tracing.is_untraced`, in one call less for each request."""
+    random, ratio, propagated = tracing.random, tracing.ratio, tracing.propagated
+
+    def answer_inline(
+        endpoint: Any, verb: bytes, query: bytes, headers: Headers, body: bytes
+    ) -> Answer | ASGIApp | None:
+        if random() < ratio:
+            return otherwise(endpoint, verb, query, headers, body)
+        # A loop, because a list of the names would cost twice as much.
+        for name, _ in headers:
+            if name in propagated:
+                return otherwise(endpoint, verb, query, headers, body)
+        return untraced(endpoint, verb, query, headers, body)
+
+    return answer_inline
+
 
 class TracedApp(TracedAsgi):
     """Traces the requests of an application. app: an `InlineApp` that is also an ASGI application."""
 
     def __init__(self, app: Any, tracing: Tracing, on_end: OnEnd = lambda span, seconds: None) -> None:
         super().__init__(app, tracing, on_end)
-        self._answer: Callable[..., Answer | ASGIApp | None] = app.answer_inline
+        self._answer: AnswerInline = app.answer_inline
         self.find_inline = app.find_inline
+        self.answer_inline = _answer_or(self._answer, tracing, self._answer_decided)
 
-    def answer_inline(
+    def _answer_decided(
         self, endpoint: Any, verb: bytes, query: bytes, headers: Headers, body: bytes
     ) -> Answer | ASGIApp | None:
-        """Do what `InlineApp.answer_inline` does."""
-        if self._tracing.is_untraced(headers):
-            return self._answer(endpoint, verb, query, headers, body)
+        """Answer a request that has a trace context, or that is traced."""
         context, is_traced = self._tracing.admit(headers)
         if is_traced:
             return self._trace_inline(context, endpoint, verb, query, headers, body)

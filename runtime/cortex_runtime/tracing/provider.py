@@ -57,7 +57,8 @@ _STATE = b"tracestate"
 class Tracing:
     """Traces of one process. It sets the global tracer provider, so that spans of user code are exported too.
 
-    on_dropped: called with a number of dropped spans, in any thread.
+    on_dropped: called with a number of dropped spans, in any thread. random, ratio: a request is traced if random() < ratio.
+    propagated: names of the headers of a trace context, in lower case.
     """
 
     def __init__(self, document: Document) -> None:
@@ -65,10 +66,10 @@ class Tracing:
         assert spec is not None
         assert spec.endpoint is not None
         percentage = DEFAULT_SAMPLING if spec.sampling is None else spec.sampling
-        self._ratio = percentage / 100
+        self.ratio = percentage / 100
         # Not the global generator: a handler that seeds it would repeat IDs.
         random = Random(os.urandom(32))
-        self._random = random.random
+        self.random = random.random
         self._ids = _Ids(random)
         self._dropped = 0
         self.on_dropped: Callable[[int], None] = self._count_dropped
@@ -78,9 +79,9 @@ class Tracing:
         # The decision about a request is made before its span is created, so the tracer of the runtime samples every span.
         own = self._provider(resource, ALWAYS_ON)
         self.tracer = own.get_tracer("cortex", __version__)
-        trace.set_tracer_provider(self._provider(resource, ParentBased(TraceIdRatioBased(self._ratio))))
-        self._propagated = frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields)
-        self.is_untraced = _decision(self._random, self._ratio, self._propagated)
+        trace.set_tracer_provider(self._provider(resource, ParentBased(TraceIdRatioBased(self.ratio))))
+        self.propagated = frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields)
+        self.is_untraced = _decision(self.random, self.ratio, self.propagated)
         self._unsampled = UnsampledSpan(random)
         records.trace_fields = trace_fields
         for name in _HEADER_LOGGERS:
@@ -103,14 +104,14 @@ class Tracing:
     def admit(self, headers: Headers) -> tuple[Context, bool]:
         """Return the context for a request for which `is_untraced` is false, and whether it is traced."""
         pairs = list(headers)
-        if self._propagated.isdisjoint([name for name, _ in pairs]):
+        if self.propagated.isdisjoint([name for name, _ in pairs]):
             return Context(), True
         context = propagate.extract(pairs, getter=_GETTER)
         parent = get_current_span(context).get_span_context()
         if parent.is_valid:
             is_traced = parent.trace_flags.sampled
             state = parent.trace_state
-            if _STATE in self._propagated:
+            if _STATE in self.propagated:
                 state = trace_state.parse(_GETTER.get(pairs, "tracestate") or ())
             current = SpanContext(
                 parent.trace_id,
@@ -121,7 +122,7 @@ class Tracing:
                 trace_state=state,
             )
             return set_span_in_context(NonRecordingSpan(current), context), is_traced
-        if self._random() < self._ratio:
+        if self.random() < self.ratio:
             return context, True
         return set_span_in_context(self._unsampled, context), False
 
