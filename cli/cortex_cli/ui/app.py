@@ -56,8 +56,8 @@ class Application:
             "/compare": pages.candidate,
             "/manifest": pages.manifest,
             "/logs": tools.logs,
-            "/jobs": job_pages.jobs,
-            "/jobs/retry": job_pages.confirm_retry,
+            "/async-jobs": job_pages.jobs,
+            "/async-jobs/retry": job_pages.confirm_retry,
             "/try": tools.try_form,
             "/do/{action}": tools.confirm,
         }
@@ -70,7 +70,7 @@ class Application:
         forms = {
             "/try": frame.of_api(tools.try_send),
             "/do/{action}": frame.of_api(tools.perform),
-            "/jobs/retry": frame.of_api(job_pages.retry),
+            "/async-jobs/retry": frame.of_api(job_pages.retry),
         }
         routes += [Route(PATH + path, self._form(form), methods=["POST"]) for path, form in forms.items()]
         return Starlette(routes=routes, exception_handlers={404: self._not_found})

@@ -66,7 +66,7 @@ class Frame:
         condition, candidate = condition_of(api), candidate_of(api)
         tabs = [("Overview", "")]
         tabs += [("Candidate", "/compare")] if candidate else []
-        tabs += [("Jobs", "/jobs")] if api.kind == "AsyncAPI" else []
+        tabs += [("Jobs", "/async-jobs")] if api.kind == "AsyncAPI" else []
         tabs += [("Logs", "/logs"), ("Try it", "/try"), ("Manifest", "/manifest")]
         cluster = backend.open()
         may = Lookup()

@@ -79,7 +79,7 @@ class JobPages:
             "needs_key": api_keys.requires_key(api),
         }
         live = ("_status.html", "_head.html", "_jobs.html")
-        return View("jobs.html", {**self._frame.context(api, "/jobs"), **context}, live)
+        return View("jobs.html", {**self._frame.context(api, "/async-jobs"), **context}, live)
 
     def _listed(self, api: API, max_age: float = _LIST_SECONDS) -> Lookup:
         """Return the list of a gateway. Its value is None without a ready gateway."""
@@ -113,7 +113,7 @@ class JobPages:
             return missing(request)
         ids = [job] if job else self._failed_ids(api)
         title = f"Retry job {job}" if job else f"Retry {len(ids)} failed {'job' if len(ids) == 1 else 'jobs'}"
-        back = f"{url_of(api)}/jobs" + (f"?{urlencode({'id': job})}" if job else "")
+        back = f"{url_of(api)}/async-jobs" + (f"?{urlencode({'id': job})}" if job else "")
         may = self._may_retry(api)
         refusal = "" if ids else "No failed job can be retried."
         if may.value is False:
@@ -124,7 +124,7 @@ class JobPages:
             question="The handler gets the same payload again, under the same id, with all its attempts. A handler that is not"
             " idempotent repeats what a failed attempt has already done.",
             command=self._command(api, job or "ID"),
-            submit=f"{url_of(api)}/jobs/retry",
+            submit=f"{url_of(api)}/async-jobs/retry",
             back=back,
             refusal=refusal,
             error=error,
@@ -153,7 +153,7 @@ class JobPages:
         if errors:
             done = f"{len(ids) - len(errors)} of {len(ids)} jobs are queued again. " if not job else ""
             return self._confirm(request, api, job, f"{done}{errors[0]}")
-        return f"{url_of(api)}/jobs" + (f"?{urlencode({'id': job})}" if job else "")
+        return f"{url_of(api)}/async-jobs" + (f"?{urlencode({'id': job})}" if job else "")
 
     def _command(self, api: API, job: str) -> str:
         cluster = self._backend.open()
@@ -187,7 +187,7 @@ def _gateway(api: API) -> str:
 def _job(api: API, job: dict[str, Any]) -> Job:
     """Return a job of the list of a gateway as the table shows it."""
     status, progress = str(job.get("status", "")), job.get("progress")
-    url = f"{url_of(api)}/jobs?{urlencode({'id': job['id']})}"
+    url = f"{url_of(api)}/async-jobs?{urlencode({'id': job['id']})}"
     waits = status == "in_queue" and bool(job.get("attempts"))
     return Job(
         str(job["id"]),

@@ -28,7 +28,7 @@ PICTURES = (
     ("overview", "/?namespace=shop", 1280, 1000, "light"),
     ("broken", "/realtimeapi/shop/ranker", 1280, 620, "light"),
     ("api", "/realtimeapi/shop/fraud-score", 1280, 900, "light"),
-    ("jobs", "/asyncapi/default/letters/jobs", 1280, 860, "light"),
+    ("jobs", "/asyncapi/default/letters/async-jobs", 1280, 860, "light"),
     ("candidate", "/realtimeapi/shop/sentiment/compare", 1280, 760, "light"),
     ("dark", "/realtimeapi/shop/iris", 1280, 900, "dark"),
     ("phone", "/", 390, 844, "light"),

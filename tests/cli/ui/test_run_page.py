@@ -127,11 +127,11 @@ def test_a_failed_job_is_listed_and_retried(tmp_path: Path):
     (tmp_path / "handler.py").write_text(WORKER)
     (tmp_path / "api.yaml").write_text(JOBS_MANIFEST)
     with running(tmp_path, JOBS_PAGE) as (client, _):
-        jobs = f"{JOBS_PAGE}/jobs"
+        jobs = f"{JOBS_PAGE}/async-jobs"
         assert eventually(lambda: "files Ready AsyncAPI" in words(client, JOBS_PAGE))
         payload = json.dumps({"file": str(tmp_path / "file")})
         post(client, f"{JOBS_PAGE}/try", method="POST", path="/", body=payload)
-        found = eventually(lambda: re.search(r"/jobs/retry\?id=(\w+)", client.get(jobs).text))
+        found = eventually(lambda: re.search(r"/async-jobs/retry\?id=(\w+)", client.get(jobs).text))
         assert found
         assert "Handler error: the handler raised ValueError" in words(client, jobs)
         assert eventually(lambda: "the file is missing" in words(client, f"{JOBS_PAGE}/logs?q={found[1]}"))

@@ -129,7 +129,7 @@ def test_images_are_shown():
     assert answer.image == "data:image/png;base64,cG5n"
 
 
-JOBS = "/asyncapi/default/letters/jobs"
+JOBS = "/asyncapi/default/letters/async-jobs"
 
 
 def test_jobs_are_listed_with_their_states_attempts_and_errors(client):
@@ -142,12 +142,12 @@ def test_jobs_are_listed_with_their_states_attempts_and_errors(client):
     assert "and 9 older ones" in page
     assert re.search(
         rf"{job_id(100)} waits for retry \d+m ago 2 the handler raised TimeoutError .*"
-        rf"{job_id(101)} in progress \d+s ago 1 40%, page 12 of 30 .*{job_id(103)} in queue",
+        rf"{job_id(101)} in progress \d+[sm] ago 1 40%, page 12 of 30 .*{job_id(103)} in queue",
         page,
     )
     assert f"/logs?q={job_id(0)}" in client.get(JOBS).text
-    assert client.get(f"{IRIS}/jobs").status_code == 404
-    assert client.get(f"{IRIS}/jobs/retry").status_code == 404
+    assert client.get(f"{IRIS}/async-jobs").status_code == 404
+    assert client.get(f"{IRIS}/async-jobs/retry").status_code == 404
 
 
 def test_one_job_by_its_id(client):
