@@ -9,6 +9,10 @@ from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import Server as UvicornServer
 
+_KEEP_ALIVE_SECONDS = 620
+"""Time after which a connection without requests is closed. Proxies and load balancers close theirs before (60 s to 600 s): a
+client that sends a request while the server closes the connection would lose it."""
+
 
 class Server(UvicornServer):
     """A uvicorn server that leaves signals to the supervisor and calls `started` once it listens."""
@@ -31,4 +35,5 @@ class Server(UvicornServer):
 def plain(app: ASGIApp, **own: Any) -> Config:
     """Return uvicorn's configuration for plain HTTP, without its logs, which are not JSON. own: further settings of uvicorn."""
     settings: dict[str, Any] = {"ws": "none", "lifespan": "off", "log_config": None, "access_log": False}
-    return Config(app, **{**settings, "server_header": False, **own})
+    settings |= {"server_header": False, "timeout_keep_alive": _KEEP_ALIVE_SECONDS}
+    return Config(app, **{**settings, **own})
