@@ -15,6 +15,8 @@ _HEADER_BYTES = 64 * 1024
 _STREAMS = 4096
 """Concurrent calls on one connection; further calls wait in the client. More than the default of maxReplicaConcurrency, so that
 clients of a full replica get UNAVAILABLE."""
+_FRAME_BYTES = 4 * 1024 * 1024
+"""Maximum size of a frame. A message of several frames is copied, and each frame wakes the event loop."""
 _IDLE_SECONDS = 7200
 """Time after which a connection without calls is closed. Clients keep theirs, and open another one when they need it."""
 
@@ -47,6 +49,7 @@ class Http2Server:
             timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=self._timeout,
             h2_timeout_response_stall=0,
+            h2_max_inbound_frame_size=_FRAME_BYTES,
         )
         self._server = Server(self._app, config)
         self._serving = asyncio.get_running_loop().create_task(self._server.serve())

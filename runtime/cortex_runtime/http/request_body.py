@@ -19,7 +19,7 @@ from cortex_runtime.http.forms import parse_multipart, parse_urlencoded
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+").fullmatch
 _ZEROS = re.compile(rb"\0*").match
 _FIRST_SLICE, _LAST_SLICE = 1024, 1024 * 1024
-"""Bytes of gzip that a decompressor gets at first and at most at once."""
+"""Bytes of gzip that a decompressor gets at first and at most at once, from the second member on."""
 _MAX_MEMBERS = 100_000
 _PLAIN_JSON = frozenset(
     (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
@@ -130,7 +130,7 @@ def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
 def _gunzip(body: bytes, limit: int) -> bytes:
     """Return the content of the members of a gzip file, which may have zeros between them.
 
-    A decompressor copies what follows its member. It therefore gets slices, and not the whole rest of the body.
+    A decompressor copies what follows its member. From the second member on it therefore gets slices, not the whole rest of the body.
     """
     parts: list[bytes] = []
     at = size = members = 0
@@ -140,7 +140,7 @@ def _gunzip(body: bytes, limit: int) -> bytes:
         if members > _MAX_MEMBERS:
             raise UserError(f"the body is not valid gzip: it has more than {_MAX_MEMBERS} members")
         member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-        step = _FIRST_SLICE
+        step = len(body) if members == 1 else _FIRST_SLICE
         while not member.eof:
             if at >= len(body):
                 raise UserError("the body is not valid gzip: it is truncated")
