@@ -130,7 +130,7 @@ def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
 def _gunzip(body: bytes, limit: int) -> bytes:
     """Return the content of the members of a gzip file, which may have zeros between them.
 
-    A decompressor copies what follows its member. From the second member on it therefore gets slices, not the whole rest of the body.
+    A decompressor copies what follows its member. From the second member on it therefore gets slices, not all that follows.
     """
     parts: list[bytes] = []
     at = size = members = 0

@@ -23,7 +23,7 @@ def test_messages_are_found_however_they_are_split(messages, cuts, flag):
     for message in messages:
         sent = zlib.compress(message) if flag else message
         content += bytes([flag]) + len(sent).to_bytes(4) + sent
-    reader = MessageReader(b"deflate", 40)
+    reader = MessageReader(b"deflate", 64)
     found: list[bytes] = []
     edges = [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
     for start, end in pairwise(edges):
