@@ -36,7 +36,7 @@ def endpoint_of(open_cluster: Callable[[], Cluster], name: str, api_key: str | N
     api = apis.find(cluster, name)
     if api.kind != "RealtimeAPI":
         raise ClusterError(
-            f"{name} is an AsyncAPI: it accepts jobs at any rate and its queue holds them, so there is no latency to measure.\n"
+            f"{name} is an AsyncAPI: it accepts jobs at any rate into its queue, so there is no latency to measure.\n"
             "Its capacity is the rate at which it ends jobs while its queue is not empty. To measure it:\n"
             f"  1. submit a few hundred jobs: `cortex predict {name} @FILE --no-wait` in a loop\n"
             f"  2. read Jobs per second on the page of {name} (`cortex ui`), and divide by the ready replicas"

@@ -113,7 +113,6 @@ class JobPages:
             return missing(request)
         ids = [job] if job else self._failed_ids(api)
         title = f"Retry job {job}" if job else f"Retry {len(ids)} failed {'job' if len(ids) == 1 else 'jobs'}"
-        back = f"{url_of(api)}/async-jobs" + (f"?{urlencode({'id': job})}" if job else "")
         may = self._may_retry(api)
         refusal = "" if ids else "No failed job can be retried."
         if may.value is False:
@@ -125,7 +124,7 @@ class JobPages:
             " idempotent repeats what a failed attempt has already done.",
             command=self._command(api, job or "ID"),
             submit=f"{url_of(api)}/async-jobs/retry",
-            back=back,
+            back=_url(api, job),
             refusal=refusal,
             error=error,
             hidden={"id": job},
@@ -153,7 +152,7 @@ class JobPages:
         if errors:
             done = f"{len(ids) - len(errors)} of {len(ids)} jobs are queued again. " if not job else ""
             return self._confirm(request, api, job, f"{done}{errors[0]}")
-        return f"{url_of(api)}/async-jobs" + (f"?{urlencode({'id': job})}" if job else "")
+        return _url(api, job)
 
     def _command(self, api: API, job: str) -> str:
         cluster = self._backend.open()
@@ -180,6 +179,11 @@ class JobPages:
         )
 
 
+def _url(api: API, job: str) -> str:
+    """Return the URL of the page of the jobs of an API, or of one job."""
+    return f"{url_of(api)}/async-jobs" + (f"?{urlencode({'id': job})}" if job else "")
+
+
 def _gateway(api: API) -> str:
     return path("v1/services", api.namespace, f"{api.service}:{PORT}", "proxy/")
 
@@ -187,11 +191,10 @@ def _gateway(api: API) -> str:
 def _job(api: API, job: dict[str, Any]) -> Job:
     """Return a job of the list of a gateway as the table shows it."""
     status, progress = str(job.get("status", "")), job.get("progress")
-    url = f"{url_of(api)}/async-jobs?{urlencode({'id': job['id']})}"
     waits = status == "in_queue" and bool(job.get("attempts"))
     return Job(
         str(job["id"]),
-        url,
+        _url(api, job["id"]),
         f"{url_of(api)}/logs?{urlencode({'q': job['id']})}",
         _STATES.get(status, "off"),
         "waits for retry" if waits else status.replace("_", " "),

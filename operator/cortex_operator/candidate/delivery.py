@@ -71,7 +71,7 @@ class SplitDelivery:
         return None if pending is None else max(0.0, pending.next_check - self._clock())
 
     async def deliver(self, key: Key, split: Object | None) -> None:
-        """Annotate the stable pods that have not been told of a split, or that do not use it although they have.
+        """Annotate the stable pods without the annotation of a split, and those that have it and do not use the split.
 
         split: as it was applied; None if it does not exist. A pod whose annotation the cluster refuses gets the split later.
         Raises ApiException for an error that a retry may solve.

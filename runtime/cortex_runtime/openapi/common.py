@@ -50,7 +50,7 @@ _ERRORS: dict[str, tuple[str, str, Schema]] = {
     "401": ("Unauthorized", "The request has no valid API key.", _CHALLENGE),
     "404": ("NotFound", "Not found.", {}),
     "408": ("BodyTimeout", "The body did not arrive in time.", {}),
-    "409": ("NotRetryable", "The job has not failed, or its payload is no longer stored.", {}),
+    "409": ("NotRetryable", "The job has not failed, or its payload is not stored any more.", {}),
     "413": ("BodyTooLarge", "The body is larger than `maxBodySize`.", {}),
     "415": ("UnsupportedEncoding", "The content encoding is not supported.", {}),
     "422": ("OtherRequest", "The idempotency key was used for another request.", {}),

@@ -76,7 +76,7 @@ class DeadLetters:
         try:
             ticket = Ticket.unpack(await self._backend.get(name))
         except (Missing, ValueError):
-            raise NotRetryable("the payload of the job is no longer stored; submit it as a new job") from None
+            raise NotRetryable(refusal(failed)) from None
         # The worker must read the record, because it exists.
         ticket = ticket._replace(submitted=self._clock(), repeated=True, format=FORMAT, trace=None)
         waiting = new_record(ticket)
@@ -118,4 +118,4 @@ def refusal(record: Record) -> str:
         return f"the job is {record.status.value}; only a failed job can be retried"
     if record.reason == CANCELLED:
         return "the job was cancelled; submit it as a new job"
-    return "the payload of the job is no longer stored; submit it as a new job"
+    return "the payload of the job is not stored any more; submit it as a new job"
