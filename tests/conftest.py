@@ -1,4 +1,4 @@
-"""For all tests: the number of parallel processes, and TLS contexts that clients share."""
+"""For all tests: the number of parallel processes, names of parameters, and TLS contexts that clients share."""
 
 import functools
 import os
@@ -14,3 +14,8 @@ transport.create_ssl_context = functools.cache(transport.create_ssl_context)
 def pytest_xdist_auto_num_workers() -> int:
     """Return the number of processes of `pytest -n auto`: more than CPUs, because many tests wait for other processes."""
     return len(os.sched_getaffinity(0)) + 2
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name binary parameters by their length: compressed content may differ in each process, and names must not."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) and not val.decode("latin-1").isprintable() else None
