@@ -3,7 +3,10 @@
 Handlers import its public names from here: `from cortex_runtime import UserError, report_progress, route`.
 """
 
-# First, so that every later `logging.getLogger` returns a logger of the runtime.
+# First, before anything imports one of its modules.
+from cortex_runtime import lazy_imports as _lazy_imports  # noqa: F401
+
+# Next, so that every later `logging.getLogger` returns a logger of the runtime.
 from cortex_runtime.errors import UserError
 from cortex_runtime.handler.route import route
 from cortex_runtime.jobs.progress import report_progress

@@ -8,47 +8,40 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import orjson
 
 
-@dataclass(frozen=True)
-class Drain:
+class Drain(msgspec.Struct, frozen=True):
     """To a worker: close each connection after its next response."""
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True):
     """To a worker: accept no more work, finish running calls and exit."""
 
 
-@dataclass(frozen=True)
-class ReloadModels:
+class ReloadModels(msgspec.Struct, frozen=True):
     """To a worker: the index of the models has changed, so read it again."""
 
 
-@dataclass(frozen=True)
-class ReloadSplit:
+class ReloadSplit(msgspec.Struct, frozen=True):
     """To a worker: the file of the split has changed, so read it again."""
 
 
-@dataclass(frozen=True)
-class Describe:
+class Describe(msgspec.Struct, frozen=True):
     """To a worker: send a `Description`. topic: "interface", or "classes" or "differences" of the compared responses."""
 
     id: str
     topic: str
 
 
-@dataclass(frozen=True)
-class Ping:
+class Ping(msgspec.Struct, frozen=True):
     """To a worker: answer with `Pong` from the event loop."""
 
 
-@dataclass(frozen=True)
-class RunJob:
+class RunJob(msgspec.Struct, frozen=True):
     """To a job worker: run the handler's method. id: of this attempt in this process. job: id of the job. body: the payload."""
 
     id: str
@@ -57,70 +50,60 @@ class RunJob:
     body: bytes
 
 
-@dataclass(frozen=True)
-class RunTracedJob(RunJob):
+class RunTracedJob(RunJob, frozen=True):
     """To a job worker: the same, with the trace context as headers."""
 
     trace: dict[str, str]
 
 
-@dataclass(frozen=True)
-class CancelJob:
+class CancelJob(msgspec.Struct, frozen=True):
     """To a job worker: interrupt an attempt if its method is async."""
 
     id: str
 
 
-@dataclass(frozen=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True):
     """From a worker: it has started and accepts work."""
 
 
-@dataclass(frozen=True)
-class StartFailed:
+class StartFailed(msgspec.Struct, frozen=True):
     """From a worker: it failed to start and exits."""
 
     reason: str
     message: str
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """From a starting worker: the current step."""
 
     description: str
 
 
-@dataclass(frozen=True)
-class ModelFailed:
+class ModelFailed(msgspec.Struct, frozen=True):
     """From a worker: a model could not be loaded."""
 
     model: str
 
 
-@dataclass(frozen=True)
-class ModelsChanged:
+class ModelsChanged(msgspec.Struct, frozen=True):
     """From a worker: a client has loaded or unloaded a model, so all workers must read which ones are unloaded."""
 
 
-@dataclass(frozen=True)
-class Description:
+class Description(msgspec.Struct, frozen=True):
     """From a worker: the answer to `Describe`. body: JSON."""
 
     id: str
     body: bytes
 
 
-@dataclass(frozen=True)
-class Pong:
+class Pong(msgspec.Struct, frozen=True):
     """From a worker: its event loop responds. busy: whether all its threads are. finished: number of completed calls."""
 
     busy: bool
     finished: int
 
 
-@dataclass(frozen=True)
-class JobProgress:
+class JobProgress(msgspec.Struct, frozen=True):
     """From a job worker: the progress of a job, from 0 to 1."""
 
     id: str
@@ -128,16 +111,14 @@ class JobProgress:
     note: str
 
 
-@dataclass(frozen=True)
-class JobCompleted:
+class JobCompleted(msgspec.Struct, frozen=True):
     """From a job worker: the method of a job has returned. body: its result as JSON."""
 
     id: str
     body: bytes
 
 
-@dataclass(frozen=True)
-class JobFailed:
+class JobFailed(msgspec.Struct, frozen=True):
     """From a job worker: a job has no result. retryable: whether another attempt may succeed."""
 
     id: str
@@ -175,7 +156,7 @@ _TYPES: dict[str, type[Message]] = {
 
 def encode(message: Message) -> bytes:
     """Return the bytes of a message."""
-    fields: dict[str, Any] = {"type": type(message).__name__, **vars(message)}
+    fields: dict[str, Any] = {"type": type(message).__name__, **msgspec.structs.asdict(message)}
     body: bytes | None = fields.pop("body", None)
     if body is not None:
         fields["size"] = len(body)

@@ -6,7 +6,6 @@
 import logging
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -25,13 +24,15 @@ def get_logger() -> logging.Logger:
     return _log
 
 
-class _OldModules(MetaPathFinder, Loader):
+class _OldModules:
+    """A finder and loader, without the base classes of `importlib.abc`, which imports much more."""
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname not in _NAMES:
             return None
-        return ModuleSpec(fullname, self, is_package=not fullname.endswith(".log"))
+        return ModuleSpec(fullname, self, is_package=not fullname.endswith(".log"))  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:
         return None

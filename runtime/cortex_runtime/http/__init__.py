@@ -9,18 +9,22 @@ from typing import Any
 def _import_uvicorn() -> None:
     """Import uvicorn without its command line, which imports click, a file watcher and multiprocessing.
 
-    The command line is imported on use: `import uvicorn; uvicorn.run(...)` in user code works as usual.
+    The command line is imported on use: `import uvicorn; uvicorn.run(...)` in user code works as usual. `configparser` is only
+    imported for a type hint.
     """
     if "uvicorn" in sys.modules:
         return
     names = ("Server", "main", "run")
-    command_line = ModuleType("uvicorn.main")
-    vars(command_line).update(dict.fromkeys(names))
-    sys.modules["uvicorn.main"] = command_line
+    replaced = {"uvicorn.main": names, "configparser": ("RawConfigParser",)}
+    replaced = {name: values for name, values in replaced.items() if name not in sys.modules}
+    for name, values in replaced.items():
+        module = sys.modules[name] = ModuleType(name)
+        vars(module).update(dict.fromkeys(values))
     try:
         uvicorn = importlib.import_module("uvicorn")
     finally:
-        del sys.modules["uvicorn.main"]
+        for name in replaced:
+            del sys.modules[name]
     for name in names:
         delattr(uvicorn, name)
 

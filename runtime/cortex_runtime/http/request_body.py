@@ -4,7 +4,6 @@ import asyncio
 import re
 import zlib
 from collections.abc import Mapping
-from email.message import Message
 from email.utils import collapse_rfc2231_value
 from typing import Any
 
@@ -197,6 +196,9 @@ def media_type(content_type: bytes) -> tuple[str, dict[str, str]]:
 
     The syntax is that of RFC 9110, section 8.3.1.
     """
+    # Most requests do not need it: it takes some milliseconds at start.
+    from email.message import Message
+
     message = Message()
     message["content-type"] = content_type.decode("latin-1")
     found = message.get_params([])

@@ -30,6 +30,7 @@ NOT_AT_START = (
         "prometheus_client",
     ),
     *("pydantic", "watchfiles"),
+    *("configparser", "email.parser", "html.entities", "importlib.resources", "logging.handlers"),
 )
 ARGUMENTS = WorkerArguments("api.json", ".", ".", "")
 
