@@ -16,7 +16,9 @@ import termios
 from typing import Any, Protocol
 
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from cortex_runtime.http.strict_protocol import TRAILERS, End, StrictProtocol
 
 Headers = list[tuple[bytes, bytes]]
 Answer = tuple[bytes, bytes, bytes]
@@ -44,17 +46,7 @@ _LINGER = 0.5
 """Seconds for which an idle connection stays open during shutdown, for a request that is already on its way."""
 
 
-class _Trailers(list[Any]):
-    """The fields after a chunked body, which are discarded: as headers, they would bypass what a proxy has checked or removed."""
-
-    def append(self, _field: Any) -> None:
-        """Discard a field."""
-
-
-_TRAILERS = _Trailers()
-
-
-class GracefulProtocol(HttpToolsProtocol):
+class GracefulProtocol(StrictProtocol):
     """One connection of a server. Its application sends `connection: close` while it drains."""
 
     max_head_bytes = 512 * 1024
@@ -97,7 +89,7 @@ class GracefulProtocol(HttpToolsProtocol):
         if self not in self.connections or self.transport.is_closing():
             return  # A WebSocket, or refused
         if self._quiet > self.max_head_bytes:
-            self._refuse_head()
+            self.refuse(431, f"the request line and headers are larger than {self.max_head_bytes} bytes")
         elif self.cycle is None or self.cycle.response_complete:
             if not self._begun or self._partial is not self.headers:
                 self._partial, self._deadline = self.headers, self.loop.time() + self.head_seconds
@@ -106,16 +98,9 @@ class GracefulProtocol(HttpToolsProtocol):
     def _close_at(self, deadline: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_at(deadline, self.timeout_keep_alive_handler)
 
-    def _refuse_head(self) -> None:
-        message = f"The request line and headers are larger than {self.max_head_bytes} bytes.".encode()
-        self.transport.write(
-            b"%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (STATUS_LINE[431], len(message), message)
-        )
-        self.transport.close()
-
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Start the task in a fresh context. A pipelined request would otherwise inherit the context of the previous one."""
+        self.running = cycle
         task = self.loop.create_task(cycle.run_asgi(app), context=self._context.copy())
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
@@ -124,14 +109,21 @@ class GracefulProtocol(HttpToolsProtocol):
         """Note that a request has begun to arrive."""
         self._begun = True
         self._quiet = -1
+        self.hosts = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Note that uvicorn tracks the request from here on."""
         self._begun = False
+        if self.hosts != 1:
+            self.check_hosts()
+        self._track()
+
+    def _track(self) -> None:
+        """Start the request, or queue it behind the running one."""
         super().on_headers_complete()
         if not self.parser.should_upgrade():
-            self.headers = _TRAILERS
+            self.headers = TRAILERS
 
     def collect_body(self, limit: int) -> list[bytes]:
         """Return a list that receives the rest of the current request's body, without a wake-up and copies for each part.
@@ -192,6 +184,8 @@ class InlineProtocol(GracefulProtocol):
         self._verb = self._query = b""
         self._body = b""
         self._common: tuple[Any, bytes] = (None, b"")
+        self._is_old: bool | None = None
+        """Whether the client uses HTTP/1.0."""
 
     def use(self, app: InlineApp) -> None:
         """Answer the requests that follow with another application."""
@@ -213,6 +207,7 @@ class InlineProtocol(GracefulProtocol):
         """Start a request without the ASGI scope, which is built only if it is needed."""
         self._begun = True
         self._quiet = -1
+        self.hosts = 0
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -220,6 +215,8 @@ class InlineProtocol(GracefulProtocol):
     def on_headers_complete(self) -> None:
         """Hold the request if it may be answered inline."""
         self._begun = False
+        if self.hosts != 1:
+            self.check_hosts()
         cycle, url = self.cycle, self.url
         path = b"/" if url == b"/" or url[:2] == b"/?" else url.partition(b"?")[0]
         if (
@@ -229,7 +226,7 @@ class InlineProtocol(GracefulProtocol):
             and (endpoint := self._app.find_inline(verb := self.parser.get_method(), path)) is not None
         ):
             self._held, self._verb, self._query, self._body = endpoint, verb, url[len(path) + 1 :], b""
-            self._held_headers, self.headers = self.headers, _TRAILERS
+            self._held_headers, self.headers = self.headers, TRAILERS
         else:
             self._begin(self.headers)
 
@@ -257,13 +254,18 @@ class InlineProtocol(GracefulProtocol):
             self._held = None
             kind, more, body = answer
             last = b""
-            if not parser.should_keep_alive() or parser.get_http_version() == "1.0":
+            if self._is_old is None:
+                # Read once: a client whose first request has a later version keeps connections open.
+                self._is_old = parser.get_http_version() == "1.0"
+            if self._is_old or not parser.should_keep_alive():
                 last = b"connection: close\r\n"
             self.transport.write(
                 b"HTTP/1.1 200 OK\r\n%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n%b"
                 % (self._default_headers(), kind, len(body), more, last, body)
             )
             if last:
+                # Pipelined requests that follow are not answered.
+                self.cycle = End(self.transport)  # type: ignore[assignment]
                 self.transport.close()
             self.on_response_complete()
         else:
@@ -287,7 +289,7 @@ class InlineProtocol(GracefulProtocol):
         HttpToolsProtocol.on_message_begin(self)
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
-        super().on_headers_complete()
+        self._track()
 
     def _default_headers(self) -> bytes:
         headers = self.server_state.default_headers

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import socket
+import struct
 import threading
 
 import httpx
@@ -92,12 +93,13 @@ def test_a_status_that_has_no_body_has_none(api):
 
 
 def leave(api, verb, folder):
-    """Request a stream and disconnect while its first part is created."""
+    """Request a stream and reset the connection while its first part is created."""
     body = json.dumps(str(folder)).encode()
     head = f"{verb} / HTTP/1.1\r\nhost: x\r\nx-request-id: {verb}\r\ncontent-type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", api.port)) as client:
         client.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
         api.until(pathlib.Path(folder, "begun").exists)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def test_a_client_that_leaves_before_the_first_part_ends_the_stream(api, tmp_path):

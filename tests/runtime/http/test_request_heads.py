@@ -1,81 +1,10 @@
 """What surrounds a body has limits of its own: request lines, headers, chunk extensions and trailers."""
 
-import asyncio
-import contextlib
-
 import pytest
-from starlette.responses import JSONResponse
 
-from cortex_runtime.http.protocol import GracefulProtocol, InlineProtocol
-from cortex_runtime.http.server import plain
+from tests.runtime.http.connections import BOTH, REQUEST, exchange
 
-REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\n"
 CHUNKED = REQUEST + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
-
-
-class App:
-    """Answers with the names of the headers and the size of the body; inline, if the protocol asks for it."""
-
-    async def __call__(self, scope, receive, send):
-        size, more = 0, True
-        while more:
-            message = await receive()
-            size, more = size + len(message.get("body", b"")), message.get("more_body", False)
-        await JSONResponse([sorted(name.decode() for name, _ in scope["headers"]), size])(
-            scope, receive, send
-        )
-
-    def find_inline(self, verb, path):
-        return self
-
-    def answer_inline(self, endpoint, verb, query, headers, body):
-        names = sorted(name.decode() for name, _ in headers)
-        return b"application/json", b"", str([names, len(body)]).replace("'", '"').replace(" ", "").encode()
-
-
-@contextlib.asynccontextmanager
-async def server(protocol, **limits):
-    """Serve with a protocol, whose class attributes are limits. Yields a function that opens a connection."""
-    kind = type("Limited", (protocol,), limits)
-    config = plain(App())
-    config.load()
-    state = type(
-        "State", (), {"connections": set(), "tasks": set(), "default_headers": [], "total_requests": 0}
-    )()
-    loop = asyncio.get_running_loop()
-    listening = await loop.create_server(lambda: kind(config, state, {}), "127.0.0.1", 0)
-    async with listening:
-        yield lambda: asyncio.open_connection(*listening.sockets[0].getsockname())
-
-
-async def received(reader):
-    data = b""
-    with contextlib.suppress(ConnectionError):
-        while more := await reader.read(65536):
-            data += more
-    return data
-
-
-def exchange(protocol, *pieces, **limits):
-    """Send pieces one after the other, and return what the server sends until it closes the connection."""
-
-    async def run():
-        async with server(protocol, **limits) as connect, asyncio.timeout(20):
-            reader, writer = await connect()
-            answer = asyncio.create_task(received(reader))
-            for piece in pieces:
-                if answer.done():
-                    break
-                writer.write(piece)
-                await asyncio.wait([answer], timeout=0.01)
-            await answer
-            writer.close()
-            return answer.result()
-
-    return asyncio.run(run())
-
-
-BOTH = pytest.mark.parametrize("protocol", [GracefulProtocol, InlineProtocol])
 
 
 @BOTH

@@ -1,6 +1,7 @@
 """serverSideBatching: concurrent requests are handled in one call, and none is affected by another."""
 
 import socket
+import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -152,6 +153,7 @@ def test_a_client_that_leaves_while_it_waits_is_not_handled(batched):
             % (len(body), body)
         )
         api.until(lambda: api.metric("cortex_queue_length") == 1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert api.post({"n": "stays"}).json() == {"n": "stays", "of": 1}
     assert api.metric('cortex_requests_total{method="POST",status="499"}') == 1
 

@@ -1,0 +1,167 @@
+"""Extend uvicorn's HTTP protocol by what RFC 9112 requires of a server.
+
+Every complete request is answered, also if the client has closed its sending side or if invalid data follows. The refusal of an
+invalid request contains the reason.
+"""
+
+import asyncio
+import re
+import select
+from typing import Any
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(:\d*)?").fullmatch
+"""The syntax of RFC 9110, section 7.2."""
+_PROBE_AFTER, _FIRST_CHECK, _LAST_CHECK = 1.0, 0.05, 1.0
+"""Seconds from the end of what a client sends to the probe, from there to the first check for a reset, and between later ones."""
+
+
+class _Trailers(list[Any]):
+    """The fields after a chunked body, which are discarded: as headers, they would bypass what a proxy has checked or removed."""
+
+    def append(self, _field: Any) -> None:
+        """Discard a field."""
+
+
+TRAILERS = _Trailers()
+
+
+class _NotParsed:
+    """Takes the place of the parser when nothing that follows is read."""
+
+    def feed_data(self, data: bytes) -> None:
+        """Discard data."""
+
+
+class End:
+    """Takes the place of a request after which the connection is closed. content: a response, or nothing."""
+
+    response_started = response_complete = more_body = disconnected = False
+
+    def __init__(self, transport: asyncio.Transport, content: bytes = b"") -> None:
+        self._transport, self.content = transport, content
+        self.scope: dict[str, Any] = {"http_version": "1.0"}
+        self.message_event = asyncio.Event()
+
+    async def run_asgi(self, app: Any) -> None:
+        """Send the response, and close the connection."""
+        self._transport.write(self.content)
+        self._transport.close()
+
+
+class StrictProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    running: Any = None
+    """The request cycle that was started last."""
+    hosts = 0
+    """Number of Host headers of the current request."""
+    _host = b""
+    """The last valid value of Host on this connection."""
+    _problem = ""
+    """Why the request is not valid, if the parser does not know."""
+    _probe_timer: asyncio.TimerHandle | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the connection and the running request, which is not the last one if the client pipelines."""
+        running = self.running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
+        super().connection_lost(exc)
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection open until all complete requests are answered. The client may still receive."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or (cycle.more_body and not self.pipeline):
+            return False
+        if cycle.more_body:
+            self._replace_last(End(self.transport))
+        else:
+            cycle.keep_alive = False
+        self._probe_timer = self.loop.call_later(_PROBE_AFTER, self._probe)
+        return True
+
+    def _probe(self) -> None:
+        """Send something that changes no response. The system of a client that has closed its socket answers with a reset."""
+        running = self.running
+        if not running.response_started:
+            if running.scope["http_version"] == "1.1":
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif running.chunked_encoding and not running.response_complete:
+            # A leading zero of the size of the next chunk.
+            self.transport.write(b"0")
+        self._check_for_reset(_FIRST_CHECK)
+
+    def _check_for_reset(self, delay: float) -> None:
+        """End the connection if the client has reset it. The loop would not notice: it reads no longer."""
+        if self.transport.is_closing():
+            return
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), 0)
+        if poll.poll(0):
+            self.transport.abort()
+        else:
+            longer = min(2 * delay, _LAST_CHECK)
+            self._probe_timer = self.loop.call_later(delay, self._check_for_reset, longer)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser cannot read."""
+        self.refuse(400, self._problem or "the request is not valid HTTP/1.1")
+
+    def refuse(self, status: int, message: str) -> None:
+        """Answer invalid data after the complete requests before it, and close the connection."""
+        if isinstance(self.parser, _NotParsed):
+            return
+        self.parser = _NotParsed()  # type: ignore[assignment]
+        body = orjson.dumps({"error": message})
+        refusal = End(
+            self.transport,
+            b"%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (STATUS_LINE[status], len(body), body),
+        )
+        cycle = self.cycle
+        if cycle is not None and cycle.more_body and self.pipeline:
+            self._replace_last(refusal)
+        elif cycle is not None and not cycle.more_body and not cycle.response_complete:
+            self.cycle = refusal  # type: ignore[assignment]
+            self.pipeline.appendleft((refusal, None))  # type: ignore[arg-type]
+        else:
+            if cycle is None or not (cycle.more_body and cycle.response_started):
+                self.transport.write(refusal.content)
+            self.transport.close()
+
+    def _replace_last(self, end: End) -> None:
+        """Replace the last pipelined request, which is incomplete."""
+        self.cycle = end  # type: ignore[assignment]
+        self.pipeline[0] = (end, None)  # type: ignore[assignment]
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header."""
+        name = name.lower()
+        if name == b"host":
+            self.hosts += 1
+            if value != self._host:
+                self._check_host(value)
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def _check_host(self, value: bytes) -> None:
+        if self.headers is not TRAILERS and not _HOST(value):
+            self._problem = "the header Host is not valid"
+            raise ValueError(self._problem)
+        self._host = value
+
+    def check_hosts(self) -> None:
+        """Raise ValueError if Host is missing or repeated (RFC 9112, section 3.2). The parser then refuses the request."""
+        hosts = self.hosts
+        if hosts or self.parser.get_http_version() != "1.0":
+            self._problem = (
+                "the header Host is missing" if hosts == 0 else f"the header Host is sent {hosts} times"
+            )
+            raise ValueError(self._problem)
