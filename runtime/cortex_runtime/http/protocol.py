@@ -1,8 +1,9 @@
 """Extend uvicorn's HTTP protocol: a graceful shutdown that loses no request, limits for request heads, and inline responses.
 
 On shutdown, a connection is closed only after every request that the client has sent is answered. A request for a method that
-runs inline is answered as soon as it is parsed, without a task and without ASGI messages: a small request usually arrives in one
-piece, and its method returns within a fraction of a millisecond. Every other request takes the usual ASGI path.
+runs inline is answered without a task and without ASGI messages, together with all others that have arrived (`iteration.py`): a
+small request usually arrives in one piece, and its method returns within a fraction of a millisecond. Every other request takes
+the usual ASGI path.
 
 maxBodySize and requestTimeout limit bodies. What surrounds them (the request line, headers, chunk extensions, trailers) has its
 own limits, so that a client cannot fill the memory or keep a connection open forever before its API key is checked.
@@ -13,11 +14,13 @@ import asyncio
 import contextvars
 import fcntl
 import termios
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from cortex_runtime.http.iteration import BufferedTransport, iteration_of
 from cortex_runtime.http.strict_protocol import TRAILERS, End, StrictProtocol
 
 Headers = list[tuple[bytes, bytes]]
@@ -69,13 +72,24 @@ class GracefulProtocol(StrictProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Handle a new connection, which must send a request in time."""
-        super().connection_made(transport)
+        self._iteration = iteration_of(self.loop)
+        super().connection_made(BufferedTransport(transport, self._iteration))  # type: ignore[arg-type]
         self._close_at(self.loop.time() + self.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the connection and its timer."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Send what is written: the event loop closes the connection without asking the buffer."""
+        self.transport.flush()  # type: ignore[attr-defined]
+        return super().eof_received()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Let the WebSocket send at once."""
+        self.transport = self.transport.unbuffered()  # type: ignore[attr-defined]
+        super().handle_websocket_upgrade()
 
     def data_received(self, data: bytes) -> None:
         """Parse the data. Outside of a running request, a timer for what follows is set afterwards."""
@@ -180,6 +194,7 @@ class InlineProtocol(GracefulProtocol):
         super().__init__(*arguments, **more)
         self._app: InlineApp = self.config.app  # type: ignore[assignment]
         self._held: Any = None
+        self._is_complete = self._is_last = False
         self._held_headers: Headers = []
         self._verb = self._query = b""
         self._body = b""
@@ -195,6 +210,8 @@ class InlineProtocol(GracefulProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse the data. A held request that is still incomplete takes the ASGI path."""
         HttpToolsProtocol.data_received(self, data)
+        if self._is_complete:
+            return
         if self._held is not None:
             if self.transport.is_closing():
                 self._held = None
@@ -205,6 +222,8 @@ class InlineProtocol(GracefulProtocol):
 
     def on_message_begin(self) -> None:
         """Start a request without the ASGI scope, which is built only if it is needed."""
+        if self._is_complete:
+            self.call()
         self._begun = True
         self._quiet = -1
         self.hosts = 0
@@ -238,39 +257,68 @@ class InlineProtocol(GracefulProtocol):
             self._body += body
 
     def on_message_complete(self) -> None:
-        """Answer a held request inline."""
-        endpoint = self._held
-        if endpoint is None:
+        """Answer a held request inline: together with those of other connections if the connection stays open afterwards."""
+        if self._held is None:
             super().on_message_complete()
             return
         parser = self.parser
         if parser.should_upgrade():
-            answer: Answer | ASGIApp | None = None
+            self._release()
+            super().on_message_complete()
+            return
+        if self._is_old is None:
+            # Read once: a client whose first request has a later version keeps connections open.
+            self._is_old = parser.get_http_version() == "1.0"
+        # The parser forgets this before the next request.
+        self._is_last = self._is_old or not parser.should_keep_alive()
+        self._is_complete = True
+        if self._is_last or len(self.connections) == 1:
+            self._answer(self.transport.send)  # type: ignore[attr-defined]
         else:
-            answer = self._app.answer_inline(
-                endpoint, self._verb, self._query, self._held_headers, self._body
-            )
-        if isinstance(answer, tuple):
+            self._iteration.add_call(self)
+
+    def call(self) -> None:
+        """Answer a held request that is complete, if there is one."""
+        if self._is_complete:
+            self._answer(self.transport.write)
+
+    def _answer(self, write: Callable[[bytes], None]) -> None:
+        self._is_complete = False
+        if self.transport.is_closing():
             self._held = None
-            kind, more, body = answer
-            last = b""
-            if self._is_old is None:
-                # Read once: a client whose first request has a later version keeps connections open.
-                self._is_old = parser.get_http_version() == "1.0"
-            if self._is_old or not parser.should_keep_alive():
-                last = b"connection: close\r\n"
-            self.transport.write(
-                b"HTTP/1.1 200 OK\r\n%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n%b"
-                % (self._default_headers(), kind, len(body), more, last, body)
-            )
-            if last:
-                # Pipelined requests that follow are not answered.
-                self.cycle = End(self.transport)  # type: ignore[assignment]
-                self.transport.close()
-            self.on_response_complete()
-        else:
+            return
+        answer = self._app.answer_inline(self._held, self._verb, self._query, self._held_headers, self._body)
+        if not isinstance(answer, tuple):
             self._release(answer)
             super().on_message_complete()
+            return
+        self._held = None
+        kind, more, body = answer
+        last = b"connection: close\r\n" if self._is_last else b""
+        write(
+            b"HTTP/1.1 200 OK\r\n%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n%b"
+            % (self._default_headers(), kind, len(body), more, last, body)
+        )
+        if last:
+            # Pipelined requests that follow are not answered.
+            self.cycle = End(self.transport)  # type: ignore[assignment]
+            self.transport.close()
+        self.on_response_complete()
+
+    def fail(self) -> None:
+        """Close the connection of a request that `call` could not answer."""
+        self._held = None
+        self.transport.close()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer before the connection is closed."""
+        self.call()
+        return super().eof_received()
+
+    def shutdown(self) -> None:
+        """Answer before the connection is closed."""
+        self.call()
+        super().shutdown()
 
     def _release(self, app: ASGIApp | None = None) -> None:
         """Send the held request down the ASGI path, to `app` if one is given."""

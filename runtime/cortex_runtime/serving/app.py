@@ -156,7 +156,7 @@ class App:
         return self.starlette(scope, receive, send)
 
     def find_inline(self, verb: bytes, path: bytes) -> Endpoint | None:
-        """Return the endpoint that may answer a request inline now, or None."""
+        """Return the endpoint that may answer a request inline, or None."""
         endpoint = self._inline.get(path, _NO_ENDPOINTS).get(verb)
         if endpoint is None and self._find_inference is not None and verb == b"POST":
             endpoint = self._find_inference(path)
@@ -181,10 +181,13 @@ class App:
         - None: the method was not called. The request must use ASGI.
         """
         began = perf_counter()
+        admission = self._admission
+        # Since `find_inline`, the method may have become slow.
+        if not endpoint.policy.inline or not self._threads.inline or admission.draining:
+            return None
         fields = dict(headers)
         if not endpoint.accepts_inline(fields, body):
             return None
-        admission = self._admission
         if admission.is_full() or (self._debug and b"debug" in query):
             return None
         request_id = admission.start(fields)

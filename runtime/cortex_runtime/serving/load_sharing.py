@@ -184,7 +184,8 @@ class SharingProtocol(InlineProtocol):
         return _BEGAN.pack(self.began or self._arrived) + head + b"".join(lines) + length + body
 
     def descriptor(self) -> int:
-        """Return the file descriptor of the connection."""
+        """Return the file descriptor of the connection, on which all earlier responses are sent."""
+        self.transport.flush()  # type: ignore[attr-defined]
         return int(self.transport.get_extra_info("socket").fileno())
 
     def leave(self, cycle: RequestResponseCycle) -> None:

@@ -5,7 +5,8 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -49,11 +50,35 @@ class Handler:
 
 
 @pytest.fixture(scope="module")
-def replica(serve_for_module: Callable[..., Replica]) -> Replica:
+def served(serve_for_module: Callable[..., Replica]) -> Replica:
     replica = serve_for_module(SOURCE)
     with httpx.Client() as client:
         replica.until(lambda: client.post(replica.url, json={}).json()["inline"])
     return replica
+
+
+@pytest.fixture(scope="module", params=["alone", "beside another connection"])
+def replica(served: Replica, request: pytest.FixtureRequest) -> Iterator[Replica]:
+    """The requests of several connections are answered together, those of a single one at once."""
+    if request.param == "alone":
+        yield served
+        return
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20):
+        yield served
+
+
+def test_many_clients_get_their_own_answers(replica: Replica) -> None:
+    def answers(client: int) -> list[str]:
+        names = [f"{client}-{number}" for number in range(100)]
+        with httpx.Client() as connection:
+            return [
+                name
+                for name in names
+                if connection.post(replica.url, json={"case": name}).json()["case"] != name
+            ]
+
+    with ThreadPoolExecutor(16) as threads:
+        assert list(threads.map(answers, range(16))) == [[]] * 16
 
 
 def request(case: str, *headers: str, version: str = "1.1", target: str = "/") -> bytes:

@@ -35,17 +35,22 @@ class App:
         return b"application/json", b"", str([names, len(body)]).replace("'", '"').replace(" ", "").encode()
 
 
-@contextlib.asynccontextmanager
-async def server(protocol, app=None, **limits):
-    """Serve an application with a protocol, whose class attributes are limits. Yields a function that opens a connection."""
+def protocols(protocol, app=None, **limits):
+    """Return a function that makes the protocol of a connection. limits: class attributes. Requires a running loop."""
     kind = type("Limited", (protocol,), limits)
     config = plain(app or App())
     config.load()
     state = type(
         "State", (), {"connections": set(), "tasks": set(), "default_headers": [], "total_requests": 0}
     )()
-    loop = asyncio.get_running_loop()
-    listening = await loop.create_server(lambda: kind(config, state, {}), "127.0.0.1", 0)
+    return lambda: kind(config, state, {})
+
+
+@contextlib.asynccontextmanager
+async def server(protocol, app=None, **limits):
+    """Serve an application with a protocol, whose class attributes are limits. Yields a function that opens a connection."""
+    factory = protocols(protocol, app, **limits)
+    listening = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
     async with listening:
         yield lambda: asyncio.open_connection(*listening.sockets[0].getsockname())
 
