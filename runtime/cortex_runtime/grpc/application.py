@@ -47,7 +47,8 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
-            raise RuntimeError(f"only calls of gRPC are served; got {scope['type']}")
+            await send({"type": "websocket.close"})
+            return
         path, code, text = scope["path"], StatusCode.OK, ""
         call: Call | None = None
         stream = _Stream(receive, send)
@@ -93,7 +94,7 @@ class Application:
                 text = f"the request message was not received within {self._timeout:g} s"
                 raise CallError(StatusCode.DEADLINE_EXCEEDED, text) from None
         if message is None:
-            raise CallError(StatusCode.INTERNAL, "the call has no request message")
+            raise CallError(StatusCode.INVALID_ARGUMENT, "the call has no request message")
         if method.inline is not None and (content := method.inline(message, call)) is not None:
             return content
         return await _run(partial(unary, message), call)
@@ -119,7 +120,7 @@ class _Stream:
         while (message := self.reader.next()) is None:
             if self._ended:
                 if not self.reader.is_empty:
-                    raise CallError(StatusCode.INTERNAL, "the last message is incomplete")
+                    raise CallError(StatusCode.INVALID_ARGUMENT, "the last message is incomplete")
                 return None
             await self._read()
         return message

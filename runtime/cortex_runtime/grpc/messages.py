@@ -79,6 +79,7 @@ class MessageReader:
 
     def _decompress(self, message: bytes) -> bytes:
         if self._encoding in (None, b"identity"):
+            # The specification of gRPC requires this code here, and UNIMPLEMENTED below.
             text = "a message is compressed, and the call has no grpc-encoding"
             raise CallError(StatusCode.INTERNAL, text)
         assert self._encoding is not None
@@ -92,11 +93,12 @@ class MessageReader:
             content = decompressor.decompress(message, self._max_size + 1)
         except zlib.error as error:
             name = self._encoding.decode()
-            raise CallError(StatusCode.INTERNAL, f"a message is not valid {name}: {error}") from None
+            text = f"a message is not valid {name}: {error}"
+            raise CallError(StatusCode.INVALID_ARGUMENT, text) from None
         if len(content) > self._max_size:
             raise _too_large(len(content), self._max_size)
         if not decompressor.eof:
-            raise CallError(StatusCode.INTERNAL, "a compressed message is incomplete")
+            raise CallError(StatusCode.INVALID_ARGUMENT, "a compressed message is incomplete")
         return content
 
 

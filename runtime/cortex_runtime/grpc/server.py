@@ -5,6 +5,7 @@ import contextlib
 import logging
 import socket
 
+import h2corn._lib
 from h2corn import Config, Server
 from starlette.types import ASGIApp
 
@@ -19,6 +20,10 @@ _FRAME_BYTES = 4 * 1024 * 1024
 """Maximum size of a frame. A message of several frames is copied, and each frame wakes the event loop."""
 _IDLE_SECONDS = 7200
 """Time after which a connection without calls is closed. Clients keep theirs, and open another one when they need it."""
+
+
+# Prints the version and the addresses to standard error, in a format of its own and without a setting that turns it off.
+h2corn._lib.emit_banner = lambda config, tls: None
 
 
 class Http2Server:

@@ -171,15 +171,16 @@ async def answer_stream(
     infer: answers a message, given as bytes and parsed. It raises CallError.
     """
     while (message := await call.receive()) is not None:
-        response = pb.ModelStreamInferResponse()
-        request = parsed(pb.ModelInferRequest, message)
+        response, identity = pb.ModelStreamInferResponse(), ""
         try:
+            request = parsed(pb.ModelInferRequest, message)
+            identity = request.id
             response.infer_response.CopyFrom(await infer(message, request))
         except CallError as error:
             if error.code == StatusCode.UNAUTHENTICATED:
                 raise
             response.error_message = error.message
-            response.infer_response.id = request.id
+            response.infer_response.id = identity
         await call.send(response.SerializeToString())
 
 
@@ -194,5 +195,5 @@ def parsed(message: type[Any], content: bytes) -> Any:
         return message.FromString(content)
     except DecodeError as error:
         raise CallError(
-            StatusCode.INTERNAL, f"the message is not a valid {message.DESCRIPTOR.name}: {error}"
+            StatusCode.INVALID_ARGUMENT, f"the message is not a valid {message.DESCRIPTOR.name}: {error}"
         ) from None

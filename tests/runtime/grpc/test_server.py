@@ -262,12 +262,12 @@ async def test_requests_that_are_not_calls_get_a_status_of_http(served, more, st
 @pytest.mark.parametrize(
     ("content", "more", "code"),
     [
-        (b"", {}, "13"),
-        (b"\0\0\0", {}, "13"),
-        (http2.message(b"abc")[:-1], {}, "13"),
+        (b"", {}, "3"),
+        (b"\0\0\0", {}, "3"),
+        (http2.message(b"abc")[:-1], {}, "3"),
         (http2.message(b"abc", flag=1), {}, "13"),
-        (http2.message(b"abc", flag=1), {"grpc_encoding": "gzip"}, "13"),
-        (http2.message(gzip.compress(b"abc")[:-9], flag=1), {"grpc_encoding": "gzip"}, "13"),
+        (http2.message(b"abc", flag=1), {"grpc_encoding": "gzip"}, "3"),
+        (http2.message(gzip.compress(b"abc")[:-9], flag=1), {"grpc_encoding": "gzip"}, "3"),
         (http2.message(b"abc", flag=1), {"grpc_encoding": "br"}, "12"),
         (http2.message(gzip.compress(bytes(MAX_MESSAGE + 1)), flag=1), {"grpc_encoding": "gzip"}, "8"),
         (struct.pack(">BI", 0, 2**32 - 1), {}, "8"),
@@ -281,6 +281,19 @@ async def test_invalid_messages_end_the_call_alone(served, content, more, code):
         assert (await connection.response(1))[0]["grpc-status"] == code
         connection.call(3, "/test/Echo", b"still here")
         assert (await connection.response(3))[1] == http2.message(b"still here")
+
+
+async def test_the_server_prints_nothing(capfd):
+    served = Served(free_port())
+    await served.server.start(listen_reserved(f"127.0.0.1:{served.port}"))
+    async with http2.connect(served.port) as connection:
+        connection.call(1, "/test/Fail")
+        assert (await connection.response(1))[0]["grpc-status"] == "13"
+        connection.send(http2.DATA, 0, 0, b"no stream")
+    served.server.begin_stop()
+    await asyncio.wait_for(served.server.stopped(), 20)
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
 
 
 async def test_pings_are_answered_however_many(served):

@@ -299,6 +299,24 @@ def test_requests_are_counted_with_model_and_version(replica):
     assert replica.metric(count) == before + 2
 
 
+@pytest.mark.parametrize(
+    "path", [f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelReady", "/grpc.health.v1.Health/Check"]
+)
+def test_a_message_that_is_not_protobuf_is_an_invalid_argument(replica, path):
+    with pytest.raises(grpc.RpcError) as caught:
+        replica.grpc.channel.unary_unary(path)(b"\xff\xff", timeout=20)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "is not a valid" in caught.value.details()
+
+
+def test_a_message_that_is_not_protobuf_does_not_end_a_stream(replica):
+    whole = pb.ModelInferRequest(model_name="nothing", id="7").SerializeToString()
+    stream = replica.grpc.channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+    first, second = map(pb.ModelStreamInferResponse.FromString, stream(iter([b"\xff", whole]), timeout=20))
+    assert "is not a valid ModelInferRequest" in first.error_message
+    assert ("does not exist" in second.error_message, second.infer_response.id) == (True, "7")
+
+
 def test_a_handler_s_arrays(handler):
     response = infer(handler, {"inputs": [X], "parameters": {"factor": 3}}, "/v2/models/tested/infer").json()
     assert [each["data"] for each in response["outputs"]] == [[4.5, 7.5], ["a", "b"]]
