@@ -3,7 +3,7 @@
 import asyncio
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from email.utils import collapse_rfc2231_value
 from typing import Any
 
@@ -26,13 +26,16 @@ _PLAIN_JSON = frozenset(
 
 
 def require_method(scope: Scope, method: str) -> None:
-    """Raise HttpError with status 405 for a request with another method."""
-    if scope["method"] != method:
-        raise HttpError(
-            405,
-            f"{scope['method']} is not allowed for {scope['path'][:80]}; use {method}",
-            [(b"allow", method.encode())],
-        )
+    """Raise HttpError with status 405 for a request with another method. GET includes HEAD."""
+    if scope["method"] != method and (scope["method"], method) != ("HEAD", "GET"):
+        raise method_not_allowed(scope, ("GET", "HEAD") if method == "GET" else (method,))
+
+
+def method_not_allowed(scope: Scope, methods: Iterable[str]) -> HttpError:
+    """Return the error of a request with another method than these."""
+    allowed = ", ".join(methods)
+    message = f"{scope['method']} is not allowed for {scope['path'][:80]}; use {allowed}"
+    return HttpError(405, message, [(b"allow", allowed.encode())])
 
 
 async def disconnect(receive: Receive) -> None:

@@ -81,8 +81,8 @@ class Stream:
         self._timer: asyncio.Timeout | None = None
         self._left = self._stepping = self._abandoned = False
 
-    async def send(self, receive: Receive, send: Send) -> None:
-        """Send all parts. Until the first part exists, nothing is sent.
+    async def send(self, receive: Receive, send: Send, *, only_head: bool = False) -> None:
+        """Send all parts, or with only_head none. Until the first part exists, nothing is sent.
 
         Raises ClientDisconnected and RequestTimeout. Always closes the generator.
         """
@@ -97,7 +97,7 @@ class Stream:
             )
             own = [(b"content-type", kind), *([(b"cache-control", b"no-cache")] if self._as_events else [])]
             await send({"type": "http.response.start", "status": 200, "headers": own})
-            while part is not _END:
+            while part is not _END and not only_head:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 if self._left:
                     raise ClientDisconnected

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from cortex_api import Document, units
 from cortex_runtime.errors import ClientDisconnected, HttpError, UserError
 from cortex_runtime.http import api_keys
-from cortex_runtime.http.request_body import as_utf8, is_json, media_type, read_body
+from cortex_runtime.http.request_body import as_utf8, is_json, media_type, method_not_allowed, read_body
 from cortex_runtime.http.response import JSON, error_body, error_of, send
 from cortex_runtime.jobs.gateway_docs import GatewayDocs
 from cortex_runtime.jobs.metrics import GatewayMetrics
@@ -119,6 +119,8 @@ class Gateway:
                     [(b"allow", b"POST")],
                 )
             return await self._take(receive, headers)
+        if self._docs is not None and self._docs.serves(path):
+            raise method_not_allowed(scope, ("GET", "HEAD"))
         identity, slash, action = path[1:].partition("/")
         if not _ID(identity) or (slash and action != "retry"):
             raise HttpError(404, f"{path[:80]} not found; use POST / to submit a job and GET /ID to read it")
@@ -126,14 +128,16 @@ class Gateway:
             if verb != "POST":
                 raise HttpError(405, f"method {verb} not allowed for {path}; use POST", [(b"allow", b"POST")])
             record = await self._retry(identity)
-        elif verb == "GET":
+        elif verb in ("GET", "HEAD"):
             wait = _wait(scope["query_string"])
             record = await self._find(identity, wait)
         elif verb == "DELETE":
             record = await self._queue.cancel(identity)
         else:
             raise HttpError(
-                405, f"method {verb} not allowed for a job; use GET or DELETE", [(b"allow", b"GET, DELETE")]
+                405,
+                f"method {verb} not allowed for a job; use GET or DELETE",
+                [(b"allow", b"GET, HEAD, DELETE")],
             )
         if record is None:
             raise HttpError(404, f"job {identity} not found, or its result has expired (queue.retention)")

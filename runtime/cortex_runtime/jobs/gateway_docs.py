@@ -23,6 +23,10 @@ class GatewayDocs:
         """Return whether a request reads the document."""
         return scope["path"] == _DOCUMENT and scope["method"] in ("GET", "HEAD")
 
+    def serves(self, path: str) -> bool:
+        """Return whether a path is that of the document or of the page."""
+        return path in (_DOCUMENT, _PAGE)
+
     async def document(self) -> bytes:
         """Return the document."""
         if self._content is None:

@@ -29,6 +29,7 @@ from cortex_runtime.clients import served
 from cortex_runtime.errors import HttpError
 from cortex_runtime.http import api_keys
 from cortex_runtime.http.protocol import Answer
+from cortex_runtime.http.request_body import method_not_allowed
 from cortex_runtime.logs.access_log import AccessLog
 from cortex_runtime.logs.records import request_id as request_id_variable
 from cortex_runtime.serving import openai, protocols
@@ -227,6 +228,9 @@ class App:
 
 async def _reraise(request: Request, error: Exception) -> Response:
     """Raise the exception again. Starlette would answer it; `Admission` answers it in the same format as all errors."""
+    allowed = (getattr(error, "headers", None) or {}).get("Allow")
+    if getattr(error, "status_code", 0) == 405 and allowed:
+        raise method_not_allowed(request.scope, sorted(allowed.split(", ")))
     raise error
 
 

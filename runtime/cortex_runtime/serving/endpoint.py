@@ -223,7 +223,7 @@ class Endpoint:
         accepts = next((value for name, value in scope["headers"] if name == b"accept"), b"")
         as_events = b"text/event-stream" in accepts.lower()
         stream = response.Stream(parts, self._threads.run_plain, self._limits.timeout, as_events)
-        await stream.send(receive, send)
+        await stream.send(receive, send, only_head=scope["method"] == "HEAD")
 
 
 def is_plain(result: Any) -> bool:
@@ -233,7 +233,7 @@ def is_plain(result: Any) -> bool:
 
 def is_browser(scope: Scope) -> bool:
     """Return whether a browser opens the URL of a request."""
-    return scope["method"] == "GET" and any(
+    return scope["method"] in ("GET", "HEAD") and any(
         name == b"accept" and b"text/html" in value for name, value in scope["headers"]
     )
 
@@ -245,7 +245,7 @@ class Resource:
         self.endpoints = endpoints
         self.entry: ASGIApp | None = None
         self._path = path
-        self._allow = ", ".join(endpoints)
+        self._allow = ", ".join((*endpoints, "HEAD") if "GET" in endpoints else endpoints)
         self._display_name = "this API" if path == "/" else path
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -253,6 +253,9 @@ class Resource:
         if self._path != "/":
             scope[ROUTE] = self._path
         endpoint = self.endpoints.get(scope["method"])
+        if endpoint is None and scope["method"] == "HEAD":
+            # The server sends the headers of the response without its body.
+            endpoint = self.endpoints.get("GET")
         if endpoint is None:
             if self.entry is not None and is_browser(scope):
                 return self.entry(scope, receive, send)

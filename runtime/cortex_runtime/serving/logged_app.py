@@ -169,4 +169,4 @@ class _Receive:
 
 def _is_own(scope: Scope) -> bool:
     """Return whether a request has no payload of the API."""
-    return scope["method"] == "GET" and is_runtime_path(scope["path"])
+    return scope["method"] in ("GET", "HEAD") and is_runtime_path(scope["path"])

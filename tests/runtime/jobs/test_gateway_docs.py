@@ -28,6 +28,18 @@ def test_document_and_page_are_served(url: str) -> None:
     assert httpx.get(url).status_code == 405
     assert httpx.get(f"{url}/docs/", follow_redirects=True).url.path == "/docs"
     assert httpx.get(f"{url}/docs/none.js").status_code == 404
+    for path in ("/docs", "/openapi.json"):
+        refused = httpx.post(url + path)
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+        assert refused.json()["error"] == f"POST is not allowed for {path}; use GET, HEAD"
+
+
+def test_head_is_get_without_a_body(url: str) -> None:
+    identity = httpx.post(url, json=[1]).json()["id"]
+    for path in ("/docs", "/openapi.json", f"/{identity}"):
+        expected, answer = httpx.get(url + path), httpx.head(url + path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-length"] == expected.headers["content-length"]
 
 
 def test_responses_are_as_the_document_describes_them(url: str) -> None:

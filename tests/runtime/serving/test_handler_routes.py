@@ -144,7 +144,7 @@ def test_a_route_answers(replica, method, path, json, status, text):
         ("POST", "/embed", "error", 500, "internal server error"),
         ("GET", "/embed", None, 405, "GET is not allowed; /embed handles POST"),
         ("PUT", "/", None, 405, "PUT is not allowed; this API handles POST"),
-        ("POST", "/items/7", None, 405, "POST is not allowed; /items/{id:int} handles GET, DELETE"),
+        ("POST", "/items/7", None, 405, "POST is not allowed; /items/{id:int} handles GET, DELETE, HEAD"),
         ("GET", "/items/x", None, 404, "/items/x not found; the API is at /, "),
         ("GET", "/items/" + 5000 * "9", None, 404, f"/items/{73 * '9'} not found; the API is at /, "),
         ("GET", "/weights/" + 400 * "9", None, 404, f"/weights/{71 * '9'} not found; the API is at /, "),

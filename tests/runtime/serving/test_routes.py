@@ -148,7 +148,7 @@ def test_an_endpoint_of_the_handler_is_a_route(serve):
         ("POST", "/call", b"0" * 1001, 413, "the body is larger than the limit of 1000 bytes (maxBodySize)"),
         ("GET", "/nowhere", None, 404, "/nowhere not found; the API is at /"),
         ("GET", "/echo/", None, 404, "/echo/ not found; the API is at /"),
-        ("GET", "/echo", None, 405, "Method Not Allowed"),
+        ("GET", "/echo", None, 405, "GET is not allowed for /echo; use POST"),
     ],
 )
 def test_every_exception_is_an_error_with_the_request_id(serve, method, path, content, status, error):
