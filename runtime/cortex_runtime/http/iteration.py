@@ -35,7 +35,7 @@ class Iteration:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._callers: deque[Caller] = deque()
-        self._unsent: list[BufferedTransport] = []
+        self._unsent: deque[BufferedTransport] = deque()
         self._is_scheduled = False
 
     def add_call(self, caller: Caller) -> None:
@@ -55,22 +55,26 @@ class Iteration:
 
     def _run(self) -> None:
         callers = self._callers
-        while callers:
-            for _ in range(min(len(callers), _CALLS)):
-                caller = callers.popleft()
-                try:
-                    caller.call()
-                except Exception:
-                    log.exception("a request failed outside of the handler")
-                    caller.fail()
+        try:
+            while callers:
+                for _ in range(min(len(callers), _CALLS)):
+                    caller = callers.popleft()
+                    try:
+                        caller.call()
+                    except Exception:
+                        log.exception("a request failed outside of the handler")
+                        caller.fail()
+                self._send()
             self._send()
-        self._send()
-        self._is_scheduled = False
+        finally:
+            self._is_scheduled = False
+            if callers or self._unsent:
+                self._schedule()
 
     def _send(self) -> None:
-        unsent, self._unsent = self._unsent, []
-        for transport in unsent:
-            transport.flush()
+        unsent = self._unsent
+        while unsent:
+            unsent.popleft().flush()
 
 
 _iterations: WeakKeyDictionary[asyncio.AbstractEventLoop, Iteration] = WeakKeyDictionary()

@@ -117,6 +117,23 @@ async def test_the_end_comes_after_what_is_written(end, event):
     assert raw.closed is (end == "close")
 
 
+async def test_a_send_that_fails_stops_no_other():
+    loop = asyncio.get_running_loop()
+    failures = []
+    loop.set_exception_handler(lambda _loop, failure: failures.append(failure["exception"]))
+    (faulty, raw, _), (transport, _, events) = buffered(), buffered()
+    raw.events = None
+    faulty.write(b"a")
+    transport.write(b"b")
+    while not events:
+        await asyncio.sleep(0)
+    assert events == [b"b"]
+    assert isinstance(failures[0], AttributeError)
+    transport.write(b"c")
+    await asyncio.sleep(0)
+    assert events == [b"b", b"c"]
+
+
 async def test_nothing_is_sent_on_a_closed_connection():
     transport, raw, events = buffered()
     transport.write(b"late")
