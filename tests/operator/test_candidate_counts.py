@@ -1,5 +1,6 @@
 """What stable replicas count is added up, survives their end, and exceeds the thresholds of a rollback when it should."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,6 +32,8 @@ def recent(**fields: Any) -> Recent:
 
 def test_a_report_is_read() -> None:
     assert parse(REPORT, "v") == Counts(17, 5, 4, 1)
+    assert parse({**REPORT, "late": 4}, "v") == Counts(17, 5, 4, 1, late=4)
+    assert parse({**REPORT, "late": 6}, "v") == Counts(17, 5, 4, 1, late=5)
 
 
 def test_a_report_of_another_version_is_ignored() -> None:
@@ -125,6 +128,52 @@ def test_a_candidate_that_breaks_late_is_found_in_the_last_minute() -> None:
     # 300 of the last 6,000 requests are exactly 5%.
     assert second == 904
     assert history.recent.total.errors / history.recent.total.requests < 0.01
+
+
+def seconds_to_rollback(late: Callable[[int], bool], rate: int, until: int = 200) -> int | None:
+    """Return the second in which a candidate with `rate` requests each second is rolled back, or None.
+
+    late: whether it does not answer in time during a second.
+    """
+    history, requests, unanswered = History("v", 100), 0, 0
+    for second in range(until):
+        history.add(float(second), {"a": Counts(requests, unanswered, late=unanswered)}, {"a"})
+        if exceeded(rules(errorRate="5%"), history.recent):
+            return second
+        requests += rate
+        unanswered += rate if late(second) else 0
+    return None
+
+
+@pytest.mark.parametrize("rate", [5, 25, 1000])
+@pytest.mark.parametrize("start", [0, 1, 5, 100])
+def test_one_short_stall_does_not_end_a_release(rate: int, start: int) -> None:
+    assert seconds_to_rollback(lambda second: start <= second < start + 3, rate) is None
+
+
+@pytest.mark.parametrize("rate", [1, 10, 25, 50, 1000])
+def test_a_candidate_that_hangs_is_rolled_back_within_five_seconds(rate: int) -> None:
+    found = seconds_to_rollback(lambda second: True, rate)
+    assert found is not None
+    assert found <= max(100 / rate, 4)
+    found = seconds_to_rollback(lambda second: second >= 120, rate)
+    # At a low rate, more than 5% of the last minute, or of the last 100 requests.
+    assert found is not None
+    assert found - 120 <= 7
+
+
+def test_stalls_that_return_end_a_release() -> None:
+    assert seconds_to_rollback(lambda second: second % 30 in (10, 11, 12, 13), 25) is not None
+
+
+def test_a_candidate_that_does_not_answer_the_last_requests_is_rolled_back() -> None:
+    history = History("v", 100)
+    history.add(0.0, {"a": Counts(100)}, {"a"})
+    history.add(1.0, {"a": Counts(200, 100, late=100)}, {"a"})
+    history.add(4.0, {"a": Counts(200, 100, late=100)}, {"a"})
+    assert exceeded(rules(), history.recent) is None
+    history.add(5.0, {"a": Counts(200, 100, late=100)}, {"a"})
+    assert exceeded(rules(), history.recent) is not None
 
 
 def test_a_slow_candidate_is_judged_by_its_last_requests_however_long_they_took() -> None:

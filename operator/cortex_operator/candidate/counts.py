@@ -16,6 +16,8 @@ from cortex_api.contract import CANDIDATE
 
 WINDOW = 60.0
 """Seconds over which rates are computed; longer while there are fewer requests than a decision needs."""
+STALL = 3.5
+"""Seconds without responses that do not count as errors, once in a window: a node that stalls is not a fault of the candidate."""
 _MAX_COUNT = 2**53
 _MAX_BUCKETS = 256
 
@@ -24,9 +26,9 @@ _MAX_BUCKETS = 256
 class Counts:
     """Counts of one replica or of several.
 
-    requests: those assigned to the candidate, and copies. errors: those of them that it did not answer. compared, differing:
-    pairs of responses. bounds: upper bounds of the buckets of durations, in seconds. stable, candidate: requests in each bucket
-    that the replicas of the version answered, and above the last bound.
+    requests: those assigned to the candidate, and copies. errors: those of them that it did not answer. late: those of the errors
+    where no response arrived in time. compared, differing: pairs of responses. bounds: upper bounds of the buckets of durations,
+    in seconds. stable, candidate: requests in each bucket that the replicas of the version answered, and above the last bound.
     """
 
     requests: int = 0
@@ -36,6 +38,7 @@ class Counts:
     bounds: tuple[float, ...] = ()
     stable: tuple[int, ...] = ()
     candidate: tuple[int, ...] = ()
+    late: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         return self._combined(other, 1)
@@ -55,6 +58,7 @@ class Counts:
             self.bounds or other.bounds,
             sums(self.stable, other.stable),
             sums(self.candidate, other.candidate),
+            self.late + sign * other.late,
         )
 
     def is_before(self, later: "Counts") -> bool:
@@ -72,11 +76,14 @@ def parse(answer: Any, version: str) -> Counts | None:
     if not isinstance(answer, dict) or answer.get("version") != version:
         return None
     names = ("requests", "errors", "compared", "differing", "failed")
-    numbers: list[Any] = [answer.get(name) for name in names]
+    # Replicas of an earlier version do not count late requests.
+    numbers: list[Any] = [*(answer.get(name) for name in names), answer.get("late", 0)]
     if not all(map(_is_count, numbers)):
         return None
-    requests, errors, compared, differing, failed = numbers
-    return Counts(requests + compared + failed, errors + failed, compared, differing)
+    requests, errors, compared, differing, failed, late = numbers
+    return Counts(
+        requests + compared + failed, errors + failed, compared, differing, late=min(late, errors + failed)
+    )
 
 
 def parse_durations(answer: Any, component: str) -> Counts | None:
@@ -101,12 +108,16 @@ def _is_count(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Recent:
-    """Counts over a recent time, one for each of the measures, and `total` since the version became active."""
+    """Counts over a recent time, one for each of the measures, and `total` since the version became active.
+
+    stalled: requests of `requests` that were late during one stall of up to STALL seconds.
+    """
 
     requests: Counts = Counts()
     compared: Counts = Counts()
     latency: Counts = Counts()
     total: Counts = Counts()
+    stalled: int = 0
 
 
 class _Window:
@@ -115,10 +126,12 @@ class _Window:
     def __init__(self, measure: Callable[[Counts], int], enough: int) -> None:
         self._measure = measure
         self._enough = enough
-        self._sums: deque[tuple[float, Counts]] = deque([(float("-inf"), Counts())])
+        self._sums: deque[tuple[float, Counts]] = deque()
 
     def add(self, now: float, total: Counts) -> Counts:
         """Add the sums at a time. Returns the counts of the window that ends then."""
+        if not self._sums:
+            self._sums.append((now, Counts()))
         if self._count(self._sums[-1][1], total) >= max(1, self._enough // 50):
             self._sums.append((now, total))
         while len(self._sums) > 1 and self._sums[1][0] <= now - WINDOW:
@@ -126,6 +139,22 @@ class _Window:
                 break
             self._sums.popleft()
         return total - self._sums[0][1]
+
+    def stalled(self, now: float) -> int:
+        """Return the late requests of the STALL seconds of the window that have most of them.
+
+        0 if this time is over and nothing arrived after it: then nothing shows that the candidate answers again.
+        """
+        sums = list(self._sums)
+        first, most, end = 0, 0, len(sums) - 1
+        for last in range(1, len(sums)):
+            while sums[last][0] - sums[first][0] > STALL:
+                first += 1
+            late = sums[last][1].late - sums[first][1].late
+            if late > most:
+                most, end = late, last
+        is_last = end == len(sums) - 1
+        return 0 if is_last and now - sums[end][0] > STALL else most
 
     def _count(self, before: Counts, after: Counts) -> int:
         return self._measure(after) - self._measure(before)
@@ -177,6 +206,7 @@ class History:
             self._compared.add(now, total),
             self._latency.add(now, total),
             total,
+            self._requests.stalled(now),
         )
 
     def _put(self, part: tuple[str, bool], counts: Counts) -> None:

@@ -21,10 +21,11 @@ class Exceeded:
 def exceeded(rules: Rollback, recent: Recent) -> Exceeded | None:
     """Return the first threshold that is exceeded; None while none is, or while there are too few requests."""
     enough, counts = rules.min_requests, recent.requests
-    if counts.requests >= enough:
-        rate = counts.errors / counts.requests
+    errors, requests = counts.errors - recent.stalled, counts.requests - recent.stalled
+    if counts.requests >= enough and requests:
+        rate = errors / requests
         if rate > share_of(rules.error_rate):
-            text = f"the candidate failed to answer {counts.errors} of {counts.requests} requests ({percentage(rate)})"
+            text = f"the candidate failed to answer {errors} of {requests} requests ({percentage(rate)})"
             return Exceeded("ErrorRate", f"{text}; rollback.errorRate is {rules.error_rate}")
     counts = recent.compared
     if rules.disagreement is not None and counts.compared >= enough:

@@ -128,7 +128,7 @@ class SplitApp:
             await self._answer_stable(self._app, False, scope, receive, send)
             return
         if session.breaker.is_open or self._forwarded > self._most_forwarded:
-            self._count(counters.DIVERTED, counted)
+            self._count_error(counters.DIVERTED, counted, session.breaker.is_hang)
             await self._answer_stable(self._app, session.breaker.take_probe(), scope, receive, send)
             return
         body = BufferedBody(receive)
@@ -150,7 +150,7 @@ class SplitApp:
         except ClientDisconnected:
             pass
         except CandidateFailed as error:
-            self._count(counters.FALLBACK, counted)
+            self._count_error(counters.FALLBACK, counted, error.is_late)
             log.debug("the stable version answers for the candidate: %s", error)
             _set_header(scope, (_REQUEST_ID, request.request_id.encode()))
             await self._answer_stable(self._app, False, scope, body, send)
@@ -190,9 +190,9 @@ class SplitApp:
         request_id = self._app.admission.choose_request_id(fields.get(_REQUEST_ID))
         return Request(scope["method"], target, scope["headers"], body, request_id)
 
-    def _count(self, cell: int, counted: bool) -> None:
+    def _count_error(self, cell: int, counted: bool, is_late: bool) -> None:
         if counted:
-            self._counters.add(cell)
+            self._counters.add_error(cell, is_late)
 
 
 class _StableResponse:

@@ -31,6 +31,8 @@ class Breaker:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.is_open = False
+        self.is_hang = False
+        """Whether it has opened because the candidate hangs."""
         self._on_change, self._on_hang = on_change, on_hang
         self._clock = clock
         self._recent: deque[bool] = deque(maxlen=_REMEMBERED)
@@ -64,7 +66,7 @@ class Breaker:
     def record_hang(self, reason: str) -> None:
         """Record that the candidate answers nothing."""
         if not self.is_open:
-            self._open(reason)
+            self._open(reason, is_hang=True)
             self._on_hang()
 
     def take_probe(self) -> bool:
@@ -76,17 +78,17 @@ class Breaker:
         self._next_probe = now + self._pause
         return True
 
-    def _open(self, reason: str) -> None:
+    def _open(self, reason: str, is_hang: bool = False) -> None:
         now = self._clock()
         if now - self._closed_at > _SETTLED or not self._pause:
             self._pause = _FIRST_PAUSE
-        self.is_open = True
+        self.is_open, self.is_hang = True, is_hang
         self._next_probe = now + self._pause
         log.warning("the candidate does not answer (%s); the stable version answers its requests", reason)
         self._on_change(True)
 
     def _close(self) -> None:
-        self.is_open = False
+        self.is_open = self.is_hang = False
         self._closed_at = self._clock()
         self._recent.clear()
         log.info("the candidate answers again")

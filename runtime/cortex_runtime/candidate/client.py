@@ -39,11 +39,14 @@ _SET_BY_CLIENT = HOP_BY_HOP | {b"content-length", b"expect"}
 
 
 class CandidateFailed(Exception):
-    """The candidate has not answered; the message is the reason. status: of a response from 500 on; 0 without a response."""
+    """The candidate has not answered; the message is the reason.
 
-    def __init__(self, reason: str, status: int = 0) -> None:
+    status: of a response from 500 on; 0 without a response. is_late: whether no response arrived in time.
+    """
+
+    def __init__(self, reason: str, status: int = 0, is_late: bool = False) -> None:
         super().__init__(reason)
-        self.status = status
+        self.status, self.is_late = status, is_late
 
 
 @dataclass(slots=True)

@@ -23,10 +23,11 @@ from cortex_runtime.metrics.shared_memory import BUCKETS, SharedMetrics
     COMPARED,
     DIFFERING,
     FAILED,
+    LATE,
     _STABLE_SECONDS,
     _CANDIDATE_SECONDS,
     _STABLE_HISTOGRAM,
-) = range(13)
+) = range(14)
 _CANDIDATE_HISTOGRAM = _STABLE_HISTOGRAM + len(BUCKETS) + 1
 _CELLS = _CANDIDATE_HISTOGRAM + len(BUCKETS) + 1
 _BOUNDS = (*BUCKETS, float("inf"))
@@ -66,6 +67,12 @@ class WorkerCounters:
     def add(self, cell: int) -> None:
         """Count one event."""
         self._cells[cell] += 1.0
+
+    def add_error(self, cell: int, is_late: bool) -> None:
+        """Count a request that the candidate has not answered. is_late: because no response arrived in time."""
+        self.add(cell)
+        if is_late:
+            self.add(LATE)
 
     def move(self, source: int, target: int) -> None:
         """Count an event that was counted as another one."""
@@ -110,7 +117,11 @@ class WorkerCounters:
 
 @dataclass(frozen=True)
 class Totals:
-    """The sums over all workers. stable, candidate: counts for each of BUCKETS and for +Inf, then the sum of seconds."""
+    """The sums over all workers.
+
+    late: errors because no response arrived in time. stable, candidate: counts for each of BUCKETS and for +Inf, then the sum of
+    seconds.
+    """
 
     answered: int
     fallback: int
@@ -121,6 +132,7 @@ class Totals:
     compared: int
     differing: int
     failed: int
+    late: int
     is_open: bool
     stable: list[float]
     candidate: list[float]
@@ -135,6 +147,7 @@ class Totals:
             "mirrored": self.mirrored,
             "dropped": self.dropped,
             "failed": self.failed,
+            "late": self.late,
             "compared": self.compared,
             "differing": self.differing,
             "breaker": "open" if self.is_open else "closed",
@@ -167,6 +180,7 @@ def totals(shared: SharedMetrics, version: str) -> Totals:
         compared=int(sums[COMPARED]),
         differing=int(sums[DIFFERING]),
         failed=int(sums[FAILED]),
+        late=int(sums[LATE]),
         is_open=is_open,
         stable=[*sums[_STABLE_HISTOGRAM:_CANDIDATE_HISTOGRAM], sums[_STABLE_SECONDS]],
         candidate=[*sums[_CANDIDATE_HISTOGRAM:_CELLS], sums[_CANDIDATE_SECONDS]],

@@ -72,7 +72,7 @@ class Forwarder:
                 raise ClientDisconnected from None
             reason = f"no response within {seconds:.3g} s"
             self._breaker.record_failure(reason, is_timeout=True)
-            raise CandidateFailed(reason) from None
+            raise CandidateFailed(reason, is_late=True) from None
         except CandidateFailed as error:
             self._breaker.record_failure(str(error))
             raise

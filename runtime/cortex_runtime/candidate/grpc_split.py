@@ -79,7 +79,7 @@ class GrpcSplit:
             return await self._answer_stable(message, call, session.select_mirrored())
         counted = selected is Selected.WEIGHTED
         if session.breaker.is_open:
-            self._count(counters.DIVERTED, counted)
+            self._count_error(counters.DIVERTED, counted, session.breaker.is_hang)
             return await self._answer_stable(message, call, session.breaker.take_probe())
         request_id = self._admission.choose_request_id(call.headers.get(_REQUEST_ID))
         began = perf_counter()
@@ -88,7 +88,7 @@ class GrpcSplit:
                 lambda: self._client.infer(message, call.headers, request_id, ())
             )
         except CandidateFailed as error:
-            self._count(counters.FALLBACK, counted)
+            self._count_error(counters.FALLBACK, counted, error.is_late)
             log.debug("the stable version answers for the candidate: %s", error)
             call.headers[_REQUEST_ID] = request_id.encode()
             return await self._answer_stable(message, call, False)
@@ -139,9 +139,9 @@ class GrpcSplit:
 
         await answer_stream(call, infer)
 
-    def _count(self, cell: int, counted: bool) -> None:
+    def _count_error(self, cell: int, counted: bool, is_late: bool) -> None:
         if counted:
-            self._counters.add(cell)
+            self._counters.add_error(cell, is_late)
 
 
 def _answer(content: bytes) -> Answer:

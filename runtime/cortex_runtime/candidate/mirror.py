@@ -117,7 +117,8 @@ class Mirror:
             await self._record(request, stable, await answer(request))
         except CandidateFailed as error:
             # A candidate that copies overload does not fail.
-            self._counters.add(counters.DROPPED if error.status == _OVERLOADED else counters.FAILED)
+            cell = counters.DROPPED if error.status == _OVERLOADED else counters.FAILED
+            self._counters.add_error(cell, error.is_late)
             log.debug("a mirrored request failed: %s", error)
         except Exception:
             self._counters.add(counters.FAILED)

@@ -69,7 +69,7 @@ class Session:
             return True
         if selected:
             # So that a candidate that gets only copies is rolled back.
-            self.counters.add(FAILED)
+            self.counters.add_error(FAILED, self.breaker.is_hang)
         return False
 
     def describe(self, topic: str) -> dict[str, Any]:

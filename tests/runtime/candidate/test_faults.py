@@ -22,6 +22,7 @@ def test_a_candidate_with_a_fault_loses_no_request_and_is_asked_again_when_it_wo
     assert report["requests"] == pytest.approx(250, abs=2)
     assert report["errors"] >= 400 // 2 - 2
     assert report["fallbacks"] < 50
+    assert report["late"] == (report["errors"] if fault == "hang" else 0)
     assert pair.stable.metric('cortex_candidate_requests_total{outcome="diverted"}') > 150
     pair.fault.unlink()
     pair.candidate.until(lambda: pair.client.post("/", json=1) and pair.report()["breaker"] == "closed")

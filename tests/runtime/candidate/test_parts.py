@@ -155,11 +155,11 @@ def test_counts_of_the_workers_are_added_up_and_start_from_zero_with_each_versio
         worker.add(counters.ANSWERED)
         worker.record_candidate(0.002)
         worker.record_stable(0.0001)
-    workers[0].add(counters.FALLBACK)
-    workers[1].add(counters.DIVERTED)
+    workers[0].add_error(counters.FALLBACK, is_late=True)
+    workers[1].add_error(counters.DIVERTED, is_late=False)
     workers[1].set_breaker(True)
     report = totals(shared, "v1").as_json()
-    assert (report["requests"], report["errors"], report["fallbacks"]) == (4, 2, 1)
+    assert (report["requests"], report["errors"], report["fallbacks"], report["late"]) == (4, 2, 1, 1)
     assert report["breaker"] == "open"
     assert report["latency"]["stable"][0] == 2
     assert len(report["latency"]["candidate"]) == len(report["latency"]["bounds"]) + 1
