@@ -31,7 +31,10 @@ class ReloadSplit(msgspec.Struct, frozen=True):
 
 
 class Describe(msgspec.Struct, frozen=True):
-    """To a worker: send a `Description`. topic: "interface", or "classes" or "differences" of the compared responses."""
+    """To a worker: send a `Description`.
+
+    topic: "interface", or "classes" or "differences" of the compared responses; of a job worker "jobs".
+    """
 
     id: str
     topic: str

@@ -26,10 +26,11 @@ from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.http.server import Server
 from cortex_runtime.jobs.dispatcher import Dispatcher
 from cortex_runtime.jobs.gateway import read_document
+from cortex_runtime.jobs.interface import InterfacePublisher
 from cortex_runtime.jobs.job_process import JobProcess, jobs_per_process, jobs_per_replica
 from cortex_runtime.jobs.metrics import ConsumerMetrics
 from cortex_runtime.logs import records
-from cortex_runtime.messages import Stop
+from cortex_runtime.messages import Description, Message, Stop
 from cortex_runtime.processes import garbage
 from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.listener import listen
@@ -69,6 +70,9 @@ class Consumer:
         self._admin_listener = listen(options.host, options.admin_port)
         self._metrics = ConsumerMetrics(lambda: self._dispatcher.running())
         self._tracing = open_tracing(document)
+        self._interface = InterfacePublisher(queue.backend)
+        self._can_reload = options.reload or options.development is not None
+        self._launched = 0
         limit = jobs_per_replica(document.async_spec.handler)
         self._dispatcher = self._new_dispatcher(queue, limit)
         # No hang_timeout: a job may take any time.
@@ -90,6 +94,7 @@ class Consumer:
         loop.add_signal_handler(signal.SIGINT, self._pool.stop)
         admin = self._admin_server()
         serving = asyncio.create_task(admin.serve(sockets=[self._admin_listener]))
+        publishing = asyncio.create_task(self._interface.run())
         dispatching: asyncio.Task[None] | None = None
         try:
             with self._start_trace:
@@ -109,6 +114,8 @@ class Consumer:
             log.info("stopped before the workers were started")
         finally:
             self._pool.stop()
+            publishing.cancel()
+            await asyncio.gather(publishing, return_exceptions=True)
             if dispatching is not None:
                 dispatching.cancel()
                 await asyncio.gather(dispatching, return_exceptions=True)
@@ -123,14 +130,29 @@ class Consumer:
         return 0
 
     async def _launch(self, slot: int) -> JobProcess:
+        describes = self._describes()
         spawned = await self._pool.spawn(slot)
         return JobProcess(
             *spawned,
             slot,
-            self._pool.on_report,
+            self._on_report,
             capacity=self._capacity,
             on_change=self._dispatcher.on_worker_change,
+            describes=describes,
         )
+
+    def _describes(self) -> bool:
+        """Return whether the next process describes the handler: the first one, and later ones that may have other code."""
+        handler, number = self._document.spec.handler, self._launched
+        self._launched += 1
+        is_needed = self._can_reload or not self._interface.is_known
+        return handler.docs and (number == 0 or (is_needed and number >= handler.processes_per_replica))
+
+    def _on_report(self, report: Message) -> None:
+        if isinstance(report, Description):
+            self._interface.set(report.body)
+        else:
+            self._pool.on_report(report)
 
     def _problem(self) -> NotReady | None:
         problem = self._pool.problem()

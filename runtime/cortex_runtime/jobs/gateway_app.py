@@ -52,7 +52,7 @@ class Gateway:
         self._max_body = units.parse_bytes(document.spec.handler.max_body_size)
         self._webhook = document.async_spec.webhook
         self._keys = api_keys.load(document)
-        self._docs = GatewayDocs(document) if document.spec.handler.docs else None
+        self._docs = GatewayDocs(document, queue.backend) if document.spec.handler.docs else None
         self._access = AccessLog(document.spec.handler.log_level)
         self._ids = RequestIds()
         self.draining = asyncio.Event()

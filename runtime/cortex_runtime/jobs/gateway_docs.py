@@ -6,6 +6,8 @@ from starlette.types import Scope
 
 from cortex_api import Document
 from cortex_runtime.http.response import TEXT
+from cortex_runtime.jobs.interface import InterfaceReader
+from cortex_runtime.queues.base import Backend
 
 Found = tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]
 """Status, content type, body and further headers."""
@@ -15,9 +17,10 @@ _DOCUMENT, _PAGE = "/openapi.json", "/docs"
 class GatewayDocs:
     """Finds the requests for them, and answers these."""
 
-    def __init__(self, api: Document) -> None:
+    def __init__(self, api: Document, backend: Backend) -> None:
         self._api = api
-        self._content: bytes | None = None
+        self._interface = InterfaceReader(backend)
+        self._known: tuple[bytes, bytes] | None = None
 
     def asks_for_document(self, scope: Scope) -> bool:
         """Return whether a request reads the document."""
@@ -28,12 +31,16 @@ class GatewayDocs:
         return path in (_DOCUMENT, _PAGE)
 
     async def document(self) -> bytes:
-        """Return the document."""
-        if self._content is None:
-            from cortex_runtime.openapi.jobs import document
+        """Return the document, with the types of the handler if a worker has stored them."""
+        interface = await self._interface.read()
+        if self._known is None or self._known[0] != interface:
+            self._known = interface, await asyncio.to_thread(self._write, interface)
+        return self._known[1]
 
-            self._content = await asyncio.to_thread(document, self._api)
-        return self._content
+    def _write(self, interface: bytes) -> bytes:
+        from cortex_runtime.openapi import jobs
+
+        return jobs.document(self._api, jobs.read(interface))
 
     def page(self, scope: Scope) -> Found | None:
         """Return the response to a request for the page or one of its files, which need no API key; None for other requests."""

@@ -10,6 +10,7 @@ from cortex_runtime import messages
 from cortex_runtime.messages import (
     CancelJob,
     Command,
+    Describe,
     JobCompleted,
     JobFailed,
     JobProgress,
@@ -47,11 +48,16 @@ class RunningJob:
 
 @dataclass
 class JobProcess(ChildProcess):
-    """One process. capacity: jobs that it runs at the same time. on_change: called when it gets ready, ends a job or exits."""
+    """One process.
+
+    capacity: jobs that it runs at the same time. on_change: called when it gets ready, ends a job or exits. describes: whether it
+    sends the interface of its handler once it is ready.
+    """
 
     capacity: int = 1
     on_change: Callable[["JobProcess"], None] = lambda worker: None
     jobs: dict[str, RunningJob] = field(default_factory=dict)
+    describes: bool = False
     is_ready: bool = False
     is_stopping: bool = False
     _attempts: int = 0
@@ -61,6 +67,8 @@ class JobProcess(ChildProcess):
         """Wait until it can run jobs. Raises StartError."""
         await super().wait_until_ready()
         self.is_ready = True
+        if self.describes:
+            self.send(Describe("", "jobs"))
         self.on_change(self)
 
     def send(self, command: Command) -> None:

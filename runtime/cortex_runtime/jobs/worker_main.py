@@ -37,6 +37,8 @@ from cortex_runtime.logs.tracebacks import printable, text_of
 from cortex_runtime.messages import (
     CancelJob,
     ControlChannel,
+    Describe,
+    Description,
     JobCompleted,
     JobFailed,
     JobProgress,
@@ -106,8 +108,22 @@ class Jobs:
                 threading.Thread(
                     target=worker_lifecycle.refresh_models, args=(self._handler,), daemon=True
                 ).start()
+            elif isinstance(command, Describe):
+                threading.Thread(target=self._describe, daemon=True).start()
         # The consumer is gone, and with it the leases of all jobs that run here.
         os._exit(1)
+
+    def _describe(self) -> None:
+        """Send the interface of the handler, for the OpenAPI document of the gateway."""
+        from cortex_runtime.openapi import job_interface
+
+        try:
+            content = job_interface.describe(self._handler)
+        except Exception:
+            # Of code of a type, such as a schema that it writes itself. Jobs run without a description.
+            log.exception("the OpenAPI document does not describe the handler")
+            content = job_interface.UNKNOWN
+        self._control.send(Description("", content))
 
     def _end_if_idle(self) -> None:
         if self._is_stopping and not self._running:

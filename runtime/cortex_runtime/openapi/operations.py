@@ -89,12 +89,13 @@ def add(frame: Frame, schemas: Schemas, path: str, verb: str, described: Describ
     # Clients such as browsers cannot send a body with GET.
     has_body = method.takes_payload and verb != "GET"
     if has_body:
-        operation["requestBody"] = _body(schemas, described, requests or described.samples or {})
+        operation["requestBody"] = request_body(schemas, described, requests or described.samples or {})
     errors = (*(BODY_ERRORS if has_body else ()), *CALL_ERRORS)
     frame.add(_PARAMETER.sub(r"{\1}", path), verb, operation, errors)
 
 
-def _body(schemas: Schemas, described: Described, examples: Mapping[str, Any]) -> Schema:
+def request_body(schemas: Schemas, described: Described, examples: Mapping[str, Any]) -> Schema:
+    """Return the request body object of a method. It is complete after `Schemas.finish`."""
     content: dict[str, Schema]
     hint = described.payload
     if described.payload_schema is not None:
@@ -138,13 +139,26 @@ def _result(schemas: Schemas, described: Described, examples: Mapping[str, Any])
                 content[BINARY] = media({})
             elif (item := item_of(member)) is not None:
                 content |= _stream(schemas, item)
-            elif isinstance(member, type) and issubclass(member, Response):
+            elif _is_response(member):
                 content[ANY_MEDIA_TYPE] = media({})
             else:
                 rest.append(member)
         if rest:
             content[JSON] = media(schemas.add(_union(rest), is_result=True), examples)
     return {"description": "The result", "content": content}
+
+
+def job_result(schemas: Schemas, described: Described) -> Schema:
+    """Return the schema of the result of a job, which is always JSON. It is complete after `Schemas.finish`."""
+    if described.result_schema is not None:
+        return described.result_schema
+    hint = _without_callback(described.result)
+    unknown = (item_of(each) is not None or _is_response(each) for each in _members(hint))
+    return {} if hint is None or any(unknown) else schemas.add(_union(_members(hint)), is_result=True)
+
+
+def _is_response(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Response)
 
 
 def _stream(schemas: Schemas, item: Any) -> dict[str, Schema]:

@@ -29,7 +29,8 @@ def document(handler: LoadedHandler, has_keys: bool, has_tensors: bool) -> bytes
     has_tensors: whether the API serves the Open Inference Protocol. It calls no method of the handler and loads no model: it
     describes the models that are in memory.
     """
-    frame = _frame(handler, has_keys)
+    doc = docstring_of(handler)
+    frame = Frame(handler.document.name, doc.summary, doc.description, has_keys)
     schemas = Schemas()
     models = handler.client.info() if handler.client is not None else []
     tag = ""
@@ -37,7 +38,7 @@ def document(handler: LoadedHandler, has_keys: bool, has_tensors: bool) -> bytes
         tag = frame.tag(handler.document.name, "The methods of the handler")
     batched = handler.document.batching is not None
     for verb, method in handler.methods.items():
-        described = _main(handler, verb, method, models, batched)
+        described = describe(handler, verb, method, models, batched)
         described.tag = tag
         operations.add(frame, schemas, "/", verb, described)
     for found in handler.routes:
@@ -66,7 +67,8 @@ def document(handler: LoadedHandler, has_keys: bool, has_tensors: bool) -> bytes
     return frame.build()
 
 
-def _frame(handler: LoadedHandler, has_keys: bool) -> Frame:
+def docstring_of(handler: LoadedHandler) -> docstrings.Docstring:
+    """Return the docstring that describes the API."""
     target = handler.code.target
     text = None
     if target is not None:
@@ -74,14 +76,13 @@ def _frame(handler: LoadedHandler, has_keys: bool) -> Frame:
         text = vars(target).get("__doc__")
         if not text:
             text = getattr(sys.modules.get(getattr(target, "__module__", "")), "__doc__", None)
-    doc = docstrings.parse(text)
-    return Frame(handler.document.name, doc.summary, doc.description, has_keys)
+    return docstrings.parse(text)
 
 
-def _main(
+def describe(
     handler: LoadedHandler, verb: str, method: Method, models: list[dict[str, Any]], batched: bool
 ) -> Described:
-    """Describe a method that answers requests to "/"."""
+    """Describe a method that answers requests to "/", or runs jobs (verb JOB). models: of the client."""
     code = handler.code
     is_first = verb == next((each for each in code.verbs.values() if each in handler.methods), None)
     samples = _samples(code.target) if is_first else {}

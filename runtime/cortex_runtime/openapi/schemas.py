@@ -1,62 +1,21 @@
 """JSON Schemas of type hints, as the runtime reads and writes values of these types.
 
-pydantic writes the schemas, msgspec those of its Structs. A hint that neither knows has the schema of any value.
+pydantic writes the schemas (pydantic_schemas.py, imported for the first hint), msgspec those of its Structs. A hint that neither
+knows has the schema of any value.
 """
 
 import sys
 from collections.abc import AsyncIterable, Iterable
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from pydantic import ConfigDict, TypeAdapter
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, PydanticOmit
+from cortex_runtime.handler.payload_type import kinds_of
 
-from cortex_runtime.handler.payload_type import kinds_of, with_supported_dicts
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+    from pydantic.json_schema import JsonSchemaMode
 
 Schema = dict[str, Any]
 COMPONENTS = "#/components/schemas/"
-_TEMPLATE = COMPONENTS + "{model}"
-
-
-class _Generator(GenerateJsonSchema):
-    """Describes results as http/json_encoder.py writes them, and unknown types as any value."""
-
-    @property
-    def by_alias(self) -> bool:
-        """Whether fields have the names of their aliases: payloads are validated with them, and results written without."""
-        return self.mode == "validation"
-
-    @by_alias.setter
-    def by_alias(self, value: bool) -> None:
-        """Do nothing."""
-
-    def decimal_schema(self, schema: Any) -> Schema:
-        return {"type": "number"} if self.mode == "serialization" else super().decimal_schema(schema)
-
-    def bytes_schema(self, schema: Any) -> Schema:
-        if self.mode == "validation":
-            return super().bytes_schema(schema)
-        content = {"type": "string", "contentEncoding": "base64"}
-        return {"type": "object", "properties": {"b64": content}, "required": ["b64"]}
-
-    def float_schema(self, schema: Any) -> Schema:
-        described = super().float_schema(schema)
-        if self.mode == "serialization":
-            # NaN and the infinities.
-            described["type"] = ["number", "null"]
-        return described
-
-    def default_schema(self, schema: Any) -> Schema:
-        if self.mode == "validation":
-            return super().default_schema(schema)
-        # A result has a value of its own, and JSON may write the default in another way than pydantic.
-        return self.generate_inner(schema["schema"])
-
-    def is_instance_schema(self, schema: Any) -> Schema:
-        return {"type": "array", "items": {}} if hasattr(schema["cls"], "tolist") else {}
-
-    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
-        return {}
 
 
 class Schemas:
@@ -81,9 +40,11 @@ class Schemas:
             self._structs.append(hint)
             self._struct_targets.append(target)
             return target
+        from cortex_runtime.openapi import pydantic_schemas
+
         mode: JsonSchemaMode = "serialization" if is_result else "validation"
-        adapter = _adapter(hint)
-        if adapter is not None and _can_describe(adapter, mode):
+        adapter = pydantic_schemas.adapter(hint, mode)
+        if adapter is not None:
             self._adapters.append((len(self._targets), mode, adapter))
             self._targets.append(target)
         return target
@@ -91,9 +52,9 @@ class Schemas:
     def finish(self) -> None:
         """Write the schemas and the components."""
         if self._adapters:
-            found, shared = TypeAdapter.json_schemas(
-                self._adapters, ref_template=_TEMPLATE, schema_generator=_Generator
-            )
+            from cortex_runtime.openapi import pydantic_schemas
+
+            found, shared = pydantic_schemas.write(self._adapters, COMPONENTS)
             for (key, _), schema in found.items():
                 self._targets[key].update(schema)
             self.components.update(shared.get("$defs", {}))
@@ -105,27 +66,6 @@ class Schemas:
                 target.update(schema)
             for name, schema in components.items():
                 self.components.setdefault(name, schema)
-
-
-def _adapter(hint: Any) -> TypeAdapter[Any] | None:
-    try:
-        hint = with_supported_dicts(hint)
-        try:
-            return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-        except PydanticUserError:
-            # A model, which has a configuration of its own.
-            return TypeAdapter(hint)
-    except Exception:
-        # The hint is documentation here: whether it can be validated is checked at start, if it has to be.
-        return None
-
-
-def _can_describe(adapter: TypeAdapter[Any], mode: JsonSchemaMode) -> bool:
-    try:
-        adapter.json_schema(mode=mode, ref_template=_TEMPLATE, schema_generator=_Generator)
-    except (PydanticUserError, PydanticSchemaGenerationError, PydanticOmit, TypeError, ValueError):
-        return False
-    return True
 
 
 def item_of(hint: Any) -> Any:

@@ -5,17 +5,18 @@ import json
 from openapi_spec_validator import validate
 
 from cortex_api import Document, parse
-from cortex_runtime.openapi.jobs import document
+from cortex_runtime.openapi.jobs import FORMAT, document
+from cortex_runtime.openapi.jobs import read as read_interface
 
 
-def read(spec=None, **handler):
+def read(spec=None, interface=None, **handler):
     manifest = {
         "apiVersion": "cortex.dev/v1alpha1",
         "kind": "AsyncAPI",
         "metadata": {"name": "words", "namespace": "default"},
         "spec": {"handler": {"type": "python", "path": "code/handler.py", **handler}, **(spec or {})},
     }
-    found = json.loads(document(Document.of(parse(manifest))))
+    found = json.loads(document(Document.of(parse(manifest)), interface))
     validate(found)
     return found
 
@@ -47,3 +48,30 @@ def test_the_sample_of_inline_code_is_the_example():
 
 def test_api_keys_are_described():
     assert read(apiKeys={"secret": {"name": "keys"}})["security"] == [{"bearer": []}, {"header": []}]
+
+
+def test_the_interface_of_a_worker_describes_payload_and_result():
+    interface = {
+        "format": FORMAT,
+        "summary": "Letters",
+        "submit": {"summary": "Count letters"},
+        "payload": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Text"}}}},
+        "result": {"type": "integer"},
+        "results": {"short": 1},
+        "schemas": {"Text": {"type": "object", "properties": {"text": {"type": "string"}}}},
+    }
+    found = read(interface=interface)
+    submit, job = found["paths"]["/"]["post"], found["paths"]["/{id}"]["get"]["responses"]["200"]
+    assert (found["info"]["summary"], submit["summary"]) == ("Letters", "Count letters")
+    assert submit["requestBody"] == interface["payload"]
+    assert found["components"]["schemas"]["Text"] == interface["schemas"]["Text"]
+    content = job["content"]["application/json"]
+    assert content["schema"]["properties"]["result"]["type"] == "integer"
+    assert content["examples"]["short"]["value"]["result"] == 1
+
+
+def test_an_interface_in_another_format_is_not_used():
+    assert read_interface(b"") is None
+    assert read_interface(b"[]") is None
+    assert read_interface(b'{"format": %d, "payload": {}}' % (FORMAT + 1)) is None
+    assert read_interface(b'{"format": %d}' % FORMAT) == {"format": FORMAT}
