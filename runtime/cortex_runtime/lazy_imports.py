@@ -12,8 +12,11 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-NAMES = ("difflib", "html", "http.client", "http.cookies", "ipaddress", "logging.config")
-"""Imported by starlette, uvicorn and urllib.parse; `difflib` by the runtime, for messages about names."""
+NAMES = ("calendar", "difflib", "html", "http.client", "http.cookies", "logging.config", "pickle")
+"""Imported by starlette, uvicorn, numpy and the standard library; `difflib` by the runtime, for messages about names.
+
+No module that one of them imports may use one of them during its own import: two threads could then wait for each other.
+"""
 
 _lock = threading.RLock()
 _loading: set[str] = set()

@@ -23,6 +23,7 @@ from cortex_runtime.logs import tracebacks
 from cortex_runtime.metrics.client import MetricsClient
 from cortex_runtime.metrics.series import NamedSeries
 from cortex_runtime.metrics.tracker import Tracker
+from cortex_runtime.processes.heap import return_freed_memory
 
 if TYPE_CHECKING:
     from cortex_api.handler import BaseHandler
@@ -75,6 +76,7 @@ class LoadedHandler:
         """Load the models that the index lists now. Raises StartError if it can't be read."""
         if self.client is not None:
             self.client.refresh()
+            return_freed_memory()
 
     def close(self) -> None:
         """Release the models."""
@@ -127,6 +129,7 @@ def load(
         # Models are replaced when they change, and a model may be part of a reference cycle.
         on_step("loading the models")
         call(client.preload)
+    return_freed_memory()
     if code.interface.form in (Form.MODEL, Form.STAGES):
         if client is None:
             raise StartError(

@@ -21,6 +21,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cortex_runtime.processes.heap import return_freed_memory
 from cortex_runtime.processes.openblas import OpenBlas
 from cortex_runtime.processes.worker_arguments import WorkerArguments
 
@@ -152,6 +153,7 @@ def _preload(modules: Iterable[str]) -> None:
         with contextlib.suppress(Exception):
             importlib.import_module(module)
     gc.collect()
+    return_freed_memory()
     gc.freeze()
 
 
