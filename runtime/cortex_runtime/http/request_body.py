@@ -20,6 +20,8 @@ _ZEROS = re.compile(rb"\0*").match
 _FIRST_SLICE, _LAST_SLICE = 1024, 1024 * 1024
 """Bytes of gzip that a decompressor gets at first and at most at once, from the second member on."""
 _MAX_MEMBERS = 100_000
+_LONG = 64 * 1024
+"""Bytes of a compressed body from which on it is decompressed in a thread: it may become a thousand times as large."""
 _PLAIN_JSON = frozenset(
     (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
 )
@@ -67,7 +69,11 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
     if len(body) > limit:
         raise BodyTooLarge(limit)
     encoding = headers.get(b"content-encoding")
-    return body if encoding is None else decompress(body, encoding.strip().lower(), limit)
+    if encoding is None:
+        return body
+    if len(body) > _LONG:
+        return await asyncio.to_thread(decompress, body, encoding.strip().lower(), limit)
+    return decompress(body, encoding.strip().lower(), limit)
 
 
 def _has_arrived(receive: Receive) -> bool:

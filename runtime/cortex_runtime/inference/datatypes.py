@@ -18,6 +18,8 @@ from cortex_runtime.errors import UserError
 
 BYTES, BF16 = "BYTES", "BF16"
 _LENGTH = struct.Struct("<I")
+_BLOCK = 16 * 1024
+"""Elements of BYTES that are converted at a time. In between, other threads can run."""
 _MAX_ITEMS = 2**48
 """A shape of more elements is refused before anything is multiplied further."""
 _SHORT = 100
@@ -169,25 +171,60 @@ def _strings(content: memoryview, count: int) -> np.ndarray:
     array = np.empty(count, object)
     whole = content.tobytes()
     end, size, read = 0, len(whole), _LENGTH.unpack_from
-    for place in range(count):
-        start = end + 4
-        if start > size:
-            raise ValueError(f"the bytes end before element {place} of {count}")
-        end = start + read(whole, end)[0]
+    for begin in range(0, count, _BLOCK):
+        rows = min(_BLOCK, count - begin)
+        if rows >= _SHORT and (length := _common_length(whole, end, rows)) is not None:
+            array[begin : begin + rows] = _of_length(whole, end, rows, length)
+            end += rows * (4 + length)
+            continue
+        items: list[bytes] = []
+        try:
+            for _ in range(rows):
+                start = end + 4
+                end = start + read(whole, end)[0]
+                items.append(whole[start:end])
+        except struct.error:
+            # Behind an element that reaches beyond the end, nothing can be read.
+            if end <= size:
+                place = begin + len(items)
+                raise ValueError(f"the bytes end before element {place} of {count}") from None
         if end > size:
+            place = begin + len(items) - 1
             raise ValueError(f"element {place} of BYTES reaches beyond the end")
-        array[place] = whole[start:end]
+        array[begin : begin + len(items)] = items
     if end != size:
         raise ValueError(f"{size - end} bytes follow the {count} elements of BYTES")
     return array
 
 
+def _common_length(whole: bytes, start: int, rows: int) -> int | None:
+    """Return the length of the elements that begin at a place, if the next ones all have the same length."""
+    if start + 4 > len(whole):
+        return None
+    length: int = _LENGTH.unpack_from(whole, start)[0]
+    size = rows * (4 + length)
+    if start + size > len(whole):
+        return None
+    lengths = np.frombuffer(whole, np.uint8, size, start).reshape(rows, 4 + length)[:, :4]
+    return length if (lengths == lengths[0]).all() else None
+
+
+def _of_length(whole: bytes, start: int, rows: int, length: int) -> Any:
+    """Return elements of one length as bytes objects: a list, or one for all."""
+    if length == 0:
+        return b""
+    elements = np.ndarray(rows, f"V{length}", whole, start + 4, 4 + length)
+    return elements.tolist()
+
+
 def _join(array: np.ndarray) -> bytes:
-    pieces: list[bytes] = []
-    for item in array.reshape(-1).tolist():
-        content = _as_bytes(item)
-        pieces += (_LENGTH.pack(len(content)), content)
-    return b"".join(pieces)
+    flat = array.reshape(-1)
+    blocks: list[bytes] = []
+    for begin in range(0, flat.size, _BLOCK):
+        items = as_bytes(flat[begin : begin + _BLOCK])
+        lengths = map(_LENGTH.pack, map(len, items))
+        blocks.append(b"".join(chain.from_iterable(zip(lengths, items, strict=True))))
+    return b"".join(blocks)
 
 
 def as_bytes(array: np.ndarray) -> list[bytes]:

@@ -16,7 +16,7 @@ from cortex_runtime.grpc.status import StatusCode
 from cortex_runtime.http import response
 from cortex_runtime.inference import grpc_messages
 from cortex_runtime.inference.protos import inference_pb2 as pb
-from cortex_runtime.inference.service import InferenceService
+from cortex_runtime.inference.service import InferenceService, convert
 
 SERVICE = "inference.GRPCInferenceService"
 _CODES = {
@@ -124,8 +124,10 @@ class GRPCInferenceService:
         return pb.ModelMetadataResponse(**await self._service.model_metadata(request.name, request.version))
 
     async def _model_infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
-        decoded = grpc_messages.decode(request)
-        return grpc_messages.encode(await self._service.infer(decoded), decoded)
+        decoded = await convert(request.ByteSize(), grpc_messages.decode, request)
+        response = await self._service.infer(decoded)
+        answer: pb.ModelInferResponse = await convert(response.size, grpc_messages.encode, response, decoded)
+        return answer
 
     async def _model_stream_infer(self, call: Call) -> None:
         async def infer(message: bytes, request: pb.ModelInferRequest) -> pb.ModelInferResponse:

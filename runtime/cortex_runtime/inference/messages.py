@@ -60,3 +60,8 @@ class InferResponse:
     outputs: list[Tensor]
     id: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its arrays; of those of BYTES, only the references."""
+        return sum(output.array.nbytes for output in self.outputs)

@@ -11,7 +11,8 @@ from cortex_runtime.errors import HttpError, UserError
 from cortex_runtime.http import response
 from cortex_runtime.http.request_body import read_body, require_method
 from cortex_runtime.inference import rest
-from cortex_runtime.inference.service import InferenceService
+from cortex_runtime.inference.messages import InferRequest, InferResponse
+from cortex_runtime.inference.service import InferenceService, convert
 
 PREFIX = "/v2"
 _COMPRESSION_LEVEL = 1
@@ -60,14 +61,11 @@ class Routes:
     async def _infer(self, name: str, version: str, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         body = await self._body(headers, receive)
-        request = rest.decode(name, version, body, headers.get(rest.HEADER_LENGTH))
+        length = headers.get(rest.HEADER_LENGTH)
+        request = await convert(len(body), rest.decode, name, version, body, length)
         answer = await self._service.infer(request, receive)
-        kind, length, content = rest.encode(answer, request)
-        more = [] if length is None else [(rest.HEADER_LENGTH, length)]
-        encoding = headers.get(b"accept-encoding")
-        if encoding is not None and (compress := _COMPRESSIONS.get(encoding.strip().lower())):
-            more.append((b"content-encoding", encoding.strip().lower()))
-            content = compress(content)
+        encoding = headers.get(b"accept-encoding", b"").strip().lower()
+        kind, content, more = await convert(answer.size, _encode, answer, request, encoding)
         await response.send(send, 200, kind, content, more)
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
@@ -99,6 +97,18 @@ class Routes:
         else:
             await self._service.unload(parts[1])
         await _send(send, {})
+
+
+def _encode(
+    answer: InferResponse, request: InferRequest, encoding: bytes
+) -> tuple[bytes, bytes, list[tuple[bytes, bytes]]]:
+    """Return content type, body and further headers of a response. encoding: what the client accepts."""
+    kind, length, content = rest.encode(answer, request)
+    more = [] if length is None else [(rest.HEADER_LENGTH, length)]
+    if compress := _COMPRESSIONS.get(encoding):
+        more.append((b"content-encoding", encoding))
+        content = compress(content)
+    return kind, content, more
 
 
 def _gzip(content: bytes) -> bytes:

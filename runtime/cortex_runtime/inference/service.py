@@ -20,8 +20,19 @@ DURATION = "cortex_inference_duration_seconds"
 _TRACKED = 1000
 """Elements of an output that the tracker counts."""
 
+LARGE = 2 * 1024 * 1024
+"""Bytes of a request or a response from which on it is converted in a thread: at most some 0.1 s of the event loop are used, also
+for the datatype that takes longest, BYTES."""
+
 Call = Callable[[InferRequest, Any], Awaitable[InferResponse]]
 """Calls the models' method. The second argument is the ASGI `receive` of the request; None where it has none."""
+
+
+async def convert(size: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a function that converts tensors, in a thread if it may take long. size: bytes of the tensors."""
+    if size > LARGE:
+        return await asyncio.to_thread(function, *arguments)
+    return function(*arguments)
 
 
 class InferenceService:

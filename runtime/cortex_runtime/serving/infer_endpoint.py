@@ -12,7 +12,7 @@ from cortex_runtime.inference.batches import batched
 from cortex_runtime.inference.messages import InferRequest, InferResponse
 from cortex_runtime.inference.models import models_of
 from cortex_runtime.inference.routes import Routes, parse_path
-from cortex_runtime.inference.service import InferenceService
+from cortex_runtime.inference.service import LARGE, InferenceService
 from cortex_runtime.serving.endpoint import Endpoint, Limits
 from cortex_runtime.serving.handler_service import HandlerService
 from cortex_runtime.serving.inference import Inference
@@ -34,7 +34,7 @@ class InlineInfer:
         self._name, self._version = found
         self._function = endpoint.function
         self._service = service
-        self._max_body = limits.max_body
+        self._max_body = min(limits.max_body, LARGE)
         self.policy = endpoint.policy
         self.deliver_inline = endpoint.deliver_inline
 

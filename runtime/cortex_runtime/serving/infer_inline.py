@@ -10,6 +10,7 @@ from cortex_runtime.handler.threads import Threads
 from cortex_runtime.inference import grpc_messages
 from cortex_runtime.inference.grpc_service import parsed, status_for
 from cortex_runtime.inference.protos import inference_pb2
+from cortex_runtime.inference.service import LARGE
 from cortex_runtime.logs.records import request_id as request_id_variable
 from cortex_runtime.serving.admission import Admission
 from cortex_runtime.serving.inference import Inference
@@ -30,7 +31,8 @@ class InlineCalls:
         """Return the response of a call. Return None without running the model if the call must wait. Raises CallError."""
         endpoint, admission = self._endpoint, self._admission
         if (
-            not endpoint.policy.inline
+            len(message) > LARGE
+            or not endpoint.policy.inline
             or not self._threads.inline
             or admission.draining
             or admission.refusal(call.headers) is not None

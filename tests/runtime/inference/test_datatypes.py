@@ -5,8 +5,11 @@ import re
 import numpy as np
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cortex_runtime.errors import UserError
+from cortex_runtime.inference import datatypes
 from cortex_runtime.inference.datatypes import DATATYPES, datatype_of, from_json, from_raw, to_json, to_raw
 
 NUMBERS = {
@@ -72,6 +75,29 @@ def test_bf16_is_the_upper_half_of_float32_rounded_to_even() -> None:
 def test_bytes_have_their_length_before_them() -> None:
     array = np.array(["ab", b"\xff", 7], object)
     assert bytes(to_raw(DATATYPES["BYTES"], array)) == b"\2\0\0\0ab\1\0\0\0\xff\1\0\0\x007"
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.binary(max_size=3), st.integers(0, 300)), max_size=5),
+    st.integers(1, 200),
+)
+def test_any_elements_of_bytes_return(runs: list[tuple[bytes, int]], block: int) -> None:
+    """Elements of one length and of several, across the blocks in which they are converted."""
+    elements = [element for element, count in runs for _ in range(count)]
+    raw = b"".join(len(each).to_bytes(4, "little") + each for each in elements)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(datatypes, "_BLOCK", block)
+        patched.setattr(datatypes, "_SHORT", 10)
+        array = from_raw(DATATYPES["BYTES"], [len(elements)], raw)
+        assert array.tolist() == elements
+        assert bytes(to_raw(DATATYPES["BYTES"], array)) == raw
+        if raw:
+            message = "beyond the end" if elements[-1] else "bytes end|at least"
+            with pytest.raises(ValueError, match=message):
+                from_raw(DATATYPES["BYTES"], [len(elements)], raw[:-1])
+            with pytest.raises(ValueError, match="1 bytes follow"):
+                from_raw(DATATYPES["BYTES"], [len(elements)], raw + b"x")
 
 
 def test_nan_and_infinity_travel_as_bytes() -> None:
