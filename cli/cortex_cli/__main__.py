@@ -1,7 +1,10 @@
 """The `cortex` command: run and validate APIs locally, and inspect the APIs of a cluster."""
 
+import os
+import sys
 from difflib import get_close_matches
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -11,6 +14,8 @@ _COMMANDS = (
     *("init", "run", "dev", "validate", "convert", "pack", "get", "predict", "logs", "doctor", "bench", "ui"),
     *("diff", "promote", "abort", "retry", "history", "rollback"),
 )
+_INTERRUPTED, _BROKEN_PIPE = 130, 141
+"""Exit codes: Ctrl-C, and a reader of stdout that has exited, as in `cortex get | head`. A shell shows them for the signals."""
 _CONTEXTS = "kubectl config use-context, or --context"
 _REPLACED = {
     "deploy": "`cortex convert cortex.yaml > api.yaml`, then `kubectl apply -f api.yaml`",
@@ -45,6 +50,20 @@ class _Commands(click.Group):
             return None
         command: click.Command = getattr(import_module(f"cortex_cli.commands.{name}"), name)
         return command
+
+    def invoke(self, context: click.Context) -> Any:
+        """Invoke a command. Exit without a message if it is interrupted, or if the reader of its output has exited."""
+        try:
+            return super().invoke(context)
+        except (KeyboardInterrupt, click.Abort) as error:
+            if not isinstance(error.__context__ or error, KeyboardInterrupt):
+                raise  # The end of stdin, where a prompt expects an answer.
+            click.echo(err=True)
+            context.exit(_INTERRUPTED)
+        except BrokenPipeError:
+            # The interpreter flushes stdout when it exits, which would fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            context.exit(_BROKEN_PIPE)
 
     def resolve_command(
         self, context: click.Context, args: list[str]

@@ -320,11 +320,8 @@ def cluster_selection_options(command: Callable[..., Any]) -> Callable[..., Any]
     def wrapper(
         *arguments: Any, kubeconfig: str | None, context: str | None, namespace: str | None, **options: Any
     ) -> Any:
-        try:
-            opener = functools.partial(Cluster.open, kubeconfig, context, namespace)
-            return command(*arguments, open_cluster=opener, **options)
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
+        opener = functools.partial(Cluster.open, kubeconfig, context, namespace)
+        return command(*arguments, open_cluster=opener, **options)
 
     return wrapper
 

@@ -1,10 +1,10 @@
 """`cortex dev`: develop an API in a cluster, in a copy that follows the files of a local folder."""
 
+import os
 import signal
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -173,10 +173,16 @@ def _show_logs(cluster: Cluster, name: str, kind: str) -> None:
     is_terminal = sys.stdout.isatty()
     tail = None
     while True:
-        with suppress(ClusterError):
+        try:
             for pod, line in logs.stream(cluster, api, tail, None):
                 prefix = f"{logs.component_name(pod):<8}" if kind == "AsyncAPI" else ""
                 click.echo(readable(line, prefix) if is_terminal else line)
+        except ClusterError:
+            pass
+        except BrokenPipeError:
+            # stdout has no reader any more: end this command.
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         # After a broken connection, only new lines.
         tail = 0
         time.sleep(_LOG_RETRY_SECONDS)

@@ -74,29 +74,35 @@ def run(
         has_page = sys.stdout.isatty() if has_page is None else has_page
         on_line = (lambda name, line: lines[name].add(line)) if has_page else None
         runtime = Runtime(programs, scratch.guard, environment_of_queue, on_line)
-        if isinstance(api, AsyncAPI):
-            AdminPort(admin_port, *(program.admin_port for program in programs))
-        if runtime.wait_ready():
-            url = f"http://{HOST}:{port}"
-            click.echo(f"{api.metadata.name} is ready at {url}")
-            if api.spec.handler.docs:
-                click.echo(f"documentation: {url}/docs")
-            if has_grpc:
-                click.echo(f"gRPC: {HOST}:{grpc_port}")
-            click.echo(f"curl {url} -H 'content-type: application/json' -d {sample_argument(file.parent)}")
+        try:
             if isinstance(api, AsyncAPI):
-                click.echo(f"curl {url}/<id>  # status and result of the job")
-            if has_page:
-                # Imported only now, because Starlette and Jinja would delay the start of the API.
-                from cortex_cli.ui.local_page import start
+                AdminPort(admin_port, *(program.admin_port for program in programs))
+            if runtime.wait_ready():
+                url = f"http://{HOST}:{port}"
+                click.echo(f"{api.metadata.name} is ready at {url}")
+                if api.spec.handler.docs:
+                    click.echo(f"documentation: {url}/docs")
+                if has_grpc:
+                    click.echo(f"gRPC: {HOST}:{grpc_port}")
+                click.echo(
+                    f"curl {url} -H 'content-type: application/json' -d {sample_argument(file.parent)}"
+                )
+                if isinstance(api, AsyncAPI):
+                    click.echo(f"curl {url}/<id>  # status and result of the job")
+                if has_page:
+                    # Imported only now, because Starlette and Jinja would delay the start of the API.
+                    from cortex_cli.ui.local_page import start
 
-                click.echo(f"page: {start(api, programs, port, project, lines)}")
-        if reload:
-            while (status := runtime.wait(_POLL_INTERVAL)) is None:
-                if last_change != (last_change := modification_time(file)):
-                    apply_change(file, api.metadata.name, scratch, variables)
-        else:
-            status = runtime.wait()
+                    click.echo(f"page: {start(api, programs, port, project, lines)}")
+            if reload:
+                while (status := runtime.wait(_POLL_INTERVAL)) is None:
+                    if last_change != (last_change := modification_time(file)):
+                        apply_change(file, api.metadata.name, scratch, variables)
+            else:
+                status = runtime.wait()
+        except BrokenPipeError:
+            runtime.stop()
+            raise
         if status == 1:
             raise click.ClickException(runtime.failure_message(status))
         if status:

@@ -4,8 +4,10 @@ Each child has its own session, so that Ctrl-C in a terminal is only sent to thi
 their files even if this process is killed.
 """
 
+import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -219,9 +221,12 @@ class Runtime:
 
         timeout: in seconds.
         Returns the first exit status other than 0, or 0; 128 + the signal number if a second signal killed them; None on timeout.
+        Raises BrokenPipeError if the reader of stdout has exited, because the programs themselves continue without it.
         """
         end = None if timeout is None else time.monotonic() + timeout
         while all(process.poll() is None for process in self._processes):
+            if _is_stdout_closed() and not self._signals:
+                raise BrokenPipeError
             remaining = _POLL if end is None else min(_POLL, end - time.monotonic())
             if remaining <= 0:
                 return None
@@ -234,6 +239,11 @@ class Runtime:
         if len(self._signals) > 1 and any(status < 0 for status in statuses):
             return 128 + self._signals[-1]
         return next((status for status in statuses if status), 0)
+
+    def stop(self) -> None:
+        """Stop all programs that still run, and wait until they have exited."""
+        self._on_signal(signal.SIGTERM, None)
+        self.wait()
 
     def wait_ready(self) -> bool:
         """Wait until all programs are ready. Return False if one exits or a signal arrives before."""
@@ -255,7 +265,8 @@ class Runtime:
         prefix = f"{name:<8}" if len(self._programs) > 1 else ""
         for line in process.stdout:
             text = line.rstrip("\n")
-            click.echo(readable(text, prefix) if is_terminal else text)
+            with contextlib.suppress(BrokenPipeError):  # `wait` raises it.
+                click.echo(readable(text, prefix) if is_terminal else text)
             if self._on_line is not None:
                 self._on_line(name, text)
 
@@ -268,3 +279,10 @@ class Runtime:
             except (OSError, ValueError, KeyError):
                 continue
         return f"the runtime exited with status {status}; see its log above"
+
+
+def _is_stdout_closed() -> bool:
+    """Return whether stdout is a pipe whose reader has exited, as in `cortex run api.yaml | head`."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))

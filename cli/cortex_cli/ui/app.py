@@ -190,6 +190,6 @@ async def _read_form(request: Request) -> dict[str, str]:
     return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
 
 
-def create(backend: Backend, token: str, port: int) -> Guard:
+def create(backend: Backend, token: str, port: int, command: str) -> Guard:
     """Return the application behind the checks of token, Host and Origin."""
-    return Guard(Application(backend).starlette(), token, port)
+    return Guard(Application(backend).starlette(), token, port, command)

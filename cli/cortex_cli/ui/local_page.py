@@ -24,7 +24,7 @@ def start(
     """
     manifest = json.loads(api.model_dump_json(by_alias=True, exclude_unset=True))
     cluster = LocalCluster(manifest, programs, port, project, lines)
-    page = server.prepare(lambda: cluster, "", 0)
+    page = server.prepare(lambda: cluster, "", 0, command="cortex run")
     page.start()
     path = f"/{manifest['kind'].lower()}/{NAMESPACE}/{manifest['metadata']['name']}"
     return page.url.replace("/?", f"{path}?")

@@ -41,12 +41,13 @@ _SAFE = ("GET", "HEAD")
 class Guard:
     """ASGI middleware that refuses requests which do not come from the page itself.
 
-    token: the secret of the URL. port: of the server.
+    token: the secret of the URL. port: of the server. command: the command that serves the page and printed its URL.
     """
 
-    def __init__(self, app: ASGIApp, token: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, token: str, port: int, command: str) -> None:
         self._app = app
         self._token = token
+        self._command = command
         self._hosts = {f"{name}:{port}" for name in NAMES}
         # Cookies of a host are shared by all its ports, so the name tells the pages of two servers apart.
         self._cookie = f"cortex-ui-{port}"
@@ -70,9 +71,8 @@ class Guard:
             await _answer(send, 303, "", [(b"location", location.encode()), (b"set-cookie", cookie.encode())])
             return
         if not self._is_token(_cookie(headers.get("cookie", ""), self._cookie)):
-            await _answer(
-                send, 401, "open the URL that `cortex ui` printed: it contains the token of this page"
-            )
+            text = f"open the URL that `{self._command}` printed: it contains the token of this page"
+            await _answer(send, 401, text)
             return
         await self._app(scope, receive, _with_headers(send))
 

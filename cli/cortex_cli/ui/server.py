@@ -52,16 +52,23 @@ class Page:
         self.server.should_exit = True
 
 
-def prepare(connect: Callable[[], Cluster], namespace: str, port: int, prometheus: str | None = None) -> Page:
+def prepare(
+    connect: Callable[[], Cluster],
+    namespace: str,
+    port: int,
+    prometheus: str | None = None,
+    command: str = "cortex ui",
+) -> Page:
     """Listen on a port (0 for a free one), and create the server. Raises OSError if the port is in use.
 
     connect: opens the cluster. namespace: "" for all namespaces. prometheus: the URL of a server with the history, if any.
+    command: the command that serves the page, as the user calls it.
     """
     listener = socket.create_server((HOST, port))
     port = listener.getsockname()[1]
     token = secrets.token_urlsafe(24)
     backend = Backend(connect, namespace, Prometheus(prometheus) if prometheus else None)
-    application = app.create(backend, token, port)
+    application = app.create(backend, token, port, command)
     config = uvicorn.Config(
         application,
         http="h11",

@@ -72,7 +72,10 @@ class _Forks:
                 if descriptor != self._connection.fileno():
                     self._reap(descriptor)
                     continue
-                data, received, _, _ = socket.recv_fds(self._connection, MAX_MESSAGE, MAX_FILES)
+                try:
+                    data, received, _, _ = socket.recv_fds(self._connection, MAX_MESSAGE, MAX_FILES)
+                except ConnectionResetError:  # The supervisor was killed before it had read everything.
+                    return None
                 if not data:
                     return None
                 files += received
