@@ -33,6 +33,12 @@ class NotSerializable(TypeError):
     """A handler returned a value that JSON cannot represent."""
 
 
+class TooDeep(NotSerializable):
+    """The value has too many levels, or contains itself. A client may cause this, so the response states the limit."""
+
+    MESSAGE = f"the result is nested more than {_DEEPEST} levels deep, which is the limit of a response, or contains itself"
+
+
 def dumps(value: Any) -> bytes:
     """Return a value as JSON. Raises NotSerializable with the path and the type of the value that cannot be encoded."""
     try:
@@ -264,9 +270,7 @@ def _plain(value: Any, path: Path, depth: int) -> Any:
     if isinstance(value, int):
         return _integer(int(value), path)
     if depth > _DEEPEST:
-        raise NotSerializable(
-            f"{_text(path)[:80]}... is nested more than {_DEEPEST} levels deep, or contains itself"
-        )
+        raise TooDeep(f"{_text(path)[:80]}... is nested more than {_DEEPEST} levels deep, or contains itself")
     if isinstance(value, dict):
         return _object(value, path, depth)
     if isinstance(value, list | tuple):

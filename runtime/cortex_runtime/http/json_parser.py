@@ -10,6 +10,7 @@ _decode = msgspec.json.Decoder().decode
 _LARGE, _WORTH_IMPORT = 16 * 1024, 64 * 1024
 """Bytes of a body from which orjson is faster than msgspec, although the body must be searched before; and from which on that is
 worth the import of numpy."""
+_TOO_DEEP = "it is nested too deeply; the limit is about 1000 levels"
 _HIGH_HALVES, _DIGITS_HIGH = 0xF0F0F0F0, 0x30303030
 
 
@@ -17,11 +18,16 @@ def loads(body: bytes) -> Any:
     """Return the value of a JSON text. Raises ValueError, also for numbers beyond the range of a float64."""
     searched = _LARGE if "numpy" in sys.modules else _WORTH_IMPORT
     if len(body) >= searched and not _may_have_large_integers(body):
-        return orjson.loads(body)
+        try:
+            return orjson.loads(body)
+        except ValueError as error:
+            if str(error).startswith("depth limit"):
+                raise ValueError(_TOO_DEEP) from None
+            raise
     try:
         return _decode(body)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError(_TOO_DEEP) from None
     except ValueError:
         orjson.loads(body)  # Its error names the line and the column.
         raise

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Send
 
 from cortex_runtime.errors import ClientDisconnected, HttpError, RequestTimeout
-from cortex_runtime.http.json_encoder import NotSerializable
+from cortex_runtime.http.json_encoder import NotSerializable, TooDeep
 from cortex_runtime.http.json_encoder import dumps as to_json
 from cortex_runtime.http.request_body import disconnect
 from cortex_runtime.logs.records import request_id
@@ -250,7 +250,7 @@ def shown_traceback(error: BaseException) -> str | None:
 
 
 def _internal_error(error: BaseException) -> HttpError:
-    answer = HttpError(500, "internal server error")
+    answer = HttpError(500, TooDeep.MESSAGE if isinstance(error, TooDeep) else "internal server error")
     if (traceback := shown_traceback(error)) is not None:
         answer.details = {"traceback": traceback.splitlines()}
     return answer

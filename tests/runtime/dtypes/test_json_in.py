@@ -74,7 +74,8 @@ def test_invalid_json_is_refused_with_its_line_and_column(body):
         json_parser.loads(body)
 
 
-def test_json_below_too_many_levels_is_refused_in_words():
-    body = b"[" * 2000 + b"18446744073709551616" + b"]" * 2000
-    with pytest.raises(ValueError, match="it is nested too deeply"):
+@pytest.mark.parametrize("content", [b"18446744073709551616", b"1", b"1" + b" " * 100_000])
+def test_json_below_too_many_levels_is_refused_in_words(content):
+    body = b"[" * 2000 + content + b"]" * 2000
+    with pytest.raises(ValueError, match="it is nested too deeply; the limit is about 1000 levels"):
         json_parser.loads(body)

@@ -29,6 +29,8 @@ class Handler:
             raise HTTPException(418, "teapot")
         if what == "bug":
             raise KeyError("secret")
+        if what == "nest":
+            return {"a": [payload]}
         if what == "exit":
             sys.exit(3)
         if what == "callback":
@@ -138,6 +140,16 @@ def test_an_invalid_request_gets_its_status_and_reason_and_does_not_affect_other
     assert "secret" not in answer.text
     assert api.post([1]).json() == [1]
     assert api.metric("cortex_worker_restarts_total") == 0
+
+
+def levels(count):
+    return {"content": b"[" * count + b"]" * count, "headers": {"content-type": "application/json"}}
+
+
+def test_a_request_and_a_result_with_too_many_levels_are_refused_with_the_limit(api):
+    assert api.post(params={"do": "nest"}, **levels(240)).status_code == 200
+    answer = api.post(params={"do": "nest"}, **levels(500))
+    assert (answer.status_code, "nested more than 250 levels deep" in answer.json()["error"]) == (500, True)
 
 
 def test_a_failure_is_in_the_log_with_its_traceback_and_request_id(api):
