@@ -69,6 +69,8 @@ class BaseSpec(Model):
     """Prediction tracking: the part of the responses that is counted in metrics."""
     tracing: Tracing | None = None
     """OpenTelemetry traces of requests and jobs. Defaults to the chart's values."""
+    payload_logging: PayloadLogging | None = None
+    """A sample of requests and responses, or of jobs, sent to a sink as CloudEvents. If absent, payloads are not logged."""
     compute: Compute = Field(default_factory=Compute)
     """Compute resources of one replica."""
     replicas: Annotated[int, Field(ge=0, le=10000)] | None = None
@@ -88,8 +90,6 @@ class RealtimeSpec(BaseSpec):
 
     handler: RealtimeHandler
     """The user's code, its models, and how one replica runs them."""
-    payload_logging: PayloadLogging | None = None
-    """A sample of requests and responses, sent to a sink as CloudEvents. If absent, payloads are not logged."""
     autoscaling: RealtimeAutoscaling | None = None
     """How the number of replicas follows the load. If absent, `replicas` sets a fixed number."""
     candidate: Candidate | None = None

@@ -43,19 +43,19 @@ class Tracing(Model):
 
 
 class PayloadLogging(Model):
-    """Requests and responses that are sent to a sink as CloudEvents."""
+    """Requests and responses, or jobs and results, that are sent to a sink as CloudEvents."""
 
     url: Annotated[str, Field(pattern=r"^(s3|https?)://[^ /]+.*$", max_length=1024)]
     """Where the events are sent: an http(s) URL gets one POST for each, s3://bucket/prefix gets objects with many."""
     sampling: Percentage = 100.0
-    """Percentage of requests that are logged, each with its response."""
+    """Percentage of requests that are logged, each with its response; of jobs, each with all attempts."""
     max_payload_size: Quantity = "64Ki"
     """Maximum size of a payload. Of a larger one, only the size is logged."""
     redact: Annotated[
         list[JsonPath], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "atomic"})
     ] = Field(default_factory=list)
-    """JSON paths of values that are replaced by "[redacted]", in requests and responses. With redact, payloads that are not JSON
-    are not logged."""
+    """JSON paths of values that are replaced by "[redacted]", in requests and responses, or in payloads and results of jobs. With
+    redact, payloads that are not JSON are not logged."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

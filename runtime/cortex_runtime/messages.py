@@ -45,10 +45,14 @@ class Ping(msgspec.Struct, frozen=True):
 
 
 class RunJob(msgspec.Struct, frozen=True):
-    """To a job worker: run the handler's method. id: of this attempt in this process. job: id of the job. body: the payload."""
+    """To a job worker: run the handler's method.
+
+    id: of this attempt in this process. job: id of the job. attempt: its number, from 1. body: the payload.
+    """
 
     id: str
     job: str
+    attempt: int
     content_type: str
     body: bytes
 

@@ -41,6 +41,7 @@ HANDLER = {
 SPEC = {
     "tracker": None,
     "tracing": None,
+    "payloadLogging": None,
     "compute": COMPUTE,
     "replicas": None,
     "updateStrategy": {"maxSurge": "25%", "maxUnavailable": "25%"},
@@ -85,7 +86,6 @@ def test_a_realtime_api() -> None:
         "status": None,
         "spec": {
             **SPEC,
-            "payloadLogging": None,
             "handler": {**HANDLER, "serverSideBatching": None, "protocols": None, "requestTimeout": "60s"},
             "candidate": None,
         },

@@ -52,8 +52,11 @@ class Call:
         """Return the next message of a stream, or None after the last. Raises CallError."""
         return await self._stream.receive()
 
-    async def send(self, message: bytes) -> None:
-        """Send a message of a stream. Waits while the client does not read."""
+    async def send(self, message: bytes, code: StatusCode = StatusCode.OK) -> None:
+        """Send a message of a stream. Waits while the client does not read.
+
+        code: what the message means, for those who observe the call; the client does not get it.
+        """
         await self._stream.send(message)
 
 

@@ -173,7 +173,7 @@ async def answer_stream(
     infer: answers a message, given as bytes and parsed. It raises CallError.
     """
     while (message := await call.receive()) is not None:
-        response, identity = pb.ModelStreamInferResponse(), ""
+        response, code, identity = pb.ModelStreamInferResponse(), StatusCode.OK, ""
         try:
             request = parsed(pb.ModelInferRequest, message)
             identity = request.id
@@ -181,9 +181,10 @@ async def answer_stream(
         except CallError as error:
             if error.code == StatusCode.UNAUTHENTICATED:
                 raise
+            code = error.code
             response.error_message = error.message
             response.infer_response.id = identity
-        await call.send(response.SerializeToString())
+        await call.send(response.SerializeToString(), code)
 
 
 def path(method: str, service: str = SERVICE) -> str:

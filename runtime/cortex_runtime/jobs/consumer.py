@@ -45,6 +45,8 @@ from cortex_runtime.tracing.start import StartTrace
 
 log = logging.getLogger("cortex")
 
+_FLUSH_SECONDS = 7.0
+"""A little longer than the processes need at most."""
 _WORKER = "cortex_runtime.jobs.worker_main"
 
 
@@ -110,6 +112,8 @@ class Consumer:
                 await dispatching
             self._pool.send(Stop())
             await self._dispatcher.drain(self._grace, self._pool.kill)
+            # Each sends its last spans and logged payloads, and exits.
+            await self._pool.wait(_FLUSH_SECONDS)
         except Stopped:
             log.info("stopped before the workers were started")
         finally:

@@ -133,7 +133,7 @@ class Dispatcher:
 
     def start(self, job: Job, worker: JobProcess) -> RunningJob:
         """Start an attempt in a process."""
-        return worker.run(job.id, job.ticket.payload.type, job.payload)
+        return worker.run(job.id, job.record.attempt, job.ticket.payload.type, job.payload)
 
     async def run_attempt(self, job: Job) -> None:
         """Run one attempt, from choosing a process to storing the result."""

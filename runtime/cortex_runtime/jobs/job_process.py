@@ -91,16 +91,19 @@ class JobProcess(ChildProcess):
         return self.capacity - len(self.jobs) if self.is_ready and not self.is_stopping else 0
 
     def run(
-        self, job: str, content_type: str, payload: bytes, trace: dict[str, str] | None = None
+        self, job: str, attempt: int, content_type: str, payload: bytes, trace: dict[str, str] | None = None
     ) -> RunningJob:
-        """Run a job. The outcome raises WorkerExited when the process exits before the job ends. trace: the trace context."""
+        """Run an attempt of a job. trace: the trace context.
+
+        The outcome raises WorkerExited when the process exits before the job ends.
+        """
         self._attempts += 1
         running = RunningJob(str(self._attempts), asyncio.get_running_loop().create_future())
         self.jobs[running.id] = running
         if trace is None:
-            self.send(RunJob(running.id, job, content_type, payload))
+            self.send(RunJob(running.id, job, attempt, content_type, payload))
         else:
-            self.send(RunTracedJob(running.id, job, content_type, payload, trace))
+            self.send(RunTracedJob(running.id, job, attempt, content_type, payload, trace))
         return running
 
     def cancel(self, running: RunningJob) -> None:

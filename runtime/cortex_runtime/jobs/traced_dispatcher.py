@@ -48,4 +48,4 @@ class TracedDispatcher(Dispatcher):
         trace: dict[str, str] = {}
         if job.ticket.trace is not None:
             inject(trace)
-        return worker.run(job.id, job.ticket.payload.type, job.payload, trace or None)
+        return worker.run(job.id, job.record.attempt, job.ticket.payload.type, job.payload, trace or None)

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -52,7 +52,7 @@ from cortex_runtime.processes.worker_arguments import WorkerArguments
 from cortex_runtime.tracing import open_tracing
 
 if TYPE_CHECKING:
-    from cortex_runtime.tracing.provider import Tracing
+    from cortex_runtime.jobs.logged_control import LoggedControl
 
 log = logging.getLogger("cortex")
 
@@ -66,7 +66,9 @@ class Jobs:
     switches between threads.
     """
 
-    def __init__(self, handler: LoadedHandler, threads: Threads, control: ControlChannel) -> None:
+    def __init__(
+        self, handler: LoadedHandler, threads: Threads, control: "ControlChannel | LoggedControl"
+    ) -> None:
         self._handler = handler
         self._method: Method = handler.methods[JOB]
         self._validator = validator_of(self._method.payload_type, self._method.where)
@@ -254,21 +256,31 @@ def prepare(document: Document, arguments: WorkerArguments, control: ControlChan
     # Before the user's code, whose spans are exported too.
     tracing = open_tracing(document)
     handler = worker_lifecycle.load_handler(document, arguments, control, shared_metrics, threads)
+    closing: list[Callable[[], None]] = []
+    channel: Any = control
+    if document.spec.payload_logging is not None:
+        from cortex_runtime.jobs.logged_control import LoggedControl
+        from cortex_runtime.payloads.payload_log import open_payload_log
+
+        payloads = open_payload_log(document, handler.series)
+        channel = LoggedControl(control, payloads)
+        closing.append(payloads.close)
     if tracing is None:
-        jobs = Jobs(handler, threads, control)
+        jobs = Jobs(handler, threads, channel)
     else:
         from cortex_runtime.jobs.traced_jobs import traced_jobs
 
-        jobs = traced_jobs(tracing, handler, threads, control)
+        jobs = traced_jobs(tracing, handler, threads, channel)
+        closing.append(tracing.close)
     is_async = handler.methods[JOB].is_async
-    return lambda: threads.drive(uvloop.new_event_loop(), _run(jobs, tracing), on_handler_thread=is_async)
+    return lambda: threads.drive(uvloop.new_event_loop(), _run(jobs, closing), on_handler_thread=is_async)
 
 
-async def _run(jobs: Jobs, tracing: "Tracing | None") -> None:
+async def _run(jobs: Jobs, closing: Sequence[Callable[[], None]]) -> None:
+    """Run jobs, and then what sends the last spans and payloads: together within the consumer's _FLUSH_SECONDS."""
     try:
         await jobs.run()
-        if tracing is not None:
-            tracing.close()
+        await asyncio.gather(*(asyncio.to_thread(close) for close in closing))
     finally:
         worker_lifecycle.exit_process(0)
 

@@ -1,4 +1,7 @@
-"""The events of a request and its response, in the structured JSON format of CloudEvents 1.0. They contain no headers."""
+"""The events of a request and its response, or of a job and its result, in the structured JSON format of CloudEvents 1.0.
+
+They contain no headers.
+"""
 
 import base64
 import json
@@ -37,16 +40,18 @@ class Payload:
 class Exchange:
     """A request and its response.
 
-    status: of the response; of a gRPC call its code. trace: the header `traceparent` of the request's span, or empty.
+    status: of the response; of a gRPC call its code, of a job "completed" or "failed". trace: the header `traceparent` of the
+    request's span, or empty. attempt: of a job, from 1; 0 for a request.
     """
 
     method: str
     path: str
     request_id: str
-    status: int
+    status: int | str
     request: Payload
     response: Payload
     trace: str = ""
+    attempt: int = 0
 
     @property
     def size(self) -> int:
@@ -74,6 +79,8 @@ class EventBuilder:
         }
         if exchange.trace:
             common["traceparent"] = exchange.trace
+        if exchange.attempt:
+            common["attempt"] = exchange.attempt
         request = {**common, "id": f"{identity}-request", "type": REQUEST}
         response = {
             **common,

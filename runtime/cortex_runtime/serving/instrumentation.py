@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cortex_api import Document, units
+from cortex_api import Document
 from cortex_runtime.metrics.series import NamedSeries
 from cortex_runtime.metrics.shared_memory import WorkerMetrics
 from cortex_runtime.serving.handler_service import HandlerService
 from cortex_runtime.tracing import open_tracing
-
-_CLOSE_SECONDS = 5.0
 
 
 def _unchanged(wrapped: Any) -> Any:
@@ -41,21 +39,14 @@ class Instrumentation:
 
     def log_payloads(self, document: Document, series: NamedSeries) -> None:
         """Log payloads if the API asks for it."""
-        spec = document.realtime_spec.payload_logging
-        if spec is None:
+        if document.spec.payload_logging is None:
             return
-        from cortex_runtime.payloads.events import EventBuilder
-        from cortex_runtime.payloads.queue import PayloadQueue
-        from cortex_runtime.payloads.redaction import parse
-        from cortex_runtime.payloads.sinks import open_sink
+        from cortex_runtime.payloads.payload_log import open_payload_log
         from cortex_runtime.serving.logged_app import LoggedApp
 
-        most = units.parse_bytes(spec.max_payload_size)
-        source = f"/namespaces/{document.namespace}/realtimeapis/{document.name}"
-        builder = EventBuilder(source, most, [parse(path) for path in spec.redact])
-        queue = PayloadQueue(partial(open_sink, spec.url, document.name), builder, series, spec.url)
+        payloads = open_payload_log(document, series)
+        queue, ratio, most = payloads.queue, payloads.ratio, payloads.most
         wrap, grpc, close, trace = self.wrap, self.grpc, self.close, self.trace_header
-        ratio = spec.sampling / 100
 
         def logged_grpc(methods: dict[str, Any]) -> dict[str, Any]:
             from cortex_runtime.serving.logged_grpc import logged_methods
@@ -63,7 +54,7 @@ class Instrumentation:
             return grpc(logged_methods(queue, methods, ratio=ratio, most=most, trace=trace))
 
         def close_all() -> None:
-            queue.close(_CLOSE_SECONDS)
+            payloads.close()
             close()
 
         # Inside of the traces, so that an event has the trace context of its request.

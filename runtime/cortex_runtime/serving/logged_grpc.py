@@ -25,27 +25,38 @@ from cortex_runtime.inference.protos import inference_pb2 as pb
 from cortex_runtime.payloads.events import Exchange, Payload
 from cortex_runtime.payloads.queue import PayloadQueue
 
-_INFER = path("ModelInfer")
+_INFER, _STREAM = path("ModelInfer"), path("ModelStreamInfer")
 _JSON, _ID = b"application/json", "x-request-id"
 
 
 def logged_methods(
     queue: PayloadQueue, methods: Mapping[str, Method], *, ratio: float, most: int, trace: Callable[[], str]
 ) -> dict[str, Method]:
-    """Return the methods of a server, by path, with a ModelInfer that is recorded. Arguments as for LoggedApp."""
-    calls = LoggedCalls(queue, methods[_INFER], ratio, most, trace)
+    """Return the methods of a server, by path, with inferences that are recorded. Arguments as for LoggedApp."""
+    calls = LoggedCalls(queue, methods, ratio, most, trace)
     inline = None if methods[_INFER].inline is None else calls.inline
-    return {**methods, _INFER: Method(unary=calls.unary, inline=inline)}
+    logged = {
+        _INFER: Method(unary=calls.unary, inline=inline),
+        _STREAM: Method(stream=calls.stream),
+    }
+    return {**methods, **logged}
 
 
 class LoggedCalls:
-    """Records a sample of the calls of a method."""
+    """Records a sample of the inferences: calls of ModelInfer, and messages of ModelStreamInfer."""
 
     def __init__(
-        self, queue: PayloadQueue, method: Method, ratio: float, most: int, trace: Callable[[], str]
+        self,
+        queue: PayloadQueue,
+        methods: Mapping[str, Method],
+        ratio: float,
+        most: int,
+        trace: Callable[[], str],
     ) -> None:
-        assert method.unary is not None
-        self._unary, self._inline = method.unary, method.inline
+        unary, stream = methods[_INFER].unary, methods[_STREAM].stream
+        assert unary is not None
+        assert stream is not None
+        self._unary, self._stream, self._inline = unary, stream, methods[_INFER].inline
         self._queue = queue
         self._ratio = ratio
         self._most = most
@@ -55,7 +66,7 @@ class LoggedCalls:
 
     async def unary(self, message: bytes, call: Call) -> bytes:
         """Do what `Method.unary` does."""
-        if self._random() >= self._ratio:
+        if not self.is_sampled():
             return await self._unary(message, call)
         with self._recorded(message, call) as answer:
             content = await self._unary(message, call)
@@ -65,12 +76,40 @@ class LoggedCalls:
     def inline(self, message: bytes, call: Call) -> bytes | None:
         """Do what `Method.inline` does."""
         assert self._inline is not None
-        if self._random() >= self._ratio:
+        if not self.is_sampled():
             return self._inline(message, call)
         with self._recorded(message, call) as answer:
             content = self._inline(message, call)
             answer.append(content)
             return content
+
+    async def stream(self, call: Call) -> None:
+        """Do what `Method.stream` does."""
+        recorded = _RecordedStream(call, self)
+        try:
+            await self._stream(recorded)
+        except CallError as error:
+            recorded.end(error.code)
+            raise
+        finally:
+            recorded.end(StatusCode.CANCELLED)
+
+    def is_sampled(self) -> bool:
+        """Decide whether a request is recorded."""
+        return self._random() < self._ratio
+
+    def record_message(
+        self, call: Call, request: bytes, began: float, response: bytes | None, code: StatusCode
+    ) -> None:
+        """Record a message of a stream. response: None if it was not answered."""
+        answer = Payload(b"", 0, b"", b"", time())
+        if response is not None:
+            answer = self._payload(response, _stream_response_json, time())
+        self._add(call, code, self._payload(request, _request_json, began), answer)
+
+    def _add(self, call: Call, code: StatusCode, request: Payload, response: Payload) -> None:
+        identity = call.metadata.get(_ID, "")
+        self._queue.add(Exchange("gRPC", call.path, identity, code, request, response, self._trace()))
 
     @contextmanager
     def _recorded(self, message: bytes, call: Call) -> Iterator[list[bytes | None]]:
@@ -91,12 +130,45 @@ class LoggedCalls:
                 response = self._payload(answer[0], _response_json, time())
             if answer != [None] and code != StatusCode.UNAUTHENTICATED:
                 request = self._payload(message, _request_json, began)
-                identity = call.metadata.get(_ID, "")
-                self._queue.add(Exchange("gRPC", call.path, identity, code, request, response, self._trace()))
+                self._add(call, code, request, response)
 
     def _payload(self, message: bytes, convert: Callable[[bytes], bytes], moment: float) -> Payload:
         content = message if len(message) <= self._most else None
         return Payload(content, len(message), _JSON, b"", moment, convert)
+
+
+class _RecordedStream(Call):
+    """A call of ModelStreamInfer. Messages are answered in order, so each one that is sent answers the last one received."""
+
+    __slots__ = ("_calls", "_request")
+
+    def __init__(self, call: Call, calls: LoggedCalls) -> None:
+        super().__init__(call.path, call.headers, call)
+        # The application sends what the service sets.
+        self.metadata = call.metadata
+        self._calls = calls
+        self._request: tuple[bytes, float] | None = None
+
+    async def receive(self) -> bytes | None:
+        """Do what `Call.receive` does."""
+        message = await super().receive()
+        if message is not None and self._calls.is_sampled():
+            self._request = message, time()
+        return message
+
+    async def send(self, message: bytes, code: StatusCode = StatusCode.OK) -> None:
+        """Do what `Call.send` does."""
+        self._record(message, code)
+        await super().send(message, code)
+
+    def end(self, code: StatusCode) -> None:
+        """Record a message that was not answered."""
+        self._record(None, code)
+
+    def _record(self, response: bytes | None, code: StatusCode) -> None:
+        request, self._request = self._request, None
+        if request is not None and code != StatusCode.UNAUTHENTICATED:
+            self._calls.record_message(self, *request, response, code)
 
 
 def _request_json(content: bytes) -> bytes:
@@ -106,6 +178,17 @@ def _request_json(content: bytes) -> bytes:
     if request.outputs is not None:
         described["outputs"] = [{"name": output.name} for output in request.outputs]
     return _dump(described)
+
+
+def _stream_response_json(content: bytes) -> bytes:
+    """Return the JSON of a message that answers one of a stream. Raises UserError."""
+    try:
+        message = pb.ModelStreamInferResponse.FromString(content)
+    except DecodeError as error:
+        raise UserError(f"not a valid message: {error}") from None
+    if message.error_message:
+        return orjson.dumps({"error": message.error_message})
+    return _response_json(message.infer_response.SerializeToString())
 
 
 def _response_json(content: bytes) -> bytes:

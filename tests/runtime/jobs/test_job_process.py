@@ -22,7 +22,7 @@ async def test_two_attempts_of_one_job_end_independently() -> None:
     control: Any = Control()
     process = JobProcess(nothing, control, nothing, 0, capacity=2)
     process.is_ready = True
-    first, second = (process.run("a", "text/plain", b"") for _ in range(2))
+    first, second = (process.run("a", 1, "text/plain", b"") for _ in range(2))
     assert process.free == 0
     process.handle(JobProgress(first.id, 0.5, ""))
     assert (first.progress, second.progress) == (0.5, None)

@@ -3,9 +3,6 @@
 import base64
 import gzip
 import json
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 import httpx
@@ -14,7 +11,7 @@ import pytest
 
 from cortex_runtime.inference.protos import inference_pb2 as pb
 from tests.runtime.conftest import INLINE
-from tests.runtime.queues.servers import ADMIN, free_port
+from tests.runtime.queues.servers import ADMIN, free_port, until
 
 HANDLER = (
     INLINE
@@ -42,51 +39,6 @@ class Handler:
         return {}
 """
 )
-
-
-class Sink:
-    """An HTTP sink. status: what it answers."""
-
-    def __init__(self):
-        self.status, self.events, self.types = 202, [], set()
-        sink = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"]))
-                if sink.status == 202:
-                    sink.types.add(self.headers["content-type"])
-                    sink.events.append(json.loads(body))
-                self.send_response(sink.status)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *arguments):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}/events"
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def pair(self, answer):
-        """Return the events of a request and of its response."""
-        identity = answer.headers["x-request-id"]
-        end = time.monotonic() + 30
-        while len(found := [each for each in self.events if each["requestid"] == identity]) < 2:
-            assert time.monotonic() < end, self.events
-            time.sleep(0.02)
-        return sorted(found, key=lambda event: event["type"])
-
-
-@pytest.fixture(scope="module")
-def sink():
-    sink = Sink()
-    yield sink
-    sink.server.shutdown()
-    sink.server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +264,28 @@ def test_inferences_over_grpc_are_logged_as_json(serve, sink):
         }
         (_, refused), _ = infer(refuse=x)
         assert (refused["status"], refused["data"]) == (3, {"error": "refused"})
+        stream = channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            pb.ModelInferRequest.SerializeToString,
+            pb.ModelStreamInferResponse.FromString,
+        )
+        messages = []
+        for name, identity in (("x", "s1"), ("refuse", "s2")):
+            messages.append(pb.ModelInferRequest(model_name="tested", id=identity))
+            messages[-1].inputs.add(name=name, datatype="FP32", shape=x.shape)
+            messages[-1].raw_input_contents.append(x.tobytes())
+        before = len(sink.events)
+        assert [each.error_message for each in stream(iter(messages), timeout=30)] == ["", "refused"]
+        until(lambda: len(sink.events) == before + 4, 30, "the messages of the stream are logged")
+        asked, answered, asked_again, refused = sink.events[before:]
+        assert asked["subject"] == "/inference.GRPCInferenceService/ModelStreamInfer"
+        assert asked["datasize"] == len(messages[0].SerializeToString())
+        assert (asked["data"]["id"], asked_again["data"]["id"]) == ("s1", "s2")
+        assert asked["data"]["inputs"][0]["data"] == [1.5, 2.0]
+        assert answered["data"]["outputs"][0]["data"] == [3.0, 4.0]
+        assert (answered["status"], answered["requestid"]) == (0, asked["requestid"])
+        assert (refused["status"], refused["data"]) == (3, {"error": "refused"})
+        assert refused["requestid"] != answered["requestid"]
 
 
 def test_without_payload_logging_nothing_is_imported(serve):
