@@ -24,6 +24,7 @@ from cortex_runtime.metrics.client import MetricsClient
 from cortex_runtime.metrics.series import NamedSeries
 from cortex_runtime.metrics.tracker import Tracker
 from cortex_runtime.processes.heap import return_freed_memory
+from cortex_runtime.processes.huge_pages import use_huge_pages
 
 if TYPE_CHECKING:
     from cortex_api.handler import BaseHandler
@@ -77,6 +78,7 @@ class LoadedHandler:
         if self.client is not None:
             self.client.refresh()
             return_freed_memory()
+            use_huge_pages()
 
     def close(self) -> None:
         """Release the models."""
@@ -130,6 +132,7 @@ def load(
         on_step("loading the models")
         call(client.preload)
     return_freed_memory()
+    use_huge_pages()
     if code.interface.form in (Form.MODEL, Form.STAGES):
         if client is None:
             raise StartError(
