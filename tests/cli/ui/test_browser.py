@@ -233,3 +233,9 @@ def test_the_overview_works_without_javascript(chromium: Browser, url, base):
     page.get_by_role("link", name="ranker").click()
     expect(page.locator("#why")).to_contain_text("torchvision")
     context.close()
+
+
+def test_the_forms_of_the_page_are_accepted(tab, base):
+    tab.goto(f"{base}/asyncapi/default/letters/async-jobs/retry?id=none")
+    tab.get_by_role("button", name="Retry").click()
+    expect(tab.get_by_role("alert")).to_contain_text("job none")
