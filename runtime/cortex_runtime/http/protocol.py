@@ -131,7 +131,8 @@ class GracefulProtocol(StrictProtocol):
         self._begun = False
         if self.hosts != 1:
             self.check_hosts()
-        self._track()
+        if not self.must_ignore_upgrade():
+            self._track()
 
     def _track(self) -> None:
         """Start the request, or queue it behind the running one."""
@@ -209,7 +210,7 @@ class InlineProtocol(GracefulProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse the data. A held request that is still incomplete takes the ASGI path."""
-        HttpToolsProtocol.data_received(self, data)
+        StrictProtocol.data_received(self, data)
         if self._is_complete:
             return
         if self._held is not None:
@@ -236,13 +237,18 @@ class InlineProtocol(GracefulProtocol):
         self._begun = False
         if self.hosts != 1:
             self.check_hosts()
+        parser = self.parser
+        if parser.should_upgrade():
+            if not self.must_ignore_upgrade():
+                self._begin(self.headers)
+            return
         cycle, url = self.cycle, self.url
         path = b"/" if url == b"/" or url[:2] == b"/?" else url.partition(b"?")[0]
         if (
             (cycle is None or cycle.response_complete)
             and not self.expect_100_continue
             and not self.flow.write_paused
-            and (endpoint := self._app.find_inline(verb := self.parser.get_method(), path)) is not None
+            and (endpoint := self._app.find_inline(verb := parser.get_method(), path)) is not None
         ):
             self._held, self._verb, self._query, self._body = endpoint, verb, url[len(path) + 1 :], b""
             self._held_headers, self.headers = self.headers, TRAILERS
@@ -262,10 +268,6 @@ class InlineProtocol(GracefulProtocol):
             super().on_message_complete()
             return
         parser = self.parser
-        if parser.should_upgrade():
-            self._release()
-            super().on_message_complete()
-            return
         if self._is_old is None:
             # Read once: a client whose first request has a later version keeps connections open.
             self._is_old = parser.get_http_version() == "1.0"

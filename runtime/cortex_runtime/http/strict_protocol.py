@@ -5,12 +5,17 @@ invalid request contains the reason.
 """
 
 import asyncio
+import contextlib
+import logging
 import re
 import select
 from typing import Any
 
+import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+log = logging.getLogger("cortex")
 
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(:\d*)?").fullmatch
 """The syntax of RFC 9110, section 7.2."""
@@ -62,6 +67,8 @@ class StrictProtocol(HttpToolsProtocol):
     """The last valid value of Host on this connection."""
     _problem = ""
     """Why the request is not valid, if the parser does not know."""
+    _is_parsed_again = False
+    """Whether the current request asks for a protocol that is not served, and is parsed again without that."""
     _probe_timer: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -73,6 +80,55 @@ class StrictProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._probe_timer is not None:
             self._probe_timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the data, and refuse what is not valid."""
+        if (timer := self.timeout_keep_alive_task) is not None:
+            self.timeout_keep_alive_task = None
+            timer.cancel()
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._should_upgrade():
+                    self.handle_websocket_upgrade()
+                    return
+                rest = memoryview(rest)[upgrade.args[0] :]
+                self._parse_again()
+            except httptools.HttpParserError:
+                self.refuse(400, self._problem or "the request is not valid HTTP/1.1")
+                return
+
+    def must_ignore_upgrade(self) -> bool:
+        """Return whether the current request asks for a protocol that is not served, such as HTTP/2. It is parsed again.
+
+        Its body would be lost otherwise: for the parser, the new protocol begins after the headers. Raises ValueError (CONNECT).
+        """
+        if not self.parser.should_upgrade():
+            return False
+        if self.parser.get_method() == b"CONNECT":
+            self._problem = "the method CONNECT is not supported"
+            raise ValueError(self._problem)
+        self._is_parsed_again = not self._should_upgrade()
+        return self._is_parsed_again
+
+    def _parse_again(self) -> None:
+        """Parse the head of the current request again, without the header Upgrade."""
+        self._is_parsed_again = False
+        verb, version = self.parser.get_method(), self.parser.get_http_version()
+        lines = b"".join(b"%b: %b\r\n" % pair for pair in self.headers if pair[0] != b"upgrade")
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        with contextlib.suppress(httptools.HttpParserError):
+            # An error is reported again with what follows.
+            self.parser.feed_data(b"%b %b HTTP/%b\r\n%b\r\n" % (verb, self.url, version.encode(), lines))
+
+    def on_message_complete(self) -> None:
+        """End the request's body."""
+        if not self._is_parsed_again:
+            super().on_message_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection open until all complete requests are answered. The client may still receive."""
@@ -109,14 +165,11 @@ class StrictProtocol(HttpToolsProtocol):
             longer = min(2 * delay, _LAST_CHECK)
             self._probe_timer = self.loop.call_later(delay, self._check_for_reset, longer)
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what the parser cannot read."""
-        self.refuse(400, self._problem or "the request is not valid HTTP/1.1")
-
     def refuse(self, status: int, message: str) -> None:
         """Answer invalid data after the complete requests before it, and close the connection."""
         if isinstance(self.parser, _NotParsed):
             return
+        log.info("a request was refused with %d: %s", status, message)
         self.parser = _NotParsed()  # type: ignore[assignment]
         body = orjson.dumps({"error": message})
         refusal = End(

@@ -35,13 +35,18 @@ class App:
         return b"application/json", b"", str([names, len(body)]).replace("'", '"').replace(" ", "").encode()
 
 
+class InlineAmongOthers(InlineProtocol):
+    """The protocol of a server with several connections, whose requests are answered together."""
+
+
 def protocols(protocol, app=None, **limits):
     """Return a function that makes the protocol of a connection. limits: class attributes. Requires a running loop."""
     kind = type("Limited", (protocol,), limits)
     config = plain(app or App())
     config.load()
+    others = {object()} if protocol is InlineAmongOthers else set()
     state = type(
-        "State", (), {"connections": set(), "tasks": set(), "default_headers": [], "total_requests": 0}
+        "State", (), {"connections": others, "tasks": set(), "default_headers": [], "total_requests": 0}
     )()
     return lambda: kind(config, state, {})
 
@@ -88,4 +93,4 @@ def run_on_loop(main):
         return runner.run(main)
 
 
-BOTH = pytest.mark.parametrize("protocol", [GracefulProtocol, InlineProtocol])
+BOTH = pytest.mark.parametrize("protocol", [GracefulProtocol, InlineProtocol, InlineAmongOthers])

@@ -155,6 +155,43 @@ def test_complete_requests_are_answered_before_garbage_is_refused(protocol, requ
 
 
 @BOTH
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\0",
+        b"\r\n\r\n\1",
+        b" GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/9\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+def test_a_request_is_answered_whatever_follows_it(protocol, garbage):
+    assert statuses(exchange(protocol, WHOLE + garbage)) == [OK, BAD]
+
+
+@BOTH
+@pytest.mark.parametrize("upgrade", [b"h2c", b"websocket", b"TLS/1.0"])
+@pytest.mark.parametrize("cut", [0, 1, 3])
+def test_a_request_for_a_protocol_that_is_not_served_is_answered_as_any_other(protocol, upgrade, cut):
+    head = REQUEST + b"connection: Upgrade\r\nupgrade: %b\r\n" % upgrade
+    sent = WHOLE + head + b"content-length: 3\r\n\r\nabc" + WHOLE
+    place = len(sent) - len(WHOLE) - cut
+    answer = exchange(protocol, *((sent[:place], sent[place:]) if cut else (sent,)), END)
+    assert statuses(answer) == [OK] * 3
+    assert answer.count(b"3]") == 1
+    chunked = head + b"transfer-encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n"
+    answer = exchange(protocol, chunked * 3, END)
+    assert (statuses(answer), answer.count(b"4]")) == ([OK] * 3, 3)
+
+
+@BOTH
+def test_connect_is_refused(protocol):
+    answer = exchange(protocol, WHOLE + b"CONNECT x:80 HTTP/1.1\r\nhost: x:80\r\n\r\n")
+    assert statuses(answer) == [OK, BAD]
+    assert b"CONNECT is not supported" in answer
+
+
+@BOTH
 def test_complete_requests_are_answered_before_garbage_in_a_body_is_refused(protocol):
     broken = REQUEST + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\nno size\r\n"
     assert statuses(exchange(protocol, WHOLE + broken)) == [OK, BAD]
