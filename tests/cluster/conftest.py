@@ -135,7 +135,19 @@ class Kubectl:
         eventually(lambda: self.ready(name).get("message"), lambda found: found == message)
 
     def address(self, name: str) -> str:
-        return f"http://{self.get('service', f'api-{name}')['spec']['clusterIP']}:8080"
+        """Return the URL of an API, once its address accepts connections: kube-proxy learns of a ready pod later than the
+        operator."""
+        host = self.get("service", f"api-{name}")["spec"]["clusterIP"]
+        eventually(lambda: accepts(host), bool)
+        return f"http://{host}:8080"
+
+
+def accepts(host: str) -> bool:
+    try:
+        socket.create_connection((host, 8080), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def eventually(look: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 60) -> Any:

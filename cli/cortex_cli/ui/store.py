@@ -181,6 +181,8 @@ class Store:
 
     def _put(self, live: Object, kind: str) -> None:
         live["metadata"].pop("managedFields", None)
+        # The manifest once more, in one line.
+        live["metadata"].get("annotations", {}).pop("kubectl.kubernetes.io/last-applied-configuration", None)
         if kind:
             api = API({**live, "kind": kind})
             self._apis[key_of(api)] = api

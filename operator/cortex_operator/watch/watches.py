@@ -82,7 +82,7 @@ class Watches:
         settings = kopf.OperatorSettings()
         settings.posting.enabled = False
         settings.scanning.disabled = bool(self._platform.watch_namespaces)
-        settings.networking.error_backoffs = (1, 1, 2, 3, 5, 8, *[10] * 10_000)
+        settings.networking.error_backoffs = (1, 1, 2, 3, *[5] * 10_000)
         settings.watching.chunk_size = PAGE
         # ConfigMaps have no selector, because users own those with code.
         for kind in child_kinds(self._platform):

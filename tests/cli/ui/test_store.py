@@ -115,6 +115,17 @@ def test_events_of_the_watch_change_the_list(cluster):
     assert cluster.listed[APIS] == 1
 
 
+def test_what_kubectl_records_is_left_out(cluster):
+    recorded = api("a")
+    recorded["metadata"]["managedFields"] = [{}]
+    recorded["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": "{}", "a": "b"}
+    cluster.lists[APIS] = [recorded]
+    store = started(cluster)
+    (found,) = eventually(store.apis)
+    assert found.live["metadata"]["annotations"] == {"a": "b"}
+    assert "managedFields" not in found.live["metadata"]
+
+
 def test_an_expired_watch_lists_again(cluster):
     cluster.lists[APIS] = [api("a")]
     cluster.events[APIS] = [{"type": "ERROR", "object": {"code": 410}}]
