@@ -148,6 +148,7 @@ class Application:
             "problem": "",
             "note": "",
             "loaded": False,
+            "is_local": False,
         }
         if backend.cluster is None:
             return site
@@ -155,6 +156,7 @@ class Application:
         site |= {
             "context": backend.cluster.context,
             "server": backend.cluster.server,
+            "is_local": backend.cluster.is_local,
             "loaded": store.is_loaded,
         }
         if (trouble := store.problem()) is not None:
