@@ -24,6 +24,9 @@ from pydantic_core import PydanticCustomError
 from cortex_api import units
 
 _PERCENTAGE = r"^[0-9]+%$"
+_MAX_INT32 = 2**31 - 1
+_MAX_SECONDS = 2**63 // 10**9
+"""Durations are nanoseconds in 64 bits in Go, which the API server uses."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class Model(BaseModel):
 
 
 def _is_duration(value: str) -> str:
-    units.seconds(value)
+    if units.seconds(value) > _MAX_SECONDS:
+        raise ValueError(f'"{value}" is too long; the maximum is {_MAX_SECONDS // 3600}h')
     return value
 
 
@@ -82,7 +86,7 @@ def _is_quantity(value: Any) -> str:
 
 
 def _is_int_or_percentage(value: Any) -> int | str:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_INT32:
         return value
     if isinstance(value, str) and re.fullmatch(_PERCENTAGE, value):
         return value
@@ -106,7 +110,9 @@ Quantity = Annotated[
 IntOrPercentage = Annotated[
     int | str,
     BeforeValidator(_is_int_or_percentage),
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": _PERCENTAGE, "maxLength": 8}),
+    WithJsonSchema(
+        {"x-kubernetes-int-or-string": True, "pattern": _PERCENTAGE, "maxLength": 8, "maximum": _MAX_INT32}
+    ),
 ]
 """A number of pods or a percentage such as "25%"."""
 

@@ -2,25 +2,55 @@
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from cortex_api.base import Duration, IntOrPercentage, Model, NonEmptyString, Quantity, Rule
+from cortex_api.formats import LABEL_KEY, Endpoint, ExtendedResource, LabelValue, check_label_keys
 from cortex_api.units import seconds
+
+
+def _is_taint_key(value: str) -> str:
+    return value and LABEL_KEY.check(value)
+
+
+TaintKey = Annotated[
+    str,
+    AfterValidator(_is_taint_key),
+    WithJsonSchema({**LABEL_KEY.schema(), "pattern": f"^$|{LABEL_KEY.pattern}"}),
+]
 
 
 class Toleration(Model):
     """A toleration, as in a Kubernetes pod spec."""
 
-    key: Annotated[str, Field(max_length=317)] | None = None
+    key: TaintKey | None = None
     """Key of the taint. If absent, operator must be Exists, and every taint matches."""
     operator: Literal["Exists", "Equal"] | None = None
     """How key and value are compared; defaults to Equal."""
-    value: Annotated[str, Field(max_length=63)] | None = None
+    value: LabelValue | None = None
     """Value of the taint."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Effect of the taint. If absent, every effect matches."""
     toleration_seconds: int | None = None
     """How long the taint is tolerated, in seconds. Only with NoExecute."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
+            "operator must be Exists, because key is absent",
+            lambda t: bool(t.key) or t.operator == "Exists",
+        ),
+        Rule(
+            "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+            "value must be absent with operator Exists",
+            lambda t: t.operator != "Exists" or not t.value,
+        ),
+        Rule(
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            "tolerationSeconds requires effect NoExecute",
+            lambda t: t.toleration_seconds is None or t.effect == "NoExecute",
+        ),
+    )
 
 
 class Compute(Model):
@@ -32,15 +62,13 @@ class Compute(Model):
     """Memory request and limit. If absent, neither is set."""
     gpu: Annotated[int, Field(ge=0)] = 0
     """Number of GPUs."""
-    gpu_resource: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", max_length=253)] = (
-        "nvidia.com/gpu"
-    )
+    gpu_resource: ExtendedResource = "nvidia.com/gpu"
     """Resource name of the GPUs, for example nvidia.com/mig-1g.10gb."""
     inf: Annotated[int, Field(ge=0)] = 0
     """Number of AWS Inferentia chips."""
-    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = Field(
-        default_factory=dict
-    )
+    node_selector: Annotated[
+        dict[str, LabelValue], Field(max_length=64), AfterValidator(check_label_keys)
+    ] = Field(default_factory=dict)
     """Labels that a node must have to run the pods."""
     tolerations: Annotated[
         list[Toleration], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "atomic"})
@@ -143,19 +171,26 @@ class UpdateStrategy(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!(has(self.maxSurge) && has(self.maxUnavailable)"
-            " && string(self.maxSurge) in ['0', '0%'] && string(self.maxUnavailable) in ['0', '0%'])",
+            " && string(self.maxSurge).matches('^0+%?$') && string(self.maxUnavailable).matches('^0+%?$'))",
             "maxSurge and maxUnavailable must not both be zero",
-            lambda u: not (str(u.max_surge) in ("0", "0%") and str(u.max_unavailable) in ("0", "0%")),
+            lambda u: not (_is_zero(u.max_surge) and _is_zero(u.max_unavailable)),
+        ),
+        Rule(
+            "!has(self.maxUnavailable) || string(self.maxUnavailable).matches('^([0-9]+|0*(100|[0-9]{1,2})%)$')",
+            "maxUnavailable must not be greater than 100%",
+            lambda u: isinstance(u.max_unavailable, int) or int(u.max_unavailable[:-1]) <= 100,
         ),
     )
+
+
+def _is_zero(value: int | str) -> bool:
+    return int(str(value).removesuffix("%")) == 0
 
 
 class Networking(Model):
     """How clients outside the cluster reach the API."""
 
-    endpoint: (
-        Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*/?$", max_length=256)] | None
-    ) = None
+    endpoint: Endpoint | None = None
     """Path prefix of the API; defaults to /<name>."""
 
 

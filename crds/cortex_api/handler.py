@@ -3,21 +3,24 @@
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
+from cortex_api import pod_overlay
 from cortex_api.base import (
     Duration,
     FreeForm,
     Model,
-    NonEmptyString,
     Quantity,
     RelativePath,
     Rule,
     is_inside_project,
 )
+from cortex_api.formats import ImageReference, Key, ObjectName, VariableName
 from cortex_api.units import seconds
 
-_LOCATION = r"^((s3|gs|http|https|file|pvc)://.+|[^:]+)$"
+_LOCATION = r"^((s3|gs|http|https|file)://.+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.*)?|[^:]+)$"
+_MAX_FILES = 2**20
+"""Maximum size of the data of a ConfigMap, in bytes (MaxSecretSize in the Kubernetes API)."""
 
 
 def _is_location(value: str) -> str:
@@ -44,7 +47,7 @@ def exactly_one(*names: str) -> str:
 class ConfigMapReference(Model):
     """A ConfigMap in the namespace of the API."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    name: ObjectName
     """Name of the ConfigMap."""
 
 
@@ -71,6 +74,16 @@ class Source(Model):
             lambda s: all(is_inside_project(path) for path in s.files or ()),
         ),
     )
+
+    @field_validator("files")
+    @classmethod
+    def _check_size(cls, files: dict[str, str] | None) -> dict[str, str] | None:
+        size = sum(len(text.encode()) for text in (files or {}).values())
+        if size > _MAX_FILES:
+            raise ValueError(
+                f"must be at most {_MAX_FILES} bytes in total; got {size}; use source.uri or an image"
+            )
+        return files
 
 
 class Dependencies(Model):
@@ -166,12 +179,28 @@ class ServerSideBatching(Model):
 class EnvVar(Model):
     """An environment variable of the container, as in a Kubernetes pod spec."""
 
-    name: Annotated[str, Field(min_length=1, max_length=256)]
+    name: VariableName
     """Name of the variable. The prefix CORTEX_ is reserved."""
     value: Annotated[str, Field(max_length=32768)] | None = None
     """Value of the variable."""
-    value_from: FreeForm | None = None
+    value_from: Annotated[FreeForm, AfterValidator(pod_overlay.check_source)] | None = None
     """Source of the value: configMapKeyRef, secretKeyRef, fieldRef or resourceFieldRef."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.valueFrom) || !has(self.value) || self.value == ''",
+            "value and valueFrom are mutually exclusive",
+            lambda v: v.value_from is None or not v.value,
+        ),
+    )
+
+
+def _check_unique(variables: list[EnvVar]) -> list[EnvVar]:
+    # In the API server, the list type `map` enforces this.
+    names = [variable.name for variable in variables]
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"duplicate name: {', '.join(duplicates)}")
+    return variables
 
 
 Env = Annotated[
@@ -180,9 +209,11 @@ Env = Annotated[
         max_length=256,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     ),
+    AfterValidator(_check_unique),
 ]
 EnvFrom = Annotated[
     list[dict[str, Any]],
+    AfterValidator(pod_overlay.check_sources),
     WithJsonSchema(
         {
             "type": "array",
@@ -240,9 +271,9 @@ _SHARED_RULES = (
 class ApiKeySecret(Model):
     """A Secret in the namespace of the API."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    name: ObjectName
     """Name of the Secret."""
-    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] | None = None
+    key: Key | None = None
     """Key of the Secret that contains the API key. If absent, the value of every key is a valid API key."""
 
 
@@ -292,9 +323,9 @@ class BaseHandler(Model):
     """Maximum number of running and queued requests in one replica. Further requests get 503 with Retry-After."""
     max_body_size: Quantity = "100Mi"
     """Maximum size of a request body. Larger requests get 413."""
-    image: NonEmptyString | None = None
+    image: ImageReference | None = None
     """Image of the runtime. Defaults to the image in the chart's values."""
-    tensorflow_serving_image: NonEmptyString | None = None
+    tensorflow_serving_image: ImageReference | None = None
     """Image of TensorFlow Serving. Defaults to the image in the chart's values."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Minimum level of log messages."""

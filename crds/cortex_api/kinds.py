@@ -3,9 +3,9 @@
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
-from cortex_api import units
+from cortex_api import pod_overlay, units
 from cortex_api.base import Duration, FreeForm, Model, Rule
 from cortex_api.candidate import Candidate
 from cortex_api.contract import GROUP as GROUP
@@ -16,6 +16,14 @@ from cortex_api.deployment import (
     RealtimeAutoscaling,
     Tracker,
     UpdateStrategy,
+)
+from cortex_api.formats import (
+    Key,
+    LabelName,
+    LabelValue,
+    ObjectName,
+    check_annotation_keys,
+    check_label_keys,
 )
 from cortex_api.handler import AsyncHandler, RealtimeHandler
 from cortex_api.observability import PayloadLogging, Tracing
@@ -31,11 +39,13 @@ class Metadata(Model):
     model_config = ConfigDict(extra="ignore")
 
     name: Annotated[str, Field(min_length=1)]
-    namespace: str = "default"
+    namespace: LabelName = "default"
     uid: str = ""
     generation: int = 0
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
+    labels: Annotated[dict[str, LabelValue], AfterValidator(check_label_keys)] = Field(default_factory=dict)
+    annotations: Annotated[dict[str, str], AfterValidator(check_annotation_keys)] = Field(
+        default_factory=dict
+    )
 
 
 _SPEC_RULES = (
@@ -79,7 +89,7 @@ class BaseSpec(Model):
     """How pods are replaced when the API changes."""
     networking: Networking = Field(default_factory=Networking)
     """How clients outside the cluster reach the API."""
-    pod: FreeForm = Field(default_factory=dict)
+    pod: Annotated[FreeForm, AfterValidator(pod_overlay.check)] = Field(default_factory=dict)
     """Strategic merge patch that is applied to the pod template, for example serviceAccountName, volumes, affinity or labels."""
     paused: bool = False
     """Pause the API: it has no replicas, and all other objects are kept."""
@@ -121,7 +131,7 @@ class Queue(Model):
     """How long results, and the payloads of failed jobs, are stored."""
     deletion_policy: Literal["Retain", "Delete"] = "Retain"
     """Whether the queue and its results are kept or deleted when the API is deleted."""
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None = None
+    name: LabelName | None = None
     """Name of the queue, unique in the namespace. If absent, deletionPolicy determines the name. Retain: the name of the API, so
     that an API that is created again finds its jobs and results. Delete: a name derived from the UID of the API."""
 
@@ -148,9 +158,9 @@ class Gateway(Model):
 class SecretKey(Model):
     """A key of a Secret in the API's namespace."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    name: ObjectName
     """Name of the Secret."""
-    key: Annotated[str, Field(min_length=1, max_length=253)]
+    key: Key
     """Key in the Secret."""
 
 

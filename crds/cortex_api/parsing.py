@@ -96,7 +96,10 @@ def _convert(model: type[BaseModel], detail: ErrorDetails) -> list[Problem]:
     match detail["type"]:
         case "rules":
             return [
-                Problem(".".join(filter(None, (path, field))), message)
+                Problem(
+                    f"{path}{field}" if field.startswith("[") else ".".join(filter(None, (path, field))),
+                    message,
+                )
                 for field, message in detail["ctx"]["broken"]
             ]
         case "extra_forbidden":

@@ -123,7 +123,7 @@ def test_the_parts_of_a_spec(manifest: Make) -> None:
         "env": [{"name": "A"}],
         "apiKeys": {"secret": {"name": "s"}},
     }
-    tracker, tolerations = {"modelType": "regression"}, [{}]
+    tracker, tolerations = {"modelType": "regression"}, [{"operator": "Exists"}]
     spec = parsed(manifest(handler=handler, tracker=tracker, compute={"tolerations": tolerations}))["spec"]
     assert spec["handler"]["models"] == {
         "path": None,
@@ -141,7 +141,7 @@ def test_the_parts_of_a_spec(manifest: Make) -> None:
     assert spec["handler"]["apiKeys"] == {"secret": {"name": "s", "key": None}}
     assert spec["tracker"] == {"key": None, "modelType": "regression"}
     absent = ("key", "operator", "value", "effect", "tolerationSeconds")
-    assert spec["compute"]["tolerations"] == [dict.fromkeys(absent)]
+    assert spec["compute"]["tolerations"] == [dict.fromkeys(absent) | {"operator": "Exists"}]
 
 
 def test_a_candidate(manifest: Make) -> None:

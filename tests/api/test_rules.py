@@ -52,6 +52,23 @@ GOOD: list[dict[str, Any]] = [
     spec(updateStrategy={"maxSurge": 0}),
     spec(updateStrategy={"maxSurge": 0, "maxUnavailable": 1}),
     spec(updateStrategy={"maxSurge": "0%", "maxUnavailable": "10%"}),
+    spec(updateStrategy={"maxSurge": "200%", "maxUnavailable": "0100%"}),
+    spec(updateStrategy={"maxSurge": 0, "maxUnavailable": 150}),
+    spec(
+        compute={
+            "tolerations": [
+                {"operator": "Exists"},
+                {"key": "a", "operator": "Exists", "value": ""},
+                {"key": "a", "effect": "NoExecute", "tolerationSeconds": 5},
+            ]
+        }
+    ),
+    spec(
+        {
+            **PYTHON,
+            "env": [{"name": "A", "value": "", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+        }
+    ),
     spec(candidate={}),
     spec(candidate={"handler": {"path": "b.py"}, "weight": 100, "mirror": 100, "replicas": 0}),
     spec(ONNX, candidate={"handler": {"models": {"path": None, "dir": "models"}}, "autoscaling": {}}),
@@ -124,6 +141,30 @@ BAD: list[tuple[str, dict[str, Any]]] = [
         spec(autoscaling={"targetInFlight": 2000}),
     ),
     ("must not both be zero", spec(updateStrategy={"maxSurge": 0, "maxUnavailable": "0%"})),
+    ("must not both be zero", spec(updateStrategy={"maxSurge": "00%", "maxUnavailable": "000%"})),
+    ("must not be greater than 100%", spec(updateStrategy={"maxUnavailable": "101%"})),
+    ("must not be greater than 100%", spec(updateStrategy={"maxUnavailable": "1000%"})),
+    ("operator must be Exists", spec(compute={"tolerations": [{}]})),
+    ("operator must be Exists", spec(compute={"tolerations": [{"key": "", "value": "a"}]})),
+    (
+        "value must be absent",
+        spec(compute={"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}),
+    ),
+    (
+        "tolerationSeconds requires effect NoExecute",
+        spec(compute={"tolerations": [{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 5}]}),
+    ),
+    (
+        "value and valueFrom are mutually exclusive",
+        spec(
+            {
+                **PYTHON,
+                "env": [
+                    {"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
+                ],
+            }
+        ),
+    ),
     (
         "replicas and autoscaling are mutually exclusive",
         spec(candidate={"replicas": 1, "autoscaling": {"minReplicas": 2}}),
