@@ -287,8 +287,11 @@ async def test_the_server_prints_nothing(capfd):
     served = Served(free_port())
     await served.server.start(listen_reserved(f"127.0.0.1:{served.port}"))
     async with http2.connect(served.port) as connection:
-        connection.call(1, "/test/Fail")
-        assert (await connection.response(1))[0]["grpc-status"] == "13"
+        connection.call(1, "/test/Refuse")
+        assert (await connection.response(1))[0]["grpc-status"] == "5"
+        websocket = {":method": "CONNECT", "content_type": "", "te": "", ":protocol": "websocket"}
+        connection.call(3, "/test/Echo", **websocket, sec_websocket_version="13")
+        assert (await connection.response(3))[0][":status"] == "403"
         connection.send(http2.DATA, 0, 0, b"no stream")
     served.server.begin_stop()
     await asyncio.wait_for(served.server.stopped(), 20)
