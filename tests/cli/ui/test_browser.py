@@ -224,13 +224,6 @@ def test_every_page_fits_the_width_in_both_color_schemes_and_is_accessible(tab, 
                 ] == [], (name, scheme)
 
 
-def test_a_confirmed_action_is_sent_by_the_browser(tab, base):
-    # Of a job that the gateway does not retry, because all tests share the cluster.
-    tab.goto(f"{base}/asyncapi/default/letters/async-jobs/retry?id=completed")
-    tab.get_by_role("button", name="Retry", exact=True).click()
-    expect(tab.get_by_role("alert")).to_contain_text("only a failed job can be retried")
-
-
 def test_the_overview_works_without_javascript(chromium: Browser, url, base):
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()

@@ -102,6 +102,18 @@ def test_without_payload_logging_nothing_is_imported(api):  # noqa: F811
     assert made.end(made.submit("modules"))["result"] == []
 
 
+def test_the_events_of_a_traced_job_have_its_trace(api, sink):  # noqa: F811
+    tracing = {"endpoint": "http://127.0.0.1:9", "sampling": 0}
+    made = api(JOBS, spec={"payloadLogging": {"url": sink.url}, "tracing": tracing})
+    made.gateway()
+    made.consumer()
+    for flag, is_traced in (("01", True), ("00", False)):
+        identity = made.submit({}, headers={"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-{flag}"})
+        made.end(identity)
+        traces = [each.get("traceparent", "") for each in sink.found(identity, 2)]
+        assert all(trace.startswith(f"00-{'ab' * 16}-") is is_traced for trace in traces), traces
+
+
 def test_events_that_the_sink_refuses_are_counted(api):  # noqa: F811
     made = api(JOBS, spec={"payloadLogging": {"url": "http://127.0.0.1:9/"}})
     made.gateway()
