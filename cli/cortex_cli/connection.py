@@ -9,6 +9,7 @@ import functools
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +26,8 @@ Query = dict[str, str] | list[tuple[str, str]]
 UNREACHABLE, FORBIDDEN = 3, 4
 """Exit codes: cluster unreachable, and access denied. 1 is any other error, 2 an invalid command line."""
 _TIMEOUT = 30.0
+_QUIET = 2.0
+"""Seconds after which a command says that it waits for the first answer of the cluster."""
 _MAX_CONNECTIONS = 32
 _LOOPBACK = "localhost,127.0.0.0/8,::1"
 
@@ -54,9 +57,11 @@ class Cluster:
     """A client of one API server, with a default namespace.
 
     context: the name of the context in the kubeconfig, if any. is_local: whether it consists of programs of `cortex run`.
+    reports_wait: whether a slow first answer is reported on stderr, once.
     """
 
     is_local = False
+    reports_wait = False
 
     def __init__(self, configuration: "Configuration", namespace: str, context: str = "") -> None:
         from kubernetes.client import ApiClient
@@ -92,8 +97,12 @@ class Cluster:
             kube_config.load_kube_config(files, context, configuration)
         except ConfigException as error:
             raise ClusterError(f"kubeconfig {files} is not valid: {_short(error)}", UNREACHABLE) from error
-        except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
+        except (OSError, yaml.YAMLError, ValueError) as error:
             raise ClusterError(f"kubeconfig {files} cannot be read: {_short(error)}", UNREACHABLE) from error
+        except (TypeError, AttributeError, KeyError) as error:
+            # The client library does not check the types of all fields.
+            text = f"kubeconfig {files} is not valid: it must have clusters, contexts and users; see kubectl config view"
+            raise ClusterError(text, UNREACHABLE) from error
         finally:
             logging.getLogger().removeHandler(errors)
         if errors.lines:
@@ -187,7 +196,7 @@ class Cluster:
         url = self.server.rstrip("/") + url_path + (f"?{urlencode(query)}" if query else "")
         all_headers = {"accept": "application/json", "user-agent": "cortex-cli", **(headers or {})}
         all_headers |= self.authorization()
-        with _translate_errors(self.server):
+        with _translate_errors(self.server), self._wait_reported():
             return self._pool.request(
                 method,
                 url,
@@ -197,6 +206,22 @@ class Cluster:
                 retries=False,
                 preload_content=False,
             )
+
+    @contextlib.contextmanager
+    def _wait_reported(self) -> Iterator[None]:
+        """Report on stderr that the cluster does not answer yet, unless it has answered before."""
+        if not self.reports_wait:
+            yield
+            return
+        self.reports_wait = False
+        text = f"Waiting for the cluster at {self.server} ..."
+        timer = threading.Timer(_QUIET, click.echo, (text,), {"err": True})
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 class Stream:
@@ -320,7 +345,11 @@ def cluster_selection_options(command: Callable[..., Any]) -> Callable[..., Any]
     def wrapper(
         *arguments: Any, kubeconfig: str | None, context: str | None, namespace: str | None, **options: Any
     ) -> Any:
-        opener = functools.partial(Cluster.open, kubeconfig, context, namespace)
+        def opener() -> Cluster:
+            cluster = Cluster.open(kubeconfig, context, namespace)
+            cluster.reports_wait = True
+            return cluster
+
         return command(*arguments, open_cluster=opener, **options)
 
     return wrapper

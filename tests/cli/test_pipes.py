@@ -112,3 +112,54 @@ def test_ctrl_c_exits_with_130_and_without_a_traceback(silent, tmp_path, argumen
         assert (process.returncode, error) == (130, "\n")
     finally:
         process.kill()
+
+
+def test_a_command_says_that_it_waits_for_the_cluster(silent, tmp_path):
+    kubeconfig, _ = silent
+    process = start("get", "--kubeconfig", str(kubeconfig), stdout=subprocess.PIPE, folder=tmp_path)
+    try:
+        assert process.stderr.readline().startswith("Waiting for the cluster at http://127.0.0.1:")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=TIMEOUT)
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "does not exist; set KUBECONFIG or --kubeconfig"),
+        ("clusters: [", "cannot be read"),
+        ("just text", "is not valid: it must have clusters, contexts and users"),
+        (CONFIG.replace("current-context: silent", "current-context: other"), "is not valid"),
+    ],
+)
+def test_the_page_does_not_start_without_a_valid_kubeconfig(tmp_path, content, words):
+    file = tmp_path / "config"
+    if content is not None:
+        file.write_text(content)
+    process = start("ui", "--no-open", "--kubeconfig", str(file), stdout=subprocess.PIPE, folder=tmp_path)
+    try:
+        output, error = process.communicate(timeout=TIMEOUT)
+    finally:
+        process.kill()
+    assert (process.returncode, output) == (3, "")
+    assert error.startswith(f"Error: kubeconfig {file} ")
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_the_terminal_shows_that_the_cluster_of_the_page_is_unreachable(tmp_path):
+    file = tmp_path / "config"
+    file.write_text(CONFIG.replace("PORT", str(free_port())))
+    process = start("ui", "--no-open", "--kubeconfig", str(file), stdout=subprocess.PIPE, folder=tmp_path)
+    try:
+        assert "token" in process.stderr.readline()
+        line = process.stderr.readline()
+        assert line.startswith("Error: the cluster at http://127.0.0.1:")
+        assert "is unreachable; check that it runs" in line
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=TIMEOUT)
+        assert "Traceback" not in error
+    finally:
+        process.kill()

@@ -1,12 +1,13 @@
 """`cortex ui`: show the APIs of a cluster on a local web page."""
 
 import logging
+import threading
 import webbrowser
 from collections.abc import Callable
 
 import click
 
-from cortex_cli.connection import Cluster, cluster_selection_options
+from cortex_cli.connection import Cluster, ClusterError, cluster_selection_options
 
 
 @click.command(short_help="Show the APIs of a cluster on a local web page.")
@@ -30,12 +31,24 @@ def ui(open_cluster: Callable[[], Cluster], port: int, is_opened: bool, promethe
     # More connections than the pool keeps are no problem worth a warning.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     namespace = click.get_current_context().params.get("namespace") or ""
+    cluster = open_cluster()
     try:
-        page = server.prepare(open_cluster, namespace, port, prometheus)
+        page = server.prepare(lambda: cluster, namespace, port, prometheus)
     except OSError as error:
         raise click.ClickException(f"port {port} is in use; select another with --port") from error
     click.echo(f"The page is at {page.url}")
     click.echo("The token in this URL is its password. Ctrl-C stops the page.", err=True)
+    threading.Thread(target=_report_problem, args=(cluster,), daemon=True).start()
     if is_opened:
         webbrowser.open(page.url)
     page.run()
+
+
+def _report_problem(cluster: Cluster) -> None:
+    """Print why the cluster does not answer. The page shows it too, and tries again."""
+    try:
+        cluster.get("/version")
+    except ClusterError as error:
+        click.echo(
+            f"Error: {error.message}. The page shows the APIs as soon as the cluster answers.", err=True
+        )
