@@ -176,6 +176,15 @@ def test_a_candidate_that_does_not_answer_the_last_requests_is_rolled_back() -> 
     assert exceeded(rules(), history.recent) is not None
 
 
+def test_the_message_of_an_error_rate_has_all_requests_of_the_window() -> None:
+    history = History("v", 100)
+    for second in range(5):
+        history.add(float(second), {"a": Counts(40 * second, 40 * second, late=40 * second)}, {"a"})
+    found = exceeded(rules(), history.recent)
+    assert found is not None
+    assert "160 of 160 requests (100%)" in found.message
+
+
 def test_a_slow_candidate_is_judged_by_its_last_requests_however_long_they_took() -> None:
     history = History("v", 100)
     for second in range(0, 100_000, 10):

@@ -21,11 +21,12 @@ class Exceeded:
 def exceeded(rules: Rollback, recent: Recent) -> Exceeded | None:
     """Return the first threshold that is exceeded; None while none is, or while there are too few requests."""
     enough, counts = rules.min_requests, recent.requests
-    errors, requests = counts.errors - recent.stalled, counts.requests - recent.stalled
+    requests = counts.requests - recent.stalled
     if counts.requests >= enough and requests:
-        rate = errors / requests
+        rate = (counts.errors - recent.stalled) / requests
         if rate > share_of(rules.error_rate):
-            text = f"the candidate failed to answer {errors} of {requests} requests ({percentage(rate)})"
+            failed = percentage(counts.errors / counts.requests)
+            text = f"the candidate failed to answer {counts.errors} of {counts.requests} requests ({failed})"
             return Exceeded("ErrorRate", f"{text}; rollback.errorRate is {rules.error_rate}")
     counts = recent.compared
     if rules.disagreement is not None and counts.compared >= enough:
