@@ -76,7 +76,10 @@ class GRPCInferenceService:
             "ModelReady": (pb.ModelReadyRequest, self._model_ready),
             "ServerMetadata": (pb.ServerMetadataRequest, self._server_metadata),
             "ModelMetadata": (pb.ModelMetadataRequest, self._model_metadata),
-            "ModelInfer": (pb.ModelInferRequest, self._model_infer),
+            "ModelInfer": (
+                pb.ModelInferRequest,
+                partial(self._model_infer, encode=grpc_messages.encode_bytes),
+            ),
             "RepositoryIndex": (pb.RepositoryIndexRequest, self._repository_index),
             "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, self._repository_model_load),
             "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, self._repository_model_unload),
@@ -96,7 +99,7 @@ class GRPCInferenceService:
         async def run(message: bytes, call: Call) -> bytes:
             async def work() -> bytes:
                 response = await answer(parsed(request, message))
-                content: bytes = response.SerializeToString()
+                content: bytes = response if isinstance(response, bytes) else response.SerializeToString()
                 return content
 
             result: bytes = await admit(call, work)
@@ -123,15 +126,16 @@ class GRPCInferenceService:
     async def _model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         return pb.ModelMetadataResponse(**await self._service.model_metadata(request.name, request.version))
 
-    async def _model_infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+    async def _model_infer(self, request: pb.ModelInferRequest, encode: Callable[..., Any]) -> Any:
         decoded = await convert(request.ByteSize(), grpc_messages.decode, request)
         response = await self._service.infer(decoded)
-        answer: pb.ModelInferResponse = await convert(response.size, grpc_messages.encode, response, decoded)
-        return answer
+        return await convert(response.size, encode, response, decoded)
 
     async def _model_stream_infer(self, call: Call) -> None:
         async def infer(message: bytes, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
-            answer: pb.ModelInferResponse = await self._admit(call, partial(self._model_infer, request))
+            answer: pb.ModelInferResponse = await self._admit(
+                call, partial(self._model_infer, request, grpc_messages.encode)
+            )
             return answer
 
         await answer_stream(call, infer)

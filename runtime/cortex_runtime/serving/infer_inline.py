@@ -55,7 +55,7 @@ class InlineCalls:
             finally:
                 seconds = perf_counter() - started
                 endpoint.policy.record(seconds)
-            content: bytes = grpc_messages.encode(answer, request).SerializeToString()
+            content = grpc_messages.encode_bytes(answer, request)
             self._service.record(answer, seconds)
             status = 200
             return content

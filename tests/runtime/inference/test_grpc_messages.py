@@ -17,8 +17,11 @@ TYPED = sorted(set(ALL) - {"FP16", "BF16"})
 
 
 def response_of(name: str, array: np.ndarray, request: Any) -> Any:
-    message = grpc_messages.encode(InferResponse("iris", "3", [Tensor("y", name, array)], id="42"), request)
-    return inference_pb2.ModelInferResponse.FromString(message.SerializeToString())
+    answer = InferResponse("iris", "3", [Tensor("y", name, array)], id="42")
+    message = grpc_messages.encode(answer, request)
+    response = inference_pb2.ModelInferResponse.FromString(grpc_messages.encode_bytes(answer, request))
+    assert response == message
+    return response
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -59,6 +62,20 @@ def test_datatypes_without_typed_contents_are_raw(name: str) -> None:
     request.inputs.add(name="x", datatype="INT8", shape=[1]).contents.int_contents.append(1)
     response = response_of(name, ALL[name], grpc_messages.decode(request))
     assert len(response.raw_output_contents) == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152])
+def test_raw_contents_of_any_length_come_back(size: int) -> None:
+    request = inference_pb2.ModelInferRequest()
+    request.inputs.add(name="x", datatype="UINT8", shape=[1])
+    request.raw_input_contents.append(b"\1")
+    decoded = grpc_messages.decode(request)
+    tensors = [Tensor(name, "UINT8", np.full(size, value, np.uint8)) for name, value in (("a", 1), ("b", 2))]
+    answer = InferResponse("iris", "3", tensors)
+    content = grpc_messages.encode_bytes(answer, decoded)
+    assert content == grpc_messages.encode(answer, decoded).SerializeToString()
+    response = inference_pb2.ModelInferResponse.FromString(content)
+    assert list(response.raw_output_contents) == [b"\1" * size, b"\2" * size]
 
 
 def test_parameters_have_their_types() -> None:
