@@ -87,6 +87,9 @@ def read(path: Path, is_from_folder: bool = False) -> list[ManifestDocument]:
     """
     try:
         text = sys.stdin.read() if path == STDIN else path.read_text(encoding="utf-8")
+    except IsADirectoryError:
+        text = f"{path}: is a folder; name the file with the manifest, for example {path / 'api.yaml'}"
+        return [ManifestDocument(path, problems=(text,))]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 text ({error})"
         return [ManifestDocument(path, problems=(f"{path}: cannot be read: {reason}",))]

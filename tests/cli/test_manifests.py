@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cortex_cli.manifests import dump
+from cortex_cli.manifests import dump, read
 
 TEXTS = [
     "y",
@@ -59,3 +59,10 @@ def test_text_stays_text(as_kubectl_reads_it: dict[str, str], number: int) -> No
 
 def test_keys_stay_text(as_kubectl_reads_it: dict[str, str]) -> None:
     assert {"y", "1e3"} <= set(as_kubectl_reads_it)
+
+
+def test_a_folder_instead_of_a_file_is_reported(tmp_path):
+    (document,) = read(tmp_path)
+    assert document.problems == (
+        f"{tmp_path}: is a folder; name the file with the manifest, for example {tmp_path}/api.yaml",
+    )
