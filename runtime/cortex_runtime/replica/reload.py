@@ -1,6 +1,8 @@
 """Watches the files of a project, for `--reload`. Changes between a snapshot and the start of the watch are not missed."""
 
 import asyncio
+import os
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,9 +13,29 @@ _TIMEOUT_MS = 500
 """Milliseconds without a change after which the watch yields once, to compare with the snapshot."""
 
 
+class _Filter(DefaultFilter):
+    """Ignores what is usually no code, and the files that this process writes its log lines to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        outputs = (os.fstat(descriptor) for descriptor in (1, 2))
+        self._outputs = [output for output in outputs if stat.S_ISREG(output.st_mode)]
+
+    def __call__(self, change: Change, path: str) -> bool:
+        """Return whether a change counts."""
+        return super().__call__(change, path) and not (self._outputs and self._is_output(path))
+
+    def _is_output(self, path: str) -> bool:
+        try:
+            file = os.stat(path)
+        except OSError:
+            return False
+        return any(os.path.samestat(file, output) for output in self._outputs)
+
+
 def snapshot(paths: set[Path]) -> Snapshot:
     """Return the watched files at or below these paths, each with its modification time in ns and size in bytes."""
-    counts = DefaultFilter()
+    counts = _Filter()
     found = {}
     for path in paths:
         for file in (path, *path.rglob("*")) if path.is_dir() else (path,):
@@ -26,7 +48,9 @@ def snapshot(paths: set[Path]) -> Snapshot:
 async def changes(paths: set[Path], before: Snapshot, stop: asyncio.Event) -> AsyncIterator[None]:
     """Yield after each change of the files, the first time also for changes since `before`, until `stop` is set."""
     begun = False
-    async for changed in awatch(*paths, stop_event=stop, yield_on_timeout=True, rust_timeout=_TIMEOUT_MS):
+    async for changed in awatch(
+        *paths, watch_filter=_Filter(), stop_event=stop, yield_on_timeout=True, rust_timeout=_TIMEOUT_MS
+    ):
         if changed or (not begun and await asyncio.to_thread(snapshot, paths) != before):
             yield
         begun = True
