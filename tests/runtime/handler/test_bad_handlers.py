@@ -47,7 +47,11 @@ def test_no_error_of_a_handler_ends_the_process(serve):
     process = api.post("hello").json()
     for case in CASES * 3:
         answer = api.post(case)
-        assert (answer.status_code, answer.json()["error"]) == (500, "internal server error"), case
+        assert answer.status_code == 500, case
+        expected = (
+            "the result is nested more than 250 levels deep" if case == "cycle" else "internal server error"
+        )
+        assert answer.json()["error"].startswith(expected), case
     # The same with methods that run inline.
     with httpx.Client() as client:
         for _ in range(200):
