@@ -22,6 +22,8 @@ _FIRST_SLICE, _LAST_SLICE = 1024, 1024 * 1024
 _MAX_MEMBERS = 100_000
 _LONG = 64 * 1024
 """Bytes of a compressed body from which on it is decompressed in a thread: it may become a thousand times as large."""
+_SHORT_CONTENT = 2 * 1024 * 1024
+"""Bytes of content up to which gzip is decompressed at once: that takes no longer than to parse the content."""
 _PLAIN_JSON = frozenset(
     (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
 )
@@ -71,9 +73,12 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
     encoding = headers.get(b"content-encoding")
     if encoding is None:
         return body
-    if len(body) > _LONG:
-        return await asyncio.to_thread(decompress, body, encoding.strip().lower(), limit)
-    return decompress(body, encoding.strip().lower(), limit)
+    encoding = encoding.strip().lower()
+    if len(body) <= _LONG:
+        return decompress(body, encoding, limit)
+    if encoding == b"gzip" and (content := _short_content(body)) is not None and len(content) <= limit:
+        return content
+    return await asyncio.to_thread(decompress, body, encoding, limit)
 
 
 def _has_arrived(receive: Receive) -> bool:
@@ -133,6 +138,19 @@ def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
             f"content-encoding {encoding.decode('latin-1')!r} is not supported; use gzip or deflate", 415
         )
     return _gunzip(body, limit)
+
+
+def _short_content(body: bytes) -> bytes | None:
+    """Return the content of a gzip file that is short and has one member; None for any other, also one that is not valid."""
+    # It ends with the size of its content, which may be wrong.
+    if int.from_bytes(body[-4:], "little") > _SHORT_CONTENT:
+        return None
+    member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        content = member.decompress(body, _SHORT_CONTENT)
+    except zlib.error:
+        return None
+    return content if member.eof and not member.unused_data else None
 
 
 def _gunzip(body: bytes, limit: int) -> bytes:

@@ -168,6 +168,45 @@ def test_many_gzip_members():
         decompress(member * 100_000 + last, b"gzip", 10_000)
 
 
+NOISE = os.urandom(100_000)
+
+
+@pytest.mark.parametrize(
+    ("body", "content"),
+    [
+        (gzip.compress(NOISE, mtime=0), NOISE),
+        (gzip.compress(NOISE * 20, mtime=0), NOISE * 20),
+        (gzip.compress(NOISE * 30, mtime=0), NOISE * 30),
+        (gzip.compress(NOISE, mtime=0) * 2, NOISE * 2),
+        (gzip.compress(NOISE * 41, mtime=0), 413),
+        (gzip.compress(NOISE, mtime=0)[:-1], 400),
+        (gzip.compress(NOISE, mtime=0)[:-4] + b"\1\0\0\0", 400),
+        (gzip.compress(NOISE * 30, mtime=0)[:-4] + b"\1\0\0\0", 400),
+    ],
+    ids=[
+        "short",
+        "nearly long",
+        "long",
+        "two members",
+        "too large",
+        "truncated",
+        "wrong size",
+        "wrong size, long",
+    ],
+)
+async def test_large_gzip_bodies(body, content):
+    async def receive():
+        return {"type": "http.request", "body": body}
+
+    read = read_body(receive, {b"content-encoding": b"gzip"}, 4_000_000, 10)
+    if isinstance(content, bytes):
+        assert await read == content
+    else:
+        with pytest.raises(UserError) as raised:
+            await read
+        assert raised.value.status == content
+
+
 def test_several_gzip_members_are_one_body():
     members = [gzip.compress(part, mtime=0) for part in (b"ab", b"", b"cd")]
     assert decompress(b"".join(members), b"gzip", 4) == b"abcd"
