@@ -55,7 +55,9 @@ def test_a_disagreement_is_reported_with_its_share_and_its_classes(pair, clients
     assert report["requests"] == report["failed"] == 0
     differing = report["differing"]
     assert differing == pytest.approx(0.03 * report["compared"], abs=4)
-    assert report["classes"] == {"usual": {"usual": report["compared"] - differing, "changed": differing}}
+    classes = {"usual": {"usual": report["compared"] - differing, "changed": differing}}
+    # The report reads the classes before the counts.
+    pair.stable.until(lambda: pair.report()["classes"] == classes)
     assert pair.stable.metric("cortex_candidate_differing_total") == differing
     assert pair.stable.metric('cortex_candidate_mirrored_total{outcome="compared"}') == report["compared"]
     pairs = differences(pair)
