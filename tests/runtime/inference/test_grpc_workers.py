@@ -1,4 +1,4 @@
-"""Several worker processes on one gRPC port: all get connections, and clients that retry do not notice that one is killed."""
+"""Several worker processes on one gRPC port: all get connections, and one that is killed fails no calls of the others."""
 
 import json
 import os
@@ -29,9 +29,9 @@ RETRIES = {
             "name": [{}],
             "retryPolicy": {
                 "maxAttempts": 5,
-                "initialBackoff": "0.05s",
-                "maxBackoff": "0.5s",
-                "backoffMultiplier": 2,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 3,
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
         }
@@ -69,7 +69,9 @@ class Client:
             stop.wait(0.002)
 
 
-def test_a_killed_worker_fails_no_call_of_clients_that_retry_or_use_another_worker(serve: Any) -> None:
+def test_a_killed_worker_fails_only_its_own_calls_and_of_a_client_that_retries_one_whose_response_had_begun(
+    serve: Any,
+) -> None:
     port, processes, clients = free_port(), 3, 12
     api = serve(PID, "--grpc-port", str(port), protocols={"grpc": True}, processesPerReplica=processes)
     api.until(lambda: len(connected(port)) == processes)
@@ -77,33 +79,34 @@ def test_a_killed_worker_fails_no_call_of_clients_that_retry_or_use_another_work
     stop = threading.Event()
 
     def total() -> Counter[int | str]:
-        return sum((client.counts for client in (*retrying, *plain)), Counter())
+        return sum((client.counts.copy() for client in (*retrying, *plain)), Counter())
 
     with ThreadPoolExecutor(2 * clients) as pool:
         for client in (*retrying, *plain):
             pool.submit(client.run, stop)
         try:
-            api.until(lambda: len(total()) == processes and min(total().values()) > 50)
+            api.until(lambda: all(sum(client.counts.copy().values()) > 5 for client in (*retrying, *plain)))
             victim = max((pid for pid in total() if isinstance(pid, int)), key=lambda pid: total()[pid])
             before = total()
             os.kill(victim, signal.SIGKILL)
             api.until(lambda: sum((total() - before).values()) > 500)
             # The process that replaces it gets connections.
-            api.until(lambda: len(connected(port)) == processes and victim not in connected(port))
+            api.until(
+                lambda: len(pids := connected(port)) == processes and not pids & {victim, "UNAVAILABLE"}
+            )
         finally:
             stop.set()
-    failed = [{k: n for k, n in client.counts.items() if isinstance(k, str)} for client in retrying]
-    assert failed == [{}] * clients
-    for client in plain:
+    for client in (*retrying, *plain):
+        client.channel.close()
         # A client of the killed worker fails until its channel has connected again, up to a second later.
         expected = {"UNAVAILABLE"} if victim in client.counts else set()
         assert {status for status in client.counts if isinstance(status, str)} <= expected
-    for client in (*retrying, *plain):
-        client.channel.close()
+    # A call is repeated unless the killed process had sent a part of its response, which it usually sends as a whole.
+    assert max(client.counts["UNAVAILABLE"] for client in retrying) <= 1
 
 
 def connected(port: int) -> set[int | str]:
-    """Return the processes that answer on several new connections."""
+    """Return the processes, or the status, that several new connections get."""
     seen: set[int | str] = set()
     for _ in range(24):
         client = Client(port, retries=True)
