@@ -26,10 +26,10 @@ import yaml
 
 from cortex_api import GROUP, VERSION, parse
 from cortex_cli.__main__ import main
-from cortex_cli.local.ports import free_port
 from cortex_devcluster import DevCluster
 from tests.chart.rendering import CHART, render
 from tests.cli.documents import DOCUMENTS, ROOT, Block, blocks, inline
+from tests.ports import free_port
 
 BIN = Path(sys.executable).parent
 API = f"{GROUP}/{VERSION}"

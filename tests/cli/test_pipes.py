@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from cortex_cli.local.ports import free_port
+from tests.ports import free_port
 
 HANDLER = "class Handler:\n    def handle_post(self, payload): return 1\n"
 API = """\

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cortex_cli.__main__ import main
 from cortex_cli.commands.run import sample_argument
-from cortex_cli.local.ports import free_port
+from tests.ports import free_port
 
 HANDLER = "class Handler:\n    def handle_post(self, payload): return {'answer': %s}\n"
 API = """\

@@ -21,18 +21,13 @@ import httpx
 import pytest
 
 from cortex_devcluster import DevCluster
+from tests.ports import free_port
 
 from .gateway_api import DEFINITIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBECTL = Path(sys.executable).parent / "kubectl"
 ECHO = "class Handler:\n    def handle_post(self, payload):\n        return {'got': payload}\n"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(url: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cortex_cli.local.ports import free_port
+from tests.ports import free_port
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LIMIT = 150

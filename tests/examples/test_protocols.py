@@ -6,8 +6,8 @@ import grpc
 import httpx
 import numpy as np
 
-from cortex_cli.local.ports import free_port
 from cortex_runtime.inference.protos import inference_pb2 as pb
+from tests.ports import free_port
 
 from .conftest import Run, post
 

@@ -51,7 +51,7 @@ class Replica(Program):
     def wait_ready(self) -> None:
         self.until(lambda: (answer := self.ready()) is not None and answer.status_code == 200)
 
-    def until(self, condition: Callable[[], Any], seconds: float = 30) -> Any:
+    def until(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
         """Wait for a condition that processes of this replica cause."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -44,7 +44,7 @@ class Program:
     def readiness(self) -> httpx.Response | None:
         """Return the response of /readyz, if there is one."""
         try:
-            return PLAIN.get(f"{self.admin}/readyz", timeout=5)
+            return PLAIN.get(f"{self.admin}/readyz")
         except httpx.TransportError:
             return None
 
@@ -57,7 +57,7 @@ class Program:
 
     def wait_metric(self, line: str, minimum: float = 1) -> float:
         """Wait until a metric has a value and return it. A worker counts a request or job only after it has sent the result."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while (value := self.metric(line)) < minimum:
             assert time.monotonic() < end, f"{line} is {value}"
             time.sleep(0.02)
@@ -65,12 +65,15 @@ class Program:
 
     def cause_of_death(self) -> tuple[str, str]:
         """Return (reason, message) after the process has exited."""
-        assert self.process.wait(30) == 1, self.log.read_text()
+        assert self.process.wait(60) == 1, self.log.read_text()
         content = self.termination_log.read_bytes()
         assert len(content) <= 4096
         cause = json.loads(content)
         return cause["reason"], cause["message"]
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the log, every line of which must be JSON."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        """Return the log, every line of which must be JSON. A line that is being written is left out."""
+        is_running = self.process.poll() is None
+        text = self.log.read_text()
+        complete = text.rpartition("\n")[0] if is_running else text
+        return [json.loads(line) for line in complete.splitlines()]

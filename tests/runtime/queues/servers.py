@@ -13,22 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
+
 BIN = Path(sys.executable).parent
 ADMIN, READER = ("tester", "tester-secret"), ("reader", "reader-secret")
 """Keys of S3. The reader may read the objects of the bucket `shared`, but not list them."""
-
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """Return a port that is free and was not returned before."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port not in _given:
-            _given.add(port)
-            return port
 
 
 def until(condition, seconds: float = 30.0, what: str = "the condition"):
