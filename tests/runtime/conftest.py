@@ -43,7 +43,7 @@ class Replica(Program):
     def post(self, json: Any = None, **more: Any) -> httpx.Response:
         if json is not None or not more:
             more["json"] = json
-        return PLAIN.post(self.url, **more, timeout=30)
+        return PLAIN.post(self.url, **more, timeout=60)
 
     def ready(self) -> httpx.Response | None:
         return self.readiness()

@@ -43,7 +43,7 @@ class Part(Program):
     def stop(self) -> int:
         """Send SIGTERM, and wait until the process has exited."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Api:
         program = Part(process, port or 0, admin_port, log, termination, name)
         self.programs.append(program)
         if wait:
-            until(program.ready, 30, f"{name} is ready")
+            until(program.ready, 60, f"{name} is ready")
         return program
 
     @property
@@ -111,7 +111,7 @@ class Api:
     def post(self, json: Any = None, **more: Any) -> httpx.Response:
         if "content" not in more:
             more["json"] = json
-        return PLAIN.post(self.url, timeout=30, **more)
+        return PLAIN.post(self.url, timeout=60, **more)
 
     def submit(self, json: Any = None, **more: Any) -> str:
         answer = self.post(json, **more)
@@ -120,11 +120,11 @@ class Api:
         return answer.json()["id"]
 
     def get(self, identity: str, wait: str = "") -> dict[str, Any]:
-        answer = PLAIN.get(f"{self.url}/{identity}", params={"wait": wait} if wait else {}, timeout=70)
+        answer = PLAIN.get(f"{self.url}/{identity}", params={"wait": wait} if wait else {}, timeout=90)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def end(self, identity: str, seconds: float = 30) -> dict[str, Any]:
+    def end(self, identity: str, seconds: float = 60) -> dict[str, Any]:
         """Return the job once it has ended."""
         job = self.get(identity, f"{seconds:g}s")
         assert job["status"] in ("completed", "failed"), (job, self.logs())

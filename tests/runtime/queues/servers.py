@@ -20,7 +20,7 @@ ADMIN, READER = ("tester", "tester-secret"), ("reader", "reader-secret")
 """Keys of S3. The reader may read the objects of the bucket `shared`, but not list them."""
 
 
-def until(condition, seconds: float = 30.0, what: str = "the condition"):
+def until(condition, seconds: float = 60.0, what: str = "the condition"):
     """Return the result of a condition once it is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -133,7 +133,7 @@ class SeaweedFS(Server):
         from botocore.config import Config
 
         style = {"addressing_style": "path"}
-        config = Config(s3=style, retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5)
+        config = Config(s3=style, retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=30)
         return boto3.client(
             "s3",
             endpoint_url=self.url,
