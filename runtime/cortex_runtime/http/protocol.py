@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from cortex_runtime.http.iteration import BufferedTransport, iteration_of
-from cortex_runtime.http.strict_protocol import TRAILERS, End, StrictProtocol
+from cortex_runtime.http.strict_protocol import TRAILERS, End, StrictProtocol, until_close
 
 Headers = list[tuple[bytes, bytes]]
 Answer = tuple[bytes, bytes, bytes]
@@ -45,10 +45,6 @@ class InlineApp(Protocol):
         """Return the response; or an ASGI application that sends it; or None if nothing was run and the request must use ASGI."""
 
 
-_LINGER = 0.5
-"""Seconds for which an idle connection stays open during shutdown, for a request that is already on its way."""
-
-
 class GracefulProtocol(StrictProtocol):
     """One connection of a server. Its application sends `connection: close` while it drains."""
 
@@ -56,6 +52,8 @@ class GracefulProtocol(StrictProtocol):
     """Bytes of a request line with its headers, or of anything else outside of a body, after the first read."""
     head_seconds = 60.0
     """Seconds for which a connection may wait for a request, and a request for the end of its headers."""
+    linger_seconds = 0.5
+    """Seconds for which an idle connection stays open during shutdown, for a request that is already on its way."""
 
     _begun = False
     _lingered = False
@@ -115,6 +113,8 @@ class GracefulProtocol(StrictProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Start the task in a fresh context. A pipelined request would otherwise inherit the context of the previous one."""
         self.running = cycle
+        if cycle.scope["http_version"] != "1.1":
+            app = until_close(app, cycle)
         task = self.loop.create_task(cycle.run_asgi(app), context=self._context.copy())
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
@@ -174,7 +174,7 @@ class GracefulProtocol(StrictProtocol):
             super().shutdown()
         elif not self._lingered or self._begun or self._unread():
             self._lingered = True
-            self.loop.call_later(_LINGER, self.shutdown)
+            self.loop.call_later(self.linger_seconds, self.shutdown)
         else:
             self.transport.close()
 

@@ -1,4 +1,4 @@
-"""The HTTP server of workers and of the admin port: uvicorn without its signal handling."""
+"""The HTTP server of workers, gateways and admin ports: uvicorn without its signal handling."""
 
 import contextlib
 import socket
@@ -9,9 +9,17 @@ from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import Server as UvicornServer
 
+from cortex_runtime.http.protocol import GracefulProtocol
+
 _KEEP_ALIVE_SECONDS = 620
 """Time after which a connection without requests is closed. Proxies and load balancers close theirs before (60 s to 600 s): a
 client that sends a request while the server closes the connection would lose it."""
+
+
+class AdminProtocol(GracefulProtocol):
+    """One connection of an admin port. On shutdown, it hardly waits for further requests, because its clients repeat theirs."""
+
+    linger_seconds = 0.02
 
 
 class Server(UvicornServer):
@@ -34,6 +42,7 @@ class Server(UvicornServer):
 
 def plain(app: ASGIApp, **own: Any) -> Config:
     """Return uvicorn's configuration for plain HTTP, without its logs, which are not JSON. own: further settings of uvicorn."""
-    settings: dict[str, Any] = {"ws": "none", "lifespan": "off", "log_config": None, "access_log": False}
+    settings: dict[str, Any] = {"http": AdminProtocol, "ws": "none", "lifespan": "off"}
+    settings |= {"log_config": None, "access_log": False}
     settings |= {"server_header": False, "timeout_keep_alive": _KEEP_ALIVE_SECONDS}
     return Config(app, **{**settings, **own})

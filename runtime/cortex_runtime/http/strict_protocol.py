@@ -7,20 +7,27 @@ invalid request contains the reason.
 import asyncio
 import contextlib
 import logging
+import math
 import re
 import select
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, NoReturn
 
 import httptools
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 log = logging.getLogger("cortex")
 
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(:\d*)?").fullmatch
 """The syntax of RFC 9110, section 7.2."""
-_PROBE_AFTER, _FIRST_CHECK, _LAST_CHECK = 1.0, 0.05, 1.0
+_VERSIONS = ("1.1", "1.0")
+_PROBE_AFTER, _FIRST_CHECK, _LAST_CHECK = 0.02, 0.01, 1.0
 """Seconds from the end of what a client sends to the probe, from there to the first check for a reset, and between later ones."""
+
+DISCONNECTED = "cortex.disconnected"
+"""Scope key: set if the client has disconnected before the end of its response, which is then discarded."""
 
 
 class _Trailers(list[Any]):
@@ -56,6 +63,24 @@ class End:
         self._transport.close()
 
 
+def until_close(app: ASGIApp, cycle: RequestResponseCycle) -> ASGIApp:
+    """Return an application whose responses end with the connection if their length is unknown: HTTP/1.0 has no chunks."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        def send_unchunked(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                if all(name.lower() != b"content-length" for name, _ in message.get("headers", ())):
+                    cycle.chunked_encoding = False
+                    cycle.expected_content_length = math.inf  # type: ignore[assignment]
+            elif cycle.expected_content_length == math.inf and not message.get("more_body", False):
+                cycle.expected_content_length = len(message.get("body", b""))
+            return send(message)
+
+        await app(scope, receive, send_unchunked)
+
+    return answer
+
+
 class StrictProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -65,8 +90,8 @@ class StrictProtocol(HttpToolsProtocol):
     """Number of Host headers of the current request."""
     _host = b""
     """The last valid value of Host on this connection."""
-    _problem = ""
-    """Why the request is not valid, if the parser does not know."""
+    _problem: tuple[int, str] = (400, "the request is not valid HTTP/1.1")
+    """Status and message for a request that is not valid."""
     _is_parsed_again = False
     """Whether the current request asks for a protocol that is not served, and is parsed again without that."""
     _probe_timer: asyncio.TimerHandle | None = None
@@ -76,6 +101,7 @@ class StrictProtocol(HttpToolsProtocol):
         running = self.running
         if running is not None and not running.response_complete:
             running.disconnected = True
+            running.scope[DISCONNECTED] = True
             running.message_event.set()
         super().connection_lost(exc)
         if self._probe_timer is not None:
@@ -98,8 +124,13 @@ class StrictProtocol(HttpToolsProtocol):
                 rest = memoryview(rest)[upgrade.args[0] :]
                 self._parse_again()
             except httptools.HttpParserError:
-                self.refuse(400, self._problem or "the request is not valid HTTP/1.1")
+                self.refuse(*self._problem)
                 return
+
+    def reject(self, status: int, message: str) -> NoReturn:
+        """Raise ValueError. The parser then stops, and the request is refused with this status and message."""
+        self._problem = status, message
+        raise ValueError(message)
 
     def must_ignore_upgrade(self) -> bool:
         """Return whether the current request asks for a protocol that is not served, such as HTTP/2. It is parsed again.
@@ -109,8 +140,7 @@ class StrictProtocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             return False
         if self.parser.get_method() == b"CONNECT":
-            self._problem = "the method CONNECT is not supported"
-            raise ValueError(self._problem)
+            self.reject(400, "the method CONNECT is not supported")
         self._is_parsed_again = not self._should_upgrade()
         return self._is_parsed_again
 
@@ -172,10 +202,11 @@ class StrictProtocol(HttpToolsProtocol):
         log.info("a request was refused with %d: %s", status, message)
         self.parser = _NotParsed()  # type: ignore[assignment]
         body = orjson.dumps({"error": message})
+        common = b"".join(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers)
         refusal = End(
             self.transport,
-            b"%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (STATUS_LINE[status], len(body), body),
+            b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (STATUS_LINE[status], common, len(body), body),
         )
         cycle = self.cycle
         if cycle is not None and cycle.more_body and self.pipeline:
@@ -200,21 +231,39 @@ class StrictProtocol(HttpToolsProtocol):
             self.hosts += 1
             if value != self._host:
                 self._check_host(value)
+        elif name == b"transfer-encoding":
+            self._check_transfer_coding(value)
         elif name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
+            # HTTP/1.0 has no interim responses.
+            self.expect_100_continue = self.parser.get_http_version() != "1.0"
         self.headers.append((name, value))
 
     def _check_host(self, value: bytes) -> None:
-        if self.headers is not TRAILERS and not _HOST(value):
-            self._problem = "the header Host is not valid"
-            raise ValueError(self._problem)
+        """Check Host, and the version. Not for each request: a connection usually has one of each."""
+        if self.headers is TRAILERS:
+            return
+        self._check_version()
+        if not _HOST(value):
+            self.reject(400, "the header Host is not valid")
         self._host = value
+
+    def _check_version(self) -> str:
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS:
+            self.reject(505, f"HTTP/{version} is not supported on this connection; use HTTP/1.1")
+        return version
+
+    def _check_transfer_coding(self, value: bytes) -> None:
+        """Refuse any coding but a single `chunked` (RFC 9112, section 6.1). A proxy may see another end of such a body."""
+        if self.parser.get_http_version() == "1.0":
+            self.reject(400, "the header Transfer-Encoding requires HTTP/1.1")
+        if value.lower() != b"chunked":
+            self.reject(501, "the only supported transfer coding is chunked")
 
     def check_hosts(self) -> None:
         """Raise ValueError if Host is missing or repeated (RFC 9112, section 3.2). The parser then refuses the request."""
         hosts = self.hosts
-        if hosts or self.parser.get_http_version() != "1.0":
-            self._problem = (
-                "the header Host is missing" if hosts == 0 else f"the header Host is sent {hosts} times"
+        if self._check_version() != "1.0" or hosts:
+            self.reject(
+                400, "the header Host is missing" if hosts == 0 else f"the header Host is sent {hosts} times"
             )
-            raise ValueError(self._problem)

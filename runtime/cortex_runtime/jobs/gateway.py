@@ -48,7 +48,7 @@ from cortex_api.contract import (
 from cortex_runtime.errors import StartError
 from cortex_runtime.http import response
 from cortex_runtime.http.protocol import GracefulProtocol
-from cortex_runtime.http.server import Server, plain
+from cortex_runtime.http.server import AdminProtocol, Server, plain
 from cortex_runtime.jobs.gateway_app import Gateway
 from cortex_runtime.jobs.job_list import job_list
 from cortex_runtime.jobs.metrics import GatewayMetrics
@@ -248,7 +248,7 @@ async def _sweep(queue: Queue) -> None:
 
 
 def _config(app: ASGIApp) -> uvicorn.Config:
-    http: Any = "httptools" if isinstance(app, GatewayAdmin) else GracefulProtocol
+    http: Any = AdminProtocol if isinstance(app, GatewayAdmin) else GracefulProtocol
     return plain(
         app,
         loop="uvloop",

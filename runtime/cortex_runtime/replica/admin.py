@@ -95,5 +95,5 @@ class Admin:
 
 def admin_server(admin: Admin) -> Server:
     """Return the server of the admin port."""
-    config = plain(admin, loop="asyncio", http="httptools", timeout_graceful_shutdown=1)
+    config = plain(admin, loop="asyncio", timeout_graceful_shutdown=1)
     return Server(config, lambda: None)

@@ -64,7 +64,6 @@ class Development:
         config = plain(
             self,
             loop="asyncio",
-            http="httptools",
             timeout_graceful_shutdown=1,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         )

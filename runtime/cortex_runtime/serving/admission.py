@@ -26,6 +26,7 @@ from cortex_runtime.errors import ClientDisconnected, HttpError, Moved
 from cortex_runtime.handler import debug
 from cortex_runtime.handler.user_context import enter_user_context
 from cortex_runtime.http import api_keys, response
+from cortex_runtime.http.strict_protocol import DISCONNECTED
 from cortex_runtime.logs.access_log import AccessLog
 from cortex_runtime.logs.records import RequestIds
 from cortex_runtime.logs.records import request_id as request_id_variable
@@ -203,7 +204,8 @@ class Admission:
         moved = False
         try:
             await app(scope, receive, exchange)
-            exchange.status = exchange.sent or 500
+            if DISCONNECTED not in scope:
+                exchange.status = exchange.sent or 500
         except Moved:
             moved = scope[MOVED] = True
         except (ClientDisconnected, ClientDisconnect):

@@ -253,9 +253,67 @@ def test_a_valid_host_is_accepted(protocol, head):
 
 
 @BOTH
+@pytest.mark.parametrize(
+    ("head", "status", "problem"),
+    [
+        (
+            REQUEST + b"transfer-encoding: gzip, chunked\r\n",
+            501,
+            "the only supported transfer coding is chunked",
+        ),
+        (
+            REQUEST + b"transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n",
+            501,
+            "the only supported transfer coding is chunked",
+        ),
+        (REQUEST + b"Transfer-Encoding: , chunked\r\n", 501, "the only supported transfer coding is chunked"),
+        (
+            b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n",
+            400,
+            "the header Transfer-Encoding requires HTTP/1.1",
+        ),
+    ],
+)
+def test_a_body_whose_end_a_proxy_may_see_elsewhere_is_refused(protocol, head, status, problem):
+    answer = exchange(protocol, WHOLE + head + b"\r\n1\r\na\r\n0\r\n\r\n" + WHOLE)
+    assert [line[9:12] for line in statuses(answer)] == [b"200", b"%d" % status]
+    assert json.loads(answer.rpartition(b"\r\n\r\n")[2]) == {"error": problem}
+
+
+@BOTH
+@pytest.mark.parametrize("version", [b"2.0", b"0.9"])
+@pytest.mark.parametrize("host", [b"host: x\r\n", b""])
+def test_a_version_that_is_not_served_is_refused(protocol, version, host):
+    answer = exchange(protocol, b"POST / HTTP/%b\r\n%bcontent-length: 1\r\n\r\nx" % (version, host) + WHOLE)
+    assert statuses(answer) == [b"HTTP/1.1 505 HTTP Version Not Supported"]
+
+
+@BOTH
+def test_http_1_0_has_neither_chunks_nor_interim_responses(protocol):
+    class Streaming(App):
+        def find_inline(self, verb, path):
+            return None
+
+        async def __call__(self, scope, receive, send):
+            await receive()
+            headers = [(b"content-length", b"2")] if scope["path"] == "/short" else []
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"a", "more_body": True})
+            await send({"type": "http.response.body", "body": b"b"})
+
+    lines = b"HTTP/1.0\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\nx"
+    head, _, body = exchange(protocol, b"POST / " + lines, app=Streaming()).partition(b"\r\n\r\n")
+    assert (statuses(head), b"transfer-encoding" in head, body) == ([OK], False, b"ab")
+    head, _, body = exchange(protocol, b"POST /short " + lines, app=Streaming()).partition(b"\r\n\r\n")
+    assert (statuses(head), b"content-length: 2" in head, body) == ([OK], True, b"ab")
+
+
+@BOTH
 def test_a_trailer_is_not_the_host_of_the_next_request(protocol):
     chunked = REQUEST + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nhost: a b\r\n\r\n"
     assert statuses(exchange(protocol, chunked * 2 + WHOLE, END)) == [OK] * 3
+    invalid = b"POST / HTTP/1.1\r\nhost: a b\r\n\r\n"
+    assert statuses(exchange(protocol, chunked + invalid, END)) == [OK, BAD]
 
 
 @BOTH

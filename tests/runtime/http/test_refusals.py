@@ -1,4 +1,7 @@
-"""Errors that a handler raises for its client always arrive, with the request ID; and clients that disconnect early."""
+"""Errors that a handler raises for its client always arrive, with the request ID; and clients that disconnect early.
+
+The admin port refuses what the port of the API refuses.
+"""
 
 import json
 import pathlib
@@ -12,6 +15,7 @@ import pytest
 SOURCE = r"""
 import asyncio, pathlib, threading, time
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from cortex_runtime import UserError
 
 class Odd:
@@ -19,6 +23,12 @@ class Odd:
 
 class Forgetful(UserError):
     def __init__(self): pass
+
+class Late(Response):
+    async def __call__(self, scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await super().__call__(scope, receive, send)
 
 class Handler:
     def handle_post(self, payload):
@@ -54,6 +64,10 @@ class Handler:
             yield "late"
         finally:
             (folder / "closed").touch()
+
+    async def handle_delete(self, query_params):
+        pathlib.Path(query_params["folder"], "begun").touch()
+        return Late("late")
 
     def handle_get(self):
         return "here"
@@ -121,6 +135,19 @@ def test_a_generator_in_a_thread_is_closed_after_its_step(api, tmp_path):
     assert [each["status"] for each in line] == [499]
 
 
+@pytest.mark.parametrize("resets", [True, False])
+def test_a_response_to_a_client_that_has_left_is_logged_as_such(api, tmp_path, resets):
+    identifier = f"left-{resets}"
+    head = f"DELETE /?folder={tmp_path} HTTP/1.1\r\nhost: x\r\nx-request-id: {identifier}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", api.port)) as client:
+        client.sendall(head.encode())
+        api.until(pathlib.Path(tmp_path, "begun").exists)
+        if resets:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    line = api.until(lambda: [line for line in api.lines() if line.get("requestId") == identifier])
+    assert [each["status"] for each in line] == [499]
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_stream_that_stalls_in_a_thread_is_answered_in_time_and_closed_later(serve, tmp_path, threads):
     api = serve(SOURCE, requestTimeout="300ms", threadsPerProcess=threads)
@@ -134,3 +161,23 @@ def test_a_stream_that_stalls_in_a_thread_is_answered_in_time_and_closed_later(s
     opening.join()
     assert api.until(lambda: httpx.get(api.url, timeout=20).text == "here")
     assert not [line for line in api.lines() if "traceback" in line]
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("GET /healthz HTTP/1.1\r\n\r\n", 400),
+        ("GET /healthz HTTP/2.0\r\nhost: x\r\n\r\n", 505),
+        ("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", 200),
+        ("GET /healthz HTTP/1.0\r\n\r\n", 200),
+    ],
+)
+def test_the_admin_port_answers_valid_requests_after_the_client_has_closed_its_sending_side(
+    api, head, status
+):
+    with socket.create_connection(("127.0.0.1", api.admin_port), timeout=20) as client:
+        client.sendall(head.encode())
+        client.shutdown(socket.SHUT_WR)
+        answer = client.makefile("rb").read()
+    assert answer.split(b" ", 2)[1] == b"%d" % status
+    assert (b'{"ok":true}' in answer) == (status == 200)
