@@ -22,6 +22,8 @@ from cortex_cli.ui.store import key_of
 PATH = "/{kind}/{namespace}/{name}"
 _KINDS = {kind.lower(): kind for kind in KINDS}
 _MAY_SECONDS = 60.0
+_LIST_SECONDS = 10.0
+"""How long the page of an API waits for the first list: before it, no API is known."""
 Parameters = ParamSpec("Parameters")
 Found = TypeVar("Found")
 
@@ -55,8 +57,11 @@ class Frame:
             params = request.path_params
             key = (_KINDS.get(params["kind"], ""), params["namespace"], params["name"])
             self._backend.sampler.watch(key)
-            api = self._backend.store.find(key)
-            return missing(request) if api is None else view(request, api, *arguments, **options)
+            store = self._backend.store
+            store.wait_for_list(_LIST_SECONDS)
+            if (api := store.find(key)) is not None:
+                return view(request, api, *arguments, **options)
+            return missing(request) if store.is_loaded else unread()
 
         return find_and_show
 
@@ -92,6 +97,13 @@ class Frame:
             if may.is_known
             else "",
         }
+
+
+def unread() -> View:
+    """Return the page of an API before the first list of all APIs."""
+    return problem(
+        "The cluster has not answered yet", "The APIs are being listed. Reload this page to see it."
+    )
 
 
 def missing(request: Request) -> View:

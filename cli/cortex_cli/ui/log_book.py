@@ -185,6 +185,9 @@ class LogBooks:
         except ClusterError as error:
             # The log of a container that has exited may be deleted already.
             if "follow" in query:
+                if book.active.get(run) is None:
+                    # Nothing was read, so the next attempt reads the lines until then.
+                    book.seen.discard(run)
                 book.errors[name] = error.message
                 self._on_change()
                 book.closed.wait(_PAUSE)
