@@ -16,7 +16,7 @@ from cortex_api.contract import DEVELOPMENT_SUFFIX, GRPC_PORT, PORT
 from cortex_cli import manifests
 from cortex_cli.apis import API
 from cortex_cli.commands import logs
-from cortex_cli.commands.run import choose, modification_time, require_free, sample_argument
+from cortex_cli.commands.run import choose, file_stamp, require_free, sample_argument
 from cortex_cli.connection import FORBIDDEN, Cluster, ClusterError, cluster_options
 from cortex_cli.development.copy_client import CopyClient, own_holder
 from cortex_cli.development.copy_manifest import copy_name, notes
@@ -112,12 +112,12 @@ class _ManifestChange:
         self._copy = copy
         self._scratch = scratch
         self._report = report
-        self._time = modification_time(file)
+        self._stamp = file_stamp(file)
 
     def __call__(self) -> None:
-        if self._time == (changed := modification_time(self._file)) or not changed:
+        if self._stamp == (changed := file_stamp(self._file)) or not changed:
             return
-        self._time = changed
+        self._stamp = changed
         try:
             api, manifest = _read(self._file, self._name)
             self._scratch.write(api, self._file)

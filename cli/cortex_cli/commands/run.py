@@ -56,7 +56,7 @@ def run(
     For an AsyncAPI, the port serves the gateway, and a worker runs too. The queue is CORTEX_QUEUE_URL or a temporary local queue.
     The first Ctrl-C waits for in-flight requests; the second exits immediately.
     """
-    last_change = modification_time(file)
+    last_change = file_stamp(file)
     api = choose(file, name)
     variables = environment.resolve(api, os.environ)
     has_grpc = api.spec.handler.serves_grpc
@@ -96,7 +96,7 @@ def run(
                     click.echo(f"page: {start(api, programs, port, project, lines)}")
             if reload:
                 while (status := runtime.wait(_POLL_INTERVAL)) is None:
-                    if last_change != (last_change := modification_time(file)):
+                    if last_change != (last_change := file_stamp(file)):
                         apply_change(file, api.metadata.name, scratch, variables)
             else:
                 status = runtime.wait()
@@ -144,12 +144,16 @@ def require_free(ports: dict[str, int]) -> None:
         raise click.ClickException("\n".join(used))
 
 
-def modification_time(file: Path) -> int:
-    """Return the modification time of a file in nanoseconds; 0 while it does not exist, e.g. while an editor replaces it."""
+def file_stamp(file: Path) -> tuple[int, int, int] | None:
+    """Return what differs after each change of a file; None while it does not exist, e.g. while an editor replaces it.
+
+    The modification time alone may be the same before and after a write, because clocks of file systems advance in steps.
+    """
     try:
-        return file.stat().st_mtime_ns
+        about = file.stat()
     except OSError:
-        return 0
+        return None
+    return about.st_mtime_ns, about.st_size, about.st_ino
 
 
 def apply_change(file: Path, name: str, scratch: Scratch, variables: dict[str, str]) -> None:
