@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -15,6 +15,8 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+TIMEOUT = 60_000
+"""In milliseconds, for each expectation and action. On a busy machine, the first page takes many seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +25,9 @@ def chromium() -> Iterator[Browser]:
     executable = shutil.which("chromium") or shutil.which("google-chrome")
     if executable is None:
         pytest.skip("Chromium is not installed")
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS, timeout=TIMEOUT)
         yield browser
         browser.close()
 
@@ -33,5 +36,6 @@ def chromium() -> Iterator[Browser]:
 def page(chromium: Browser) -> Iterator[Page]:
     """A new page with its own cookies and storage."""
     context = chromium.new_context()
+    context.set_default_timeout(TIMEOUT)
     yield context.new_page()
     context.close()

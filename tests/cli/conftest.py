@@ -15,7 +15,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from cortex_api import KINDS, __version__
+from cortex_cli import connection
 from cortex_cli.__main__ import main
+from cortex_cli.commands import predict
 from cortex_devcluster import DevCluster
 
 ROOT = Path(__file__).parents[2]
@@ -57,13 +59,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def answer(self, status, text):
         self.send_response(status); self.end_headers(); self.wfile.write(text.encode())
     def log_message(self, *words): pass
-for port in (8080, 8081):
-    server = http.server.ThreadingHTTPServer((host, port), Handler)
-    threading.Thread(target=server.serve_forever).start()
 first = int(os.environ['FIRST'])
 log('hello from ' + os.environ['HOSTNAME'], first)
 print('a plain line', flush=True)
 log('bye from ' + os.environ['HOSTNAME'], first + 10, level='warning')
+# The pod is ready from now on, so its log is complete before.
+for port in (8080, 8081):
+    server = http.server.ThreadingHTTPServer((host, port), Handler)
+    threading.Thread(target=server.serve_forever).start()
 """
 METRICS = """\
 cortex_requests_total{method="POST",status="200"} 30
@@ -88,7 +91,7 @@ class Workplace:
             env={**os.environ, "HOME": str(self.kubeconfig.parent)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -136,7 +139,7 @@ class Workplace:
 
     def until_ready(self) -> None:
         """Wait until all pods are ready."""
-        self.kubectl("wait", "--for=condition=Ready", "pods", "--all", "--timeout=60s")
+        self.kubectl("wait", "--for=condition=Ready", "pods", "--all", "--timeout=150s")
 
     def create(self, where: str, manifest: dict[str, Any]) -> None:
         self.server.post(where, json=manifest).raise_for_status()
@@ -179,6 +182,13 @@ def pod(name: str, number: int, environment: dict[str, str]) -> dict[str, Any]:
         "metadata": {"name": f"api-{name}-{number}", "labels": labels},
         "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
     }
+
+
+@pytest.fixture(autouse=True)
+def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands in this process wait for a slow cluster: without a line on stderr, and longer for the log of a request."""
+    monkeypatch.setattr(connection, "_QUIET", 600.0)
+    monkeypatch.setattr(predict, "_LOG_SECONDS", 60.0)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Commands whose reader exits, as in `cortex get | head`, and commands that Ctrl-C ends, exit without a traceback."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -109,7 +110,8 @@ def test_ctrl_c_exits_with_130_and_without_a_traceback(silent, tmp_path, argumen
         assert connected.wait(TIMEOUT)
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=TIMEOUT)
-        assert (process.returncode, error) == (130, "\n")
+        # A slow machine may reach the line that says that the command waits.
+        assert (process.returncode, re.sub("Waiting for the cluster at .*\n", "", error)) == (130, "\n")
     finally:
         process.kill()
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -79,6 +80,14 @@ class Run:
         return httpx.post(f"http://127.0.0.1:{self.port}", json={}, timeout=TIMEOUT)
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition is true."""
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < end, "the condition is still false"
+        time.sleep(0.05)
+
+
 @pytest.fixture
 def run():
     started: list[Run] = []
@@ -121,10 +130,7 @@ def test_reload_serves_the_changed_code(run, project):
     running.until("first is ready")
     assert running.post().json() == {"answer": 1}
     (project / "handler.py").write_text(HANDLER % 22)
-    end = time.monotonic() + TIMEOUT
-    while running.post().json() != {"answer": 22}:
-        assert time.monotonic() < end, "the change was not served"
-        time.sleep(0.05)
+    until(lambda: running.post().json() == {"answer": 22})
 
 
 def test_a_500_contains_the_traceback(run, project):
@@ -152,6 +158,7 @@ def test_no_request_fails_during_a_reload(run, project):
     for thread in threads:
         thread.start()
     try:
+        until(lambda: responses or errors)
         (project / "handler.py").write_text("import time; time.sleep(0.5)\n" + HANDLER % 22)
         running.until("the changed project is in use")
     finally:
@@ -173,10 +180,7 @@ def test_reload_applies_valid_manifests_and_ignores_invalid_ones(run, project):
     running.until("Error: the change is ignored")
     assert running.post().json() == {"a": 1}
     (project / "api.yaml").write_text(API.replace("NAME", "first").replace("py}", "py, config: {a: 3}}"))
-    end = time.monotonic() + TIMEOUT
-    while running.post().json() != {"a": 3}:
-        assert time.monotonic() < end, "the change was not served"
-        time.sleep(0.05)
+    until(lambda: running.post().json() == {"a": 3})
 
 
 @pytest.mark.parametrize("option", ["--port", "--admin-port"])
@@ -303,7 +307,7 @@ def test_an_async_api_runs_with_a_local_queue(run, project):
     answer = httpx.post(url, json={"n": 4}, timeout=TIMEOUT)
     assert answer.status_code == 202
     end = time.monotonic() + TIMEOUT
-    while (job := httpx.get(f"{url}/{answer.json()['id']}").json())["status"] != "completed":
+    while (job := httpx.get(f"{url}/{answer.json()['id']}", timeout=TIMEOUT).json())["status"] != "completed":
         assert time.monotonic() < end, job
         time.sleep(0.05)
     assert job["result"] == {"twice": 8}
@@ -420,24 +424,34 @@ def test_the_admin_port_of_an_async_api_has_the_metrics_of_its_worker(run, proje
     running.until("later is ready")
     url, admin = f"http://127.0.0.1:{running.port}", f"http://127.0.0.1:{admin_port}"
     identity = httpx.post(url, json="iris", timeout=TIMEOUT).json()["id"]
-    assert httpx.get(f"{url}/{identity}?wait=30s", timeout=TIMEOUT).json()["result"] == "iris"
-    text = httpx.get(f"{admin}/metrics").text
-    samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
-    values = dict(samples)
+    assert httpx.get(f"{url}/{identity}?wait=60s", timeout=2 * TIMEOUT).json()["result"] == "iris"
+    expected = {
+        'flowers_total{kind="iris"}': "1.0",
+        'cortex_tracker_predictions_total{class="iris"}': "1.0",
+        "cortex_async_queued": "0.0",
+        'cortex_async_jobs_total{status="completed"}': "1.0",
+        "cortex_async_accepted_total": "1.0",
+    }
+    text, samples, values = "", [], {}
+
+    def is_counted() -> bool:
+        # The result of a job can be read before its message is removed from the queue and counted.
+        nonlocal text, samples, values
+        text = httpx.get(f"{admin}/metrics", timeout=TIMEOUT).text
+        samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+        values = dict(samples)
+        return all(values.get(name) == value for name, value in expected.items())
+
+    until(is_counted)
     assert len(values) == len(samples)
-    assert values['flowers_total{kind="iris"}'] == "1.0"
-    assert values['cortex_tracker_predictions_total{class="iris"}'] == "1.0"
-    assert values["cortex_async_queued"] == "0.0"
-    assert values['cortex_async_jobs_total{status="completed"}'] == "1.0"
-    assert values["cortex_async_accepted_total"] == "1.0"
     # Gateway and worker have this metric, so the worker's sample gets a label.
     builds = [name for name in values if name.startswith("cortex_build_info")]
     assert ['component="worker"' in name for name in builds] == [False, True]
     families = list(text_string_to_metric_families(text))
     assert len({family.name for family in families}) == len(families)
-    assert httpx.get(f"{admin}/readyz").json()["ready"] is True
-    assert httpx.get(f"{admin}/queue").json()["queued"] == 0
-    assert httpx.get(f"{admin}/nothing").status_code == 404
+    assert httpx.get(f"{admin}/readyz", timeout=TIMEOUT).json()["ready"] is True
+    assert httpx.get(f"{admin}/queue", timeout=TIMEOUT).json()["queued"] == 0
+    assert httpx.get(f"{admin}/nothing", timeout=TIMEOUT).status_code == 404
 
 
 def test_the_curl_line_sends_the_sample_of_the_project(tmp_path, monkeypatch):

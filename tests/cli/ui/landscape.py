@@ -253,7 +253,7 @@ class Landscape:
         self.create(f"/apis/apps/v1/namespaces/{namespace}/deployments", deployment)
         self.expected += 0 if "crash" in profile else count
 
-    def until_ready(self, seconds: float = 60) -> None:
+    def until_ready(self, seconds: float = 150) -> None:
         """Wait until all pods are ready."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -538,7 +538,7 @@ def landscape(folder: Path) -> Iterator[Landscape]:
             place.create(
                 "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", parse_yaml(file.read_text())
             )
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while client.get("/apis/cortex.dev/v1alpha1/asyncapis").status_code != 200 and time.monotonic() < end:
             time.sleep(0.1)
         populate(place)

@@ -17,7 +17,7 @@ def words(client: httpx.Client, path: str) -> str:
 
 
 def test_an_api_that_is_not_ready_shows_the_traceback_and_what_to_do(client):
-    text = words(client, "/realtimeapi/shop/ranker")
+    text = eventually(lambda: (t := words(client, "/realtimeapi/shop/ranker")) and "What to do" in t and t)
     assert (
         "Handler import error ModuleNotFoundError: No module named 'torchvision' handler.py, line 4" in text
     )
@@ -34,15 +34,15 @@ def test_a_degraded_api_shows_why(client):
 
 
 def test_numbers_of_the_last_minute_and_charts(client):
-    def measured():
-        return re.search(
+    def is_measured() -> bool:
+        found = re.search(
             r"Requests ([\d.]+)/s last minute Errors 0% .* p50 (\d+) ms",
             words(client, "/realtimeapi/shop/fraud-score"),
         )
+        # The first rates, of a few seconds, are inexact on a busy machine.
+        return found is not None and 70 < float(found[1]) < 180
 
-    found = eventually(measured)
-    assert found
-    assert 70 < float(found[1]) < 180
+    assert eventually(is_measured)
     page = client.get("/realtimeapi/shop/fraud-score").text
     descriptions = re.findall(r'role="img" aria-label="([^"]+)"', page)
     assert [each.split(",")[0] for each in descriptions] == [
@@ -58,9 +58,8 @@ def test_numbers_of_the_last_minute_and_charts(client):
 
 def test_decisions_of_the_autoscaler_are_listed_and_marked_in_the_charts(place: Landscape, client):
     page = "/realtimeapi/shop/fraud-score"
-    assert eventually(
-        lambda: "11.4 requests in flight, target 4 for each replica: 3 replicas" in words(client, page)
-    )
+    before = "11.4 requests in flight, target 4 for each replica: 3 replicas"
+    assert eventually(lambda: before in words(client, page))
     reason = "19 requests in flight, target 4 for each replica: 5 replicas"
     scaling = {"provider": "builtin", "current": 3, "desired": 5, "metric": "in-flight", "reason": reason}
     place.update("fraud-score", {"autoscaling": scaling})
@@ -68,12 +67,17 @@ def test_decisions_of_the_autoscaler_are_listed_and_marked_in_the_charts(place: 
         assert eventually(lambda: f"3 → 5 {reason}" in words(client, page))
         assert client.get(page).text.count(f"<title>3 to 5 replicas: {reason}</title>") == 4
     finally:
-        place.update("fraud-score", {"autoscaling": {"desired": 3, "reason": "11.4 requests in flight"}})
+        place.update("fraud-score", {"autoscaling": {"desired": 3, "reason": before}})
+        assert eventually(lambda: "3 / 3 ready" in words(client, page))
 
 
 def test_replicas_are_listed_with_their_state(client):
-    text = words(client, "/realtimeapi/shop/recommender")
-    assert len(re.findall(r"api-recommender-\S+ Ready \d+ 0 – – dev", text)) == 2
+    def ready():
+        return re.findall(
+            r"api-recommender-\S+ Ready \d+ 0 – – dev", words(client, "/realtimeapi/shop/recommender")
+        )
+
+    assert eventually(lambda: len(ready()) == 2)
 
 
 def test_models_and_their_versions(client):
@@ -94,9 +98,8 @@ def test_predictions_as_bars_and_as_numbers(client):
             r"setosa 50% [\d,]+ versicolor 30% [\d,]+ virginica 20%", words(client, "/realtimeapi/shop/iris")
         )
     )
-    assert re.search(
-        r"Average 1\d\d.* Minimum \d+.* Maximum \d+", words(client, "/realtimeapi/shop/price-forecast")
-    )
+    numbers = r"Average 1\d\d.* Minimum \d+.* Maximum \d+"
+    assert eventually(lambda: re.search(numbers, words(client, "/realtimeapi/shop/price-forecast")))
 
 
 def test_an_async_api_shows_its_queue_and_jobs(client):

@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from cortex_cli.ui import app
+from tests.browser import TIMEOUT
 
 from .landscape import Landscape
 
@@ -44,6 +45,7 @@ def base(url: str) -> str:
 def tab(chromium: Browser, url: str) -> Iterator[Page]:
     """A page that is logged in. It must report no error, and request nothing from elsewhere."""
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(TIMEOUT)
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -82,7 +84,8 @@ def test_typing_filters_and_keeps_the_focus(tab, base):
     tab.keyboard.type("torch", delay=20)
     expect(tab.locator("#rows tr")).to_have_count(1)
     expect(tab.locator("#q")).to_be_focused()
-    assert tab.url == f"{base}/?q=torch"
+    # Fewer letters may find the same row.
+    expect(tab).to_have_url(f"{base}/?q=torch")
     tab.reload()
     expect(tab.locator("#rows tr")).to_have_count(1)
     expect(tab.locator("#q")).to_have_value("torch")
@@ -126,20 +129,22 @@ def test_updates_keep_focus_selection_and_elements(place: Landscape, tab):
     ready = {"type": "Ready", "status": "True", "reason": "Ready", "message": "1 of 1 replicas are ready"}
     place.update("dedupe", {"conditions": [ready | stamp]})
     place.update("coupon", {"readyReplicas": 1})
+    expect(tab.locator("#row-realtimeapi-shop-coupon .replicas")).to_have_text("1/1")
+    expect(tab.locator("#row-realtimeapi-shop-dedupe")).not_to_have_class("failed")
 
 
 def test_open_details_stay_open(tab, base):
     tab.goto(f"{base}{PAGES['ready']}")
-    expect(tab.locator("#chart-requests .plot")).to_be_visible(timeout=30_000)
+    expect(tab.locator("#chart-requests .plot")).to_be_visible()
     tab.locator("#values-requests summary").click()
     before = tab.locator("#values-requests tbody tr").first.inner_text()
-    expect(tab.locator("#values-requests tbody tr").first).not_to_have_text(before, timeout=15_000)
+    expect(tab.locator("#values-requests tbody tr").first).not_to_have_text(before)
     assert tab.locator("#values-requests").evaluate("element => element.open")
 
 
 def test_the_pointer_and_the_arrow_keys_read_the_values_of_a_moment(tab, base):
     tab.goto(f"{base}{PAGES['ready']}")
-    expect(tab.locator("#chart-latency .plot")).to_be_visible(timeout=30_000)
+    expect(tab.locator("#chart-latency .plot")).to_be_visible()
     tab.locator("#chart-latency .shapes").hover(position={"x": 10, "y": 20})
     for chart in ("requests", "latency", "load", "replicas"):
         expect(tab.locator(f"#chart-{chart} .cursor")).to_be_visible()
@@ -176,11 +181,10 @@ def test_a_typed_form_sends_the_values_of_its_fields(tab, base):
 def test_logs_are_followed(tab, base):
     tab.goto(f"{base}/realtimeapi/shop/iris/logs")
     expect(tab.locator("#lines li").first).to_be_visible()
-    count = tab.locator("#lines li").count()
-    tab.evaluate(
-        "fetch('/realtimeapi/shop/iris/try', {method: 'POST', body: new URLSearchParams({body: '{}', path: '/'})})"
-    )
-    expect(tab.locator("#lines li")).to_have_count(count + 1)
+    sent = "{method: 'POST', body: new URLSearchParams({body: '{}', path: '/'})}"
+    answer = tab.evaluate(f"fetch('/realtimeapi/shop/iris/try', {sent}).then(response => response.text())")
+    (request,) = set(re.findall("cortex-[0-9a-f]{12}", answer))
+    expect(tab.locator("#lines li").filter(has_text=request)).to_have_count(1)
 
 
 def test_the_page_says_when_it_is_not_updated(tab):
@@ -189,20 +193,24 @@ def test_the_page_says_when_it_is_not_updated(tab):
     tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     expect(tab.locator("#live-text")).to_contain_text("Not updated")
     tab.context.set_offline(False)
-    expect(tab.locator("#live-text")).to_have_text("Live", timeout=15_000)
+    expect(tab.locator("#live-text")).to_have_text("Live")
 
 
 @pytest.mark.parametrize("name", ["overview", "broken", "rolled back", "jobs", "retry"])
 def test_the_keyboard_reaches_every_link_and_control(tab, base, name):
     tab.goto(base + PAGES[name])
     controls = "a[href], button, input:not([type=hidden]), select, textarea, summary"
-    wanted = tab.locator(controls).count()
     tab.evaluate("window.seen = new Set()")
-    for _ in range(wanted + 20):
-        tab.keyboard.press("Tab")
-        tab.evaluate("seen.add(document.activeElement)")
-    missed = f"[...document.querySelectorAll('{controls}')].filter(e => e.isConnected && !seen.has(e))"
-    assert tab.evaluate(f"{missed}.map(e => e.outerHTML)") == []
+    missed: list[str] = []
+    # What the page reads from the cluster may add controls behind the focus, which the next round reaches.
+    for _ in range(3):
+        for _ in range(tab.locator(controls).count() + 20):
+            tab.keyboard.press("Tab")
+            tab.evaluate("seen.add(document.activeElement)")
+        found = f"[...document.querySelectorAll('{controls}')].filter(e => e.isConnected && !seen.has(e))"
+        if not (missed := tab.evaluate(f"{found}.map(e => e.outerHTML)")):
+            break
+    assert missed == []
 
 
 @pytest.mark.parametrize("width", [390, 1600])
@@ -226,6 +234,7 @@ def test_every_page_fits_the_width_in_both_color_schemes_and_is_accessible(tab, 
 
 def test_the_overview_works_without_javascript(chromium: Browser, url, base):
     context = chromium.new_context(java_script_enabled=False)
+    context.set_default_timeout(TIMEOUT)
     page = context.new_page()
     page.goto(url)
     page.goto(f"{base}/?q=torch")

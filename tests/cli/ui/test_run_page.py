@@ -133,7 +133,7 @@ def test_a_failed_job_is_listed_and_retried(tmp_path: Path):
         post(client, f"{JOBS_PAGE}/try", method="POST", path="/", body=payload)
         found = eventually(lambda: re.search(r"/async-jobs/retry\?id=(\w+)", client.get(jobs).text))
         assert found
-        assert "Handler error: the handler raised ValueError" in words(client, jobs)
+        assert eventually(lambda: "Handler error: the handler raised ValueError" in words(client, jobs))
         assert eventually(lambda: "the file is missing" in words(client, f"{JOBS_PAGE}/logs?q={found[1]}"))
         (tmp_path / "file").touch()
         assert f"/{found[1]}/retry" in words(client, f"{jobs}/retry?id={found[1]}")
