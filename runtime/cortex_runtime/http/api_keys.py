@@ -40,7 +40,8 @@ class ApiKeys:
 
     def __init__(self, folder: Path, realm: str, secret: str) -> None:
         self._folder = folder
-        self._digests, self._stamp = _read(folder), _stamp(folder)
+        # In this order: keys that change in between are read again.
+        self._stamp, self._digests = _stamp(folder), _read(folder)
         self._next_check = time.monotonic() + CHECK_SECONDS
         self.challenge = (b"www-authenticate", f'Bearer realm="{realm}"'.encode())
         if not self._digests:

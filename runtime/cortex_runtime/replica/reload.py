@@ -1,6 +1,7 @@
 """Watches the files of a project, for `--reload`. Changes between a snapshot and the start of the watch are not missed."""
 
 import asyncio
+import contextlib
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -38,10 +39,14 @@ def snapshot(paths: set[Path]) -> Snapshot:
     counts = _Filter()
     found = {}
     for path in paths:
-        for file in (path, *path.rglob("*")) if path.is_dir() else (path,):
-            if counts(Change.modified, str(file)) and file.is_file():
-                about = file.stat()
-                found[str(file)] = (about.st_mtime_ns, about.st_size)
+        # Unlike rglob, walk tolerates a folder that is deleted meanwhile.
+        below = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+        for file in (str(path), *below):
+            if counts(Change.modified, file):
+                with contextlib.suppress(OSError):
+                    about = os.stat(file)
+                    if stat.S_ISREG(about.st_mode):
+                        found[file] = (about.st_mtime_ns, about.st_size)
     return found
 
 
