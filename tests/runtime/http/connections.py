@@ -72,7 +72,7 @@ def exchange(protocol, *pieces, app=None, **limits):
     """Send pieces one after the other, and return what the server sends until it closes the connection."""
 
     async def run():
-        async with server(protocol, app, **limits) as connect, asyncio.timeout(20):
+        async with server(protocol, app, **limits) as connect, asyncio.timeout(60):
             reader, writer = await connect()
             answer = asyncio.create_task(received(reader))
             for piece in pieces:

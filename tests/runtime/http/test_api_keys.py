@@ -115,8 +115,8 @@ def test_a_replica_requires_a_key_and_explains_how_to_send_it(
         assert client.post(replica.url, json=[1], headers=shown).json() == [1]
 
     assert PLAIN.get(f"{replica.admin}/readyz").status_code == 200
-    assert replica.metric('cortex_requests_total{method="POST",status="401"}') == 3
-    assert replica.metric('cortex_requests_total{method="POST",status="200"}') == 2
+    assert replica.wait_metric('cortex_requests_total{method="POST",status="401"}', 3) == 3
+    assert replica.wait_metric('cortex_requests_total{method="POST",status="200"}', 2) == 2
     assert "first-key" not in replica.log.read_text()
     assert "not-it" not in replica.log.read_text()
 
@@ -129,7 +129,7 @@ def test_the_body_of_a_request_without_a_key_is_not_waited_for(
     serve: Callable[..., Replica], folder: Path
 ) -> None:
     replica = serve(ECHO, apiKeys=KEYS)
-    with socket.create_connection(("127.0.0.1", replica.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", replica.port), timeout=30) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 401 ")
 
@@ -139,7 +139,6 @@ def test_a_replica_without_keys_reports_the_missing_secret(
 ) -> None:
     monkeypatch.setenv(API_KEYS_VARIABLE, str(tmp_path / "nothing"))
     replica = serve(ECHO, apiKeys=KEYS, wait=False)
-    replica.process.wait(30)
     reason, message = replica.cause_of_death()
     assert reason == "InvalidSpec"
     assert "handler.apiKeys" in message

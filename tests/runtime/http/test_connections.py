@@ -92,7 +92,7 @@ def test_a_response_that_takes_long_arrives_after_the_client_has_closed_its_send
 
     async def run():
         app = Slow(streams)
-        async with server(protocol, app) as connect, asyncio.timeout(20):
+        async with server(protocol, app) as connect, asyncio.timeout(60):
             reader, writer = await connect()
             writer.write(WHOLE)
             writer.write_eof()
@@ -115,7 +115,7 @@ def test_a_client_that_closes_its_socket_ends_its_request(protocol, streams, mon
 
     async def run():
         app = Slow(streams)
-        async with server(protocol, app) as connect, asyncio.timeout(20):
+        async with server(protocol, app) as connect, asyncio.timeout(60):
             reader, writer = await connect()
             writer.write(WHOLE)
             await app.began.wait()
@@ -133,7 +133,7 @@ def test_a_client_that_pipelines_and_closes_its_socket_ends_the_running_request(
 
     async def run():
         app = Slow(streams=True)
-        async with server(protocol, app) as connect, asyncio.timeout(20):
+        async with server(protocol, app) as connect, asyncio.timeout(60):
             reader, writer = await connect()
             writer.write(WHOLE * 2)
             await reader.readuntil(b"part\r\n")
@@ -201,7 +201,7 @@ def test_complete_requests_are_answered_before_garbage_in_a_body_is_refused(prot
 def test_a_running_request_is_answered_before_an_endless_head_is_refused():
     async def run():
         app = Slow()
-        async with server(GracefulProtocol, app, max_head_bytes=10_000) as connect, asyncio.timeout(20):
+        async with server(GracefulProtocol, app, max_head_bytes=10_000) as connect, asyncio.timeout(60):
             reader, writer = await connect()
             writer.write(WHOLE)
             await app.began.wait()

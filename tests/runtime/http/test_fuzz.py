@@ -47,7 +47,7 @@ def status_of(api, data, complete=True):
 
     complete: whether the bytes end a request; the server is then asked to close the connection.
     """
-    with socket.create_connection(("127.0.0.1", api.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", api.port), timeout=60) as connection:
         connection.sendall(data)
         if not complete:
             connection.shutdown(socket.SHUT_WR)

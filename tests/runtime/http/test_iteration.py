@@ -144,7 +144,7 @@ async def test_nothing_is_sent_on_a_closed_connection():
 
 
 async def test_a_request_before_an_invalid_one_is_answered():
-    async with server(InlineProtocol) as connect, asyncio.timeout(20):
+    async with server(InlineProtocol) as connect, asyncio.timeout(60):
         _, other = await connect()
         reader, writer = await connect()
         writer.write(POST + b"\0\0\0\r\n\r\n")
@@ -156,7 +156,7 @@ async def test_a_request_before_an_invalid_one_is_answered():
 
 
 async def test_a_client_that_closes_its_sending_side_is_answered():
-    async with server(InlineProtocol) as connect, asyncio.timeout(20):
+    async with server(InlineProtocol) as connect, asyncio.timeout(60):
         _, other = await connect()
         reader, writer = await connect()
         writer.write(POST)

@@ -264,19 +264,27 @@ def test_a_generator_without_a_part_in_time_fails():
 
 
 def test_a_generator_blocked_in_a_thread_is_closed_later():
-    gate, closed = threading.Event(), threading.Event()
+    begun, gate, closed = threading.Event(), threading.Event(), threading.Event()
 
     def parts():
         try:
+            begun.set()
             gate.wait()
             yield "x"
         finally:
             closed.set()
 
+    async def in_begun_thread(step):
+        running = asyncio.ensure_future(in_thread(step))
+        await asyncio.sleep(0)
+        # The time may end only when the generator has begun.
+        begun.wait(30)
+        return await running
+
     async def main():
         client, generator = Client(), parts()
         with pytest.raises(RequestTimeout):
-            await Stream(generator, in_thread, 0.01).send(client.receive, client.send)
+            await Stream(generator, in_begun_thread, 0.01).send(client.receive, client.send)
         assert not closed.is_set()
         gate.set()
         assert await asyncio.to_thread(closed.wait, 30)

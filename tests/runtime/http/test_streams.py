@@ -45,7 +45,7 @@ class Handler:
 
 @pytest.fixture(scope="module")
 def api(serve_for_module):
-    return serve_for_module(SOURCE, requestTimeout="1s")
+    return serve_for_module(SOURCE, requestTimeout="3s")
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_an_error_after_the_first_part_breaks_the_connection(api, folder):
     assert not whole
     assert "secret" not in "".join(parts)
     assert closed(api, folder)
-    assert "RuntimeError: secret" in api.log.read_text()
+    api.until(lambda: "RuntimeError: secret" in api.log.read_text())
 
 
 def test_a_generator_whose_client_leaves_is_closed(api, folder):

@@ -104,6 +104,6 @@ def test_a_stop_during_the_start_is_no_error(serve):
     api = serve(source, wait=False)
     api.until(lambda: (api.project / "began").exists())
     api.process.terminate()
-    assert api.process.wait(30) == 0
+    assert api.process.wait(60) == 0
     lines = [json.loads(line) for line in api.log.read_text().splitlines()]
     assert [line["message"] for line in lines if line["level"] in ("warning", "error")] == []

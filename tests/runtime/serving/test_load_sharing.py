@@ -13,6 +13,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from itertools import count, groupby
 from types import SimpleNamespace
 
 import httpx
@@ -52,7 +53,7 @@ class Handler:
 
 def meet(query):
     # Returns once so many calls run at the same time.
-    folder, end = query["folder"], time.monotonic() + 20
+    folder, end = query["folder"], time.monotonic() + 45
     Path(folder, uuid.uuid4().hex).touch()
     while len(os.listdir(folder)) < int(query["calls"]):
         if time.monotonic() > end:
@@ -127,9 +128,9 @@ def test_requests_on_connections_of_one_worker_run_in_other_workers(serve, folde
             assert all(answer.json()["met"] for answer in answers)
             # Bring both connections into one worker again, wherever they are.
             _, clients = clients_of_one_worker(api, stack, 2)
-    assert api.metric('cortex_requests_total{method="POST",status="200"}') == 10
+    assert api.wait_metric('cortex_requests_total{method="POST",status="200"}', 10) == 10
+    api.until(lambda: api.metric("cortex_requests_in_flight") == 0)
     assert api.metric('cortex_requests_total{method="POST",status="499"}') == 0
-    assert api.metric("cortex_requests_in_flight") == 0
 
 
 def test_an_idle_worker_takes_requests_queued_in_another(api, tmp_path):
@@ -189,38 +190,51 @@ def test_a_moved_request_is_unchanged(api, folders, size, chunked):
 @pytest.mark.parametrize("keep", [True, False], ids=["kept alive", "closed"])
 def test_connections_are_balanced_over_the_workers(serve, keep):
     api = serve(SOURCE, processesPerReplica=2)
-    with ExitStack() as stack:
-        pids = []
-        for _ in range(60):
-            connection = stack.enter_context(client(api)) if keep else httpx
-            pids.append(connection.get("/" if keep else api.url).json())
-    assert sorted(Counter(pids).values())[0] >= 27, Counter(pids)
+
+    def are_balanced():
+        with ExitStack() as stack:
+            pids = []
+            for _ in range(60):
+                connection = stack.enter_context(client(api)) if keep else httpx
+                pids.append(connection.get("/" if keep else api.url).json())
+        longest_run = max(len(list(run)) for _, run in groupby(pids))
+        return longest_run <= 2 and min(pids.count(pid) for pid in set(pids)) >= 27
+
+    # A worker that a busy machine stops for some 100 ms is left out for a second.
+    api.until(are_balanced)
 
 
 def test_connections_of_async_methods_are_balanced(api, tmp_path):
-    gate = str(tmp_path / "gate")
-    with ThreadPoolExecutor(20) as threads:
-        running = [
-            threads.submit(httpx.delete, api.url, params={"gate": gate}, timeout=60) for _ in range(20)
-        ]
-        api.until(lambda: httpx.get(f"{api.admin}/load").json()["inFlight"] == 20)
-        open(gate, "w").close()
-        assert sorted(Counter(call.result().json() for call in running).values())[0] >= 9
+    gates = count()
+
+    def are_balanced():
+        gate = str(tmp_path / str(next(gates)))
+        with ThreadPoolExecutor(20) as threads:
+            running = [
+                threads.submit(httpx.delete, api.url, params={"gate": gate}, timeout=60) for _ in range(20)
+            ]
+            api.until(lambda: httpx.get(f"{api.admin}/load").json()["inFlight"] == 20)
+            open(gate, "w").close()
+            pids = [call.result().json() for call in running]
+        return min(pids.count(pid) for pid in set(pids)) in (9, 10)
+
+    api.until(are_balanced)
 
 
 def test_a_hung_worker_takes_no_requests_from_another(serve, folders):
     api = serve(SOURCE, processesPerReplica=2)
-    pids = {httpx.get(api.url).json() for _ in range(10)}
-    hanging, other = pids
+    seen = set()
+    api.until(lambda: seen.add(httpx.get(api.url).json()) or len(seen) == 2)
+    hanging, other = seen
     os.kill(hanging, signal.SIGSTOP)
     try:
-        assert {httpx.get(api.url, timeout=30).json() for _ in range(10)} == {other}
+        assert {httpx.get(api.url).json() for _ in range(10)} == {other}
         params = {"folder": folders(), "calls": 1}
-        answers = all_at_once([lambda: httpx.post(api.url, params=params, timeout=30)] * 4)
+        answers = all_at_once([lambda: httpx.post(api.url, params=params)] * 4)
         assert {answer.json()["pid"] for answer in answers} == {other}
     finally:
         os.kill(hanging, signal.SIGCONT)
-    api.until(lambda: httpx.get(api.url, timeout=30).json() == hanging)
+    api.until(lambda: httpx.get(api.url).json() == hanging)
 
 
 def test_a_restarted_worker_takes_its_share_of_requests(serve, folders):
@@ -281,7 +295,7 @@ def test_workers_share_free_threads_and_queued_requests_at_once():
         cycle = SimpleNamespace(transport=SimpleNamespace(get_protocol=lambda: None))
         receive = asyncio.Queue().get
         calls = [
-            asyncio.create_task(threads.run(partial(end.wait, 10), method_of(cycle, receive), 30))
+            asyncio.create_task(threads.run(partial(end.wait, 60), method_of(cycle, receive), 60))
             for _ in range(3)
         ]
         await until(WAITING)
@@ -290,7 +304,7 @@ def test_workers_share_free_threads_and_queued_requests_at_once():
         assert await asyncio.gather(*calls) == [True] * 3
         assert (metrics.movable[0], metrics.free[0]) == (0, 1)
 
-    asyncio.run(asyncio.wait_for(run(), 30))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def method_of(cycle, receive):

@@ -69,11 +69,11 @@ def test_a_websocket(replica):
     with websocket(replica, "/chat", additional_headers={"x-request-id": "my-id"}) as chat:
         assert chat.response.headers["x-request-id"] == "my-id"
         chat.send("hello")
-        assert chat.recv(30) == "HELLO"
-        assert replica.metric("cortex_requests_in_flight") == 1
+        assert chat.recv(60) == "HELLO"
+        replica.until(lambda: replica.metric("cortex_requests_in_flight") == 1)
     replica.until(lambda: replica.metric("cortex_requests_in_flight") == 0)
     with websocket(replica, "/rooms/a%20b") as room:
-        assert room.recv(30) == '{"room":"a b"}'
+        assert room.recv(60) == '{"room":"a b"}'
     line = 'cortex_route_requests_total{method="WEBSOCKET",route="/rooms/{name}",status="101"}'
     replica.until(lambda: replica.metric(line) == 1)
 
@@ -86,7 +86,7 @@ def test_a_websocket_is_closed_with_a_code(replica, text, code, reason):
     with websocket(replica, "/chat") as chat:
         chat.send(text)
         with pytest.raises(closed()) as error:
-            chat.recv(30)
+            chat.recv(60)
         assert (error.value.rcvd.code, error.value.rcvd.reason) == (code, reason)
 
 
@@ -112,7 +112,7 @@ def test_a_websocket_requires_a_key_and_counts_against_the_limit(serve, tmp_path
     assert error.value.response.status_code == 401
     with websocket(replica, "/chat", **key) as chat:
         chat.send("a")
-        assert chat.recv(30) == "A"
+        assert chat.recv(60) == "A"
         with pytest.raises(refused()) as error, websocket(replica, "/chat", **key):
             pass
         assert error.value.response.status_code == 503
@@ -122,21 +122,21 @@ def test_a_replica_that_stops_lets_a_websocket_finish_its_message(serve):
     replica = serve(SOURCE, "--drain-delay", "0", processesPerReplica=2)
     with websocket(replica, "/chat") as busy, websocket(replica, "/chat") as idle:
         idle.send("a")
-        assert idle.recv(30) == "A"
+        assert idle.recv(60) == "A"
         busy.send("wait")
         # The server has the message, because it answers a ping that follows.
-        assert busy.ping().wait(30)
+        assert busy.ping().wait(60)
         stopping = threading.Thread(target=replica.process.terminate)
         stopping.start()
         with pytest.raises(closed()) as error:
-            idle.recv(30)
+            idle.recv(60)
         assert error.value.rcvd.code == 1012
-        assert busy.recv(30) == "WAIT"
+        assert busy.recv(60) == "WAIT"
         with pytest.raises(closed()) as error:
-            busy.recv(30)
+            busy.recv(60)
         assert error.value.rcvd.code == 1012
         stopping.join()
-    assert replica.process.wait(30) == 0
+    assert replica.process.wait(60) == 0
 
 
 @pytest.mark.parametrize(
