@@ -61,9 +61,10 @@ _OTHER_OFFSET = _METHOD_OFFSET["OTHER"]
 class SharedMetrics:
     """The whole table, mapped from a file descriptor that all processes of the replica inherit.
 
-    For load sharing (serving/load_sharing.py), workers read one value per slot of each other. live: 1 while the worker accepts
-    connections. free: 1 while a request would start without waiting. movable: queued requests that may move to another worker.
-    connections: open connections. accepted: connections accepted so far.
+    For load sharing (serving/load_sharing.py), workers read one value per slot of each other. live: while the worker accepts
+    connections, when its event loop has last run (perf_counter, updated every 0.1 s); 0 otherwise. free: 1 while a request would
+    start without waiting. movable: queued requests that may move to another worker. connections: open connections. accepted:
+    connections accepted so far.
 
     breaker: 1 per slot while the worker's breaker of the candidate is open.
     """

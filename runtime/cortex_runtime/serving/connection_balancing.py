@@ -1,7 +1,7 @@
 """Balance connections: the least loaded worker of a replica accepts the next connection.
 
-One worker at a time has the turn to accept. After each connection it passes the turn to the least loaded worker. If the turn is
-lost, or its holder does not accept, another worker takes it at its next tick.
+One worker at a time has the turn to accept. After each connection it passes the turn to the least loaded worker whose event loop
+runs. If the turn is lost, or its holder does not accept, another worker takes it at its next tick.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from cortex_runtime.metrics.shared_memory import SharedMetrics
 log = logging.getLogger("cortex")
 
 _AT_ONCE = 64
-_ABSENCE = 1.0
-"""Seconds for which a worker that did not accept in its turn is skipped."""
+_SILENCE = 0.5
+"""Seconds without a tick after which a worker does not get the turn: its event loop is blocked."""
 _PAUSE = 1.0
 """Seconds to wait after the system had no file descriptor or memory for a connection."""
 
@@ -44,14 +44,13 @@ class Acceptor:
         self._has_turn = self._stopped = False
         self._accepted = -1.0
         self._waits = False
-        self._absent: dict[int, float] = {}
 
     def start(self) -> None:
         """Start to accept connections."""
         shared_metrics = self._shared_metrics
         # Start at the maximum: from zero, this worker would receive all new connections.
         shared_metrics.accepted[self._slot] = max(shared_metrics.accepted)
-        shared_metrics.live[self._slot] = shared_metrics.free[self._slot] = 1.0
+        shared_metrics.live[self._slot], shared_metrics.free[self._slot] = perf_counter(), 1.0
         self._listener.setblocking(False)
         self.take_turn()
 
@@ -72,15 +71,17 @@ class Acceptor:
             self._pass_turn(self._best())
 
     def tick(self) -> None:
-        """Take the turn when a connection has waited since the last tick and no worker has accepted any."""
-        if self._has_turn or self._stopped:
+        """Report that the event loop runs. Take the turn when a connection has waited since the last tick."""
+        if self._stopped:
+            return
+        self._shared_metrics.live[self._slot] = perf_counter()
+        if self._has_turn:
             return
         accepted = sum(self._shared_metrics.accepted)
         waited = self._waits and accepted == self._accepted
         self._waits, self._accepted = self._is_readable(), accepted
         if self._waits and waited:
             self._waits = False
-            self._absent[self._best()] = perf_counter() + _ABSENCE
             self.take_turn()
 
     def _accept(self) -> None:
@@ -107,10 +108,9 @@ class Acceptor:
     def _best(self) -> int:
         """Return the slot of the least loaded worker."""
         shared_metrics, best, least = self._shared_metrics, self._slot, self._load(self._slot)
+        since = perf_counter() - _SILENCE
         for slot in range(shared_metrics.slots):
-            if shared_metrics.live[slot] and (
-                not self._absent or self._absent.get(slot, 0.0) < perf_counter()
-            ):
+            if shared_metrics.live[slot] > since:
                 load = self._load(slot)
                 if load < least:
                     best, least = slot, load

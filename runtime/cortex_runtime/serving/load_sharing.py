@@ -101,7 +101,7 @@ class SharedThreads(Threads):
             del self.waiting[first]
         self.shared_metrics.movable[self.slot] = len(self.waiting)
         free = self.pending < self.size
-        self.shared_metrics.free[self.slot] = free and self.shared_metrics.live[self.slot]
+        self.shared_metrics.free[self.slot] = free and self.shared_metrics.live[self.slot] > 0
         if free:
             self.on_free()
 
