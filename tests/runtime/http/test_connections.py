@@ -63,8 +63,12 @@ class Slow(App):
         self.gone.set()
 
 
+INTERIM = b"HTTP/1.1 100 Continue"
+
+
 def statuses(answer):
-    return re.findall(rb"HTTP/1\.1 \d{3} [A-Za-z ]+", answer)
+    """Return the status lines of responses. Before them, a busy server may send interim ones to a client that sends no more."""
+    return [line for line in re.findall(rb"HTTP/1\.1 \d{3} [A-Za-z ]+", answer) if line != INTERIM]
 
 
 @BOTH
@@ -105,7 +109,8 @@ def test_a_response_that_takes_long_arrives_after_the_client_has_closed_its_send
 
     answer = run_on_loop(run())
     assert answer.endswith(b"\r\n4\r\npart\r\n04\r\ndone\r\n0\r\n\r\n" if streams else b"\r\n\r\ndone")
-    assert statuses(answer) == ([OK] if streams else [b"HTTP/1.1 100 Continue", OK])
+    assert statuses(answer) == [OK]
+    assert answer.count(INTERIM) == (0 if streams else 1)
 
 
 @BOTH

@@ -181,9 +181,11 @@ def test_a_stream_that_stalls_in_a_thread_is_answered_in_time_and_closed_later(s
 def test_the_admin_port_answers_valid_requests_after_the_client_has_closed_its_sending_side(
     api, head, status
 ):
-    with socket.create_connection(("127.0.0.1", api.admin_port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", api.admin_port), timeout=60) as client:
         client.sendall(head.encode())
         client.shutdown(socket.SHUT_WR)
         answer = client.makefile("rb").read()
+    # A busy server sends it before the response.
+    answer = answer.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert answer.split(b" ", 2)[1] == b"%d" % status
     assert (b'{"ok":true}' in answer) == (status == 200)
