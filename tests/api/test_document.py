@@ -13,6 +13,7 @@ import yaml
 
 from cortex_api import KINDS, Document, InvalidManifest, parse
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 Make = Callable[..., dict[str, Any]]
 HANDLER = {"type": "onnx", "models": {"path": "iris.onnx"}, "config": {"a": None, "b": [1, 2.5, "ü"]}}
 
@@ -79,7 +80,7 @@ MANIFESTS = [
     },
     *(
         resource
-        for path in sorted(Path("examples").glob("*/api.yaml"))
+        for path in sorted(EXAMPLES.glob("*/api.yaml"))
         for resource in yaml.safe_load_all(path.read_text())
         if resource["kind"] in KINDS
     ),

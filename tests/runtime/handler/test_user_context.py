@@ -263,7 +263,7 @@ LOOPS = "asyncio.run, run_until_complete, anyio.run, asynchronous generators, st
 NAMES = st.sampled_from(f"{CHANGES}, {QUICK}, {LOOPS}".split(", "))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(requests=st.lists(st.lists(NAMES, max_size=5), max_size=6))
 def test_sequences_of_requests_observe_the_same(ways, requests):
     """What one request sets, the next one sees or does not see, in every way to run."""
