@@ -9,6 +9,7 @@ The cache has the live objects, so an API in the wanted state costs no call to t
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -83,8 +84,9 @@ class Reconciler:
         replicas: ReplicaPoller | None = None,
         requeue_after: Callable[[Key, float], None] = lambda key, seconds: None,
         candidates: CandidateMonitor | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """requeue_after: schedules another reconciliation of an API in a number of seconds."""
+        """requeue_after: schedules another reconciliation of an API in a number of seconds. clock: returns monotonic seconds."""
         self._cache = cache
         self._cluster = cluster
         self._platform = platform
@@ -97,7 +99,7 @@ class Reconciler:
         self._prunable: list[ObjectKind] = [
             k for k in (*child_kinds(platform), CONFIG_MAP) if k.may_be_pruned
         ]
-        self._applier = Applier(cache, cluster)
+        self._applier = Applier(cache, cluster, clock)
         self._revisions = Revisions(cluster)
         self._reporter = StatusReporter(cache, cluster)
         self._candidates = CandidateController(
@@ -107,6 +109,7 @@ class Reconciler:
             capabilities or Capabilities(),
             self._replica_poller,
             candidates or CandidateMonitor(cache, lambda key: None),
+            clock,
         )
 
     async def reconcile(self, key: Key) -> None:

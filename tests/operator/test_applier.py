@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
-from cortex_operator.apply import applier
 from cortex_operator.autoscaling.scaling_loop import Scaler
 from cortex_operator.platform import Platform
 from cortex_operator.reconcile import Reconciler
@@ -39,12 +38,10 @@ class World:
             Platform(),
             scaler,
             requeue_after=lambda key, seconds: self.requeued.append(seconds),
+            clock=lambda: self.now,
         )
         for thing in list(self.cluster.objects.values()):
             self._report("ADDED", copy.deepcopy(thing))
-
-    def monotonic(self) -> float:
-        return self.now
 
     def _report(self, event: str, thing: Object) -> None:
         if thing["kind"] == "RealtimeAPI":
@@ -78,9 +75,8 @@ class World:
 
 
 @pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> World:
+async def world() -> World:
     world = World()
-    monkeypatch.setattr(applier, "time", world)
     await world.reconcile()
     await world.reconcile()
     return world

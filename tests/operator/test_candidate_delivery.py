@@ -132,21 +132,20 @@ async def test_a_reconciliation_is_scheduled_for_the_check() -> None:
 async def test_the_reconciliation_annotates_a_late_replica_again() -> None:
     world = Rollout()
     await world.serve({"weight": 5})
-    delivery, now = world.reconciler._candidates._delivery, [1e6]
-    delivery._clock = lambda: now[0]
+    delivery = world.reconciler._candidates._delivery
     names = ("requests", "errors", "compared", "differing", "failed", "mirror")
     world.replicas.counts = {"version": world.status["version"], "weight": 5, **dict.fromkeys(names, 0)}
     world.cluster.edit("RealtimeAPI", "a", {"spec": {"candidate": {"weight": 6}}})
     await world.settle()
     seen = [world.annotation]
     for _ in range(2):
-        now[0] += CHECK_AFTER
+        world.now += CHECK_AFTER
         world.due.add(KEY)
         await world.settle()
         seen.append(world.annotation)
     assert len(set(seen)) == 3, seen
     world.replicas.counts["weight"] = 6
-    now[0] += CHECK_AFTER
+    world.now += CHECK_AFTER
     world.due.add(KEY)
     await world.settle()
     assert delivery.seconds_until_check(KEY) is None

@@ -18,7 +18,7 @@ from cortex_api.contract import (
     TEMPLATE_LABEL,
 )
 from cortex_operator.autoscaling.scaling_loop import Scaler
-from cortex_operator.candidate.monitor import CandidateMonitor
+from cortex_operator.candidate.monitor import REPORT_PERIOD, CandidateMonitor
 from cortex_operator.platform import Platform
 from cortex_operator.reconcile import Reconciler
 from cortex_operator.watch.cache import Key
@@ -71,14 +71,20 @@ class Rollout(World):
         self.restart()
 
     def restart(self) -> None:
-        self.monitor = CandidateMonitor(self.cache, self.due.add, self.replicas)  # type: ignore[arg-type]
+        self.monitor = CandidateMonitor(
+            self.cache,
+            self.due.add,
+            self.replicas,  # type: ignore[arg-type]
+            self.clock,
+        )
         scaler = Scaler(self.cache, self.cluster, self.due.add)  # type: ignore[arg-type]
         self.reconciler = Reconciler(
             self.cache,
             self.cluster,
             Platform(),
             scaler,
-            candidates=self.monitor,  # type: ignore[arg-type]
+            candidates=self.monitor,
+            clock=self.clock,
         )
 
     async def start(self, candidate: Object | None = None, **spec: Any) -> None:
@@ -580,6 +586,9 @@ async def test_the_counts_in_the_status_follow_slowly(world: Rollout) -> None:
         await world.report(requests=requests, errors=1)
     assert world.cluster.writes == writes
     assert (world.status["requests"], world.status["errorRate"]) == (100, "1%")
+    world.now += REPORT_PERIOD
+    await world.report(requests=120, errors=1)
+    assert world.status["requests"] == 120
 
 
 async def test_an_autoscaled_candidate_starts_with_its_share_of_the_present_replicas(world: Rollout) -> None:

@@ -59,6 +59,7 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         }
         (tmp_path / "kubeconfig").write_text(json.dumps(kubeconfig))
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)  # Also if the tests run in a pod.
         yield server
 
 

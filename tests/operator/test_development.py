@@ -56,11 +56,15 @@ class World:
 
 
 async def test_a_copy_is_reconciled_until_it_expires_and_checked_again_then():
-    world = World(expiring(500))
+    expires = datetime.now(UTC) + timedelta(seconds=500)
+    world = World(manifest(**{"cortex.dev/development-expires": expires.isoformat()}))
+    before = datetime.now(UTC)
     await world.reconciler.reconcile(KEY)
+    after = datetime.now(UTC)
     assert world.exists
     assert ("Deployment", "default", "api-iris-dev") in world.cluster.objects
-    assert 499 < min(world.requeued) <= 501
+    (seconds,) = (timedelta(seconds=each) for each in world.requeued)
+    assert before <= expires + timedelta(seconds=1) - seconds <= after
 
 
 async def test_an_expired_copy_is_deleted():

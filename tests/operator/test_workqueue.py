@@ -11,9 +11,11 @@ from cortex_operator.workqueue import WorkQueue
 async def running(work: Callable[[str], Awaitable[None]]) -> AsyncIterator[WorkQueue[str]]:
     queue: WorkQueue[str] = WorkQueue(work, workers=4)
     task = asyncio.create_task(queue.run())
-    yield queue
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    try:
+        yield queue
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_key_that_is_added_twice_is_processed_once() -> None:
@@ -28,7 +30,7 @@ async def test_a_key_that_is_added_twice_is_processed_once() -> None:
     async with running(work) as queue:
         for key in ("a", "a", "b", "a", "last"):
             queue.add(key)
-        await asyncio.wait_for(done.wait(), 5)
+        await asyncio.wait_for(done.wait(), 60)
     assert sorted(seen) == ["a", "b", "last"]
 
 
@@ -49,7 +51,7 @@ async def test_urgent_keys_go_first() -> None:
     queue.add("end")
     assert len(queue) == 5
     task = asyncio.create_task(queue.run())
-    await asyncio.wait_for(over.wait(), 5)
+    await asyncio.wait_for(over.wait(), 60)
     assert seen == ["new", "c", "a", "b", "end"]
     assert len(queue) == 0
     task.cancel()
@@ -72,11 +74,11 @@ async def test_a_key_is_never_processed_concurrently_and_again_if_added_meanwhil
 
     async with running(work) as queue:
         queue.add("a")
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), 60)
         queue.add("a")
         queue.add("a")
         release.set()
-        await asyncio.wait_for(twice.wait(), 5)
+        await asyncio.wait_for(twice.wait(), 60)
         await asyncio.sleep(0)
     assert (most, runs) == (1, 2)
 
@@ -95,5 +97,5 @@ async def test_a_failed_key_is_retried_without_blocking_others() -> None:
     async with running(work) as queue:
         queue.add("bad")
         queue.add("good")
-        await asyncio.wait_for(recovered.wait(), 10)
+        await asyncio.wait_for(recovered.wait(), 60)
     assert queue.failed == 2

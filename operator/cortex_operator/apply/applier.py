@@ -4,6 +4,7 @@ An object in the wanted state costs no call to the API server: the cache is enou
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,11 +52,12 @@ class NameTaken(Exception):
 
 
 class Applier:
-    """Applies rendered objects, and remembers in which state each was in sync."""
+    """Applies rendered objects, and remembers in which state each was in sync. clock: returns monotonic seconds."""
 
-    def __init__(self, cache: Cache, cluster: Cluster) -> None:
+    def __init__(self, cache: Cache, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
         self._cache = cache
         self._cluster = cluster
+        self._clock = clock
         self._in_sync: dict[Key, dict[str, tuple[str, str]]] = {}
         self._tolerated: dict[str, frozenset[tuple[str, str]]] = {}
         """Differences that remain right after an apply: the API server normalizes a quantity, drops an unknown field, or has an
@@ -84,13 +86,13 @@ class Applier:
             live = await self._get_existing(api, child)
         if not self._is_in_sync(key, child, live):
             uid, reverted = live["metadata"]["uid"], self._foreign_changes(key, child, live)
-            if reverted and self._conflicts.pause(uid, time.monotonic(), _describe(reverted, child)):
+            if reverted and self._conflicts.pause(uid, self._clock(), _describe(reverted, child)):
                 self._note_conflict(live, result)
                 return
             applied = await self._write(key, api, child, live, result)
             left = {change.path for change in changes(applied, child)} if reverted else set()
             if reverted := [change for change in reverted if change.path not in left]:
-                self._conflicts.count(uid, time.monotonic())
+                self._conflicts.count(uid, self._clock())
                 result.events.append(
                     ("ChangeReverted", f"{_describe(reverted, child)}; the change was reverted. {ADVICE}.")
                 )
@@ -190,7 +192,7 @@ class Applier:
         return unexpected
 
     def _note_conflict(self, live: Object, result: ApplyResult) -> None:
-        if ongoing := self._conflicts.ongoing(live["metadata"]["uid"], time.monotonic()):
+        if ongoing := self._conflicts.ongoing(live["metadata"]["uid"], self._clock()):
             description, seconds = ongoing
             result.requeue_after = (
                 seconds if result.requeue_after is None else min(result.requeue_after, seconds)

@@ -4,6 +4,7 @@ A problem of a candidate is in `status.candidate` and never affects the stable v
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -103,14 +104,16 @@ class CandidateController:
         capabilities: Capabilities,
         replicas: ReplicaPoller,
         monitor: CandidateMonitor,
+        clock: Callable[[], float],
     ) -> None:
+        """clock: returns monotonic seconds."""
         self._cache = cache
         self._cluster = cluster
         self._platform = platform
         self._capabilities = capabilities
         self._replicas = replicas
         self._monitor = monitor
-        self._delivery = SplitDelivery(cache, cluster, monitor.client)
+        self._delivery = SplitDelivery(cache, cluster, monitor.client, clock)
 
     def forget(self, key: Key) -> None:
         """Drop the state of an API that is deleted."""

@@ -8,7 +8,6 @@ replicas are asked which split they use, and the pods of those that use another 
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +49,9 @@ class SplitDelivery:
         cache: Cache,
         cluster: Cluster,
         client: PodClient,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
+        """clock: returns monotonic seconds."""
         self._cache = cache
         self._cluster = cluster
         self._client = client

@@ -37,12 +37,18 @@ REPORT_PERIOD = 10.0
 
 
 class CandidateMonitor:
-    """The counts of all serving candidates. on_change: called with an API whose status must be updated."""
+    """The counts of all serving candidates. on_change: called with an API whose status must be updated. clock: returns monotonic
+    seconds."""
 
     def __init__(
-        self, cache: Cache, on_change: Callable[[Key], None], client: PodClient | None = None
+        self,
+        cache: Cache,
+        on_change: Callable[[Key], None],
+        client: PodClient | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cache = cache
+        self._clock = clock
         self._on_change = on_change
         self.client = client or PodClient()
         self._histories: dict[Key, tuple[History, Rollback]] = {}
@@ -137,9 +143,9 @@ class CandidateMonitor:
                 durations[pod["metadata"]["uid"]] = found
         if self._histories.get(key, (None,))[0] is not history:
             return  # It was rolled back or replaced meanwhile.
-        before, now = history.recent.total, time.monotonic()
+        before, now = history.recent.total, self._clock()
         history.add(now, reports, {pod["metadata"]["uid"] for pod in pods}, durations)
-        is_due = now - self._reported.get(key, 0.0) >= REPORT_PERIOD
+        is_due = now - self._reported.get(key, float("-inf")) >= REPORT_PERIOD
         if exceeded(rules, history.recent) or (is_due and history.recent.total != before):
             self._reported[key] = now
             self._on_change(key)
