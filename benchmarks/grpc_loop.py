@@ -15,6 +15,7 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 4, 5
 WINDOW = 2**31 - 1
+RESPONSE_TIMEOUT_S = 60.0
 DEFAULT_WINDOW = 65535
 
 
@@ -134,7 +135,10 @@ class Connection(asyncio.Protocol):
 
 
 async def load(port: int, path: str, count: int, seconds: float, message: bytes) -> float:
-    """Return calls per second. Raises RuntimeError if a call fails."""
+    """Return calls per second. Raises RuntimeError if a call fails, or if none completes.
+
+    Measures for `seconds`, or until the first response if it takes longer.
+    """
     loop = asyncio.get_running_loop()
     headers = request_headers(path, f"127.0.0.1:{port}")
     connections = [Connection(headers, message) for _ in range(count)]
@@ -142,12 +146,16 @@ async def load(port: int, path: str, count: int, seconds: float, message: bytes)
         await loop.create_connection(lambda c=connection: c, "127.0.0.1", port)
     before, start = sum(c.count for c in connections), time.perf_counter()
     await asyncio.sleep(seconds)
+    while sum(c.count for c in connections) == before and not any(c.failed for c in connections):
+        if time.perf_counter() - start > max(seconds, RESPONSE_TIMEOUT_S):
+            break
+        await asyncio.sleep(0.01)
     rate = (sum(c.count for c in connections) - before) / (time.perf_counter() - start)
     for connection in connections:
         if connection.failed:
             raise RuntimeError(f"a call failed: {connection.failed}")
     if not rate:
-        raise RuntimeError(f"no response in {seconds:g} s")
+        raise RuntimeError(f"no response in {time.perf_counter() - start:.0f} s")
     return rate
 
 
