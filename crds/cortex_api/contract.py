@@ -84,10 +84,18 @@ TENSORFLOW_SERVING_VARIABLE = "CORTEX_TENSORFLOW_SERVING"
 """HOST:PORT of TensorFlow Serving."""
 HOST_VARIABLE = "CORTEX_HOST"
 """The address that the runtime listens on."""
+DRAIN_LIMIT_VARIABLE = "CORTEX_DRAIN_LIMIT"
+"""Seconds after SIGTERM for which a replica accepts connections at most, where it isn't DRAIN_LIMIT."""
 SPLIT_VARIABLE = "CORTEX_SPLIT"
 """The file that tells a stable replica which requests the candidate answers."""
 DEPENDENCIES_VARIABLE = "CORTEX_DEPENDENCIES"
 """The folder of the packages that were installed for the project; set by a replica for its worker processes."""
+
+# The drain of a replica: after SIGTERM it accepts connections until clients have stopped to connect
+DRAIN_DELAY = 3.0
+"""Seconds without a new connection after which it accepts no more."""
+DRAIN_LIMIT = 30.0
+"""Seconds for which it accepts connections at most."""
 
 # Components: the pods of an API by what they do. COMPONENT_LABEL has one of these values.
 API = "api"

@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         default=os.environ.get(contract.SPLIT_VARIABLE, f"{contract.SPLIT_DIRECTORY}/{contract.SPLIT_FILE}"),
         help="file that says which requests the candidate answers",
     )
-    _add_drain_delay(serve)
+    _add_drain_options(serve)
     consume = command(contract.CONSUME_COMMAND, "run the jobs of an AsyncAPI")
     _add_code_options(consume)
     _add_port_options(consume, with_port=False)
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     gateway = command(contract.GATEWAY_COMMAND, "accept the jobs of an AsyncAPI")
     _add_port_options(gateway, with_port=True)
-    _add_drain_delay(gateway)
+    _add_drain_options(gateway)
     destroy = command(
         contract.DESTROY_COMMAND,
         "delete the queue of an AsyncAPI, with all jobs and results",
@@ -115,12 +115,18 @@ def _add_port_options(command: Parser, with_port: bool) -> None:
     )
 
 
-def _add_drain_delay(command: Parser) -> None:
+def _add_drain_options(command: Parser) -> None:
     command.add_argument(
         "--drain-delay",
         type=float,
-        default=1.0,
-        help="seconds after SIGTERM during which new connections are still accepted",
+        default=contract.DRAIN_DELAY,
+        help="after SIGTERM, accept connections until none has arrived for this number of seconds; 0: none",
+    )
+    command.add_argument(
+        "--drain-limit",
+        type=float,
+        default=os.environ.get(contract.DRAIN_LIMIT_VARIABLE, contract.DRAIN_LIMIT),
+        help="seconds after SIGTERM for which connections are accepted at most",
     )
 
 

@@ -147,7 +147,40 @@ def test_an_autoscaler_owns_the_replicas() -> None:
 
 
 def test_the_pod_has_time_for_its_longest_request() -> None:
-    assert template(handler={"requestTimeout": "90s"})["spec"]["terminationGracePeriodSeconds"] == 100
+    assert template(handler={"requestTimeout": "90s"})["spec"]["terminationGracePeriodSeconds"] == 128
+
+
+@pytest.mark.parametrize(
+    ("overlay", "limit"),
+    [
+        ({}, None),
+        ({"terminationGracePeriodSeconds": 300}, "232"),
+        ({"terminationGracePeriodSeconds": 80}, "12"),
+        # Too short for the longest request: as long as without connections.
+        ({"terminationGracePeriodSeconds": 30}, "3"),
+        ({"terminationGracePeriodSeconds": 5}, "1"),
+        ({"terminationGracePeriodSeconds": 0}, "0"),
+        ({"terminationGracePeriodSeconds": 80, "containers": [{"name": "api", "lifecycle": None}]}, "15"),
+        (
+            {
+                "terminationGracePeriodSeconds": 80,
+                "containers": [{"name": "api", "lifecycle": {"preStop": {"sleep": {"seconds": 10}}}}],
+            },
+            "5",
+        ),
+        (
+            {
+                "terminationGracePeriodSeconds": 80,
+                "containers": [{"name": "api", "env": [{"name": "CORTEX_DRAIN_LIMIT", "value": "2"}]}],
+            },
+            "2",
+        ),
+    ],
+)
+def test_the_drain_fits_into_the_grace_period_of_the_pod(overlay: dict[str, Any], limit: str | None) -> None:
+    (container,) = template(pod=overlay)["spec"]["containers"]
+    variables = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert variables.get("CORTEX_DRAIN_LIMIT") == limit
 
 
 def test_files_are_mounted_under_their_paths() -> None:

@@ -97,7 +97,7 @@ def _starter(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
         command += ["--config", str(folder / "api.json"), "--project", str(project)]
         command += ["--models", str(folder / "models")]
         command += ["--port", str(port), "--admin-port", str(admin_port)]
-        command += ["--termination-log", str(folder / "termination"), *arguments]
+        command += ["--termination-log", str(folder / "termination"), "--drain-delay", "0", *arguments]
         with log.open("wb") as file:
             process = subprocess.Popen(
                 command, stdout=output or file, stderr=subprocess.STDOUT, env=dict(os.environ)

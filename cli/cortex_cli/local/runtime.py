@@ -39,6 +39,8 @@ from cortex_cli.local.process_guard import Guard, kill_group
 from cortex_cli.log_lines import readable
 
 _POLL = 0.1
+_AT_ONCE = ("--drain-delay", "0")
+"""Without a proxy that still sends connections, a program that stops does not wait for them."""
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,11 @@ class Scratch:
         code += ["--reload"] if reload else []
         port, admin_port, grpc_port = ports
         if isinstance(api, RealtimeAPI):
-            serve = self._program(
-                SERVE_COMMAND, admin_port, "--port", str(port), "--grpc-port", str(grpc_port), *code
-            )
+            ports_of_api = ["--port", str(port), "--grpc-port", str(grpc_port)]
+            serve = self._program(SERVE_COMMAND, admin_port, *_AT_ONCE, *ports_of_api, *code)
             return [replace(serve, environment=variables)]
         return [
-            self._program(GATEWAY_COMMAND, free_port(), "--port", str(port)),
+            self._program(GATEWAY_COMMAND, free_port(), *_AT_ONCE, "--port", str(port)),
             replace(self._program(CONSUME_COMMAND, free_port(), *code), environment=variables),
         ]
 

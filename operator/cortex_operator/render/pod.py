@@ -1,6 +1,5 @@
 """The pod templates of an API, one for each component, conforming to Pod Security "restricted"."""
 
-import math
 from typing import Any
 
 from cortex_api import AsyncAPI, RealtimeAPI, contract, development
@@ -16,19 +15,14 @@ from cortex_api.contract import (
     WORKER,
 )
 from cortex_api.deployment import Compute
-from cortex_api.units import seconds
 from cortex_operator.platform import Platform
-from cortex_operator.render import compute, tensorflow
+from cortex_operator.render import compute, drain, tensorflow
 from cortex_operator.render.configmap import code_items, is_packed
 from cortex_operator.render.names import digest, labels, selector
 from cortex_operator.render.overlay import merge
 
 Object = dict[str, Any]
 
-PRE_STOP = 5
-"""Seconds for which a pod keeps serving after its deletion, until every proxy has removed it."""
-JOB_GRACE = 60
-"""Seconds that a worker has to finish its jobs after its deletion; unfinished jobs go to another worker."""
 KEYS = "api-keys"
 """The volume with the keys that clients must present."""
 SPLIT = "split"
@@ -64,6 +58,8 @@ def template(
         "spec": _spec(api, platform, component, config, code),
     }
     pod = _overlaid(pod, api.spec.pod)
+    if component != WORKER:
+        drain.fit_limit(pod, api, component)
     pod["metadata"]["labels"][TEMPLATE_LABEL] = digest(pod)
     return pod
 
@@ -95,7 +91,7 @@ def _spec(
     pod: Object = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": _grace(api, component),
+        "terminationGracePeriodSeconds": drain.grace(api, component),
         "securityContext": POD_SECURITY,
         "containers": [_container(api, platform, component, compute_spec, code, claims)],
         "volumes": _volumes(api, component, config, code, claims),
@@ -123,13 +119,6 @@ def pull_secrets(platform: Platform) -> Object:
     if not platform.image_pull_secrets:
         return {}
     return {"imagePullSecrets": [{"name": name} for name in platform.image_pull_secrets]}
-
-
-def _grace(api: RealtimeAPI | AsyncAPI, component: str) -> int:
-    """Seconds from a pod's deletion to its end by force: what it may still be doing, and some to spare."""
-    if isinstance(api, RealtimeAPI):
-        return PRE_STOP + math.ceil(seconds(api.spec.handler.request_timeout)) + 5
-    return JOB_GRACE + 15 if component == WORKER else PRE_STOP + 30
 
 
 def _container(
@@ -187,7 +176,7 @@ def _container(
         container["ports"].insert(0, {"name": "http", "containerPort": PORT, "protocol": "TCP"})
         if handler.serves_grpc:
             container["ports"].insert(1, {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"})
-        container["lifecycle"] = {"preStop": {"sleep": {"seconds": PRE_STOP}}}
+        container["lifecycle"] = drain.lifecycle()
     _add_environment(container, api, platform, component)
     return container
 

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections.abc import Callable
 
 import h2corn._lib
 from h2corn import Config, Server
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger("cortex")
 
@@ -21,6 +22,9 @@ _FRAME_BYTES = 4 * 1024 * 1024
 _IDLE_SECONDS = 7200
 """Time after which a connection without calls is closed. Clients keep theirs, and open another one when they need it."""
 
+_DRAIN_SECONDS = 1.0
+"""Time that clients have to connect again, before the connections of those that did are ended once more."""
+
 
 # Prints the version and the addresses to standard error, in a format of its own and without a setting that turns it off.
 h2corn._lib.emit_banner = lambda config, tls: None
@@ -33,10 +37,17 @@ class Http2Server:
         self._app, self._timeout = app, timeout
         self._server: Server | None = None
         self._listener: socket.socket | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self._serving: set[asyncio.Task[None]] = set()
+        self._draining: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
 
     async def start(self, listener: socket.socket) -> None:
         """Accept connections. listener: a listening socket, which is closed when the server stops."""
+        self._server = await self._serve(self._app, listener)
+        self._listener = listener
+
+    async def _serve(self, app: ASGIApp, listener: socket.socket) -> Server:
+        """Start a server, and return it once it accepts connections."""
         config = Config(
             bind=(f"fd://{listener.fileno()}",),
             runtime_threads=1,
@@ -56,32 +67,75 @@ class Http2Server:
             h2_timeout_response_stall=0,
             h2_max_inbound_frame_size=_FRAME_BYTES,
         )
-        self._server = Server(self._app, config)
-        self._serving = asyncio.get_running_loop().create_task(self._server.serve())
-        started = asyncio.get_running_loop().create_task(self._server.wait_started())
-        await asyncio.wait((started, self._serving), return_when=asyncio.FIRST_COMPLETED)
-        if self._serving.done():
+        server = Server(app, config)
+        serving = asyncio.create_task(server.serve())
+        started = asyncio.create_task(server.wait_started())
+        await asyncio.wait((started, serving), return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
             started.cancel()
-            self._serving.result()
+            serving.result()
         await started
-        self._listener = listener
+        self._serving.add(serving)
+        return server
+
+    def drain(self, on_connection: Callable[[], None]) -> None:
+        """End each connection after its running calls, with GOAWAY, and still accept new ones.
+
+        Clients then connect to another replica, or again to this one if proxies still send connections to it.
+        on_connection: called for each new connection with a call.
+        """
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain(on_connection))
+
+    async def _drain(self, on_connection: Callable[[], None]) -> None:
+        """Replace the server by another one on the same socket: only a server that stops ends its connections."""
+        assert self._listener is not None
+        assert self._server is not None
+        while not self._stopping.is_set():
+            clients: set[tuple[str, int]] = set()
+
+            async def app(
+                scope: Scope, receive: Receive, send: Send, clients: set[tuple[str, int]] = clients
+            ) -> None:
+                if scope["client"] not in clients:
+                    clients.add(scope["client"])
+                    on_connection()
+                await self._app(scope, receive, send)
+
+            try:
+                server = await self._serve(app, self._listener)
+            except (OSError, RuntimeError, ValueError) as error:
+                if not self._stopping.is_set():
+                    log.warning("gRPC connections stay open until the replica stops: %s", error)
+                return
+            self._server.shutdown()
+            self._server = server
+            await self._pause()
+            while not clients and not self._stopping.is_set():
+                await self._pause()
+        self._server.shutdown()
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), _DRAIN_SECONDS)
 
     def begin_stop(self) -> None:
         """Accept nothing more, and end each connection after its running calls, with GOAWAY."""
-        if self._server is None or self._listener is None:
+        if self._server is None or self._listener is None or self._stopping.is_set():
             return
+        self._stopping.set()
         self._server.shutdown()
         # The server keeps a copy of the descriptor until the last call has ended, and the system would queue connections for it.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._listener = None
 
     async def stopped(self) -> None:
         """Wait until all calls have ended, or were cancelled after the timeout."""
-        if self._serving is None:
-            return
-        try:
-            await self._serving
-        except RuntimeError as error:
-            log.warning("gRPC calls did not end in time: %s", error)
+        if self._draining is not None:
+            await self._draining
+        for result in await asyncio.gather(*self._serving, return_exceptions=True):
+            if isinstance(result, RuntimeError):
+                log.warning("gRPC calls did not end in time: %s", result)
+            elif result is not None:
+                raise result

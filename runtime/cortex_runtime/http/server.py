@@ -1,5 +1,6 @@
 """The HTTP server of workers, gateways and admin ports: uvicorn without its signal handling."""
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
@@ -38,6 +39,16 @@ class Server(UvicornServer):
     def capture_signals(self) -> Iterator[None]:
         """Install no signal handlers."""
         yield
+
+
+def counted(protocol: type[asyncio.Protocol], on_connection: Callable[[], None]) -> Any:
+    """Return uvicorn's setting `http` for a protocol. on_connection: called for each new connection."""
+
+    def connect(**arguments: Any) -> asyncio.Protocol:
+        on_connection()
+        return protocol(**arguments)
+
+    return connect
 
 
 def plain(app: ASGIApp, **own: Any) -> Config:

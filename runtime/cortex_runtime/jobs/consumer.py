@@ -107,6 +107,7 @@ class Consumer:
                 log.info("ready: running jobs of %s, at most %d at a time", self._document.name, limit)
                 await self._pool.watch()
             if dispatching is not None:
+                self._pool.refuse()
                 log.info("draining: %d jobs running", self._dispatcher.running())
                 self._dispatcher.stop()
                 await dispatching

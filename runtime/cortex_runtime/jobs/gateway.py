@@ -18,9 +18,10 @@ On the API's port:
 - Errors: 400, 401 no valid API key (if handler.apiKeys is set), 404 unknown id, 413, 415, 422 key used for another request,
   503 with Retry-After: queue full or unreachable.
 
-On the admin port, alongside /healthz, /readyz (200 from the first connection to the queue until the drain), /metrics and /load:
+On the admin port, alongside /healthz, /readyz (200 from the first connection to the queue until the end of
+the drain), /metrics and /load:
 GET /queue: 200 {"queued": 3, "in_flight": 1, "oldest_seconds": 4.2} (null if the backend does not report it), or
-503 {"error": "QueueUnreachable", "message"}; and GET /jobs (see job_list.py). SIGTERM drains.
+503 {"error": "QueueUnreachable", "message"}; and GET /jobs (see job_list.py). SIGTERM drains (see replica/drain.py).
 """
 
 import asyncio
@@ -39,6 +40,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cortex_api import Document, units
 from cortex_api.contract import (
+    DRAIN_DELAY,
+    DRAIN_LIMIT,
     JOBS_PATH,
     MAX_REPLICAS_VARIABLE,
     QUEUE_PATH,
@@ -48,7 +51,7 @@ from cortex_api.contract import (
 from cortex_runtime.errors import StartError
 from cortex_runtime.http import response
 from cortex_runtime.http.protocol import GracefulProtocol
-from cortex_runtime.http.server import AdminProtocol, Server, plain
+from cortex_runtime.http.server import AdminProtocol, Server, counted, plain
 from cortex_runtime.jobs.gateway_app import Gateway
 from cortex_runtime.jobs.job_list import job_list
 from cortex_runtime.jobs.metrics import GatewayMetrics
@@ -60,6 +63,7 @@ from cortex_runtime.queues.base import QueueError, Unreachable
 from cortex_runtime.queues.connect import connect
 from cortex_runtime.queues.queue import Queue
 from cortex_runtime.replica.admin import Admin, NotReady
+from cortex_runtime.replica.drain import wait_until_quiet
 from cortex_runtime.replica.termination import record_termination
 from cortex_runtime.tracing import open_tracing
 
@@ -73,14 +77,15 @@ _SWEEP_SECONDS = (60.0, 3600.0)
 
 @dataclass(frozen=True)
 class GatewayOptions:
-    """The command line of `gateway`. drain_delay: seconds after SIGTERM during which new connections are still accepted."""
+    """The command line of `gateway`. drain_delay, drain_limit: as of `wait_until_quiet`, after SIGTERM."""
 
     config: Path
     host: str
     port: int
     admin_port: int
     termination_log: Path
-    drain_delay: float = 1.0
+    drain_delay: float = DRAIN_DELAY
+    drain_limit: float = DRAIN_LIMIT
 
 
 class GatewayAdmin:
@@ -159,12 +164,15 @@ def _max_replicas() -> int:
 
 
 async def _run(options: GatewayOptions, document: Document, queue: Queue, limit: int) -> None:
-    stopping, at_once = asyncio.Event(), False
+    stopping, interrupted, connections = asyncio.Event(), asyncio.Event(), 0
 
     def interrupt() -> None:
-        nonlocal at_once
-        at_once = True
+        interrupted.set()
         stopping.set()
+
+    def count_connection() -> None:
+        nonlocal connections
+        connections += 1
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
@@ -180,13 +188,14 @@ async def _run(options: GatewayOptions, document: Document, queue: Queue, limit:
         served = traced_gateway(app, tracing, metrics)
 
     def problem() -> NotReady | None:
-        if stopping.is_set():
+        if servers[0].should_exit:
             return NotReady("Draining", "the gateway is shutting down")
         return None if state.reached else NotReady("QueueUnreachable", state.problem)
 
     listeners = [listen(options.host, port) for port in (options.port, options.admin_port)]
     admin = GatewayAdmin(Admin(problem, metrics.text, metrics.in_flight), state, queue)
-    servers = [Server(_config(each), lambda: None) for each in (served, admin)]
+    configs = _config(served, counted(GracefulProtocol, count_connection)), _config(admin, AdminProtocol)
+    servers = [Server(config, lambda: None) for config in configs]
     serving = [
         asyncio.create_task(server.serve(sockets=[listener]))
         for server, listener in zip(servers, listeners, strict=True)
@@ -200,9 +209,9 @@ async def _run(options: GatewayOptions, document: Document, queue: Queue, limit:
                 task.result()
                 raise StartError("InvalidSpec", "the server of the gateway exited unexpectedly")
         log.info("draining: %d requests in flight", metrics.in_flight())
-        app.draining.set()
-        if not at_once:
-            await asyncio.sleep(options.drain_delay)
+        app.is_draining = True
+        await wait_until_quiet(options.drain_delay, options.drain_limit, lambda: connections, interrupted)
+        app.stopping.set()
         servers[0].should_exit = True
         await serving[0]
     finally:
@@ -247,8 +256,7 @@ async def _sweep(queue: Queue) -> None:
             log.warning("failed to remove expired objects: %s", error)
 
 
-def _config(app: ASGIApp) -> uvicorn.Config:
-    http: Any = AdminProtocol if isinstance(app, GatewayAdmin) else GracefulProtocol
+def _config(app: ASGIApp, http: Any) -> uvicorn.Config:
     return plain(
         app,
         loop="uvloop",

@@ -55,7 +55,10 @@ class Gateway:
         self._docs = GatewayDocs(document, queue.backend) if document.spec.handler.docs else None
         self._access = AccessLog(document.spec.handler.log_level)
         self._ids = RequestIds()
-        self.draining = asyncio.Event()
+        self.is_draining = False
+        """Whether each response is the last one of its connection."""
+        self.stopping = asyncio.Event()
+        """Ends requests that wait for the end of a job."""
         self.trace_context: Callable[[], dict[str, str] | None] = lambda: None
         """Returns the trace context of the current request, as headers."""
 
@@ -73,7 +76,7 @@ class Gateway:
         identity = given.decode() if given is not None and _SANE_ID(given) else self._ids.new()
         request_id.set(identity)
         extra: Headers = [(b"x-request-id", identity.encode())]
-        if self.draining.is_set():
+        if self.is_draining:
             extra.append((b"connection", b"close"))
         self._metrics.begin()
         status = _CLIENT_GONE
@@ -201,19 +204,19 @@ class Gateway:
     async def _find(self, identity: str, wait: float) -> Record | None:
         if not self._state.reached:
             raise Unreachable(self._state.problem)
-        if not wait or self.draining.is_set():
+        if not wait or self.stopping.is_set():
             return await self._queue.status(identity)
         waiting = asyncio.ensure_future(self._queue.wait(identity, wait))
-        draining = asyncio.ensure_future(self.draining.wait())
+        stopping = asyncio.ensure_future(self.stopping.wait())
         try:
-            await asyncio.wait((waiting, draining), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():
                 return waiting.result()
             return await self._queue.status(identity)
         finally:
-            for task in (waiting, draining):
+            for task in (waiting, stopping):
                 task.cancel()
-            await asyncio.gather(waiting, draining, return_exceptions=True)
+            await asyncio.gather(waiting, stopping, return_exceptions=True)
 
 
 def _of_the_queue(error: Exception) -> Exception:

@@ -64,7 +64,7 @@ class SharedMetrics:
     For load sharing (serving/load_sharing.py), workers read one value per slot of each other. live: while the worker accepts
     connections, when its event loop has last run (perf_counter, updated every 0.1 s); 0 otherwise. free: 1 while a request would
     start without waiting. movable: queued requests that may move to another worker. connections: open connections. accepted:
-    connections accepted so far.
+    connections accepted so far; those of gRPC count only while the replica drains.
 
     breaker: 1 per slot while the worker's breaker of the candidate is open.
     """
@@ -168,6 +168,10 @@ class WorkerMetrics:
         self._cells = shared.cells
         self._base = slot * _WIDTH
         self._queued = self._batching = 0
+
+    def count_connection(self) -> None:
+        """Count a new connection."""
+        self._cells[self._base + _ACCEPTED] += 1.0
 
     def start_request(self) -> None:
         """Count a request that was admitted."""

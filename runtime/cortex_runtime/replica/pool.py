@@ -124,6 +124,7 @@ class WorkerPool:
         self._earlier_restarts = 0
         self._step = ("starting", time.time())
         self.stopping = asyncio.Event()
+        self._is_refusing = False
         self._source = ProjectSource(handler, options.project, options.models, options.packed)
         self._watched = {self._source.folder, options.config}
         self._files: dict[str, tuple[int, int]] = {}
@@ -276,6 +277,10 @@ class WorkerPool:
         self._dependencies.stop()
         self._models.stop()
 
+    def refuse(self) -> None:
+        """Report from here on that the replica is not ready, because it accepts no more work."""
+        self._is_refusing = True
+
     async def wait(self, seconds: float) -> None:
         """Wait until all workers have exited, at most `seconds`."""
         if self._slots:
@@ -297,7 +302,7 @@ class WorkerPool:
 
     def problem(self) -> NotReady | None:
         """Return why the replica is not ready."""
-        if self.stopping.is_set():
+        if self._is_refusing:
             return NotReady("Draining", "the replica is shutting down")
         now = asyncio.get_running_loop().time()
         if any(slot.is_serving or now - slot.died_at < RESPAWN_SECONDS for slot in self._slots):

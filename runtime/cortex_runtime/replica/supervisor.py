@@ -17,7 +17,14 @@ from typing import Any
 import orjson
 
 from cortex_api import Document, units
-from cortex_api.contract import CANDIDATE_PATH, DIFFERENCES_PATH, DURATIONS_PATH, INTERFACE_PATH
+from cortex_api.contract import (
+    CANDIDATE_PATH,
+    DIFFERENCES_PATH,
+    DRAIN_DELAY,
+    DRAIN_LIMIT,
+    DURATIONS_PATH,
+    INTERFACE_PATH,
+)
 from cortex_runtime.document import require_supported
 from cortex_runtime.errors import StartError, Stopped
 from cortex_runtime.http.server import Server
@@ -29,6 +36,7 @@ from cortex_runtime.processes.launcher import Launcher
 from cortex_runtime.processes.listener import listen, reserve
 from cortex_runtime.processes.template_process import Template
 from cortex_runtime.replica.admin import Admin, admin_server
+from cortex_runtime.replica.drain import wait_until_quiet
 from cortex_runtime.replica.pool import CHECK_SECONDS, PoolOptions, WorkerPool
 from cortex_runtime.replica.split_watcher import SplitWatcher
 from cortex_runtime.replica.termination import record_termination
@@ -46,8 +54,8 @@ _LOAD_WINDOW = 10.0
 class Options(PoolOptions):
     """The command line of `serve`.
 
-    split: file that says which requests the candidate answers. drain_delay: seconds after SIGTERM during which new connections
-    are still accepted.
+    split: file that says which requests the candidate answers. drain_delay, drain_limit: when new connections are refused after
+    SIGTERM, as of `wait_until_quiet`.
     """
 
     port: int
@@ -55,7 +63,8 @@ class Options(PoolOptions):
     grpc_port: int
     termination_log: Path
     split: Path
-    drain_delay: float = 1.0
+    drain_delay: float = DRAIN_DELAY
+    drain_limit: float = DRAIN_LIMIT
 
 
 class Supervisor:
@@ -64,7 +73,7 @@ class Supervisor:
     def __init__(self, options: Options, document: Document, launcher: Launcher) -> None:
         self._options = options
         self._document = document
-        self._is_interrupted = False
+        self._interrupted = asyncio.Event()
         self._request_timeout = units.seconds(document.realtime_spec.handler.request_timeout)
         self._listener = listen(options.host, options.port)
         protocols = document.realtime_spec.handler.protocols
@@ -127,11 +136,17 @@ class Supervisor:
         return ChildProcess(*spawned, slot, self._pool.on_report)
 
     async def _drain(self) -> None:
-        """Finish running requests: at first new requests are still accepted, each as the last one of its connection."""
-        log.info("draining: %d requests in flight", self._pool.metrics.in_flight())
+        """Finish running requests. Until clients have stopped to connect, accept new ones, each as the last of its connection.
+
+        The replica remains ready in the meantime, so that proxies use it as long as no other one is ready.
+        """
+        metrics, options = self._pool.metrics, self._options
+        log.info("draining: %d requests in flight", metrics.in_flight())
         self._pool.send(Drain())
-        if not self._is_interrupted:
-            await asyncio.sleep(self._options.drain_delay)
+        await wait_until_quiet(
+            options.drain_delay, options.drain_limit, lambda: sum(metrics.accepted), self._interrupted
+        )
+        self._pool.refuse()
         self._pool.send(Stop())
         # The workers close the socket too; then new connections are refused instead of hanging.
         self._close_listeners()
@@ -143,7 +158,7 @@ class Supervisor:
             self._grpc_port.close()
 
     def _interrupt(self) -> None:
-        self._is_interrupted = True
+        self._interrupted.set()
         self._pool.stop()
 
     def _on_check(self) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 
 from cortex_runtime.backoff import backoff
 from cortex_runtime.errors import StartError
-from cortex_runtime.messages import Command, Ping, Stop
+from cortex_runtime.messages import Command, Drain, Ping, Stop
 from cortex_runtime.processes.child_process import ChildProcess, describe_exit
 from cortex_runtime.processes.parent_pipe import kill_group
 from cortex_runtime.replica.hang_detector import HangDetector
@@ -50,7 +50,7 @@ class WorkerSlot:
         self._hang_timeout = hang_timeout
         self._worker: ChildProcess | None = None
         self._hang_detector: HangDetector | None = None
-        self._is_stopping = False
+        self._is_draining = self._is_stopping = False
         self._ready_at: float | None = None
         self.is_ready = self.is_failing = False
         self.restarts = 0
@@ -68,8 +68,10 @@ class WorkerSlot:
         return self.is_ready and self.hung is None
 
     def send(self, command: Command) -> None:
-        """Send a command to the worker; after `Stop` it is not replaced."""
-        if isinstance(command, Stop):
+        """Send a command to the worker. `Drain` is also sent to the next ones; after `Stop` there is none."""
+        if isinstance(command, Drain):
+            self._is_draining = True
+        elif isinstance(command, Stop):
             self._is_stopping = True
             if not self.is_ready:
                 self.kill()
@@ -147,6 +149,8 @@ class WorkerSlot:
             worker.on_pong = self._hang_detector.on_pong
         self.is_ready, self.is_failing, self.problem = True, False, None
         self._ready_at = asyncio.get_running_loop().time()
+        if self._is_draining:
+            worker.send(Drain())
         if not self.first_start.done():
             self.first_start.set_result(None)
         reading = asyncio.create_task(worker.read_reports())

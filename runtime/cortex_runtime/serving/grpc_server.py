@@ -33,7 +33,7 @@ class GrpcServer:
     """Serves the protocol over gRPC, with health checking and reflection. Used on the event loop alone.
 
     max_message: bytes of a request. timeout: seconds after which calls are cancelled when the worker stops. instrument: returns
-    the methods of the inference service to serve.
+    the methods of the inference service to serve. on_connection: called for each new connection while the worker drains.
     """
 
     def __init__(
@@ -45,8 +45,10 @@ class GrpcServer:
         max_message: int,
         timeout: float,
         instrument: Callable[[dict[str, Method]], dict[str, Method]] = lambda methods: methods,
+        on_connection: Callable[[], None] = lambda: None,
     ) -> None:
         self._admission = admission
+        self._on_connection = on_connection
         names = [SERVICE, HEALTH, REFLECTION]
         self._health = Health(names, self._require_key, parsed)
         methods = GRPCInferenceService(inference.service, self._admit).methods()
@@ -70,8 +72,9 @@ class GrpcServer:
         await self._server.start(listen_reserved(address))
 
     def drain(self) -> None:
-        """Report to clients that this server stops soon. Calls are still answered."""
+        """Make clients connect to other replicas. Calls are still answered."""
         self._health.drain()
+        self._server.drain(self._on_connection)
 
     def begin_stop(self) -> None:
         """Accept nothing more, and end each connection after its running calls."""

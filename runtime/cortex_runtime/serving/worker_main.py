@@ -24,7 +24,7 @@ from cortex_runtime.handler.loaded_handler import LoadedHandler
 from cortex_runtime.handler.threads import Threads
 from cortex_runtime.http import api_keys
 from cortex_runtime.http.protocol import InlineProtocol
-from cortex_runtime.http.server import Config, Server, plain
+from cortex_runtime.http.server import Config, Server, counted, plain
 from cortex_runtime.logs.access_log import AccessLog
 from cortex_runtime.messages import (
     ControlChannel,
@@ -100,7 +100,7 @@ def serve(
     config = plain(
         instrumentation.wrap(app),
         loop="uvloop",
-        http=InlineProtocol,
+        http=counted(InlineProtocol, app.metrics.count_connection),
         interface="asgi3",
         proxy_headers=False,
         backlog=2048,
@@ -130,6 +130,7 @@ def _grpc_server(document: Document, app: App, instrumentation: Instrumentation)
         max_message=units.parse_bytes(spec.max_body_size),
         timeout=units.seconds(spec.request_timeout),
         instrument=instrumentation.grpc,
+        on_connection=app.metrics.count_connection,
     )
 
 

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from cortex_runtime.grpc import server
 from cortex_runtime.grpc.application import Application
 from cortex_runtime.grpc.calls import Call, CallError, Method
 from cortex_runtime.grpc.server import Http2Server
@@ -220,6 +221,32 @@ async def test_calls_that_do_not_end_are_cancelled_after_the_timeout():
         served.server.begin_stop()
         await asyncio.wait_for(served.server.stopped(), 20)
     assert [await served.event(), await served.event()] == ["started", "cancelled"]
+
+
+async def test_a_server_that_drains_ends_and_counts_connections_and_loses_no_call(served, monkeypatch):
+    monkeypatch.setattr(server, "_DRAIN_SECONDS", 0.01)
+    connections: asyncio.Queue[None] = asyncio.Queue()
+    running = asyncio.create_task(
+        call(first := served.channel(("grpc.use_local_subchannel_pool", 1)), "Wait")
+    )
+    assert await served.event() == "started"
+    served.server.drain(lambda: connections.put_nowait(None))
+    async with served.channel(("grpc.use_local_subchannel_pool", 1)) as channel:
+        # One channel has a connection at a time, so each further one follows GOAWAY.
+        while connections.qsize() < 4:
+            assert await call(channel, "Echo", b"x") == b"x"
+    served.release.set()
+    assert await running == b""
+    await first.close()
+
+
+async def test_a_server_can_be_stopped_as_soon_as_it_drains(served, channel):
+    assert await call(channel, "Echo", b"x") == b"x"
+    served.server.drain(lambda: None)
+    await asyncio.sleep(0)
+    served.server.begin_stop()
+    await asyncio.wait_for(served.server.stopped(), 20)
+    assert (await error_of(call(channel, "Echo"))).code() == grpc.StatusCode.UNAVAILABLE
 
 
 async def test_no_call_is_lost_when_a_server_stops_under_load(served):

@@ -68,8 +68,8 @@ class Api:
         }
         (self.folder / "api.json").write_bytes(Document.of(parse(manifest)).to_json())
 
-    def gateway(self, wait: bool = True, fault: str = "", **env: str) -> Part:
-        return self._start("gateway", free_port(), ["--drain-delay", "0"], wait, fault, env)
+    def gateway(self, *arguments: str, wait: bool = True, fault: str = "", **env: str) -> Part:
+        return self._start("gateway", free_port(), ["--drain-delay", "0", *arguments], wait, fault, env)
 
     def consumer(self, *arguments: str, wait: bool = True, fault: str = "", **env: str) -> Part:
         folders = ["--project", str(self.folder / "project"), "--models", str(self.folder / "models")]

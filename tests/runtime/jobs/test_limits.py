@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,21 @@ def test_a_full_queue_refuses_jobs_with_503_until_there_is_room(
     made.consumer()
     assert [made.end(identity)["result"] for identity in ids] == ["done"] * 4
     until(lambda: made.post(body).status_code == 202, what="jobs are taken again")
+
+
+def test_on_sigterm_a_gateway_still_accepts_connections(api: Callable[..., Api]) -> None:
+    made = api(SLOW)
+    gateway = made.gateway("--drain-delay", "1000", "--drain-limit", "1000")
+    gateway.process.terminate()
+    until(lambda: made.post({}).headers.get("connection") == "close", what="it drains")
+    identity = made.submit({})
+    assert gateway.ready()
+    with ThreadPoolExecutor(1) as clients:
+        waiting = clients.submit(made.get, identity, "60s")
+        until(lambda: httpx.get(f"{gateway.admin}/load").json()["inFlight"] == 1, what="a client waits")
+        gateway.process.send_signal(signal.SIGINT)
+        assert waiting.result() == {"id": identity, "status": "in_queue"}
+    assert gateway.process.wait(30) == 0
 
 
 def test_on_sigterm_running_jobs_finish_and_queued_jobs_stay(api: Callable[..., Api], tmp_path: Path) -> None:
