@@ -69,6 +69,18 @@ def test_when_pods_are_evicted_one_after_the_other(kubectl: Kubectl) -> None:
     check(load)
 
 
+def test_when_the_only_pod_is_evicted(kubectl: Kubectl) -> None:
+    """It accepts connections until its replacement is ready."""
+    kubectl.apply(api())
+    kubectl.wait_reason("echo", "Ready")
+    old = pods(kubectl)
+    with Load(f"{kubectl.address('echo')}/") as load:
+        kubectl("delete", "pod", *old, "--wait=false")
+        all_gone(kubectl, old)
+        kubectl.wait_reason("echo", "Ready")
+    check(load)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_process_loses_only_its_running_requests(kubectl: Kubectl, processes: int) -> None:
     dies = ECHO + "    def handle_get(self):\n        import os\n        os.kill(os.getpid(), 9)\n"

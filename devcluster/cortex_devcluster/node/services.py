@@ -1,4 +1,7 @@
-"""Services: forward TCP connections to a cluster IP and port to the ready pods of the service, in turn."""
+"""Services: forward TCP connections to a cluster IP and port to the ready pods of the service, in turn.
+
+While none is ready except those that are being deleted, these get the connections, as from kube-proxy.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ class ServiceProxy:
         return await asyncio.start_server(serve, address, port)
 
     def backends(self, namespace: str, name: str, port: int) -> list[tuple[str, int]]:
-        """Return the address and port of each ready pod of a service."""
+        """Return the address and port of each ready pod of a service, or of each terminating one if there is no other."""
         service = self._services.get(namespace, name)
         if service is None:
             return []
@@ -76,17 +79,20 @@ class ServiceProxy:
         if entry is None:
             return []
         selector = service["spec"]["selector"].items()
-        found = []
+        found: dict[bool, list[tuple[str, int]]] = {True: [], False: []}
         for pod in self._pods.list(namespace):
             labels = pod["metadata"].get("labels") or {}
             address = nested(pod, "status.podIP")
             chosen = all(labels.get(key) == value for key, value in selector)
-            if chosen and address and ready_condition(pod) and not pod["metadata"].get("deletionTimestamp"):
+            if chosen and address and ready_condition(pod):
+                is_terminating = "deletionTimestamp" in pod["metadata"]
                 for container in pod["spec"]["containers"]:
                     with contextlib.suppress(ValueError):
-                        found.append((address, port_of(entry.get("targetPort", port), container)))
+                        found[is_terminating].append(
+                            (address, port_of(entry.get("targetPort", port), container))
+                        )
                         break
-        return found
+        return found[False] or found[True]
 
     async def _forward(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, namespace: str, name: str, port: int
