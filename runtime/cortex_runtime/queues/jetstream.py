@@ -20,8 +20,8 @@ log = logging.getLogger("cortex")
 _TIMEOUT = 5.0
 _PING_SECONDS = 3
 """Seconds between two pings; the connection is lost after three pings without a response."""
-_MAX_LATENESS = 1.0
-"""Seconds that a response may be late."""
+_MAX_LATENESS = 3.0
+"""Seconds that a response may be late, from when this process first could read it."""
 _WRONG_SEQUENCE = (10071, 10164)
 _FULL = (10002, 10023, 10028, 10047, 10077)
 """Error codes of the server: resource limits of the account, server or stream exceeded."""
@@ -247,14 +247,19 @@ class Inbox:
         wait = {"no_wait": True} if seconds is None else {"expires": int(seconds * 1e9)}
         body = orjson.dumps({"batch": limit - len(messages), **wait})
         await self._client.publish(self._source, body, reply=reply)
-        try:
-            async with asyncio.timeout((seconds or 0.0) + (_MAX_LATENESS if seconds else _TIMEOUT)):
-                while len(messages) < limit and (message := await self._next(reply)) is not None:
-                    messages.append(message)
-        except TimeoutError:
-            # Otherwise the request was lost with its connection.
-            if not messages and self._client.stats["reconnects"] == reconnects:
-                raise Unreachable(f"NATS: the server at {self._server()} does not respond") from None
+        # Two timers: the first also ends while this process is paused, when the response may have arrived and is not read yet.
+        for patience in (seconds or _TIMEOUT, _MAX_LATENESS):
+            try:
+                async with asyncio.timeout(patience):
+                    while len(messages) < limit and (message := await self._next(reply)) is not None:
+                        messages.append(message)
+                return
+            except TimeoutError:
+                if messages:
+                    return
+        # Otherwise the request was lost with its connection.
+        if self._client.stats["reconnects"] == reconnects:
+            raise Unreachable(f"NATS: the server at {self._server()} does not respond")
 
     async def _next(self, reply: str) -> Msg | None:
         """Return the next message; None once the request with this reply has ended."""
