@@ -290,10 +290,11 @@ class Admission:
     def finish(self, began: float, request_id: str, status: int, method: str, path: str) -> None:
         """Count and log a request that has ended."""
         seconds = perf_counter() - began
-        self._metrics.finish_request()
         if path != INFO:
             # Not a request to the API: counting it would lower the measured latency.
             self._metrics.record_request(method, status, seconds)
+        # Last, so that every request is counted once none is in flight.
+        self._metrics.finish_request()
         if status >= self._access.least_status:
             self._access.add(method, path, status, seconds, request_id)
 

@@ -169,4 +169,4 @@ def test_a_replica_that_is_stopped_while_it_installs_ends_at_once(serve, tmp_pat
     api = serve("x = 1\n", wait=False, project=folder)
     api.until((api.project / "begun").exists)
     api.process.terminate()
-    assert api.process.wait(30) == 0
+    assert api.process.wait(60) == 0

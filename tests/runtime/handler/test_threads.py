@@ -103,10 +103,10 @@ import threading
 together = threading.Barrier({threads})
 class Handler:
     def handle_get(self):
-        together.wait(20)
+        together.wait(60)
         return "met"
 """
     api = serve(source, threadsPerProcess=threads)
     with ThreadPoolExecutor(threads) as clients:
-        answers = clients.map(lambda _: httpx.get(api.url, timeout=25).text, range(threads))
+        answers = clients.map(lambda _: httpx.get(api.url, timeout=90).text, range(threads))
         assert set(answers) == {"met"}

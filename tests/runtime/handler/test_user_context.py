@@ -314,7 +314,7 @@ class TestOneContextForARequest:
     def test_requests_that_wait_on_one_connection(self, replicas, name):
         """The second and third are started by the end of the first and second."""
         request = b"DELETE / HTTP/1.1\r\nhost: x\r\n%b\r\n"
-        with socket.create_connection(("127.0.0.1", replicas[name].port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", replicas[name].port), timeout=60) as connection:
             connection.sendall(request % b"" * 2 + request % b"connection: close\r\n")
             answers = b"".join(iter(lambda: connection.recv(4096), b""))
         assert answers.count(b"unset") == 3
