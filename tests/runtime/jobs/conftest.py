@@ -100,7 +100,7 @@ class Api:
         program = Part(process, port or 0, admin_port, log, termination, name)
         self.programs.append(program)
         if wait:
-            until(program.ready, 60, f"{name} is ready")
+            until(program.ready, 120, f"{name} is ready")
         return program
 
     @property

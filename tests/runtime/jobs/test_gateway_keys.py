@@ -23,7 +23,7 @@ def test_submitting_and_reading_jobs_requires_an_api_key(api: Callable[..., Api]
     identity = httpx.post(made.url, json={"a": 1}, headers=shown).json()["id"]
     assert httpx.get(f"{made.url}/{identity}").status_code == 401
     assert httpx.delete(f"{made.url}/{identity}").status_code == 401
-    ended = httpx.get(f"{made.url}/{identity}?wait=30s", headers=shown, timeout=60).json()
+    ended = httpx.get(f"{made.url}/{identity}?wait=60s", headers=shown, timeout=90).json()
     assert ended["result"] == {"a": 1}
     assert "job-key" not in gateway.log.read_text()
 

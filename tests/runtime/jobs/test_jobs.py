@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -54,8 +55,10 @@ class Handler:
         if what == "callback":
             return "answer", lambda: print("after the answer")
         if what == "progress":
-            for number in range(15):
-                report_progress(number / 15, f"step {number}")
+            number = 0
+            while not os.path.exists(payload["gate"]):
+                number += 1
+                report_progress(number / (number + 1), f"step {number}")
                 time.sleep(0.1)
             return "done"
         return what
@@ -148,8 +151,8 @@ def test_a_callback_runs_after_the_job_has_ended(various: Api) -> None:
     until(lambda: "after the answer" in various.programs[1].log.read_text(), what="the callback ran")
 
 
-def test_progress_is_visible_while_the_job_runs(various: Api) -> None:
-    identity = various.submit({"what": "progress"})
+def test_progress_is_visible_while_the_job_runs(various: Api, tmp_path: Path) -> None:
+    identity = various.submit({"what": "progress", "gate": str(tmp_path / "gate")})
 
     def progressing() -> dict[str, Any] | None:
         job = various.get(identity)
@@ -159,6 +162,7 @@ def test_progress_is_visible_while_the_job_runs(various: Api) -> None:
     assert job["status"] == "in_progress"
     assert 0 < job["progress"] < 1
     assert job["note"].startswith("step ")
+    (tmp_path / "gate").touch()
     assert various.end(identity)["result"] == "done"
 
 
@@ -193,7 +197,7 @@ def test_the_same_idempotency_key_returns_the_same_job(various: Api) -> None:
 def test_invalid_requests_get_a_message(
     various: Api, verb: str, path: str, more: dict[str, Any], status: int, word: str
 ) -> None:
-    answer = httpx.request(verb, various.url + path, timeout=30, **more)
+    answer = httpx.request(verb, various.url + path, timeout=60, **more)
     assert answer.status_code == status, answer.text
     assert word in answer.json()["error"]
     assert answer.json()["requestId"] == answer.headers["x-request-id"]
@@ -218,7 +222,7 @@ def test_metrics_count_jobs_attempts_and_requests(various: Api) -> None:
 
 def test_a_client_may_wait_for_100_continue_and_pipeline(various: Api) -> None:
     body = b'{"what": "continued"}'
-    with socket.create_connection(("127.0.0.1", various.programs[0].port), 30) as client:
+    with socket.create_connection(("127.0.0.1", various.programs[0].port), 60) as client:
         client.sendall(
             b"POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nexpect: 100-continue\r\n"
             b"content-length: %d\r\n\r\n" % len(body)

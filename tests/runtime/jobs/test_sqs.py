@@ -26,7 +26,7 @@ class Handler:
 @pytest.fixture
 def api(tmp_path: Path, sqs_url: str) -> Iterator[Api]:
     made = Api(tmp_path, sqs_url, None, "on-sqs")
-    made.write(DOUBLES, {"queue": {"lease": "2s"}}, {})
+    made.write(DOUBLES, {"queue": {"lease": "2s", "maxAttempts": 20}}, {})
     yield made
     made.clear()
 

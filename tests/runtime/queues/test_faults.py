@@ -68,7 +68,7 @@ async def settled(queue: Queue, key: str) -> None:
 
     Without a key, a request that got no response may have created a job of its own, which runs too.
     """
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 depth = await queue.depth()
@@ -81,9 +81,11 @@ async def settled(queue: Queue, key: str) -> None:
                 await asyncio.sleep(0.05)
 
 
-async def life(make: Make, name: str, fault: Any, key: str = "key", patience: float = 0.2) -> list[str]:
+async def life(
+    make: Make, name: str, fault: Any, key: str = "key", patience: float = 0.2, lease: str = "1s"
+) -> list[str]:
     """Run one life with one fault. Return the calls that were made."""
-    healthy, other = await make(name, lease="1s"), await make(name, lease="1s")
+    healthy, other = [await make(name, lease=lease, maxAttempts=20) for _ in range(2)]
     faulty = Faulty(other.backend, fault)
     broken = Queue(faulty, other.settings)  # type: ignore[arg-type]
     try:
@@ -96,7 +98,7 @@ async def life(make: Make, name: str, fault: Any, key: str = "key", patience: fl
         assert await healthy.result(record) == RESULT
         announced = set()
         while identity not in announced:
-            hooks = await healthy.hooks.take(5, 2)
+            hooks = await healthy.hooks.take(5, 20)
             assert hooks, "the webhook is missing"
             announced |= {hook.record.id for hook in hooks}
         assert not key or announced == {identity}
@@ -113,7 +115,7 @@ async def life(make: Make, name: str, fault: Any, key: str = "key", patience: fl
 async def test_a_fault_at_each_step(queue: Make, kind: str, key: str, queue_url: str) -> None:
     if queue_url.startswith("sqs") and not key:
         pytest.skip("on SQS, a job without a key has the same steps")
-    calls = await life(queue, "none", nothing, key)
+    calls = await life(queue, "none", nothing, key, lease="60s")
     assert {"write", "put", "get", "remove", "publish", "take", "renew", "settle"} <= set(calls)
     # Without a key, nothing is read that was not written before.
     assert ("read" in calls) == bool(key)
@@ -137,7 +139,7 @@ async def test_nats_killed_before_each_step(tmp_path: Any, queue_of: Any) -> Non
     server.start()
     try:
         make = queue_of(server.url)
-        calls = await life(make, "none", nothing)
+        calls = await life(make, "none", nothing, lease="60s")
         for step in range(len(calls)):
 
             async def fault(

@@ -61,7 +61,7 @@ async def test_accepted_jobs_complete_on_a_full_store_and_free_its_space(small: 
 async def test_jobs_are_refused_until_the_reserve_is_full_again(small: Make) -> None:
     gateway, other, worker = await small(), await small(), await small()
     accepted = await filled(gateway)
-    (job,) = await worker.take(1, 10)
+    (job,) = await worker.take(1, 60)
     for size in (0, 100):
         # Freed by the worker, and not for this.
         with pytest.raises(Full):
@@ -78,7 +78,7 @@ async def test_new_jobs_have_precedence_over_the_payloads_of_failed_jobs(small: 
     async with asyncio.timeout(60):
         for _ in range(40):
             await gateway.submit(b"x" * 200_000, "text/plain")
-            (job,) = await worker.take(1, 10)
+            (job,) = await worker.take(1, 60)
             await worker.fail(job, "HandlerError", "broken")
     listed, count = await gateway.dead_letters.list(5)
     assert count > 10
@@ -141,6 +141,8 @@ async def test_a_full_bucket_refuses_new_jobs_and_completes_accepted_ones_later(
             assert record is not None
             assert record.status is Status.IN_QUEUE
         quota.full = False
+        # Its lease lasts longer than that of the messages, which are delivered again soon.
+        worker = await make()
         ended = set()
         async with asyncio.timeout(60):
             while ended != set(accepted):
