@@ -61,7 +61,7 @@ def test_changes_to_logging_affect_no_request_and_no_line_of_the_runtime(serve, 
     assert api.post("fail", headers={"x-request-id": "two"}).status_code == 500
     assert api.post("fine", headers={"x-request-id": "three"}).text == "fine"
     api.process.send_signal(signal.SIGTERM)
-    assert api.process.wait(30) == 0
+    assert api.process.wait(60) == 0
     for identity, failed in (("one", 0), ("two", 1), ("three", 0)):
         lines = [line for line in api.lines() if line.get("requestId") == identity]
         messages = Counter(line["message"] for line in lines)
@@ -141,7 +141,8 @@ class Printing:
          "with contextlib.redirect_stdout(io.StringIO()) as o: print('inside')\nprint(o.getvalue(), 'out')",
          ["inside", "out"]),
         ("import faulthandler; faulthandler.enable(); faulthandler.disable()", []),
-        ("import sys\nfor n in range(50): print(f'\\r{n} of 50', end='', flush=True)\nprint()", ["0 of 50", "49 of 50"]),
+        ("import sys, cortex_runtime.logs.capture as c; c._PROGRESS_SECONDS = 30\n"
+         "for n in range(50): print(f'\\r{n} of 50', end='', flush=True)\nprint()", ["0 of 50", "49 of 50"]),
         ("print('windows\\r\\nline\\r')", ["windows", "line"]),
         ("import signal, os, threading\nprint(threading.current_thread() is threading.main_thread())", ["True"]),
         ("import signal\nsignal.signal(signal.SIGUSR1, lambda *_: print('signal'))\n"
@@ -249,8 +250,8 @@ def test_a_slow_reader_of_the_log_does_not_delay_requests(serve, gone):
         reading = threading.Thread(target=lambda: seen.extend(map(json.loads, log)))
         reading.start()
         api.process.send_signal(signal.SIGTERM)
-        assert api.process.wait(30) == 0
-        reading.join(30)
+        assert api.process.wait(60) == 0
+        reading.join(60)
     numbers = [int(line["message"].split()[0]) for line in seen if line["logger"] == "print"]
     # From the first line on, without a gap; dropped lines are counted.
     assert numbers == [n % 2000 for n in range(len(numbers))]

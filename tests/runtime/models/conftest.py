@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -58,7 +59,8 @@ class Web:
     """A web server of files with faults.
 
     faults: of the next requests, in order: a status, "break" (close after half of the requested bytes), "lie" (other content of
-    the same length). seen: method, path and Range header of each request. ranges: whether it supports them.
+    the same length). seen: method, path and Range header of each request. ranges: whether it supports them. gate: requests wait
+    for it.
     """
 
     url: str = ""
@@ -70,6 +72,10 @@ class Web:
     etags: bool = True
     lengths: bool = True
     head: int = 200
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
 
 class _Files(BaseHTTPRequestHandler):
@@ -90,6 +96,7 @@ class _Files(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         asked = self.headers.get("range")
         web.seen.append((self.command, path, asked))
+        web.gate.wait(60)
         fault: int | str | None = None
         if not body and web.head != 200:
             fault = web.head
@@ -172,7 +179,7 @@ def _write(folder: Path, files: dict[str, bytes | str]) -> Path:
 def until() -> Callable[..., Any]:
     """Wait for a condition that another thread or process causes."""
 
-    def wait(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    def wait(condition: Callable[[], Any], seconds: float = 60) -> Any:
         end = time.monotonic() + seconds
         while not (result := condition()):
             assert time.monotonic() < end, "it did not happen"

@@ -5,6 +5,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,7 +83,7 @@ class Loads:
     def load(self, version: Version) -> str:
         what = (version.name, version.version, version.stamp)
         self.began.release()
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         self.done.append(what)
         if what in self.broken:
             raise ValueError("truncated")
@@ -115,7 +116,7 @@ def in_threads(*calls):
 
     def join():
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
         return results
 
@@ -199,7 +200,7 @@ def test_latest_is_the_highest_version_that_can_be_loaded(loads):
 
 def test_a_failed_load_is_retried_after_a_pause(loads, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     loads.broken.add(("a", 1, "first"))
     cache = MemoryCache(Versions(("a", 1)), loads.load)
     with pytest.raises(LoadFailed):
@@ -347,8 +348,8 @@ def test_the_growth_of_concurrent_loads_is_unknown(loads):
     cache = MemoryCache(Versions(("a", 1), ("b", 1)), loads.load)
     loads.gate.clear()
     join = in_threads(lambda: cache.get("a", 1), lambda: cache.get("b", 1))
-    assert loads.began.acquire(timeout=10)
-    assert loads.began.acquire(timeout=10)
+    assert loads.began.acquire(timeout=60)
+    assert loads.began.acquire(timeout=60)
     loads.gate.set()
     join()
     assert cache.growth() == {}

@@ -42,7 +42,7 @@ class Sink:
 
     def found(self, identity, count):
         """Return the events of a request or job, once there are as many."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while len(found := [each for each in self.events if each["requestid"] == identity]) < count:
             assert time.monotonic() < end, self.events
             time.sleep(0.02)

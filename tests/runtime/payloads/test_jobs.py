@@ -1,10 +1,9 @@
 """spec.payloadLogging of an AsyncAPI: the payload and the result of each attempt of a job."""
 
-import json
-
 import pytest
 
 from tests.runtime.jobs.conftest import Api, api, shared  # noqa: F401
+from tests.runtime.queues.servers import until
 
 JOBS = """
 import os
@@ -82,7 +81,7 @@ def test_the_last_events_are_sent_before_a_worker_exits_and_the_sample_is_one_of
     made = api(JOBS, spec={"payloadLogging": {"url": sink.url, "sampling": 50}, "queue": {"maxAttempts": 2}})
     made.gateway()
     worker = made.consumer()
-    sink.seconds = 0.05
+    sink.seconds = 0.02
     try:
         identities = [made.submit({"n": n}) for n in range(40)]
         for identity in identities:
@@ -120,7 +119,6 @@ def test_events_that_the_sink_refuses_are_counted(api):  # noqa: F811
     worker = made.consumer()
     assert made.end(made.submit({}))["status"] == "completed"
     worker.wait_metric('cortex_payload_events_dropped_total{reason="sink"}', 2)
-    (line,) = [
-        each for each in map(json.loads, worker.log.read_text().splitlines()) if each["level"] == "warning"
-    ]
+    # The events are counted before the failure is logged.
+    (line,) = until(lambda: [each for each in worker.lines() if each["level"] == "warning"])
     assert "failed to send payloads to http://127.0.0.1:9/" in line["message"]
