@@ -193,6 +193,8 @@ def test_events_are_written_to_a_bucket_before_a_replica_exits(serve, seaweedfs,
     )
     for number in range(3):
         assert replica.post({"n": number}).status_code == 200
+    # boto3 is imported after the start, which may take longer than an exit waits.
+    replica.until(lambda: "botocore.credentials" in replica.log.read_text())
     replica.process.terminate()
     assert replica.process.wait(60) == 0, replica.log.read_text()
     import boto3

@@ -108,7 +108,7 @@ class SeaweedFS(Server):
         ]
         config = folder / "s3.json"
         config.write_text(json.dumps({"identities": identities}))
-        port = free_port()
+        self.port = port = free_port()
         command = [str(BIN / "weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
         command += ["-s3", f"-s3.port={port}", f"-s3.config={config}", f"-s3.port.grpc={free_port()}"]
         command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=500"]
@@ -133,7 +133,8 @@ class SeaweedFS(Server):
         from botocore.config import Config
 
         style = {"addressing_style": "path"}
-        config = Config(s3=style, retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=30)
+        retries = {"total_max_attempts": 5, "mode": "standard"}
+        config = Config(s3=style, retries=retries, connect_timeout=10, read_timeout=60)
         return boto3.client(
             "s3",
             endpoint_url=self.url,
@@ -156,6 +157,8 @@ class SeaweedFS(Server):
     def _stores_objects(self) -> bool:
         from botocore.exceptions import BotoCoreError, ClientError
 
+        if not listens(self.port):
+            return False
         try:
             self.create_bucket("shared")
             self.client.put_object(Bucket="shared", Key="probe", Body=b"1")

@@ -17,5 +17,5 @@ async def test_a_process_that_was_paused_reads_the_responses_that_arrived_meanwh
     taking = asyncio.create_task(one.take(1, 0.3))
     await asyncio.sleep(0.1)
     # Longer than both limits: nothing runs in this process meanwhile.
-    time.sleep(1.5)
+    time.sleep(1.5)  # noqa: ASYNC251
     assert await taking == []
