@@ -49,7 +49,7 @@ class Replica(Program):
         return self.readiness()
 
     def wait_ready(self) -> None:
-        self.until(lambda: (answer := self.ready()) is not None and answer.status_code == 200)
+        self.until(lambda: (answer := self.ready()) is not None and answer.status_code == 200, 120)
 
     def until(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
         """Wait for a condition that processes of this replica cause."""
