@@ -289,7 +289,8 @@ def test_a_collector_that_fails_affects_no_request_and_is_logged_once(serve, col
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     replica = serve(HANDLER, spec={"tracing": {"endpoint": "http://127.0.0.1:9", "sampling": 100}})
     assert all(replica.post({}).status_code == 200 for _ in range(10))
-    assert replica.wait_metric("cortex_spans_dropped_total", 10) <= 30
+    # Each span is counted once: at most 4 for each request, one of them for a wait for the thread, and 5 of the start.
+    assert replica.wait_metric("cortex_spans_dropped_total", 10) <= 45
     replica.until(lambda: "failed to send traces" in replica.log.read_text())
     assert replica.post({}).status_code == 200
     warnings = [each for each in replica.lines() if each["level"] not in ("info", "debug")]
