@@ -61,7 +61,7 @@ class Tracing:
     """Traces of one process. It sets the global tracer provider, so that spans of user code are exported too.
 
     on_dropped: called with a number of dropped spans, in any thread. random, ratio: a request is traced if random() < ratio.
-    propagated: names of the headers of a trace context, in lower case.
+    propagated: names of the headers of a trace context, in lower case. untraced: for each endpoint with spans, one without.
     """
 
     def __init__(self, document: Document) -> None:
@@ -74,6 +74,7 @@ class Tracing:
         random = Random(os.urandom(32))
         self.random = random.random
         self._ids = _Ids(random)
+        self.untraced: dict[Any, Any] = {}
         self._dropped = 0
         self.on_dropped: Callable[[int], None] = self._count_dropped
         endpoint = spec.endpoint.rstrip("/") + "/v1/traces"
