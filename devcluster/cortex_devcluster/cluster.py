@@ -13,7 +13,7 @@ import yaml
 
 from cortex_api import __version__
 
-START_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
 STOP_TIMEOUT = 20.0
 
 

@@ -40,14 +40,14 @@ class Kubectl:
         self._command = [str(KUBECTL), f"--kubeconfig={kubeconfig}", f"--namespace={namespace}"]
         self._env = {**os.environ, "HOME": str(home)}
 
-    def run(self, *words: str, stdin: Any = None, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, stdin: Any = None, timeout: float = 150) -> subprocess.CompletedProcess[str]:
         text = stdin if stdin is None or isinstance(stdin, str) else orjson.dumps(stdin).decode()
         command = [*self._command, *words]
         return subprocess.run(
             command, input=text, capture_output=True, text=True, env=self._env, timeout=timeout
         )
 
-    def __call__(self, *words: str, stdin: Any = None, timeout: float = 30) -> str:
+    def __call__(self, *words: str, stdin: Any = None, timeout: float = 150) -> str:
         done = self.run(*words, stdin=stdin, timeout=timeout)
         assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
         return done.stdout
@@ -63,7 +63,7 @@ class Kubectl:
     def popen(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen([*self._command, *words], stdout=subprocess.PIPE, text=True, env=self._env)
 
-    def until(self, check: Callable[[], Any], timeout: float = 20) -> Any:
+    def until(self, check: Callable[[], Any], timeout: float = 60) -> Any:
         """Wait for a truthy result and return it."""
         deadline = time.monotonic() + timeout
         while not (answer := check()):

@@ -93,11 +93,11 @@ def test_kopf_handles_creation_and_deletion(
         body["metadata"]["labels"] = {"kopf": "yes"}
         kubectl("create", "-f", "-", stdin=body)
         kubectl.until(lambda: (kubectl.get("configmap", "a").get("data") or {}).get("touched") == "yes")
-        kubectl("delete", "configmap", "a", "--timeout=20s")
+        kubectl("delete", "configmap", "a", "--timeout=60s")
         assert "not found" in kubectl.fails("get", "configmap", "a")
     finally:
         kopf.send_signal(signal.SIGINT)
-        output, _ = kopf.communicate(timeout=20)
+        output, _ = kopf.communicate(timeout=60)
     assert [line for line in output.splitlines() if line.startswith("HANDLED")] == [
         "HANDLED create a",
         "HANDLED delete a",

@@ -131,7 +131,7 @@ def test_deletion_of_a_namespace_deletes_its_contents(kubectl: Any, make: Any) -
     body = make.configmap("a")
     body["metadata"]["namespace"] = f"{kubectl.namespace}-more"
     kubectl("create", "-n", f"{kubectl.namespace}-more", "-f", "-", stdin=body)
-    kubectl("delete", "namespace", f"{kubectl.namespace}-more", "--timeout=20s")
+    kubectl("delete", "namespace", f"{kubectl.namespace}-more", "--timeout=60s")
     assert "not found" in kubectl.fails("get", "namespace", f"{kubectl.namespace}-more")
 
 

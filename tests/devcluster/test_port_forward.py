@@ -28,14 +28,14 @@ def test_bytes_are_forwarded_both_ways_until_the_pod_closes_the_connection(
 ) -> None:
     kubectl("create", "-f", "-", stdin=json.dumps(make.pod("echo", ECHO)))
     core = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(str(cluster.kubeconfig)))
-    kubectl("wait", "--for=condition=Ready", "pod/echo", "--timeout=20s")
+    kubectl("wait", "--for=condition=Ready", "pod/echo", "--timeout=60s")
 
     def connect() -> Any:
         forwarded = portforward(
             core.connect_get_namespaced_pod_portforward, "echo", kubectl.namespace, ports="7000"
         )
         connection = forwarded.socket(7000)
-        connection.settimeout(20)
+        connection.settimeout(60)
         return forwarded, connection
 
     def is_served() -> bool:
@@ -59,11 +59,11 @@ def test_bytes_are_forwarded_both_ways_until_the_pod_closes_the_connection(
 def test_a_refused_connection_is_reported(cluster: DevCluster, kubectl: Any, make: Any) -> None:
     kubectl("create", "-f", "-", stdin=json.dumps(make.pod("deaf", "import time; time.sleep(60)")))
     core = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(str(cluster.kubeconfig)))
-    kubectl("wait", "--for=condition=Ready", "pod/deaf", "--timeout=20s")
+    kubectl("wait", "--for=condition=Ready", "pod/deaf", "--timeout=60s")
     forwarded = portforward(
         core.connect_get_namespaced_pod_portforward, "deaf", kubectl.namespace, ports="7000"
     )
     connection = forwarded.socket(7000)
-    connection.settimeout(20)
+    connection.settimeout(60)
     assert connection.recv(1) == b""
     assert "forwarding 7000" in forwarded.error(7000)
