@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,8 +21,16 @@ LIMIT = 150
 Run = Callable[..., tuple[str, str]]
 
 
+def metrics_with(url: str, *samples: str) -> None:
+    """Wait until the metrics have these samples: a response is counted after it is sent."""
+    end = time.monotonic() + 60
+    while missing := [each for each in samples if each not in httpx.get(url).text]:
+        assert time.monotonic() < end, missing
+        time.sleep(0.05)
+
+
 def post(url: str, payload: object, **query: str) -> httpx.Response:
-    return httpx.post(url, json=payload, params=query, timeout=30)
+    return httpx.post(url, json=payload, params=query)
 
 
 @pytest.fixture

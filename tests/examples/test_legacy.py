@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from cortex_cli.__main__ import main
 
-from .conftest import EXAMPLES, Run, post
+from .conftest import EXAMPLES, Run, metrics_with, post
 
 OLD = sorted(path.parent.name for path in EXAMPLES.glob("*/cortex.yaml"))
 READMES = sorted(path.parent.name for path in EXAMPLES.glob("*/README.md"))
@@ -40,15 +40,14 @@ def test_functions_around_a_model(run: Run) -> None:
     assert answer.json()["label"] == "setosa"
     assert 0.5 < answer.json()["probability"] <= 1
     post(url, dict(zip(names, (6.3, 3.3, 6.0, 2.5), strict=True)))
-    text = httpx.get(metrics).text
-    assert 'cortex_tracker_predictions_total{class="setosa"} 1.0' in text
-    assert 'cortex_tracker_predictions_total{class="virginica"} 1.0' in text
+    classes = ("setosa", "virginica")
+    metrics_with(metrics, *(f'cortex_tracker_predictions_total{{class="{each}"}} 1.0' for each in classes))
 
 
 def test_functions_of_a_module(run: Run) -> None:
     url, metrics = run("init-predict")
     assert post(url, {"measurements": [5.1, 3.5, 1.4, 0.2]}).text == "setosa"
-    assert 'cortex_tracker_predictions_total{class="setosa"} 1.0' in httpx.get(metrics).text
+    metrics_with(metrics, 'cortex_tracker_predictions_total{class="setosa"} 1.0')
 
 
 def test_versions_of_a_python_model(run: Run) -> None:

@@ -46,7 +46,7 @@ def installed(nats: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
         kubectl("apply", "--server-side", "-f", "-", stdin="\n---\n".join(map(json.dumps, kinds)))
         others = [found for found in objects if found not in kinds and found["kind"] != "Pod"]
         kubectl("apply", "--server-side", "-f", "-", stdin="\n---\n".join(map(json.dumps, others)))
-        rolled = kubectl("rollout", "status", "deployment/cortex-operator", "--timeout=55s", ok=False)
+        rolled = kubectl("rollout", "status", "deployment/cortex-operator", "--timeout=110s", ok=False)
         assert "successfully rolled out" in rolled, kubectl("logs", "deployment/cortex-operator", ok=False)
         yield cluster.kubeconfig
 
