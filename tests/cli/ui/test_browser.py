@@ -14,6 +14,7 @@ from cortex_cli.ui import app
 from tests.browser import TIMEOUT
 
 from .landscape import Landscape
+from .test_overview import eventually
 
 AXE = Path(__file__).parents[3] / "build" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 PAGES = {
@@ -164,7 +165,9 @@ def test_a_request_is_sent_with_the_keyboard(tab, base):
     expect(tab.locator("#try-body")).to_have_value('{"petal_length": 1.4}')
 
 
-def test_a_typed_form_sends_the_values_of_its_fields(tab, base):
+def test_a_typed_form_sends_the_values_of_its_fields(tab, base, client):
+    # The page waits for the OpenAPI document of the API for a second only.
+    assert eventually(lambda: 'name="field:text"' in client.get(PAGES["form"]).text)
     tab.goto(f"{base}{PAGES['form']}")
     tab.get_by_label("text").fill("awful")
     tab.get_by_label("language").select_option('"de"')

@@ -78,7 +78,7 @@ def test_new_log_lines_are_sent_to_the_open_page(client):
 
 
 def test_the_form_has_the_sample_of_the_project(client):
-    assert '"sepal_length": 5.1' in words(client, f"{IRIS}/try")
+    assert eventually(lambda: '"sepal_length": 5.1' in words(client, f"{IRIS}/try"))
 
 
 def test_a_request_is_sent_and_its_response_shown(client):
