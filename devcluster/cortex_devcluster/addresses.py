@@ -1,6 +1,6 @@
-"""Loopback addresses of pods (127.42.x.y) and services (127.43.x.y).
+"""Loopback addresses of pods (127.42.x.y, 127.44.x.y, ...) and services (127.43.x.y, 127.45.x.y, ...).
 
-Each dev cluster reserves a block of 4,000 addresses of each network that no other dev cluster on this machine uses.
+Each dev cluster reserves a block of 4,000 addresses of each that no other dev cluster on this machine uses.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import socket
 from collections import deque
 
 LOCK_PORT = 42424
-BLOCKS = 16
+PODS, SERVICES = 42, 43
+"""The first networks."""
+_PAIRS, _BLOCKS = 8, 16
+"""Pairs of networks, and blocks of each pair. Parallel tests use many dev clusters."""
 
 
 class AddressesExhausted(Exception):
@@ -18,11 +21,14 @@ class AddressesExhausted(Exception):
 
 
 class AddressBlock:
-    """Addresses allocated to owners. Released addresses are reused last."""
+    """Addresses allocated to owners. Released addresses are reused last.
+
+    network: PODS or SERVICES. block: from `reserve_block`.
+    """
 
     def __init__(self, network: int, block: int) -> None:
-        first = block * 256 // BLOCKS
-        hosts = [(x, y) for x in range(first, first + 256 // BLOCKS) for y in range(1, 251)]
+        network, first = _start(network, block)
+        hosts = [(x, y) for x in range(first, first + 256 // _BLOCKS) for y in range(1, 251)]
         self.size = len(hosts)
         self._free = deque(f"127.{network}.{x}.{y}" for x, y in hosts)
         self._taken: dict[str, str] = {}
@@ -43,11 +49,20 @@ class AddressBlock:
 
 def reserve_block() -> tuple[int, socket.socket]:
     """Return the number of an unused block, and the bound socket that reserves it. Raises AddressesExhausted."""
-    for block in random.sample(range(BLOCKS), BLOCKS):
+    count = _PAIRS * _BLOCKS
+    for block in random.sample(range(count), count):
+        network, first = _start(PODS, block)
         lock = socket.socket()
         try:
-            lock.bind((f"127.42.{(block + 1) * 256 // BLOCKS - 1}.254", LOCK_PORT))
+            # No pod has this address.
+            lock.bind((f"127.{network}.{first + 256 // _BLOCKS - 1}.254", LOCK_PORT))
             return block, lock
         except OSError:
             lock.close()
-    raise AddressesExhausted(f"{BLOCKS} dev clusters are running on this machine; stop one of them")
+    raise AddressesExhausted(f"{count} dev clusters are running on this machine; stop one of them")
+
+
+def _start(network: int, block: int) -> tuple[int, int]:
+    """Return the second and the third number of the first address of a block."""
+    pair, number = divmod(block, _BLOCKS)
+    return network + 2 * pair, number * 256 // _BLOCKS

@@ -48,7 +48,7 @@ def kubeconfig(url: str) -> str:
 async def serve(state_dir: Path, port: int, images: Collection[str], stop: asyncio.Event) -> None:
     """Run until `stop` is set. Write the kubeconfig to `state_dir` once the cluster is usable."""
     block, lock = addresses.reserve_block()
-    services = addresses.AddressBlock(43, block)
+    services = addresses.AddressBlock(addresses.SERVICES, block)
     count = itertools.count()
     registry = Registry(lambda: services.allocate(str(next(count))))
     listener = socket.create_server(("127.0.0.1", port))
@@ -63,7 +63,7 @@ async def serve(state_dir: Path, port: int, images: Collection[str], stop: async
         timeout_graceful_shutdown=DRAIN,
     )
     api = uvicorn.Server(config)
-    node = Node(kubelet, NODE_NAME, images, state_dir, addresses.AddressBlock(42, block))
+    node = Node(kubelet, NODE_NAME, images, state_dir, addresses.AddressBlock(addresses.PODS, block))
     parts = (
         DeploymentController(control).run(),
         AutoscalerController(control, node.container_pids).run(),
