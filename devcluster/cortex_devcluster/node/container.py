@@ -158,6 +158,8 @@ class Container:
         message.write_bytes(b"")
         begun = now()
         self.attempt += 1
+        # The log may be read before the process has started.
+        self.log().touch()
         try:
             self.process = await self.context.processes.start(words, self.env, self._cwd(), self.log())
         except OSError as error:
