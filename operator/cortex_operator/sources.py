@@ -23,7 +23,7 @@ async def find_source(
         found = await cluster.get("v1", "ConfigMap", key.namespace, name)
         if found is None:
             return _missing(key, name)
-        cache.put_source(found)
+        cache.put_read_source(found)
     return found
 
 

@@ -245,6 +245,9 @@ async def straight(story: list[tuple[Any, ...]]) -> dict[str, Any]:
 @example(
     [("apply", "a", 0), ("work",), *[("edit child", "a", "Deployment"), ("work",)] * 5]
 )  # changed so often that the operator backs off
+@example(
+    [("apply", "b", 6), ("apply", "a", 6), ("work",), ("code", "1"), ("reconcile", "a")]
+)  # code of two APIs that one of them reads before its event arrives
 @settings(max_examples=150, deadline=None)
 def test_the_result_depends_only_on_the_last_state(story: list[tuple[Any, ...]]) -> None:
     note(repr(story))

@@ -68,3 +68,19 @@ def test_moving_an_api_affects_every_api_on_its_old_endpoint() -> None:
     cache.put_api(*young)
     assert young[0] in cache.put_api(*api("old", "2026-01-01T00:00:00Z", "/y", version=2))
     assert cache.first_at_endpoint(young[0]) == young[0]
+
+
+def test_code_that_was_read_for_one_api_still_concerns_the_others() -> None:
+    cache = Cache()
+    both = [api("one", "2026-01-01T00:00:00Z"), api("other", "2026-01-02T00:00:00Z")]
+    for key, live in both:
+        live["spec"]["handler"] = {"source": {"configMap": {"name": "code"}}}
+        cache.put_api(key, live)
+    code = {
+        "metadata": {"namespace": "default", "name": "code", "uid": "c", "resourceVersion": "7"},
+        "data": {},
+    }
+    cache.put_read_source(code)
+    assert cache.source(both[0][0], "code") is not None
+    assert cache.put_source(code) == {key for key, _ in both}
+    assert cache.put_source(code) == set()

@@ -41,6 +41,8 @@ class Cache:
         self._deleted: OrderedDict[str, None] = OrderedDict()
         self._unseen: dict[Key, str] = {}
         """The resource version of an own write whose event must still cause a reconciliation."""
+        self._unseen_sources: dict[tuple[str, str], str] = {}
+        """The resource version of a ConfigMap with code that was read, and whose event must still cause reconciliations."""
         self.managed_elsewhere: dict[Key, str] = {}
         """The namespace of the operator that manages an API, for APIs of other operators."""
 
@@ -96,6 +98,7 @@ class Cache:
             if not self._sources[place]:
                 del self._sources[place]
                 self._source_maps.pop(place, None)
+                self._unseen_sources.pop(place, None)
         for place in new:
             self._sources[place].add(key)
         if new:
@@ -169,13 +172,23 @@ class Cache:
         """Return a ConfigMap with code of an API by its name, if it is cached."""
         return self._source_maps.get((key.namespace, name))
 
+    def put_read_source(self, config_map: Object) -> None:
+        """Put a ConfigMap with code that was read for one API. Its event may still follow, and concerns its other users."""
+        if len(self.put_source(config_map)) > 1:
+            metadata = config_map["metadata"]
+            self._unseen_sources[metadata["namespace"], metadata["name"]] = metadata.get(
+                "resourceVersion", ""
+            )
+
     def put_source(self, config_map: Object, deleted: bool = False) -> set[Key]:
         """Put or delete a ConfigMap with code. Returns the APIs that use it."""
         metadata = config_map["metadata"]
         place = (metadata["namespace"], metadata["name"])
         if place not in self._sources:
             return set()
-        if self._is_stale(config_map, self._source_maps.get(place), deleted):
+        if self._unseen_sources.get(place) == metadata.get("resourceVersion", "") and not deleted:
+            del self._unseen_sources[place]
+        elif self._is_stale(config_map, self._source_maps.get(place), deleted):
             return set()
         if deleted:
             self._source_maps.pop(place, None)
