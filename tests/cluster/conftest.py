@@ -38,7 +38,7 @@ def answers(url: str) -> bool:
 
 
 class Operator:
-    """An operator process."""
+    """An operator process, which is started again when it exits without its Lease, as by its Deployment."""
 
     def __init__(self, kubeconfig: Path, config: Path, log: Path) -> None:
         self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
@@ -46,12 +46,17 @@ class Operator:
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
+        self._lock = threading.Lock()
+        self._is_stopping = False
         self._keeper: threading.Thread | None = None
 
     def start(self) -> None:
         self._port = free_port()
+        self._is_stopping = False
         self._run()
-        eventually(lambda: answers(f"http://127.0.0.1:{self._port}/healthz"), bool)
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
+        eventually(lambda: answers(f"http://127.0.0.1:{self._port}/healthz"), bool, seconds=150)
 
     def _run(self) -> None:
         command = [sys.executable, "-m", "cortex_operator", "--config", str(self._config)]
@@ -60,29 +65,33 @@ class Operator:
                 [*command, "--health-port", str(self._port)], env=self._environment, stdout=log, stderr=log
             )
 
-    def start_again_when_it_gives_up(self) -> None:
-        """Restart the operator when it exits without its Lease, as its Deployment does, until `stop`."""
-
-        def keep() -> None:
-            while (process := self._process) is not None and process.wait() == 1:
+    def _keep(self) -> None:
+        while (process := self._process) is not None:
+            process.wait()
+            with self._lock:
+                if self._is_stopping or not self._lost_its_lease(process):
+                    return
                 self._run()
 
-        self._keeper = threading.Thread(target=keep)
-        self._keeper.start()
+    def _lost_its_lease(self, process: subprocess.Popen[bytes]) -> bool:
+        return process.returncode == 1 and "is no longer the leader" in self.log.read_text()
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            assert self._process.wait(15) == 0, self.log.read_text()[-2000:]
-            if self._keeper is not None:
-                self._keeper.join()
-            self._process = None
+        if (process := self._end(signal.SIGTERM)) is not None:
+            assert process.returncode == 0 or self._lost_its_lease(process), self.log.read_text()[-2000:]
 
     def kill(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-        self._process = None
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> subprocess.Popen[bytes] | None:
+        with self._lock:
+            process, self._process, self._is_stopping = self._process, None, True
+        if process is not None:
+            process.send_signal(number)
+            process.wait(60)
+            assert self._keeper is not None
+            self._keeper.join()
+        return process
 
     def metric(self, name: str) -> float:
         text = httpx.get(f"http://127.0.0.1:{self._port}/metrics").text
@@ -176,7 +185,7 @@ def code(text: str) -> dict[str, Any]:
 
 
 def post(kubectl: Kubectl, name: str, payload: Any) -> httpx.Response:
-    return httpx.post(f"{kubectl.address(name)}/", json=payload, timeout=10)
+    return httpx.post(f"{kubectl.address(name)}/", json=payload)
 
 
 @pytest.fixture(scope="session")
@@ -229,7 +238,7 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     yield f"nats://{host}:{port}"
     server.terminate()
-    server.wait(10)
+    server.wait(60)
 
 
 @pytest.fixture(scope="session")
@@ -260,6 +269,7 @@ def operator(
 ) -> Iterator[Operator]:
     operator = Operator(kubeconfig, platform, tmp_path_factory.mktemp("operator") / "log")
     operator.start()
+    eventually(operator.leads, bool)
     yield operator
     operator.stop()
 

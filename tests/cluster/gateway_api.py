@@ -1,12 +1,13 @@
 """A Gateway of the Gateway API in tests: its kinds without their schemas, and traefik as its controller."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from tests.ports import free_port
 
 GROUP = "gateway.networking.k8s.io"
 CONTROLLER = "traefik.io/gateway-controller"
@@ -88,8 +89,7 @@ class Traefik:
     """
 
     def __init__(self, kubeconfig: Path, folder: Path, *arguments: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
         self._folder = folder
@@ -112,4 +112,4 @@ class Traefik:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.terminate()
-        self._process.wait(15)
+        self._process.wait(60)

@@ -15,14 +15,14 @@ def jobs(**spec: Any) -> dict[str, Any]:
 
 
 def submit(kubectl: Kubectl, x: int) -> str:
-    answer = httpx.post(f"{kubectl.address('jobs')}/", json={"x": x}, timeout=10)
+    answer = httpx.post(f"{kubectl.address('jobs')}/", json={"x": x}, timeout=60)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 
 
 def outcome(kubectl: Kubectl, job: str) -> dict[str, Any]:
     url = f"{kubectl.address('jobs')}/{job}"
-    return eventually(lambda: httpx.get(url, timeout=10).json(), lambda seen: seen["status"] == "completed")
+    return eventually(lambda: httpx.get(url, timeout=60).json(), lambda seen: seen["status"] == "completed")
 
 
 def test_a_job_is_accepted_processed_and_completed(kubectl: Kubectl) -> None:
@@ -30,7 +30,8 @@ def test_a_job_is_accepted_processed_and_completed(kubectl: Kubectl) -> None:
     kubectl.wait_reason("jobs", "Ready", "asyncapi")
     assert outcome(kubectl, submit(kubectl, 4))["result"] == {"double": 8}
     queue = eventually(
-        lambda: kubectl.get("asyncapi", "jobs")["status"].get("queue"), lambda queue: queue is not None
+        lambda: kubectl.get("asyncapi", "jobs")["status"].get("queue"),
+        lambda queue: queue and not queue["queued"],
     )
     assert queue["queued"] == 0
 
@@ -39,7 +40,7 @@ def test_workers_go_to_zero_and_come_back_with_the_first_job(kubectl: Kubectl) -
     scaling = {"minReplicas": 0, "maxReplicas": 2, "window": "10s", "downscaleStabilizationPeriod": "0s"}
     kubectl.apply(jobs(autoscaling={**scaling, "initReplicas": 1}))
     kubectl.wait_reason("jobs", "Ready", "asyncapi")
-    eventually(lambda: kubectl.get("deployment", "api-jobs")["spec"]["replicas"], lambda n: n == 0)
+    eventually(lambda: kubectl.get("deployment", "api-jobs")["spec"]["replicas"], lambda n: n == 0, 120)
     ready = eventually(
         lambda: kubectl.ready("jobs", "asyncapi"), lambda ready: "no jobs are queued" in ready["message"]
     )
@@ -54,7 +55,7 @@ def test_an_update_keeps_what_waits(kubectl: Kubectl) -> None:
         lambda ready: [d["metadata"]["name"] for d in ready] == ["api-jobs-gateway"],
     )
     job = submit(kubectl, 6)
-    waiting = httpx.get(f"{kubectl.address('jobs')}/{job}", timeout=10).json()
+    waiting = httpx.get(f"{kubectl.address('jobs')}/{job}", timeout=60).json()
     assert waiting["status"] == "in_queue"
     kubectl.apply(jobs(replicas=1, handler={"config": {"new": True}}))
     assert outcome(kubectl, job)["result"] == {"double": 12}
@@ -76,14 +77,14 @@ def test_deletion_keeps_the_queue_unless_the_policy_is_delete(kubectl: Kubectl) 
     kubectl("delete", "asyncapi", "jobs")
     kubectl.apply(jobs())
     kubectl.wait_reason("jobs", "Ready", "asyncapi")
-    assert httpx.get(f"{kubectl.address('jobs')}/{job}", timeout=10).status_code == 404
+    assert httpx.get(f"{kubectl.address('jobs')}/{job}", timeout=60).status_code == 404
 
 
 async def streams(url: str, namespace: str) -> list[str]:
     """The streams of a namespace's queues."""
-    connection = await nats_client.connect(url)
+    connection = await nats_client.connect(url, connect_timeout=60)
     try:
-        found = await connection.jetstream().streams_info()
+        found = await connection.jetstream(timeout=60).streams_info()
         return [stream.config.name or "" for stream in found if namespace in (stream.config.name or "")]
     finally:
         await connection.close()

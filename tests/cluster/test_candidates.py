@@ -13,8 +13,11 @@ from .load import Load
 Object = dict[str, Any]
 
 CODE = (
+    "import time\n"
     "class Handler:\n"
     "    def __init__(self, config):\n"
+    "        while config.get('waits'):\n"
+    "            time.sleep(0.1)\n"
     "        self.config = config\n"
     "    def handle_post(self, payload):\n"
     "        if self.config.get('fail'):\n"
@@ -47,7 +50,7 @@ def wait_phase(kubectl: Kubectl, phase: str, **fields: Any) -> Object:
 
 def versions(kubectl: Kubectl, requests: int, headers: dict[str, str] | None = None) -> Counter[int]:
     """Return how often each version answers."""
-    with httpx.Client(base_url=kubectl.address("echo"), headers=headers, timeout=10) as client:
+    with httpx.Client(base_url=kubectl.address("echo"), headers=headers, timeout=60) as client:
         answers = [client.post("/", json=number) for number in range(requests)]
     assert {answer.status_code for answer in answers} == {200}
     return Counter(answer.json()["version"] for answer in answers)
@@ -71,10 +74,11 @@ def test_a_candidate_answers_its_share_until_it_is_removed(kubectl: Kubectl) -> 
         kubectl.apply(release({"weight": 50}))
         wait_phase(kubectl, "Serving")
         eventually(lambda: versions(kubectl, 16), lambda found: set(found) == {1, 2})
-        shares = versions(kubectl, 100)
-        assert 25 < shares[2] < 75
+        # The stable version answers instead of a candidate that stands still for half a second.
+        eventually(lambda: versions(kubectl, 100), lambda shares: 25 < shares[2] < 75)
         assert versions(kubectl, 8, {"x-cortex-version": "stable"}) == {1: 8}
-        assert versions(kubectl, 8, {"x-cortex-version": "candidate"}) == {2: 8}
+        of_candidate = {"x-cortex-version": "candidate"}
+        eventually(lambda: versions(kubectl, 8, of_candidate), lambda found: found == {2: 8})
         kubectl.apply(release({"weight": 100}))
         eventually(lambda: versions(kubectl, 16), lambda found: set(found) == {2})
         assert "Serving" in kubectl("get", "realtimeapis")
@@ -83,8 +87,11 @@ def test_a_candidate_answers_its_share_until_it_is_removed(kubectl: Kubectl) -> 
         eventually(lambda: kubectl.list("pods"), lambda found: len(found) == 1)
     assert load.lost == {}
     assert stable_pods(kubectl) == pods
-    assert status(kubectl) == {}
-    assert {thing["metadata"]["name"] for thing in kubectl.list("deployments,services")} == {"api-echo"}
+    eventually(lambda: status(kubectl), lambda found: found == {})
+    eventually(
+        lambda: {thing["metadata"]["name"] for thing in kubectl.list("deployments,services")},
+        lambda names: names == {"api-echo"},
+    )
 
 
 def test_a_broken_candidate_costs_no_request_and_stays_rolled_back(
@@ -160,5 +167,5 @@ def test_differing_responses_end_a_mirrored_candidate(kubectl: Kubectl) -> None:
     assert load.lost == {}
     assert found["reason"] == "Disagreement"
     assert found["disagreement"] == "100%"
-    # Copies are requests of the candidate as well.
-    assert found["requests"] == found["compared"]
+    # Copies are requests of the candidate as well, also those that it does not answer in time.
+    assert found["requests"] >= found["compared"] >= 100

@@ -46,7 +46,7 @@ def test_the_end_of_a_worker_process_degrades_an_api_that_answers(kubectl: Kubec
     kubectl.apply(api(code=FRAGILE))
     kubectl.wait_reason("echo", "Ready")
     with pytest.raises(httpx.TransportError):
-        httpx.post(f"{kubectl.address('echo')}/", json="exit", timeout=10)
+        httpx.post(f"{kubectl.address('echo')}/", json="exit", timeout=60)
     ready = kubectl.wait_reason("echo", "CrashLoop")
     assert "exited with status 3" in ready["message"]
     assert condition(kubectl, "echo", "Degraded")["status"] == "True"

@@ -16,7 +16,7 @@ def secret(name: str, **values: str) -> dict[str, object]:
 
 def status(kubectl: Kubectl, key: str = "") -> int:
     headers = {"x-api-key": key} if key else {}
-    return httpx.post(f"{kubectl.address('echo')}/", json=1, headers=headers, timeout=10).status_code
+    return httpx.post(f"{kubectl.address('echo')}/", json=1, headers=headers, timeout=60).status_code
 
 
 def update_files(kubectl: Kubectl, change: str) -> None:

@@ -75,7 +75,7 @@ class Dev:
 
     def answer(self) -> str:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}", timeout=10, trust_env=False).text
+            return httpx.get(f"http://127.0.0.1:{self.port}", timeout=60, trust_env=False).text
         except httpx.TransportError as error:
             return repr(error)
 
@@ -185,7 +185,7 @@ def test_jobs_run_the_changed_code(develop, kubectl):
 
     def result() -> Any:
         url = f"http://127.0.0.1:{dev.port}"
-        identity = httpx.post(url, json={}, timeout=10, trust_env=False).json()["id"]
+        identity = httpx.post(url, json={}, timeout=60, trust_env=False).json()["id"]
         return httpx.get(f"{url}/{identity}?wait=10s", timeout=20, trust_env=False).json()["result"]
 
     assert result() == "one"

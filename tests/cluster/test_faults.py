@@ -30,11 +30,11 @@ def troubled(proxy: FaultyProxy, operator: Operator, platform: Path, tmp_path: P
     troubled = Operator(proxy.kubeconfig(tmp_path), platform, tmp_path / "log")
     troubled.start()
     eventually(troubled.leads, bool)
-    troubled.start_again_when_it_gives_up()
     yield troubled
     proxy.fault = None
     troubled.stop()
     operator.start()
+    eventually(operator.leads, bool)
 
 
 @pytest.mark.parametrize("fault", [500, 503, 429, "cut", "gone"])

@@ -58,7 +58,7 @@ def proxy(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def get(proxy: Traefik, path: str) -> httpx.Response:
-    return httpx.get(proxy.url + path, headers=HOST, timeout=10)
+    return httpx.get(proxy.url + path, headers=HOST, timeout=60)
 
 
 def wait_for_route(proxy: Traefik, path: str) -> httpx.Response:
@@ -167,12 +167,14 @@ def test_the_status_has_the_reason_why_the_gateway_refuses_a_route(
         default.apply(*gateway("outside", proxy.port))
     kubectl.wait_message("echo", "1 of 1 replicas are ready")
     assert kubectl.get("realtimeapi", "echo")["status"]["url"] == "http://apis.example.com/echo"
-    for route in (kubectl.get(kind, "api-echo") for kind in ("httproute", "grpcroute")):
-        (parent,) = route["status"]["parents"]
-        assert {c["type"]: c["status"] for c in parent["conditions"]} == {
-            "Accepted": "True",
-            "ResolvedRefs": "True",
-        }
+    for kind in ("httproute", "grpcroute"):
+        eventually(
+            lambda kind=kind: kubectl.get(kind, "api-echo")["status"]["parents"],
+            lambda parents: (
+                [{c["type"]: c["status"] for c in parent["conditions"]} for parent in parents]
+                == [{"Accepted": "True", "ResolvedRefs": "True"}]
+            ),
+        )
 
 
 def connected(proxy: Traefik, host: str) -> grpc.Channel:
@@ -191,7 +193,7 @@ def infer(channel: grpc.Channel, model: str, value: float) -> list[float]:
         inference_pb2.ModelInferRequest.SerializeToString,
         inference_pb2.ModelInferResponse.FromString,
     )
-    response: Any = call(request, timeout=10)
+    response: Any = call(request, timeout=60)
     return np.frombuffer(response.raw_output_contents[0], np.float32).tolist()
 
 

@@ -41,6 +41,7 @@ def operator(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     (folder / "platform.yaml").write_text(json.dumps(settings))
     operator = Operator(kubeconfig, folder / "platform.yaml", folder / "log")
     operator.start()
+    eventually(operator.leads, bool)
     yield operator
     operator.stop()
 
@@ -54,7 +55,7 @@ def proxy(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def get(proxy: Traefik, path: str) -> httpx.Response:
-    return httpx.get(proxy.url + path, headers=HOST, timeout=10)
+    return httpx.get(proxy.url + path, headers=HOST, timeout=60)
 
 
 def test_an_ingress_strips_the_endpoint_keeps_the_query_and_follows_the_endpoint(
@@ -74,4 +75,5 @@ def test_an_ingress_strips_the_endpoint_keeps_the_query_and_follows_the_endpoint
     eventually(lambda: get(proxy, after).status_code, lambda status: status == 200)
     assert get(proxy, before).status_code == 404
     assert pods(kubectl) == old
-    assert kubectl.get("realtimeapi", "echo")["status"]["url"] == f"http://apis.example.com{after}"
+    url = f"http://apis.example.com{after}"
+    eventually(lambda: kubectl.get("realtimeapi", "echo")["status"]["url"], lambda found: found == url)

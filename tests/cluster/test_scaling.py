@@ -18,7 +18,7 @@ def test_requests_in_flight_bring_replicas(kubectl: Kubectl) -> None:
     def load() -> None:
         while not stop.is_set():
             try:
-                httpx.post(f"{address}/", json=1, timeout=10).raise_for_status()
+                httpx.post(f"{address}/", json=1, timeout=60).raise_for_status()
             except httpx.HTTPError as error:
                 failed.append(error)
 

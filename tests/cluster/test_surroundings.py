@@ -87,7 +87,11 @@ def test_the_exit_of_a_pod_ends_ready_until_it_is_replaced(kubectl: Kubectl) -> 
     kubectl.wait_reason("echo", "Ready")
     pod = kubectl.list("pods")[0]["metadata"]["name"]
     kubectl("delete", "pod", pod, "--grace-period=0", "--force")
-    eventually(lambda: kubectl.ready("echo")["status"], lambda status: status == "False")
+    # The new pod may be ready before the status can be read, so the Event is awaited.
+    eventually(
+        lambda: [e["reason"] for e in kubectl.list("events") if e["involvedObject"]["name"] == "echo"],
+        lambda reasons: set(reasons) - {"Ready"},
+    )
     kubectl.wait_reason("echo", "Ready")
     assert kubectl.list("pods")[0]["metadata"]["name"] != pod
 
