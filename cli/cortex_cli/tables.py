@@ -1,12 +1,13 @@
 """Tables of `cortex get`, with rich: in color on a terminal, as plain text in a pipe."""
 
+import copy
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -33,9 +34,43 @@ def show(content: RenderableType) -> None:
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def grid(*titles: str) -> Table:
-    """Return an empty table without borders, like the tables of kubectl."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+class FittingTable(Table):
+    """A table that omits optional columns on a narrow terminal, instead of truncating all of them.
+
+    optional: titles of the columns to omit, the least important first. If the others are still too wide, the widest is wrapped.
+    """
+
+    optional: tuple[str, ...] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        fitted = copy.copy(self)
+        for title in self.optional:
+            if fitted._fits(console, options):
+                break
+            kept = [column for column in fitted.columns if column.header != title]
+            fitted.columns = [replace(column, _index=index) for index, column in enumerate(kept)]
+        if not fitted._fits(console, options):
+            widest = max(fitted.columns, key=lambda column: max(map(len, map(str, column.cells)), default=0))
+            fitted.columns = [
+                replace(column, no_wrap=False, overflow="fold") if column is widest else column
+                for column in fitted.columns
+            ]
+        yield from Table.__rich_console__(fitted, console, options)
+
+    def _fits(self, console: Console, options: ConsoleOptions) -> bool:
+        """Return whether no cell is truncated. Columns that wrap their text fit always."""
+        if any(not column.no_wrap for column in self.columns):
+            return True
+        return self.__rich_measure__(console, options.update_width(_PIPE_WIDTH)).maximum <= options.max_width
+
+
+def grid(*titles: str, optional: tuple[str, ...] = ()) -> FittingTable:
+    """Return an empty table without borders, like the tables of kubectl.
+
+    optional: titles of the columns that a narrow terminal omits, the least important first.
+    """
+    table = FittingTable(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table.optional = optional
     for title in titles:
         table.add_column(title, no_wrap=title not in ("", "MESSAGE"))
     return table
@@ -60,7 +95,9 @@ def table(found: list[tuple[API, Replicas]], with_namespace: bool) -> Table:
         *(["4XX", "5XX"] if has_errors else []),
         "AGE",
     ]
-    result = grid(*titles)
+    result = grid(
+        *titles, optional=("P50", "P95", "KIND", "2XX", "AGE", "P99", "4XX", "5XX", "CANDIDATE", "REPLICAS")
+    )
     for api, replicas in found:
         traffic = replicas.traffic
         numbers = [_number(traffic, kind) for kind in (("2XX", "4XX", "5XX") if has_errors else ("2XX",))]
@@ -260,7 +297,7 @@ def _models(models: Any) -> Table:
 
 
 def _pods(pods: list[dict[str, Any]]) -> Table:
-    result = grid("POD", "READY", "RESTARTS", "NODE", "AGE")
+    result = grid("POD", "READY", "RESTARTS", "NODE", "AGE", optional=("NODE", "AGE"))
     for pod in pods:
         statuses = (pod.get("status") or {}).get("containerStatuses") or ()
         ready = apis.is_ready(pod)

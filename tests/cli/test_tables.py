@@ -33,3 +33,33 @@ def test_the_last_failure_is_shown_until_the_api_has_recovered(
 ) -> None:
     text = shown({**FAILURE, **recovered})
     assert ("OutOfMemory: killed, in pod p at 2026-01-01T00:00:00Z" in text) == is_shown
+
+
+def listed(name: str, width: int) -> list[str]:
+    """Return the lines of the list of one API on a terminal of some width."""
+    condition = {"type": "Ready", "status": "False", "reason": "HandlerImportError", "message": "no"}
+    live = {
+        "kind": "RealtimeAPI",
+        "metadata": {"name": name, "namespace": "default", "generation": 1},
+        "spec": {"handler": {}},
+        "status": {"observedGeneration": 1, "conditions": [condition]},
+    }
+    console = Console(width=width, color_system=None)
+    with console.capture() as captured:
+        console.print(tables.table([(API(live), Replicas())], with_namespace=False))
+    return captured.get().splitlines()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_a_narrow_terminal_omits_columns_instead_of_truncating_them(width: int) -> None:
+    header, row = listed("text-classifier" if width > 40 else "iris", width)
+    assert header.split()[0] == "NAME" and {"READY", "REASON"} <= {*header.split()}
+    assert "HandlerImportError" in row and "False" in row and "…" not in header + row
+    assert ("KIND" in header) == (width == 100)
+
+
+def test_a_name_that_does_not_fit_is_wrapped() -> None:
+    name = "a-name-of-exactly-fifty-characters-in-this-cluster"
+    _, *rows = listed(name, 60)
+    assert "".join(row[:28].split(" ")[0] for row in rows).startswith("a-name-of-exactly-fifty")
+    assert len(rows) == 2 and not any("…" in row for row in rows)
