@@ -56,7 +56,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(context)
         except (KeyboardInterrupt, click.Abort) as error:
-            if not isinstance(error.__context__ or error, KeyboardInterrupt):
+            if not any(isinstance(each, KeyboardInterrupt) for each in (error, error.__context__)):
                 raise  # The end of stdin, where a prompt expects an answer.
             click.echo(err=True)
             context.exit(_INTERRUPTED)
@@ -79,8 +79,11 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="cortex")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Serve models on Kubernetes and locally."""
+    if os.environ.get("NO_COLOR"):  # https://no-color.org
+        context.color = False
 
 
 def plugin() -> None:

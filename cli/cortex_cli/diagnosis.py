@@ -66,10 +66,17 @@ def diagnose(observed: Observed) -> list[Finding]:
 
 def remedy(reason: str, name: str, message: str = "") -> str:
     """Return the remedy for a reason with the name of the API filled in, or "". message: of the failure; it may name a module."""
-    if reason == "HandlerImportError" and (missing := _MISSING_MODULE.search(message)):
-        return f"Add the package that contains `{missing[1]}` to requirements.txt, or correct the import."
+    if specific := missing_package(reason, message):
+        return specific
     documented = reasons.lookup(reason)
     return re.sub(r"\bNAME\b", name, documented.remedy) if documented else ""
+
+
+def missing_package(reason: str, message: str) -> str:
+    """Return the remedy for a failure because a module does not exist; "" for all others."""
+    if reason != "HandlerImportError" or (missing := _MISSING_MODULE.search(message)) is None:
+        return ""
+    return f"Add the package that contains `{missing[1]}` to requirements.txt, or correct the import."
 
 
 def _check_resource(api: API) -> Finding:

@@ -90,6 +90,9 @@ def _add_code_options(command: Parser) -> None:
         "--reload", action="store_true", help="restart the workers when a file of the project changes"
     )
     command.add_argument(
+        "--manifest", type=Path, help="file of the project that --reload ignores: --config has its content"
+    )
+    command.add_argument(
         "--development",
         nargs="?",
         type=int,

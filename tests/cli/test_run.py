@@ -183,6 +183,27 @@ def test_reload_applies_valid_manifests_and_ignores_invalid_ones(run, project):
     until(lambda: running.post().json() == {"a": 3})
 
 
+def test_with_reload_an_api_that_does_not_start_is_started_again_after_a_fix(run, project):
+    (project / "handler.py").write_text("import nothing_of_that_name\n")
+    running = run(str(project / "api.yaml"), "--reload")
+    running.until("Waiting for a change of the files in")
+    (project / "api.yaml").write_text(API.replace("NAME", "first").replace("path:", "pth:"))
+    running.until("spec.handler.pth")
+    (project / "handler.py").write_text(HANDLER % 5)
+    (project / "api.yaml").write_text(API.replace("NAME", "first"))
+    running.until("first is ready at")
+    assert running.post().json() == {"answer": 5}
+
+
+def test_ctrl_c_ends_a_run_that_waits_for_a_fix(run, project):
+    (project / "handler.py").write_text("x = 1\n")
+    running = run(str(project / "api.yaml"), "--reload")
+    running.until("Waiting for a change of the files in")
+    running.process.send_signal(signal.SIGINT)
+    status, output = running.end()
+    assert (status, "Traceback" in output) == (130, False)
+
+
 @pytest.mark.parametrize("option", ["--port", "--admin-port"])
 def test_a_port_in_use_is_reported_before_the_start(run, project, option):
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -204,6 +225,27 @@ def test_logs_are_json_in_a_pipe_and_readable_on_a_terminal(run, project):
     assert "INFO" in shown.seen[-1]
     assert "\x1b[" in shown.seen[-1]
     assert "{" not in shown.seen[-1]
+
+
+def test_no_color_disables_the_colors_of_log_lines(run, project):
+    (project / "handler.py").write_text(HANDLER % 1 + "    def __init__(self): print('loaded weights')\n")
+    running = run(str(project / "api.yaml"), terminal=True, NO_COLOR="1")
+    running.until("is ready at")
+    shown = "".join(running.seen)
+    assert "loaded weights" in shown
+    assert "\x1b[" not in shown
+
+
+def test_in_a_pipe_stdout_contains_only_log_lines(project):
+    ports = "--port", str(free_port()), "--admin-port", str(free_port())
+    command = [sys.executable, "-m", "cortex_cli", "run", str(project / "api.yaml"), *ports]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while "curl" not in process.stderr.readline():
+            assert process.poll() is None
+        process.terminate()
+        output, _ = process.communicate(timeout=TIMEOUT)
+    messages = [json.loads(line)["message"] for line in output.splitlines()]
+    assert any(message.startswith("ready: serving") for message in messages)
 
 
 def pids_with(marker: str) -> list[str]:
@@ -288,6 +330,16 @@ def test_a_failed_start_reports_reason_and_message(run, project, source, words):
     status, output = run(str(project / "api.yaml")).end()
     assert status == 1
     assert words in output[output.index("Error: ") :]
+
+
+def test_a_terminal_shows_the_cause_of_a_failed_start_once(run, project):
+    (project / "handler.py").write_text("import nothing_of_that_name\n")
+    status, output = run(str(project / "api.yaml"), terminal=True).end()
+    assert status == 1
+    assert (
+        output.count("ModuleNotFoundError: No module named 'nothing_of_that_name' (handler.py, line 1)") == 1
+    )
+    assert "add the package that contains `nothing_of_that_name` to requirements.txt" in output.lower()
 
 
 def test_an_invalid_manifest_is_rejected(run, project):
@@ -377,6 +429,9 @@ def test_missing_code_is_reported(tmp_path, run):
     assert status == 1
     text = f"handlers/main.py is not in {tmp_path}, and no manifest in that folder contains ConfigMap code"
     assert text in output
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers" / "man.py").touch()
+    assert f"{text}; did you mean handlers/man.py?" in run(str(file)).end()[1]
 
 
 def test_environment_variables_of_the_manifest_are_set(run, project):

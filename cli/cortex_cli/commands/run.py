@@ -1,8 +1,12 @@
 """`cortex run`: serve an API locally, without a cluster, with the same runtime as in a pod."""
 
+import asyncio
+import contextlib
 import os
 import shlex
+import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -14,7 +18,8 @@ from cortex_cli.local import environment
 from cortex_cli.local.admin_port import AdminPort
 from cortex_cli.local.log_lines import LogLines
 from cortex_cli.local.ports import HOST, taken
-from cortex_cli.local.runtime import Runtime, Scratch
+from cortex_cli.local.runtime import Program, Runtime, Scratch
+from cortex_runtime.replica.reload import Snapshot, changes, snapshot
 
 _POLL_INTERVAL = 0.5
 """Seconds between two checks of the manifest."""
@@ -56,9 +61,9 @@ def run(
     For an AsyncAPI, the port serves the gateway, and a worker runs too. The queue is CORTEX_QUEUE_URL or a temporary local queue.
     The first Ctrl-C waits for in-flight requests; the second exits immediately.
     """
-    last_change = file_stamp(file)
+    is_terminal = sys.stdout.isatty()
     api = choose(file, name)
-    variables = environment.resolve(api, os.environ)
+    environment.resolve(api, os.environ)  # Raises before anything is printed.
     has_grpc = api.spec.handler.serves_grpc
     require_free(
         {"--port": port, "--admin-port": admin_port, **({"--grpc-port": grpc_port} if has_grpc else {})}
@@ -66,47 +71,110 @@ def run(
     with Scratch() as scratch:
         for note in environment.notes(api, os.environ):
             click.echo(f"Note: {note}", err=True)
-        project = scratch.write(api, file)
-        programs = scratch.programs(api, project, (port, admin_port, grpc_port), reload, variables)
+        has_page = is_terminal if has_page is None else has_page
+        local = LocalRun(file, api.metadata.name, (port, admin_port, grpc_port), reload, has_page, scratch)
+        status = local.serve_after_fixes() if reload else local.serve()
+    if status:
+        sys.exit(status if status > 0 else 128 - status)
+
+
+class StartFailed(click.ClickException):
+    """The API did not start. The message contains the reason and the remedy."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """An API and how it is served.
+
+    file: its manifest. name: of the API. ports: of the API, of the admin port and of gRPC. has_page: serve the page.
+    """
+
+    file: Path
+    name: str
+    ports: tuple[int, int, int]
+    reload: bool
+    has_page: bool
+    scratch: Scratch
+
+    def serve_after_fixes(self) -> int:
+        """Serve as `serve` does. If the API does not start, wait for a change of its files and start it again."""
+        folder = self.file.absolute().parent
+        while True:
+            before = snapshot({folder})
+            try:
+                return self.serve()
+            except StartFailed as error:
+                # The first Ctrl-C ends this command, since nothing drains.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                click.echo(f"Error: {error.message}\nWaiting for a change of the files in {folder}", err=True)
+            asyncio.run(_wait_for_change(folder, before))
+
+    def serve(self) -> int:
+        """Serve the API until its programs exit, and return their exit status. Raises StartFailed, ClickException."""
+        last_change = file_stamp(self.file)
+        scratch = self.scratch
+        try:
+            api = choose(self.file, self.name)
+            variables = environment.resolve(api, os.environ)
+            project = scratch.write(api, self.file)
+        except click.ClickException as error:
+            raise StartFailed(error.message) from error
+        programs = scratch.programs(api, project, self.ports, self.file if self.reload else None, variables)
         needs_queue = isinstance(api, AsyncAPI) and QUEUE_URL_VARIABLE not in os.environ
-        environment_of_queue = {QUEUE_URL_VARIABLE: scratch.queue()} if needs_queue else {}
+        environment_of_queue = {QUEUE_URL_VARIABLE: scratch.queue} if needs_queue else {}
         lines: dict[str, LogLines] = {program.name: LogLines() for program in programs}
-        has_page = sys.stdout.isatty() if has_page is None else has_page
-        on_line = (lambda name, line: lines[name].add(line)) if has_page else None
+        on_line = (lambda name, line: lines[name].add(line)) if self.has_page else None
         runtime = Runtime(programs, scratch.guard, environment_of_queue, on_line)
         try:
-            if isinstance(api, AsyncAPI):
-                AdminPort(admin_port, *(program.admin_port for program in programs))
-            if runtime.wait_ready():
-                url = f"http://{HOST}:{port}"
-                click.echo(f"{api.metadata.name} is ready at {url}")
-                if api.spec.handler.docs:
-                    click.echo(f"documentation: {url}/docs")
-                if has_grpc:
-                    click.echo(f"gRPC: {HOST}:{grpc_port}")
-                click.echo(
-                    f"curl {url} -H 'content-type: application/json' -d {sample_argument(file.parent)}"
-                )
+            with contextlib.ExitStack() as stack:
                 if isinstance(api, AsyncAPI):
-                    click.echo(f"curl {url}/<id>  # status and result of the job")
-                if has_page:
-                    # Imported only now, because Starlette and Jinja would delay the start of the API.
-                    from cortex_cli.ui.local_page import start
-
-                    click.echo(f"page: {start(api, programs, port, project, lines)}")
-            if reload:
-                while (status := runtime.wait(_POLL_INTERVAL)) is None:
-                    if last_change != (last_change := file_stamp(file)):
-                        apply_change(file, api.metadata.name, scratch, variables)
-            else:
-                status = runtime.wait()
+                    stack.enter_context(
+                        AdminPort(self.ports[1], *(program.admin_port for program in programs))
+                    )
+                if is_ready := runtime.wait_ready():
+                    self._announce(api, programs, project, lines)
+                while (status := runtime.wait(_POLL_INTERVAL if self.reload else None)) is None:
+                    if last_change != (last_change := file_stamp(self.file)):
+                        apply_change(self.file, api.metadata.name, scratch, variables)
         except BrokenPipeError:
             runtime.stop()
             raise
         if status == 1:
-            raise click.ClickException(runtime.failure_message(status))
-        if status:
-            sys.exit(status if status > 0 else 128 - status)
+            message = runtime.failure_message(status)
+            raise click.ClickException(message) if is_ready else StartFailed(message)
+        return status
+
+    def _announce(
+        self,
+        api: RealtimeAPI | AsyncAPI,
+        programs: list[Program],
+        project: Path,
+        lines: dict[str, LogLines],
+    ) -> None:
+        """Print the addresses of an API that is ready. If stdout is a pipe, it contains only the log, so they go to stderr."""
+        url = f"http://{HOST}:{self.ports[0]}"
+        shown = [f"{api.metadata.name} is ready at {url}"]
+        if api.spec.handler.docs:
+            shown.append(f"documentation: {url}/docs")
+        if api.spec.handler.serves_grpc:
+            shown.append(f"gRPC: {HOST}:{self.ports[2]}")
+        shown.append(f"curl {url} -H 'content-type: application/json' -d {sample_argument(self.file.parent)}")
+        if isinstance(api, AsyncAPI):
+            shown.append(f"curl {url}/<id>  # status and result of the job")
+        click.echo("\n".join(shown), err=not sys.stdout.isatty())
+        if self.has_page:
+            # Imported only now, because Starlette and Jinja would delay the start of the API.
+            from cortex_cli.ui.local_page import start
+
+            page = start(api, programs, self.ports[0], project, lines)
+            click.echo(f"page: {page}", err=not sys.stdout.isatty())
+
+
+async def _wait_for_change(folder: Path, before: Snapshot) -> None:
+    """Wait until the files in a folder differ from a snapshot."""
+    async for _ in changes({folder}, before, asyncio.Event()):
+        return
 
 
 def choose(file: Path, name: str | None) -> RealtimeAPI | AsyncAPI:

@@ -6,6 +6,7 @@ In a cluster, gateway and worker run in separate pods with separate admin ports.
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
 
 import httpx
 
@@ -17,7 +18,7 @@ _TIMEOUT = 5.0
 
 
 class AdminPort:
-    """An HTTP server in a thread.
+    """An HTTP server in a thread, until the `with` statement ends.
 
     gateway, worker: the admin ports of the two processes.
     """
@@ -52,6 +53,13 @@ class AdminPort:
 
         self._server = ThreadingHTTPServer((HOST, port), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 def merge_metrics(gateway: str, worker: str) -> str:

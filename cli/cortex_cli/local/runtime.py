@@ -5,7 +5,10 @@ their files even if this process is killed.
 """
 
 import contextlib
+import difflib
+import functools
 import json
+import math
 import os
 import select
 import signal
@@ -32,15 +35,17 @@ from cortex_api.contract import (
     READINESS_PATH,
     SERVE_COMMAND,
 )
-from cortex_cli import source_config_maps
+from cortex_cli import diagnosis, source_config_maps
 from cortex_cli.local import queue_server
 from cortex_cli.local.ports import HOST, free_port
 from cortex_cli.local.process_guard import Guard, kill_group
-from cortex_cli.log_lines import readable
+from cortex_cli.log_lines import parse, readable
 
 _POLL = 0.1
 _AT_ONCE = ("--drain-delay", "0")
 """Without a proxy that still sends connections, a program that stops does not wait for them."""
+_LONG_STEP = 3.0
+"""Seconds after which a step of the start is shown."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class Scratch:
             elif missing:
                 raise click.ClickException(
                     f"{missing[0]} is not in {project}, and no manifest in that folder contains ConfigMap"
-                    f" {source.config_map.name}"
+                    f" {source.config_map.name}{_suggestion(project, missing[0])}"
                 )
         for path, content in (source.files or {}).items() if source else ():
             project = self.folder / "project"
@@ -113,15 +118,16 @@ class Scratch:
         api: RealtimeAPI | AsyncAPI,
         project: Path,
         ports: tuple[int, int, int],
-        reload: bool,
+        reloaded: Path | None,
         variables: dict[str, str],
     ) -> list[Program]:
         """Return the programs that the pods of the API would run; for an AsyncAPI, gateway and worker.
 
-        ports: of the API, of the admin port and of gRPC. variables: environment variables of the user's code.
+        ports: of the API, of the admin port and of gRPC. reloaded: the manifest, if changes are reloaded. variables: environment
+        variables of the user's code.
         """
         code = ["--project", str(project), "--models", str(self.models), "--show-tracebacks"]
-        code += ["--reload"] if reload else []
+        code += ["--reload", "--manifest", str(reloaded.absolute())] if reloaded else []
         port, admin_port, grpc_port = ports
         if isinstance(api, RealtimeAPI):
             ports_of_api = ["--port", str(port), "--grpc-port", str(grpc_port)]
@@ -147,8 +153,9 @@ class Scratch:
         command += ["--termination-log", str(log), "--admin-port", str(admin_port), *options]
         return Program(name, command, admin_port, log)
 
+    @functools.cached_property
     def queue(self) -> str:
-        """Start a queue server that stops with this process, and return its URL. Raises ClickException."""
+        """The URL of a queue server that is started at the first use and stops with this process. Raises ClickException."""
         try:
             return queue_server.start(self.folder, self.guard)
         except queue_server.QueueServerError as error:
@@ -173,6 +180,9 @@ class Runtime:
         on_line: Callable[[str, str], None] | None = None,
     ) -> None:
         self._on_line = on_line
+        # Threads have no context of their own.
+        self._color = click.get_current_context().color
+        self._start_failure = ""
         self._programs = programs
         self._guard = guard
         self._signals: list[int] = []
@@ -187,6 +197,7 @@ class Runtime:
 
     def _start(self, program: Program, environment: dict[str, str]) -> None:
         is_read = sys.stdout.isatty() or self._on_line is not None
+        program.termination_log.unlink(missing_ok=True)
         process = subprocess.Popen(
             program.command,
             stdin=subprocess.DEVNULL,
@@ -249,14 +260,21 @@ class Runtime:
     def wait_ready(self) -> bool:
         """Wait until all programs are ready. Return False if one exits or a signal arrives before."""
         pending = list(self._programs)
+        step, since = "", time.monotonic()
         with httpx.Client(timeout=5, trust_env=False) as client:
             while pending and self.wait(0) is None and not self._signals:
                 try:
-                    if client.get(f"http://{HOST}:{pending[0].admin_port}{READINESS_PATH}").is_success:
+                    response = client.get(f"http://{HOST}:{pending[0].admin_port}{READINESS_PATH}")
+                    if response.is_success:
                         pending.pop(0)
                         continue
-                except httpx.TransportError:
+                    if step != (step := response.json().get("message", "")):
+                        since = time.monotonic()
+                except (httpx.TransportError, ValueError):
                     pass  # The program does not listen yet.
+                if step and time.monotonic() - since > _LONG_STEP:
+                    click.echo(f"not ready yet: {step}", err=True)
+                    since = math.inf
                 time.sleep(_POLL / 2)
         return not pending
 
@@ -267,19 +285,37 @@ class Runtime:
         for line in process.stdout:
             text = line.rstrip("\n")
             with contextlib.suppress(BrokenPipeError):  # `wait` raises it.
-                click.echo(readable(text, prefix) if is_terminal else text)
+                if is_terminal and _is_start_failure(text):
+                    self._start_failure = text  # `failure_message` returns it.
+                else:
+                    click.echo(readable(text, prefix) if is_terminal else text, color=self._color)
             if self._on_line is not None:
                 self._on_line(name, text)
 
     def failure_message(self, status: int) -> str:
-        """Return the reason and message from the termination log of a failed program."""
+        """Return the reason and message from the termination log of a failed program, with the name of a missing package."""
         for program in self._programs:
             try:
                 cause = json.loads(program.termination_log.read_bytes())
-                return f"{cause['reason']}: {cause['message']}"
+                remedy = diagnosis.missing_package(cause["reason"], cause["message"])
+                return f"{cause['reason']}: {cause['message']}" + (f"\n-> {remedy}" if remedy else "")
             except (OSError, ValueError, KeyError):
                 continue
-        return f"the runtime exited with status {status}; see its log above"
+        return self._start_failure or f"the runtime exited with status {status}; see its log above"
+
+
+def _is_start_failure(line: str) -> bool:
+    """Return whether a line of the log contains the message of the termination log."""
+    content = parse(line)
+    return content is not None and "reason" in content and content["message"].startswith("failed to start")
+
+
+def _suggestion(project: Path, path: str) -> str:
+    """Return the file next to a missing one that has a similar name, as a question; "" without one."""
+    folder = (project / path).parent
+    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    matches = difflib.get_close_matches(Path(path).name, names, 1)
+    return f"; did you mean {Path(path).with_name(matches[0])}?" if matches else ""
 
 
 def _is_stdout_closed() -> bool:

@@ -67,9 +67,10 @@ class PoolOptions:
     """Where the workers find what they run.
 
     config: the API's document. project: folder of the code. packed: folder of a ConfigMap with the project as an archive, if
-    any. models: folder for downloaded models. reload: restart the workers when a file of the project changes. development:
-    the port on which the project is received from `cortex dev`, or None. show_tracebacks: responses with status 500 contain the
-    traceback. host: address of the ports.
+    any. models: folder for downloaded models. reload: restart the workers when a file of the project changes. manifest:
+    a file of the project whose changes are ignored, because they change the document. development: the port on which the project
+    is received from `cortex dev`, or None. show_tracebacks: responses with status 500 contain the traceback. host: address of the
+    ports.
     """
 
     config: Path
@@ -78,6 +79,7 @@ class PoolOptions:
     host: str = "0.0.0.0"
     packed: Path | None = None
     reload: bool = False
+    manifest: Path | None = None
     development: int | None = None
     show_tracebacks: bool = False
 
@@ -164,7 +166,7 @@ class WorkerPool:
             from cortex_runtime.replica.reload import snapshot
 
             # Taken before the first worker reads the files, so that no change in between is missed.
-            self._files = await asyncio.to_thread(snapshot, self._watched)
+            self._files = await asyncio.to_thread(snapshot, self._watched, self._options.manifest)
         self._set_step("starting the worker processes")
         self._slots = await self._start_generation()
 
@@ -394,7 +396,7 @@ class WorkerPool:
     async def _reload_on_change(self) -> None:
         from cortex_runtime.replica.reload import changes
 
-        async for _ in changes(self._watched, self._files, self.stopping):
+        async for _ in changes(self._watched, self._files, self.stopping, self._options.manifest):
             log.info("the project has changed; restarting the workers")
             try:
                 await self.reload()
