@@ -10,6 +10,7 @@ from pydantic import Field, WithJsonSchema
 
 from cortex_api.base import Model, Rule
 from cortex_api.deployment import RealtimeAutoscaling
+from cortex_api.formats import HeaderName, JSONPointer, Percentage
 
 if TYPE_CHECKING:
     from cortex_api.kinds import RealtimeAPI
@@ -23,11 +24,6 @@ CHOICES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("handler", "source"): ("files", "configMap", "uri"),
 }
 """Fields of which one is set. A candidate that sets one replaces the one of the stable version."""
-
-Percentage = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?%$", max_length=16)]
-"""A share as a string, such as "5%" or "0.5%"."""
-JSONPointer = Annotated[str, Field(pattern=r"^(/([^~]|~[01])*)?$", max_length=256)]
-"""A JSON pointer (RFC 6901), such as "/timestamp"."""
 
 
 # Mappings with some of the fields of a model. They are kept as they are: only the merge is validated with the model. schema.py
@@ -78,7 +74,7 @@ class Candidate(Model):
     """Percentage of requests that the candidate answers."""
     mirror: Annotated[int, Field(ge=0, le=100)] = 0
     """Percentage of the other requests that are also sent to the candidate, to compare its responses."""
-    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=128)] | None = None
+    key: HeaderName | None = None
     """Name of a request header. Requests with the same value meet the same version."""
     compare: Compare = Field(default_factory=Compare)
     """How the responses of both versions to mirrored requests are compared."""

@@ -115,6 +115,37 @@ ENDPOINT = Format(
     f"^/{_SEGMENT}(/{_SEGMENT})*/?$",
     256,
 )
+MODEL_NAME = Format("a name of a model", "letters, digits, '_' and '-'", r"^[A-Za-z0-9_-]+$", 128)
+HEADER_NAME = Format(
+    "a name of a header", "letters, digits, '_' and '-', for example x-user-id", r"^[A-Za-z0-9_-]+$", 128
+)
+HTTP_URL = Format(
+    "an HTTP URL",
+    "http://HOST or https://HOST, for example http://collector:4318",
+    r"^https?://[^ /]+.*$",
+    1024,
+)
+WEBHOOK_URL = Format(
+    "an HTTP URL", "http:// or https://, for example https://example.com/jobs", r"^https?://.+", 1024
+)
+SINK_URL = Format(
+    "a URL of a sink of payloads",
+    "http://HOST/PATH, https://HOST/PATH or s3://BUCKET/PREFIX",
+    r"^(s3|https?)://[^ /]+.*$",
+    1024,
+)
+PERCENTAGE = Format(
+    "a percentage",
+    """a string of a number and '%', for example "5%" or "0.5%\"""",
+    r"^[0-9]+(\.[0-9]+)?%$",
+    16,
+)
+JSON_POINTER = Format(
+    "a JSON pointer",
+    "/KEY for each level, for example /scores/0; in a key, ~1 means / and ~0 means ~",
+    r"^(/([^~]|~[01])*)?$",
+    256,
+)
 
 ImageReference = Annotated[str, AfterValidator(IMAGE.check), WithJsonSchema(IMAGE.schema())]
 ObjectName = Annotated[str, AfterValidator(OBJECT_NAME.check), WithJsonSchema(OBJECT_NAME.schema())]
@@ -127,6 +158,16 @@ LabelValue = Annotated[str, AfterValidator(LABEL_VALUE.check), WithJsonSchema(LA
 ExtendedResource = Annotated[
     str, AfterValidator(EXTENDED_RESOURCE.check), WithJsonSchema(EXTENDED_RESOURCE.schema())
 ]
+
+ModelName = Annotated[str, AfterValidator(MODEL_NAME.check), WithJsonSchema(MODEL_NAME.schema())]
+HeaderName = Annotated[str, AfterValidator(HEADER_NAME.check), WithJsonSchema(HEADER_NAME.schema())]
+HttpUrl = Annotated[str, AfterValidator(HTTP_URL.check), WithJsonSchema(HTTP_URL.schema())]
+WebhookUrl = Annotated[str, AfterValidator(WEBHOOK_URL.check), WithJsonSchema(WEBHOOK_URL.schema())]
+SinkUrl = Annotated[str, AfterValidator(SINK_URL.check), WithJsonSchema(SINK_URL.schema())]
+Percentage = Annotated[str, AfterValidator(PERCENTAGE.check), WithJsonSchema(PERCENTAGE.schema())]
+"""A share as a string, such as "5%" or "0.5%"."""
+JSONPointer = Annotated[str, AfterValidator(JSON_POINTER.check), WithJsonSchema(JSON_POINTER.schema())]
+"""A JSON pointer (RFC 6901), such as "/timestamp"."""
 
 
 def check_annotation_keys(annotations: dict[str, str]) -> dict[str, str]:

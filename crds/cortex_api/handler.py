@@ -15,7 +15,7 @@ from cortex_api.base import (
     Rule,
     is_inside_project,
 )
-from cortex_api.formats import ImageReference, Key, ObjectName, VariableName
+from cortex_api.formats import ImageReference, Key, ModelName, ObjectName, VariableName
 from cortex_api.units import seconds
 
 _LOCATION = r"^((s3|gs|http|https|file)://.+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.*)?|[^:]+)$"
@@ -98,7 +98,7 @@ class Dependencies(Model):
 class NamedModel(Model):
     """One of several models of an API."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=128)]
+    name: ModelName
     """Name of the model in requests and in the handler."""
     path: Location
     """Location of the model: a file, or a directory with or without versions."""

@@ -22,6 +22,7 @@ from cortex_api.formats import (
     LabelName,
     LabelValue,
     ObjectName,
+    WebhookUrl,
     check_annotation_keys,
     check_label_keys,
 )
@@ -167,7 +168,7 @@ class SecretKey(Model):
 class Webhook(Model):
     """Notification of completed jobs."""
 
-    url: Annotated[str, Field(pattern=r"^https?://.+", max_length=1024)] | None = None
+    url: WebhookUrl | None = None
     """URL that receives the results. A request may override it."""
     secret: SecretKey | None = None
     """The key that signs each delivery (HMAC-SHA256)."""

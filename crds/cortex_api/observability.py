@@ -7,9 +7,9 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from cortex_api import units
 from cortex_api.base import Model, Quantity, Rule
+from cortex_api.formats import HttpUrl, SinkUrl
 
 Percentage = Annotated[float, Field(ge=0, le=100)]
-HttpUrl = Annotated[str, Field(pattern=r"^https?://[^ /]+.*$", max_length=1024)]
 
 _REDACTED_PATH = r"^\$(\.\.?([A-Za-z_][A-Za-z0-9_-]*|\*)|\['[^']+'\]|\[([0-9]+|\*)\])+$"
 _LONGEST_PATH = 256
@@ -45,7 +45,7 @@ class Tracing(Model):
 class PayloadLogging(Model):
     """Requests and responses, or jobs and results, that are sent to a sink as CloudEvents."""
 
-    url: Annotated[str, Field(pattern=r"^(s3|https?)://[^ /]+.*$", max_length=1024)]
+    url: SinkUrl
     """Where the events are sent: an http(s) URL gets one POST for each, s3://bucket/prefix gets objects with many."""
     sampling: Percentage = 100.0
     """Percentage of requests that are logged, each with its response; of jobs, each with all attempts."""

@@ -98,7 +98,7 @@ def _convert(model: type[BaseModel], detail: ErrorDetails) -> list[Problem]:
             return [
                 Problem(
                     f"{path}{field}" if field.startswith("[") else ".".join(filter(None, (path, field))),
-                    message,
+                    message + _given(detail["input"], field),
                 )
                 for field, message in detail["ctx"]["broken"]
             ]
@@ -113,8 +113,6 @@ def _convert(model: type[BaseModel], detail: ErrorDetails) -> list[Problem]:
         case "literal_error":
             allowed_values = detail["ctx"]["expected"].replace("'", "")
             return [Problem(path, f"must be one of {allowed_values}; got {_format(detail['input'])}")]
-        case "string_pattern_mismatch":
-            return [Problem(path, f"must match {detail['ctx']['pattern']}; got {_format(detail['input'])}")]
         case "value_error":
             return [Problem(path, str(detail["ctx"]["error"]))]
         case kind if kind in _TYPES:
@@ -124,6 +122,13 @@ def _convert(model: type[BaseModel], detail: ErrorDetails) -> list[Problem]:
         case _:
             message = detail["msg"].replace("Input should", "must", 1).replace("Keys should", "keys must", 1)
             return [Problem(path, f"{message[0].lower()}{message[1:]}; got {_format(detail['input'])}")]
+
+
+def _given(value: Any, field: str) -> str:
+    """Return the text at a field of a mapping, as the end of a message; "" for other values."""
+    for part in field.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return f"; got {_format(value)}" if isinstance(value, str) else ""
 
 
 def _join_path(location: tuple[str | int, ...]) -> str:
@@ -167,7 +172,8 @@ def _format(value: Any) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return f'"{value}"' if len(value) <= 80 else f'"{value[:77]}..."'
+            text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in value[:81])
+            return f'"{text}"' if len(text) <= 80 else f'"{text[:77]}..."'
         case dict():
             return "a mapping"
         case list():

@@ -44,7 +44,7 @@ LONG = "x" * 80
         ),
         (
             {"handler": {**PYTHON, "models": {"paths": [NAMED, {**NAMED, "name": "a b"}]}}},
-            "spec.handler.models.paths[1].name", 'must match ^[A-Za-z0-9_-]+$; got "a b"',
+            "spec.handler.models.paths[1].name", '"a b" is not a name of a model; use letters, digits, \'_\' and \'-\'',
         ),
         ({"updateStrategy": {"maxSurge": 0, "maxUnavailable": 0}}, "spec.updateStrategy",
             "maxSurge and maxUnavailable must not both be zero"),
@@ -67,9 +67,11 @@ def test_an_invalid_field(manifest: Make, spec: dict[str, Any], path: str, messa
         *[
             (
                 {"name": name}, "metadata.name",
-                "must be at most 50 characters: lowercase letters, digits and '-', starting with a letter",
+                "must be at most 50 characters: lowercase letters, digits and '-', starting with a letter; got " + shown,
             )
-            for name in ("A", "1a", "a-", "a.b", "a" * 51, "a\n")
+            for name, shown in [
+                ("A", '"A"'), ("1a", '"1a"'), ("a-", '"a-"'), ("a.b", '"a.b"'), ("a" * 51, f'"{"a" * 51}"'), ("a\n", r'"a\n"')
+            ]
         ],
     ],
 )  # fmt: skip

@@ -30,18 +30,32 @@ def test_invalid_durations_are_rejected(text: str) -> None:
         ("2G", 2 * 10**9),
         ("3T", 3 * 10**12),
         ("2Ti", 2**41),
+        ("1Pi", 2**50),
+        ("1E", 10**18),
+        (".5Gi", 2**29),
+        ("2.Ki", 2048),
+        ("1e3", 1000),
+        ("1.5E+6", 1_500_000),
+        ("2000m", 2),
     ],
 )
 def test_quantities_are_converted_to_bytes(text: str | int, value: int) -> None:
     assert parse_bytes(text) == value
 
 
-@pytest.mark.parametrize(("text", "value"), [("200m", 200), (2, 2000), ("0.5", 500)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("200m", 200), (2, 2000), ("0.5", 500), (".5", 500), ("1e-1", 100)]
+)
 def test_quantities_are_converted_to_milli_cpu(text: str | int, value: int) -> None:
     assert milli_cpu(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "Gi", "1Gb", "-1", "1 Gi"])
+@pytest.mark.parametrize("text", ["", "Gi", "1Gb", "-1", "1 Gi", ".", "e3", "1e", "1e999", "1e3Gi"])
 def test_invalid_quantities_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="is not a quantity"):
         parse_bytes(text)
+
+
+def test_a_unit_with_b_is_corrected() -> None:
+    with pytest.raises(ValueError, match=r'"1GB" is not a quantity; .* for example "1G", without "B"$'):
+        parse_bytes("1GB")
