@@ -1,6 +1,8 @@
 """Read a request body and parse it by content type into the handler's payload. Used only if the handler takes a payload."""
 
 import asyncio
+import functools
+import logging
 import re
 import zlib
 from collections.abc import Iterable, Mapping
@@ -14,6 +16,8 @@ from cortex_runtime.errors import BodyTooLarge, ClientDisconnected, HttpError, U
 from cortex_runtime.http import json_parser
 from cortex_runtime.http.charsets import decode
 from cortex_runtime.http.forms import parse_multipart, parse_urlencoded
+
+log = logging.getLogger("cortex")
 
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+").fullmatch
 _ZEROS = re.compile(rb"\0*").match
@@ -212,10 +216,21 @@ async def parse(body: bytes, content_type: bytes, limit: int) -> Any:
     if kind == "multipart/form-data":
         return await parse_multipart(body, content_type, limit)
     if kind == "application/x-www-form-urlencoded":
+        if body[:1] in (b"{", b"["):
+            _warn_of_json()
         return await parse_urlencoded(body, parameters.get("charset", "utf-8"), limit)
     if kind == "text/plain":
         return decode(body, parameters.get("charset", "utf-8"))
     return body
+
+
+@functools.cache
+def _warn_of_json() -> None:
+    """Log, once in a process, why a handler gets a form although its client has sent JSON."""
+    log.warning(
+        "a request looks like JSON, but its content type is application/x-www-form-urlencoded, which curl sends by default; the"
+        " handler gets a form. Send the header content-type: application/json"
+    )
 
 
 def media_type(content_type: bytes) -> tuple[str, dict[str, str]]:

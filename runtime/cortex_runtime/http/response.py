@@ -14,7 +14,7 @@ from cortex_runtime.http.json_encoder import NotSerializable, TooDeep
 from cortex_runtime.http.json_encoder import dumps as to_json
 from cortex_runtime.http.request_body import disconnect
 from cortex_runtime.logs.records import request_id
-from cortex_runtime.logs.tracebacks import brief, printable, text_of
+from cortex_runtime.logs.tracebacks import brief, in_one_line, printable, text_of
 
 log = logging.getLogger("cortex")
 
@@ -233,7 +233,10 @@ def error_of(error: BaseException, source: str = "the handler") -> HttpError:
         log.error("%s raised a %s that can't be sent", source, type(error).__name__, exc_info=invalid)
         answer = None
     else:
-        if answer is None:
+        if isinstance(error, NotSerializable):
+            # Its message has the path of the value; a traceback would show the encoder.
+            log.error("%s returned a value that JSON cannot represent: %s", source, error)
+        elif answer is None:
             log.error("%s failed", source, exc_info=error)
     return answer or _internal_error(error)
 
@@ -246,7 +249,9 @@ def show_tracebacks() -> None:
 
 def shown_traceback(error: BaseException) -> str | None:
     """Return the traceback that a client gets; None unless `show_tracebacks` was called."""
-    return brief(error) if _shows_tracebacks else None
+    if not _shows_tracebacks:
+        return None
+    return in_one_line(error) if isinstance(error, NotSerializable) else brief(error)
 
 
 def _internal_error(error: BaseException) -> HttpError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import logging
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import FormData
 
 from cortex_runtime.errors import UserError
+from cortex_runtime.http import request_body
 from cortex_runtime.http.forms import max_fields, max_files
 from cortex_runtime.http.request_body import decompress, parse
 
@@ -281,3 +283,16 @@ def test_a_compressed_body_is_complete_or_refused(cut, junk, encoding):
     assert status in (None, 400, 413, 415)
     if encoding.endswith(b"gzip"):
         assert value in (None, content, b"")
+
+
+def test_json_that_is_sent_as_a_form_is_logged_once(caplog, monkeypatch):
+    logger = logging.Logger("cortex")
+    logger.addHandler(caplog.handler)
+    monkeypatch.setattr(request_body, "log", logger)
+    request_body._warn_of_json.cache_clear()
+    for _ in range(2):
+        form = parsed(b'{"name": "world"}', "application/x-www-form-urlencoded")
+        assert list(form) == ['{"name": "world"}']
+    parsed(b"a=1", "application/x-www-form-urlencoded")
+    (message,) = caplog.messages
+    assert "Send the header content-type: application/json" in message

@@ -432,3 +432,17 @@ def test_any_other_exception_is_a_500_that_does_not_show_it(error, logged):
     assert (answer.status, answer.message, answer.headers) == (500, "internal server error", [])
     (record,) = logged.records
     assert (record.getMessage(), record.exc_info[1]) == ("the gateway failed", error)
+
+
+def test_a_value_that_is_not_json_is_logged_with_its_path_and_without_frames_of_the_encoder(
+    logged, monkeypatch
+):
+    monkeypatch.setattr(response, "_shows_tracebacks", True)
+    with pytest.raises(NotSerializable) as error:
+        response.encode({"scores": [1, 2j]})
+    answer = response.error_of(error.value)
+    problem = 'result["scores"][1] is a complex, which can\'t be written as JSON'
+    assert (answer.status, answer.details) == (500, {"traceback": [f"NotSerializable: {problem}"]})
+    (record,) = logged.records
+    assert record.getMessage() == f"the handler returned a value that JSON cannot represent: {problem}"
+    assert record.exc_info is None
