@@ -94,6 +94,11 @@ class Cluster:
                     UNREACHABLE,
                 )
             contexts, current = kube_config.list_kube_config_contexts(files)
+            if context is not None and context not in (names := [each["name"] for each in contexts]):
+                raise ClusterError(
+                    f"context {context} does not exist in kubeconfig {files}; it contains {', '.join(names)}",
+                    UNREACHABLE,
+                )
             kube_config.load_kube_config(files, context, configuration)
         except ConfigException as error:
             raise ClusterError(f"kubeconfig {files} is not valid: {_short(error)}", UNREACHABLE) from error

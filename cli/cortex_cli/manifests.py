@@ -134,6 +134,10 @@ def parts(text: str) -> Iterator[Part]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         message = getattr(error, "problem", None) or " ".join(str(error).split())
+        if "'\\t'" in message:
+            message = "a tab cannot indent a line; use spaces"
+        elif "<block end>" in message:
+            message += "; align this line with its siblings"
         raise InvalidYAML(message, mark.line + 1 if mark else None) from error
     except RecursionError as error:
         raise InvalidYAML("it is nested too deeply", None) from error

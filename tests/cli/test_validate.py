@@ -118,6 +118,9 @@ def test_standard_input_is_a_dash():
     ("text", "words"),
     [
         ("a: [1", "not valid YAML"),
+        ("a:\n\tb: 1\n", ":2: not valid YAML: a tab cannot indent a line; use spaces"),
+        ("a:\n  b: 1\n c: 1\n", ":3: not valid YAML: "),
+        ("a:\n  b: 1\n c: 1\n", "align this line with its siblings"),
         ("", "contains no RealtimeAPI or AsyncAPI"),
         ("apiVersion: v1\nkind: ConfigMap\n", "contains no RealtimeAPI or AsyncAPI"),
         ("- 1\n", "a manifest must be a mapping"),

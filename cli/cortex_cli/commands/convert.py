@@ -15,7 +15,7 @@ from cortex_cli.convert.traffic_splitter import convert_splitters
 from cortex_cli.manifests import dump
 
 
-@click.command()
+@click.command(short_help="Convert a cortex.yaml of the original Cortex to manifests.")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @click.option(
     "--source",

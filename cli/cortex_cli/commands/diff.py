@@ -30,7 +30,7 @@ class Report:
     unreachable: dict[str, str] = field(default_factory=dict)
 
 
-@click.command()
+@click.command(short_help="Show responses of the candidate that differ.")
 @click.argument("name")
 @click.option(
     "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Pairs to show, newest first."

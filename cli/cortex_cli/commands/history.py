@@ -16,7 +16,7 @@ _MAX_CHANGES = 3
 """Changed fields that are shown of a revision."""
 
 
-@click.command()
+@click.command(short_help="Show the last specs of an API that were Ready.")
 @click.argument("name")
 @click.option("--revision", type=int, metavar="N", help="Print the spec of one revision.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Print all data in this format.")

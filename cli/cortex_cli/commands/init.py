@@ -36,11 +36,13 @@ _REQUIRED = {
 
 
 @click.command(short_help="Create a project that runs at once.")
-@click.argument("template", required=False, type=click.Choice(list(_DESCRIPTIONS)))
+@click.argument("template", required=False, metavar="[TEMPLATE]", type=click.Choice(list(_DESCRIPTIONS)))
 @click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
 @click.option("-y", "--yes", is_flag=True, help=f"Ask nothing: python, in ./{_PLACEHOLDER}.")
 def init(template: str | None, folder: Path | None, yes: bool) -> None:
     """Create a project: a manifest, a handler with a test, a sample request and a README.
+
+    TEMPLATE is python, onnx, tensorflow, async, sklearn, pytorch or huggingface.
 
     The API is named after FOLDER. Existing files are never overwritten.
     """

@@ -47,7 +47,7 @@ class LogFilter:
         return self.level is None or level not in _LEVELS or _LEVELS.index(level) >= _LEVELS.index(self.level)
 
 
-@click.command()
+@click.command(short_help="Show the merged logs of all replicas of an API.")
 @click.argument("name")
 @click.option(
     "-f", "--follow", is_flag=True, help="Stream new lines until Ctrl-C, including those of new replicas."

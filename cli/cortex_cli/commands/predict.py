@@ -24,7 +24,7 @@ _LOG_SECONDS = 2.0
 """Maximum time to wait for the log of a request."""
 
 
-@click.command()
+@click.command(short_help="Send a request to an API.")
 @click.argument("name")
 @click.argument("payload", required=False, metavar="[JSON | @FILE | -]")
 @click.option(
@@ -67,7 +67,7 @@ def predict(
 ) -> None:
     """Send a request to an API through the cluster's API server.
 
-    PAYLOAD is JSON, @FILE for the content of a file, or - for standard input. Exits with 1 if the response is an error.
+    The payload is JSON, the content of a file (@FILE), or standard input (-). Exits with 1 if the response is an error.
     """
     api = apis.find(cluster, name)
     service = path("v1/services", api.namespace, f"{api.service}:{PORT}", "proxy/")

@@ -8,7 +8,7 @@ from cortex_cli.connection import Cluster, ClusterError, cluster_options
 from cortex_cli.releases import candidate_of, change, change_options
 
 
-@click.command()
+@click.command(short_help="Make the candidate of an API its stable version.")
 @click.argument("name")
 @change_options
 @cluster_options

@@ -9,7 +9,7 @@ from cortex_cli.connection import Cluster, ClusterError, cluster_options
 from cortex_cli.releases import candidate_of, retry_candidate
 
 
-@click.command()
+@click.command(short_help="Start the candidate of an API anew.")
 @click.argument("name")
 @cluster_options
 def retry(cluster: Cluster, name: str) -> None:

@@ -9,7 +9,7 @@ from cortex_cli.connection import Cluster, ClusterError, cluster_options
 from cortex_cli.releases import Revision, change, change_options, is_current, revisions
 
 
-@click.command()
+@click.command(short_help="Return an API to an earlier revision.")
 @click.argument("name")
 @click.option(
     "--to", type=int, metavar="N", help="Revision, as `cortex history` shows it.  [default: the previous one]"

@@ -184,7 +184,8 @@ class Installer:
         return lines
 
     def _pip_install(self, *arguments: str) -> None:
-        self._run([*_pip(), "install", "--disable-pip-version-check", "--no-input", *arguments], "pip")
+        options = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off")
+        self._run([*_pip(), "install", *options, *arguments], "pip")
 
     def _run(self, command: Sequence[str], what: str) -> None:
         if self._stopped.is_set():
