@@ -156,12 +156,13 @@ class Mirror:
             self._counters.add(counters.DROPPED)
             return
         is_answered = candidate.status < 500
-        self._counters.add(counters.COMPARED if is_answered else counters.FAILED)
         if comparison.classes is not None:
             self._classes.add(*comparison.classes)
+        if comparison.differences and is_answered:
+            self._counters.add(counters.DIFFERING)
+        # Last: the supervisor reads the counts at any time, and what it finds of a compared copy must be complete.
+        self._counters.add(counters.COMPARED if is_answered else counters.FAILED)
         if comparison.differences:
-            if is_answered:
-                self._counters.add(counters.DIFFERING)
             sent = None
             if request.body:
                 kind = next((value for name, value in request.headers if name == b"content-type"), b"")

@@ -56,10 +56,11 @@ class SplitWatcher:
         active = self.split
         if active is None:
             return _NO_SPLIT
+        # Before the classes, so that these have all compared copies.
+        counted = totals(self._shared_metrics, active.version).as_json()
         matrix = ConfusionMatrix()
         for classes in await self._collect("classes", active):
             matrix.merge(classes)
-        counted = totals(self._shared_metrics, active.version).as_json()
         used = {"version": active.version, "weight": active.weight, "mirror": active.mirror}
         return 200, {**used, **counted, "classes": matrix.counts}
 

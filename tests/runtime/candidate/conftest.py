@@ -1,6 +1,8 @@
 """A stable replica and a candidate replica of one API, and the file with the split between them."""
 
+import itertools
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,6 +15,12 @@ import pytest
 from tests.runtime.conftest import Replica
 from tests.runtime.programs import PLAIN
 
+PATIENT = """
+from cortex_runtime.candidate import deadlines
+
+deadlines._LEAST_FIRST_BYTE = deadlines._LEAST_SILENCE = 25
+"""
+"""Source of a stable version that waits for its candidate also if that stands still for a second, as on a busy machine."""
 HANDLER = """
 import os, time
 
@@ -102,7 +110,8 @@ class Pair:
         self.stable.until(lambda: self._applied() >= seen + self._workers)
 
     def _applied(self) -> int:
-        return self.stable.log.read_text().count('"the candidate ')
+        """Return how often a worker has reported the split that it uses."""
+        return len(re.findall(r'"the candidate (\S+ )?gets ', self.stable.log.read_text()))
 
     def report(self) -> dict[str, Any]:
         """Return GET /candidate of the stable replica."""
@@ -111,13 +120,23 @@ class Pair:
         report: dict[str, Any] = answer.json()
         return report
 
+    def settled(self, requests: int) -> dict[str, Any]:
+        """Return the report once every copy of this many requests was compared or dropped, or has failed."""
+        report: dict[str, Any] = self.stable.until(
+            lambda: copies(found := self.report()) == requests and found, 60
+        )
+        return report
+
     def load(self, requests: int, clients: int = 4, **more: Any) -> "Answers":
-        """Send POST requests, and return the responses by version and status."""
+        """Send POST requests, and return the responses by version and status. more: of Answers."""
         return Answers(self.stable.url, requests, clients, **more)
 
 
 class Answers:
-    """Responses to many requests. by: counts by (x-cortex-version, status, version that the body names)."""
+    """Responses to many requests. by: counts by (x-cortex-version, status, version that the body names).
+
+    requests: their number. during: a function that is called meanwhile; this number of requests is sent after it has returned.
+    """
 
     def __init__(
         self,
@@ -130,15 +149,19 @@ class Answers:
         self.by: Counter[tuple[str | None, int, str]] = Counter()
         self.errors: list[str] = []
         lock = threading.Lock()
-        numbers = iter(range(requests))
+        numbers = itertools.count()
+        left = requests
+        has_returned = during is None
+
+        def next_number() -> int | None:
+            nonlocal left
+            with lock:
+                left -= has_returned
+                return next(numbers) if left >= 0 else None
 
         def run() -> None:
             with httpx.Client(trust_env=False, timeout=60) as client:
-                while True:
-                    with lock:
-                        number = next(numbers, None)
-                    if number is None:
-                        return
+                while (number := next_number()) is not None:
                     try:
                         answer = client.post(url, json={"n": number}, headers=headers(number))
                         key = (
@@ -155,10 +178,13 @@ class Answers:
         threads = [threading.Thread(target=run) for _ in range(clients)]
         for thread in threads:
             thread.start()
-        if during is not None:
-            during()
-        for thread in threads:
-            thread.join()
+        try:
+            if during is not None:
+                during()
+        finally:
+            has_returned = True
+            for thread in threads:
+                thread.join()
 
     @property
     def lost(self) -> int:
@@ -174,13 +200,17 @@ class Answers:
 def start_pair(
     serve_for_module: Callable[..., Replica], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Pair]:
-    """Return a function that starts both replicas. Its arguments are those of spec.handler."""
+    """Return a function that starts both replicas. Its arguments are those of spec.handler.
+
+    is_patient: whether the stable version waits longer for the candidate than usually (PATIENT).
+    """
 
     def start(
         source: str | None = HANDLER,
         candidate: dict[str, Any] | None = None,
         spec: dict[str, Any] | None = None,
         grpc_ports: tuple[int, int] | None = None,
+        is_patient: bool = True,
         **handler: Any,
     ) -> Pair:
         folder = tmp_path_factory.mktemp("split")
@@ -188,7 +218,7 @@ def start_pair(
         handler.setdefault("config", {})
         ports = [("--grpc-port", str(port)) for port in grpc_ports or ()] or [(), ()]
         stable = serve_for_module(
-            source,
+            PATIENT + source if is_patient and source is not None else source,
             *ports[0],
             "--split",
             str(path),
@@ -216,3 +246,13 @@ def pair(shared_pair: Pair) -> Iterator[Pair]:
     """The pair of the module, without faults."""
     yield shared_pair
     shared_pair.fault.unlink(missing_ok=True)
+
+
+def copies(report: dict[str, Any]) -> int:
+    """Return how many copies were compared or dropped, or have failed."""
+    return int(report["compared"] + report["dropped"] + report["failed"])
+
+
+def in_flight(replica: Replica) -> int:
+    """Return the number of requests that a replica answers now."""
+    return int(PLAIN.get(f"{replica.admin}/load").json()["inFlight"])

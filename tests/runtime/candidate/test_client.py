@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from cortex_runtime.candidate import client as module
-from cortex_runtime.candidate.client import CandidateFailed, Client, Request
+from cortex_runtime.candidate.client import RENEW_SECONDS, CandidateFailed, Client, Request
 
 REQUEST = Request(
     "POST", "/a%2Fb?x=%20", [(b"x-own", "ä".encode()), (b"connection", b"close")], b"body", "id-1"
@@ -53,13 +52,16 @@ async def send(client):
 
 
 async def test_connections_are_reused_and_renewed(monkeypatch):
-    monkeypatch.setattr(module, "RENEW_SECONDS", 0.2)
+    loop, passed = asyncio.get_running_loop(), 0.0
+    # Its clock stands still while the requests run.
+    start = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: start + passed)
     async with Server() as server:
         client = Client("127.0.0.1", server.port)
         for _ in range(5):
             assert (await send(client)).body == b"ok"
         assert server.connections == 1
-        await asyncio.sleep(0.25)
+        passed += RENEW_SECONDS
         for _ in range(5):
             await send(client)
         assert server.connections == 2

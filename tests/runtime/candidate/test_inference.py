@@ -57,7 +57,7 @@ def infer(pair, metadata=(), **parameters):
     method = pair.channel.unary_unary(
         f"/{SERVICE}/ModelInfer", pb.ModelInferRequest.SerializeToString, pb.ModelInferResponse.FromString
     )
-    response, call = method.with_call(message(**parameters), timeout=20, metadata=metadata)
+    response, call = method.with_call(message(**parameters), timeout=60, metadata=metadata)
     value = float(np.frombuffer(response.raw_output_contents[0], "<f4")[0])
     return value, dict(call.trailing_metadata())
 
@@ -74,7 +74,7 @@ def test_tensors_over_http(pair):
         factor = 1 if answer.headers["x-cortex-version"] == "stable" else 2
         assert answer.json()["outputs"][0]["data"] == [1.5 * factor, 2.5 * factor]
     assert sum(answer.headers["x-cortex-version"] == "candidate" for answer in found) == pytest.approx(
-        20, abs=2
+        20, abs=4
     )
     # What does not infer is answered by the stable version.
     pair.split(weight=100)
@@ -92,7 +92,7 @@ def test_tensors_over_grpc(pair):
         assert value == (1.5 if trailing["x-cortex-version"] == "stable" else 3.0)
         assert trailing["x-request-id"] == "mine"
         versions.append(trailing["x-cortex-version"])
-    assert versions.count("candidate") == pytest.approx(20, abs=2)
+    assert versions.count("candidate") == pytest.approx(20, abs=4)
     assert pair.report()["requests"] == versions.count("candidate")
     for version, value in (("stable", 1.5), ("candidate", 3.0)):
         assert infer(pair, (("x-cortex-version", version),))[0] == value
@@ -110,7 +110,7 @@ def test_each_message_of_a_stream_is_a_request(pair):
         pb.ModelStreamInferResponse.FromString,
     )
     requests = [message(refuse=number == 5) for number in range(20)]
-    answers = list(call(iter(requests), timeout=20))
+    answers = list(call(iter(requests), timeout=60))
     assert [answer.error_message for answer in answers] == ["refused" if n == 5 else "" for n in range(20)]
     values = [
         float(np.frombuffer(answer.infer_response.raw_output_contents[0], "<f4")[0])
@@ -118,7 +118,7 @@ def test_each_message_of_a_stream_is_a_request(pair):
         if not answer.error_message
     ]
     assert {answer.infer_response.id for answer in answers} == {"7"}
-    assert values.count(3.0) == pytest.approx(10, abs=2)
+    assert values.count(3.0) == pytest.approx(10, abs=4)
     assert values.count(1.5) + values.count(3.0) == 19
 
 
@@ -136,7 +136,7 @@ def test_a_candidate_that_fails_over_grpc_loses_no_call(pair):
         pair.fault.write_text("500")
         assert {infer(pair)[0] for _ in range(40)} == {1.5}
         report = pair.report()
-        assert report["errors"] == report["requests"] == pytest.approx(20, abs=2)
+        assert report["errors"] == report["requests"] == pytest.approx(20, abs=4)
         assert report["breaker"] == "open"
     pair.split(weight=50, grpcPort=pair.grpc_port)
     pair.fault.unlink()

@@ -59,7 +59,9 @@ def test_the_stable_version_checks_the_key(pair):
 
 def test_websockets_are_answered_by_the_stable_version(pair):
     pair.split(weight=100)
-    with connect(f"ws://127.0.0.1:{pair.stable.port}/talk", additional_headers=KEY) as socket:
+    with connect(
+        f"ws://127.0.0.1:{pair.stable.port}/talk", additional_headers=KEY, open_timeout=60
+    ) as socket:
         assert json.loads(socket.recv()) == {"by": "stable"}
 
 
