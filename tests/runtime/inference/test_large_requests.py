@@ -54,11 +54,11 @@ async def test_other_requests_are_answered_meanwhile(
 
     def blocked(*arguments: Any) -> Any:
         loop.call_soon_threadsafe(began.set)
-        assert may_end.wait(20)
+        assert may_end.wait(60)
         return original(*arguments)
 
     monkeypatch.setattr(rest, step, blocked)
-    routes = Routes(Service(output), 2 * LARGE, 20.0)  # type: ignore[arg-type]
+    routes = Routes(Service(output), 2 * LARGE, 60.0)  # type: ignore[arg-type]
     inference = asyncio.create_task(call(routes, "POST", "/v2/models/m/infer", body))
     await began.wait()
     assert await call(routes, "GET", "/v2/health/live") == 200

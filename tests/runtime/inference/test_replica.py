@@ -29,7 +29,7 @@ class Grpc:
         self.metadata = metadata
 
     def __call__(
-        self, method: str, request: Any, response: Any, timeout: float = 20, service: str = SERVICE
+        self, method: str, request: Any, response: Any, timeout: float = 60, service: str = SERVICE
     ) -> Any:
         call = self.channel.unary_unary(
             f"/{service}/{method}", type(request).SerializeToString, response.FromString
@@ -49,7 +49,7 @@ class Grpc:
             pb.ModelInferRequest.SerializeToString,
             pb.ModelStreamInferResponse.FromString,
         )
-        return list(call(iter(requests), timeout=20, metadata=self.metadata))
+        return list(call(iter(requests), timeout=60, metadata=self.metadata))
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +279,7 @@ def test_health_and_reflection(replica):
             reflection_pb2.ServerReflectionRequest.SerializeToString,
             reflection_pb2.ServerReflectionResponse.FromString,
         )
-        services, file, error = stream(iter(asked), timeout=20)
+        services, file, error = stream(iter(asked), timeout=60)
         assert SERVICE in [each.name for each in services.list_services_response.service]
         assert b"ModelInfer" in file.file_descriptor_response.file_descriptor_proto[0]
         assert error.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
@@ -296,7 +296,7 @@ def test_requests_are_counted_with_model_and_version(replica):
         inputs=[{"name": "x", "datatype": "INT8", "shape": [1, 2]}],
         raw_input_contents=[b"ab"],
     )
-    assert replica.metric(count) == before + 2
+    assert replica.wait_metric(count, before + 2) == before + 2
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_requests_are_counted_with_model_and_version(replica):
 )
 def test_a_message_that_is_not_protobuf_is_an_invalid_argument(replica, path):
     with pytest.raises(grpc.RpcError) as caught:
-        replica.grpc.channel.unary_unary(path)(b"\xff\xff", timeout=20)
+        replica.grpc.channel.unary_unary(path)(b"\xff\xff", timeout=60)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert "is not a valid" in caught.value.details()
 
@@ -312,7 +312,7 @@ def test_a_message_that_is_not_protobuf_is_an_invalid_argument(replica, path):
 def test_a_message_that_is_not_protobuf_does_not_end_a_stream(replica):
     whole = pb.ModelInferRequest(model_name="nothing", id="7").SerializeToString()
     stream = replica.grpc.channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
-    first, second = map(pb.ModelStreamInferResponse.FromString, stream(iter([b"\xff", whole]), timeout=20))
+    first, second = map(pb.ModelStreamInferResponse.FromString, stream(iter([b"\xff", whole]), timeout=60))
     assert "is not a valid ModelInferRequest" in first.error_message
     assert ("does not exist" in second.error_message, second.infer_response.id) == (True, "7")
 
@@ -326,15 +326,15 @@ def test_a_handler_s_arrays(handler):
 
 
 def test_a_handler_that_fails_or_takes_too_long(handler):
-    body = {"inputs": [X], "parameters": {"fail": True}}
-    response = infer(handler, body, "/v2/models/tested/infer")
-    assert (response.status_code, response.json()["error"]) == (500, "internal server error")
-    body["parameters"] = {"sleep": 3}
-    assert infer(handler, body, "/v2/models/tested/infer", timeout=20).status_code == 504
-    for name, value, code in (
-        ("fail", {"bool_param": True}, grpc.StatusCode.INTERNAL),
-        ("sleep", {"int64_param": 3}, grpc.StatusCode.DEADLINE_EXCEEDED),
+    # The calls that are too slow come last: each of them occupies the thread of the handler after its request has ended.
+    for name, parameter, value, status, code in (
+        ("fail", True, {"bool_param": True}, 500, grpc.StatusCode.INTERNAL),
+        ("sleep", 3, {"int64_param": 3}, 504, grpc.StatusCode.DEADLINE_EXCEEDED),
     ):
+        body = {"inputs": [X], "parameters": {name: parameter}}
+        response = infer(handler, body, "/v2/models/tested/infer")
+        assert response.status_code == status
+        assert name == "sleep" or response.json()["error"] == "internal server error"
         with pytest.raises(grpc.RpcError) as caught:
             handler.grpc.infer(
                 "tested",
@@ -343,7 +343,7 @@ def test_a_handler_that_fails_or_takes_too_long(handler):
                 parameters={name: value},
             )
         assert caught.value.code() == code
-        assert "Traceback" not in caught.value.details()
+        assert "Traceback" not in response.text + caught.value.details()
 
 
 def test_models_are_unloaded_and_loaded_again_in_all_workers(serve_for_module, tmp_path):
@@ -367,13 +367,19 @@ def test_models_are_unloaded_and_loaded_again_in_all_workers(serve_for_module, t
     assert answers() == {200}
     assert post("repository/models/same_fp32/unload").status_code == 200
     api.until(lambda: answers() == {404})
-    assert PLAIN.get(f"{api.url}/v2/models/same_fp32/ready").status_code == 503
-    index = {(each["name"], each["version"]): each for each in post("repository/index").json()}
-    assert index["same_fp32", "1"]["state"] == "UNAVAILABLE"
-    assert index["same_fp32", "1"]["reason"] == "unloaded"
-    ready = {each["name"] for each in post("repository/index", {"ready": True}).json()}
-    assert "same_fp32" not in ready
-    assert "same_int8" in ready
+    # One of the workers may still have the model.
+    api.until(lambda: PLAIN.get(f"{api.url}/v2/models/same_fp32/ready").status_code == 503)
+
+    def index() -> dict[tuple[str, str], Any]:
+        found = {(each["name"], each["version"]): each for each in post("repository/index").json()}
+        return found if found["same_fp32", "1"]["state"] == "UNAVAILABLE" else {}
+
+    states = api.until(index)
+    assert states["same_fp32", "1"]["reason"] == "unloaded"
+    api.until(
+        lambda: "same_fp32" not in {each["name"] for each in post("repository/index", {"ready": True}).json()}
+    )
+    assert "same_int8" in {each["name"] for each in post("repository/index", {"ready": True}).json()}
     assert post("repository/models/same_fp32/load").status_code == 200
     api.until(lambda: answers() == {200})
     assert post("repository/models/nothing/load").status_code == 404
@@ -434,9 +440,9 @@ class Handler:
         count = len(inputs["x"])
         return {"rows": [count] * count}
 """
-    batching = {"maxBatchSize": 4, "batchInterval": "2s"}
+    batching = {"maxBatchSize": 4, "batchInterval": "30s"}
     api = serve(handler, serverSideBatching=batching)
     with ThreadPoolExecutor(4) as pool:
-        sent = [pool.submit(infer, api, None, "/v2/models/tested/infer", timeout=20) for _ in range(4)]
+        sent = [pool.submit(infer, api, None, "/v2/models/tested/infer") for _ in range(4)]
         outputs = [each.result().json()["outputs"][0] for each in sent]
     assert [each["data"] for each in outputs] == [[4]] * 4

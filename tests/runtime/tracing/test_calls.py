@@ -15,23 +15,26 @@ from tests.runtime.queues.servers import free_port
 from .test_requests import parent
 
 
-def test_the_wait_for_a_thread_is_a_span(serve, collector):
+def test_the_wait_for_a_thread_is_a_span(serve, collector, tmp_path):
     source = """
-import time
+import os, time
 
 class Handler:
     def handle_post(self, payload):
-        time.sleep(payload)
+        while not os.path.exists(payload):
+            time.sleep(0.01)
 """
     replica = serve(source, spec={"tracing": {"endpoint": collector.url, "sampling": 0}})
+    gate = tmp_path / "gate"
     (first, _, first_header), (second, _, second_header) = parent(), parent()
-    thread = threading.Thread(
-        target=replica.post, args=(0.3,), kwargs={"headers": {"traceparent": first_header}}
-    )
-    thread.start()
-    replica.until(lambda: replica.metric("cortex_requests_in_flight"))
-    replica.post(0, headers={"traceparent": second_header})
-    thread.join()
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            pool.submit(replica.post, str(gate), headers={"traceparent": first_header})
+            replica.wait_metric("cortex_requests_in_flight")
+            pool.submit(replica.post, str(gate), headers={"traceparent": second_header})
+            replica.wait_metric("cortex_queue_length")
+        finally:
+            gate.touch()
     spans = collector.trace(second, "POST /", "queue", "handler")
     assert spans["queue"].parent == spans["POST /"].id
     assert spans["queue"].end <= spans["handler"].start
@@ -181,10 +184,14 @@ class Handler:
 def test_a_request_that_moves_to_another_worker_has_one_span(serve, collector):
     source = """
 import os, time
+from pathlib import Path
 
 class Handler:
     def handle_post(self, payload):
-        time.sleep(0.1)
+        # Until both workers have got a request.
+        Path(f"{os.getpid()}.worker").touch()
+        while len(list(Path().glob("*.worker"))) < 2:
+            time.sleep(0.01)
         return os.getpid()
 """
     spec = {"tracing": {"endpoint": collector.url, "sampling": 0}}
