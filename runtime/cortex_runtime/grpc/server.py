@@ -10,6 +10,8 @@ import h2corn._lib
 from h2corn import Config, Server
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cortex_runtime.grpc.open_connections import OpenConnections
+
 log = logging.getLogger("cortex")
 
 _HEADER_BYTES = 64 * 1024
@@ -24,6 +26,8 @@ _IDLE_SECONDS = 7200
 
 _DRAIN_SECONDS = 1.0
 """Time that clients have to connect again, before the connections of those that did are ended once more."""
+_CLOSE_SECONDS = 2.0
+"""Time that clients have to close their connections after GOAWAY and their last calls. Usually they do that at once."""
 
 
 # Prints the version and the addresses to standard error, in a format of its own and without a setting that turns it off.
@@ -40,11 +44,14 @@ class Http2Server:
         self._serving: set[asyncio.Task[None]] = set()
         self._draining: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
+        self._connections = OpenConnections()
+        self._port = 0
 
     async def start(self, listener: socket.socket) -> None:
         """Accept connections. listener: a listening socket, which is closed when the server stops."""
         self._server = await self._serve(self._app, listener)
         self._listener = listener
+        self._port = listener.getsockname()[1]
 
     async def _serve(self, app: ASGIApp, listener: socket.socket) -> Server:
         """Start a server, and return it once it accepts connections."""
@@ -108,12 +115,17 @@ class Http2Server:
                 if not self._stopping.is_set():
                     log.warning("gRPC connections stay open until the replica stops: %s", error)
                 return
-            self._server.shutdown()
+            self._shut_down(self._server)
             self._server = server
             await self._pause()
             while not clients and not self._stopping.is_set():
                 await self._pause()
-        self._server.shutdown()
+        self._shut_down(self._server)
+
+    def _shut_down(self, server: Server) -> None:
+        """End the connections of a server."""
+        self._connections.keep(self._port)
+        server.shutdown()
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -124,17 +136,19 @@ class Http2Server:
         if self._server is None or self._listener is None or self._stopping.is_set():
             return
         self._stopping.set()
-        self._server.shutdown()
+        self._shut_down(self._server)
         # The server keeps a copy of the descriptor until the last call has ended, and the system would queue connections for it.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     async def stopped(self) -> None:
-        """Wait until all calls have ended, or were cancelled after the timeout."""
+        """Wait until all calls have ended, or were cancelled after the timeout, and the clients have closed their connections."""
         if self._draining is not None:
             await self._draining
-        for result in await asyncio.gather(*self._serving, return_exceptions=True):
+        results = await asyncio.gather(*self._serving, return_exceptions=True)
+        await self._connections.closed(_CLOSE_SECONDS)
+        for result in results:
             if isinstance(result, RuntimeError):
                 log.warning("gRPC calls did not end in time: %s", result)
             elif result is not None:

@@ -50,6 +50,11 @@ class Connection:
         self._reader, self.writer = reader, writer
         self._decoder = hpack.Decoder()
 
+    @property
+    def is_reset(self) -> bool:
+        """Whether the server has refused what was sent."""
+        return self.writer.transport.is_closing() or self._reader.exception() is not None
+
     def send(self, kind: int, flags: int, stream: int, payload: bytes = b"") -> None:
         self.writer.write(frame(kind, flags, stream, payload))
 
@@ -61,7 +66,7 @@ class Connection:
     async def receive(self) -> Frame | None:
         """Return the next frame, or None when the server has closed the connection."""
         try:
-            head = await asyncio.wait_for(self._reader.readexactly(9), 20)
+            head = await asyncio.wait_for(self._reader.readexactly(9), 60)
             kind, flags, stream = struct.unpack_from(">BBI", head, 3)
             return kind, flags, stream, await self._reader.readexactly(int.from_bytes(head[:3]))
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -1,8 +1,11 @@
 """The server of gRPC, with the client of grpcio and with frames that no client would send."""
 
 import asyncio
+import contextlib
 import gzip
+import os
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 from cortex_runtime.grpc import server
 from cortex_runtime.grpc.application import Application
 from cortex_runtime.grpc.calls import Call, CallError, Method
+from cortex_runtime.grpc.open_connections import OpenConnections
 from cortex_runtime.grpc.server import Http2Server
 from cortex_runtime.grpc.status import StatusCode
 from cortex_runtime.processes.listener import listen_reserved
@@ -26,7 +30,7 @@ UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_le
 class Served:
     """A running server. events: what its methods have done."""
 
-    def __init__(self, port: int, stop_seconds: float = 20) -> None:
+    def __init__(self, port: int, stop_seconds: float = 60) -> None:
         self.port = port
         self.events: asyncio.Queue[str] = asyncio.Queue()
         self.release = asyncio.Event()
@@ -40,7 +44,7 @@ class Served:
             "/test/Stream": Method(stream=self.stream),
             "/test/Open": Method(stream=self.open),
         }
-        self.server = Http2Server(Application(methods, max_message=MAX_MESSAGE, timeout=20), stop_seconds)
+        self.server = Http2Server(Application(methods, max_message=MAX_MESSAGE, timeout=60), stop_seconds)
 
     async def echo(self, message: bytes, call: Call) -> bytes:
         return message
@@ -83,7 +87,7 @@ class Served:
         return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", [*UNLIMITED, *options])
 
     async def event(self) -> str:
-        return await asyncio.wait_for(self.events.get(), 20)
+        return await asyncio.wait_for(self.events.get(), 60)
 
 
 @pytest.fixture
@@ -93,7 +97,7 @@ async def served() -> AsyncIterator[Served]:
     yield found
     found.release.set()
     found.server.begin_stop()
-    await asyncio.wait_for(found.server.stopped(), 20)
+    await asyncio.wait_for(found.server.stopped(), 60)
 
 
 @pytest.fixture
@@ -103,7 +107,7 @@ async def channel(served: Served) -> AsyncIterator[grpc.aio.Channel]:
 
 
 async def call(channel: grpc.aio.Channel, method: str, message: bytes = b"", **more: Any) -> bytes:
-    return await channel.unary_unary(f"/test/{method}")(message, **{"timeout": 20, **more})
+    return await channel.unary_unary(f"/test/{method}")(message, **{"timeout": 60, **more})
 
 
 async def error_of(answer: Any) -> grpc.aio.AioRpcError:
@@ -161,9 +165,9 @@ async def test_a_response_arrives_before_the_next_request_of_a_stream(served, ch
     stream = channel.stream_stream("/test/Stream")()
     for message in (b"a", b"", b"c" * 100_000):
         await stream.write(message)
-        assert await asyncio.wait_for(stream.read(), 20) == message
+        assert await asyncio.wait_for(stream.read(), 60) == message
     await stream.done_writing()
-    assert await asyncio.wait_for(stream.read(), 20) is grpc.aio.EOF
+    assert await asyncio.wait_for(stream.read(), 60) is grpc.aio.EOF
     assert await served.event() == "ended"
 
 
@@ -182,16 +186,21 @@ async def test_a_call_that_the_client_cancels_is_cancelled(served, channel, meth
         running: Any = channel.unary_unary("/test/Wait")(b"")
     else:
         running = channel.stream_stream("/test/Open")(iter([b""]))
-        assert await asyncio.wait_for(running.read(), 20) == b"open"
+        assert await asyncio.wait_for(running.read(), 60) == b"open"
     assert await served.event() == "started"
     running.cancel()
     assert await served.event() == "cancelled"
 
 
 async def test_a_call_is_cancelled_at_its_deadline(served, channel):
-    error = await error_of(call(channel, "Wait", timeout=0.2))
-    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert [await served.event(), await served.event()] == ["started", "cancelled"]
+    for seconds in (0.2, 2, 20):
+        error = await error_of(call(channel, "Wait", timeout=seconds))
+        assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        # On a busy machine, the deadline may pass before the call has arrived.
+        with contextlib.suppress(TimeoutError):
+            started = await asyncio.wait_for(served.events.get(), 2)
+            break
+    assert [started, await served.event()] == ["started", "cancelled"]
     # The server has a clock of its own, for clients that do not cancel.
     async with http2.connect(served.port) as connection:
         connection.call(1, "/test/Wait", grpc_timeout="100m")
@@ -205,8 +214,8 @@ async def test_running_calls_end_before_the_server_stops(served, channel):
     running = asyncio.create_task(call(channel, "Wait", b"last"))
     assert await served.event() == "started"
     served.server.begin_stop()
-    new = served.channel(("grpc.use_local_subchannel_pool", 1))
-    error = await error_of(call(new, "Echo"))
+    async with served.channel(("grpc.use_local_subchannel_pool", 1)) as new:
+        error = await error_of(call(new, "Echo"))
     assert error.code() == grpc.StatusCode.UNAVAILABLE
     served.release.set()
     assert await running == b"last"
@@ -217,9 +226,9 @@ async def test_calls_that_do_not_end_are_cancelled_after_the_timeout():
     await served.server.start(listen_reserved(f"127.0.0.1:{served.port}"))
     async with served.channel() as channel:
         stream = channel.stream_stream("/test/Open")(iter([b""]))
-        assert await asyncio.wait_for(stream.read(), 20) == b"open"
+        assert await asyncio.wait_for(stream.read(), 60) == b"open"
         served.server.begin_stop()
-        await asyncio.wait_for(served.server.stopped(), 20)
+        await asyncio.wait_for(served.server.stopped(), 60)
     assert [await served.event(), await served.event()] == ["started", "cancelled"]
 
 
@@ -247,6 +256,67 @@ async def test_a_server_can_be_stopped_as_soon_as_it_drains(served, channel):
     served.server.begin_stop()
     await asyncio.wait_for(served.server.stopped(), 20)
     assert (await error_of(call(channel, "Echo"))).code() == grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_connection_stays_open_until_its_client_has_read_that_the_server_stops(monkeypatch):
+    """Otherwise, a call that the client sends meanwhile is answered with a reset, and the client cannot send it elsewhere."""
+    monkeypatch.setattr(server, "_CLOSE_SECONDS", 60)
+    served = Served(free_port())
+    await served.server.start(listen_reserved(f"127.0.0.1:{served.port}"))
+    async with http2.connect(served.port) as idle, http2.connect(served.port) as used:
+        idle.call(1, "/test/Echo", b"x")
+        assert (await idle.response(1))[1] == http2.message(b"x")
+        used.call(1, "/test/Wait")
+        assert await served.event() == "started"
+        served.server.begin_stop()
+        stopped = asyncio.create_task(served.server.stopped())
+        served.release.set()
+        # It names the last call that is answered.
+        assert int.from_bytes((await idle.wait(http2.GOAWAY))[3][:4]) == 1
+        await used.wait(http2.GOAWAY)
+        assert await idle.receive() is None
+        for stream in (3, 5, 7):
+            idle.call(stream, "/test/Echo", b"as if GOAWAY had not been read yet")
+            await idle.writer.drain()
+        await asyncio.wait({stopped}, timeout=0.2)
+        assert not stopped.done()
+        assert not idle.is_reset
+    await asyncio.wait_for(stopped, 60)
+
+
+async def test_each_connection_is_kept_once_however_often_a_server_drains(served):
+    def sockets():
+        found = Counter(_target(each) for each in os.listdir("/proc/self/fd"))
+        return Counter({target: count for target, count in found.items() if target.startswith("socket:")})
+
+    kept = OpenConnections()
+    async with http2.connect(served.port) as connection:
+        await connection.wait(http2.SETTINGS)
+        before = sockets()
+        for _ in range(3):
+            kept.keep(served.port)
+        assert (sockets() - before).total() == 1
+    await kept.closed(60)
+
+
+def _target(descriptor: str) -> str:
+    """Return what a file descriptor of this process refers to; empty if it was closed."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
+
+
+async def test_a_client_that_does_not_close_its_connection_does_not_keep_the_server(monkeypatch):
+    monkeypatch.setattr(server, "_CLOSE_SECONDS", 0.1)
+    served = Served(free_port())
+    await served.server.start(listen_reserved(f"127.0.0.1:{served.port}"))
+    async with http2.connect(served.port) as connection:
+        await connection.wait(http2.SETTINGS)
+        served.server.begin_stop()
+        await asyncio.wait_for(served.server.stopped(), 60)
+        while await connection.receive() is not None:
+            pass
 
 
 async def test_no_call_is_lost_when_a_server_stops_under_load(served):
@@ -321,7 +391,7 @@ async def test_the_server_prints_nothing(capfd):
         assert (await connection.response(3))[0][":status"] == "403"
         connection.send(http2.DATA, 0, 0, b"no stream")
     served.server.begin_stop()
-    await asyncio.wait_for(served.server.stopped(), 20)
+    await asyncio.wait_for(served.server.stopped(), 60)
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", "")
 
