@@ -213,7 +213,7 @@ FORMS = [
         "class Handler:\n"
         "    def __init__(self, config):\n        self.done = threading.Event()\n"
         "    def handle_post(self, payload):\n        return {'first': payload}, self.done.set\n"
-        "    def handle_get(self):\n        return self.done.wait(10)\n",
+        "    def handle_get(self):\n        return self.done.wait(60)\n",
         [Ask({"json": 1}, {"first": 1}), Ask({"method": "GET"}, True)],
         {"threadsPerProcess": 2},
     ),
@@ -300,7 +300,7 @@ def test_the_documented_loggers_write_to_the_log_of_the_api(serve, form):
     api = serve(form.source)
     for ask in form.asks:
         ask.check(httpx.request, api.url)
-    (line,) = [line for line in api.lines() if line["message"] == "seen"]
+    (line,) = api.until(lambda: [line for line in api.lines() if line["message"] == "seen"])
     assert (line["level"], bool(line["requestId"])) == ("info", True)
     assert line.get("payload") == ("blue" if form.name == "structured-logger" else None)
 
@@ -321,7 +321,7 @@ def test_post_predict_runs_after_the_response_with_its_arguments(serve):
     api = serve(AFTERWARDS.source)
     for ask in AFTERWARDS.asks:
         ask.check(httpx.request, api.url)
-    api.until(lambda: "after 8 4 m t" in [line["message"] for line in api.lines()], 10)
+    api.until(lambda: "after 8 4 m t" in [line["message"] for line in api.lines()])
 
 
 METRICS = Form(
@@ -341,9 +341,9 @@ def test_the_metrics_client_is_called_by_name(serve):
     api = serve(METRICS.source)
     for ask in METRICS.asks:
         ask.check(httpx.request, api.url)
-    assert api.metric('seen_total{model="v1"}') == 7
-    assert api.metric('level{model="v1"}') == 42
-    assert api.metric('sizes_sum{model="v1"}') == 200
+    assert api.wait_metric('seen_total{model="v1"}', 7) == 7
+    assert api.wait_metric('level{model="v1"}', 42) == 42
+    assert api.wait_metric('sizes_sum{model="v1"}', 200) == 200
 
 
 NOT_SERVED = [

@@ -20,6 +20,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from cortex_runtime.clients.tfserving import serving_pb2 as pb
 from cortex_runtime.clients.tfserving.stubs import METHODS
+from tests.ports import free_port
 
 STATES = pb.ModelVersionStatus
 
@@ -50,10 +51,10 @@ class Double:
         self.reloads: list[list[str]] = []
         self.most = 0
         self.server: grpc.Server | None = None
-        self.port = 0
+        self.port = free_port()
 
     def up(self) -> None:
-        """Serve, on the previous port if there is one."""
+        """Serve, always on the same port."""
         options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 2**31 - 1)]
         # With too few threads, slow predictions would delay everything else.
         self.server = grpc.server(futures.ThreadPoolExecutor(32), options=options)
@@ -65,7 +66,7 @@ class Double:
             )
         for service, methods in handlers.items():
             self.server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, methods)])
-        self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self.server.add_insecure_port(f"127.0.0.1:{self.port}")
         self.server.start()
 
     def down(self) -> None:
@@ -76,7 +77,9 @@ class Double:
 
     def available(self) -> list[str]:
         """Return the names of the available models."""
-        return sorted(name for (name, _), model in self.loaded.items() if model.state == STATES.AVAILABLE)
+        # A copy: models are loaded in other threads.
+        loaded = list(self.loaded.items())
+        return sorted(name for (name, _), model in loaded if model.state == STATES.AVAILABLE)
 
     def reload_config(self, request, context):
         if request.config.WhichOneof("config") != "model_config_list":
