@@ -91,7 +91,6 @@ def opened(page: Page, replica: Replica) -> Page:  # noqa: F811
     )
     page.goto(f"{replica.url}/docs")
     expect(page.get_by_role("heading", level=1)).to_have_text("tested")
-    page.set_default_timeout(10_000)
     yield page
     assert problems == []
 
