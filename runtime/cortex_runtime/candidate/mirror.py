@@ -41,7 +41,11 @@ _OVERLOADED = 503
 
 
 class Mirror:
-    """Sends copies of requests to the candidate and compares the responses. cpus: that the worker may use."""
+    """Sends copies of requests to the candidate and compares the responses.
+
+    cpus: that the worker may use. is_probing: returns whether the only copies are probes of a candidate that has failed. They are
+    also sent under load: otherwise, the candidate of a busy replica would never get requests again.
+    """
 
     def __init__(
         self,
@@ -52,12 +56,14 @@ class Mirror:
         classes: ConfusionMatrix,
         *,
         cpus: float = 1.0,
+        is_probing: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.comparator = comparator
         self._forwarder, self._counters = forwarder, worker_counters
         self._pairs, self._classes = pairs, classes
         self._clock = clock
+        self._is_probing = is_probing
         self._share = _SHARE * min(cpus, 1.0)
         self._resume_at = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -95,7 +101,11 @@ class Mirror:
         self._budget = min(_BURST, self._budget + (now - self._updated) * self._share)
         self._updated = now
         is_busy = self._budget <= 0 or now < self._resume_at
-        if is_busy or len(self._tasks) >= _MOST_PENDING or self._bytes + size > _MOST_BYTES:
+        if (
+            (is_busy and not self._is_probing())
+            or len(self._tasks) >= _MOST_PENDING
+            or self._bytes + size > _MOST_BYTES
+        ):
             return False
         self._budget -= _SECONDS_PER_COPY + _SECONDS_PER_BYTE * size
         return True
@@ -109,7 +119,7 @@ class Mirror:
         offered: float,
     ) -> None:
         try:
-            if (now := self._clock()) - offered > _LATE:
+            if (now := self._clock()) - offered > _LATE and not self._is_probing():
                 self._resume_at = now + _PAUSE
                 self._counters.add(counters.DROPPED)
                 return

@@ -49,6 +49,7 @@ class Session:
             self.pairs,
             self.classes,
             cpus=cpus.available() / worker_counters.workers,
+            is_probing=lambda: self.breaker.is_open,
         )
         self.split = split
         self.selector = Selector(split, api)

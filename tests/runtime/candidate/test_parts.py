@@ -258,3 +258,22 @@ async def test_copies_pause_while_the_event_loop_is_late():
     await asyncio.sleep(0)
     assert totals(shared, "v1").mirrored == 1
     mirror.close()
+
+
+async def test_probes_of_a_candidate_that_has_failed_are_sent_under_load():
+    clock, failing = Clock(), True
+    mirror, _, shared = mirror_of(clock, is_probing=lambda: failing)
+    offer(mirror, 1)
+    clock.now += 0.02
+    await asyncio.sleep(0)
+    assert (totals(shared, "v1").mirrored, totals(shared, "v1").dropped) == (1, 0)
+    failing = False
+    offer(mirror, 1)
+    clock.now += 0.02
+    await asyncio.sleep(0)
+    failing = True
+    offer(mirror, 1)
+    await asyncio.sleep(0)
+    # The second copy was late, which suspends all but the third.
+    assert (totals(shared, "v1").mirrored, totals(shared, "v1").dropped) == (2, 1)
+    mirror.close()
