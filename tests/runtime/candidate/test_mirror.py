@@ -34,9 +34,9 @@ def differences(pair):
 @pytest.mark.parametrize("clients", [1, 4])
 def test_a_disagreement_is_reported_with_its_share_and_its_classes(pair, clients):
     pair.split(mirror=100, compare=SETTINGS)
-    report = {"compared": 0}
+    report = pair.report()
     sent = 0
-    while report["compared"] < 300:
+    while report["compared"] < 300 or report["differing"] < 5:
         answers = pair.load(100, clients)
         assert answers.answered_by("stable") == 100
         sent += 100
@@ -45,7 +45,8 @@ def test_a_disagreement_is_reported_with_its_share_and_its_classes(pair, clients
         time.sleep(0.3)
     assert report["requests"] == report["failed"] == 0
     differing = report["differing"]
-    assert differing == pytest.approx(0.03 * report["compared"], abs=4)
+    # Three of each 100, apart from those that were dropped because of the load.
+    assert 3 * sent // 100 - report["dropped"] <= differing <= 3 * sent // 100
     classes = {"usual": {"usual": report["compared"] - differing, "changed": differing}}
     assert report["classes"] == classes
     assert pair.stable.metric("cortex_candidate_differing_total") == differing
