@@ -17,7 +17,7 @@ RENEW_SECONDS = 10.0
 """Seconds after which new connections are used. The Service selects a pod for each connection, so that pods which were added get
 requests after this time."""
 _IDLE_SECONDS = 3.0
-"""Seconds that an unused connection stays open: fewer than the 5 of the server, which would close it under the next request."""
+"""Seconds that an unused connection stays open: fewer than in the server, which would close it under the next request."""
 _BUFFERED = 256 * 1024
 """Bytes of a response up to which it is read completely before its first byte is sent on."""
 _LONGEST_HEADERS = 64 * 1024
