@@ -240,7 +240,7 @@ async def test_a_server_that_drains_ends_and_counts_connections_and_loses_no_cal
     )
     assert await served.event() == "started"
     served.server.drain(lambda: connections.put_nowait(None))
-    async with served.channel(("grpc.use_local_subchannel_pool", 1)) as channel:
+    async with asyncio.timeout(60), served.channel(("grpc.use_local_subchannel_pool", 1)) as channel:
         # One channel has a connection at a time, so each further one follows GOAWAY.
         while connections.qsize() < 4:
             assert await call(channel, "Echo", b"x") == b"x"
