@@ -1,11 +1,11 @@
 """`cortex run`: serve an API locally, without a cluster, with the same runtime as in a pod."""
 
-import asyncio
 import contextlib
 import os
 import shlex
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from cortex_cli.local.admin_port import AdminPort
 from cortex_cli.local.log_lines import LogLines
 from cortex_cli.local.ports import HOST, taken
 from cortex_cli.local.runtime import Program, Runtime, Scratch
-from cortex_runtime.replica.reload import Snapshot, changes, snapshot
+from cortex_runtime.replica.reload import snapshot
 
 _POLL_INTERVAL = 0.5
 """Seconds between two checks of the manifest."""
@@ -108,7 +108,8 @@ class LocalRun:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 click.echo(f"Error: {error.message}\nWaiting for a change of the files in {folder}", err=True)
-            asyncio.run(_wait_for_change(folder, before))
+            while snapshot({folder}) == before:
+                time.sleep(_POLL_INTERVAL)
 
     def serve(self) -> int:
         """Serve the API until its programs exit, and return their exit status. Raises StartFailed, ClickException."""
@@ -169,12 +170,6 @@ class LocalRun:
 
             page = start(api, programs, self.ports[0], project, lines)
             click.echo(f"page: {page}", err=not sys.stdout.isatty())
-
-
-async def _wait_for_change(folder: Path, before: Snapshot) -> None:
-    """Wait until the files in a folder differ from a snapshot."""
-    async for _ in changes({folder}, before, asyncio.Event()):
-        return
 
 
 def choose(file: Path, name: str | None) -> RealtimeAPI | AsyncAPI:
