@@ -88,10 +88,12 @@ class MessageReader:
             name = self._encoding.decode("latin-1")[:40]
             text = f"grpc-encoding {name!r} is not supported; use {ENCODINGS.decode()}"
             raise CallError(StatusCode.UNIMPLEMENTED, text)
-        decompressor = zlib.decompressobj(bits)
+        from isal import isal_zlib
+
+        decompressor = isal_zlib.decompressobj(bits)
         try:
             content = decompressor.decompress(message, self._max_size + 1)
-        except zlib.error as error:
+        except isal_zlib.IsalError as error:  # type: ignore[misc]
             name = self._encoding.decode()
             text = f"a message is not valid {name}: {error}"
             raise CallError(StatusCode.INVALID_ARGUMENT, text) from None

@@ -24,6 +24,8 @@ _ZEROS = re.compile(rb"\0*").match
 _FIRST_SLICE, _LAST_SLICE = 1024, 1024 * 1024
 """Bytes of gzip that a decompressor gets at first and at most at once, from the second member on."""
 _MAX_MEMBERS = 100_000
+_GZIP = zlib.MAX_WBITS | 16
+"""Window bits that select the format of gzip."""
 _LONG = 64 * 1024
 """Bytes of a compressed body from which on it is decompressed in a thread: it may become a thousand times as large."""
 _SHORT_CONTENT = 2 * 1024 * 1024
@@ -69,7 +71,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
                 message = await receive()
                 body = _part(message)
                 if message.get("more_body", False):
-                    body = await _rest(body, receive, limit)
+                    body = await _rest(body, receive, limit, declared)
         except TimeoutError:
             raise UserError(f"the body did not arrive within {timeout:g} s", 408) from None
     if len(body) > limit:
@@ -111,10 +113,12 @@ def _part(message: AsgiMessage) -> bytes:
     return body
 
 
-async def _rest(first: bytes, receive: Receive, limit: int) -> bytes:
+async def _rest(first: bytes, receive: Receive, limit: int, declared: bytes | None) -> bytes:
+    """Return the body, of which `first` has arrived. declared: the header Content-Length."""
     chunks, size, more = [first], len(first), True
     collect = getattr(connection_of(receive), "collect_body", None)
-    collected: list[bytes] = [] if collect is None else collect(limit - size)
+    left = 0 if declared is None else int(declared) - size
+    collected: list[bytes] = [] if collect is None else collect(limit - size, left)
     while more and size <= limit:
         message = await receive()
         # The part in the message arrived before the collected ones, or ends the body and is empty.
@@ -149,10 +153,12 @@ def _short_content(body: bytes) -> bytes | None:
     # It ends with the size of its content, which may be wrong.
     if int.from_bytes(body[-4:], "little") > _SHORT_CONTENT:
         return None
-    member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    from isal import isal_zlib
+
+    member = isal_zlib.decompressobj(_GZIP)
     try:
         content = member.decompress(body, _SHORT_CONTENT)
-    except zlib.error:
+    except isal_zlib.IsalError:  # type: ignore[misc]
         return None
     return content if member.eof and not member.unused_data else None
 
@@ -162,6 +168,8 @@ def _gunzip(body: bytes, limit: int) -> bytes:
 
     A decompressor copies what follows its member. From the second member on it therefore gets slices, not all that follows.
     """
+    from isal import isal_zlib
+
     parts: list[bytes] = []
     at = size = members = 0
     view = memoryview(body)
@@ -169,7 +177,7 @@ def _gunzip(body: bytes, limit: int) -> bytes:
         members += 1
         if members > _MAX_MEMBERS:
             raise UserError(f"the body is not valid gzip: it has more than {_MAX_MEMBERS} members")
-        member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        member = isal_zlib.decompressobj(_GZIP)
         step = len(body) if members == 1 else _FIRST_SLICE
         while not member.eof:
             if at >= len(body):
@@ -177,7 +185,7 @@ def _gunzip(body: bytes, limit: int) -> bytes:
             compressed = view[at : at + step]
             try:
                 parts.append(member.decompress(compressed, limit + 1 - size))
-            except zlib.error as error:
+            except isal_zlib.IsalError as error:  # type: ignore[misc]
                 raise UserError(f"the body is not valid gzip: {error}") from error
             size += len(parts[-1])
             if size > limit:
@@ -190,10 +198,12 @@ def _gunzip(body: bytes, limit: int) -> bytes:
 
 def _inflate(body: bytes, limit: int) -> bytes:
     """Return the content of a body in the zlib format, which HTTP calls deflate (RFC 9110, section 8.4.1.2)."""
-    reader = zlib.decompressobj()
+    from isal import isal_zlib
+
+    reader = isal_zlib.decompressobj(zlib.MAX_WBITS)
     try:
         content = reader.decompress(body, limit + 1)
-    except zlib.error as error:
+    except isal_zlib.IsalError as error:  # type: ignore[misc]
         raise UserError(f"the body is not valid deflate: {error}") from error
     if len(content) > limit:
         raise BodyTooLarge(limit)
