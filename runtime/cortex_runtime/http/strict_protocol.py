@@ -23,7 +23,7 @@ log = logging.getLogger("cortex")
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(:\d*)?").fullmatch
 """The syntax of RFC 9110, section 7.2."""
 _VERSIONS = ("1.1", "1.0")
-_PROBE_AFTER, _FIRST_CHECK, _LAST_CHECK = 0.02, 0.01, 1.0
+_PROBE_AFTER, _FIRST_CHECK, _LAST_CHECK = 0.25, 0.01, 1.0
 """Seconds from the end of what a client sends to the probe, from there to the first check for a reset, and between later ones."""
 
 DISCONNECTED = "cortex.disconnected"
