@@ -80,10 +80,11 @@ def running(folder: Path, page: str) -> Iterator[tuple[httpx.Client, subprocess.
     ports = ["--port", str(free_port()), "--admin-port", str(free_port())]
     command = [sys.executable, "-m", "cortex_cli", "run", str(folder / "api.yaml"), "--ui", *ports]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
         try:
-            assert process.stdout is not None
-            line = next(line for line in process.stdout if line.startswith("page: "))
+            assert process.stderr is not None
+            line = next(line for line in process.stderr if line.startswith("page: "))
             url = line.split()[1]
             assert re.fullmatch(rf"http://127\.0\.0\.1:\d+{page}\?token=[\w-]+", url)
             with httpx.Client(base_url=url.split(page)[0], trust_env=False, timeout=30) as client:
