@@ -19,7 +19,6 @@ from cortex_cli.local.admin_port import AdminPort
 from cortex_cli.local.log_lines import LogLines
 from cortex_cli.local.ports import HOST, taken
 from cortex_cli.local.runtime import Program, Runtime, Scratch
-from cortex_runtime.replica.reload import snapshot
 
 _POLL_INTERVAL = 0.5
 """Seconds between two checks of the manifest."""
@@ -98,6 +97,9 @@ class LocalRun:
 
     def serve_after_fixes(self) -> int:
         """Serve as `serve` does. If the API does not start, wait for a change of its files and start it again."""
+        # Imported only now, because it would delay the start of the API.
+        from cortex_runtime.replica.reload import snapshot
+
         folder = self.file.absolute().parent
         while True:
             before = snapshot({folder})

@@ -108,13 +108,10 @@ _LEVELS = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
 
 
 def runtime_logger(name: str, minimum: int | None = None) -> RuntimeLogger:
-    """Create a logger of the runtime, which `logging.getLogger` then returns. minimum: its own level, if it has one."""
-    manager = logging.Logger.manager
-    default, manager.loggerClass = manager.loggerClass, RuntimeLogger
-    try:
-        logger = logging.getLogger(name)
-    finally:
-        manager.loggerClass = default
+    """Return a logger of the runtime, which `logging.getLogger` then returns too. minimum: its own level, if it has one."""
+    logger = logging.getLogger(name)
+    # A library may have created it, for example uvicorn if it is imported first.
+    logger.__class__ = RuntimeLogger
     assert isinstance(logger, RuntimeLogger)
     logger.own_minimum = minimum
     logger.setLevel(minimum or logging.DEBUG)

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 
@@ -264,3 +266,10 @@ def test_debug_survives_a_payload_without_a_repr(serve):
     api = serve(source, debug=True)
     assert PLAIN.get(f"{api.url}/?debug=true").status_code == 500
     assert [line["stage"] for line in api.lines() if "stage" in line] == ["sample", "prediction"]
+
+
+def test_the_package_can_be_imported_after_libraries_that_have_loggers_of_the_same_name():
+    program = (
+        "import logging, uvicorn.server; logging.getLogger('cortex'); from cortex_runtime import UserError"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
