@@ -1,4 +1,4 @@
-"""Formats of values that Kubernetes defines, such as names, labels and references of images.
+"""Formats of strings: names, labels and references of images as Kubernetes defines them, and URLs, percentages and the like.
 
 A value with a wrong format would be refused only later, when the operator creates an object with it or a node starts the pod.
 The rules are those of Kubernetes (apimachinery/pkg/util/validation) and, for images, of the OCI distribution. The patterns mean
@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 _SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _NAME_OF_KEY = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
@@ -22,7 +23,7 @@ _LONGEST_SHOWN = 80
 
 @dataclass(frozen=True)
 class Format:
-    """A format of strings.
+    """A format of strings. In Annotated[str, FORMAT], it validates a field and is its schema.
 
     name: with its article. allowed: what a valid value consists of. pattern: of the whole value. max_length: in characters.
     """
@@ -50,6 +51,16 @@ class Format:
     def schema(self) -> dict[str, Any]:
         """Return the schema of a value."""
         return {"type": "string", "maxLength": self.max_length, "pattern": self.pattern}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the validator of a field."""
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Return the schema of a field."""
+        return self.schema()
 
 
 IMAGE = Format(
@@ -147,26 +158,24 @@ JSON_POINTER = Format(
     256,
 )
 
-ImageReference = Annotated[str, AfterValidator(IMAGE.check), WithJsonSchema(IMAGE.schema())]
-ObjectName = Annotated[str, AfterValidator(OBJECT_NAME.check), WithJsonSchema(OBJECT_NAME.schema())]
-LabelName = Annotated[str, AfterValidator(LABEL_NAME.check), WithJsonSchema(LABEL_NAME.schema())]
-Endpoint = Annotated[str, AfterValidator(ENDPOINT.check), WithJsonSchema(ENDPOINT.schema())]
-Key = Annotated[str, AfterValidator(KEY.check), WithJsonSchema(KEY.schema())]
-VariableName = Annotated[str, AfterValidator(VARIABLE.check), WithJsonSchema(VARIABLE.schema())]
-LabelKey = Annotated[str, AfterValidator(LABEL_KEY.check), WithJsonSchema(LABEL_KEY.schema())]
-LabelValue = Annotated[str, AfterValidator(LABEL_VALUE.check), WithJsonSchema(LABEL_VALUE.schema())]
-ExtendedResource = Annotated[
-    str, AfterValidator(EXTENDED_RESOURCE.check), WithJsonSchema(EXTENDED_RESOURCE.schema())
-]
+ImageReference = Annotated[str, IMAGE]
+ObjectName = Annotated[str, OBJECT_NAME]
+LabelName = Annotated[str, LABEL_NAME]
+Endpoint = Annotated[str, ENDPOINT]
+Key = Annotated[str, KEY]
+VariableName = Annotated[str, VARIABLE]
+LabelKey = Annotated[str, LABEL_KEY]
+LabelValue = Annotated[str, LABEL_VALUE]
+ExtendedResource = Annotated[str, EXTENDED_RESOURCE]
 
-ModelName = Annotated[str, AfterValidator(MODEL_NAME.check), WithJsonSchema(MODEL_NAME.schema())]
-HeaderName = Annotated[str, AfterValidator(HEADER_NAME.check), WithJsonSchema(HEADER_NAME.schema())]
-HttpUrl = Annotated[str, AfterValidator(HTTP_URL.check), WithJsonSchema(HTTP_URL.schema())]
-WebhookUrl = Annotated[str, AfterValidator(WEBHOOK_URL.check), WithJsonSchema(WEBHOOK_URL.schema())]
-SinkUrl = Annotated[str, AfterValidator(SINK_URL.check), WithJsonSchema(SINK_URL.schema())]
-Percentage = Annotated[str, AfterValidator(PERCENTAGE.check), WithJsonSchema(PERCENTAGE.schema())]
+ModelName = Annotated[str, MODEL_NAME]
+HeaderName = Annotated[str, HEADER_NAME]
+HttpUrl = Annotated[str, HTTP_URL]
+WebhookUrl = Annotated[str, WEBHOOK_URL]
+SinkUrl = Annotated[str, SINK_URL]
+Percentage = Annotated[str, PERCENTAGE]
 """A share as a string, such as "5%" or "0.5%"."""
-JSONPointer = Annotated[str, AfterValidator(JSON_POINTER.check), WithJsonSchema(JSON_POINTER.schema())]
+JSONPointer = Annotated[str, JSON_POINTER]
 """A JSON pointer (RFC 6901), such as "/timestamp"."""
 
 

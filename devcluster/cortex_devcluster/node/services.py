@@ -71,7 +71,7 @@ class ServiceProxy:
         return await asyncio.start_server(serve, address, port)
 
     def backends(self, namespace: str, name: str, port: int) -> list[tuple[str, int]]:
-        """Return the address and port of each ready pod of a service, or of each terminating one if there is no other."""
+        """Return the address and port of each ready pod of a service; if all of these are being deleted, of all of them."""
         service = self._services.get(namespace, name)
         if service is None:
             return []

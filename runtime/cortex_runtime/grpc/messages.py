@@ -1,6 +1,5 @@
 """Messages on the wire: a flag, the length, and the message, which may be compressed."""
 
-import zlib
 from collections import deque
 
 from cortex_runtime.grpc.calls import CallError
@@ -10,7 +9,6 @@ ENCODINGS = b"identity, deflate, gzip"
 """What requests may be compressed with. Responses are not compressed."""
 _PREFIX = 5
 _LARGE = 64 * 1024
-_WINDOW_BITS = {b"gzip": zlib.MAX_WBITS | 16, b"deflate": zlib.MAX_WBITS}
 
 
 def frame(message: bytes) -> tuple[bytes, ...]:
@@ -83,17 +81,16 @@ class MessageReader:
             text = "a message is compressed, and the call has no grpc-encoding"
             raise CallError(StatusCode.INTERNAL, text)
         assert self._encoding is not None
-        bits = _WINDOW_BITS.get(self._encoding)
-        if bits is None:
+        from cortex_runtime import compression
+
+        if self._encoding not in compression.WINDOW_BITS:
             name = self._encoding.decode("latin-1")[:40]
             text = f"grpc-encoding {name!r} is not supported; use {ENCODINGS.decode()}"
             raise CallError(StatusCode.UNIMPLEMENTED, text)
-        from isal import isal_zlib
-
-        decompressor = isal_zlib.decompressobj(bits)
+        decompressor = compression.decompressor(self._encoding)
         try:
             content = decompressor.decompress(message, self._max_size + 1)
-        except isal_zlib.IsalError as error:  # type: ignore[misc]
+        except compression.CompressionError as error:
             name = self._encoding.decode()
             text = f"a message is not valid {name}: {error}"
             raise CallError(StatusCode.INVALID_ARGUMENT, text) from None

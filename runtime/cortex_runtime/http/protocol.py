@@ -17,12 +17,11 @@ import termios
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from httptools import HttpParserUpgrade
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from cortex_runtime.http.iteration import BufferedTransport, iteration_of
-from cortex_runtime.http.strict_protocol import TRAILERS, End, StrictProtocol, new_parser, until_close
+from cortex_runtime.http.strict_protocol import TRAILERS, End, StrictProtocol, until_close
 
 Headers = list[tuple[bytes, bytes]]
 Answer = tuple[bytes, bytes, bytes]
@@ -44,33 +43,6 @@ class InlineApp(Protocol):
         self, endpoint: Any, verb: bytes, query: bytes, headers: Headers, body: bytes
     ) -> Answer | ASGIApp | None:
         """Return the response; or an ASGI application that sends it; or None if nothing was run and the request must use ASGI."""
-
-
-class _BodyReader:
-    """Takes the place of the parser for the rest of a body, whose parts it passes on without a copy. left: bytes of the rest."""
-
-    def __init__(self, protocol: HttpToolsProtocol, left: int) -> None:
-        self._protocol, self._left = protocol, left
-
-    def should_upgrade(self) -> bool:
-        """Return False: a request to upgrade has no body."""
-        return False
-
-    def feed_data(self, data: bytes) -> None:
-        """Pass on a part of the body, and what follows the body to a new parser."""
-        protocol, left = self._protocol, self._left
-        self._left -= len(data)
-        if self._left > 0:
-            protocol.on_body(data)
-            return
-        protocol.on_body(data[:left])
-        protocol.on_message_complete()
-        protocol.parser = new_parser(protocol)
-        if self._left < 0:
-            try:
-                protocol.parser.feed_data(data[left:])
-            except HttpParserUpgrade as upgrade:
-                raise HttpParserUpgrade(left + upgrade.args[0]) from None
 
 
 class GracefulProtocol(StrictProtocol):
@@ -168,15 +140,12 @@ class GracefulProtocol(StrictProtocol):
         if not self.parser.should_upgrade():
             self.headers = TRAILERS
 
-    def collect_body(self, limit: int, left: int) -> list[bytes]:
+    def collect_body(self, limit: int) -> list[bytes]:
         """Return a list that receives the rest of the current request's body, without a wake-up and copies for each part.
 
         The next `receive()` returns when the body is complete, or longer than `limit` bytes, or the client has disconnected.
-        left: bytes of the rest, or 0 if that is not known.
         """
         self._collected, self._collectable = [], limit
-        if left > 0:
-            self.parser = _BodyReader(self, left)  # type: ignore[assignment]
         return self._collected
 
     def on_body(self, body: bytes) -> None:

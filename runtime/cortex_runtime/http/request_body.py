@@ -4,7 +4,6 @@ import asyncio
 import functools
 import logging
 import re
-import zlib
 from collections.abc import Iterable, Mapping
 from email.utils import collapse_rfc2231_value
 from typing import Any
@@ -24,8 +23,6 @@ _ZEROS = re.compile(rb"\0*").match
 _FIRST_SLICE, _LAST_SLICE = 1024, 1024 * 1024
 """Bytes of gzip that a decompressor gets at first and at most at once, from the second member on."""
 _MAX_MEMBERS = 100_000
-_GZIP = zlib.MAX_WBITS | 16
-"""Window bits that select the format of gzip."""
 _LONG = 64 * 1024
 """Bytes of a compressed body from which on it is decompressed in a thread: it may become a thousand times as large."""
 _SHORT_CONTENT = 2 * 1024 * 1024
@@ -71,7 +68,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
                 message = await receive()
                 body = _part(message)
                 if message.get("more_body", False):
-                    body = await _rest(body, receive, limit, declared)
+                    body = await _rest(body, receive, limit)
         except TimeoutError:
             raise UserError(f"the body did not arrive within {timeout:g} s", 408) from None
     if len(body) > limit:
@@ -113,12 +110,10 @@ def _part(message: AsgiMessage) -> bytes:
     return body
 
 
-async def _rest(first: bytes, receive: Receive, limit: int, declared: bytes | None) -> bytes:
-    """Return the body, of which `first` has arrived. declared: the header Content-Length."""
+async def _rest(first: bytes, receive: Receive, limit: int) -> bytes:
     chunks, size, more = [first], len(first), True
     collect = getattr(connection_of(receive), "collect_body", None)
-    left = 0 if declared is None else int(declared) - size
-    collected: list[bytes] = [] if collect is None else collect(limit - size, left)
+    collected: list[bytes] = [] if collect is None else collect(limit - size)
     while more and size <= limit:
         message = await receive()
         # The part in the message arrived before the collected ones, or ends the body and is empty.
@@ -153,12 +148,12 @@ def _short_content(body: bytes) -> bytes | None:
     # It ends with the size of its content, which may be wrong.
     if int.from_bytes(body[-4:], "little") > _SHORT_CONTENT:
         return None
-    from isal import isal_zlib
+    from cortex_runtime import compression
 
-    member = isal_zlib.decompressobj(_GZIP)
+    member = compression.decompressor(b"gzip")
     try:
         content = member.decompress(body, _SHORT_CONTENT)
-    except isal_zlib.IsalError:  # type: ignore[misc]
+    except compression.CompressionError:
         return None
     return content if member.eof and not member.unused_data else None
 
@@ -168,7 +163,7 @@ def _gunzip(body: bytes, limit: int) -> bytes:
 
     A decompressor copies what follows its member. From the second member on it therefore gets slices, not all that follows.
     """
-    from isal import isal_zlib
+    from cortex_runtime import compression
 
     parts: list[bytes] = []
     at = size = members = 0
@@ -177,7 +172,7 @@ def _gunzip(body: bytes, limit: int) -> bytes:
         members += 1
         if members > _MAX_MEMBERS:
             raise UserError(f"the body is not valid gzip: it has more than {_MAX_MEMBERS} members")
-        member = isal_zlib.decompressobj(_GZIP)
+        member = compression.decompressor(b"gzip")
         step = len(body) if members == 1 else _FIRST_SLICE
         while not member.eof:
             if at >= len(body):
@@ -185,7 +180,7 @@ def _gunzip(body: bytes, limit: int) -> bytes:
             compressed = view[at : at + step]
             try:
                 parts.append(member.decompress(compressed, limit + 1 - size))
-            except isal_zlib.IsalError as error:  # type: ignore[misc]
+            except compression.CompressionError as error:
                 raise UserError(f"the body is not valid gzip: {error}") from error
             size += len(parts[-1])
             if size > limit:
@@ -197,13 +192,13 @@ def _gunzip(body: bytes, limit: int) -> bytes:
 
 
 def _inflate(body: bytes, limit: int) -> bytes:
-    """Return the content of a body in the zlib format, which HTTP calls deflate (RFC 9110, section 8.4.1.2)."""
-    from isal import isal_zlib
+    """Return the content of a body in the format of zlib."""
+    from cortex_runtime import compression
 
-    reader = isal_zlib.decompressobj(zlib.MAX_WBITS)
+    reader = compression.decompressor(b"deflate")
     try:
         content = reader.decompress(body, limit + 1)
-    except isal_zlib.IsalError as error:  # type: ignore[misc]
+    except compression.CompressionError as error:
         raise UserError(f"the body is not valid deflate: {error}") from error
     if len(content) > limit:
         raise BodyTooLarge(limit)

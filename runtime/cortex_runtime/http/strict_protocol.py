@@ -40,14 +40,6 @@ class _Trailers(list[Any]):
 TRAILERS = _Trailers()
 
 
-def new_parser(protocol: HttpToolsProtocol) -> Any:
-    """Return a parser of the requests that follow."""
-    parser = httptools.HttpRequestParser(protocol)
-    # As uvicorn does, so that a request before one with `connection: close` is answered.
-    parser.set_dangerous_leniencies(lenient_data_after_close=True)
-    return parser
-
-
 class _NotParsed:
     """Takes the place of the parser when nothing that follows is read."""
 
@@ -157,7 +149,8 @@ class StrictProtocol(HttpToolsProtocol):
         self._is_parsed_again = False
         verb, version = self.parser.get_method(), self.parser.get_http_version()
         lines = b"".join(b"%b: %b\r\n" % pair for pair in self.headers if pair[0] != b"upgrade")
-        self.parser = new_parser(self)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         with contextlib.suppress(httptools.HttpParserError):
             # An error is reported again with what follows.
             self.parser.feed_data(b"%b %b HTTP/%b\r\n%b\r\n" % (verb, self.url, version.encode(), lines))

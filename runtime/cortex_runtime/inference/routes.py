@@ -1,6 +1,5 @@
 """The protocol over HTTP: an ASGI application for the paths below /v2, which raises errors for the caller to send."""
 
-import zlib
 from typing import Any
 
 import orjson
@@ -14,8 +13,9 @@ from cortex_runtime.inference.messages import InferRequest, InferResponse
 from cortex_runtime.inference.service import InferenceService, convert
 
 PREFIX = "/v2"
-_COMPRESSION_LEVEL = 2
-"""Of 0 to 3. Level 3 takes ten times as long, and tensors of numbers hardly shrink further."""
+CODINGS = (b"gzip", b"deflate")
+"""The values of Accept-Encoding with which a response is compressed. Only a client that asks for one coding gets it. HTTP
+libraries offer several with every request, and compressing each tensor for them would take longer than sending it."""
 
 
 class Routes:
@@ -104,17 +104,12 @@ def _encode(
     """Return content type, body and further headers of a response. encoding: what the client accepts."""
     kind, length, content = rest.encode(answer, request)
     more = [] if length is None else [(rest.HEADER_LENGTH, length)]
-    if bits := _WINDOW_BITS.get(encoding):
-        from isal import isal_zlib
+    if encoding in CODINGS:
+        from cortex_runtime import compression
 
         more.append((b"content-encoding", encoding))
-        content = isal_zlib.compress(content, _COMPRESSION_LEVEL, bits)
+        content = compression.compress(content, encoding)
     return kind, content, more
-
-
-_WINDOW_BITS = {b"gzip": zlib.MAX_WBITS | 16, b"deflate": zlib.MAX_WBITS}
-"""The value of Accept-Encoding to the format of its compression. Only a client that asks for one coding gets it. HTTP libraries
-offer several with every request, and compressing each tensor for them would take longer than sending it."""
 
 
 def parse_path(path: bytes) -> tuple[str, str] | None:

@@ -11,7 +11,7 @@ from cortex_runtime.inference import rest
 from cortex_runtime.inference.batches import batched
 from cortex_runtime.inference.messages import InferRequest, InferResponse
 from cortex_runtime.inference.models import models_of
-from cortex_runtime.inference.routes import Routes, parse_path
+from cortex_runtime.inference.routes import CODINGS, Routes, parse_path
 from cortex_runtime.inference.service import LARGE, InferenceService
 from cortex_runtime.serving.endpoint import Endpoint, Limits
 from cortex_runtime.serving.handler_service import HandlerService
@@ -42,7 +42,7 @@ class InlineInfer:
         """Return whether a request may be answered inline. fields: its headers."""
         return (
             b"content-encoding" not in fields
-            and fields.get(b"accept-encoding") not in (b"gzip", b"deflate")
+            and fields.get(b"accept-encoding") not in CODINGS
             and len(body) <= self._max_body
         )
 

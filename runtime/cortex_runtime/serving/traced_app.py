@@ -21,7 +21,7 @@ AnswerInline = Callable[[Any, bytes, bytes, Headers, bytes], Answer | ASGIApp | 
 
 def _answer_or(untraced: AnswerInline, tracing: Tracing, otherwise: AnswerInline) -> AnswerInline:
     """Return the `answer_inline` of an application. It decides as `Tracing.is_untraced`, in one call less for each request."""
-    random, ratio, propagated, endpoints = tracing.random, tracing.ratio, tracing.propagated, tracing.untraced
+    random, ratio, propagated = tracing.random, tracing.ratio, tracing.propagated
 
     def answer_inline(
         endpoint: Any, verb: bytes, query: bytes, headers: Headers, body: bytes
@@ -32,7 +32,7 @@ def _answer_or(untraced: AnswerInline, tracing: Tracing, otherwise: AnswerInline
         for name, _ in headers:
             if name in propagated:
                 return otherwise(endpoint, verb, query, headers, body)
-        return untraced(endpoints.get(endpoint, endpoint), verb, query, headers, body)
+        return untraced(endpoint, verb, query, headers, body)
 
     return answer_inline
 

@@ -1,10 +1,8 @@
 """The spans inside a traced request: waiting for a thread or a batch, the batch, the handler's method, and the model.
 
 Imported only if the API has an endpoint for its traces. Every function here first checks whether the current request is traced.
-An inline request that is not traced does not even call them: it uses an endpoint without them (`Tracing.untraced`).
 """
 
-from copy import copy
 from dataclasses import replace
 from functools import partial
 from time import perf_counter, time_ns
@@ -42,12 +40,7 @@ def traced_service(tracing: Tracing, handler: LoadedHandler, *arguments: Any, **
         endpoint_type, batcher_type = TracedEndpoint, TracedBatcher
 
         def endpoint(self, method: Method, batcher: Batcher | None = None, path: str = "/") -> Endpoint:
-            if batcher is not None:
-                return super().endpoint(method, batcher, path)
-            endpoint = super().endpoint(_traced(method), None, path)
-            tracing.untraced[endpoint] = untraced = copy(endpoint)
-            untraced.function = method.function
-            return endpoint
+            return super().endpoint(method if batcher else _traced(method), batcher, path)
 
         def batcher(self, method: Method | None) -> Batcher | None:
             return super().batcher(None if method is None else _traced(method))

@@ -14,7 +14,6 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from cortex_runtime.sender_thread import Send, SenderThread
-from cortex_runtime.tracing.deferred import DeferredSpan
 
 log = logging.getLogger("cortex")
 
@@ -24,37 +23,26 @@ _LIBRARY_LOGGERS = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "op
 class SpanQueue(SpanProcessor):
     """The queue of ended spans and its thread.
 
-    open_exporter, replay: called in the thread. replay: returns the span that is exported for a deferred one. endpoint: for
-    messages. on_dropped: called with a number of dropped spans, in any thread.
+    open_exporter: called in the thread. endpoint: for messages. on_dropped: called with a number of dropped spans, in any thread.
     The standard variables OTEL_BSP_MAX_QUEUE_SIZE (2048 spans), OTEL_BSP_MAX_EXPORT_BATCH_SIZE (512 spans) and
     OTEL_BSP_SCHEDULE_DELAY (5000 milliseconds) apply.
     """
 
     def __init__(
-        self,
-        open_exporter: Callable[[], SpanExporter],
-        replay: Callable[[DeferredSpan], ReadableSpan],
-        endpoint: str,
-        on_dropped: Callable[[int], None],
+        self, open_exporter: Callable[[], SpanExporter], endpoint: str, on_dropped: Callable[[int], None]
     ) -> None:
         self._open_exporter = open_exporter
-        self._replay = replay
         self._on_dropped = on_dropped
         self._most = _setting("OTEL_BSP_MAX_QUEUE_SIZE", 2048)
         self._batch = min(self._most, _setting("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512))
         self._delay = _setting("OTEL_BSP_SCHEDULE_DELAY", 5000) / 1000
-        self._spans: deque[ReadableSpan | DeferredSpan] = deque()
+        self._spans: deque[ReadableSpan] = deque()
         self._thread = SenderThread("traces", endpoint, self._spans, self._start)
         os.register_at_fork(after_in_child=self._stop_in_child)
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Queue a span of user code, if it is sampled."""
-        if span.context is not None and span.context.trace_flags.sampled:
-            self.add(span)
-
-    def add(self, span: ReadableSpan | DeferredSpan) -> None:
         """Queue a span, or drop it if the queue is full. Never waits."""
-        if not self._thread.is_open:
+        if span.context is None or not span.context.trace_flags.sampled or not self._thread.is_open:
             return
         length = len(self._spans)
         if length >= self._most:
@@ -86,8 +74,7 @@ class SpanQueue(SpanProcessor):
         spans = [self._spans.popleft() for _ in range(min(self._batch, len(self._spans)))]
         reports.last = ""
         try:
-            replayed = [self._replay(span) if isinstance(span, DeferredSpan) else span for span in spans]
-            if exporter.export(replayed) is SpanExportResult.SUCCESS:
+            if exporter.export(spans) is SpanExportResult.SUCCESS:
                 return ""
         except Exception as error:
             # Of the library, or of a span of user code. The thread must survive both.

@@ -22,7 +22,6 @@ from opentelemetry.trace import (
     SpanKind,
     Status,
     StatusCode,
-    TraceFlags,
     format_span_id,
     format_trace_id,
     get_current_span,
@@ -34,7 +33,6 @@ from cortex_api import Document, __version__
 from cortex_api.contract import DEFAULT_SAMPLING
 from cortex_runtime.logs import records
 from cortex_runtime.tracing import trace_state
-from cortex_runtime.tracing.deferred import DeferredSpan, GivenIds
 from cortex_runtime.tracing.exporter import SpanQueue
 from cortex_runtime.tracing.unsampled import UnsampledSpan
 
@@ -54,14 +52,13 @@ _HEADER_LOGGERS = (
 )
 """Loggers with warnings about invalid headers. Any client could fill the log with them."""
 _STATE = b"tracestate"
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 class Tracing:
     """Traces of one process. It sets the global tracer provider, so that spans of user code are exported too.
 
     on_dropped: called with a number of dropped spans, in any thread. random, ratio: a request is traced if random() < ratio.
-    propagated: names of the headers of a trace context, in lower case. untraced: for each endpoint with spans, one without.
+    propagated: names of the headers of a trace context, in lower case.
     """
 
     def __init__(self, document: Document) -> None:
@@ -74,22 +71,15 @@ class Tracing:
         random = Random(os.urandom(32))
         self.random = random.random
         self._ids = _Ids(random)
-        self.untraced: dict[Any, Any] = {}
         self._dropped = 0
         self.on_dropped: Callable[[int], None] = self._count_dropped
         endpoint = spec.endpoint.rstrip("/") + "/v1/traces"
+        self._queue = SpanQueue(lambda: _open_exporter(endpoint), endpoint, lambda n: self.on_dropped(n))
         resource = _resource(document)
-        self._queue = SpanQueue(
-            lambda: _open_exporter(endpoint), _replayer(resource), endpoint, lambda n: self.on_dropped(n)
-        )
-        provider = TracerProvider(
-            sampler=ParentBased(TraceIdRatioBased(self.ratio)),
-            resource=resource,
-            id_generator=self._ids,
-            shutdown_on_exit=False,
-        )
-        provider.add_span_processor(self._queue)
-        trace.set_tracer_provider(provider)
+        # The decision about a request is made before its span is created, so the tracer of the runtime samples every span.
+        own = self._provider(resource, ALWAYS_ON)
+        self.tracer = own.get_tracer("cortex", __version__)
+        trace.set_tracer_provider(self._provider(resource, ParentBased(TraceIdRatioBased(self.ratio))))
         self.propagated = frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields)
         self.is_untraced = _decision(self.random, self.ratio, self.propagated)
         self._unsampled = UnsampledSpan(random)
@@ -146,30 +136,23 @@ class Tracing:
         links: Any = None,
     ) -> Span:
         """Start a span that is exported. parent: the current context by default. start_time: in nanoseconds; now by default."""
-        above: SpanContext | None = get_current_span(parent).get_span_context()
-        if above is not None and above.is_valid:
-            trace_id, state = above.trace_id, above.trace_state
-            flags = _SAMPLED if above.trace_flags == _SAMPLED else TraceFlags(above.trace_flags | _SAMPLED)
-        else:
-            above, trace_id, state, flags = None, self._ids.generate_trace_id(), None, _SAMPLED
-        own = SpanContext(trace_id, self._ids.generate_span_id(), False, flags, state)
-        return DeferredSpan(name, own, above, kind, attributes, links, start_time, self._queue.add)
+        return self.tracer.start_span(
+            name, parent, kind, attributes=attributes, start_time=start_time, links=links
+        )
 
     def current(self, name: str, **more: Any) -> "CurrentSpan":
         """Start a span as `start` does, and return a context manager that makes it the current one."""
         return CurrentSpan(self.start(name, **more))
 
+    def _provider(self, resource: Resource, sampler: Any) -> TracerProvider:
+        provider = TracerProvider(
+            sampler=sampler, resource=resource, id_generator=self._ids, shutdown_on_exit=False
+        )
+        provider.add_span_processor(self._queue)
+        return provider
+
     def _count_dropped(self, spans: int) -> None:
         self._dropped += spans
-
-
-def _replayer(resource: Resource) -> Callable[[DeferredSpan], Any]:
-    """Return the function that makes the span that is exported for a deferred one."""
-    ids = GivenIds()
-    # The decision about a request is made before its span is created, so this tracer samples every span.
-    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, id_generator=ids, shutdown_on_exit=False)
-    tracer = provider.get_tracer("cortex", __version__)
-    return lambda span: span.replay(tracer, ids)
 
 
 def _decision(

@@ -70,7 +70,7 @@ class Connection:
     def on_response(self):
         pass
 
-    def collect_body(self, limit, left):
+    def collect_body(self, limit):
         return self.parts
 
 

@@ -114,8 +114,8 @@ async def test_a_hundred_restarts_leak_no_descriptor_and_no_zombie(launcher, tem
     for _ in range(100):
         async with launched(launcher) as (worker, _):
             worker.process.kill()
-    # A leak would be one for each restart. Threads of earlier tests may open or close a few.
-    await until(lambda: all(now < then + 50 for now, then in zip(count(), before, strict=True)))
+    # In this process, threads that earlier tests have left may open a few connections.
+    await until(lambda: count()[0] < before[0] + 10 and count()[1] == before[1])
     assert children(template) == []
 
 
